@@ -1,0 +1,110 @@
+"""Exact duplicates within a data set and across its splits and labels: what leaks from training into the test.
+
+`python -m realfake_hf.data.audit --data cifake --output_file results/cifake_audit.json` writes the audit of a source.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+from numpy.typing import NDArray
+
+from realfake_hf.labels import LABEL_NAMES
+
+
+@dataclass(frozen=True)
+class DuplicateReport:
+    """How many pairs of pictures in a data set are equal, pixel for pixel.
+
+    Attributes:
+        n: pictures in each split.
+        pairs: equal pairs in all; a picture that occurs three times makes three pairs.
+        within: equal pairs within each split.
+        across: equal pairs between two splits, by `train-test` and the like.
+        across_labels: equal pairs of which one is called real and the other fake.
+        leaked: pictures of the test split that also occur in train or validation.
+        by_content: equal pairs by label and content.
+    """
+
+    n: dict[str, int]
+    pairs: int
+    within: dict[str, int]
+    across: dict[str, int]
+    across_labels: int
+    leaked: int
+    by_content: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain numbers and dictionaries."""
+        return asdict(self)
+
+    def to_markdown(self) -> str:
+        """Render the report as a table."""
+        rows = [("equal pairs", self.pairs)]
+        rows += [(f"within {split} (n = {self.n[split]:,})", count) for split, count in self.within.items()]
+        rows += [(f"between {splits.replace('-', ' and ')}", count) for splits, count in self.across.items()]
+        rows += [("between real and fake", self.across_labels), ("test pictures also in train", self.leaked)]
+        return "\n".join(["| exact duplicates | count |", "|---|--:|", *(f"| {what} | {k:,} |" for what, k in rows)])
+
+
+def find_duplicates(images: DatasetDict) -> DuplicateReport:
+    """Find all pairs of equal pictures by the hash of their decoded pixels.
+
+    Args:
+        images: from `load_images`, with or without a validation split.
+    """
+    members: dict[str, list[tuple[str, int, str]]] = defaultdict(list)
+    for split, rows in images.items():
+        for digest, label, content in zip(rows["sha256"][:], rows["label"][:], rows["content"][:], strict=True):
+            members[digest].append((split, label, content or "unknown"))
+    pairs = [pair for group in members.values() if len(group) > 1 for pair in combinations(group, 2)]
+    return DuplicateReport(
+        n={split: len(rows) for split, rows in images.items()},
+        pairs=len(pairs),
+        within={split: sum(a[0] == b[0] == split for a, b in pairs) for split in images},
+        across={f"{s}-{t}": sum({a[0], b[0]} == {s, t} for a, b in pairs) for s, t in combinations(images, 2)},
+        across_labels=sum(a[1] != b[1] for a, b in pairs),
+        leaked=int((~leak_free(images)).sum()) if "test" in images else 0,
+        by_content=dict(sorted(Counter(f"{LABEL_NAMES[a[1]]} {a[2]}" for a, _ in pairs).items())),
+    )
+
+
+def leak_free(images: Mapping[str, Dataset]) -> NDArray[np.bool_]:
+    """Say of each test picture, (n_test,), whether it occurs in no other split."""
+    seen = {digest for split, rows in images.items() if split != "test" for digest in rows["sha256"][:]}
+    return np.array([digest not in seen for digest in images["test"]["sha256"][:]], dtype=np.bool_)
+
+
+@dataclass
+class AuditArguments:
+    """What to audit, and where to keep the answer.
+
+    Attributes:
+        data: a source that `load_images` takes.
+        output_file: a JSON file for the report; none by default.
+    """
+
+    data: str
+    output_file: Path | None = None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the duplicates of a source, and keep them as JSON where asked."""
+    from realfake_hf.cli import parse
+    from realfake_hf.data.sources import load_images
+
+    (arguments,) = parse(AuditArguments, argv=argv, description=__doc__)
+    report = find_duplicates(load_images(arguments.data))
+    if arguments.output_file:
+        arguments.output_file.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+    print(report.to_markdown())  # noqa: T201 - the result of the command
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Read every picture of a source once, and keep the rows as memory-mapped Arrow files."""
+
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import pyarrow as pa
+from datasets import ClassLabel, Features, Image, Value
+
+from realfake_hf.data.layouts import Record, opaque_id
+from realfake_hf.data.parallel import in_chunks
+from realfake_hf.data.pictures import UnreadablePictureError, pixel_hash, usable_bytes
+from realfake_hf.labels import LABEL_NAMES
+
+SCHEMA: Final = Features(
+    {
+        "image": Image(),  # decodes to an upright RGB picture
+        "label": ClassLabel(names=list(LABEL_NAMES)),  # REAL = 0, FAKE = 1
+        "content": Value("string"),  # what it shows, e.g. "frog"; null where unknown
+        "generator": Value("string"),  # what made it, e.g. "stable-diffusion-1.4"; null for real pictures
+        "source": Value("string"),  # the data set it comes from
+        "id": Value("string"),  # 16 hexadecimal digits that say nothing of label or content
+        "sha256": Value("string"),  # of the decoded picture (`pictures.pixel_hash`), so that re-saved copies agree
+    }
+)
+UNREADABLE_LIMIT: Final = 0.01  # share of a source's pictures above which the source is taken for broken
+
+Row = dict[str, Any]
+
+
+class Reader(Protocol):
+    """Where the bytes of a source's pictures come from. It must pickle."""
+
+    def read(self, path: str, /) -> bytes:
+        """Give the whole file that a record's key names."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that was left out, and why."""
+
+    key: str
+    reason: str
+
+
+def write_splits(records: Sequence[Record], reader: Reader, folder: Path, *, name: str) -> None:
+    """Read all pictures and write `{split}.arrow` and `unreadable.json` into a new folder.
+
+    The folder appears whole or not at all: an interrupted call leaves nothing behind that looks finished.
+
+    Raises:
+        ValueError: a split has one class only, or more than `UNREADABLE_LIMIT` of the pictures cannot be read.
+    """
+    _refuse_one_class(records, name)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.part-"))
+    try:
+        unreadable: list[Unreadable] = []
+        for split in sorted({record.split for record in records}):
+            chosen = sorted((record for record in records if record.split == split), key=_id)
+            unreadable += _write_split(chosen, reader, scratch / f"{split}.arrow", name=f"{name} {split}")
+        _refuse_broken(unreadable, len(records), name)
+        (scratch / "unreadable.json").write_text(json.dumps([asdict(file) for file in unreadable], indent=1))
+        scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write_split(records: Sequence[Record], reader: Reader, file: Path, *, name: str) -> list[Unreadable]:
+    unreadable: list[Unreadable] = []
+    schema = SCHEMA.arrow_schema
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
+        for _, outcomes in in_chunks(partial(_read_rows, reader), records, description=f"reading {name}"):
+            rows = [outcome for outcome in outcomes if not isinstance(outcome, Unreadable)]
+            unreadable += [outcome for outcome in outcomes if isinstance(outcome, Unreadable)]
+            stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+    return unreadable
+
+
+def _read_rows(reader: Reader, records: Sequence[Record]) -> list[Row | Unreadable]:
+    return [_read_row(reader, record) for record in records]
+
+
+def _read_row(reader: Reader, record: Record) -> Row | Unreadable:
+    try:
+        data, picture = usable_bytes(reader.read(record.key))
+    except (UnreadablePictureError, OSError) as error:
+        return Unreadable(record.key, str(error))
+    return {
+        "image": {"bytes": data, "path": None},
+        "label": LABEL_NAMES.index(record.label),
+        "content": record.content,
+        "generator": record.generator,
+        "source": record.source,
+        "id": _id(record),
+        "sha256": pixel_hash(picture),
+    }
+
+
+def _id(record: Record) -> str:
+    return record.id or opaque_id(f"{record.source}/{record.key}")
+
+
+def _refuse_one_class(records: Sequence[Record], name: str) -> None:
+    counts = Counter((record.split, record.label) for record in records)
+    for split in sorted({record.split for record in records}):
+        real, fake = (counts[split, label] for label in LABEL_NAMES)
+        if not (real and fake):
+            raise ValueError(
+                f"wanted real and fake pictures in the split {split} of {name}; found {real:,} real and {fake:,} "
+                "fake. Put them in folders named real and fake, or state the labels in a metadata.csv."
+            )
+
+
+def _refuse_broken(unreadable: Sequence[Unreadable], total: int, name: str) -> None:
+    if len(unreadable) > UNREADABLE_LIMIT * total:
+        named = "; ".join(f"{file.key} ({file.reason})" for file in unreadable[:5])
+        raise ValueError(
+            f"wanted at most {UNREADABLE_LIMIT:.0%} unreadable pictures in {name}; found {len(unreadable):,} of "
+            f"{total:,}, such as {named}. Get the data set anew, or take these files out."
+        )

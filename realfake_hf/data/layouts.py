@@ -1,0 +1,252 @@
+"""What the paths of a folder or an archive say about its pictures: split, label, content, generator."""
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import Final
+
+from realfake_hf.labels import LABEL_NAMES, LabelName, parse_label
+
+CIFAKE_CONTENTS: Final = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+CIFAKE_GENERATOR: Final = "stable-diffusion-1.4"
+
+_CIFAKE_FILE = re.compile(r"(?:.*/)?(train|test)/(REAL|FAKE)/\d+(?: \((\d+)\))?\.jpg")
+_SPLITS = {
+    "train": "train", "training": "train",
+    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+_PICTURE_SUFFIXES = {
+    "", ".avif", ".bmp", ".gif", ".heic", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff",
+    ".webp",
+}  # fmt: skip
+DEFAULT_SPLIT: Final = "train"  # of a source without splits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One picture of a source, before it is read.
+
+    Attributes:
+        key: where the picture lies in its source; it may give the label away and never reaches a model.
+        split: `train`, `validation` or `test`.
+        label: `REAL` or `FAKE`.
+        content: what the picture shows, where the source says so.
+        generator: what made the picture, where it is fake and the source says so.
+        source: the data set that the picture comes from.
+        id: an opaque id, where the place in the source does not make it.
+    """
+
+    key: str
+    split: str
+    label: LabelName
+    content: str | None = None
+    generator: str | None = None
+    source: str
+    id: str | None = None
+
+
+def records_of(paths: Sequence[str], *, source: str, read: Callable[[str], bytes]) -> list[Record]:
+    """Work out what each file of a source is.
+
+    Known layouts: CIFAKE's own; folders named for a label (`real`, `FAKE`, `0_real`, `AiArtData`, ...) at any depth,
+    with optional folders for splits and contents; and either of them with `metadata.csv` files, whose column
+    `file_name` or `path` names the pictures and whose columns `label`, `content`, `generator`, `source` and `split`
+    override the folders.
+
+    Args:
+        paths: the files below the source's root, with forward slashes.
+        source: the name of the source.
+        read: gives the bytes of a file; called for `metadata.csv` only.
+
+    Raises:
+        ValueError: there are no pictures, or the label or split of some is missing or contradictory.
+    """
+    pictures = [path for path in paths if _is_picture(path)]
+    if not pictures:
+        raise ValueError(f"wanted pictures in {source}; found {len(paths)} files and no picture among them.")
+    cifake = [_CIFAKE_FILE.fullmatch(path) for path in pictures]
+    if all(match and _cifake_content(match) for match in cifake):
+        return [_cifake_record(match) for match in cifake if match]
+    tables = {path: read(path) for path in paths if PurePosixPath(path).name == "metadata.csv"}
+    facts = dict(row for path, table in tables.items() for row in _metadata_rows(path, table))
+    if facts:
+        pictures = _listed(pictures, facts)
+    return _folder_records(pictures, facts, source)
+
+
+def opaque_id(place: str) -> str:
+    """Name a picture by 16 hexadecimal digits that say nothing of its label or content.
+
+    >>> opaque_id("cifake/train/REAL/0000.jpg")
+    'e5d5d0ddbd3ed6ab'
+    """
+    return hashlib.sha256(place.encode()).hexdigest()[:16]
+
+
+def common_split(text: str, *, where: str) -> str:
+    """Read the name of a split as data sets spell it.
+
+    >>> common_split("Training", where="set")
+    'train'
+    """
+    if text.lower() not in _SPLITS:
+        raise ValueError(f"wanted a split named train, validation or test in {where}; found {text!r}.")
+    return _SPLITS[text.lower()]
+
+
+def stated_label(text: str, *, where: str) -> LabelName:
+    """Read a label that a table states, or refuse it.
+
+    Raises:
+        ValueError: the text is no known word for real or fake.
+    """
+    label = parse_label(text)
+    if label is None:
+        raise ValueError(
+            f"wanted a label that says real or fake in {where}; found {text!r}. "
+            "Numbers do not say which class they mean: write the names."
+        )
+    return label
+
+
+def _is_picture(path: str) -> bool:
+    pure = PurePosixPath(path)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in pure.parts)
+    return not hidden and pure.suffix.lower() in _PICTURE_SUFFIXES
+
+
+def _cifake_content(match: re.Match[str]) -> str | None:
+    number = int(match[3] or 1)
+    return CIFAKE_CONTENTS[number - 1] if 1 <= number <= len(CIFAKE_CONTENTS) else None
+
+
+def _cifake_record(match: re.Match[str]) -> Record:
+    split, label = match[1], LABEL_NAMES[match[2] == "FAKE"]
+    generator = CIFAKE_GENERATOR if label == "FAKE" else None
+    name = match[0].rsplit("/", 1)[1]
+    return Record(
+        key=match[0],
+        split=split,
+        label=label,
+        content=_cifake_content(match),
+        generator=generator,
+        source="cifake",
+        id=opaque_id(f"cifake/{split}/{label}/{name}"),  # the same wherever the archive or folder lies
+    )
+
+
+def _metadata_rows(path: str, table: bytes) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Yield (picture's path, its filled-in columns) of one metadata.csv."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(table.decode("utf-8-sig")), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"wanted a UTF-8 comma-separated table in {path}; found {error}.") from error
+    for row in rows:
+        name = row.get("file_name") or row.get("path")
+        if not name:
+            raise ValueError(f"wanted a column file_name or path, filled in each row of {path}; found {row}.")
+        full = PurePosixPath(path).parent / name
+        if ".." in full.parts or full.is_absolute():
+            raise ValueError(f"wanted paths below the folder of {path}; found {name!r}, which climbs out of it.")
+        yield str(full), {column: value or "" for column, value in row.items() if column}
+
+
+def _listed(pictures: Sequence[str], facts: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """The pictures that a metadata.csv lists, those that are missing on disk included (they count as unreadable)."""
+    unlisted = [path for path in pictures if path not in facts]
+    labelled = any("label" in row for row in facts.values())
+    return list(facts) if labelled else [*facts, *unlisted]
+
+
+def _folder_records(pictures: Sequence[str], facts: Mapping[str, Mapping[str, str]], source: str) -> list[Record]:
+    shared = _shared_folders(pictures)
+    records, unlabelled = [], []
+    for path in pictures:
+        record = _folder_record(path, facts.get(path, {}), source, shared)
+        if record is None:
+            unlabelled.append(path)
+            continue
+        records.append(record)
+    if unlabelled:
+        raise ValueError(
+            f"wanted every picture of {source} in a folder named for its label (real, fake, 0_real, 1_fake, ...) "
+            f"or in a metadata.csv with a column label; found {len(unlabelled)} of {len(pictures)} without, such as "
+            f"{unlabelled[0]!r}. Move them, or take them out."
+        )
+    return _with_one_split_rule(records, source)
+
+
+def _folder_record(path: str, row: Mapping[str, str], source: str, shared: int) -> Record | None:
+    folders = PurePosixPath(path).parts[:-1]
+    label = stated_label(row["label"], where=f"the metadata.csv of {source}") if "label" in row else None
+    label = label or _one_label(path, folders)
+    if label is None:
+        return None
+    split = common_split(row["split"], where=source) if "split" in row else _folder_split(path)
+    return Record(
+        key=path,
+        split=split or "",
+        label=label,
+        content=(row["content"] or None) if "content" in row else _folder_content(folders, shared),
+        generator=(row.get("generator") or None) if label == "FAKE" else None,
+        source=row.get("source") or source,
+    )
+
+
+def _one_label(path: str, folders: Sequence[str]) -> LabelName | None:
+    found = {label for folder in folders if (label := _folder_label(folder))}
+    if len(found) > 1:
+        raise ValueError(
+            f"wanted one label for each picture; found both REAL and FAKE in the folders of {path!r}. "
+            "Rename the folder that is not meant, or state the label in a metadata.csv."
+        )
+    return next(iter(found), None)
+
+
+@lru_cache(maxsize=4096)
+def _folder_label(folder: str) -> LabelName | None:
+    return parse_label(folder)
+
+
+def _folder_split(path: str) -> str | None:
+    folders = PurePosixPath(path).parts[:-1]
+    found = sorted({_SPLITS[folder.lower()] for folder in folders if folder.lower() in _SPLITS})
+    if len(found) > 1:
+        raise ValueError(f"wanted one split for each picture; found {' and '.join(found)} in {path!r}.")
+    return found[0] if found else None
+
+
+def _folder_content(folders: Sequence[str], shared: int) -> str | None:
+    """The content folder: the first one below the label's, else the last one above it that not all pictures share."""
+    labels = [position for position, folder in enumerate(folders) if _folder_label(folder)]
+    if not labels:
+        return None
+    below = [folder for folder in folders[labels[-1] + 1 :] if folder.lower() not in _SPLITS]
+    above = [folder for folder in folders[shared : labels[0]] if folder.lower() not in _SPLITS]
+    return below[0] if below else (above[-1] if above else None)
+
+
+def _shared_folders(pictures: Sequence[str]) -> int:
+    """How many leading folders all pictures have in common."""
+    first, last = (PurePosixPath(path).parts[:-1] for path in (min(pictures), max(pictures)))
+    same = [a == b for a, b in zip(first, last, strict=False)]
+    return same.index(False) if False in same else len(same)
+
+
+def _with_one_split_rule(records: Sequence[Record], source: str) -> list[Record]:
+    """Name the one split of a source without splits, or refuse a source that names it for some pictures only."""
+    without = [record.key for record in records if not record.split]
+    if without and len(without) < len(records):
+        raise ValueError(
+            f"wanted a split (train, validation or test) for every picture of {source} or for none; found "
+            f"{len(without)} of {len(records)} without, such as {without[0]!r}."
+        )
+    return [replace(record, split=record.split or DEFAULT_SPLIT) for record in records]

@@ -1,0 +1,140 @@
+"""The one door to a trained model: load it, and ask it about pictures."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor
+
+from realfake_hf.data.pictures import UnreadablePictureError, read_picture, to_rgb
+from realfake_hf.data.pixels import Normalize, sized
+from realfake_hf.labels import LabelName, fake_index
+
+Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a detector says of one picture.
+
+    Attributes:
+        label: `FAKE` where `p_fake` is above one half, else `REAL`.
+        p_fake: the model's probability, in [0, 1], that the picture is AI-generated.
+    """
+
+    label: LabelName
+    p_fake: float
+
+    @property
+    def confidence(self) -> float:
+        """The probability of the label that was given, in [0.5, 1]."""
+        return max(self.p_fake, 1 - self.p_fake)
+
+
+class Detector:
+    """A trained classifier together with its image processor.
+
+    Args:
+        model: any two-class image classifier whose labels say real and fake.
+        processor: the image processor saved with it.
+        batch_size: pictures that go through the model at once.
+
+    Raises:
+        ValueError: the model's labels do not say which of its outputs means fake.
+
+    >>> detector = Detector.from_pretrained("user/name")  # doctest: +SKIP
+    >>> [verdict] = detector.predict("photo.jpg")  # doctest: +SKIP
+    """
+
+    def __init__(self, model: Any, processor: BaseImageProcessor, *, batch_size: int = 64) -> None:  # noqa: ANN401
+        self.model = model.eval()
+        self.processor = processor
+        self.batch_size = batch_size
+        self._normalize = Normalize(processor)
+        self._fake = fake_index(model.config.id2label)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        device: str | torch.device = "cpu",
+        batch_size: int = 64,
+        revision: str = "main",
+        trust_remote_code: bool = False,
+    ) -> Self:
+        """Load a detector from a folder or the Hub.
+
+        Args:
+            name: a folder that `train.py` left, or a Hub id.
+            device: where the model runs.
+            batch_size: pictures that go through the model at once.
+            revision: the branch, tag or commit on the Hub.
+            trust_remote_code: run code that came with the model; not needed for the models of this project.
+
+        Raises:
+            OSError: there is no model of that name.
+            ValueError: its labels do not say which of its outputs means fake.
+        """
+        settings = {"revision": revision, "trust_remote_code": trust_remote_code}
+        model = AutoModelForImageClassification.from_pretrained(os.fspath(name), **settings)
+        processor = AutoImageProcessor.from_pretrained(os.fspath(name), **settings)  # type: ignore[no-untyped-call]
+        return cls(model.to(device), processor, batch_size=batch_size)
+
+    def predict(self, images: Picture | Iterable[Picture]) -> list[Verdict]:
+        """Judge pictures, one verdict each, in order.
+
+        Args:
+            images: one picture or many: paths, Pillow pictures, arrays (height, width, 3) or (height, width) of uint8
+                [0, 255], or a data set's image column.
+
+        Raises:
+            UnreadablePictureError: a picture cannot be read; the message names it by path or position.
+        """
+        return [Verdict("FAKE" if p > 0.5 else "REAL", p) for p in self.probabilities(images).tolist()]  # noqa: PLR2004
+
+    def probabilities(self, images: Picture | Iterable[Picture]) -> NDArray[np.float32]:
+        """Give `p_fake` of each picture: (n,) float32 in [0, 1]. Takes what `predict` takes."""
+        pictures = enumerate([images] if isinstance(images, Picture) else images)
+        read = (_read(picture, position) for position, picture in pictures)
+        scores = [self._score(batch) for batch in _batches(read, self.batch_size)]
+        return np.concatenate(scores) if scores else np.empty(0, dtype=np.float32)
+
+    @torch.inference_mode()
+    def _score(self, pictures: list[Image.Image]) -> NDArray[np.float32]:
+        pixels = torch.from_numpy(sized(pictures, self.processor)).to(self.model.device)
+        logits = self.model(pixel_values=self._normalize(pixels).to(self.model.dtype)).logits
+        return logits.float().softmax(dim=-1)[:, self._fake].cpu().numpy()  # type: ignore[no-any-return]
+
+
+def _read(picture: Picture, position: int) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        return to_rgb(picture)
+    if isinstance(picture, np.ndarray):
+        return _from_array(picture, position)
+    path = Path(picture)
+    try:
+        return read_picture(path.read_bytes())
+    except (UnreadablePictureError, OSError) as error:
+        raise UnreadablePictureError(f"cannot read {path}: {error}") from error
+
+
+def _from_array(picture: NDArray[np.uint8], position: int) -> Image.Image:
+    if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):  # noqa: PLR2004
+        raise UnreadablePictureError(
+            f"wanted an array (height, width, 3) or (height, width) of uint8 as picture {position}; found "
+            f"{picture.shape} of {picture.dtype}. Scale values to [0, 255] and cast them first."
+        )
+    return Image.fromarray(picture).convert("RGB")
+
+
+def _batches(pictures: Iterator[Image.Image], size: int) -> Iterator[list[Image.Image]]:
+    while batch := list(islice(pictures, size)):
+        yield batch

@@ -1,0 +1,64 @@
+"""What real and fake are called. This module owns the meaning of the labels; the rest of the code speaks of `is_fake`.
+
+REAL is 0 and FAKE is 1; FAKE is the positive class of every precision, recall and AUC in this project.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final, Literal, get_args
+
+LabelName = Literal["REAL", "FAKE"]
+
+LABEL_NAMES: Final[tuple[LabelName, ...]] = get_args(LabelName)
+REAL: Final = 0
+FAKE: Final = 1
+
+_REAL_WORDS = {"real", "reals", "realart", "authentic", "genuine", "human", "nature", "natural", "photo", "photos"}
+_FAKE_WORDS = {
+    "ai", "aiart", "aiartdata", "aigenerated", "artificial", "fake", "fakes", "generated", "synthetic",
+}  # fmt: skip
+
+
+def id2label() -> dict[int, str]:
+    """The `id2label` of every model of this project: `{0: "REAL", 1: "FAKE"}`."""
+    return dict(enumerate(LABEL_NAMES))
+
+
+def label2id() -> dict[str, int]:
+    """The `label2id` of every model of this project: `{"REAL": 0, "FAKE": 1}`."""
+    return {name: index for index, name in enumerate(LABEL_NAMES)}
+
+
+def parse_label(text: str) -> LabelName | None:
+    """Read a label as data sets and models spell it, or say that it is none.
+
+    Case, punctuation and a leading index (`0_real`, `1_fake`) do not count.
+
+    >>> [parse_label(name) for name in ("REAL", "1_fake", "AiArtData", "nature", "AI-generated", "frog")]
+    ['REAL', 'FAKE', 'FAKE', 'REAL', 'FAKE', None]
+    """
+    word = re.sub(r"[\W_]+|^\d+(?=\D)", "", text.lower())
+    if word in _REAL_WORDS:
+        return "REAL"
+    return "FAKE" if word in _FAKE_WORDS else None
+
+
+def fake_index(names: Mapping[int, str]) -> int:
+    """Find which of a two-class model's outputs means FAKE, by name and whatever the order.
+
+    Args:
+        names: a model's `id2label`.
+
+    Raises:
+        ValueError: the names are not one word for real and one for fake.
+
+    >>> fake_index({0: "FAKE", 1: "REAL"})
+    0
+    """
+    by_label = {parse_label(name): index for index, name in names.items()}
+    if len(names) != len(LABEL_NAMES) or set(by_label) != set(LABEL_NAMES):
+        raise ValueError(
+            f"wanted two labels, one that says real and one that says fake; found {dict(names)}. "
+            "Set id2label in the model's config to {0: 'REAL', 1: 'FAKE'} in the order of its outputs."
+        )
+    return by_label["FAKE"]

@@ -1,0 +1,1 @@
+"""How good a detector is, with n and an interval: reports, calibration, robustness, transfer."""

@@ -1,0 +1,79 @@
+"""The passport of a run: what was asked, on which data, with which code, on which machine, and what it took."""
+
+import hashlib
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from datasets import DatasetDict
+
+_PACKAGES: Final = ("realfake-hf", "torch", "transformers", "datasets", "accelerate", "evaluate", "numpy", "pillow")
+
+
+def environment() -> dict[str, Any]:
+    """Code and machine: commit, versions, processor, cores, device."""
+    cuda = torch.cuda.is_available()
+    return {
+        "commit": commit(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in _PACKAGES},
+        "machine": {
+            "system": platform.system(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "device": torch.cuda.get_device_name() if cuda else "cpu",
+        },
+    }
+
+
+def commit() -> str | None:
+    """The git commit of this code, with `-dirty` where files differ from it; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        said = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return said.stdout.strip()
+
+
+def data_fingerprint(images: DatasetDict) -> dict[str, Any]:
+    """Size, class balance and digest of each split; the digest covers pictures, labels and ids, in order."""
+    return {split: _split_fingerprint(rows) for split, rows in images.items()}
+
+
+def peak_memory_gib() -> float:
+    """The largest resident memory that this process has had, in GiB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1024**3
+
+
+def _split_fingerprint(rows: Any) -> dict[str, Any]:  # noqa: ANN401 - datasets is not typed
+    labels = rows["label"][:]
+    text = "\n".join(f"{i} {k} {h}" for i, k, h in zip(rows["id"][:], labels, rows["sha256"][:], strict=True))
+    fake = sum(labels)
+    return {
+        "n": len(labels),
+        "n_real": len(labels) - fake,
+        "n_fake": fake,
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.machine()

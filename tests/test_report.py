@@ -1,0 +1,300 @@
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn import metrics
+
+from realfake_hf.measure.bootstrap import STATISTICS
+from realfake_hf.measure.report import ContentReport, Estimate, Report, make_report
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+CONTENTS = ("ship", "frog", "deer", "cat")
+
+
+def scores(n: int = 400, *, seed: int = 0, decimals: int | None = None) -> tuple[Bools, Floats]:
+    """Scores that lean the right way; few decimals make many ties."""
+    generator = np.random.default_rng(seed)
+    is_fake = generator.random(n) < 0.4
+    p_fake = 1 / (1 + np.exp(-generator.normal(np.where(is_fake, 1.0, -1.0), 2.0)))
+    return is_fake, p_fake if decimals is None else p_fake.round(decimals)
+
+
+def point(is_fake: object, p_fake: object, *, threshold: float = 0.5) -> Report:
+    return make_report(np.asarray(is_fake), np.asarray(p_fake), threshold=threshold, bootstrap_samples=0)
+
+
+def plain_ece(is_fake: Bools, p_fake: Floats) -> float:
+    bins: list[list[tuple[float, float]]] = [[] for _ in range(15)]
+    for fake, p in zip(is_fake.tolist(), p_fake.tolist(), strict=True):
+        bins[min(int(p * 15), 14)].append((fake, p))
+    total = 0.0
+    for members in filter(None, bins):
+        share, mean = (sum(column) / len(members) for column in zip(*members, strict=True))
+        total += len(members) * abs(mean - share)
+    return total / len(is_fake)
+
+
+OF_CALLS: dict[str, Callable[[Bools, Bools], float]] = {
+    "accuracy": metrics.accuracy_score,
+    "accuracy_real": lambda is_fake, called: metrics.recall_score(is_fake, called, pos_label=False),
+    "accuracy_fake": lambda is_fake, called: metrics.recall_score(is_fake, called, pos_label=True),
+    "balanced_accuracy": metrics.balanced_accuracy_score,
+    "precision": lambda *both: metrics.precision_recall_fscore_support(*both, average="binary")[0],
+    "recall": lambda *both: metrics.precision_recall_fscore_support(*both, average="binary")[1],
+    "f1": lambda *both: metrics.precision_recall_fscore_support(*both, average="binary")[2],
+}
+OF_SCORES: dict[str, Callable[[Bools, Floats], float]] = {
+    "roc_auc": metrics.roc_auc_score,
+    "average_precision": metrics.average_precision_score,
+    "ece": plain_ece,
+    "brier": metrics.brier_score_loss,
+}
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.3])
+@pytest.mark.parametrize("decimals", [None, 1, 0], ids=["no ties", "many ties", "only ties"])
+def test_every_statistic_is_that_of_scikit_learn_or_of_plain_python(decimals: int | None, threshold: float) -> None:
+    is_fake, p_fake = scores(decimals=decimals)
+    expected = {name: reference(is_fake, p_fake > threshold) for name, reference in OF_CALLS.items()}
+    expected |= {name: reference(is_fake, p_fake) for name, reference in OF_SCORES.items()}
+    assert list(expected) == list(STATISTICS)
+    assert point(is_fake, p_fake, threshold=threshold).point_values() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("decimals", [None, 1], ids=["no ties", "ties"])
+def test_a_replicate_is_the_report_of_the_images_that_were_drawn(decimals: int | None) -> None:
+    is_fake, p_fake = scores(50, decimals=decimals)
+    drawn = np.random.default_rng(3).integers(50, size=50)  # as a bootstrap of seed 3 draws its first replicate
+    replicate, expected = (
+        make_report(is_fake, p_fake, bootstrap_samples=1, seed=3),
+        point(is_fake[drawn], p_fake[drawn]),
+    )
+    for name in set(STATISTICS) - {"ece"}:  # its replicates are shifted
+        assert getattr(replicate, name).low == pytest.approx(getattr(expected, name).value, abs=1e-12)
+
+
+def test_the_confusion_counts_are_those_of_scikit_learn() -> None:
+    is_fake, p_fake = scores()
+    report = point(is_fake, p_fake)
+    ours = [[report.true_negatives, report.false_positives], [report.false_negatives, report.true_positives]]
+    assert ours == metrics.confusion_matrix(is_fake, p_fake > 0.5).tolist()
+    assert (report.n, report.n_real, report.n_fake) == (400, int((~is_fake).sum()), int(is_fake.sum()))
+
+
+def test_a_tie_at_one_half_is_called_real_as_argmax_does() -> None:
+    assert np.argmax([0.5, 0.5]) == 0
+    assert point([False], [0.5]).true_negatives == 1
+
+
+def test_a_score_of_one_falls_into_the_last_bin() -> None:
+    assert point([False, True], [1.0, 0.95]).ece.value == pytest.approx(0.475)
+
+
+eighths = st.lists(st.tuples(st.booleans(), st.integers(0, 8)), min_size=2, max_size=40).filter(
+    lambda pairs: len({fake for fake, _ in pairs}) == 2
+)
+
+
+increasing = st.lists(st.floats(0, 1), min_size=9, max_size=9, unique=True).map(sorted)
+
+
+@given(eighths, increasing)
+def test_auc_survives_any_increasing_map_of_the_scores(pairs: list[tuple[bool, int]], image: list[float]) -> None:
+    is_fake = [fake for fake, _ in pairs]
+    before, after = (
+        point(is_fake, [score / 8 for _, score in pairs]),
+        point(is_fake, [image[score] for _, score in pairs]),
+    )
+    assert (after.roc_auc, after.average_precision) == (before.roc_auc, before.average_precision)
+
+
+@given(eighths)
+def test_swapping_the_two_classes_and_their_scores_leaves_auc_and_accuracy(pairs: list[tuple[bool, int]]) -> None:
+    is_fake = np.array([fake for fake, _ in pairs])
+    p_fake = np.array([(2 * score + 1) / 32 + (score > 4) / 4 for _, score in pairs])  # exact, and never one half
+    before, after = point(is_fake, p_fake), point(~is_fake, 1 - p_fake)
+    assert after.roc_auc.value == pytest.approx(before.roc_auc.value, abs=1e-12)
+    assert after.accuracy == before.accuracy
+    assert after.accuracy_real == before.accuracy_fake
+
+
+def test_the_order_of_the_images_does_not_matter() -> None:
+    is_fake, p_fake = scores(decimals=2)
+    forwards, backwards = point(is_fake, p_fake).point_values(), point(is_fake[::-1], p_fake[::-1]).point_values()
+    assert forwards == pytest.approx(backwards, abs=1e-12)
+
+
+def test_the_same_seed_gives_the_same_intervals_and_another_seed_others() -> None:
+    is_fake, p_fake = scores()
+    first, again, other = (make_report(is_fake, p_fake, bootstrap_samples=50, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first.roc_auc.value == other.roc_auc.value
+    assert first.roc_auc.low != other.roc_auc.low
+
+
+def estimates(report: Report) -> Iterator[Estimate]:
+    yield from (getattr(report, name) for name in STATISTICS)
+    for row in report.by_content.values():
+        yield from (row.accuracy, row.accuracy_real, row.accuracy_fake)
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_every_interval_contains_its_value(calibrated: bool) -> None:
+    generator = np.random.default_rng(0)
+    p_fake = generator.random(2000)
+    is_fake = generator.random(2000) < (p_fake if calibrated else p_fake**2)
+    report = make_report(is_fake, p_fake, content=generator.choice(CONTENTS, 2000).tolist(), bootstrap_samples=300)
+    for estimate in estimates(report):
+        assert 0 <= estimate.low < estimate.value < estimate.high <= 1
+
+
+def test_the_interval_of_the_calibration_error_is_centred_on_its_value() -> None:
+    generator = np.random.default_rng(0)
+    p_fake = generator.random(2000)
+    ece = make_report(generator.random(2000) < p_fake, p_fake, bootstrap_samples=300).ece
+    assert (ece.low + ece.high) / 2 == pytest.approx(ece.value, rel=0.05)
+
+
+def test_the_intervals_of_shares_are_as_wide_as_the_normal_approximation() -> None:
+    is_fake, p_fake = scores(4000)
+    report = make_report(is_fake, p_fake, content=["ship", "frog"] * 2000)
+    ship = report.by_content["ship"]
+    pairs = [(report.accuracy, 4000), (report.accuracy_fake, report.n_fake), (ship.accuracy, ship.n)]
+    for estimate, n in pairs:
+        normal = 2 * 1.96 * np.sqrt(estimate.value * (1 - estimate.value) / n)
+        assert estimate.high - estimate.low == pytest.approx(normal, rel=0.15)
+
+
+def test_the_interval_of_auc_is_as_wide_as_hanley_and_mcneil_say() -> None:
+    is_fake, p_fake = scores(4000)
+    report = make_report(is_fake, p_fake)
+    auc, more_real, more_fake = report.roc_auc.value, report.n_real - 1, report.n_fake - 1
+    spread = more_fake * (auc / (2 - auc) - auc**2) + more_real * (2 * auc**2 / (1 + auc) - auc**2)
+    error = np.sqrt((auc * (1 - auc) + spread) / (report.n_real * report.n_fake))
+    assert report.roc_auc.high - report.roc_auc.low == pytest.approx(2 * 1.96 * error, rel=0.15)
+
+
+def test_without_a_bootstrap_there_are_values_and_no_intervals() -> None:
+    assert all(estimate.low is estimate.high is None for estimate in estimates(point(*scores())))
+
+
+@pytest.mark.parametrize(
+    ("is_fake", "p_fake", "undefined"),
+    [
+        (
+            [False] * 3,
+            [0.1, 0.6, 0.7],
+            {"accuracy_fake", "balanced_accuracy", "recall", "roc_auc", "average_precision"},
+        ),
+        ([True] * 3, [0.1, 0.6, 0.7], {"accuracy_real", "balanced_accuracy", "roc_auc"}),
+        ([True, False], [0.1, 0.2], {"precision"}),
+        ([False] * 2, [0.1, 0.2], set(STATISTICS) - {"accuracy", "accuracy_real", "ece", "brier"}),
+    ],
+    ids=["only REAL", "only FAKE", "nothing called FAKE", "only REAL, all called REAL"],
+)
+def test_what_is_undefined_is_none_and_has_no_interval(
+    is_fake: list[bool], p_fake: list[float], undefined: set[str]
+) -> None:
+    report = make_report(is_fake, p_fake, bootstrap_samples=20)
+    none = {name for name in STATISTICS if getattr(report, name) == Estimate(None)}
+    assert none == undefined == set(STATISTICS) - set(report.point_values())
+    assert "NaN" not in json.dumps(report.to_dict())
+
+
+def test_replicates_in_which_a_statistic_is_undefined_are_dropped_from_its_interval() -> None:
+    report = make_report([True, False], [0.9, 0.1], bootstrap_samples=200)  # half the replicates have one class
+    assert report.roc_auc == Estimate(1.0, 1.0, 1.0)
+
+
+def test_the_contents_are_sorted_and_sum_to_the_whole() -> None:
+    is_fake, p_fake = scores()
+    content = np.random.default_rng(1).choice(CONTENTS, 400).tolist()
+    report = make_report(is_fake, p_fake, content=content, bootstrap_samples=0)
+    rows = report.by_content.values()
+    assert list(report.by_content) == sorted(CONTENTS)
+    for total in ("n", "n_real", "n_fake"):
+        assert sum(getattr(row, total) for row in rows) == getattr(report, total)
+    correct = sum(row.n * row.accuracy.value for row in rows)
+    assert correct == pytest.approx(report.true_negatives + report.true_positives)
+
+
+def test_a_row_of_a_content_is_the_report_of_its_images_alone() -> None:
+    is_fake, p_fake = scores()
+    content = np.random.default_rng(1).choice(CONTENTS, 400)
+    row = make_report(is_fake, p_fake, content=content.tolist(), bootstrap_samples=0).by_content["deer"]
+    alone = point(is_fake[content == "deer"], p_fake[content == "deer"])
+    assert row == ContentReport(**{field.name: getattr(alone, field.name) for field in fields(ContentReport)})
+
+
+def test_images_of_unknown_content_count_in_the_whole_and_in_no_row() -> None:
+    is_fake, p_fake = scores(4)
+    report = make_report(is_fake, p_fake, content=["cat", None, None, "cat"], bootstrap_samples=0)
+    assert (report.n, list(report.by_content), report.by_content["cat"].n) == (4, ["cat"], 2)
+    assert make_report(is_fake, p_fake, content=[None] * 4) == make_report(is_fake, p_fake)
+    assert make_report(is_fake, p_fake).by_content == {}
+
+
+@pytest.mark.parametrize("samples", [0, 20])
+def test_a_report_survives_json(samples: int) -> None:
+    is_fake, p_fake = scores(40)
+    report = make_report(
+        is_fake, p_fake, content=["cat", "dog"] * 20, bootstrap_samples=samples, threshold=np.float32(0.4)
+    )
+    assert Report.from_dict(json.loads(json.dumps(report.to_dict(), allow_nan=False))) == report
+
+
+def test_the_markdown_carries_every_n_and_every_value() -> None:
+    report = make_report([False, False, True, True] * 500, [0.1, 0.6, 0.7, 0.9] * 500, content=["ship", "frog"] * 1000)
+    text = report.to_markdown()
+    assert f"| accuracy | 2,000 | {report.accuracy} |" in text
+    assert "| accuracy_fake | 1,000 | 1.000 (1.000-1.000) |" in text
+    assert f"| precision | 1,500 | {report.precision} |" in text
+    assert f"| frog | 1,000 | {report.by_content['frog'].accuracy} |" in text
+    assert text.endswith(
+        "1,000 REAL and 1,000 FAKE images, called FAKE above 0.5. "
+        "In brackets: 95 % interval, 1,000 bootstrap samples, seed 0."
+    )
+
+
+def test_the_markdown_of_bare_values_says_nothing_of_contents_and_intervals() -> None:
+    text = point([False, False], [0.1, 0.2]).to_markdown()
+    assert "| roc_auc | 2 | undefined |" in text
+    assert "content" not in text
+    assert text.endswith("2 REAL and 0 FAKE images, called FAKE above 0.5.")
+
+
+LENGTHS = "wanted one entry an image, (n,), in each argument; found {}. Pass the same images to all."
+RANGE = "wanted p_fake in [0, 1]; found {}. Pass the softmax of the logits; NaN means a diverged model."
+
+
+@pytest.mark.parametrize(
+    ("is_fake", "p_fake", "content", "sentence"),
+    [
+        ([True, False], [0.5], None, LENGTHS.format("is_fake (2,), p_fake (1,)")),
+        ([True, False], [0.5, 0.1], ["cat"], LENGTHS.format("is_fake (2,), p_fake (2,), content (1,)")),
+        ([[True], [False]], [[0.5], [0.1]], None, LENGTHS.format("is_fake (2, 1), p_fake (2, 1)")),
+        ([], [], None, "wanted at least one image to measure; found none. Check the source, split and limit."),
+        ([0, 1], [0.5, 0.1], None, "wanted is_fake as booleans; found int64. Compare first: labels == FAKE."),
+        ([True] * 3, [0.5, 1.5, -2.0], None, RANGE.format("2 of 3 outside, the first is 1.5 at index 1")),
+        ([True], [float("nan")], None, RANGE.format("1 of 1 outside, the first is nan at index 0")),
+    ],
+    ids=["lengths", "content", "columns", "empty", "labels", "logits", "nan"],
+)
+def test_what_cannot_be_measured_is_refused(
+    is_fake: list[bool], p_fake: list[float], content: list[str | None] | None, sentence: str
+) -> None:
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011  # the whole sentence is compared
+        make_report(is_fake, p_fake, content=content)
+    assert str(refusal.value) == sentence
+
+
+@pytest.mark.parametrize("threshold", [-0.1, float("inf"), float("nan")])
+def test_a_threshold_that_no_probability_meets_is_refused(threshold: float) -> None:
+    with pytest.raises(ValueError, match=r"wanted a threshold in \[0, 1\]; found .* with p_fake, a probability\."):
+        point([True], [0.5], threshold=threshold)
