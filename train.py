@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\ninterrupted; the same command goes on from the last epoch in {run.output_dir}", file=sys.stderr)
         return 130
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
     if run.process_index == 0:

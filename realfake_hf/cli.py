@@ -3,10 +3,13 @@
 import argparse
 import difflib
 import json
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
@@ -30,15 +33,26 @@ def parse(*dataclass_types: Any, argv: Sequence[str] | None = None, description:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     parser = _parser(dataclass_types, description)
-    recipe, words = _take_recipe(words)
     try:
-        settings = _recipe_words(recipe) if recipe else []
-        _, unknown = parser.parse_known_args([*settings, *words])
+        recipe, words = _take_recipe(words)
+        if recipe:
+            words = [*_use_recipe(recipe, parser, dataclass_types), *words]
+        _, unknown = parser.parse_known_args(words)
         if unknown:
-            raise ValueError(_unknown(unknown, parser))
-        return tuple(parser.parse_args_into_dataclasses([*settings, *words], look_for_args_file=False))
+            flags = ["--config", *(flag for action in parser._actions for flag in action.option_strings)]
+            raise ValueError(f"unknown setting {' '.join(unknown)}{_hint(unknown[0].split('=')[0], flags)}")
+        return tuple(parser.parse_args_into_dataclasses(words, look_for_args_file=False))
     except ValueError as error:
         parser.error(str(error))
+
+
+class _RecipeLoader(yaml.SafeLoader):
+    """YAML in which 3e-3 is a number, as in YAML 1.2; PyYAML's 1.1 reads a string."""
+
+
+_RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def _parser(dataclass_types: Sequence[Any], description: str | None) -> HfArgumentParser:
@@ -46,7 +60,7 @@ def _parser(dataclass_types: Sequence[Any], description: str | None) -> HfArgume
         dataclass_types,
         description=description,
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [--config FILE] [--setting VALUE ...]",
         epilog="--config FILE reads these settings from a YAML recipe; flags win over it.",
     )
     for action in parser._actions:
@@ -61,29 +75,39 @@ def _take_recipe(words: Sequence[str]) -> tuple[Path | None, list[str]]:
     return found.config, rest
 
 
-def _recipe_words(recipe: Path) -> list[str]:
-    """A recipe as the words of a command line, so that both are checked by the same rules."""
+def _use_recipe(recipe: Path, parser: HfArgumentParser, dataclass_types: Sequence[Any]) -> list[str]:
+    """A recipe as the words of a command line, so that both are checked by the same rules; null becomes a default."""
+    hints = {name: hint for kind in dataclass_types for name, hint in get_type_hints(kind).items()}
+    types = {field.name: hints[field.name] for kind in dataclass_types for field in fields(kind) if field.init}
+    settings = _read_recipe(recipe)
+    for name, value in settings.items():
+        if name not in types:
+            raise ValueError(f"unknown setting {name} in {recipe}{_hint(str(name), types)}")
+        if value is None and NoneType not in get_args(types[name]):
+            raise ValueError(f"wanted a value of {name} in {recipe}; found none")
+    parser.set_defaults(**{name: None for name, value in settings.items() if value is None})
+    return [word for name, value in settings.items() if value is not None for word in _words(name, value)]
+
+
+def _read_recipe(recipe: Path) -> Mapping[Any, Any]:
     if not recipe.is_file():
         raise ValueError(f"wanted a YAML recipe at {recipe}; found no such file")
     try:
-        settings = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+        settings = yaml.load(recipe.read_text(encoding="utf-8"), Loader=_RecipeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"wanted YAML in {recipe}; found {str(error).splitlines()[0]}") from error
+        raise ValueError(f"wanted YAML in {recipe}; found an error {' '.join(str(error).split())}") from error
     if not isinstance(settings, Mapping):
-        raise ValueError(f"wanted lines of `setting: value` in {recipe}; found {type(settings).__name__}")
-    return [word for name, value in settings.items() if value is not None for word in _words(str(name), value)]
+        found = "nothing" if settings is None else f"a {type(settings).__name__}"
+        raise ValueError(f"wanted lines of `setting: value` in {recipe}; found {found}")
+    return settings
 
 
 def _words(name: str, value: object) -> list[str]:
-    if isinstance(value, Mapping):
-        return [f"--{name}", json.dumps(value)]
-    values = value if isinstance(value, list) else [value]
-    return [f"--{name}", *(str(item) for item in values)]
+    if isinstance(value, list):
+        return [f"--{name}", *(str(item) for item in value)]
+    return [f"--{name}={json.dumps(value, default=str) if isinstance(value, Mapping) else value}"]
 
 
-def _unknown(words: Sequence[str], parser: argparse.ArgumentParser) -> str:
-    flags = sorted(flag for action in parser._actions for flag in action.option_strings)
-    first = words[0].split("=")[0]
-    close = difflib.get_close_matches(first, flags, n=1)
-    hint = f"; did you mean {close[0]}?" if close else "; --help lists them"
-    return f"unknown setting {' '.join(words)}{hint}"
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {close[0]}?" if close else "; --help lists them"

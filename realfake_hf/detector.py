@@ -1,11 +1,11 @@
 """The one door to a trained model: load it, and ask it about pictures."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from realfake_hf.data.pixels import Normalize, sized
 from realfake_hf.labels import LabelName, fake_index
 
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+
+_ONE_PICTURE: Final = (str, os.PathLike, Image.Image, np.ndarray)  # `Picture`, as isinstance wants it
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,13 @@ class Detector:
 
         Raises:
             UnreadablePictureError: a picture cannot be read; the message names it by path or position.
+            TypeError: something is no picture at all.
         """
         return [Verdict("FAKE" if p > 0.5 else "REAL", p) for p in self.probabilities(images).tolist()]  # noqa: PLR2004
 
     def probabilities(self, images: Picture | Iterable[Picture]) -> NDArray[np.float32]:
         """Give `p_fake` of each picture: (n,) float32 in [0, 1]. Takes what `predict` takes."""
-        pictures = enumerate([images] if isinstance(images, Picture) else images)
+        pictures = enumerate([images] if isinstance(images, _ONE_PICTURE) else images)
         read = (_read(picture, position) for position, picture in pictures)
         scores = [self._score(batch) for batch in _batches(read, self.batch_size)]
         return np.concatenate(scores) if scores else np.empty(0, dtype=np.float32)
@@ -115,22 +118,30 @@ class Detector:
 
 
 def _read(picture: Picture, position: int) -> Image.Image:
-    if isinstance(picture, Image.Image):
-        return to_rgb(picture)
     if isinstance(picture, np.ndarray):
         return _from_array(picture, position)
-    path = Path(picture)
+    if isinstance(picture, Image.Image):
+        return _readable(lambda: to_rgb(picture), name=f"picture {position}")
+    if isinstance(picture, (str, os.PathLike)):
+        return _readable(lambda: read_picture(Path(picture).read_bytes()), name=os.fspath(picture))
+    raise TypeError(
+        f"wanted a path, a Pillow picture or an array as picture {position}; found {type(picture).__name__}"
+    )
+
+
+def _readable(read: Callable[[], Image.Image], *, name: str) -> Image.Image:
     try:
-        return read_picture(path.read_bytes())
+        return read()
     except (UnreadablePictureError, OSError) as error:
-        raise UnreadablePictureError(f"cannot read {path}: {error}") from error
+        raise UnreadablePictureError(f"cannot read {name}: {error}") from error
 
 
 def _from_array(picture: NDArray[np.uint8], position: int) -> Image.Image:
-    if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):  # noqa: PLR2004
+    shaped = picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)  # noqa: PLR2004
+    if picture.dtype != np.uint8 or not shaped or not picture.size:
         raise UnreadablePictureError(
             f"wanted an array (height, width, 3) or (height, width) of uint8 as picture {position}; found "
-            f"{picture.shape} of {picture.dtype}. Scale values to [0, 255] and cast them first."
+            f"{picture.shape} of {picture.dtype}. Scale values to [0, 255] and cast them; give a stack as a list."
         )
     return Image.fromarray(picture).convert("RGB")
 

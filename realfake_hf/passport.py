@@ -33,19 +33,11 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The git commit of this code, with `-dirty` where files differ from it; None outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        said = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return said.stdout.strip()
+    """The git commit of this code, with `-dirty` where tracked files differ from it; None outside a checkout."""
+    here = Path(__file__)
+    if _git("ls-files", "--error-unmatch", here.name, folder=here.parent) is None:
+        return None  # installed, perhaps inside the checkout of something else
+    return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*", folder=here.parent)
 
 
 def data_fingerprint(images: DatasetDict) -> dict[str, Any]:
@@ -69,6 +61,15 @@ def _split_fingerprint(rows: Any) -> dict[str, Any]:  # noqa: ANN401 - datasets 
         "n_fake": fake,
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
+
+
+def _git(*words: str, folder: Path) -> str | None:
+    """What git says, or None where it refuses or is not there."""
+    try:
+        said = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return said.stdout.strip()
 
 
 def _processor() -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from transformers.trainer_utils import get_last_checkpoint
 
 from realfake_hf import figures
 from realfake_hf.measure.report import Report
@@ -80,13 +79,14 @@ def resume_point(folder: Path, arguments: Mapping[str, Any]) -> str | None:
             f"wanted an empty output folder; found a finished run in {folder}. Name another with --output_dir, or "
             "delete it."
         )
-    changed = sorted(name for name, value in earlier["arguments"].items() if arguments.get(name) != value)
+    before = earlier["arguments"]
+    changed = sorted(name for name in {*before, *arguments} if before.get(name) != arguments.get(name))
     if changed:
         raise ValueError(
             f"wanted the arguments of the interrupted run in {folder} to go on with it; found other values of "
             f"{', '.join(changed)}. Give the same ones, or another --output_dir."
         )
-    return get_last_checkpoint(str(folder))  # type: ignore[no-untyped-call, no-any-return]
+    return _last_checkpoint(folder)
 
 
 def write_json(file: Path, content: object) -> None:
@@ -122,6 +122,12 @@ def write_results(folder: Path, outcome: Outcome, history: Sequence[Mapping[str,
         drawn["content_accuracy"] = figures.content_accuracy(accuracy, epochs=run.epoch.tolist())
     for name, figure in drawn.items():
         figures.save_figure(figure, folder / FIGURES / f"{name}.png")
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """The latest checkpoint that is whole; a Trainer writes its state last."""
+    whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda checkpoint: int(checkpoint.name.split("-")[-1]))) if whole else None
 
 
 def _confusion(report: Report) -> np.ndarray[Any, np.dtype[np.int64]]:

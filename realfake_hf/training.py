@@ -97,9 +97,10 @@ class RunArguments(TrainingArguments):
     bootstrap_samples: int = _setting(1000, "Replicates behind each interval of the final report.")
 
     def __post_init__(self) -> None:
-        """Pin memory only where there is a device to copy it to; torch warns otherwise."""
+        """Without an accelerator say so: processes then find each other over gloo, and no memory is pinned."""
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        self.dataloader_pin_memory = self.dataloader_pin_memory and not self.use_cpu
         super().__post_init__()  # type: ignore[no-untyped-call]
-        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
 
 
 def train(data: DataArguments, model: ModelArguments, run: RunArguments) -> Outcome:
@@ -149,14 +150,23 @@ def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImagePr
     network = AutoModelForImageClassification.from_pretrained(
         arguments.model, num_labels=len(LABEL_NAMES), ignore_mismatched_sizes=True, **names
     )
-    return network, AutoImageProcessor.from_pretrained(arguments.model)  # type: ignore[no-untyped-call]
+    processor = AutoImageProcessor.from_pretrained(arguments.model, backend="pil")  # type: ignore[no-untyped-call]
+    return network, processor
 
 
 def _run_settings(run: RunArguments) -> dict[str, Any]:
-    """The settings of a run that differ from the defaults, without those that do not change what is learnt."""
+    """The settings that `RunArguments` names, and those of `TrainingArguments` that are not at their defaults.
+
+    Left out are those that do not change what is learnt: names of places, bars, the checkpoint to go on from.
+    """
     default, chosen = RunArguments().to_dict(), run.to_dict()  # type: ignore[no-untyped-call]
-    free = {"output_dir", "logging_dir", "run_name", "disable_tqdm", "resume_from_checkpoint", "local_rank"}
-    return {name: value for name, value in chosen.items() if name not in free and value != default.get(name)}
+    free = {"output_dir", "run_name", "disable_tqdm", "resume_from_checkpoint", "local_rank"}
+    named = set(RunArguments.__annotations__) - free
+    return {
+        name: value
+        for name, value in chosen.items()
+        if name in named or (name not in free and value != default.get(name))
+    }
 
 
 def _load(arguments: DataArguments) -> DatasetDict:

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from realfake_hf.labels import LABEL_NAMES
 
+Place = tuple[str, str, str]  # split, label name, content
+
 
 @dataclass(frozen=True)
 class DuplicateReport:
@@ -29,7 +31,7 @@ class DuplicateReport:
         across: equal pairs between two splits, by `train-test` and the like.
         across_labels: equal pairs of which one is called real and the other fake.
         leaked: pictures of the test split that also occur in train or validation.
-        by_content: equal pairs by label and content.
+        by_content: equal pairs by label and content; `mixed` where the two differ.
     """
 
     n: dict[str, int]
@@ -59,20 +61,38 @@ def find_duplicates(images: DatasetDict) -> DuplicateReport:
     Args:
         images: from `load_images`, with or without a validation split.
     """
-    members: dict[str, list[tuple[str, int, str]]] = defaultdict(list)
+    copies: dict[str, Counter[Place]] = defaultdict(Counter)
     for split, rows in images.items():
         for digest, label, content in zip(rows["sha256"][:], rows["label"][:], rows["content"][:], strict=True):
-            members[digest].append((split, label, content or "unknown"))
-    pairs = [pair for group in members.values() if len(group) > 1 for pair in combinations(group, 2)]
+            copies[digest][split, LABEL_NAMES[label], content or "unknown"] += 1
+    pairs: Counter[tuple[Place, Place]] = Counter()
+    for places in copies.values():
+        pairs.update(_pairs(places))
     return DuplicateReport(
         n={split: len(rows) for split, rows in images.items()},
-        pairs=len(pairs),
-        within={split: sum(a[0] == b[0] == split for a, b in pairs) for split in images},
-        across={f"{s}-{t}": sum({a[0], b[0]} == {s, t} for a, b in pairs) for s, t in combinations(images, 2)},
-        across_labels=sum(a[1] != b[1] for a, b in pairs),
+        pairs=pairs.total(),
+        within={split: sum(k for (a, b), k in pairs.items() if a[0] == b[0] == split) for split in images},
+        across={
+            f"{s}-{t}": sum(k for (a, b), k in pairs.items() if {a[0], b[0]} == {s, t})
+            for s, t in combinations(images, 2)
+        },
+        across_labels=sum(k for (a, b), k in pairs.items() if a[1] != b[1]),
         leaked=int((~leak_free(images)).sum()) if "test" in images else 0,
-        by_content=dict(sorted(Counter(f"{LABEL_NAMES[a[1]]} {a[2]}" for a, _ in pairs).items())),
+        by_content=_by_content(pairs),
     )
+
+
+def _pairs(places: Counter[Place]) -> dict[tuple[Place, Place], int]:
+    """Count the pairs of one picture's copies by where the two lie, without listing them: k copies make k^2/2."""
+    within = {(place, place): k * (k - 1) // 2 for place, k in places.items() if k > 1}
+    return within | {(a, b): places[a] * places[b] for a, b in combinations(places, 2)}
+
+
+def _by_content(pairs: Counter[tuple[Place, Place]]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for (a, b), k in pairs.items():
+        counts[" ".join(a[1:]) if a[1:] == b[1:] else "mixed"] += k
+    return dict(sorted(counts.items()))
 
 
 def leak_free(images: Mapping[str, Dataset]) -> NDArray[np.bool_]:

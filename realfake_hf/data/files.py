@@ -1,7 +1,10 @@
 """The files of a folder or a zip archive: their paths, and their bytes on demand."""
 
 import os
+import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -10,6 +13,9 @@ from typing import Any
 from realfake_hf.data.pictures import MAX_BYTES, UnreadablePictureError
 
 _ENCRYPTED = 0x1  # bit of a zip entry's flags
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack without a bound on what comes out
+_BROKEN_ARCHIVE_ERRORS = (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error)
+_BROKEN_ENTRY_ERRORS = (*_BROKEN_ARCHIVE_ERRORS, zlib.error, EOFError)
 
 
 class FolderFiles:
@@ -17,7 +23,7 @@ class FolderFiles:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._stamps = dict(sorted(_walk(os.fspath(root), "")))
+        self._stamps = dict(sorted(_walk(os.fspath(root), "", (os.path.realpath(root),))))
         self.paths = list(self._stamps)
 
     @property
@@ -32,11 +38,7 @@ class FolderFiles:
         Raises:
             UnreadablePictureError: the file is missing, or too large to be a picture.
         """
-        file = self.root / path
-        if not file.is_file():
-            raise UnreadablePictureError("the file is missing")
-        _refuse_huge(file.stat().st_size)
-        return file.read_bytes()
+        return read_file(self.root / path)
 
 
 class ZipFiles:
@@ -47,12 +49,12 @@ class ZipFiles:
 
     @property
     def paths(self) -> list[str]:
-        """The entries of the archive, in order.
+        """The entries of the archive, sorted, with forward slashes.
 
         Raises:
             ValueError: the file is no zip archive, or an entry's path climbs out of it, or is encrypted.
         """
-        return sorted(self._sizes)
+        return sorted(self._entries)
 
     @property
     def fingerprint(self) -> str:
@@ -65,23 +67,28 @@ class ZipFiles:
         Raises:
             UnreadablePictureError: the entry is missing, damaged, or too large to be a picture (it is not unpacked).
         """
-        if path not in self._sizes:
+        if path not in self._entries:
             raise UnreadablePictureError("the file is missing")
-        _refuse_huge(self._sizes[path])
+        entry = self._entries[path]
+        _refuse_huge(entry.file_size)
         try:
-            return self._zip.read(path)
-        except zipfile.BadZipFile as error:
-            raise UnreadablePictureError(str(error)) from error
+            with self._zip.open(entry) as file:
+                return file.read(entry.file_size)  # a size makes zipfile unpack no more than that
+        except _BROKEN_ENTRY_ERRORS as error:
+            raise UnreadablePictureError(f"damaged in the archive: {error}") from error
 
     @cached_property
-    def _sizes(self) -> dict[str, int]:
+    def _entries(self) -> dict[str, zipfile.ZipInfo]:
         try:
             entries = [entry for entry in self._zip.infolist() if not entry.is_dir()]
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"wanted a zip archive; found {self.archive}: {error}. Download it anew.") from error
+        except _BROKEN_ARCHIVE_ERRORS as error:
+            raise ValueError(
+                f"wanted a zip archive, a parquet file or a folder; found {self.archive}: {error}. "
+                "If it should be a zip archive, download it anew."
+            ) from error
         for entry in entries:
             _refuse_unsafe(entry, self.archive)
-        return {entry.filename: entry.file_size for entry in entries}
+        return {entry.filename.replace("\\", "/"): entry for entry in entries}
 
     @property
     def _zip(self) -> zipfile.ZipFile:
@@ -98,18 +105,42 @@ def stamp(file: Path) -> str:
     return _stamp(file.stat())
 
 
+def read_file(file: Path) -> bytes:
+    """Give a file's bytes.
+
+    Raises:
+        UnreadablePictureError: the file is missing, not a plain file, or too large to be a picture.
+    """
+    if not file.is_file():
+        raise UnreadablePictureError("the file is missing")
+    _refuse_huge(file.stat().st_size)
+    return file.read_bytes()
+
+
+def climbs_out(path: str) -> bool:
+    r"""Say whether a path leads out of the folder that it is relative to, on any system.
+
+    >>> [climbs_out(path) for path in ("real/a.png", "../a.png", "real\\..\\..\\a.png", "/a.png", "C:a.png")]
+    [False, True, True, True, True]
+    """
+    pure = PurePosixPath(path.replace("\\", "/"))
+    return pure.is_absolute() or ".." in pure.parts or re.match(r"[A-Za-z]:", path) is not None
+
+
 def _stamp(status: os.stat_result) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}"
 
 
-def _walk(folder: str, prefix: str) -> Iterator[tuple[str, str]]:
-    """Yield (relative path, stamp) of all files below a folder, with one system call for each."""
+def _walk(folder: str, prefix: str, parents: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield (relative path, stamp) of all files below a folder, through links but never back into a parent."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(entry.path, f"{prefix}{entry.name}/")
-            elif entry.is_file():
-                yield f"{prefix}{entry.name}", _stamp(entry.stat())
+            if entry.is_dir():
+                real = os.path.realpath(entry.path) if entry.is_symlink() else f"{parents[-1]}/{entry.name}"
+                if real not in parents:
+                    yield from _walk(entry.path, f"{prefix}{entry.name}/", (*parents, real))
+            elif entry.is_file() or entry.is_symlink():  # a link to nothing is counted as unreadable
+                yield f"{prefix}{entry.name}", _stamp(entry.stat(follow_symlinks=entry.is_file()))
 
 
 def _refuse_huge(size: int) -> None:
@@ -118,11 +149,15 @@ def _refuse_huge(size: int) -> None:
 
 
 def _refuse_unsafe(entry: zipfile.ZipInfo, archive: Path) -> None:
-    path = PurePosixPath(entry.filename.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+    if climbs_out(entry.filename):
         raise ValueError(
             f"wanted an archive whose entries stay inside it; found {entry.filename!r} in {archive}. "
             "Do not use this archive."
         )
     if entry.flag_bits & _ENCRYPTED:
         raise ValueError(f"wanted an archive without a password; {entry.filename!r} in {archive} has one. Unpack it.")
+    if entry.compress_type not in _METHODS:
+        raise ValueError(
+            f"wanted an archive whose entries are stored or deflated; {entry.filename!r} in {archive} is packed by "
+            f"method {entry.compress_type}. Unpack it."
+        )

@@ -1,17 +1,21 @@
 """Data sets that already are HF data sets: on the Hub, in parquet files, or saved to disk."""
 
+import glob
 import re
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetDict, Image, Value, load_dataset, load_from_disk
+from datasets.exceptions import DatasetGenerationError, DatasetsError
 
-from realfake_hf.data.layouts import DEFAULT_SPLIT, Record, common_split, stated_label
+from realfake_hf.data.files import read_file
+from realfake_hf.data.layouts import DEFAULT_SPLIT, Record, common_split, is_split, stated_label
 from realfake_hf.data.pictures import UnreadablePictureError
-from realfake_hf.labels import LabelName
 
+_LABEL_COLUMNS = ("label", "labels", "class")
+_FACTS = ("content", "generator", "source", "split", "id")
 _OPAQUE_ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -23,20 +27,23 @@ class HubRows:
         name: what it is called in messages and in the column `source`.
 
     Raises:
-        ValueError: it has no single image column, or no column that names the label.
+        ValueError: it has no single image column, no column that names the label, or other columns in each split.
     """
 
     def __init__(self, splits: DatasetDict, *, name: str) -> None:
-        features = next(iter(splits.values())).features
+        self._features = _same_features(splits, name)
         self.name = name
-        self.image_column = _image_column(features, name)
-        self.label_column = _label_column(features, name)
-        self._label_names = _label_names(features[self.label_column], self.label_column, name)
+        self.image_column = _image_column(self._features, name)
+        self.label_column = _label_column(self._features, name)
+        if isinstance(feature := self._features[self.label_column], ClassLabel):
+            for text in feature.names:
+                stated_label(text, where=f"the column {self.label_column!r} of {name}")
         self._pictures = {
             split: rows.select_columns([self.image_column]).cast_column(self.image_column, Image(decode=False))
             for split, rows in splits.items()
         }
-        self._facts = {split: rows.remove_columns([self.image_column]) for split, rows in splits.items()}
+        facts = [self.label_column, *(column for column in _FACTS if column in self._features)]
+        self._facts = {split: rows.select_columns(facts) for split, rows in splits.items()}
 
     def records(self) -> list[Record]:
         """Say what every row is."""
@@ -50,26 +57,31 @@ class HubRows:
             return bytes(picture["bytes"])
         if picture["path"] is None:
             raise UnreadablePictureError("the row holds no picture")
-        return Path(picture["path"]).read_bytes()
+        return read_file(Path(picture["path"]))
 
     def _split_records(self, split: str) -> Iterator[Record]:
-        single = len(self._facts) == 1 and "split" not in self._facts[split].column_names
+        single = len(self._facts) == 1 and "split" not in self._features
         for row, facts in enumerate(self._facts[split]):
-            label = self._label(facts[self.label_column])
-            stated = _text(facts.get("id"))
+            stated = {column: self._text(column, value) for column, value in facts.items()}
+            label = stated_label(
+                stated[self.label_column] or "", where=f"row {row} of {split} of {self.name}, {self.label_column!r}"
+            )
+            own_id = stated.get("id")
             yield Record(
                 key=f"{split}/{row}",
-                split=_split_name(str(facts.get("split", split)), single=single, name=self.name),
+                split=_split_name(stated.get("split", split) or "", single=single, name=self.name),
                 label=label,
-                content=_text(facts.get("content")),
-                generator=_text(facts.get("generator")) if label == "FAKE" else None,
-                source=_text(facts.get("source")) or self.name,
-                id=stated if stated and _OPAQUE_ID.fullmatch(stated) else None,
+                content=stated.get("content"),
+                generator=stated.get("generator") if label == "FAKE" else None,
+                source=stated.get("source") or self.name,
+                id=own_id if own_id and _OPAQUE_ID.fullmatch(own_id) else None,
             )
 
-    def _label(self, value: int | str | None) -> LabelName:
-        text = self._label_names[value] if isinstance(value, int) and self._label_names else str(value)
-        return stated_label(text, where=f"the column {self.label_column!r} of {self.name}")
+    def _text(self, column: str, value: object) -> str | None:
+        feature = self._features[column]
+        if isinstance(feature, ClassLabel):
+            return feature.names[value] if isinstance(value, int) and value >= 0 else None  # -1 is "not labelled"
+        return None if value is None else str(value)
 
 
 def download(name: str) -> DatasetDict:
@@ -77,32 +89,59 @@ def download(name: str) -> DatasetDict:
 
     Raises:
         FileNotFoundError: it is not there, is private, or the Hub cannot be reached.
+        ValueError: it is there, and not a plain data set.
     """
     try:
         return _as_splits(load_dataset(name))
     except OSError as error:  # what datasets and huggingface_hub raise for the network and the Hub's refusals
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FileNotFoundError(
-            f"wanted the data set {name!r} from the Hugging Face Hub; found none within reach ({reason}). "
-            "Check the name and the network, or log in with `hf auth login` if it is private."
+            f"wanted the data set {name!r} from the Hugging Face Hub (no such path is here); found none within reach "
+            f"({_first_line(error)}). Check the name and the network, or log in with `hf auth login` if it is private."
+        ) from error
+    except (DatasetsError, RuntimeError, ValueError) as error:  # several configurations, a script, damaged files
+        raise ValueError(
+            f"wanted a data set that opens by its name alone; found {name!r}: {_first_line(error)}. "
+            "Download it, and give the parquet file or folder that is meant."
         ) from error
 
 
 def open_parquet(path: Path) -> DatasetDict:
     """Open one parquet file, or a folder of them whose names tell the splits."""
-    load = (
-        partial(load_dataset, "parquet", data_files=str(path)) if path.is_file() else partial(load_dataset, str(path))
-    )
-    return _as_splits(load())
+    try:
+        if path.is_file():
+            return _as_splits(load_dataset("parquet", data_files=glob.escape(str(path))))
+        return _as_splits(load_dataset("parquet", data_dir=glob.escape(str(path))))
+    except (DatasetsError, pa.ArrowInvalid) as error:
+        raise ValueError(
+            f"wanted parquet in {path}; found {_first_line(error)}. Write or download it anew."
+        ) from error
 
 
 def open_saved(path: Path) -> DatasetDict:
     """Open a folder written by `save_to_disk`."""
-    return _as_splits(load_from_disk(str(path)))
+    try:
+        return _as_splits(load_from_disk(str(path)))
+    except (OSError, IndexError, KeyError, ValueError) as error:  # files missing, damaged, or without a row
+        raise ValueError(f"wanted a whole set from save_to_disk in {path}; found {error!r}. Save it anew.") from error
+
+
+def _first_line(error: Exception) -> str:
+    cause = error.__cause__ if isinstance(error, DatasetGenerationError) else None  # the error itself says nothing
+    return str(cause or error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def _as_splits(loaded: Dataset | DatasetDict) -> DatasetDict:
     return loaded if isinstance(loaded, DatasetDict) else DatasetDict({DEFAULT_SPLIT: loaded})
+
+
+def _same_features(splits: DatasetDict, name: str) -> Mapping[str, Any]:
+    features = [rows.features for rows in splits.values()]
+    if any(other != features[0] for other in features):
+        raise ValueError(
+            f"wanted the same columns and label names in every split of {name}; found "
+            f"{'; '.join(f'{split}: {rows.features}' for split, rows in splits.items())}. Save it with one schema."
+        )
+    return features[0]  # type: ignore[no-any-return]
 
 
 def _image_column(features: Mapping[str, Any], name: str) -> str:
@@ -112,15 +151,18 @@ def _image_column(features: Mapping[str, Any], name: str) -> str:
     if len(columns) != 1:
         raise ValueError(
             f"wanted one image column in {name}; found {len(columns)} among {list(features)}. "
-            "Name the one that is meant `image`."
+            "Name the one that is meant `image`, of the type datasets.Image."
         )
     return columns[0]
 
 
 def _label_column(features: Mapping[str, Any], name: str) -> str:
-    named = [column for column, feature in features.items() if isinstance(feature, ClassLabel)]
-    texts = [column for column in ("label", "labels", "class") if _is_text(features.get(column))]
-    candidates = [column for column in named if column in ("label", "labels")] or named or texts
+    usable = [
+        column
+        for column, feature in features.items()
+        if isinstance(feature, ClassLabel) or (column in _LABEL_COLUMNS and _is_text(feature))
+    ]
+    candidates = [column for column in usable if column in _LABEL_COLUMNS] or usable
     if len(candidates) != 1:
         raise ValueError(
             f"wanted one column in {name} that names the labels (a ClassLabel or strings); found "
@@ -130,22 +172,10 @@ def _label_column(features: Mapping[str, Any], name: str) -> str:
     return candidates[0]
 
 
-def _label_names(feature: Any, column: str, name: str) -> list[str]:  # noqa: ANN401 - datasets has no base feature type
-    if not isinstance(feature, ClassLabel):
-        return []
-    for text in feature.names:
-        stated_label(text, where=f"the column {column!r} of {name}")
-    return list(feature.names)
-
-
 def _is_text(feature: object) -> bool:
     return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
 
 
 def _split_name(split: str, *, single: bool, name: str) -> str:
     """A set of one split keeps it if it is a known one, and is `train` otherwise."""
-    return DEFAULT_SPLIT if single and split not in ("validation", "test") else common_split(split, where=name)
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+    return DEFAULT_SPLIT if single and not is_split(split) else common_split(split, where=name)

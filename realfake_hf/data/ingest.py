@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import pyarrow as pa
 from datasets import ClassLabel, Features, Image, Value
 
-from realfake_hf.data.layouts import Record, opaque_id
+from realfake_hf.data.layouts import DEFAULT_SPLIT, Record, opaque_id
 from realfake_hf.data.parallel import in_chunks
 from realfake_hf.data.pictures import UnreadablePictureError, pixel_hash, usable_bytes
 from realfake_hf.labels import LABEL_NAMES
@@ -65,6 +65,8 @@ def write_splits(records: Sequence[Record], reader: Reader, folder: Path, *, nam
             chosen = sorted((record for record in records if record.split == split), key=_id)
             unreadable += _write_split(chosen, reader, scratch / f"{split}.arrow", name=f"{name} {split}")
         _refuse_broken(unreadable, len(records), name)
+        left_out = {file.key for file in unreadable}
+        _refuse_one_class([record for record in records if record.key not in left_out], name)
         (scratch / "unreadable.json").write_text(json.dumps([asdict(file) for file in unreadable], indent=1))
         scratch.rename(folder)
     finally:
@@ -108,7 +110,7 @@ def _id(record: Record) -> str:
 
 def _refuse_one_class(records: Sequence[Record], name: str) -> None:
     counts = Counter((record.split, record.label) for record in records)
-    for split in sorted({record.split for record in records}):
+    for split in sorted({record.split for record in records}) or [DEFAULT_SPLIT]:
         real, fake = (counts[split, label] for label in LABEL_NAMES)
         if not (real and fake):
             raise ValueError(

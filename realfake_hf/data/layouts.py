@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,22 +11,31 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Final
 
+from realfake_hf.data.files import climbs_out
 from realfake_hf.labels import LABEL_NAMES, LabelName, parse_label
 
 CIFAKE_CONTENTS: Final = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
+CIFAKE: Final = "cifake"
 CIFAKE_GENERATOR: Final = "stable-diffusion-1.4"
 
-_CIFAKE_FILE = re.compile(r"(?:.*/)?(train|test)/(REAL|FAKE)/\d+(?: \((\d+)\))?\.jpg")
+_CIFAKE_FILE = re.compile(
+    r"(?P<place>.*/)?(?P<split>train|test)/(?P<label>REAL(?=/\d{4}\D)|FAKE(?=/(?:0\D|[1-9])))/"  # REAL is zero-padded
+    r"(?P<name>\d{1,4}(?: \((?P<number>[2-9]|10)\))?\.jpg)"
+)
 _SPLITS = {
     "train": "train", "training": "train",
     "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
 _PICTURE_SUFFIXES = {
-    "", ".avif", ".bmp", ".gif", ".heic", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff",
-    ".webp",
+    ".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif",
+    ".tiff", ".webp",
+}  # fmt: skip
+_OTHER_SUFFIXES = {
+    ".csv", ".db", ".doc", ".docx", ".html", ".ini", ".json", ".jsonl", ".lnk", ".log", ".md", ".pdf", ".py", ".rtf",
+    ".sha256", ".tsv", ".txt", ".url", ".xml", ".yaml", ".yml", ".zip",
 }  # fmt: skip
 DEFAULT_SPLIT: Final = "train"  # of a source without splits
 
@@ -57,9 +67,10 @@ def records_of(paths: Sequence[str], *, source: str, read: Callable[[str], bytes
     """Work out what each file of a source is.
 
     Known layouts: CIFAKE's own; folders named for a label (`real`, `FAKE`, `0_real`, `AiArtData`, ...) at any depth,
-    with optional folders for splits and contents; and either of them with `metadata.csv` files, whose column
+    with optional folders for splits and contents; and any folders with `metadata.csv` files, whose column
     `file_name` or `path` names the pictures and whose columns `label`, `content`, `generator`, `source` and `split`
-    override the folders.
+    override the folders. A label folder that all pictures share says nothing. A file counts as a picture by its suffix
+    or, in a label folder, if its suffix is not that of another kind of file.
 
     Args:
         paths: the files below the source's root, with forward slashes.
@@ -73,12 +84,10 @@ def records_of(paths: Sequence[str], *, source: str, read: Callable[[str], bytes
     if not pictures:
         raise ValueError(f"wanted pictures in {source}; found {len(paths)} files and no picture among them.")
     cifake = [_CIFAKE_FILE.fullmatch(path) for path in pictures]
-    if all(match and _cifake_content(match) for match in cifake):
-        return [_cifake_record(match) for match in cifake if match]
-    tables = {path: read(path) for path in paths if PurePosixPath(path).name == "metadata.csv"}
-    facts = dict(row for path, table in tables.items() for row in _metadata_rows(path, table))
-    if facts:
-        pictures = _listed(pictures, facts)
+    if all(cifake) and any(match["number"] for match in cifake if match):
+        return _cifake_records([match for match in cifake if match], source)
+    facts = _facts({path: read(path) for path in paths if _is_metadata(path)})
+    pictures = list(dict.fromkeys([*facts, *pictures]))  # a listed picture that is missing counts as unreadable
     return _folder_records(pictures, facts, source)
 
 
@@ -88,7 +97,12 @@ def opaque_id(place: str) -> str:
     >>> opaque_id("cifake/train/REAL/0000.jpg")
     'e5d5d0ddbd3ed6ab'
     """
-    return hashlib.sha256(place.encode()).hexdigest()[:16]
+    return hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
+
+
+def is_split(text: str) -> bool:
+    """Say whether a word is a split's name, as data sets spell it."""
+    return text.lower() in _SPLITS
 
 
 def common_split(text: str, *, where: str) -> str:
@@ -97,7 +111,7 @@ def common_split(text: str, *, where: str) -> str:
     >>> common_split("Training", where="set")
     'train'
     """
-    if text.lower() not in _SPLITS:
+    if not is_split(text):
         raise ValueError(f"wanted a split named train, validation or test in {where}; found {text!r}.")
     return _SPLITS[text.lower()]
 
@@ -119,28 +133,49 @@ def stated_label(text: str, *, where: str) -> LabelName:
 
 def _is_picture(path: str) -> bool:
     pure = PurePosixPath(path)
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in pure.parts)
-    return not hidden and pure.suffix.lower() in _PICTURE_SUFFIXES
+    suffix = pure.suffix.lower()
+    if _is_hidden(pure) or suffix in _OTHER_SUFFIXES:
+        return False
+    return suffix in _PICTURE_SUFFIXES or any(_folder_label(folder) for folder in pure.parts[:-1])
 
 
-def _cifake_content(match: re.Match[str]) -> str | None:
-    number = int(match[3] or 1)
-    return CIFAKE_CONTENTS[number - 1] if 1 <= number <= len(CIFAKE_CONTENTS) else None
+def _is_metadata(path: str) -> bool:
+    pure = PurePosixPath(path)
+    return pure.name == "metadata.csv" and not _is_hidden(pure)
+
+
+def _is_hidden(path: PurePosixPath) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def _cifake_records(matches: Sequence[re.Match[str]], source: str) -> list[Record]:
+    places = sorted({match["place"] or "./" for match in matches})
+    if len(places) > 1:
+        raise ValueError(f"wanted one copy of CIFAKE in {source}; found {len(places)}: {', '.join(places)}. Give one.")
+    return [_cifake_record(match) for match in matches]
 
 
 def _cifake_record(match: re.Match[str]) -> Record:
-    split, label = match[1], LABEL_NAMES[match[2] == "FAKE"]
-    generator = CIFAKE_GENERATOR if label == "FAKE" else None
-    name = match[0].rsplit("/", 1)[1]
+    split, label = match["split"], LABEL_NAMES[match["label"] == "FAKE"]
     return Record(
         key=match[0],
         split=split,
         label=label,
-        content=_cifake_content(match),
-        generator=generator,
-        source="cifake",
-        id=opaque_id(f"cifake/{split}/{label}/{name}"),  # the same wherever the archive or folder lies
+        content=CIFAKE_CONTENTS[int(match["number"] or 1) - 1],
+        generator=CIFAKE_GENERATOR if label == "FAKE" else None,
+        source=CIFAKE,
+        id=opaque_id(f"{CIFAKE}/{split}/{label}/{match['name']}"),  # the same wherever the archive or folder lies
     )
+
+
+def _facts(tables: Mapping[str, bytes]) -> dict[str, Mapping[str, str]]:
+    """What the metadata.csv files say of each picture that they list."""
+    facts: dict[str, Mapping[str, str]] = {}
+    for path, row in (pair for place, table in tables.items() for pair in _metadata_rows(place, table)):
+        if path in facts:
+            raise ValueError(f"wanted each picture once in the metadata.csv; found {path!r} twice. Keep one row.")
+        facts[path] = row
+    return facts
 
 
 def _metadata_rows(path: str, table: bytes) -> Iterator[tuple[str, Mapping[str, str]]]:
@@ -153,24 +188,17 @@ def _metadata_rows(path: str, table: bytes) -> Iterator[tuple[str, Mapping[str, 
         name = row.get("file_name") or row.get("path")
         if not name:
             raise ValueError(f"wanted a column file_name or path, filled in each row of {path}; found {row}.")
-        full = PurePosixPath(path).parent / name
-        if ".." in full.parts or full.is_absolute():
+        if climbs_out(name):
             raise ValueError(f"wanted paths below the folder of {path}; found {name!r}, which climbs out of it.")
+        full = PurePosixPath(path).parent / name.replace("\\", "/")
         yield str(full), {column: value or "" for column, value in row.items() if column}
 
 
-def _listed(pictures: Sequence[str], facts: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """The pictures that a metadata.csv lists, those that are missing on disk included (they count as unreadable)."""
-    unlisted = [path for path in pictures if path not in facts]
-    labelled = any("label" in row for row in facts.values())
-    return list(facts) if labelled else [*facts, *unlisted]
-
-
 def _folder_records(pictures: Sequence[str], facts: Mapping[str, Mapping[str, str]], source: str) -> list[Record]:
-    shared = _shared_folders(pictures)
+    start = _first_own_folder(pictures)
     records, unlabelled = [], []
     for path in pictures:
-        record = _folder_record(path, facts.get(path, {}), source, shared)
+        record = _folder_record(path, facts.get(path, {}), source, start)
         if record is None:
             unlabelled.append(path)
             continue
@@ -184,8 +212,8 @@ def _folder_records(pictures: Sequence[str], facts: Mapping[str, Mapping[str, st
     return _with_one_split_rule(records, source)
 
 
-def _folder_record(path: str, row: Mapping[str, str], source: str, shared: int) -> Record | None:
-    folders = PurePosixPath(path).parts[:-1]
+def _folder_record(path: str, row: Mapping[str, str], source: str, start: int) -> Record | None:
+    folders = PurePosixPath(path).parts[start:-1]
     label = stated_label(row["label"], where=f"the metadata.csv of {source}") if "label" in row else None
     label = label or _one_label(path, folders)
     if label is None:
@@ -195,7 +223,7 @@ def _folder_record(path: str, row: Mapping[str, str], source: str, shared: int) 
         key=path,
         split=split or "",
         label=label,
-        content=(row["content"] or None) if "content" in row else _folder_content(folders, shared),
+        content=(row["content"] or None) if "content" in row else _folder_content(folders),
         generator=(row.get("generator") or None) if label == "FAKE" else None,
         source=row.get("source") or source,
     )
@@ -218,27 +246,29 @@ def _folder_label(folder: str) -> LabelName | None:
 
 def _folder_split(path: str) -> str | None:
     folders = PurePosixPath(path).parts[:-1]
-    found = sorted({_SPLITS[folder.lower()] for folder in folders if folder.lower() in _SPLITS})
+    found = sorted({_SPLITS[folder.lower()] for folder in folders if is_split(folder)})
     if len(found) > 1:
         raise ValueError(f"wanted one split for each picture; found {' and '.join(found)} in {path!r}.")
     return found[0] if found else None
 
 
-def _folder_content(folders: Sequence[str], shared: int) -> str | None:
-    """The content folder: the first one below the label's, else the last one above it that not all pictures share."""
+def _folder_content(folders: Sequence[str]) -> str | None:
+    """The content folder: the first one below the label's, else the last one above it."""
     labels = [position for position, folder in enumerate(folders) if _folder_label(folder)]
     if not labels:
         return None
-    below = [folder for folder in folders[labels[-1] + 1 :] if folder.lower() not in _SPLITS]
-    above = [folder for folder in folders[shared : labels[0]] if folder.lower() not in _SPLITS]
-    return below[0] if below else (above[-1] if above else None)
+    below = [folder for folder in folders[labels[-1] + 1 :] if not is_split(folder)]
+    above = [folder for folder in folders[: labels[0]] if not is_split(folder)]
+    content = below[0] if below else (above[-1] if above else None)
+    return content and os.fsencode(content).decode(errors="replace")
 
 
-def _shared_folders(pictures: Sequence[str]) -> int:
-    """How many leading folders all pictures have in common."""
-    first, last = (PurePosixPath(path).parts[:-1] for path in (min(pictures), max(pictures)))
-    same = [a == b for a, b in zip(first, last, strict=False)]
-    return same.index(False) if False in same else len(same)
+def _first_own_folder(pictures: Sequence[str]) -> int:
+    """Where the folders begin that tell pictures apart: after those that all share, unless only these name a label."""
+    folders = [PurePosixPath(path).parts[:-1] for path in pictures]
+    same = [a == b for a, b in zip(min(folders), max(folders), strict=False)]
+    shared = same.index(False) if False in same else len(same)
+    return shared if any(_folder_label(folder) for parts in folders for folder in parts[shared:]) else 0
 
 
 def _with_one_split_rule(records: Sequence[Record], source: str) -> list[Record]:

@@ -4,13 +4,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 
-_CHUNK = 500  # items a worker takes at a time
+_CHUNK = 50  # items a worker takes at a time: few enough that large pictures fit into memory
 _WORTH_A_PROCESS = 5_000  # items below which starting workers costs more than it saves
 _MOST_WORKERS = 8
 
@@ -26,7 +27,8 @@ def in_chunks(
     chunks = [range(start, min(start + _CHUNK, len(work))) for start in range(0, len(work), _CHUNK)]
     workers = min(_cores(), _MOST_WORKERS) if len(work) >= _WORTH_A_PROCESS else 0
     calls = _Calls(function, work, chunks)
-    loader = DataLoader(calls, batch_size=None, num_workers=workers, collate_fn=_as_is)
+    own = torch.Generator()  # the loader draws a seed; the caller's random state is not touched
+    loader = DataLoader(calls, batch_size=None, num_workers=workers, collate_fn=_as_is, generator=own)
     with tqdm(total=len(work), desc=description, unit="image", disable=None) as bar:
         for positions, result in zip(chunks, loader, strict=True):
             yield positions, result

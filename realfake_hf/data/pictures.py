@@ -5,18 +5,24 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS: Final = 89_478_485  # Pillow's own bound: a quarter of a GiB as RGB
 MAX_BYTES: Final = 256 * 1024**2
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")  # none runs another program
 
 _BROKEN_FILE_ERRORS = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError, AttributeError,
-    NotImplementedError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
+    RuntimeError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip  # what Pillow's decoders were seen to raise on damaged input
+
+
+_EIGHT_BITS: Final = (np.arange(65536) / 257).round().astype(np.uint8)  # 65535 / 255 = 257
 
 
 class UnreadablePictureError(ValueError):
@@ -50,12 +56,13 @@ def usable_bytes(data: bytes) -> tuple[bytes, Image.Image]:
         UnreadablePictureError: as `read_picture`.
     """
     opened = _open(data)
-    plain = opened.mode == "RGB" and not _is_special(opened)
-    picture = to_rgb(opened)
+    with _refusing_broken():
+        plain = opened.mode == "RGB" and not _is_special(opened)
+        picture = _flatten(ImageOps.exif_transpose(opened))
     if plain:
         return data, picture
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", compress_level=1)
+    picture.save(buffer, format="PNG", compress_level=1, icc_profile=None)  # a profile of CMYK would not fit RGB
     return buffer.getvalue(), picture
 
 
@@ -65,10 +72,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         UnreadablePictureError: the mode holds no picture to look at (32-bit float), or the data are damaged.
     """
-    try:
+    with _refusing_broken():
         return _flatten(ImageOps.exif_transpose(image))
-    except _BROKEN_FILE_ERRORS as error:
-        raise UnreadablePictureError(f"the picture cannot be decoded: {_reason(error)}") from error
 
 
 def pixel_hash(picture: Image.Image) -> str:
@@ -80,19 +85,30 @@ def pixel_hash(picture: Image.Image) -> str:
 def _open(data: bytes) -> Image.Image:
     if not data:
         raise UnreadablePictureError("the file is empty (0 bytes)")
+    with _refusing_broken():
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
+        image.load()
+    return image
+
+
+@contextmanager
+def _refusing_broken() -> Iterator[None]:
+    """Turn what Pillow raises on a bad file into `UnreadablePictureError`, and keep its warnings to itself."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
-            image.load()
+            yield
+    except UnreadablePictureError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadablePictureError(f"the picture is larger than {MAX_PIXELS:,} pixels: {error}") from error
+    except UnidentifiedImageError as error:
+        raise UnreadablePictureError(f"not an image file ({', '.join(FORMATS)})") from error
     except _BROKEN_FILE_ERRORS as error:
         raise UnreadablePictureError(f"not a whole image file: {_reason(error)}") from error
-    return image
 
 
 def _is_special(image: Image.Image) -> bool:
@@ -102,16 +118,22 @@ def _is_special(image: Image.Image) -> bool:
 
 
 def _flatten(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits a sample, in a 16- or 32-bit container
+        return _from_16_bits(image)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
-    if image.mode.startswith("I"):  # 16 bits a sample, in a 16- or 32-bit container
-        samples = np.asarray(image).astype(np.int64)
-        return Image.fromarray((np.clip(samples, 0, 65535) / 257).round().astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise ValueError("32-bit float samples have no fixed range; save it with 8 or 16 bits")
+        raise UnreadablePictureError("32-bit float samples have no fixed range; save it with 8 or 16 bits")
     return image.convert("RGB") if image.mode != "RGB" else image
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    samples = np.clip(np.asarray(image), 0, 65535)
+    grey = _EIGHT_BITS[samples]
+    grey[samples == image.info.get("transparency", -1)] = 255  # the one grey that stands for nothing is laid on white
+    return Image.fromarray(grey).convert("RGB")
 
 
 def _reason(error: BaseException) -> str:

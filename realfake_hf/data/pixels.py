@@ -45,6 +45,9 @@ def cached_pixels(
 
     Returns:
         (n, height, width, 3) uint8 [0, 255], read-only, in the order of the rows.
+
+    Raises:
+        ValueError: the processor's output size follows that of the picture.
     """
     folder = Path(cache_dir) if cache_dir else Path(config.HF_DATASETS_CACHE) / "realfake-pixels"
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,7 +138,7 @@ def as_batch(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _decode_all(images: Dataset, processor: BaseImageProcessor, file: Path) -> None:
-    size = sized([PilImage.new("RGB", (64, 64))], processor).shape[1:]
+    size = _output_shape(processor)
     part = file.with_suffix(".part")
     pixels = open_memmap(part, mode="w+", dtype=np.uint8, shape=(len(images), *size))
     encoded = images.select_columns(["image"]).with_format("arrow")
@@ -144,6 +147,16 @@ def _decode_all(images: Dataset, processor: BaseImageProcessor, file: Path) -> N
         pixels[rows.start : rows.stop] = decoded
     pixels.flush()
     part.replace(file)
+
+
+def _output_shape(processor: BaseImageProcessor) -> tuple[int, ...]:
+    shapes = {sized([PilImage.new("RGB", size)], processor).shape[1:] for size in ((64, 64), (96, 64))}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"wanted an image processor with one output size; found sizes {sorted(shapes)} for pictures of 64x64 and "
+            "96x64 pixels. Give it a size with height and width, or a centre crop."
+        )
+    return shapes.pop()
 
 
 def _decode(encoded: Dataset, processor: BaseImageProcessor, rows: Sequence[int]) -> Pixels:

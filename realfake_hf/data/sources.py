@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,7 @@ from realfake_hf.data import hub
 from realfake_hf.data.demo import demo_path
 from realfake_hf.data.files import FolderFiles, ZipFiles, stamp
 from realfake_hf.data.ingest import Reader, Unreadable, write_splits
-from realfake_hf.data.layouts import Record, records_of
+from realfake_hf.data.layouts import CIFAKE, CIFAKE_GENERATOR, Record, records_of
 
 logger = logging.getLogger(__name__)
 
@@ -89,9 +89,9 @@ def find_source(source: str | os.PathLike[str]) -> Source:
     name = os.fspath(source)
     if name == "demo":
         return _rows(hub.open_parquet(demo_path()), name="demo", fingerprint=stamp(demo_path()))
-    if name == "cifake":
+    if name == CIFAKE:
         local = local_cifake()
-        return _from_path(local) if local else _cifake_mirror()
+        return _only_cifake(_from_path(local), local) if local else _cifake_mirror()
     path = Path(name).expanduser()
     if path.exists():
         return _from_path(path)
@@ -108,7 +108,7 @@ def local_cifake() -> Path | None:
     shared = os.environ.get("REALFAKE_SHARED")
     roots = [Path(), *([Path(shared)] if shared else [])]
     places = [root / place for root in roots for place in CIFAKE_PLACES]
-    return next((place for place in places if place.exists()), None)
+    return next((place for place in places if place.is_file() or (place.is_dir() and any(place.iterdir()))), None)
 
 
 def _from_path(path: Path) -> Source:
@@ -145,16 +145,37 @@ def _from_hub(name: str) -> Source:
 
 def _cifake_mirror() -> Source:
     try:
-        return _from_hub(CIFAKE_MIRROR)
+        mirror = _from_hub(CIFAKE_MIRROR)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"CIFAKE is not at {', '.join(CIFAKE_PLACES)}, and its mirror {CIFAKE_MIRROR} on the Hub cannot be "
             f"reached: download archive.zip from {CIFAKE_PAGE} and put it at {CIFAKE_PLACES[0]}."
         ) from error
 
+    def records() -> list[Record]:
+        return [
+            replace(record, source=CIFAKE, generator=CIFAKE_GENERATOR if record.label == "FAKE" else None)
+            for record in mirror.records()
+        ]
+
+    return replace(mirror, records=records)
+
+
+def _only_cifake(source: Source, place: Path) -> Source:
+    def records() -> list[Record]:
+        found = source.records()
+        if any(record.source != CIFAKE for record in found):
+            raise ValueError(
+                f"wanted CIFAKE at {place}; found another data set. Put CIFAKE's archive.zip at {CIFAKE_PLACES[0]}, "
+                f"or load the one that is there by its path: {place}."
+            )
+        return found
+
+    return replace(source, name=CIFAKE, records=records)
+
 
 def _cache_folder(source: Source, root: Path) -> Path:
-    digest = hashlib.sha256(f"{_CACHE_VERSION}\n{source.name}\n{source.fingerprint}".encode()).hexdigest()
+    digest = hashlib.sha256(os.fsencode(f"{_CACHE_VERSION}\n{source.name}\n{source.fingerprint}")).hexdigest()
     return root / f"{re.sub(r'[^a-zA-Z0-9]+', '-', source.name)}-{digest[:16]}"
 
 

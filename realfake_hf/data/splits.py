@@ -59,17 +59,17 @@ def _draw(images: Dataset, *, share: float, seed: int) -> NDArray[np.bool_]:
     labels, contents = images["label"][:], images["content"][:]
     strata: dict[tuple[int, str], list[str]] = defaultdict(list)
     for digest in sorted(groups):
-        first = groups[digest][0]
-        strata[labels[first], contents[first] or ""].append(digest)
+        strata[min((labels[row], contents[row] or "") for row in groups[digest])].append(digest)
     taken = np.zeros(len(images), dtype=np.bool_)
     generator = np.random.default_rng(seed)
-    for stratum in sorted(strata):
-        digests = strata[stratum]
-        wanted = share * sum(len(groups[digest]) for digest in digests)
+    owed: dict[int, float] = defaultdict(float)  # by label: what rounding in one content leaves to the next
+    for label, content in sorted(strata):
+        digests = strata[label, content]
+        owed[label] += share * sum(len(groups[digest]) for digest in digests)
         for position in generator.permutation(len(digests)):
             rows = groups[digests[position]]
-            if wanted < len(rows) / 2:  # taking this group would overshoot by more than leaving it falls short
+            if owed[label] < len(rows) / 2:  # taking this group would overshoot by more than leaving it falls short
                 break
             taken[rows] = True
-            wanted -= len(rows)
+            owed[label] -= len(rows)
     return taken

@@ -63,6 +63,6 @@ class ValidationRun:
 
     def content_accuracy(self) -> dict[str, list[float]]:
         """Accuracy in [0, 1] by content and epoch, FAKE being called above one half; unknown content is left out."""
-        right = self.p_true() > 1 / 2  # (k, n)
+        right = (self.p_fake > 1 / 2) == self.is_fake  # (k, n)
         names = sorted({str(name) for name in self.content} - {""})
         return {name: right[:, self.content == name].mean(axis=1).tolist() for name in names}

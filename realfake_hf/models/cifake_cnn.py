@@ -42,14 +42,20 @@ class CifakeCnnConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: object) -> None:
         """Name the two labels and refuse shapes that cannot be built."""
-        kwargs.setdefault("id2label", {0: "REAL", 1: "FAKE"})
-        kwargs.setdefault("label2id", {"REAL": 0, "FAKE": 1})
+        names = self.id2label or {0: "REAL", 1: "FAKE"}
+        count = kwargs.pop("num_labels", len(names))
+        if not count == len(names) == 2:  # noqa: PLR2004
+            raise ValueError(f"wanted two labels, as the logits are (0, z); found {count} with the names {names}")
+        self.id2label, self.label2id = names, self.label2id or {name: int(index) for index, name in names.items()}
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
-        for name in ("image_size", "num_channels", "num_filters", "num_conv_layers", "dense_units"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"wanted {name} of at least 1; found {getattr(self, name)}")
-        if self.num_dense_layers < 0:
-            raise ValueError(f"wanted num_dense_layers of at least 0; found {self.num_dense_layers}")
+        self._check_shape()
+
+    def _check_shape(self) -> None:
+        names = ("image_size", "num_channels", "num_filters", "num_conv_layers", "dense_units", "num_dense_layers")
+        for name in names:
+            value, least = getattr(self, name), 0 if name == "num_dense_layers" else 1
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"wanted {name} as a whole number of at least {least}; found {value!r}")
         if self.grid_size < 1:
             raise ValueError(
                 f"wanted at least one pixel after {self.num_conv_layers} poolings; found none from image_size "
@@ -96,17 +102,30 @@ class CifakeCnnForImageClassification(PreTrainedModel):
         Args:
             pixel_values: (batch, channels, image_size, image_size), normalised by the model's image processor.
             labels: (batch,), 0 = REAL and 1 = FAKE; adds the mean cross-entropy as `loss`.
-            return_dict: False asks for a plain tuple.
+            return_dict: False asks for a plain tuple; by default the config decides.
 
         Returns:
             `logits` (batch, 2), REAL first.
+
+        Raises:
+            ValueError: the pictures have another size or other channels than the model.
         """
+        self._check_pixels(pixel_values)
         features: torch.Tensor = self.features(pixel_values)  # (batch, filters, grid, grid)
         score = self.output(self.dense(features.flatten(1)))  # (batch, 1)
         logits = torch.cat([torch.zeros_like(score), score], dim=1)
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         output = ImageClassifierOutput(loss=loss, logits=logits)
-        return output.to_tuple() if return_dict is False else output
+        as_output = self.config.return_dict if return_dict is None else return_dict
+        return output if as_output else output.to_tuple()
+
+    def _check_pixels(self, pixel_values: torch.Tensor) -> None:
+        wanted = (self.config.num_channels, self.config.image_size, self.config.image_size)
+        if tuple(pixel_values.shape[1:]) != wanted:
+            raise ValueError(
+                f"wanted pixel_values (batch, {', '.join(map(str, wanted))}); found {tuple(pixel_values.shape)}. "
+                "Use the image processor saved with the model."
+            )
 
 
 def _convolutions(config: CifakeCnnConfig) -> nn.Sequential:

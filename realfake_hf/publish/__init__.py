@@ -1,0 +1,1 @@
+"""From finished runs to what others read: results files, the README's tables, cards."""

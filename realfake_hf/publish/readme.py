@@ -1,0 +1,128 @@
+"""Write the README's tables from `results/`, so that no number is written twice.
+
+`python -m realfake_hf.publish.readme` renders every block between `<!-- results: NAME -->` and `<!-- end -->` anew.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from realfake_hf.cli import parse
+
+_BLOCK: Final = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_PAPER_ACCURACY: Final = 92.98  # per cent; Bird & Lotfi (2024), abstract
+_NAMES: Final = {
+    "accuracy": "accuracy",
+    "accuracy_real": "accuracy on real",
+    "accuracy_fake": "accuracy on fake (recall)",
+    "precision": "precision",
+    "f1": "F1",
+    "roc_auc": "ROC AUC",
+    "average_precision": "average precision",
+    "ece": "calibration error (ECE)",
+    "brier": "Brier score",
+}
+_PERCENT: Final = ("accuracy", "accuracy_real", "accuracy_fake", "precision", "f1", "ece")
+
+
+@dataclass
+class ReadmeArguments:
+    """Which files."""
+
+    readme: Path = field(default=Path("README.md"), metadata={"help": "The file with the blocks."})
+    results: Path = field(default=Path("results"), metadata={"help": "The folder of results."})
+
+
+def render(text: str, results: Path) -> str:
+    """Give a README with every results block rendered anew.
+
+    Raises:
+        ValueError: a block has a name that nothing renders.
+        FileNotFoundError: a results file is missing.
+    """
+
+    def block(match: re.Match[str]) -> str:
+        if match[2] not in _RENDERERS:
+            raise ValueError(f"wanted a results block named {', '.join(_RENDERERS)}; found {match[2]!r}.")
+        return f"{match[1]}{_RENDERERS[match[2]](results)}\n{match[3]}"
+
+    return _BLOCK.sub(block, text)
+
+
+def _cifake_cnn(results: Path) -> str:
+    summary = _read(results / "cifake_cnn.json")
+    whole, clean = summary["test"], summary["test_leak_free"]
+    seeds = len(summary["seeds"])
+    head = f"| CIFAKE test, {seeds} seeds | official, n = {whole['n']:,} | leak-free, n = {clean['n']:,} |"
+    rows = [f"| {title} | {_spread(name, whole)} | {_spread(name, clean)} |" for name, title in _NAMES.items()]
+    wrong = f"{_range(whole['false_positives'])} real called fake, {_range(whole['false_negatives'])} fake called real"
+    note = (
+        f"Mean ± standard deviation over {seeds} seeds; per cent where marked. Errors per run on the official test: "
+        f"{wrong}. The paper reports {_PAPER_ACCURACY} % accuracy for its best network. One training took "
+        f"{_range(summary['seconds'], 60)} minutes on {summary['machine']['cores']} cores and at most "
+        f"{max(summary['peak_memory_gib']):.2f} GiB of memory."
+    )
+    return "\n".join([head, "|---|--:|--:|", *rows, "", note])
+
+
+def _cifake_content(results: Path) -> str:
+    contents = _read(results / "cifake_cnn.json")["test"]["by_content"]
+    cells = [
+        f"| {name} | {row['n']:,} | {100 * row['mean']:.2f} ± {100 * row['sd']:.2f} % |"
+        for name, row in contents.items()
+    ]
+    return "\n".join(["| content | n | accuracy |", "|---|--:|--:|", *cells])
+
+
+def _cifake_audit(results: Path) -> str:
+    audit = _read(results / "cifake_audit.json")
+    within = audit["within"]
+    return (
+        f"Among the {sum(audit['n'].values()):,} pictures the audit finds {audit['pairs']:,} pairs that are equal "
+        f"pixel for pixel: {within['train']:,} within train, {within['test']:,} within test, and "
+        f"{audit['across']['train-test']:,} between train and test, so that {audit['leaked']:,} test pictures "
+        f"({audit['leaked'] / audit['n']['test']:.2%}) were seen in training. All are "
+        f"{' or '.join(name.removeprefix('FAKE ') for name in audit['by_content'])} pictures labelled FAKE."
+    )
+
+
+def _benchmarks(results: Path) -> str:
+    raise NotImplementedError
+
+
+def _spread(name: str, table: dict[str, Any]) -> str:
+    value = table["statistics"][name]
+    if name in _PERCENT:
+        return f"{100 * value['mean']:.2f} ± {100 * value['sd']:.2f} %"
+    return f"{value['mean']:.4f} ± {value['sd']:.4f}"
+
+
+def _range(values: Sequence[float], unit: float = 1) -> str:
+    low, high = (round(value / unit) for value in (min(values), max(values)))
+    return f"{low:,}" if low == high else f"{low:,}-{high:,}"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_text())
+    return content
+
+
+_RENDERERS: Final[dict[str, Callable[[Path], str]]] = {
+    "cifake_cnn": _cifake_cnn,
+    "cifake_content": _cifake_content,
+    "cifake_audit": _cifake_audit,
+    "benchmarks": _benchmarks,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Render the README in place."""
+    (arguments,) = parse(ReadmeArguments, argv=argv, description=__doc__)
+    arguments.readme.write_text(render(arguments.readme.read_text(), arguments.results))
+
+
+if __name__ == "__main__":
+    main()

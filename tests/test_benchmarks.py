@@ -1,0 +1,115 @@
+"""The benchmarks run, and say what they should; how fast anything is, is not tested."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from benchmarks import data_ready, training_throughput
+from benchmarks.comparison import Comparison, Pair, measure_in_turn
+from benchmarks.ways_to_data import Taken, take
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def take_here(way: str, source: Path, cache: Path, *, anew: bool) -> Taken:
+        assert anew != cache.exists()
+        cache.mkdir(exist_ok=True)
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(cache))
+        return take(way, str(source))
+
+    monkeypatch.setattr(data_ready, "_take", take_here)
+
+
+def read(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_text())
+    assert {"settings", "commit", "versions", "machine", "unit", "rows", "ratios"} <= set(content)
+    values = [value for row in content["rows"].values() for value in row["values"]]
+    values += [value for entry in content["ratios"] for value in entry["ratio"]["values"]]
+    assert all(math.isfinite(value) and value > 0 for value in values)
+    return content
+
+
+def test_the_training_benchmark_measures_every_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "training.json"
+    words = "--data demo --images 32 --batch_size 16 --rounds 1 --warm_up_steps 1 --output_file".split()
+    assert training_throughput.main([*words, str(file)]) == 0
+    content = read(file)
+    assert set(content["rows"]) == {name for pair in training_throughput.PAIRS for name in (pair.over, pair.under)}
+    assert content["settings"]["images"] == 32
+    assert "| trainer / bare loop | " in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_the_data_benchmark_measures_both_ways_cold_and_warm(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "data.json"
+    assert data_ready.main(["--data", "demo", "--rounds", "1", "--output_file", str(file)]) == 0
+    content = read(file)
+    assert set(content["rows"]) == {name for pair in data_ready.PAIRS for name in (pair.over, pair.under)}
+    assert set(content["n"]) == {"train", "validation", "test"}
+    assert content["training"] is None
+    assert "| cold, s | " in capsys.readouterr().out
+
+
+def test_a_way_runs_in_a_process_of_its_own_on_its_own_cache(tmp_path: Path) -> None:
+    archive, cache = data_ready.find_archive("demo", tmp_path), tmp_path / "fresh"
+    taken = data_ready._take("realfake", archive, cache, anew=True)
+    assert 0 < taken.rows_s < taken.pixels_s
+    assert taken.peak_memory_gib > 0
+    assert any(cache.rglob("*.npy"))
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    comparison = Comparison("images/s", {"a": [4.0, 9.0, 2.0], "b": [2.0, 3.0, 4.0]}, [Pair("a", "b", goal=0.85)])
+    ratio = comparison.to_dict()["ratios"][0]["ratio"]
+    assert ratio == {"n": 3, "median": 2.0, "min": 0.5, "max": 3.0, "values": (2.0, 3.0, 0.5)}
+    assert "| a / b | 2.00 | 0.50 | 3.00 | at least 0.85 |" in comparison.to_markdown()
+
+
+def test_ways_are_measured_in_turn(capsys: pytest.CaptureFixture[str]) -> None:
+    called: list[str] = []
+    measure_in_turn({name: lambda name=name: called.append(name) for name in "ab"}, rounds=2)
+    assert called == ["a", "b", "a", "b"]
+    assert "round 2/2  b" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--images", "5"], "wanted images for at least one batch of 128; found 5. Raise --images."),
+        (["--batch_size", "2000", "--images", "2000"], "wanted at least one batch of 2000 training pictures; found"),
+        (["--rounds", "0"], "wanted at least 1 round; found 0. Give --rounds 1 or more."),
+    ],
+)
+def test_settings_that_cannot_be_measured_are_refused(
+    words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert training_throughput.main(["--data", "demo", "--output_file", str(tmp_path / "a.json"), *words]) == 1
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_missing_results_folder_is_said_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "none" / "a.json"
+    for main in (training_throughput.main, data_ready.main):
+        assert main(["--output_file", str(file)]) == 1
+        assert f"wanted a folder for a.json; found none at {file.parent}. Make it first." in capsys.readouterr().err
+
+
+def test_a_source_that_is_no_archive_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--output_file", str(tmp_path / "a.json"), "--data"]
+    assert data_ready.main([*words, str(tmp_path)]) == 1
+    assert f"wanted a zip archive; found {tmp_path}, which is none." in capsys.readouterr().err
+    assert data_ready.main([*words, str(tmp_path / "none.zip")]) == 1
+    assert "wanted a zip archive; found nothing for" in capsys.readouterr().err

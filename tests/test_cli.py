@@ -1,0 +1,204 @@
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from realfake_hf.cli import parse
+from realfake_hf.training import DataArguments, ModelArguments, RunArguments
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass
+class Settings:
+    """What the tests fill."""
+
+    rate: float = field(default=0.1, metadata={"help": "How fast, 100% at most."})
+    epochs: int = 3
+    name: str = "demo"
+    flip: bool = True
+    limit: int | None = 5
+    words: list[str] = field(default_factory=list)
+    extra: dict | str | None = None
+
+    def __post_init__(self):
+        if self.epochs < 0:
+            raise ValueError(f"wanted epochs of at least 0; found {self.epochs}")
+
+
+@dataclass
+class More:
+    """A second dataclass."""
+
+    seed: int = 0
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    def write(text):
+        file = tmp_path / "recipe.yaml"
+        file.write_text(text)
+        return ["--config", str(file)]
+
+    return write
+
+
+def settings_of(*words):
+    return parse(Settings, argv=words)[0]
+
+
+def refusal(capsys, *words):
+    """The sentence after `error:` on stderr, with an exit status of 2 and nothing on stdout."""
+    with pytest.raises(SystemExit) as stop:
+        parse(Settings, More, argv=words)
+    assert stop.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    return said.err.split("error: ", 1)[1].strip()
+
+
+def test_without_words_the_defaults_hold():
+    assert parse(Settings, More, argv=[]) == (Settings(), More())
+
+
+def test_a_recipe_wins_over_defaults_and_a_flag_over_the_recipe_wherever_it_stands(recipe):
+    words = recipe("rate: 0.2\nepochs: 7\n")
+    for order in ([*words, "--epochs", "9"], ["--epochs", "9", *words]):
+        settings = settings_of(*order)
+        assert (settings.rate, settings.epochs, settings.name) == (0.2, 9, "demo")
+
+
+def test_a_recipe_fills_several_dataclasses(recipe):
+    assert parse(Settings, More, argv=recipe("rate: 1\nseed: 4\n")) == (Settings(rate=1.0), More(seed=4))
+
+
+def test_the_words_are_those_of_the_process_where_none_are_given(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["program", "--epochs=11"])
+    assert parse(Settings)[0].epochs == 11
+
+
+@pytest.mark.parametrize("written", ["3e-3", "3E-3", "3.0e-3", "0.003", "'3e-3'", ".3e-2", "+3e-3"])
+def test_a_recipe_may_write_a_number_as_people_do(recipe, written):
+    assert settings_of(*recipe(f"rate: {written}\nextra: {{rate: {written}}}\n")).rate == 0.003
+
+
+def test_numbers_inside_a_dictionary_stay_numbers(recipe):
+    extra = settings_of(*recipe("extra: {least: 1e-5, cycles: 2, deep: {warm: true}}\n")).extra
+    assert json.loads(extra) == {"least": 1e-5, "cycles": 2, "deep": {"warm": True}}
+
+
+@pytest.mark.parametrize(("written", "expected"), [("true", True), ("false", False), ("yes", True), ("no", False)])
+def test_booleans_are_read(recipe, written, expected):
+    assert settings_of(*recipe(f"flip: {written}\n")).flip is expected
+    assert settings_of("--flip", written).flip is expected
+
+
+def test_a_flag_without_a_word_says_yes_and_its_no_form_says_no():
+    assert settings_of("--flip").flip is True
+    assert settings_of("--no_flip").flip is False
+
+
+def test_lists_are_read_from_recipe_and_flags(recipe):
+    assert settings_of(*recipe("words: [a, 2, c d]\n")).words == ["a", "2", "c d"]
+    assert settings_of("--words", "a", "b").words == ["a", "b"]
+
+
+def test_null_is_none_and_not_the_default(recipe):
+    assert settings_of(*recipe("limit: null\n")).limit is None
+    assert settings_of(*recipe("limit:\n"), "--limit", "8").limit == 8
+
+
+def test_a_value_may_begin_with_a_dash_or_hold_blanks(recipe):
+    assert settings_of(*recipe("name: -my pictures\nrate: -2.5e-1\n")) == Settings(name="-my pictures", rate=-0.25)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--epoch", "3"], "unknown setting --epoch 3; did you mean --epochs?"),
+        (["--epoch=3"], "unknown setting --epoch=3; did you mean --epochs?"),
+        (["--confg", "a.yaml"], "unknown setting --confg a.yaml; did you mean --config?"),
+        (["--zzz", "3"], "unknown setting --zzz 3; --help lists them"),
+        (["stray"], "unknown setting stray; --help lists them"),
+        (["--rate", "fast"], "argument --rate: invalid float value: 'fast'"),
+        (["--epochs", "1.5"], "argument --epochs: invalid int value: '1.5'"),
+        (["--epochs", "-1"], "wanted epochs of at least 0; found -1"),
+        (["--config"], "argument --config: expected one argument"),
+        (["--config", "no/such.yaml"], "wanted a YAML recipe at no/such.yaml; found no such file"),
+    ],
+)
+def test_words_that_do_not_fit_are_refused_with_a_sentence(capsys, words, sentence):
+    assert refusal(capsys, *words) == sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("epoch: 3\n", "unknown setting epoch in {file}; did you mean epochs?"),
+        ("zzz:\n", "unknown setting zzz in {file}; --help lists them"),
+        ("help: true\n", "unknown setting help in {file}; --help lists them"),
+        ("1: 2\n", "unknown setting 1 in {file}; --help lists them"),
+        ("epochs:\n", "wanted a value of epochs in {file}; found none"),
+        ("rate: fast\n", "argument --rate: invalid float value: 'fast'"),
+        ("rate: {a: 1}\n", "argument --rate: invalid float value: '{{\"a\": 1}}'"),
+        ("flip: maybe\n", "argument --flip: Truthy value expected: got maybe"),
+        ("- rate\n- epochs\n", "wanted lines of `setting: value` in {file}; found a list"),
+        ("rate\n", "wanted lines of `setting: value` in {file}; found a str"),
+        ("# nothing yet\n", "wanted lines of `setting: value` in {file}; found nothing"),
+        ("rate: [1\n", "wanted YAML in {file}; found an error while parsing a flow sequence"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused_with_a_sentence(capsys, recipe, text, sentence):
+    words = recipe(text)
+    assert refusal(capsys, *words).startswith(sentence.format(file=words[1]))
+
+
+def test_a_recipe_that_is_no_text_is_refused(capsys, tmp_path):
+    file = tmp_path / "picture.yaml"
+    file.write_bytes(b"\xff\xd8\xff\xe0")
+    assert refusal(capsys, "--config", str(file)).startswith(f"wanted YAML in {file}; found an error 'utf-8' codec")
+
+
+def test_a_refusal_is_short(capsys):
+    with pytest.raises(SystemExit):
+        parse(RunArguments, argv=["--lerning_rate", "1"])
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("usage: ")
+    assert lines[1].endswith("unknown setting --lerning_rate 1; did you mean --learning_rate?")
+
+
+def test_help_lists_settings_defaults_and_the_recipe(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(Settings, argv=["--help"], description="Do it.")
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    assert "Do it." in said
+    assert "How fast, 100% at most. (default: 0.1)" in " ".join(said.split())
+    assert "--config FILE reads these settings from a YAML recipe; flags win over it." in said
+
+
+def test_the_help_of_training_names_every_setting(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(DataArguments, ModelArguments, RunArguments, argv=["--help"])
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    assert all(f"--{name} " in said for name in ("data", "num_filters", "learning_rate", "early_stopping_patience"))
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_recipe_fills_the_arguments_of_training_and_makes_no_folder(file, tmp_path):
+    folder = tmp_path / "run"
+    words = ["--config", str(file), "--output_dir", str(folder)]
+    data, model, run = parse(DataArguments, ModelArguments, RunArguments, argv=words)
+    assert (model.model, run.output_dir, run.learning_rate) == ("cifake-cnn", str(folder), 0.003)
+    assert data.data == {"cifake_cnn": "cifake", "demo": "demo"}.get(file.stem, data.data)
+    assert not folder.exists()
+
+
+def test_training_takes_nested_settings_and_null_from_a_recipe(recipe, tmp_path):
+    text = "lr_scheduler_kwargs: {num_cycles: 2, least: 1e-5}\nsave_total_limit: null\nearly_stopping_patience: 3\n"
+    [run] = parse(RunArguments, argv=[*recipe(text), "--output_dir", str(tmp_path / "run")])
+    assert run.lr_scheduler_kwargs == {"num_cycles": 2, "least": 1e-5}
+    assert (run.save_total_limit, run.early_stopping_patience) == (None, 3)

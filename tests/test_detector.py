@@ -1,0 +1,216 @@
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from PIL import Image
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
+from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
+from realfake_hf.data.pictures import UnreadablePictureError
+from realfake_hf.data.sources import load_images
+from realfake_hf.detector import Detector, Verdict
+
+
+def make_model(**settings):
+    torch.manual_seed(0)
+    return CifakeCnnForImageClassification(CifakeCnnConfig(num_filters=8, **settings))
+
+
+def make_vit(**settings):
+    """A tiny ViT; without names, its labels are LABEL_0 and LABEL_1."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return ViTForImageClassification(ViTConfig(image_size=32, patch_size=8, **shape, **settings)).eval()
+
+
+def make_processor():
+    return ViTImageProcessorPil(size={"height": 32, "width": 32})
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return Detector(make_model(), make_processor())
+
+
+@pytest.fixture(scope="module")
+def column(tmp_path_factory):
+    return load_images("demo", cache_dir=tmp_path_factory.mktemp("rows"))["test"].select(range(21))["image"]
+
+
+def reference(picture):
+    """Probability of FAKE of an RGB picture, step by step."""
+    small = picture.resize((32, 32), Image.Resampling.BILINEAR)
+    values = (torch.tensor(np.asarray(small)).permute(2, 0, 1) / 255 - 0.5) / 0.5
+    with torch.no_grad():
+        return make_model().eval()(values[None]).logits.softmax(dim=1)[0, 1].item()
+
+
+def test_a_verdict_is_the_models_probability_of_fake(detector, column):
+    found = detector.predict(column)
+    assert [verdict.p_fake for verdict in found] == pytest.approx([reference(picture) for picture in column], abs=1e-6)
+    assert [verdict.label for verdict in found] == ["FAKE" if verdict.p_fake > 0.5 else "REAL" for verdict in found]
+    assert {verdict.label for verdict in detector.predict([*column, *_opposites(detector)])} == {"REAL", "FAKE"}
+
+
+def _opposites(detector):
+    """Plain pictures on both sides of one half."""
+    rng = np.random.default_rng(0)
+    plain = [Image.new("RGB", (32, 32), tuple(rng.integers(256, size=3).tolist())) for _ in range(50)]
+    scores = detector.probabilities(plain)
+    assert scores.min() < 0.5 < scores.max()
+    return [plain[int(scores.argmin())], plain[int(scores.argmax())]]
+
+
+def test_paths_pictures_arrays_and_columns_of_the_same_pixels_get_the_same_verdicts(detector, column, tmp_path):
+    pictures = list(column)
+    files = [tmp_path / f"{number}.png" for number in range(len(pictures))]
+    for file, picture in zip(files, pictures, strict=True):
+        picture.save(file)
+    expected = detector.predict(column)
+    assert detector.predict(files) == expected
+    assert detector.predict([str(file) for file in files]) == expected
+    assert detector.predict(pictures) == expected
+    assert detector.predict(picture for picture in pictures) == expected
+    assert detector.predict([np.asarray(picture) for picture in pictures]) == expected
+    rows = Dataset.from_dict({"image": [str(file) for file in files]})
+    assert detector.predict(rows["image"]) == expected
+
+
+def test_one_picture_gets_a_list_of_one_verdict(detector, column, tmp_path):
+    file = tmp_path / "one.png"
+    column[0].save(file)
+    expected = detector.predict([column[0]])
+    assert [detector.predict(one) for one in (file, str(file), column[0], np.asarray(column[0]))] == [expected] * 4
+
+
+def test_no_pictures_get_no_verdicts(detector):
+    assert detector.predict([]) == []
+    assert detector.probabilities(iter(())).shape == (0,)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "LA", "CMYK", "1"])
+def test_pictures_of_any_mode_and_size_are_judged_as_rgb(detector, mode):
+    noise = np.random.default_rng(0).integers(256, size=(40, 50, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise).convert(mode)
+    assert detector.predict(picture)[0].p_fake == pytest.approx(reference(picture.convert("RGB")), abs=1e-6)
+
+
+def test_transparency_lies_on_white(detector):
+    clear = Image.new("RGBA", (32, 32), (10, 20, 30, 0))
+    assert detector.predict(clear) == detector.predict(Image.new("RGB", (32, 32), "white"))
+
+
+def test_a_greyscale_array_is_its_rgb_picture(detector):
+    grey = np.random.default_rng(0).integers(256, size=(32, 32), dtype=np.uint8)
+    assert detector.predict(grey) == detector.predict(np.stack([grey] * 3, axis=-1))
+
+
+def test_batch_sizes_and_neighbours_do_not_change_a_verdict(column):
+    pictures = [*column, Image.new("RGB", (64, 48), "red")]
+    whole = Detector(make_model(), make_processor()).probabilities(pictures)
+    for size in (1, 5, len(pictures)):
+        parts = Detector(make_model(), make_processor(), batch_size=size).probabilities(pictures)
+        np.testing.assert_allclose(parts, whole, atol=1e-6)
+
+
+def test_pictures_are_taken_a_batch_at_a_time(column):
+    taken, batches = [], []
+    detector = Detector(make_model(), make_processor(), batch_size=4)
+    detector.model.register_forward_pre_hook(lambda *_: batches.append(len(taken)))
+    detector.predict(taken.append(picture) or picture for picture in column)
+    assert batches == [4, 8, 12, 16, 20, 21]
+
+
+def test_labels_in_the_other_order_are_understood_by_name(column):
+    expected = Detector(make_model(), make_processor()).probabilities(column)
+    turned = Detector(make_model(id2label={0: "ai-generated", 1: "human"}), make_processor()).probabilities(column)
+    np.testing.assert_allclose(turned, 1 - expected, atol=1e-6)
+
+
+def test_labels_that_do_not_say_real_and_fake_are_refused(tmp_path):
+    make_vit().save_pretrained(tmp_path)
+    make_processor().save_pretrained(tmp_path)
+    sentence = (
+        r"wanted two labels, one that says real and one that says fake; found {0: 'LABEL_0', 1: 'LABEL_1'}\. "
+        r"Set id2label in the model's config to {0: 'REAL', 1: 'FAKE'} in the order of its outputs\."
+    )
+    with pytest.raises(ValueError, match=sentence):
+        Detector.from_pretrained(tmp_path)
+
+
+def test_other_image_classifiers_are_judged_through_the_same_door(column):
+    model = make_vit(id2label={0: "FAKE", 1: "REAL"}, label2id={"FAKE": 0, "REAL": 1})
+    inputs = make_processor()([picture.convert("RGB") for picture in column], return_tensors="pt")
+    with torch.no_grad():
+        expected = model(**inputs).logits.softmax(dim=1)[:, 0].numpy()
+    np.testing.assert_allclose(Detector(model, make_processor()).probabilities(column), expected, atol=1e-6)
+
+
+def test_an_unreadable_file_is_named(detector, tmp_path):
+    broken, missing = tmp_path / "broken.jpg", tmp_path / "missing.jpg"
+    broken.write_bytes(b"no picture")
+    with pytest.raises(UnreadablePictureError, match=f"cannot read {broken}: not "):
+        detector.predict(str(broken))
+    with pytest.raises(UnreadablePictureError, match=f"cannot read {missing}: .*No such file"):
+        detector.predict([missing])
+
+
+def test_an_unreadable_picture_is_named_by_its_position(detector, column):
+    with pytest.raises(UnreadablePictureError, match=r"cannot read picture 1: .*32-bit float"):
+        detector.predict([column[0], Image.new("F", (8, 8))])
+
+
+@pytest.mark.parametrize(
+    ("array", "found"),
+    [
+        (np.zeros((4, 4, 3), dtype=np.float32), r"\(4, 4, 3\) of float32"),
+        (np.zeros((3, 4, 4), dtype=np.uint8), r"\(3, 4, 4\) of uint8"),
+        (np.zeros((4, 4, 4), dtype=np.uint8), r"\(4, 4, 4\) of uint8"),
+        (np.zeros((2, 4, 4, 3), dtype=np.uint8), r"\(2, 4, 4, 3\) of uint8"),
+        (np.zeros((0, 4, 3), dtype=np.uint8), r"\(0, 4, 3\) of uint8"),
+    ],
+)
+def test_arrays_of_another_form_are_refused(detector, column, array, found):
+    sentence = (
+        rf"wanted an array \(height, width, 3\) or \(height, width\) of uint8 as picture 1; found {found}\. "
+        r"Scale values to \[0, 255\] and cast them; give a stack as a list\."
+    )
+    with pytest.raises(UnreadablePictureError, match=sentence):
+        detector.predict([column[0], array])
+
+
+@pytest.mark.parametrize(("thing", "name"), [(None, "NoneType"), ({"bytes": b""}, "dict"), (b"", "bytes")])
+def test_what_is_no_picture_is_refused(detector, thing, name):
+    sentence = f"wanted a path, a Pillow picture or an array as picture 0; found {name}"
+    with pytest.raises(TypeError, match=sentence):
+        detector.predict([thing])
+
+
+def test_judging_keeps_no_gradients_and_changes_no_weights(detector, column):
+    before = {name: value.clone() for name, value in detector.model.state_dict().items()}
+    detector.predict(column)
+    assert not detector.model.training
+    assert all(parameter.grad is None for parameter in detector.model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in detector.model.state_dict().items())
+
+
+def test_a_saved_detector_gives_the_same_verdicts(detector, column, tmp_path):
+    detector.model.save_pretrained(tmp_path)
+    detector.processor.save_pretrained(tmp_path)
+    for folder in (tmp_path, str(tmp_path)):
+        loaded = Detector.from_pretrained(folder, batch_size=8)
+        np.testing.assert_allclose(loaded.probabilities(column), detector.probabilities(column), atol=1e-6)
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(OSError, match="nowhere"):
+        Detector.from_pretrained(tmp_path / "nowhere")
+
+
+def test_a_verdict_knows_its_confidence_and_cannot_be_changed():
+    verdict = Verdict("REAL", 0.2)
+    assert (verdict.confidence, Verdict("FAKE", 0.7).confidence) == (0.8, 0.7)
+    with pytest.raises(FrozenInstanceError):
+        verdict.p_fake = 0.9

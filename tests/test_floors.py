@@ -1,0 +1,155 @@
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "realfake_hf"
+FLOORS = {
+    "labels": 0,
+    "cli": 0,
+    "figures": 1,
+    "passport": 1,
+    "data": 1,
+    "models": 1,
+    "measure": 1,
+    "explain": 1,
+    "detector": 2,
+    "callbacks": 2,
+    "run_folder": 2,
+    "training": 3,
+    "measure/transfer": 3,
+    "explain/study": 3,
+    "publish": 4,
+}
+FORBIDDEN = {  # file or room -> what it must not know
+    "": {"gradio", "train", "explain", "crosseval", "benchmarks", "space", "tests"},
+    "measure": {"torch", "transformers"},
+    "explain/attention": {"transformers"},
+    "figures": {"torch", "transformers"},
+}
+ALONE = {  # file -> all it may know beside the standard library
+    "labels": set(),
+    "models/cifake_cnn": {"torch", "transformers"},
+}
+FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))
+MODULES = [name for name in FILES if name != "__init__"]  # the package's face may look at every floor
+
+
+def tree_of(name):
+    return ast.parse((ROOT / f"{name}.py").read_text(encoding="utf-8"))
+
+
+def imports_of(name):
+    """Full dotted names of everything that a file imports, wherever in it."""
+    for node in ast.walk(tree_of(name)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}.py: wanted absolute imports"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def project_imports_of(name):
+    """The files of the project that a file imports, such as `data/pixels`."""
+    for dotted in imports_of(name):
+        package, *words = dotted.split(".")
+        if package == ROOT.name:
+            ends = ("/".join(words[:end]) for end in range(len(words), -1, -1))
+            yield next(file for end in ends for file in (end, f"{end}/__init__".lstrip("/")) if file in FILES)
+
+
+def room_of(name):
+    return name.split("/")[0]
+
+
+def floor_of(name):
+    return FLOORS.get(name, FLOORS.get(room_of(name)))
+
+
+def within(name, place):
+    return place in ("", name) or name.startswith(f"{place}/")
+
+
+def test_every_file_has_a_floor():
+    assert [name for name in MODULES if floor_of(name) is None] == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_strictly_downward_or_stay_inside_the_room(name):
+    for other in project_imports_of(name):
+        lower = other != "__init__" and floor_of(other) < floor_of(name)
+        same_room = room_of(other) == room_of(name) and floor_of(other) == floor_of(name)
+        assert lower or same_room, f"{name}.py imports {other}"
+
+
+def test_no_imports_run_in_a_circle():
+    left = {name: set(project_imports_of(name)) - {name} for name in FILES}
+    while left:
+        done = {name for name, needs in left.items() if not needs & left.keys()}
+        assert done, f"a circle among {sorted(left)}"
+        left = {name: needs for name, needs in left.items() if name not in done}
+
+
+@pytest.mark.parametrize("place", FORBIDDEN)
+def test_a_room_does_not_know_what_it_must_not(place):
+    known = {dotted.split(".")[0] for name in FILES if within(name, place) for dotted in imports_of(name)}
+    assert not known & FORBIDDEN[place]
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_file_that_stands_alone_knows_nothing_else(name):
+    known = {dotted.split(".")[0] for dotted in imports_of(name)}
+    assert known - set(sys.stdlib_module_names) == ALONE[name]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_nothing_is_done_at_import_but_naming(name):
+    allowed = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.ClassDef, ast.If)
+    for node in tree_of(name).body[1:]:
+        assert isinstance(node, allowed) or _prepares_own(node, tree_of(name)), f"{name}.py, line {node.lineno}"
+        if isinstance(node, ast.If):
+            assert ast.unparse(node.test) in ("__name__ == '__main__'", "TYPE_CHECKING"), f"{name}.py, {node.lineno}"
+
+
+def _prepares_own(node, tree):
+    """Whether a statement only calls a method of a class that the same file defines."""
+    own = {other.name for other in tree.body if isinstance(other, ast.ClassDef)}
+    call = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(call, ast.Call) and ast.unparse(call.func).split(".")[0] in own
+
+
+IMPORT_ALL = """
+import importlib, json, logging, os, random, sys, warnings
+import accelerate, datasets, evaluate, matplotlib.figure, numpy, sklearn, torch, transformers, transformers.trainer
+
+def state():
+    return {
+        "handlers": len(logging.root.handlers),
+        "level": logging.root.level,
+        "of transformers": [transformers.utils.logging.get_verbosity(), datasets.logging.get_verbosity()],
+        "environment": dict(os.environ),
+        "seeds": [torch.initial_seed(), str(random.getstate()), str(numpy.random.get_state())],
+        "drawn": torch.get_rng_state().tolist(),
+        "threads": torch.get_num_threads(),
+        "working folder": os.getcwd(),
+        "figures": dict(matplotlib.rcParams) | {"backend": None},
+    }
+
+before = state()
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+after = state()
+print(json.dumps([name for name in before if before[name] != after[name]]))
+"""
+
+
+@pytest.mark.slow
+def test_importing_changes_nothing_and_prints_nothing():
+    names = ["realfake_hf.training", "realfake_hf.detector", "realfake_hf.cli"]
+    words = [sys.executable, "-W", "ignore", "-c", IMPORT_ALL, *names]
+    said = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert json.loads(said.stdout) == []
+    assert said.stderr == ""

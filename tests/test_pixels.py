@@ -1,0 +1,272 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from PIL import Image
+from torch.utils.data import DataLoader
+from transformers import AutoImageProcessor, ViTImageProcessorPil
+
+from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
+from realfake_hf.callbacks import p_fake_of
+from realfake_hf.data import pixels as pixels_module
+from realfake_hf.data.pixels import Normalize, PixelDataset, as_batch, cached_pixels, sized
+from realfake_hf.data.sources import load_images
+from realfake_hf.detector import Detector
+
+ROWS = 60
+
+
+def processor_of(size=32, **settings):
+    height, width = size if isinstance(size, tuple) else (size, size)
+    return ViTImageProcessorPil(size={"height": height, "width": width}, **settings)
+
+
+def grey_levels(values, processor):
+    """The processor's numbers turned back: (n, height, width, 3), in grey levels."""
+    mean, deviation = (np.array(numbers).reshape(-1, 1, 1) for numbers in (processor.image_mean, processor.image_std))
+    return ((np.asarray(values) * deviation + mean) / processor.rescale_factor).transpose(0, 2, 3, 1)
+
+
+def as_seen_by_the_processor(pictures, processor):
+    values = [processor(picture, return_tensors="np")["pixel_values"][0] for picture in pictures]
+    return grey_levels(np.stack(values), processor)
+
+
+def larger(images):
+    """The same rows with pictures of 48 x 64 pixels."""
+    rows = [picture.convert("RGB").resize((64, 48), Image.Resampling.NEAREST) for picture in images["image"]]
+    hashes = [f"larger {name}" for name in images["sha256"]]
+    features = images.select_columns(["image", "sha256"]).features
+    return Dataset.from_dict({"image": rows, "sha256": hashes}, features=features)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    rows = load_images("demo", cache_dir=tmp_path_factory.mktemp("rows"))
+    return rows["test"].select(range(ROWS))
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Counts the pictures that are decoded."""
+    seen = []
+    read = pixels_module.read_picture
+    monkeypatch.setattr(pixels_module, "read_picture", lambda data: seen.append(data) or read(data))
+    return seen
+
+
+@pytest.fixture
+def numbered():
+    """Pictures whose left half says their row, and whose right half is black."""
+    values = np.zeros((50, 4, 6, 3), dtype=np.uint8)
+    values[:, :, :3] = np.arange(1, 51, dtype=np.uint8)[:, None, None, None]
+    return values
+
+
+@pytest.mark.parametrize("size", [32, 24, (16, 40)])
+def test_the_cache_holds_what_the_processor_makes_of_each_picture_within_one_grey_level(images, tmp_path, size):
+    for rows in (images, larger(images)):
+        processor = processor_of(size)
+        cached = cached_pixels(rows, processor, cache_dir=tmp_path)
+        expected = as_seen_by_the_processor(rows["image"], processor)
+        assert cached.shape == expected.shape
+        assert np.abs(cached - expected).max() < 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]},
+        {"do_normalize": False},
+        {"do_rescale": False, "image_mean": [127.5] * 3, "image_std": [50.0, 60.0, 70.0]},
+    ],
+)
+def test_what_the_model_sees_in_training_is_what_the_saved_processor_gives(images, tmp_path, settings):
+    processor_of(**settings).save_pretrained(tmp_path)
+    saved = AutoImageProcessor.from_pretrained(tmp_path)
+    for rows in (images, larger(images)):
+        labels = [0] * len(rows)
+        fed = PixelDataset(cached_pixels(rows, saved, cache_dir=tmp_path), labels, normalize=Normalize(saved))
+        expected = saved([picture.convert("RGB") for picture in rows["image"]], return_tensors="pt")["pixel_values"]
+        torch.testing.assert_close(fed.__getitems__(range(len(rows)))["pixel_values"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_training_and_the_detector_give_the_same_scores(images, tmp_path):
+    processor = processor_of()
+    torch.manual_seed(0)
+    model = CifakeCnnForImageClassification(CifakeCnnConfig()).eval()
+    for rows in (images, larger(images)):
+        cached = cached_pixels(rows, processor, cache_dir=tmp_path)
+        fed = PixelDataset(cached, [0] * len(rows), normalize=Normalize(processor)).__getitems__(range(len(rows)))
+        with torch.no_grad():
+            trained = p_fake_of(model(pixel_values=fed["pixel_values"]).logits.numpy())
+        np.testing.assert_allclose(Detector(model, processor).probabilities(rows["image"]), trained, atol=1e-6)
+
+
+def test_pictures_are_decoded_once_and_memory_mapped_from_then_on(images, tmp_path, decoded):
+    first = cached_pixels(images, processor_of(), cache_dir=tmp_path)
+    again = cached_pixels(images, processor_of(), cache_dir=tmp_path)
+    assert len(decoded) == ROWS
+    assert isinstance(again, np.memmap)
+    assert (again.dtype, again.shape) == (np.uint8, (ROWS, 32, 32, 3))
+    np.testing.assert_array_equal(first, again)
+    with pytest.raises(ValueError, match="read-only"):
+        again[0] = 0
+
+
+def test_the_cache_lies_in_the_cache_folder_of_datasets(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    cached = cached_pixels(images, processor_of())
+    assert [cached.filename.parent, cached.filename.suffix] == [tmp_path / "realfake-pixels", ".npy"]
+
+
+def test_callers_at_the_same_time_share_one_file_and_one_decoding(images, tmp_path, decoded):
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(cached_pixels, images, processor_of(), cache_dir=tmp_path) for _ in range(4)]
+        arrays = [call.result() for call in calls]
+    assert len(decoded) == ROWS
+    assert len({array.filename for array in arrays}) == 1
+    assert {file.suffix for file in tmp_path.iterdir()} <= {".npy", ".lock"}
+
+
+def test_a_decoding_that_was_cut_short_is_begun_again(images, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(pixels_module, "read_picture", lambda _data: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            cached_pixels(images, processor_of(), cache_dir=tmp_path)
+    assert not list(tmp_path.glob("*.npy"))
+    cached = cached_pixels(images, processor_of(), cache_dir=tmp_path)
+    np.testing.assert_array_equal(cached[3], np.asarray(images[3]["image"].convert("RGB")))
+
+
+def test_numbers_alone_reuse_the_file_and_geometry_makes_another(images, tmp_path):
+    def file(processor, rows=images):
+        return cached_pixels(rows, processor, cache_dir=tmp_path).filename
+
+    plain = file(processor_of())
+    assert file(processor_of(image_mean=[0.1] * 3, image_std=[0.2] * 3, do_rescale=False)) == plain
+    assert file(processor_of(do_normalize=False)) == plain
+    processor_of().save_pretrained(tmp_path / "saved")
+    assert file(AutoImageProcessor.from_pretrained(tmp_path / "saved")) == plain
+    others = [file(processor_of(24)), file(processor_of(resample=Image.Resampling.BICUBIC))]
+    assert len({plain, *others}) == 3
+
+
+def test_other_pictures_another_order_or_fewer_rows_make_another_file(images, tmp_path):
+    several = (images, larger(images), images.select(range(ROWS - 1, -1, -1)), images.select(range(ROWS - 1)))
+    files = {cached_pixels(rows, processor_of(), cache_dir=tmp_path).filename for rows in several}
+    assert len(files) == 4
+
+
+def test_rows_stay_in_the_order_of_the_data_set(images, tmp_path):
+    backwards = range(ROWS - 1, -1, -1)
+    cached = [cached_pixels(rows, processor_of(), cache_dir=tmp_path) for rows in (images, images.select(backwards))]
+    np.testing.assert_array_equal(cached[0][::-1], cached[1])
+
+
+def test_a_processor_without_one_output_size_is_refused(images, tmp_path):
+    processor = ViTImageProcessorPil(do_resize=False)
+    sentence = r"wanted an image processor with one output size; found sizes \[\(64, 64, 3\), \(64, 96, 3\)\] for pict"
+    with pytest.raises(ValueError, match=sentence):
+        cached_pixels(images, processor, cache_dir=tmp_path)
+
+
+def test_pictures_that_have_the_size_pass_unchanged(images):
+    pictures = [picture.convert("RGB") for picture in images["image"][:5]]
+    np.testing.assert_array_equal(sized(pictures, processor_of()), [np.asarray(picture) for picture in pictures])
+
+
+def test_the_numbers_are_computed_per_channel_in_channels_last_memory():
+    processor = processor_of(image_mean=[0.1, 0.2, 0.3], image_std=[0.5, 0.6, 0.7])
+    batch = torch.randint(256, (2, 5, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    values = Normalize(processor)(batch)
+    expected = (batch.permute(0, 3, 1, 2) / 255 - torch.tensor(processor.image_mean).view(3, 1, 1)) / torch.tensor(
+        processor.image_std
+    ).view(3, 1, 1)
+    torch.testing.assert_close(values, expected)
+    assert (values.dtype, values.shape) == (torch.float32, (2, 3, 5, 4))
+    assert values.is_contiguous(memory_format=torch.channels_last)
+
+
+def numbers_of(batch):
+    """Row, and whether flipped, of each picture of a fetched batch."""
+    left, right = batch["pixel_values"][:, 0, 0, 0], batch["pixel_values"][:, 0, 0, -1]
+    return [(int(max(a, b)) - 1, bool(a < b)) for a, b in zip(left, right, strict=True)]
+
+
+def fed(values, **settings):
+    plain = Normalize(processor_of(do_rescale=False, do_normalize=False))
+    return PixelDataset(values, list(range(len(values))), normalize=plain, **settings)
+
+
+def test_a_fetched_batch_is_its_rows_in_the_order_asked_for(numbered):
+    data, order = fed(numbered), [7, 0, 49, 7]
+    batch = data.__getitems__(order)
+    assert [row for row, _ in numbers_of(batch)] == batch["labels"].tolist() == order
+    assert (batch["pixel_values"].shape, batch["labels"].dtype) == ((4, 3, 4, 6), torch.int64)
+    torch.testing.assert_close(data[7]["pixel_values"], batch["pixel_values"][0])
+
+
+def test_fetching_leaves_the_pixels_as_they_are(numbered):
+    before = numbered.copy()
+    fed(numbered, flip=True).__getitems__(range(50))
+    np.testing.assert_array_equal(numbered, before)
+
+
+def test_flips_depend_on_the_picture_alone_whatever_the_batches_and_their_order(numbered):
+    data = fed(numbered, flip=True, seed=5)
+    expected = dict(numbers_of(data.__getitems__(range(50))))
+    order = np.random.default_rng(0).permutation(50).tolist()
+    for size in (1, 7):
+        batches = [order[start : start + size] for start in range(0, 50, size)]
+        assert dict(pair for batch in batches for pair in numbers_of(data.__getitems__(batch))) == expected
+
+
+def test_a_flip_mirrors_left_and_right(numbered):
+    numbered[:, 0] = 0  # the upper row is black: a picture turned upside down would show
+    flipped, plain = (fed(numbered, flip=flip).__getitems__(range(50))["pixel_values"] for flip in (True, False))
+    mirrored = [torch.equal(one, other.flip(-1)) for one, other in zip(flipped, plain, strict=True)]
+    kept = [torch.equal(one, other) for one, other in zip(flipped, plain, strict=True)]
+    assert all(one != other for one, other in zip(mirrored, kept, strict=True))
+
+
+def test_about_half_of_the_pictures_are_flipped():
+    values = np.zeros((4000, 1, 2, 3), dtype=np.uint8)
+    values[:, :, 0] = 1
+    flips = [flip for _, flip in numbers_of(fed(values, flip=True).__getitems__(range(4000)))]
+    assert 0.47 < np.mean(flips) < 0.53
+
+
+def test_epoch_and_seed_draw_other_flips_and_the_same_ones_again(numbered):
+    def flips(seed, epoch):
+        data = fed(numbered, flip=True, seed=seed)
+        data.set_epoch(epoch)
+        return tuple(numbers_of(data.__getitems__(range(50))))
+
+    assert len({flips(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)}) == 6
+    assert flips(1, 2) == flips(1, 2)
+
+
+def test_flips_leave_the_global_random_numbers_alone(numbered):
+    before = torch.get_rng_state()
+    fed(numbered, flip=True).set_epoch(3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_without_flip_no_picture_is_ever_flipped(numbered):
+    data = fed(numbered)
+    for epoch in range(3):
+        data.set_epoch(epoch)
+        assert not any(flip for _, flip in numbers_of(data.__getitems__(range(50))))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_passes_whole_batches_and_a_short_last_one(numbered, workers):
+    loader = DataLoader(fed(numbered, flip=True), batch_size=16, collate_fn=as_batch, num_workers=workers)
+    batches = list(loader)
+    assert [len(batch["labels"]) for batch in batches] == [16, 16, 16, 2]
+    found = [pair for batch in batches for pair in numbers_of(batch)]
+    assert found == numbers_of(fed(numbered, flip=True).__getitems__(range(50)))

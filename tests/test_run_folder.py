@@ -1,0 +1,181 @@
+import json
+
+import numpy as np
+import pytest
+
+from realfake_hf.measure.report import make_report
+from realfake_hf.measure.validation_run import ValidationRun
+from realfake_hf.run_folder import (
+    FIGURES,
+    HISTORY,
+    METRICS,
+    PASSPORT,
+    VALIDATION,
+    Outcome,
+    epoch_rows,
+    resume_point,
+    write_json,
+    write_results,
+)
+
+ARGUMENTS = {"data": "demo", "learning_rate": 0.003, "lr_scheduler_kwargs": {"num_cycles": 2}, "limit": None}
+LOG = [  # of a Trainer, as it stands in trainer_state.json; the second epoch was the best
+    {"epoch": 1.0, "grad_norm": 1.5, "learning_rate": 0.002, "loss": 0.61, "step": 10},
+    {"epoch": 1.0, "eval_accuracy": 0.7, "eval_loss": 0.58, "eval_runtime": 0.2, "step": 10},
+    {"epoch": 2.0, "grad_norm": 1.2, "learning_rate": 0.001, "loss": 0.52, "step": 20},
+    {"epoch": 2.0, "eval_accuracy": 0.9, "eval_loss": 0.44, "eval_runtime": 0.2, "step": 20},
+    {"epoch": 3.0, "grad_norm": 1.1, "learning_rate": 0.0, "loss": 0.41, "step": 30},
+    {"epoch": 3.0, "eval_accuracy": 0.8, "eval_loss": 0.49, "eval_runtime": 0.2, "step": 30},
+    {"epoch": 3.0, "step": 30, "total_flos": 1.0, "train_loss": 0.5133, "train_runtime": 3.2},
+]
+N = 40
+
+
+def scores(seed):
+    rng = np.random.default_rng(seed)
+    is_fake = np.arange(N) % 2 == 1
+    return is_fake, np.clip(rng.normal(0.3 + 0.4 * is_fake, 0.2), 0, 1).astype(np.float32)
+
+
+def make_outcome():
+    content = ["frog", "ship"] * (N // 2)
+    whole = [make_report(*scores(seed), content=content, bootstrap_samples=20) for seed in (0, 1)]
+    is_fake, p_fake = scores(1)
+    return Outcome(2, *whole, make_report(is_fake[:30], p_fake[:30], bootstrap_samples=20))
+
+
+@pytest.fixture
+def interrupted(tmp_path):
+    """A run that left its passport and checkpoints of 5, 10 and (cut short while it was written) 15 steps."""
+    write_json(tmp_path / PASSPORT, {"finished": False, "arguments": ARGUMENTS})
+    for step in (5, 10, 15):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "model.safetensors").touch()
+    for step in (5, 10):
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
+    return tmp_path
+
+
+def write_validation(folder, *, content):
+    run = ValidationRun.begin(ids=[f"{row:04}" for row in range(N)], is_fake=scores(0)[0], content=content)
+    for epoch in (1, 2, 3):
+        run = run.with_epoch(epoch, scores(epoch)[1])
+    run.write(folder / VALIDATION)
+
+
+def test_a_new_or_empty_folder_starts_from_the_beginning(tmp_path):
+    assert resume_point(tmp_path, ARGUMENTS) is None
+    assert resume_point(tmp_path / "new", ARGUMENTS) is None
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_with_other_files_is_refused_and_left_as_it_is(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    sentence = f"wanted an empty output folder; found files in {tmp_path}. Name another with --output_dir."
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        resume_point(tmp_path, ARGUMENTS)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_finished_run_is_refused(tmp_path):
+    write_json(tmp_path / PASSPORT, {"finished": True, "arguments": ARGUMENTS})
+    sentence = (
+        f"wanted an empty output folder; found a finished run in {tmp_path}. Name another with --output_dir, or "
+        "delete it."
+    )
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        resume_point(tmp_path, ARGUMENTS)
+
+
+def test_an_interrupted_run_goes_on_from_its_last_whole_checkpoint(interrupted):
+    assert resume_point(interrupted, ARGUMENTS) == str(interrupted / "checkpoint-10")
+
+
+def test_the_last_checkpoint_is_the_one_of_most_steps(interrupted):
+    (interrupted / "checkpoint-100").mkdir()
+    (interrupted / "checkpoint-100" / "trainer_state.json").touch()
+    assert resume_point(interrupted, ARGUMENTS) == str(interrupted / "checkpoint-100")
+
+
+def test_a_run_interrupted_before_its_first_checkpoint_starts_from_the_beginning(tmp_path):
+    write_json(tmp_path / PASSPORT, {"finished": False, "arguments": ARGUMENTS})
+    assert resume_point(tmp_path, ARGUMENTS) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"learning_rate": 0.01}, "learning_rate"),
+        ({"learning_rate": 0.01, "data": "cifake"}, "data, learning_rate"),
+        ({"weight_decay": 0.5}, "weight_decay"),
+        ({"lr_scheduler_kwargs": {"num_cycles": 3}}, "lr_scheduler_kwargs"),
+    ],
+)
+def test_an_interrupted_run_with_other_arguments_is_refused(interrupted, change, names):
+    sentence = (
+        f"wanted the arguments of the interrupted run in {interrupted} to go on with it; found other values of "
+        f"{names}. Give the same ones, or another --output_dir."
+    )
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        resume_point(interrupted, {**ARGUMENTS, **change})
+
+
+def test_an_argument_that_went_back_to_its_default_is_noticed_too(interrupted):
+    fewer = {name: value for name, value in ARGUMENTS.items() if name != "learning_rate"}
+    with pytest.raises(ValueError, match="found other values of learning_rate"):
+        resume_point(interrupted, fewer)
+
+
+def test_json_is_written_whole_and_ends_with_a_line(tmp_path):
+    write_json(tmp_path / "a.json", {"a": [1, 2]})
+    write_json(tmp_path / "a.json", {"a": [3]})
+    assert (tmp_path / "a.json").read_text() == '{\n  "a": [\n    3\n  ]\n}\n'
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_an_outcome_survives_json():
+    outcome = make_outcome()
+    assert Outcome.from_dict(json.loads(json.dumps(outcome.to_dict(), allow_nan=False))) == outcome
+
+
+def test_an_outcome_renders_official_and_leak_free_figures_side_by_side():
+    outcome = make_outcome()
+    lines = outcome.to_markdown().splitlines()
+    assert lines[0] == "| test, epoch 2 | official, n = 40 | leak-free, n = 30 |"
+    assert lines[2] == f"| accuracy | {outcome.test.accuracy} | {outcome.test_leak_free.accuracy} |"
+    assert {line.count("|") for line in lines} == {4}
+
+
+def test_the_log_becomes_one_row_an_epoch():
+    assert epoch_rows(LOG) == [
+        {
+            "epoch": epoch,
+            "train_loss": loss,
+            "learning_rate": rate,
+            "eval_accuracy": accuracy,
+            "eval_loss": eval_loss,
+            "eval_runtime": 0.2,
+        }
+        for epoch, loss, rate, accuracy, eval_loss in [
+            (1, 0.61, 0.002, 0.7, 0.58),
+            (2, 0.52, 0.001, 0.9, 0.44),
+            (3, 0.41, 0.0, 0.8, 0.49),
+        ]
+    ]
+
+
+def test_an_empty_log_has_no_rows():
+    assert epoch_rows([]) == []
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_results_are_two_files_and_a_figure_of_each_kind(tmp_path, known):
+    write_validation(tmp_path, content=["frog", "ship"] * (N // 2) if known else [None] * N)
+    outcome, rows = make_outcome(), epoch_rows(LOG)
+    write_results(tmp_path, outcome, rows)
+    assert Outcome.from_dict(json.loads((tmp_path / METRICS).read_text())) == outcome
+    assert json.loads((tmp_path / HISTORY).read_text()) == rows
+    drawn = {file.name for file in (tmp_path / FIGURES).iterdir() if file.read_bytes().startswith(b"\x89PNG")}
+    with_content = {"content_accuracy.png"} if known else set()
+    assert drawn == {"learning_curves.png", "confusion_matrix.png", "difficulty_map.png"} | with_content
+    assert {file.name for file in tmp_path.iterdir()} == {METRICS, HISTORY, VALIDATION, FIGURES}

@@ -1,0 +1,187 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import train
+from realfake_hf.callbacks import EpochLines
+from realfake_hf.data.sources import load_images
+from realfake_hf.detector import Detector
+from realfake_hf.measure.validation_run import ValidationRun
+
+ROOT = Path(__file__).parents[1]
+FILES = {
+    "cifake_cnn.py",
+    "config.json",
+    "figures/confusion_matrix.png",
+    "figures/content_accuracy.png",
+    "figures/difficulty_map.png",
+    "figures/learning_curves.png",
+    "history.json",
+    "metrics.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "run.json",
+    "training_args.bin",
+    "validation_probabilities.npz",
+}
+
+
+def small(folder: Path, *flags: str) -> list[str]:
+    """The demo recipe, short and narrow."""
+    short = ["--num_train_epochs", "3", "--num_filters", "8", "--dense_units", "8", "--bootstrap_samples", "50"]
+    return ["--config", str(ROOT / "recipes/demo.yaml"), *short, "--output_dir", str(folder), *flags]
+
+
+def left_behind(folder: Path) -> set[str]:
+    files = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+    return {file for file in files if not file.startswith("checkpoint-")}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    assert train.main(small(folder)) == 0
+    return folder
+
+
+def test_a_run_leaves_model_measurements_history_passport_and_figures(run):
+    assert left_behind(run) == FILES
+
+
+def test_the_passport_says_what_was_asked_and_on_which_pictures(run):
+    passport = json.loads((run / "run.json").read_text())
+    assert passport["finished"] is True
+    assert passport["arguments"]["data"] == "demo"
+    assert passport["arguments"]["num_filters"] == 8
+    assert {split: facts["n"] for split, facts in passport["data"].items()} == {
+        split: len(rows) for split, rows in load_images("demo").items()
+    }
+    assert passport["seconds"] > 0
+    assert passport["peak_memory_gib"] > 0
+
+
+def test_the_history_has_one_row_an_epoch(run):
+    history = json.loads((run / "history.json").read_text())
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert all({"train_loss", "eval_loss", "eval_accuracy", "eval_roc_auc"} <= set(row) for row in history)
+
+
+def test_the_kept_epoch_is_the_best_on_validation(run):
+    history = json.loads((run / "history.json").read_text())
+    metrics = json.loads((run / "metrics.json").read_text())
+    best = max(history, key=lambda row: row["eval_accuracy"])
+    assert metrics["best_epoch"] == best["epoch"]
+    assert metrics["validation"]["accuracy"]["value"] == pytest.approx(best["eval_accuracy"])
+
+
+def test_the_saved_model_is_that_of_the_kept_epoch(run):
+    kept = json.loads((run / "metrics.json").read_text())["best_epoch"]
+    recorded = ValidationRun.read(run / "validation_probabilities.npz")
+    validation = load_images("demo")["validation"]
+    assert recorded.id.tolist() == validation["id"][:]
+    again = Detector.from_pretrained(run).probabilities(validation["image"])
+    np.testing.assert_allclose(again, recorded.p_fake[kept - 1], atol=1e-5)
+
+
+def test_the_test_figures_are_those_of_the_saved_folder(run):
+    test = load_images("demo")["test"]
+    p_fake = Detector.from_pretrained(run).probabilities(test["image"])
+    accuracy = np.mean((p_fake > 0.5) == (np.array(test["label"][:]) == 1))
+    report = json.loads((run / "metrics.json").read_text())["test"]
+    assert report["accuracy"]["value"] == pytest.approx(accuracy)
+    assert report["n"] == len(test)
+
+
+def test_the_figures_can_be_opened(run):
+    for file in (run / "figures").iterdir():
+        with Image.open(file) as figure:
+            assert min(figure.size) >= 300
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run, tmp_path):
+    assert train.main(small(tmp_path / "again")) == 0
+    assert train.main(small(tmp_path / "other", "--seed", "1", "--num_train_epochs", "1")) == 0
+    first, again, other = (load_file(folder / "model.safetensors") for folder in
+                           (run, tmp_path / "again", tmp_path / "other"))  # fmt: skip
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(run, tmp_path, monkeypatch, capsys):
+    begin = EpochLines.on_epoch_begin
+
+    def interrupt(self, args, state, control, **kwargs):
+        if state.epoch >= 1:
+            raise KeyboardInterrupt
+        begin(self, args, state, control, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EpochLines, "on_epoch_begin", interrupt)
+        assert train.main(small(tmp_path / "run")) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run/run.json").read_text())["finished"] is False
+    assert train.main(small(tmp_path / "run")) == 0
+    assert json.loads((tmp_path / "run/run.json").read_text())["resumed"] is True
+    assert left_behind(tmp_path / "run") == FILES
+    whole, resumed = (load_file(folder / "model.safetensors") for folder in (run, tmp_path / "run"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    before, after = (ValidationRun.read(folder / "validation_probabilities.npz") for folder in (run, tmp_path / "run"))
+    np.testing.assert_array_equal(before.p_fake, after.p_fake)
+
+
+def test_a_finished_run_is_not_overwritten(run, capsys):
+    before = (run / "metrics.json").read_bytes()
+    assert train.main(small(run)) == 1
+    assert "found a finished run" in capsys.readouterr().err
+    assert (run / "metrics.json").read_bytes() == before
+
+
+def test_training_stops_early_when_validation_no_longer_improves(tmp_path):
+    flags = ["--num_train_epochs", "30", "--learning_rate", "0.0", "--early_stopping_patience", "2"]
+    assert train.main(small(tmp_path / "run", *flags)) == 0
+    assert len(json.loads((tmp_path / "run/history.json").read_text())) == 3
+
+
+def test_a_source_that_is_not_there_ends_with_a_sentence(tmp_path, capsys):
+    assert train.main(small(tmp_path / "run", "--data", "./nowhere")) == 1
+    assert "wanted a source of pictures; found nothing at './nowhere'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_own_folders_without_splits_are_trained_and_tested_apart(tmp_path):
+    generator = np.random.default_rng(0)
+    for label in ("real", "fake"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(60):
+            pixels = generator.integers(256, size=(40, 48, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / label / f"{number}.png")
+    assert train.main(small(tmp_path / "run", "--data", str(tmp_path / "data"))) == 0
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert (metrics["test"]["n"], metrics["validation"]["n"]) == (24, 4)
+    assert "content_accuracy.png" not in {file.name for file in (tmp_path / "run/figures").iterdir()}
+
+
+def test_two_processes_give_the_same_files(tmp_path):
+    command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--multi_gpu", "--num_processes", "2"]
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1"}
+    environment.pop("HF_DATASETS_CACHE", None)
+    done = subprocess.run(
+        [*command, str(ROOT / "train.py"), *small(tmp_path / "run", "--num_train_epochs", "2")],
+        env=environment, capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert left_behind(tmp_path / "run") == FILES
+    assert json.loads((tmp_path / "run/run.json").read_text())["processes"] == 2
+    assert done.stdout.count("model, measurements and figures") == 1
+    recorded = ValidationRun.read(tmp_path / "run/validation_probabilities.npz")
+    kept = json.loads((tmp_path / "run/metrics.json").read_text())["best_epoch"]
+    again = Detector.from_pretrained(tmp_path / "run").probabilities(load_images("demo")["validation"]["image"])
+    np.testing.assert_allclose(again, recorded.p_fake[kept - 1], atol=1e-5)
