@@ -87,7 +87,9 @@ class Detector:
         """
         settings = {"revision": revision, "trust_remote_code": trust_remote_code}
         model = AutoModelForImageClassification.from_pretrained(os.fspath(name), **settings)
-        processor = AutoImageProcessor.from_pretrained(os.fspath(name), **settings)  # type: ignore[no-untyped-call]
+        processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            os.fspath(name), backend="pil", **settings
+        )  # as in training, whatever else is installed
         return cls(model.to(device), processor, batch_size=batch_size)
 
     def predict(self, images: Picture | Iterable[Picture]) -> list[Verdict]:

@@ -89,6 +89,23 @@ def resume_point(folder: Path, arguments: Mapping[str, Any]) -> str | None:
     return _last_checkpoint(folder)
 
 
+def refuse_other_data(folder: Path, data: Mapping[str, Any]) -> None:
+    """Make sure that the run begun in a folder, if any, had the same pictures, by their fingerprint.
+
+    Raises:
+        ValueError: the pictures are others than when it was interrupted.
+    """
+    if not (folder / PASSPORT).exists():
+        return
+    before = json.loads((folder / PASSPORT).read_text())["data"]
+    changed = [split for split in data if before.get(split) != data[split]]
+    if changed:
+        raise ValueError(
+            f"wanted the pictures of the interrupted run in {folder} to go on with it; found others in "
+            f"{', '.join(changed)}. Bring the data back, or give another --output_dir."
+        )
+
+
 def write_json(file: Path, content: object) -> None:
     """Write indented JSON with a final newline; the file appears whole or not at all."""
     part = file.with_name(f"{file.name}.part")

@@ -38,6 +38,7 @@ from realfake_hf.run_folder import (
     VALIDATION,
     Outcome,
     epoch_rows,
+    refuse_other_data,
     resume_point,
     write_json,
     write_results,
@@ -115,17 +116,18 @@ def train(data: DataArguments, model: ModelArguments, run: RunArguments) -> Outc
     began = time.monotonic()
     folder = Path(str(run.output_dir))
     arguments = {**asdict(data), **asdict(model), **_run_settings(run)}
-    checkpoint = run.resume_from_checkpoint or resume_point(folder, arguments)
+    checkpoint = resume_point(folder, arguments)
     images = _load(data)
+    passport = {"finished": False, "arguments": arguments, **environment(), "data": data_fingerprint(images)}
+    refuse_other_data(folder, passport["data"])
     set_seed(run.seed)
     network, processor = build_model(model)
     sets = _pixel_sets(images, processor, run)
     trainer = _trainer(network, processor, sets, _recorder(images, folder), run)
-    passport = {"finished": False, "arguments": arguments, **environment(), "data": data_fingerprint(images)}
     if trainer.is_world_process_zero():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / PASSPORT, passport)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=run.resume_from_checkpoint or checkpoint)
     outcome = _measure(trainer, images, sets, run)
     trainer.save_model(str(folder))
     if trainer.is_world_process_zero():

@@ -144,8 +144,22 @@ def test_a_finished_run_is_not_overwritten(run, capsys):
     assert (run / "metrics.json").read_bytes() == before
 
 
+def test_a_run_does_not_go_on_with_other_pictures(tmp_path, monkeypatch, capsys):
+    def interrupt(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EpochLines, "on_epoch_begin", interrupt)
+        assert train.main(small(tmp_path / "run")) == 130
+    passport = json.loads((tmp_path / "run/run.json").read_text())
+    passport["data"]["test"]["sha256"] = "0" * 64
+    (tmp_path / "run/run.json").write_text(json.dumps(passport))
+    assert train.main(small(tmp_path / "run")) == 1
+    assert "wanted the pictures of the interrupted run" in capsys.readouterr().err
+
+
 def test_training_stops_early_when_validation_no_longer_improves(tmp_path):
-    flags = ["--num_train_epochs", "30", "--learning_rate", "0.0", "--early_stopping_patience", "2"]
+    flags = ["--num_train_epochs", "9", "--learning_rate", "0.0", "--early_stopping_patience", "2"]
     assert train.main(small(tmp_path / "run", *flags)) == 0
     assert len(json.loads((tmp_path / "run/history.json").read_text())) == 3
 

@@ -122,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     (arguments,) = parse(AuditArguments, argv=argv, description=__doc__)
     report = find_duplicates(load_images(arguments.data))
     if arguments.output_file:
+        arguments.output_file.parent.mkdir(parents=True, exist_ok=True)
         arguments.output_file.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
     print(report.to_markdown())  # noqa: T201 - the result of the command
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetDict, Image, Value, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError, DatasetsError
 
@@ -52,12 +51,10 @@ class HubRows:
     def read(self, key: str) -> bytes:
         """Give the bytes of the picture in the row that a record's key names."""
         split, _, row = key.rpartition("/")
-        picture: Mapping[str, Any] = self._pictures[split][int(row)][self.image_column]
-        if picture["bytes"] is not None:
-            return bytes(picture["bytes"])
-        if picture["path"] is None:
+        picture: Mapping[str, Any] | None = self._pictures[split][int(row)][self.image_column]
+        if picture is None or picture["bytes"] is picture["path"] is None:
             raise UnreadablePictureError("the row holds no picture")
-        return read_file(Path(picture["path"]))
+        return bytes(picture["bytes"]) if picture["bytes"] is not None else read_file(Path(picture["path"]))
 
     def _split_records(self, split: str) -> Iterator[Record]:
         single = len(self._facts) == 1 and "split" not in self._features
@@ -111,9 +108,9 @@ def open_parquet(path: Path) -> DatasetDict:
         if path.is_file():
             return _as_splits(load_dataset("parquet", data_files=glob.escape(str(path))))
         return _as_splits(load_dataset("parquet", data_dir=glob.escape(str(path))))
-    except (DatasetsError, pa.ArrowInvalid) as error:
+    except (DatasetsError, ValueError) as error:
         raise ValueError(
-            f"wanted parquet in {path}; found {_first_line(error)}. Write or download it anew."
+            f"wanted parquet with rows in {path}; found {_first_line(error)}. Write or download it anew."
         ) from error
 
 
