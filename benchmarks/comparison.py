@@ -102,12 +102,7 @@ def measure_in_turn(ways: Mapping[str, Callable[[], Measured]], *, rounds: int) 
 
     Returns:
         What each returned, round by round.
-
-    Raises:
-        ValueError: there is no round.
     """
-    if rounds < 1:
-        raise ValueError(f"wanted at least 1 round; found {rounds}. Give --rounds 1 or more.")
     measured: dict[str, list[Measured]] = {name: [] for name in ways}
     for number in range(1, rounds + 1):
         for name, way in ways.items():
@@ -116,12 +111,14 @@ def measure_in_turn(ways: Mapping[str, Callable[[], Measured]], *, rounds: int) 
     return measured
 
 
-def refuse_unwritable(file: Path) -> None:
-    """Check before the expensive part that results can be written.
+def refuse_in_vain(file: Path, *, rounds: int) -> None:
+    """Check before the expensive part that there will be results, and where to write them.
 
     Raises:
-        ValueError: the folder of the file does not exist.
+        ValueError: there is no round, or the folder of the file does not exist.
     """
+    if rounds < 1:
+        raise ValueError(f"wanted at least 1 round; found {rounds}. Give --rounds 1 or more.")
     if not file.parent.is_dir():
         raise ValueError(f"wanted a folder for {file.name}; found none at {file.parent}. Make it first.")
 

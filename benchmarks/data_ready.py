@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.comparison import Comparison, Pair, measure_in_turn, refuse_unwritable, write_benchmark
+from benchmarks.comparison import Comparison, Pair, measure_in_turn, refuse_in_vain, write_benchmark
 from benchmarks.ways_to_data import Taken, gib
 from realfake_hf.cli import parse
 from realfake_hf.data.sources import load_images, local_cifake
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, measure, write, print the tables; give the exit status."""
     (settings,) = parse(Settings, argv=argv, description=__doc__)
     try:
-        refuse_unwritable(settings.output_file)
+        refuse_in_vain(settings.output_file, rounds=settings.rounds)
         with tempfile.TemporaryDirectory() as scratch:
             comparison, facts = measure(settings, Path(scratch))
     except (FileNotFoundError, ValueError) as error:

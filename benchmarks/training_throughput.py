@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.comparison import Comparison, Pair, measure_in_turn, refuse_unwritable, write_benchmark
+from benchmarks.comparison import Comparison, Pair, measure_in_turn, refuse_in_vain, write_benchmark
 from benchmarks.ways_to_train import Work, bare_loop, hf_example, prepare, trainer
 from realfake_hf.cli import parse
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, measure, write, print the tables; give the exit status."""
     (settings,) = parse(Settings, argv=argv, description=__doc__)
     try:
-        refuse_unwritable(settings.output_file)
+        refuse_in_vain(settings.output_file, rounds=settings.rounds)
         comparison = measure(settings)
     except (FileNotFoundError, ValueError) as error:
         print(f"training_throughput: {error}", file=sys.stderr)

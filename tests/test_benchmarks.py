@@ -2,11 +2,13 @@
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
+import torch
 
 from benchmarks import data_ready, training_throughput
 from benchmarks.comparison import Comparison, Pair, measure_in_turn
@@ -16,6 +18,13 @@ from benchmarks.ways_to_data import Taken, take
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -40,11 +49,11 @@ def read(file: Path) -> dict[str, Any]:
 
 def test_the_training_benchmark_measures_every_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "training.json"
-    words = "--data demo --images 32 --batch_size 16 --rounds 1 --warm_up_steps 1 --output_file".split()
-    assert training_throughput.main([*words, str(file)]) == 0
+    words = ["--data", "demo", "--images", "32", "--batch_size", "16", "--rounds", "1", "--warm_up_steps", "1"]
+    assert training_throughput.main([*words, "--threads", "1", "--output_file", str(file)]) == 0
     content = read(file)
     assert set(content["rows"]) == {name for pair in training_throughput.PAIRS for name in (pair.over, pair.under)}
-    assert content["settings"]["images"] == 32
+    assert (content["settings"]["images"], content["settings"]["threads"]) == (32, 1)
     assert "| trainer / bare loop | " in capsys.readouterr().out
 
 

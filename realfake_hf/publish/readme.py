@@ -90,7 +90,23 @@ def _cifake_audit(results: Path) -> str:
 
 
 def _benchmarks(results: Path) -> str:
-    raise NotImplementedError
+    training, data = _read(results / "benchmark_training.json"), _read(results / "benchmark_data.json")
+    rows = [_ratio(ratio, "training speed") for ratio in training["ratios"]]
+    rows += [_ratio(ratio, "loading time") for ratio in data["ratios"] if ratio["over"].endswith("pixels")]
+    cold, warm = (data["rows"][f"realfake, {state}: pixels"]["median"] for state in ("cold", "warm"))
+    note = (
+        f"From CIFAKE's archive to pixels that a training loop can index: {cold:.1f} s at first and {warm:.1f} s "
+        f"after that, on {data['machine']['cores']} cores. A training's largest process had at most "
+        f"{data['training']['peak_memory_gib']:.2f} GiB."
+    )
+    return "\n".join(["| ratio | median (range over rounds) | goal |", "|---|--:|--:|", *rows, "", note])
+
+
+def _ratio(ratio: dict[str, Any], what: str) -> str:
+    found = ratio["ratio"]
+    spread = f"{found['median']:.2f} ({found['min']:.2f}-{found['max']:.2f}, {found['n']} rounds)"
+    goal = "" if ratio["goal"] is None else f"at least {ratio['goal']:g}"
+    return f"| {what}: {ratio['over']} / {ratio['under']} | {spread} | {goal} |"
 
 
 def _spread(name: str, table: dict[str, Any]) -> str:

@@ -1,0 +1,137 @@
+"""Hub ids over real HTTP, against a local server that answers as the Hub does."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image
+
+from realfake_hf.data.pictures import pixel_hash, read_picture
+from realfake_hf.data.sources import CIFAKE_MIRROR
+
+PictureBytes = Callable[..., bytes]
+
+# Each source is asked for in a process of its own settings, because the client reads its endpoint once, at import.
+ASK = """
+import json, sys
+from realfake_hf.data.sources import load_images
+
+def ask(source):
+    try:
+        images = load_images(source)
+    except Exception as error:
+        return {"error": type(error).__name__, "message": str(error)}
+    return {split: [{k: v for k, v in row.items() if k != "image"} for row in rows] for split, rows in images.items()}
+
+print(json.dumps({source: ask(source) for source in sys.argv[1:]}))
+"""
+
+
+def parquet(picture_bytes: PictureBytes, folder: Path, seeds: range) -> bytes:
+    rows = {"image": [{"bytes": picture_bytes(n), "path": f"{n}.png"} for n in seeds], "label": [n % 2 for n in seeds]}
+    features = Features({"image": Image(), "label": ClassLabel(names=["FAKE", "REAL"])})  # in the mirror's order
+    Dataset.from_dict(rows, features=features).to_parquet(folder / "rows.parquet")
+    return (folder / "rows.parquet").read_bytes()
+
+
+def ask(*sources: str, folder: Path, **environment: str) -> dict[str, Any]:
+    (folder / "empty").mkdir(exist_ok=True)
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "REALFAKE_"))}
+    own |= {
+        "HF_HOME": str(folder / "home"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "*",
+    }
+    own["PYTHONPATH"] = str(Path(__file__).parents[1])
+    call = [sys.executable, "-c", ASK, *sources]
+    done = subprocess.run(
+        call, env=own | environment, cwd=folder / "empty", capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def repositories(picture_bytes: PictureBytes, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
+    folder = tmp_path_factory.mktemp("repositories")
+    splits = {
+        f"data/{split}-00000-of-00001.parquet": parquet(picture_bytes, folder, seeds)
+        for split, seeds in (("train", range(6)), ("test", range(6, 10)))
+    }
+    return {
+        "user/name": {"README.md": b"---\nlicense: mit\n---\n", **splits},
+        "user/broken": {"data/train-00000-of-00001.parquet": b"PAR1 no PAR1"},
+        "user/script": {"script.py": b"print()"},
+        CIFAKE_MIRROR: splits,
+    }
+
+
+@pytest.fixture(scope="module")
+def answers(
+    hub_stand_in: ModuleType, repositories: dict[str, dict[str, bytes]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """What the sources give over HTTP, all asked for in one process, as starting it is what takes time."""
+    asked = ("user/name", "cifake", "user/broken", "user/script", "user/nothing", "user/private", "user/gated")
+    with hub_stand_in.serve(repositories) as address:
+        return ask(*asked, folder=tmp_path_factory.mktemp("hub"), HF_ENDPOINT=address)
+
+
+def label_of(picture_bytes: PictureBytes, seeds: range) -> dict[str, int]:
+    return {pixel_hash(read_picture(picture_bytes(n))): 1 - n % 2 for n in seeds}
+
+
+def test_a_hub_set_whose_labels_are_fake_0_and_real_1_comes_out_real_0_and_fake_1(
+    answers: dict[str, Any], picture_bytes: PictureBytes
+) -> None:
+    for split, seeds in (("train", range(6)), ("test", range(6, 10))):
+        rows = answers["user/name"][split]
+        assert {row["sha256"]: row["label"] for row in rows} == label_of(picture_bytes, seeds)
+        assert {(row["content"], row["generator"], row["source"]) for row in rows} == {(None, None, "user/name")}
+
+
+def test_cifake_with_nothing_local_comes_from_the_mirror_and_names_its_generator(
+    answers: dict[str, Any], picture_bytes: PictureBytes
+) -> None:
+    assert {split: len(rows) for split, rows in answers["cifake"].items()} == {"train": 6, "test": 4}
+    assert {row["sha256"]: row["label"] for row in answers["cifake"]["train"]} == label_of(picture_bytes, range(6))
+    for row in answers["cifake"]["train"]:
+        assert row["source"] == "cifake"
+        assert row["generator"] == ("stable-diffusion-1.4" if row["label"] else None)
+
+
+@pytest.mark.parametrize("name", ["nothing", "private", "gated"])
+def test_a_set_that_is_missing_private_or_gated_is_refused_in_one_sentence(answers: dict[str, Any], name: str) -> None:
+    error = answers[f"user/{name}"]
+    assert error["error"] == "FileNotFoundError"
+    assert error["message"].startswith(f"wanted the data set 'user/{name}' from the Hugging Face Hub (no such path is")
+    assert "log in with `hf auth login` if it is private." in error["message"]
+    assert "\n" not in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("broken", "Parquet file size is 12 bytes"), ("script", "Dataset scripts are no longer supported")],
+)
+def test_a_set_that_is_there_and_does_not_open_is_refused(answers: dict[str, Any], name: str, found: str) -> None:
+    error = answers[f"user/{name}"]
+    assert error["error"] == "ValueError"
+    assert f"wanted a data set that opens by its name alone; found 'user/{name}': {found}" in error["message"]
+    assert error["message"].endswith("Download it, and give the parquet file or folder that is meant.")
+
+
+@pytest.mark.slow
+def test_when_the_hub_cannot_be_reached_what_was_downloaded_before_still_loads_and_the_rest_says_so(
+    hub_stand_in: ModuleType, repositories: dict[str, dict[str, bytes]], tmp_path: Path
+) -> None:
+    with hub_stand_in.serve(repositories) as address:
+        before = ask("user/name", folder=tmp_path, HF_ENDPOINT=address)
+    after = ask("user/name", "user/other", folder=tmp_path, HF_ENDPOINT=address)  # the client tries for 20 s each
+    assert after["user/name"] == before["user/name"]
+    assert after["user/other"]["error"] == "FileNotFoundError"
+    assert "Check the name and the network" in after["user/other"]["message"]
