@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor
 
+from realfake_hf.data.model_input import Normalize
 from realfake_hf.data.pictures import UnreadablePictureError, read_picture, to_rgb
-from realfake_hf.data.pixels import Normalize, sized
+from realfake_hf.data.pixels import sized
 from realfake_hf.labels import LabelName, fake_index
 
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]

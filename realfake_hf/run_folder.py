@@ -107,7 +107,8 @@ def refuse_other_data(folder: Path, data: Mapping[str, Any]) -> None:
 
 
 def write_json(file: Path, content: object) -> None:
-    """Write indented JSON with a final newline; the file appears whole or not at all."""
+    """Write indented JSON with a final newline, making its folder; the file appears whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f"{file.name}.part")
     part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     part.replace(file)

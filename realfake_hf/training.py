@@ -1,37 +1,45 @@
 """Train a classifier with the Hugging Face `Trainer`, measure it, and leave a folder that `pipeline` loads."""
 
+import inspect
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import DatasetDict
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from transformers import (
-    AutoImageProcessor,
-    AutoModelForImageClassification,
     BaseImageProcessor,
     EarlyStoppingCallback,
     PreTrainedModel,
     PrinterCallback,
     ProgressCallback,
     Trainer,
-    TrainingArguments,
     ViTImageProcessorPil,
 )
 from transformers.trainer_utils import set_seed
 
+from realfake_hf.arguments import CIFAKE_CNN, CNN_SHAPE, DataArguments, ModelArguments, RunArguments
 from realfake_hf.callbacks import EpochAugmentation, EpochLines, QuietProgress, ValidationRecorder, p_fake_of
 from realfake_hf.data.audit import leak_free
-from realfake_hf.data.pixels import Normalize, PixelDataset, as_batch, cached_pixels
+from realfake_hf.data.augment import Augmentation
+from realfake_hf.data.model_input import ModelInput
+from realfake_hf.data.pixels import PixelDataset, as_batch, cached_pixels
 from realfake_hf.data.sources import load_images
-from realfake_hf.data.splits import with_all_splits
-from realfake_hf.labels import FAKE, LABEL_NAMES, id2label, label2id
+from realfake_hf.data.splits import cut, with_all_splits
+from realfake_hf.labels import FAKE, id2label, label2id
 from realfake_hf.measure.report import make_report
 from realfake_hf.measure.validation_run import ValidationRun
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
+from realfake_hf.models.pretrained import head_modules, load_pretrained
+from realfake_hf.optimization import HeadFirst, WeightAverage, parameter_groups, with_lora
 from realfake_hf.passport import data_fingerprint, environment, peak_memory_gib
 from realfake_hf.run_folder import (
     PASSPORT,
@@ -44,90 +52,31 @@ from realfake_hf.run_folder import (
     write_results,
 )
 
-CIFAKE_CNN: Final = "cifake-cnn"
-
-
-def _setting(default: Any, help_text: str) -> Any:  # noqa: ANN401 - as dataclasses.field
-    return field(default=default, metadata={"help": help_text})
-
-
-@dataclass
-class DataArguments:
-    """Which pictures, and how they are split."""
-
-    data: str = _setting("cifake", "demo, cifake, a zip archive, a folder, a parquet file, or a Hub id.")
-    validation_share: float = _setting(0.05, "Share of the training pictures set aside where there is no validation.")
-    test_share: float = _setting(0.2, "Share of the training pictures set aside where the source has no test split.")
-    split_seed: int = _setting(0, "Seed of these cuts; the same for all seeds of a model, so that runs compare.")
-
-
-@dataclass
-class ModelArguments:
-    """Which model is trained."""
-
-    model: str = _setting(CIFAKE_CNN, "cifake-cnn (new weights), or a folder or Hub id to fine-tune.")
-    num_filters: int = _setting(32, "cifake-cnn: filters of each convolution.")
-    num_conv_layers: int = _setting(2, "cifake-cnn: convolutions, each followed by pooling.")
-    dense_units: int = _setting(64, "cifake-cnn: units of each dense layer.")
-    num_dense_layers: int = _setting(1, "cifake-cnn: dense layers before the output unit.")
-
-
-@dataclass
-class RunArguments(TrainingArguments):
-    """The `TrainingArguments` of transformers with defaults that suit this work, and a few settings more."""
-
-    output_dir: str | None = _setting("runs/cifake-cnn", "Where model, measurements and figures go.")
-    num_train_epochs: float = _setting(12.0, "Passes over the training pictures.")
-    per_device_train_batch_size: int = _setting(128, "Pictures in a training step, on each device.")
-    per_device_eval_batch_size: int = _setting(500, "Pictures in an evaluation step, on each device.")
-    learning_rate: float = _setting(3e-3, "The highest learning rate.")
-    lr_scheduler_type: str = _setting("cosine", "How the learning rate falls.")
-    warmup_steps: float = _setting(0.2, "Steps of rising learning rate; below 1, a share of all steps.")
-    weight_decay: float = _setting(0.01, "AdamW's weight decay.")
-    eval_strategy: str = _setting("epoch", "When to validate.")
-    save_strategy: str = _setting("epoch", "When to write a checkpoint.")
-    logging_strategy: str = _setting("epoch", "When to note the training loss.")
-    save_total_limit: int | None = _setting(2, "Checkpoints kept: the best and the last.")
-    load_best_model_at_end: bool = _setting(True, "Keep the epoch that is best on validation.")
-    metric_for_best_model: str | None = _setting("accuracy", "What best means, measured on validation.")
-    greater_is_better: bool | None = _setting(True, "Whether more of it is better.")
-    remove_unused_columns: bool = _setting(False, "Batches hold just what the model takes.")
-    seed: int = _setting(0, "Seed of weights, order and augmentation.")
-    flip: bool = _setting(True, "Mirror training pictures left to right at random.")
-    early_stopping_patience: int | None = _setting(None, "Stop after so many epochs without improvement.")
-    bootstrap_samples: int = _setting(1000, "Replicates behind each interval of the final report.")
-
-    def __post_init__(self) -> None:
-        """Without an accelerator say so: processes then find each other over gloo, and no memory is pinned."""
-        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
-        self.dataloader_pin_memory = self.dataloader_pin_memory and not self.use_cpu
-        super().__post_init__()  # type: ignore[no-untyped-call]
-
-
 def train(data: DataArguments, model: ModelArguments, run: RunArguments) -> Outcome:
     """Train, keep the epoch that is best on validation, and measure it once on the test split.
 
     Called again with the same arguments after an interruption, it goes on from the last checkpoint.
 
     Raises:
-        FileNotFoundError: there is no such data source.
-        ValueError: the data cannot be used, or the output folder holds something else.
+        OSError: there is no such data source, or no such model.
+        ValueError: the model or the data cannot be used, or the output folder holds something else.
     """
     began = time.monotonic()
     folder = Path(str(run.output_dir))
     arguments = {**asdict(data), **asdict(model), **_run_settings(run)}
     checkpoint = resume_point(folder, arguments)
+    set_seed(run.seed)
+    network, processor = build_model(model)
     images = _load(data)
     passport = {"finished": False, "arguments": arguments, **environment(), "data": data_fingerprint(images)}
     refuse_other_data(folder, passport["data"])
-    set_seed(run.seed)
-    network, processor = build_model(model)
     sets = _pixel_sets(images, processor, run)
-    trainer = _trainer(network, processor, sets, _recorder(images, folder), run)
+    trainer = _trainer(network, processor, sets, _recorder(images, folder), model, run)
     if trainer.is_world_process_zero():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / PASSPORT, passport)
     trainer.train(resume_from_checkpoint=run.resume_from_checkpoint or checkpoint)
+    _merge_lora(trainer, processor)
     outcome = _measure(trainer, images, sets, run)
     trainer.save_model(str(folder))
     if trainer.is_world_process_zero():
@@ -142,18 +91,18 @@ def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImagePr
 
     Returns:
         The model, and the image processor that will be saved with it.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: it cannot take such images or patches.
     """
-    names: dict[str, Any] = {"id2label": id2label(), "label2id": label2id()}
-    if arguments.model == CIFAKE_CNN:
-        shape = {name: value for name, value in asdict(arguments).items() if name != "model"}
-        config = CifakeCnnConfig(**shape, **names)
-        size = {"height": config.image_size, "width": config.image_size}
-        return CifakeCnnForImageClassification(config), ViTImageProcessorPil(size=size)
-    network = AutoModelForImageClassification.from_pretrained(
-        arguments.model, num_labels=len(LABEL_NAMES), ignore_mismatched_sizes=True, **names
-    )
-    processor = AutoImageProcessor.from_pretrained(arguments.model, backend="pil")  # type: ignore[no-untyped-call]
-    return network, processor
+    if arguments.model != CIFAKE_CNN:
+        sizes = {"image_size": arguments.image_size, "patch_size": arguments.patch_size}
+        return load_pretrained(arguments.model, **sizes)
+    shape = {name: getattr(arguments, name) for name in CNN_SHAPE}
+    config = CifakeCnnConfig(**shape, id2label=id2label(), label2id=label2id())
+    size = {"height": config.image_size, "width": config.image_size}
+    return CifakeCnnForImageClassification(config), ViTImageProcessorPil(size=size)
 
 
 def _run_settings(run: RunArguments) -> dict[str, Any]:
@@ -175,18 +124,20 @@ def _load(arguments: DataArguments) -> DatasetDict:
     with PartialState().main_process_first():  # one process reads the source, the others find its cache
         images = load_images(arguments.data)
     shares = {"validation_share": arguments.validation_share, "test_share": arguments.test_share}
-    return with_all_splits(images, **shares, seed=arguments.split_seed)
+    splits = with_all_splits(images, **shares, seed=arguments.split_seed)
+    if arguments.train_size is not None and arguments.train_size < len(splits["train"]):
+        share = arguments.train_size / len(splits["train"])
+        splits["train"] = cut(splits["train"], share=share, seed=arguments.split_seed)[1]
+    return splits
 
 
 def _pixel_sets(images: DatasetDict, processor: BaseImageProcessor, run: RunArguments) -> dict[str, PixelDataset]:
-    normalize = Normalize(processor)
+    augment = Augmentation(
+        flip=run.flip, crop_padding=run.crop_padding, robust_share=run.robust_share, seed=run.seed
+    )
     return {
         split: PixelDataset(
-            cached_pixels(rows, processor),
-            rows["label"][:],
-            normalize=normalize,
-            flip=run.flip and split == "train",
-            seed=run.seed,
+            cached_pixels(rows, processor), rows["label"][:], augment=augment if split == "train" else None
         )
         for split, rows in images.items()
     }
@@ -204,8 +155,18 @@ def _trainer(
     processor: BaseImageProcessor,
     sets: dict[str, PixelDataset],
     recorder: ValidationRecorder,
+    model: ModelArguments,
     run: RunArguments,
 ) -> Trainer:
+    takes_labels = "labels" in inspect.signature(network.forward).parameters
+    heads = [parameter for head in head_modules(network).values() for parameter in head.parameters()]
+    backbone = [parameter for parameter in network.parameters() if not any(parameter is head for head in heads)]
+    for parameter in backbone:
+        parameter.requires_grad_(not model.freeze_backbone)
+    if model.lora_rank:
+        network = with_lora(network, rank=model.lora_rank)
+    ModelInput(processor).attach(network)
+    run.label_names = ["labels"]
     trainer = Trainer(
         model=network,
         args=run,
@@ -213,16 +174,68 @@ def _trainer(
         eval_dataset=sets["validation"],
         data_collator=as_batch,  # type: ignore[arg-type]  # batches come whole
         processing_class=processor,
+        compute_loss_func=None if takes_labels else partial(_loss_of_logits, smoothing=run.label_smoothing_factor),
         compute_metrics=recorder.compute_metrics,
+        preprocess_logits_for_metrics=_first_logits,
         callbacks=[recorder, EpochAugmentation(), EpochLines()],
     )
+    if model.layer_decay < 1:
+        trainer.optimizer = _layered_optimizer(trainer, model, run)
+    _set_callbacks(trainer, backbone, model, run)
+    return trainer
+
+
+def _set_callbacks(
+    trainer: Trainer, backbone: Sequence[nn.Parameter], model: ModelArguments, run: RunArguments
+) -> None:
     for talkative in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(talkative)
     if not run.disable_tqdm:
         trainer.add_callback(QuietProgress)
+    if model.head_epochs:
+        learning = [parameter for parameter in backbone if parameter.requires_grad]
+        trainer.add_callback(HeadFirst(learning, epochs=model.head_epochs))
+    if run.ema_decay is not None:
+        trainer.add_callback(WeightAverage(run.ema_decay))
     if run.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(run.early_stopping_patience))
-    return trainer
+
+
+def _layered_optimizer(trainer: Trainer, model: ModelArguments, run: RunArguments) -> torch.optim.Optimizer:
+    kind, settings = Trainer.get_optimizer_cls_and_kwargs(run)
+    network = trainer.model
+    groups = parameter_groups(
+        network,
+        learning_rate=run.learning_rate,
+        weight_decay=run.weight_decay,
+        layer_decay=model.layer_decay,
+        decayed=trainer.get_decay_parameter_names(network),
+    )
+    optimizer: torch.optim.Optimizer = kind(groups, **settings)
+    return optimizer
+
+
+def _loss_of_logits(
+    outputs: Any,  # noqa: ANN401 - a model's own output class
+    labels: Tensor,
+    *,
+    smoothing: float,
+    num_items_in_batch: int | None = None,  # noqa: ARG001 - the Trainer gives it
+) -> Tensor:
+    """The loss of a model that computes none itself: a distilled DeiT, whose logits are the mean of its two heads'."""
+    return cross_entropy(outputs.logits, labels, label_smoothing=smoothing)
+
+
+def _first_logits(logits: Any, _: Tensor) -> Tensor:  # noqa: ANN401 - a tensor, or a tuple with the logits first
+    return logits[0] if isinstance(logits, tuple) else logits  # type: ignore[no-any-return]
+
+
+def _merge_lora(trainer: Trainer, processor: BaseImageProcessor) -> None:
+    """Fold LoRA's updates into the weights they belong to, so that an ordinary model is measured and saved."""
+    if isinstance(trainer.model, PeftModel):
+        merged: Any = trainer.model.merge_and_unload()
+        ModelInput(processor).attach(merged)
+        trainer.model = trainer.model_wrapped = merged
 
 
 def _measure(trainer: Trainer, images: DatasetDict, sets: dict[str, PixelDataset], run: RunArguments) -> Outcome:

@@ -1,10 +1,11 @@
-"""Decode once, feed batches: pictures as a memory-mapped uint8 array, normalised a batch at a time.
+"""Decode once, feed batches: pictures as a memory-mapped uint8 array, fetched a batch at a time.
 
-The geometry (size, resampling, crop) and the numbers (rescaling, mean, deviation) are those of the model's saved image
-processor, so that a model sees the same values in training as in `pipeline("image-classification")`.
+The geometry (size, resampling, crop) is that of the model's saved image processor, so that with its numbers
+(`model_input`) a model sees the same values in training as in `pipeline("image-classification")`.
 """
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -23,12 +24,14 @@ from torch import Tensor
 from torch.utils import data as torch_data
 from transformers import BaseImageProcessor
 
+from realfake_hf.data.augment import Augmentation
+from realfake_hf.data.model_input import plain_size, resize_mode
 from realfake_hf.data.parallel import in_chunks
 from realfake_hf.data.pictures import read_picture
 
 Pixels = NDArray[np.uint8]
 
-_CACHE_VERSION: Final = 1  # raise it when the same pictures and processor would give other pixels
+_CACHE_VERSION: Final = 2  # raise it when the same pictures and processor would give other pixels
 
 
 def cached_pixels(
@@ -36,7 +39,8 @@ def cached_pixels(
 ) -> Pixels:
     """Give all pictures as the processor sizes them, decoded on the first call and memory-mapped from then on.
 
-    Several processes may call this at once: one decodes, the others wait for it.
+    Pictures that all have one size, smaller than the processor's, are kept as they are: `ModelInput` enlarges them a
+    batch at a time. Several processes may call this at once: one decodes, the others wait for it.
 
     Args:
         images: from `load_images`.
@@ -64,33 +68,11 @@ def sized(pictures: Sequence[PilImage.Image], processor: BaseImageProcessor) -> 
     The processor does it, without its rescaling and normalisation. Pictures that already have the size of a processor
     that only resizes are taken as they are.
     """
-    size = _plain_size(processor)
+    size = plain_size(processor)
     if size is not None and all(picture.size == size for picture in pictures):
         return np.stack([np.asarray(picture) for picture in pictures])
     output = processor(list(pictures), do_rescale=False, do_normalize=False, return_tensors="np")
     return np.asarray(output["pixel_values"]).round().astype(np.uint8).transpose(0, 2, 3, 1)
-
-
-class Normalize:
-    """A processor's numbers, applied to a batch on its device.
-
-    Args:
-        processor: gives the rescaling factor, mean and standard deviation.
-    """
-
-    def __init__(self, processor: BaseImageProcessor) -> None:
-        numbers = processor.to_dict()
-        channels = len(numbers["image_mean"]) if numbers.get("do_normalize") else 1
-        factor = numbers["rescale_factor"] if numbers.get("do_rescale") else 1.0
-        mean = torch.tensor(numbers["image_mean"] if numbers.get("do_normalize") else [0.0] * channels)
-        deviation = torch.tensor(numbers["image_std"] if numbers.get("do_normalize") else [1.0] * channels)
-        self._scale = (factor / deviation).view(-1, 1, 1)
-        self._shift = (mean / deviation).view(-1, 1, 1)
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Turn (batch, height, width, 3) uint8 into (batch, 3, height, width) float32, channels last in memory."""
-        values = pixels.permute(0, 3, 1, 2).to(torch.float32)
-        return values.mul_(self._scale.to(values.device)).sub_(self._shift.to(values.device))
 
 
 class PixelDataset(torch_data.Dataset[dict[str, Tensor]]):
@@ -99,22 +81,16 @@ class PixelDataset(torch_data.Dataset[dict[str, Tensor]]):
     Args:
         pixels: (n, height, width, 3) uint8, from `cached_pixels`.
         labels: (n,) 0 = REAL, 1 = FAKE.
-        normalize: the numbers of the model's processor.
-        flip: mirror each picture left to right with probability one half, drawn anew for each epoch.
-        seed: of the flips. They depend on seed, epoch and picture alone, not on batches, processes or interruptions.
+        augment: what is done to the pictures of a batch, drawn anew for each epoch; nothing by default.
     """
 
-    def __init__(
-        self, pixels: Pixels, labels: Sequence[int], *, normalize: Normalize, flip: bool = False, seed: int = 0
-    ) -> None:
-        self.pixels, self.normalize, self.flip, self.seed = pixels, normalize, flip, seed
+    def __init__(self, pixels: Pixels, labels: Sequence[int], *, augment: Augmentation | None = None) -> None:
+        self.pixels, self.augment, self.epoch = pixels, augment, 0
         self.labels = torch.as_tensor(np.asarray(labels), dtype=torch.long)
-        self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the flips of an epoch; the `Trainer` calls this."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        self._flipped = torch.randint(2, (len(self),), generator=generator, dtype=torch.bool) if self.flip else None
+        """Draw the augmentation of an epoch; a callback of the `Trainer` calls this."""
+        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -123,13 +99,12 @@ class PixelDataset(torch_data.Dataset[dict[str, Tensor]]):
         return {name: values[0] for name, values in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Fetch `pixel_values` (batch, 3, height, width) float32 and `labels` (batch,)."""
-        rows = torch.as_tensor(indices)
-        pixels = torch.from_numpy(self.pixels[rows.numpy()])  # (batch, height, width, 3)
-        if self._flipped is not None:
-            flipped = self._flipped[rows]
-            pixels[flipped] = pixels[flipped].flip(2)
-        return {"pixel_values": self.normalize(pixels), "labels": self.labels[rows]}
+        """Fetch `pixel_values` (batch, height, width, 3) uint8, which `ModelInput` converts, and `labels` (batch,)."""
+        rows = np.asarray(indices)
+        pixels = self.pixels[rows]
+        if self.augment:
+            pixels = self.augment(pixels, rows, epoch=self.epoch)
+        return {"pixel_values": torch.from_numpy(pixels), "labels": self.labels[torch.from_numpy(rows)]}
 
 
 def as_batch(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -138,15 +113,34 @@ def as_batch(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _decode_all(images: Dataset, processor: BaseImageProcessor, file: Path) -> None:
+    encoded = images.select_columns(["image"]).with_format("arrow")
     size = _output_shape(processor)
+    if own := _smaller_size(encoded, processor):
+        size, decode = (own[1], own[0], 3), partial(_decode_as_is, encoded)
+    else:
+        decode = partial(_decode, encoded, processor)
     part = file.with_suffix(".part")
     pixels = open_memmap(part, mode="w+", dtype=np.uint8, shape=(len(images), *size))
-    encoded = images.select_columns(["image"]).with_format("arrow")
-    decode = partial(_decode, encoded, processor)
     for rows, decoded in in_chunks(decode, range(len(images)), description="decoding"):
         pixels[rows.start : rows.stop] = decoded
     pixels.flush()
     part.replace(file)
+
+
+def _smaller_size(encoded: Dataset, processor: BaseImageProcessor) -> tuple[int, int] | None:
+    """The (width, height) that all pictures share, if it is smaller than the processor's and can be enlarged later."""
+    size = plain_size(processor)
+    if size is None or resize_mode(processor) is None:
+        return None
+    [first] = _sizes(encoded, range(1))
+    if first == size or first[0] > size[0] or first[1] > size[1]:
+        return None
+    found = in_chunks(partial(_sizes, encoded), range(len(encoded)), description="measuring")
+    return first if all(sizes == {first} for _, sizes in found) else None
+
+
+def _sizes(encoded: Dataset, rows: Sequence[int]) -> set[tuple[int, int]]:
+    return {PilImage.open(io.BytesIO(data)).size for data in _bytes(encoded, rows)}
 
 
 def _output_shape(processor: BaseImageProcessor) -> tuple[int, ...]:
@@ -160,8 +154,15 @@ def _output_shape(processor: BaseImageProcessor) -> tuple[int, ...]:
 
 
 def _decode(encoded: Dataset, processor: BaseImageProcessor, rows: Sequence[int]) -> Pixels:
-    column = encoded[list(rows)]["image"].combine_chunks()
-    return sized([read_picture(data.as_py()) for data in column.field("bytes")], processor)
+    return sized([read_picture(data) for data in _bytes(encoded, rows)], processor)
+
+
+def _decode_as_is(encoded: Dataset, rows: Sequence[int]) -> Pixels:
+    return np.stack([np.asarray(read_picture(data)) for data in _bytes(encoded, rows)])
+
+
+def _bytes(encoded: Dataset, rows: Sequence[int]) -> list[bytes]:
+    return encoded[list(rows)]["image"].combine_chunks().field("bytes").to_pylist()  # type: ignore[no-any-return]
 
 
 def _fingerprint(images: Dataset, processor: BaseImageProcessor) -> str:
@@ -176,12 +177,3 @@ def _geometry(processor: BaseImageProcessor) -> dict[str, Any]:
     numbers: Mapping[str, Any] = processor.to_dict()
     ignored = ("do_rescale", "do_normalize", "rescale_factor", "image_mean", "image_std")
     return {name: value for name, value in numbers.items() if name not in ignored}
-
-
-def _plain_size(processor: BaseImageProcessor) -> tuple[int, int] | None:
-    """The (width, height) that a processor only resizes to, or None where it also crops or pads."""
-    numbers: Mapping[str, Any] = processor.to_dict()
-    size = numbers.get("size") or {}
-    if numbers.get("do_center_crop") or numbers.get("do_pad") or not {"height", "width"} <= set(size):
-        return None
-    return (size["width"], size["height"]) if numbers.get("do_resize") else None
