@@ -9,7 +9,9 @@ from transformers import TrainingArguments
 CIFAKE_CNN: Final = "cifake-cnn"
 CNN_SHAPE: Final = ("num_filters", "num_conv_layers", "dense_units", "num_dense_layers")
 
-_PRETRAINED_ONLY: Final = ("image_size", "patch_size", "freeze_backbone", "head_epochs", "layer_decay", "lora_rank")
+_PRETRAINED_ONLY: Final = (
+    "image_size", "patch_size", "attn_implementation", "freeze_backbone", "head_epochs", "layer_decay", "lora_rank",
+)  # fmt: skip
 
 
 def _setting(default: Any, help_text: str) -> Any:  # noqa: ANN401 - as dataclasses.field
@@ -38,6 +40,9 @@ class ModelArguments:
     num_dense_layers: int = _setting(1, "cifake-cnn: dense layers before the output unit.")
     image_size: int | None = _setting(None, "Fine-tuning: pixels along a side of the model's input; None: its own.")
     patch_size: int | None = _setting(None, "Fine-tuning: pixels along a side of a patch; None: the model's own.")
+    attn_implementation: str | None = _setting(
+        None, "Fine-tuning: sdpa or eager, which is faster in bf16 on CPUs; None: transformers' choice."
+    )
     freeze_backbone: bool = _setting(False, "Fine-tuning: only the head learns.")
     head_epochs: int = _setting(0, "Fine-tuning: epochs in the beginning in which only the head learns.")
     layer_decay: float = _setting(1.0, "Fine-tuning: learning rate of a layer as a share of that of the next one.")

@@ -2,7 +2,8 @@
 
 import inspect
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -52,6 +53,7 @@ from realfake_hf.run_folder import (
     write_results,
 )
 
+
 def train(data: DataArguments, model: ModelArguments, run: RunArguments) -> Outcome:
     """Train, keep the epoch that is best on validation, and measure it once on the test split.
 
@@ -75,7 +77,8 @@ def train(data: DataArguments, model: ModelArguments, run: RunArguments) -> Outc
     if trainer.is_world_process_zero():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / PASSPORT, passport)
-    trainer.train(resume_from_checkpoint=run.resume_from_checkpoint or checkpoint)
+    with _checkpoints_in_own_names(network):
+        trainer.train(resume_from_checkpoint=run.resume_from_checkpoint or checkpoint)
     _merge_lora(trainer, processor)
     outcome = _measure(trainer, images, sets, run)
     trainer.save_model(str(folder))
@@ -97,8 +100,8 @@ def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImagePr
         ValueError: it cannot take such images or patches.
     """
     if arguments.model != CIFAKE_CNN:
-        sizes = {"image_size": arguments.image_size, "patch_size": arguments.patch_size}
-        return load_pretrained(arguments.model, **sizes)
+        names = ("image_size", "patch_size", "attn_implementation")
+        return load_pretrained(arguments.model, **{name: getattr(arguments, name) for name in names})
     shape = {name: getattr(arguments, name) for name in CNN_SHAPE}
     config = CifakeCnnConfig(**shape, id2label=id2label(), label2id=label2id())
     size = {"height": config.image_size, "width": config.image_size}
@@ -132,9 +135,7 @@ def _load(arguments: DataArguments) -> DatasetDict:
 
 
 def _pixel_sets(images: DatasetDict, processor: BaseImageProcessor, run: RunArguments) -> dict[str, PixelDataset]:
-    augment = Augmentation(
-        flip=run.flip, crop_padding=run.crop_padding, robust_share=run.robust_share, seed=run.seed
-    )
+    augment = Augmentation(flip=run.flip, crop_padding=run.crop_padding, robust_share=run.robust_share, seed=run.seed)
     return {
         split: PixelDataset(
             cached_pixels(rows, processor), rows["label"][:], augment=augment if split == "train" else None
@@ -228,6 +229,20 @@ def _loss_of_logits(
 
 def _first_logits(logits: Any, _: Tensor) -> Tensor:  # noqa: ANN401 - a tensor, or a tuple with the logits first
     return logits[0] if isinstance(logits, tuple) else logits  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _checkpoints_in_own_names(network: PreTrainedModel) -> Iterator[None]:
+    """Let checkpoints hold the weights by the names that the model has for them.
+
+    transformers writes a ViT by the names that earlier versions had, and its Trainer reads them back as they are: the
+    best epoch and a resumed run would silently be without their weights (transformers issue 48805).
+    """
+    network.save_pretrained = partial(network.save_pretrained, save_original_format=False)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del network.save_pretrained
 
 
 def _merge_lora(trainer: Trainer, processor: BaseImageProcessor) -> None:

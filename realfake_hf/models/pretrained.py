@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +17,7 @@ from transformers import (
     PreTrainedModel,
     ViTImageProcessorPil,
 )
+from transformers.utils import logging
 
 from realfake_hf.data.model_input import plain_size
 from realfake_hf.labels import LABEL_NAMES, id2label, label2id, parse_label
@@ -24,7 +27,7 @@ WEIGHTS: Final = "weights"  # the folder, here or below REALFAKE_SHARED, where d
 
 
 def load_pretrained(
-    name: str, *, image_size: int | None = None, patch_size: int | None = None
+    name: str, *, image_size: int | None = None, patch_size: int | None = None, attn_implementation: str | None = None
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """Load any image classifier of transformers, to be fine-tuned on REAL and FAKE.
 
@@ -35,6 +38,7 @@ def load_pretrained(
             the download.
         image_size: pixels; the position table is resized (ViT, DeiT, DINOv2), and the processor gives this size.
         patch_size: pixels; the patch kernel is resized (ViT, DeiT, DINOv2).
+        attn_implementation: `sdpa` or `eager`; by default transformers chooses.
 
     Returns:
         The model in float32, and the image processor that will be saved with it.
@@ -44,7 +48,7 @@ def load_pretrained(
         ValueError: it is no image classifier, or cannot take such images or patches.
     """
     place = find_checkpoint(name)
-    model = _load_model(place, name)
+    model = _load_model(place, name, attn_implementation)
     processor = _load_processor(place, name)
     if patch_size and not fits(model):
         raise ValueError(
@@ -82,14 +86,19 @@ def head_modules(model: PreTrainedModel) -> dict[str, nn.Linear]:
     }
 
 
-def _load_model(place: str, name: str) -> PreTrainedModel:
+def _load_model(place: str, name: str, attn_implementation: str | None) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(place)
         before: dict[int, str] = config.id2label
         names: dict[str, Any] = {"id2label": id2label(), "label2id": label2id()}
-        model: PreTrainedModel = AutoModelForImageClassification.from_pretrained(
-            place, **names, ignore_mismatched_sizes=True, dtype=torch.float32
-        )
+        with _without_load_report():
+            model: PreTrainedModel = AutoModelForImageClassification.from_pretrained(
+                place,
+                **names,
+                attn_implementation=attn_implementation,
+                ignore_mismatched_sizes=True,
+                dtype=torch.float32,
+            )
     except OSError as error:
         raise OSError(
             f"wanted a model folder or a Hub id; found none at {name!r} ({_first_line(error)}). Check the name and the "
@@ -101,6 +110,17 @@ def _load_model(place: str, name: str) -> PreTrainedModel:
         ) from error
     _set_head(model, before)
     return model
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """Keep transformers from tabling the head that is replaced, as it is meant to be."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _load_processor(place: str, name: str) -> BaseImageProcessor:
