@@ -23,9 +23,10 @@ from transformers import BaseImageProcessor, Trainer, TrainerCallback, get_cosin
 from transformers.trainer_utils import set_seed
 
 from realfake_hf import training
+from realfake_hf.arguments import DataArguments, ModelArguments, RunArguments
 from realfake_hf.callbacks import EpochAugmentation
+from realfake_hf.data.model_input import ModelInput
 from realfake_hf.data.pixels import PixelDataset
-from realfake_hf.training import DataArguments, ModelArguments, RunArguments
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -99,8 +100,8 @@ def trainer(work: Work) -> float:
 def bare_loop(work: Work, *, autocast: bool = False, channels_last: bool = False) -> float:
     """Time the shortest loop that learns the same: no Trainer, no DataLoader, no callbacks, no bar, no logging.
 
-    An epoch's order is one permutation. A step copies its rows out of the cached pixels, flips half of them,
-    normalises the batch and moves it to the device (`PixelDataset`, called with the row numbers); then forward,
+    An epoch's order is one permutation. A step copies its rows out of the cached pixels, flips half of them
+    (`PixelDataset`, called with the row numbers), moves them to the device and normalises them there; then forward,
     backward, `clip_grad_norm_` at 1, `AdamW(fused=True)` over one group of parameters, scheduler, `zero_grad`. The
     loss is never read back.
 
@@ -121,10 +122,12 @@ def bare_loop(work: Work, *, autocast: bool = False, channels_last: bool = False
     optimizer = torch.optim.AdamW(model.parameters(), lr=run.learning_rate, weight_decay=run.weight_decay, fused=True)
     schedule = get_cosine_schedule_with_warmup(optimizer, int(run.warmup_steps * run.max_steps), run.max_steps)
     precision = torch.autocast(device.type, dtype=torch.bfloat16) if autocast else nullcontext()
+    convert = ModelInput(work.processor)
     began = _now()
     for step, batch in enumerate(_batches(work), start=1):
+        pixels, labels = batch["pixel_values"].to(device), batch["labels"].to(device)
         with precision:
-            loss = model(**{name: values.to(device) for name, values in batch.items()}).loss
+            loss = model(pixel_values=convert(pixels), labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), run.max_grad_norm)
         optimizer.step()
@@ -192,7 +195,7 @@ def _project_trainer(work: Work) -> Trainer:
     set_seed(work.run.seed)
     model, _ = training.build_model(ModelArguments())
     recorder = training._recorder(work.images, Path(str(work.run.output_dir)))
-    return training._trainer(model, work.processor, work.sets, recorder, work.run)
+    return training._trainer(model, work.processor, work.sets, recorder=recorder, model=ModelArguments(), run=work.run)
 
 
 def _timed(runner: Trainer, work: Work) -> float:

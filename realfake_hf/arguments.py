@@ -61,8 +61,7 @@ class ModelArguments:
         for name in ("head_epochs", "lora_rank"):
             if self.freeze_backbone and getattr(self, name):
                 raise ValueError(
-                    f"wanted --freeze_backbone or --{name}; found both. A frozen backbone learns at no time: leave one "
-                    "out."
+                    f"wanted --freeze_backbone or --{name}; found both. A frozen backbone never learns: leave one out."
                 )
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"wanted --layer_decay above 0 and at most 1; found {self.layer_decay}.")

@@ -63,7 +63,7 @@ class EpochAugmentation(TrainerCallback):
 
 
 class EpochLines(TrainerCallback):
-    """Print one line an epoch on stderr: losses, validation accuracy and AUC, seconds."""
+    """Print one line an epoch on stderr: losses, validation accuracy and AUC, seconds; note the seconds in the log."""
 
     def __init__(self) -> None:
         self._train_loss = float("nan")
@@ -83,13 +83,15 @@ class EpochLines(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Print the line, above the progress bar."""
+        metrics: dict[str, float] = kwargs["metrics"]
+        seconds = time.monotonic() - self._began
+        state.log_history[-1]["seconds"] = seconds
         if not state.is_world_process_zero:
             return
-        metrics: dict[str, float] = kwargs["metrics"]
         tqdm.write(
             f"epoch {state.epoch:.0f}/{args.num_train_epochs:.0f}: training loss {self._train_loss:.4f}, "
             f"validation loss {metrics['eval_loss']:.4f}, accuracy {metrics['eval_accuracy']:.2%}, "
-            f"AUC {metrics.get('eval_roc_auc', float('nan')):.4f}  ({time.monotonic() - self._began:.0f} s)",
+            f"AUC {metrics.get('eval_roc_auc', float('nan')):.4f}  ({seconds:.0f} s)",
             file=sys.stderr,
         )
 

@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -21,7 +21,7 @@ _BLOCK = re.compile(r"(?:layers?|blocks?|stages)\.(\d+)")
 
 
 def parameter_groups(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     *,
     learning_rate: float,
     weight_decay: float,
@@ -56,10 +56,11 @@ def parameter_groups(
     ]
 
 
-def layer_depths(model: PreTrainedModel) -> dict[str, int]:
+def layer_depths(model: PreTrainedModel | PeftModel) -> dict[str, int]:
     """Say how deep each parameter lies: 0 for the embeddings, 1, 2, ... for the blocks, the highest for the heads."""
     names = [name for name, _ in model.named_parameters()]
-    backbone = f"{model.base_model_prefix}."
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    backbone = f"{base.base_model_prefix}."
     blocks = {name: tuple(map(int, _BLOCK.findall(name))) for name in names}
     rank = {block: depth for depth, block in enumerate(sorted(set(blocks.values()) - {()}), start=1)}
     last = len(rank)
@@ -82,7 +83,7 @@ def with_lora(model: PreTrainedModel, *, rank: int) -> PeftModel:
     heads = head_modules(model)
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name not in heads]
     settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear, modules_to_save=list(heads))
-    return get_peft_model(model, settings)  # type: ignore[return-value]
+    return cast("PeftModel", get_peft_model(model, settings))
 
 
 class HeadFirst(TrainerCallback):
@@ -137,7 +138,7 @@ class WeightAverage(TrainerCallback):
         """Move the mean towards the new weights."""
         weights = dict(kwargs["model"].named_parameters())
         kept = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
-        move = get_ema_multi_avg_fn(kept)
+        move = get_ema_multi_avg_fn(kept)  # type: ignore[no-untyped-call]
         move(list(self._mean.values()), [weights[name] for name in self._mean], None)
         self._before_pause(args, state, control, kwargs["model"])
 

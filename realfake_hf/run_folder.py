@@ -89,6 +89,14 @@ def resume_point(folder: Path, arguments: Mapping[str, Any]) -> str | None:
     return _last_checkpoint(folder)
 
 
+def seconds_until(checkpoint: str | None) -> float:
+    """How long the epochs before a checkpoint took; 0 without one."""
+    if checkpoint is None:
+        return 0.0
+    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text())
+    return float(sum(entry.get("seconds", 0.0) for entry in state["log_history"]))
+
+
 def refuse_other_data(folder: Path, data: Mapping[str, Any]) -> None:
     """Make sure that the run begun in a folder, if any, had the same pictures, by their fingerprint.
 
@@ -115,13 +123,13 @@ def write_json(file: Path, content: object) -> None:
 
 
 def epoch_rows(log_history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    """Gather a Trainer's log into one row an epoch: `epoch`, `train_loss`, `learning_rate`, `eval_...`."""
+    """Gather a Trainer's log into one row an epoch: `epoch`, `train_loss`, `learning_rate`, `eval_...`, `seconds`."""
     rows: dict[int, dict[str, float]] = {}
     for entry in log_history:
         row = rows.setdefault(round(entry["epoch"]), {"epoch": round(entry["epoch"])})
         if "loss" in entry:
             row |= {"train_loss": entry["loss"], "learning_rate": entry["learning_rate"]}
-        row |= {name: value for name, value in entry.items() if name.startswith("eval_")}
+        row |= {name: value for name, value in entry.items() if name.startswith("eval_") or name == "seconds"}
     return [row for _, row in sorted(rows.items()) if len(row) > 1]
 
 

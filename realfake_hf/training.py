@@ -2,7 +2,7 @@
 
 import inspect
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -14,7 +14,7 @@ import torch
 from accelerate import PartialState
 from datasets import DatasetDict
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import (
     BaseImageProcessor,
@@ -39,7 +39,7 @@ from realfake_hf.labels import FAKE, id2label, label2id
 from realfake_hf.measure.report import make_report
 from realfake_hf.measure.validation_run import ValidationRun
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
-from realfake_hf.models.pretrained import head_modules, load_pretrained
+from realfake_hf.models.pretrained import backbone_parameters, load_pretrained
 from realfake_hf.optimization import HeadFirst, WeightAverage, parameter_groups, with_lora
 from realfake_hf.passport import data_fingerprint, environment, peak_memory_gib
 from realfake_hf.run_folder import (
@@ -49,6 +49,7 @@ from realfake_hf.run_folder import (
     epoch_rows,
     refuse_other_data,
     resume_point,
+    seconds_until,
     write_json,
     write_results,
 )
@@ -67,24 +68,27 @@ def train(data: DataArguments, model: ModelArguments, run: RunArguments) -> Outc
     folder = Path(str(run.output_dir))
     arguments = {**asdict(data), **asdict(model), **_run_settings(run)}
     checkpoint = resume_point(folder, arguments)
+    before = seconds_until(checkpoint)
     set_seed(run.seed)
     network, processor = build_model(model)
     images = _load(data)
     passport = {"finished": False, "arguments": arguments, **environment(), "data": data_fingerprint(images)}
     refuse_other_data(folder, passport["data"])
     sets = _pixel_sets(images, processor, run)
-    trainer = _trainer(network, processor, sets, _recorder(images, folder), model, run)
+    trainer = _trainer(network, processor, sets, recorder=_recorder(images, folder), model=model, run=run)
     if trainer.is_world_process_zero():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / PASSPORT, passport)
     with _checkpoints_in_own_names(network):
         trainer.train(resume_from_checkpoint=run.resume_from_checkpoint or checkpoint)
     _merge_lora(trainer, processor)
+    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # measured as it is saved: no autocast
     outcome = _measure(trainer, images, sets, run)
     trainer.save_model(str(folder))
     if trainer.is_world_process_zero():
         write_results(folder, outcome, epoch_rows(trainer.state.log_history))
-        cost = {"seconds": time.monotonic() - began, "peak_memory_gib": peak_memory_gib(), "resumed": bool(checkpoint)}
+        seconds = before + time.monotonic() - began
+        cost = {"seconds": seconds, "peak_memory_gib": peak_memory_gib(), "resumed": bool(checkpoint)}
         write_json(folder / PASSPORT, {**passport, "finished": True, "processes": run.world_size, **cost})
     return outcome
 
@@ -155,21 +159,20 @@ def _trainer(
     network: PreTrainedModel,
     processor: BaseImageProcessor,
     sets: dict[str, PixelDataset],
+    *,
     recorder: ValidationRecorder,
     model: ModelArguments,
     run: RunArguments,
 ) -> Trainer:
     takes_labels = "labels" in inspect.signature(network.forward).parameters
-    heads = [parameter for head in head_modules(network).values() for parameter in head.parameters()]
-    backbone = [parameter for parameter in network.parameters() if not any(parameter is head for head in heads)]
-    for parameter in backbone:
-        parameter.requires_grad_(not model.freeze_backbone)
-    if model.lora_rank:
-        network = with_lora(network, rank=model.lora_rank)
-    ModelInput(processor).attach(network)
+    learner = with_lora(network, rank=model.lora_rank) if model.lora_rank else network
+    if model.freeze_backbone:
+        for parameter in backbone_parameters(network):
+            parameter.requires_grad_(False)
+    ModelInput(processor).attach(learner)
     run.label_names = ["labels"]
     trainer = Trainer(
-        model=network,
+        model=learner,
         args=run,
         train_dataset=sets["train"],
         eval_dataset=sets["validation"],
@@ -181,20 +184,18 @@ def _trainer(
         callbacks=[recorder, EpochAugmentation(), EpochLines()],
     )
     if model.layer_decay < 1:
-        trainer.optimizer = _layered_optimizer(trainer, model, run)
-    _set_callbacks(trainer, backbone, model, run)
+        trainer.optimizer = _layered_optimizer(trainer, learner, model, run)
+    _set_callbacks(trainer, network, model, run)
     return trainer
 
 
-def _set_callbacks(
-    trainer: Trainer, backbone: Sequence[nn.Parameter], model: ModelArguments, run: RunArguments
-) -> None:
+def _set_callbacks(trainer: Trainer, network: PreTrainedModel, model: ModelArguments, run: RunArguments) -> None:
     for talkative in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(talkative)
     if not run.disable_tqdm:
         trainer.add_callback(QuietProgress)
     if model.head_epochs:
-        learning = [parameter for parameter in backbone if parameter.requires_grad]
+        learning = [parameter for parameter in backbone_parameters(network) if parameter.requires_grad]
         trainer.add_callback(HeadFirst(learning, epochs=model.head_epochs))
     if run.ema_decay is not None:
         trainer.add_callback(WeightAverage(run.ema_decay))
@@ -202,15 +203,16 @@ def _set_callbacks(
         trainer.add_callback(EarlyStoppingCallback(run.early_stopping_patience))
 
 
-def _layered_optimizer(trainer: Trainer, model: ModelArguments, run: RunArguments) -> torch.optim.Optimizer:
+def _layered_optimizer(
+    trainer: Trainer, learner: PreTrainedModel | PeftModel, model: ModelArguments, run: RunArguments
+) -> torch.optim.Optimizer:
     kind, settings = Trainer.get_optimizer_cls_and_kwargs(run)
-    network = trainer.model
     groups = parameter_groups(
-        network,
+        learner,
         learning_rate=run.learning_rate,
         weight_decay=run.weight_decay,
         layer_decay=model.layer_decay,
-        decayed=trainer.get_decay_parameter_names(network),
+        decayed=trainer.get_decay_parameter_names(learner),
     )
     optimizer: torch.optim.Optimizer = kind(groups, **settings)
     return optimizer

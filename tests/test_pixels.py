@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from PIL import Image
 from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor, ViTImageProcessorPil
@@ -11,7 +11,9 @@ from transformers import AutoImageProcessor, ViTImageProcessorPil
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.callbacks import p_fake_of
 from realfake_hf.data import pixels as pixels_module
-from realfake_hf.data.pixels import Normalize, PixelDataset, as_batch, cached_pixels, sized
+from realfake_hf.data.augment import Augmentation
+from realfake_hf.data.model_input import ModelInput, Normalize
+from realfake_hf.data.pixels import PixelDataset, as_batch, cached_pixels, sized
 from realfake_hf.data.sources import load_images
 from realfake_hf.detector import Detector
 
@@ -35,7 +37,7 @@ def as_seen_by_the_processor(pictures, processor):
 
 
 def larger(images):
-    """The same rows with pictures of 48 x 64 pixels."""
+    """The same rows with pictures 48 pixels high and 64 wide."""
     rows = [picture.convert("RGB").resize((64, 48), Image.Resampling.NEAREST) for picture in images["image"]]
     hashes = [f"larger {name}" for name in images["sha256"]]
     features = images.select_columns(["image", "sha256"]).features
@@ -88,10 +90,49 @@ def test_what_the_model_sees_in_training_is_what_the_saved_processor_gives(image
     processor_of(**settings).save_pretrained(tmp_path)
     saved = AutoImageProcessor.from_pretrained(tmp_path)
     for rows in (images, larger(images)):
-        labels = [0] * len(rows)
-        fed = PixelDataset(cached_pixels(rows, saved, cache_dir=tmp_path), labels, normalize=Normalize(saved))
+        fed = PixelDataset(cached_pixels(rows, saved, cache_dir=tmp_path), [0] * len(rows))
+        seen = ModelInput(saved)(fed.__getitems__(range(len(rows)))["pixel_values"])
         expected = saved([picture.convert("RGB") for picture in rows["image"]], return_tensors="pt")["pixel_values"]
-        torch.testing.assert_close(fed.__getitems__(range(len(rows)))["pixel_values"], expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(seen, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("resample", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
+@pytest.mark.parametrize("size", [128, (80, 96)])
+def test_small_pictures_are_stored_small_and_grow_to_what_the_processor_gives(images, tmp_path, size, resample):
+    for rows in (images, larger(images)):
+        processor = processor_of(size, resample=resample)
+        stored = cached_pixels(rows, processor, cache_dir=tmp_path)
+        width, height = rows[0]["image"].size
+        assert stored.shape == (len(rows), height, width, 3)
+        seen = ModelInput(processor)(torch.from_numpy(np.array(stored)))
+        levels = grey_levels(seen, processor) - as_seen_by_the_processor(rows["image"], processor)
+        assert np.abs(levels).max() < 1 + 1e-3
+        assert np.abs(levels).mean() < 0.1
+
+
+def test_pictures_of_several_sizes_are_stored_at_the_size_of_the_processor(images, tmp_path):
+    mixed = concatenate_datasets([images, larger(images)])
+    assert cached_pixels(mixed, processor_of(128), cache_dir=tmp_path).shape == (2 * ROWS, 128, 128, 3)
+
+
+def test_a_filter_that_torch_lacks_is_left_to_the_processor(images, tmp_path):
+    processor = processor_of(64, resample=Image.Resampling.LANCZOS)
+    stored = cached_pixels(images, processor, cache_dir=tmp_path)
+    assert np.abs(stored - as_seen_by_the_processor(images["image"], processor)).max() < 1
+
+
+def test_a_model_takes_stored_pixels_while_the_input_is_attached(images):
+    processor = processor_of()
+    torch.manual_seed(0)
+    model = CifakeCnnForImageClassification(CifakeCnnConfig()).eval()
+    pixels = torch.from_numpy(sized([picture.convert("RGB") for picture in images["image"]], processor))
+    handle = ModelInput(processor).attach(model)
+    attached = model(pixel_values=pixels).logits
+    torch.testing.assert_close(model(pixel_values=Normalize(processor)(pixels)).logits, attached)
+    handle.remove()
+    torch.testing.assert_close(model(pixel_values=Normalize(processor)(pixels)).logits, attached)
+    with pytest.raises(ValueError, match="wanted pixel_values"):
+        model(pixel_values=pixels)
 
 
 def test_training_and_the_detector_give_the_same_scores(images, tmp_path):
@@ -100,9 +141,9 @@ def test_training_and_the_detector_give_the_same_scores(images, tmp_path):
     model = CifakeCnnForImageClassification(CifakeCnnConfig()).eval()
     for rows in (images, larger(images)):
         cached = cached_pixels(rows, processor, cache_dir=tmp_path)
-        fed = PixelDataset(cached, [0] * len(rows), normalize=Normalize(processor)).__getitems__(range(len(rows)))
+        fed = PixelDataset(cached, [0] * len(rows)).__getitems__(range(len(rows)))
         with torch.no_grad():
-            trained = p_fake_of(model(pixel_values=fed["pixel_values"]).logits.numpy())
+            trained = p_fake_of(model(pixel_values=ModelInput(processor)(fed["pixel_values"])).logits.numpy())
         np.testing.assert_allclose(Detector(model, processor).probabilities(rows["image"]), trained, atol=1e-6)
 
 
@@ -193,20 +234,20 @@ def test_the_numbers_are_computed_per_channel_in_channels_last_memory():
 
 def numbers_of(batch):
     """Row, and whether flipped, of each picture of a fetched batch."""
-    left, right = batch["pixel_values"][:, 0, 0, 0], batch["pixel_values"][:, 0, 0, -1]
+    left, right = batch["pixel_values"][:, 0, 0, 0], batch["pixel_values"][:, 0, -1, 0]
     return [(int(max(a, b)) - 1, bool(a < b)) for a, b in zip(left, right, strict=True)]
 
 
-def fed(values, **settings):
-    plain = Normalize(processor_of(do_rescale=False, do_normalize=False))
-    return PixelDataset(values, list(range(len(values))), normalize=plain, **settings)
+def fed(values, *, flip=False, seed=0):
+    return PixelDataset(values, list(range(len(values))), augment=Augmentation(flip=flip, seed=seed))
 
 
 def test_a_fetched_batch_is_its_rows_in_the_order_asked_for(numbered):
     data, order = fed(numbered), [7, 0, 49, 7]
     batch = data.__getitems__(order)
     assert [row for row, _ in numbers_of(batch)] == batch["labels"].tolist() == order
-    assert (batch["pixel_values"].shape, batch["labels"].dtype) == ((4, 3, 4, 6), torch.int64)
+    assert (batch["pixel_values"].shape, batch["labels"].dtype) == ((4, 4, 6, 3), torch.int64)
+    assert batch["pixel_values"].dtype == torch.uint8
     torch.testing.assert_close(data[7]["pixel_values"], batch["pixel_values"][0])
 
 
@@ -228,7 +269,7 @@ def test_flips_depend_on_the_picture_alone_whatever_the_batches_and_their_order(
 def test_a_flip_mirrors_left_and_right(numbered):
     numbered[:, 0] = 0  # the upper row is black: a picture turned upside down would show
     flipped, plain = (fed(numbered, flip=flip).__getitems__(range(50))["pixel_values"] for flip in (True, False))
-    mirrored = [torch.equal(one, other.flip(-1)) for one, other in zip(flipped, plain, strict=True)]
+    mirrored = [torch.equal(one, other.flip(1)) for one, other in zip(flipped, plain, strict=True)]
     kept = [torch.equal(one, other) for one, other in zip(flipped, plain, strict=True)]
     assert all(one != other for one, other in zip(mirrored, kept, strict=True))
 

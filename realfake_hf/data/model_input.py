@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 from transformers import BaseImageProcessor
 
-_MODES: Final = {Resampling.BILINEAR: "bilinear", Resampling.BICUBIC: "bicubic"}  # filters that torch has, too
+_MODES: Final = {int(Resampling.BILINEAR): "bilinear", int(Resampling.BICUBIC): "bicubic"}  # torch has these, too
 
 
 class Normalize:
@@ -57,10 +57,11 @@ class ModelInput:
         return self.normalize(_enlarged(pixels, self.size, mode=self.mode))
 
     def attach(self, model: nn.Module) -> RemovableHandle:
-        """Let a model take stored pixels as its `pixel_values`, until the handle is removed."""
+        """Let a model take stored pixels, uint8, as its `pixel_values`, until the handle is removed."""
 
         def convert(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401
-            return args, {**kwargs, "pixel_values": self(kwargs["pixel_values"])}
+            values = kwargs["pixel_values"]
+            return args, {**kwargs, "pixel_values": self(values) if values.dtype == torch.uint8 else values}
 
         return model.register_forward_pre_hook(convert, with_kwargs=True)
 
@@ -76,7 +77,8 @@ def plain_size(processor: BaseImageProcessor) -> tuple[int, int] | None:
 
 def resize_mode(processor: BaseImageProcessor) -> str | None:
     """What torch calls the filter with which a processor resizes, or None where torch has none like it."""
-    return _MODES.get(processor.to_dict().get("resample"))
+    numbers: Mapping[str, Any] = processor.to_dict()
+    return _MODES.get(numbers.get("resample", -1))
 
 
 def _enlarged(pixels: Tensor, size: tuple[int, int], *, mode: str) -> Tensor:

@@ -86,6 +86,12 @@ def head_modules(model: PreTrainedModel) -> dict[str, nn.Linear]:
     }
 
 
+def backbone_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
+    """All parameters that are not those of `head_modules`."""
+    heads = {id(parameter) for head in head_modules(model).values() for parameter in head.parameters()}
+    return [parameter for parameter in model.parameters() if id(parameter) not in heads]
+
+
 def _load_model(place: str, name: str, attn_implementation: str | None) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(place)
@@ -101,8 +107,8 @@ def _load_model(place: str, name: str, attn_implementation: str | None) -> PreTr
             )
     except OSError as error:
         raise OSError(
-            f"wanted a model folder or a Hub id; found none at {name!r} ({_first_line(error)}). Check the name and the "
-            "network, or log in with `hf auth login` if it is private."
+            f"wanted a model folder or a Hub id; found none at {name!r} ({_first_line(error)}). Check the name and "
+            "the network, or log in with `hf auth login` if it is private."
         ) from error
     except (KeyError, ValueError) as error:
         raise ValueError(
@@ -116,7 +122,7 @@ def _load_model(place: str, name: str, attn_implementation: str | None) -> PreTr
 def _without_load_report() -> Iterator[None]:
     """Keep transformers from tabling the head that is replaced, as it is meant to be."""
     before = logging.get_verbosity()
-    logging.set_verbosity_error()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
@@ -162,16 +168,14 @@ def _refuse_misfit(model: PreTrainedModel, processor: BaseImageProcessor, name: 
     size = plain_size(processor) or _crop_size(processor)
     if size is None:
         return  # the size follows the picture: the pixel cache refuses it
-    training = model.training
     try:
         with torch.inference_mode():
-            model.eval()(pixel_values=torch.zeros(1, 3, size[1], size[0]))
+            model(pixel_values=torch.zeros(1, 3, size[1], size[0]))
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
             f"wanted a model that takes pictures of {size[0]}x{size[1]} pixels, as its image processor gives; "
             f"{name!r} does not ({_first_line(error)}). Give another --image_size."
         ) from error
-    model.train(training)
 
 
 def _crop_size(processor: BaseImageProcessor) -> tuple[int, int] | None:

@@ -1,7 +1,7 @@
 """Fit a pretrained vision transformer to another image and patch size, as an ordinary model of its class."""
 
 import copy
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ _POSITIONS: Final = "embeddings.position_embeddings"
 
 
 def fits(model: PreTrainedModel) -> bool:
-    """Say whether `fit_to_images` can change a model: it has a patch kernel and a table of positions (ViT, DeiT, ...)."""
+    """Say whether `fit_to_images` can change a model: a ViT, DeiT or DINOv2 has a patch kernel and position table."""
     names = [name for name, _ in model.named_parameters()]
     return all(any(name.endswith(part) for name in names) for part in (_KERNEL, _POSITIONS))
 
@@ -42,9 +42,9 @@ def fit_to_images(
         name: _fitted(name, value, old_grid=old_grid, grid=grid, patch_size=patch_size)
         for name, value in model.state_dict().items()
     }
-    fitted: PreTrainedModel = type(model)(config)
-    fitted.load_state_dict(weights)
-    return fitted.to(model.dtype)
+    fitted: Any = type(model)(config)
+    fitted.to(model.dtype).load_state_dict(weights)
+    return cast("PreTrainedModel", fitted)
 
 
 def resize_patch_kernel(kernel: Tensor, size: int) -> Tensor:
@@ -66,8 +66,8 @@ def resize_patch_kernel(kernel: Tensor, size: int) -> Tensor:
         return kernel
     pixels = torch.eye(height * width, dtype=torch.float64).view(-1, 1, height, width)
     resize = functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True).flatten(1).T
-    resized = kernel.flatten(2).double() @ torch.linalg.pinv(resize)
-    return resized.unflatten(-1, (size, size)).to(kernel.dtype)
+    resized: Tensor = kernel.flatten(2).double() @ torch.linalg.pinv(resize)
+    return resized.view(*kernel.shape[:2], size, size).to(kernel.dtype)
 
 
 def resize_positions(table: Tensor, *, old_grid: int, grid: int) -> Tensor:
@@ -84,7 +84,7 @@ def resize_positions(table: Tensor, *, old_grid: int, grid: int) -> Tensor:
     if old_grid == grid:
         return table
     special = table.shape[1] - old_grid**2
-    cells = table[:, special:].unflatten(1, (old_grid, old_grid)).permute(0, 3, 1, 2)
+    cells = table[:, special:].reshape(1, old_grid, old_grid, -1).permute(0, 3, 1, 2)
     resized = functional.interpolate(cells.float(), (grid, grid), mode="bicubic", antialias=True).to(table.dtype)
     return torch.cat([table[:, :special], resized.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
 
