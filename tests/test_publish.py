@@ -1,12 +1,15 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import train
+from realfake_hf.data.sources import load_images
 from realfake_hf.detector import Detector
-from realfake_hf.publish import readme, results
+from realfake_hf.publish import compare, readme, results
 
 ROOT = Path(__file__).parents[1]
 
@@ -94,3 +97,175 @@ def test_the_published_cnn_has_the_figures_of_its_results():
     position = summary["seeds"].index(summary["kept_seed"])
     assert metrics["test"]["accuracy"]["value"] == summary["test"]["statistics"]["accuracy"]["runs"][position]
     assert (ROOT / "space/models/cifake-cnn/model.safetensors").stat().st_size < 1_000_000
+
+
+def compare_words(folders, output, *flags, data="demo"):
+    """The command line that compares folders, by name."""
+    models = [f"{name}={folder}" for name, folder in folders.items()]
+    return ["--models", *models, "--data", data, "--output_file", str(output), "--bootstrap_samples", "20", *flags]
+
+
+@pytest.fixture(scope="module")
+def compared(runs, tmp_path_factory):
+    """The folder that a comparison of the two runs left: the file of its results, and its figure."""
+    folder = tmp_path_factory.mktemp("compared") / "results"
+    figure = folder / "figures/accuracy_against_time.png"
+    words = compare_words({"first": runs[0], "second": runs[1]}, folder / "cifake_comparison.json")
+    assert compare.main([*words, "--figure_file", str(figure)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def comparison(compared):
+    return json.loads((compared / "cifake_comparison.json").read_text())
+
+
+def test_each_model_is_measured_as_its_own_training_measured_it(runs, comparison):
+    for name, folder in zip(("first", "second"), runs, strict=True):
+        own, found = json.loads((folder / "metrics.json").read_text()), comparison["models"][name]
+        for test in ("test", "test_leak_free"):
+            assert found[test]["n"] == own[test]["n"]
+            assert found[test]["bootstrap_samples"] == 20
+            for statistic in ("accuracy", "roc_auc", "ece", "brier"):
+                assert found[test][statistic]["value"] == pytest.approx(own[test][statistic]["value"], abs=1e-3)
+            assert found[test]["by_content"].keys() == own[test]["by_content"].keys()
+
+
+def test_a_model_has_its_size_and_what_its_training_took(runs, comparison):
+    for name, folder in zip(("first", "second"), runs, strict=True):
+        passport, found = json.loads((folder / "run.json").read_text()), comparison["models"][name]
+        assert found["parameters"] == Detector.from_pretrained(folder).model.num_parameters()
+        assert found["seed"] == passport["arguments"].get("seed", 0)
+        assert found["training"]["seconds"] == passport["seconds"]
+        assert found["training"]["machine"] == passport["machine"]
+
+
+def test_the_pair_counts_the_images_that_the_two_models_call_rightly(runs, comparison):
+    [pair] = comparison["pairs"]
+    rows = load_images("demo")["test"]
+    is_fake = np.array(rows["label"][:]) == 1
+    a, b = ((Detector.from_pretrained(run).probabilities(rows["image"]) > 0.5) == is_fake for run in runs)
+    assert (pair["a"], pair["b"]) == ("first", "second")
+    assert pair["test"]["n"] == 390
+    assert [pair["test"][cell] for cell in ("both_right", "only_a", "only_b", "both_wrong")] == [
+        (a & b).sum(), (a & ~b).sum(), (~a & b).sum(), (~a & ~b).sum(),
+    ]  # fmt: skip
+    assert pair["test_leak_free"]["n"] == comparison["models"]["first"]["test_leak_free"]["n"]
+
+
+def test_the_comparison_names_its_data_code_and_machine(comparison):
+    assert comparison["data"]["source"] == "demo"
+    assert comparison["data"]["test"]["n"] == 390
+    assert {"commit", "versions", "machine", "threshold"} <= set(comparison)
+
+
+def test_the_figure_of_a_comparison_can_be_opened(compared):
+    assert (compared / "figures/accuracy_against_time.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("source", "lines"), [("cifake", 1), ("demo", 0)])
+def test_only_among_models_of_cifake_stands_the_paper(runs, source, lines):
+    images = load_images("demo")
+    images["test"] = images["test"].remove_columns("source").add_column("source", [source] * 390)
+    candidates = [compare.load_candidate(folder.name, folder) for folder in runs]
+    figure = compare.draw(compare.compare(candidates, images, bootstrap_samples=0), images)
+    assert sum("the paper" in text.get_text() for text in figure.axes[0].texts) == lines
+    assert len(figure.axes[0].texts) == 2 + lines
+
+
+def test_the_readme_block_of_a_comparison_has_a_row_for_each_model_and_speaks_of_each_pair(compared, comparison):
+    block = readme.render("<!-- results: cifake_comparison -->\n<!-- end -->", compared)
+    head, _, *rows, _, note, _ = block.splitlines()[1:]
+    assert head.startswith("| model | parameters | accuracy, n = 390 | leak-free, n = 390 | ROC AUC | ECE | errors |")
+    for row, (name, model) in zip(rows, comparison["models"].items(), strict=True):
+        test = model["test"]
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert cells[:2] == [name, f"{model['parameters']:,}"]
+        assert cells[2].startswith(f"{100 * test['accuracy']['value']:.2f} % ({100 * test['accuracy']['low']:.2f}-")
+        assert cells[6].startswith(
+            f"{test['false_positives'] + test['false_negatives']} ({test['false_positives']} + "
+        )
+        assert cells[7] == f"{model['training']['seconds'] / 60:.1f} ({model['training']['machine']['cores']} cores)"
+    assert "McNemar's exact test" in note
+    assert f"only first is right on {comparison['pairs'][0]['test']['only_a']} of 390 images, only second on" in note
+
+
+def test_a_training_that_went_on_after_an_interruption_took_at_least_its_last_part(comparison):
+    first = comparison["models"]["first"]
+    resumed = {**first, "training": {**first["training"], "seconds": 600, "resumed": True}}
+    table = readme.comparison_table({"models": {"first": resumed}, "pairs": []})
+    assert "| at least 10.0 (" in table
+
+
+def test_a_model_equals_itself_and_the_table_is_printed(runs, tmp_path, capsys):
+    output = tmp_path / "new" / "same.json"
+    assert compare.main(compare_words({"one": runs[0], "two": runs[0]}, output)) == 0
+    saved = json.loads(output.read_text())
+    assert saved["pairs"][0]["test"]["p_value"] == 1
+    assert saved["models"]["one"] == saved["models"]["two"]
+    printed = capsys.readouterr().out
+    assert printed.startswith(readme.comparison_table(saved))
+    assert "| one right | " in printed
+
+
+@pytest.mark.parametrize(
+    ("models", "sentence"),
+    [
+        (["cnn=a"], "wanted two or more --models, each with a name of its own; found cnn"),
+        (["cnn=a", "cnn=b"], "wanted two or more --models, each with a name of its own; found cnn, cnn"),
+        (["cnn=a", "b"], "wanted --models NAME=FOLDER NAME=FOLDER ...; found 'b'"),
+        (["cnn=a", "=b"], "wanted --models NAME=FOLDER NAME=FOLDER ...; found '=b'"),
+    ],
+)
+def test_models_that_cannot_be_compared_end_with_status_2(models, sentence, capsys):
+    with pytest.raises(SystemExit) as stop:
+        compare.main(["--models", *models, "--data", "nowhere", "--output_file", "out.json"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.strip().endswith(sentence)
+
+
+def test_a_folder_that_is_not_there_is_named_before_any_data_are_read(runs, tmp_path, capsys):
+    folders = {"cnn": runs[0], "vit": tmp_path / "vit"}
+    assert compare.main(compare_words(folders, tmp_path / "out.json", data="nowhere")) == 1
+    said = capsys.readouterr().err.strip()
+    assert said.endswith(f"compare: wanted a folder of train.py for vit; found none at {tmp_path / 'vit'}.")
+
+
+def value(test):
+    return test["accuracy"]["value"]
+
+
+def copy_with_metrics(run, folder, change):
+    """Copy a run and change what its metrics.json says of the test."""
+    shutil.copytree(run, folder, ignore=shutil.ignore_patterns("checkpoint-*", "figures"))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    change(metrics["test"])
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return metrics
+
+
+@pytest.mark.parametrize(("off", "status"), [(0.0004, 0), (-0.0006, 1)])
+def test_a_model_that_is_not_as_accurate_as_it_says_is_refused(runs, tmp_path, off, status, capsys):
+    metrics = copy_with_metrics(
+        runs[1], tmp_path / "other", lambda test: test["accuracy"].update(value=off + value(test))
+    )
+    words = compare_words({"cnn": runs[0], "other": tmp_path / "other"}, tmp_path / "out.json")
+    assert compare.main(words) == status
+    assert (tmp_path / "out.json").exists() == (status == 0)
+    stated = metrics["test"]["accuracy"]["value"]
+    sentence = (
+        f"compare: wanted the test accuracy of {stated:.4f} that metrics.json of other states; found "
+        f"{stated - off:.4f} on 390 images. The data are not those of its training, or the weights are not those that "
+        "were measured."
+    )
+    assert (sentence in capsys.readouterr().err) == (status == 1)
+
+
+def test_a_model_that_was_measured_on_other_images_is_refused(runs, tmp_path, capsys):
+    copy_with_metrics(runs[1], tmp_path / "other", lambda test: test.update(n=20_000))
+    words = compare_words({"cnn": runs[0], "other": tmp_path / "other"}, tmp_path / "out.json")
+    assert compare.main(words) == 1
+    assert (
+        "compare: wanted the 20,000 test images on which metrics.json of other was measured; found 390. Give the "
+        in (capsys.readouterr().err)
+    )

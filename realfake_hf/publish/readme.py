@@ -5,15 +5,16 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from realfake_hf.cli import parse
+from realfake_hf.measure.paired import McNemar
+from realfake_hf.publish import PAPER_ACCURACY
 
 _BLOCK: Final = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_PAPER_ACCURACY: Final = 92.98  # per cent; Bird & Lotfi (2024), abstract
 _NAMES: Final = {
     "accuracy": "accuracy",
     "accuracy_real": "accuracy on real",
@@ -61,7 +62,7 @@ def _cifake_cnn(results: Path) -> str:
     wrong = f"{_range(whole['false_positives'])} real called fake, {_range(whole['false_negatives'])} fake called real"
     note = (
         f"Mean ± standard deviation over {seeds} seeds; per cent where marked. Errors per run on the official test: "
-        f"{wrong}. The paper reports {_PAPER_ACCURACY} % accuracy for its best network. One training took "
+        f"{wrong}. The paper reports {100 * PAPER_ACCURACY:.2f} % accuracy for its best network. One training took "
         f"{_range(summary['seconds'], 60)} minutes on {summary['machine']['cores']} cores and at most "
         f"{max(summary['peak_memory_gib']):.2f} GiB of memory."
     )
@@ -87,6 +88,49 @@ def _cifake_audit(results: Path) -> str:
         f"({audit['leaked'] / audit['n']['test']:.2%}) were seen in training. All are "
         f"{' or '.join(name.removeprefix('FAKE ') for name in audit['by_content'])} pictures labelled FAKE."
     )
+
+
+def _cifake_comparison(results: Path) -> str:
+    return comparison_table(_read(results / "cifake_comparison.json"))
+
+
+def comparison_table(comparison: Mapping[str, Any]) -> str:
+    """Render what `publish.compare` writes: one row a model, and McNemar's test of each pair."""
+    models = comparison["models"]
+    tests = next(iter(models.values()))
+    whole, clean = (f"n = {tests[name]['n']:,}" for name in ("test", "test_leak_free"))
+    head = f"| model | parameters | accuracy, {whole} | leak-free, {clean} | ROC AUC | ECE | errors | minutes |"
+    pairs = (f"{McNemar(**pair['test']).to_words(a=pair['a'], b=pair['b'])}" for pair in comparison["pairs"])
+    note = (
+        "In brackets: 95 % intervals of the accuracies; real called fake + fake called real; where the training took "
+        "so long. ROC AUC, ECE and errors are those of the official test. McNemar's exact test on it, with the "
+        f"difference in accuracy and its 95 % interval: {'; '.join(pairs)}."
+    )
+    return "\n".join([head, f"|---{'|--:' * 7}|", *(_model_row(*model) for model in models.items()), "", note])
+
+
+def _model_row(name: str, model: Mapping[str, Any]) -> str:
+    whole, clean, training = model["test"], model["test_leak_free"], model["training"]
+    wrong = (whole["false_positives"], whole["false_negatives"])
+    machine = training["machine"]
+    place = f"{machine['cores']} cores" if machine["device"] == "cpu" else machine["device"]
+    at_least = "at least " if training["resumed"] else ""  # what went before the interruption is not counted
+    cells = [
+        name,
+        f"{model['parameters']:,}",
+        _with_interval(whole["accuracy"]),
+        _with_interval(clean["accuracy"]),
+        f"{whole['roc_auc']['value']:.4f}",
+        f"{100 * whole['ece']['value']:.2f} %",
+        f"{sum(wrong):,} ({wrong[0]:,} + {wrong[1]:,})",
+        f"{at_least}{training['seconds'] / 60:.1f} ({place})",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _with_interval(accuracy: Mapping[str, float | None]) -> str:
+    value, *ends = (100 * number for number in accuracy.values() if number is not None)
+    return f"{value:.2f} %" + (f" ({ends[0]:.2f}-{ends[1]:.2f})" if ends else "")
 
 
 def _benchmarks(results: Path) -> str:
@@ -130,6 +174,7 @@ _RENDERERS: Final[dict[str, Callable[[Path], str]]] = {
     "cifake_cnn": _cifake_cnn,
     "cifake_content": _cifake_content,
     "cifake_audit": _cifake_audit,
+    "cifake_comparison": _cifake_comparison,
     "benchmarks": _benchmarks,
 }
 

@@ -1,13 +1,7 @@
-"""NumPy in, Figure out: how a run learnt, which images it found hard, what it confuses, and contact sheets.
-
-Figures are made without pyplot and change no rcParams: nothing stays open and threads may draw side by side. Sizes
-suit a page 800 pixels wide. Colours are from Okabe & Ito (2008), *Color Universal Design*: REAL blue, FAKE vermillion.
-Each function raises ValueError when there is nothing to draw, or when shapes or ranges are not those it documents.
-"""
+"""How a run learnt, which images it found hard, what it confuses, and contact sheets."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from pathlib import Path
 from textwrap import fill
 from typing import Final
 
@@ -15,21 +9,27 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from realfake_hf.figures.style import (
+    BLUE,
+    COLORS,
+    INK,
+    LABEL_HEIGHT,
+    VERMILLION,
+    WIDTH,
+    Floats,
+    percent_range,
+    push_apart,
+    style_axes,
+    unit_interval,
+)
 from realfake_hf.labels import LABEL_NAMES
 
-BLUE: Final = "#0072B2"
-VERMILLION: Final = "#D55E00"
-INK: Final = "#333333"
-COLORS: Final = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # yellow fades on white
 LINE_LOOKS: Final = tuple(product(("-", "--", ":", "-."), COLORS))  # 28; neighbours differ in colour
 LOSS_LOOKS: Final = {"train_loss": ("training", "--", INK), "eval_loss": ("validation", "-", BLUE)}
-WIDTH: Final = 8.0  # inches: 1,200 pixels as saved
 MOST_MARKERS: Final = 30  # epochs; beyond them a dot for each hides the line
-LABEL_HEIGHT: Final = 0.18  # inches from one line-end label to the next
 LARGEST_NEAREST: Final = 128  # pixels; larger images are shrunk, where nearest would alias
-Floats = NDArray[np.float64]
 Image = NDArray[np.uint8]
 Row = Mapping[str, float]
 
@@ -79,7 +79,7 @@ def content_accuracy(accuracy: Mapping[str, Sequence[float]], *, epochs: Sequenc
             "wanted one or more content classes, each with one accuracy for every epoch; found "
             f"{len(numbers)} epochs and {lengths} accuracies. Give every class one an epoch."
         )
-    percent = 100 * _unit_interval(list(accuracy.values()))
+    percent = 100 * unit_interval(list(accuracy.values()))
     if len(numbers) == 1:
         return _accuracy_dots(list(accuracy), percent[:, 0])
     return _accuracy_lines(list(accuracy), percent, numbers)
@@ -128,7 +128,7 @@ def difficulty_map(p_true: NDArray[np.floating], *, is_fake: NDArray[np.bool_]) 
             "wanted p_true of shape (epochs, n) and is_fake of shape (n,), neither empty; found "
             f"{p_true.shape} and {is_fake.shape}. Stack one row an epoch, the images in the same order."
         )
-    p_true = _unit_interval(p_true)
+    p_true = unit_interval(p_true)
     if len(p_true) > 1:
         return _data_map(p_true, is_fake)
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
@@ -168,31 +168,8 @@ def image_grid(images: Sequence[Image], *, titles: Sequence[str] | None = None, 
     return figure
 
 
-def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a PNG at 150 dpi, making its folder, and return the path; the same figure gives the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=150, metadata={"Software": None})
-    return path
-
-
-def _unit_interval(values: ArrayLike) -> Floats:
-    array = np.asarray(values, dtype=np.float64)
-    if not ((array >= 0) & (array <= 1)).all():  # NaN fails too
-        raise ValueError(
-            f"wanted accuracies or probabilities in [0, 1]; found {array.min():g} to {array.max():g}. "
-            "Divide percentages by 100; turn logits into probabilities."
-        )
-    return array
-
-
-def _style(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#E5E5E5", linewidth=0.8)
-    axes.set_axisbelow(True)
-
-
 def _style_epochs(axes: Axes, epochs: Sequence[float], *, room: float) -> None:
-    _style(axes)
+    style_axes(axes)
     axes.set(xlabel="epoch", xlim=(min(epochs) - room, max(epochs) + room))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_prop_cycle(marker=["." if len(epochs) <= MOST_MARKERS else "None"])
@@ -208,9 +185,9 @@ def _draw_losses(axes: Axes, history: Sequence[Row]) -> None:
 
 
 def _draw_accuracy(axes: Axes, rows: Sequence[Row], best: Row) -> None:
-    percent = 100 * _unit_interval([row["eval_accuracy"] for row in rows])
+    percent = 100 * unit_interval([row["eval_accuracy"] for row in rows])
     axes.plot([row["epoch"] for row in rows], percent, color=BLUE, clip_on=False)
-    axes.set(ylim=_percent_range(percent), ylabel="validation accuracy, %")
+    axes.set(ylim=percent_range(percent), ylabel="validation accuracy, %")
     if "eval_accuracy" in best:
         value = 100 * best["eval_accuracy"]
         auc = f", ROC AUC {best['eval_roc_auc']:.4f}" if "eval_roc_auc" in best else ""
@@ -219,20 +196,15 @@ def _draw_accuracy(axes: Axes, rows: Sequence[Row], best: Row) -> None:
         axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, handletextpad=0.2)
 
 
-def _percent_range(percent: Floats) -> tuple[float, float]:
-    room = max(0.06 * float(np.ptp(percent)), 0.25)
-    return max(float(percent.min()) - room, 0.0), min(float(percent.max()) + room, 100.0)
-
-
 def _accuracy_dots(names: Sequence[str], percent: Floats) -> Figure:
     order = np.argsort(percent, kind="stable")
     figure = Figure(figsize=(WIDTH, 0.9 + 0.27 * len(names)), layout="constrained")
     axes = figure.subplots()
-    _style(axes)
+    style_axes(axes)
     axes.plot(percent[order], range(len(names)), "o", color=BLUE, markersize=7, clip_on=False)
     labels = [f"{names[index]} {percent[index]:.1f}" for index in order]
     axes.set_yticks(range(len(names)), labels, parse_math=False)
-    axes.set(xlim=_percent_range(percent), ylim=(-0.6, len(names) - 0.4), xlabel="validation accuracy, %")
+    axes.set(xlim=percent_range(percent), ylim=(-0.6, len(names) - 0.4), xlabel="validation accuracy, %")
     return figure
 
 
@@ -241,10 +213,10 @@ def _accuracy_lines(names: Sequence[str], percent: Floats, epochs: Sequence[int]
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots()
     _style_epochs(axes, epochs, room=0)
-    low, high = _percent_range(percent)
+    low, high = percent_range(percent)
     axes.set(ylim=(low, high), ylabel="validation accuracy, %")
     order = np.argsort(percent[:, -1], kind="stable")
-    places = _push_apart((percent[order, -1] - low) / (high - low), gap=LABEL_HEIGHT / (height - 0.7))
+    places = push_apart((percent[order, -1] - low) / (high - low), gap=LABEL_HEIGHT / (height - 0.7))
     for index, place in zip(order, places, strict=True):
         style, color = LINE_LOOKS[index % len(LINE_LOOKS)]
         end = percent[index, -1]
@@ -256,16 +228,8 @@ def _accuracy_lines(names: Sequence[str], percent: Floats, epochs: Sequence[int]
     return figure
 
 
-def _push_apart(places: Floats, *, gap: float) -> Floats:
-    """Move sorted points of [0, 1] at least `gap` apart, in the same order, the largest move as small as can be."""
-    steps = gap * np.arange(len(places))
-    loose = places - steps  # the wish is now "not decreasing": the isotonic fit of least largest error is
-    fitted = (np.maximum.accumulate(loose) + np.minimum.accumulate(loose[::-1])[::-1]) / 2
-    return np.asarray(np.clip(fitted, 0, max(0.0, 1 - steps[-1])) + steps)
-
-
 def _draw_histogram(axes: Axes, values: Floats, is_fake: NDArray[np.bool_], *, top: float, along: str = "x") -> None:
-    _style(axes)
+    style_axes(axes)
     groups = [values[~is_fake], values[is_fake]]
     labels = [f"{name}, n = {len(group):,}" for name, group in zip(LABEL_NAMES, groups, strict=True)]
     heights, *_ = axes.hist(
@@ -286,7 +250,7 @@ def _data_map(p_true: Floats, is_fake: NDArray[np.bool_]) -> Figure:
     corner.set_axis_off()
     _draw_histogram(above, variability, is_fake, top=0.5)
     _draw_histogram(beside, confidence, is_fake, top=1, along="y")
-    _style(axes)
+    style_axes(axes)
     order = np.argsort(variability, kind="stable")  # mixes the labels, or the last one drawn would cover the other
     colors = np.where(is_fake, VERMILLION, BLUE)[order].tolist()
     size = float(np.clip(45_000 / len(order), 9, 36))  # points squared
