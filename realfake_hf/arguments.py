@@ -6,6 +6,8 @@ from typing import Any, Final
 import torch
 from transformers import TrainingArguments
 
+from realfake_hf.data.augment import Augmentation
+
 CIFAKE_CNN: Final = "cifake-cnn"
 CNN_SHAPE: Final = ("num_filters", "num_conv_layers", "dense_units", "num_dense_layers")
 
@@ -27,6 +29,15 @@ class DataArguments:
     test_share: float = _setting(0.2, "Share of the training pictures set aside where the source has no test split.")
     split_seed: int = _setting(0, "Seed of these cuts; the same for all seeds of a model, so that runs compare.")
     train_size: int | None = _setting(None, "Train on so many pictures only, even in labels and contents; None: all.")
+
+    def __post_init__(self) -> None:
+        """Refuse an empty training set.
+
+        Raises:
+            ValueError: it is asked for.
+        """
+        if self.train_size is not None and self.train_size < 1:
+            raise ValueError(f"wanted --train_size of at least 1; found {self.train_size}.")
 
 
 @dataclass
@@ -101,6 +112,7 @@ class RunArguments(TrainingArguments):
         Raises:
             ValueError: a setting is out of its range.
         """
+        Augmentation(crop_padding=self.crop_padding, robust_share=self.robust_share)  # checks them
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"wanted --ema_decay between 0 and 1; found {self.ema_decay}.")
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from realfake_hf.models.pretrained import head_modules
+from realfake_hf.models.heads import head_modules
 
 AVERAGE_FILE: Final = "averaged.safetensors"
 

@@ -39,7 +39,8 @@ from realfake_hf.labels import FAKE, id2label, label2id
 from realfake_hf.measure.report import make_report
 from realfake_hf.measure.validation_run import ValidationRun
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
-from realfake_hf.models.pretrained import backbone_parameters, load_pretrained
+from realfake_hf.models.heads import backbone_parameters
+from realfake_hf.models.pretrained import load_pretrained
 from realfake_hf.optimization import HeadFirst, WeightAverage, parameter_groups, with_lora
 from realfake_hf.passport import data_fingerprint, environment, peak_memory_gib
 from realfake_hf.run_folder import (

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1] / "realfake_hf"
 FLOORS = {
     "labels": 0,
     "cli": 0,
+    "arguments": 2,
     "figures": 1,
     "passport": 1,
     "data": 1,
@@ -19,6 +20,8 @@ FLOORS = {
     "detector": 2,
     "callbacks": 2,
     "run_folder": 2,
+    "optimization": 2,
+    "models/pretrained": 2,
     "training": 3,
     "measure/transfer": 3,
     "explain/study": 3,

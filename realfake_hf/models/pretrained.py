@@ -1,11 +1,9 @@
 """Load a pretrained image classifier for fine-tuning: found, given a head for REAL and FAKE, fitted, tried once."""
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,9 +19,9 @@ from transformers.utils import logging
 
 from realfake_hf.data.model_input import plain_size
 from realfake_hf.labels import LABEL_NAMES, id2label, label2id, parse_label
+from realfake_hf.models.checkpoint import find_checkpoint
+from realfake_hf.models.heads import head_modules
 from realfake_hf.models.vit import fit_to_images, fits
-
-WEIGHTS: Final = "weights"  # the folder, here or below REALFAKE_SHARED, where downloaded checkpoints may lie
 
 
 def load_pretrained(
@@ -61,35 +59,6 @@ def load_pretrained(
         processor = _with_size(processor, image_size)
     _refuse_misfit(model, processor, name)
     return model, processor
-
-
-def find_checkpoint(name: str) -> str:
-    """Give the folder of a checkpoint where one lies here, or else the name itself, for the Hub.
-
-    >>> find_checkpoint("user/no-such-model")
-    'user/no-such-model'
-    """
-    if Path(name).expanduser().is_dir():
-        return str(Path(name).expanduser())
-    roots = [Path(), *([Path(shared)] if (shared := os.environ.get("REALFAKE_SHARED")) else [])]
-    places = [root / WEIGHTS / name.rpartition("/")[2] for root in roots]
-    return next((str(place) for place in places if (place / "config.json").is_file()), name)
-
-
-def head_modules(model: PreTrainedModel) -> dict[str, nn.Linear]:
-    """The linear layers outside of a model's backbone: one head, or the two of a distilled DeiT."""
-    backbone = f"{model.base_model_prefix}."
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and not name.startswith(backbone)
-    }
-
-
-def backbone_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
-    """All parameters that are not those of `head_modules`."""
-    heads = {id(parameter) for head in head_modules(model).values() for parameter in head.parameters()}
-    return [parameter for parameter in model.parameters() if id(parameter) not in heads]
 
 
 def _load_model(place: str, name: str, attn_implementation: str | None) -> PreTrainedModel:
