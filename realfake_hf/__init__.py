@@ -8,7 +8,9 @@ from transformers import AutoConfig, AutoModelForImageClassification
 from realfake_hf.data.audit import DuplicateReport, find_duplicates, leak_free
 from realfake_hf.data.sources import load_images
 from realfake_hf.data.splits import with_all_splits
-from realfake_hf.detector import Detector, Verdict
+from realfake_hf.detector import Detector
+from realfake_hf.explain.methods import Explanation
+from realfake_hf.labels import Verdict
 from realfake_hf.measure.metric import RealFakeMetric
 from realfake_hf.measure.report import Report, make_report
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
@@ -19,6 +21,7 @@ __all__ = [
     "CifakeCnnForImageClassification",
     "Detector",
     "DuplicateReport",
+    "Explanation",
     "RealFakeMetric",
     "Report",
     "Verdict",

@@ -1,8 +1,8 @@
 """The one door to a trained model: load it, and ask it about pictures."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self
@@ -11,34 +11,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor
 
 from realfake_hf.data.model_input import Normalize
 from realfake_hf.data.pictures import UnreadablePictureError, read_picture, to_rgb
 from realfake_hf.data.pixels import sized
-from realfake_hf.labels import LabelName, fake_index
+from realfake_hf.explain.attention_methods import eager_attention
+from realfake_hf.explain.maps import Target
+from realfake_hf.explain.methods import ATTENTION_METHODS, Explanation, explain
+from realfake_hf.labels import Verdict, fake_index
 
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 _ONE_PICTURE: Final = (str, os.PathLike, Image.Image, np.ndarray)  # `Picture`, as isinstance wants it
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a detector says of one picture.
-
-    Attributes:
-        label: `FAKE` where `p_fake` is above one half, else `REAL`.
-        p_fake: the model's probability, in [0, 1], that the picture is AI-generated.
-    """
-
-    label: LabelName
-    p_fake: float
-
-    @property
-    def confidence(self) -> float:
-        """The probability of the label that was given, in [0.5, 1]."""
-        return max(self.p_fake, 1 - self.p_fake)
 
 
 class Detector:
@@ -72,6 +58,7 @@ class Detector:
         batch_size: int = 64,
         revision: str = "main",
         trust_remote_code: bool = False,
+        attn_implementation: str | None = None,
     ) -> Self:
         """Load a detector from a folder or the Hub.
 
@@ -81,13 +68,17 @@ class Detector:
             batch_size: pictures that go through the model at once.
             revision: the branch, tag or commit on the Hub.
             trust_remote_code: run code that came with the model; not needed for the models of this project.
+            attn_implementation: how attention is computed. "eager" saves `explain` from switching it for each batch;
+                None leaves the choice to transformers.
 
         Raises:
             OSError: there is no model of that name.
             ValueError: its labels do not say which of its outputs means fake.
         """
         settings = {"revision": revision, "trust_remote_code": trust_remote_code}
-        model = AutoModelForImageClassification.from_pretrained(os.fspath(name), **settings)
+        model = AutoModelForImageClassification.from_pretrained(
+            os.fspath(name), attn_implementation=attn_implementation, **settings
+        )
         processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             os.fspath(name), backend="pil", **settings
         )  # as in training, whatever else is installed
@@ -104,20 +95,57 @@ class Detector:
             UnreadablePictureError: a picture cannot be read; the message names it by path or position.
             TypeError: something is no picture at all.
         """
-        return [Verdict("FAKE" if p > 0.5 else "REAL", p) for p in self.probabilities(images).tolist()]  # noqa: PLR2004
+        return [Verdict.of(p) for p in self.probabilities(images).tolist()]
 
     def probabilities(self, images: Picture | Iterable[Picture]) -> NDArray[np.float32]:
         """Give `p_fake` of each picture: (n,) float32 in [0, 1]. Takes what `predict` takes."""
-        pictures = enumerate([images] if isinstance(images, _ONE_PICTURE) else images)
-        read = (_read(picture, position) for position, picture in pictures)
-        scores = [self._score(batch) for batch in _batches(read, self.batch_size)]
+        scores = [self._score(batch) for batch in _batches(_read_all(images), self.batch_size)]
         return np.concatenate(scores) if scores else np.empty(0, dtype=np.float32)
+
+    def explain(
+        self,
+        images: Picture | Iterable[Picture],
+        *,
+        method: str,
+        target: Target = "predicted",
+        options: Mapping[str, Any] | None = None,
+        batch_size: int | None = None,
+    ) -> list[Explanation]:
+        """Show where the model looked, one explanation a picture, in order.
+
+        Methods on attention see it computed eagerly; the model is as before afterwards.
+
+        Args:
+            images: what `predict` takes.
+            method: a name in `realfake_hf.explain.methods.METHODS`, such as "relevance" or "grad_cam".
+            target: the label to explain, or "predicted" for the one that each picture got.
+            options: of the method; what is not given has its default.
+            batch_size: pictures that go through the model at once; None means the detector's.
+
+        Raises:
+            UnreadablePictureError: a picture cannot be read; the message names it by path or position.
+            TypeError: something is no picture at all.
+            ValueError: an unknown method, target or option, or a method that does not fit the model.
+        """
+        found: list[Explanation] = []
+        with eager_attention(self.model) if method in ATTENTION_METHODS else nullcontext():
+            for batch in _batches(_read_all(images), batch_size or self.batch_size):
+                found += explain(self.model, self._pixels(batch), method=method, target=target, options=options)
+        return found
 
     @torch.inference_mode()
     def _score(self, pictures: list[Image.Image]) -> NDArray[np.float32]:
-        pixels = torch.from_numpy(sized(pictures, self.processor)).to(self.model.device)
-        logits = self.model(pixel_values=self._normalize(pixels).to(self.model.dtype)).logits
+        logits = self.model(pixel_values=self._pixels(pictures)).logits
         return logits.float().softmax(dim=-1)[:, self._fake].cpu().numpy()  # type: ignore[no-any-return]
+
+    def _pixels(self, pictures: list[Image.Image]) -> Tensor:
+        pixels = torch.from_numpy(sized(pictures, self.processor)).to(self.model.device)
+        return self._normalize(pixels).to(self.model.dtype)
+
+
+def _read_all(images: Picture | Iterable[Picture]) -> Iterator[Image.Image]:
+    pictures = [images] if isinstance(images, _ONE_PICTURE) else images
+    return (_read(picture, position) for position, picture in enumerate(pictures))
 
 
 def _read(picture: Picture, position: int) -> Image.Image:

@@ -5,7 +5,8 @@ REAL is 0 and FAKE is 1; FAKE is the positive class of every precision, recall a
 
 import re
 from collections.abc import Mapping
-from typing import Final, Literal, get_args
+from dataclasses import dataclass
+from typing import Final, Literal, Self, get_args
 
 LabelName = Literal["REAL", "FAKE"]
 
@@ -17,6 +18,33 @@ _REAL_WORDS = {"real", "reals", "realart", "authentic", "genuine", "human", "nat
 _FAKE_WORDS = {
     "ai", "aiart", "aiartdata", "aigenerated", "artificial", "fake", "fakes", "generated", "synthetic",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a detector says of one picture.
+
+    Attributes:
+        label: `FAKE` where `p_fake` is above one half, else `REAL`.
+        p_fake: the model's probability, in [0, 1], that the picture is AI-generated.
+    """
+
+    label: LabelName
+    p_fake: float
+
+    @classmethod
+    def of(cls, p_fake: float) -> Self:
+        """Judge by the probability of FAKE, where one half still is REAL.
+
+        >>> Verdict.of(0.5)
+        Verdict(label='REAL', p_fake=0.5)
+        """
+        return cls("FAKE" if p_fake > 0.5 else "REAL", p_fake)  # noqa: PLR2004
+
+    @property
+    def confidence(self) -> float:
+        """The probability of the label that was given, in [0.5, 1]."""
+        return max(self.p_fake, 1 - self.p_fake)
 
 
 def id2label() -> dict[int, str]:

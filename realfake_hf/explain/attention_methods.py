@@ -1,0 +1,125 @@
+"""Attention maps of a model: run it, take each layer's weights as it is reached, read the row of the class token."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from realfake_hf.explain import attention
+from realfake_hf.explain.attention import HeadFusion
+from realfake_hf.explain.maps import Maps, Target, direction, log_odds, patch_grid
+
+
+def rollout(
+    model: PreTrainedModel,
+    pixel_values: Tensor,
+    target: Target,  # noqa: ARG001  both labels get the same map
+    *,
+    head_fusion: HeadFusion = "mean",
+    discard_ratio: float = 0.0,
+) -> Maps:
+    """Give `attention.attention_rollout` maps, which know no class and ignore the classifier's head.
+
+    Each layer is folded as soon as it is computed, so that the attention of one layer at a time is in memory.
+    """
+    step = partial(attention.rollout_step, head_fusion=head_fusion, discard_ratio=discard_ratio)
+    return _folded(model, pixel_values, step)
+
+
+def last_attention(
+    model: PreTrainedModel,
+    pixel_values: Tensor,
+    target: Target,  # noqa: ARG001  both labels get the same map
+    *,
+    head_fusion: HeadFusion = "mean",
+) -> Maps:
+    """Give the attention of the last layer as it is, its heads fused."""
+    return _folded(model, pixel_values, lambda _, weights: attention.fuse_heads(weights, head_fusion=head_fusion))
+
+
+def gradient_rollout(model: PreTrainedModel, pixel_values: Tensor, target: Target) -> Maps:
+    """Give `attention.gradient_rollout` maps. The attention of all layers of the batch is in memory at once."""
+    weights, gradients, odds = _differentiated(model, pixel_values, target)
+    return _read(attention.gradient_rollout(weights, gradients), model, pixel_values, odds)
+
+
+def relevance(model: PreTrainedModel, pixel_values: Tensor, target: Target) -> Maps:
+    """Give `attention.relevance` maps. The attention of all layers of the batch is in memory at once."""
+    weights, gradients, odds = _differentiated(model, pixel_values, target)
+    return _read(attention.relevance(weights, gradients), model, pixel_values, odds)
+
+
+@contextmanager
+def eager_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model compute attention so that the weights can be seen, and give it back as it was."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def _folded(model: PreTrainedModel, pixel_values: Tensor, step: Callable[[Tensor | None, Tensor], Tensor]) -> Maps:
+    folded: Tensor | None = None
+
+    def fold(weights: Tensor) -> None:
+        nonlocal folded
+        folded = step(folded, weights)
+
+    with torch.no_grad(), _each_attention(model, fold):
+        odds = log_odds(model, pixel_values)
+    if folded is None:
+        raise ValueError(attention.NO_WEIGHTS)
+    return _read(folded, model, pixel_values, odds)
+
+
+def _differentiated(
+    model: PreTrainedModel, pixel_values: Tensor, target: Target
+) -> tuple[list[Tensor], tuple[Tensor, ...], Tensor]:
+    """The attention of each layer, the gradients of the target's log-odds with respect to it, the log-odds of FAKE."""
+    weights: list[Tensor] = []
+    with torch.enable_grad(), _each_attention(model, weights.append):
+        odds = log_odds(model, pixel_values.detach().requires_grad_())  # also where the parameters are frozen
+    if not weights:
+        raise ValueError(attention.NO_WEIGHTS)
+    score = odds * direction(odds.detach(), target)
+    return weights, torch.autograd.grad(score.sum(), weights), odds.detach()
+
+
+def _read(matrix: Tensor, model: PreTrainedModel, pixel_values: Tensor, odds: Tensor) -> Maps:
+    class_tokens = 2 if hasattr(model, "distillation_classifier") else 1
+    grid = patch_grid(model, pixel_values)
+    return Maps(attention.class_token_map(matrix, grid=grid, class_tokens=class_tokens), odds)
+
+
+@contextmanager
+def _each_attention(model: PreTrainedModel, use: Callable[[Tensor], None]) -> Iterator[None]:
+    """Call `use` with the attention weights of each layer when the forward pass computes them."""
+    _check_attention(model)
+
+    def look(_module: nn.Module, _inputs: object, output: object) -> None:
+        match output:
+            case (Tensor(), Tensor(ndim=4) as weights, *_):
+                use(weights)
+
+    handles = [module.register_forward_hook(look) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _check_attention(model: PreTrainedModel) -> None:
+    heads = getattr(model.config, "num_attention_heads", None)
+    if isinstance(heads, int):
+        return
+    lack = "which has no attention" if heads is None else "whose attention stays inside windows or stages"
+    raise ValueError(
+        f"wanted a model in which a class token attends to all patches; found {type(model).__name__}, {lack}. Use "
+        "grad_cam or integrated_gradients."
+    )

@@ -1,0 +1,66 @@
+"""A map over its picture, for people: sharp pixels, sharp cells, colours that everyone can tell apart."""
+
+from typing import Final
+
+import matplotlib as mpl
+import numpy as np
+from numpy.typing import NDArray
+
+COLOR_MAP: Final = "inferno"  # perceptually uniform, rising in lightness: read alike with any colour vision
+LEAST_SIDE: Final = 256  # pixels of the longer side, as shown
+
+Image = NDArray[np.uint8]
+
+
+def overlay(image: Image, heat: NDArray[np.floating], *, strength: float = 0.6) -> Image:
+    """Lay a map over a picture.
+
+    The picture lies below in grey, so that colour means heat alone. Cells keep their edges: smoothing would show a
+    finer map than there is.
+
+    Args:
+        image: (height, width, 3) uint8 [0, 255].
+        heat: (grid_h, grid_w) in [0, 1].
+        strength: share of the colours in the mixture, in [0, 1].
+
+    Returns:
+        uint8, of the size of `enlarge(image)`.
+
+    Raises:
+        ValueError: another image, map or strength.
+    """
+    fits = heat.ndim == 2 and heat.size and ((heat >= 0) & (heat <= 1)).all()  # noqa: PLR2004
+    if not fits or not 0 <= strength <= 1:
+        raise ValueError(
+            "wanted a map (grid_h, grid_w) with values in [0, 1] and a strength in [0, 1]; found a map "
+            f"{heat.shape} and the strength {strength}. Use the map of an Explanation, which is scaled."
+        )
+    large = enlarge(image)
+    height, width = large.shape[:2]
+    rows = np.arange(height) * heat.shape[0] // height
+    columns = np.arange(width) * heat.shape[1] // width
+    colors = mpl.colormaps[COLOR_MAP](heat[np.ix_(rows, columns)])[..., :3]  # (height, width, 3) in [0, 1]
+    grey = large @ np.array([0.299, 0.587, 0.114]) / 255  # ITU-R BT.601
+    mixed: Image = np.round(255 * ((1 - strength) * grey[..., None] + strength * colors)).astype(np.uint8)
+    return mixed
+
+
+def enlarge(image: Image) -> Image:
+    """Repeat the pixels of a small picture, a whole number of times, until its longer side has 256 or more.
+
+    Args:
+        image: (height, width, 3) uint8 [0, 255].
+
+    Raises:
+        ValueError: another shape or type.
+
+    >>> enlarge(np.zeros((32, 24, 3), dtype=np.uint8)).shape
+    (256, 192, 3)
+    """
+    if image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
+        raise ValueError(
+            f"wanted an image (height, width, 3) of uint8; found {image.shape} of {image.dtype}. Use "
+            "np.asarray(image.convert('RGB'))."
+        )
+    times = -(-LEAST_SIDE // max(image.shape[:2]))
+    return image.repeat(times, axis=0).repeat(times, axis=1)
