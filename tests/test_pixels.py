@@ -96,8 +96,8 @@ def test_what_the_model_sees_in_training_is_what_the_saved_processor_gives(image
         torch.testing.assert_close(seen, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("resample", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
-@pytest.mark.parametrize("size", [128, (80, 96)])
+@pytest.mark.parametrize("resample", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS])
+@pytest.mark.parametrize("size", [128, 224, (80, 96)])
 def test_small_pictures_are_stored_small_and_grow_to_what_the_processor_gives(images, tmp_path, size, resample):
     for rows in (images, larger(images)):
         processor = processor_of(size, resample=resample)
@@ -106,19 +106,12 @@ def test_small_pictures_are_stored_small_and_grow_to_what_the_processor_gives(im
         assert stored.shape == (len(rows), height, width, 3)
         seen = ModelInput(processor)(torch.from_numpy(np.array(stored)))
         levels = grey_levels(seen, processor) - as_seen_by_the_processor(rows["image"], processor)
-        assert np.abs(levels).max() < 1 + 1e-3
-        assert np.abs(levels).mean() < 0.1
+        assert np.abs(levels).max() < 1e-3
 
 
 def test_pictures_of_several_sizes_are_stored_at_the_size_of_the_processor(images, tmp_path):
     mixed = concatenate_datasets([images, larger(images)])
     assert cached_pixels(mixed, processor_of(128), cache_dir=tmp_path).shape == (2 * ROWS, 128, 128, 3)
-
-
-def test_a_filter_that_torch_lacks_is_left_to_the_processor(images, tmp_path):
-    processor = processor_of(64, resample=Image.Resampling.LANCZOS)
-    stored = cached_pixels(images, processor, cache_dir=tmp_path)
-    assert np.abs(stored - as_seen_by_the_processor(images["image"], processor)).max() < 1
 
 
 def test_a_model_takes_stored_pixels_while_the_input_is_attached(images):

@@ -1,16 +1,18 @@
 """From stored pixels to what a model takes: an image processor's size and numbers, a batch at a time on its device."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
+import numpy as np
 import torch
+from PIL import Image
 from PIL.Image import Resampling
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 from transformers import BaseImageProcessor
 
-_MODES: Final = {int(Resampling.BILINEAR): "bilinear", int(Resampling.BICUBIC): "bicubic"}  # torch has these, too
+_ONE: Final = 2**22  # Pillow's fixed-point 1 for 8-bit pictures
 
 
 class Normalize:
@@ -38,23 +40,23 @@ class Normalize:
 class ModelInput:
     """What a processor makes of pictures, as tensor arithmetic: stored pixels in, `pixel_values` out.
 
-    Pixels that are smaller than the processor's size are enlarged, so that small pictures are stored small, travel to
-    the device as bytes, and grow there. The result is within one grey level of the processor's own.
+    Pixels that do not have the processor's size get it here, with the processor's own filter, so that small pictures
+    are stored small, travel to the device as bytes, and grow there.
 
     Args:
         processor: the image processor saved with the model.
     """
 
     def __init__(self, processor: BaseImageProcessor) -> None:
-        self.size, self.mode = plain_size(processor), resize_mode(processor)
+        self.size = plain_size(processor)
         self.normalize = Normalize(processor)
+        self._filter = Resampling(processor.to_dict().get("resample", Resampling.BILINEAR))
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Turn (batch, height, width, 3) uint8 into (batch, 3, *the processor's size) float32."""
-        width_height = (pixels.shape[2], pixels.shape[1])
-        if self.size in (None, width_height) or self.mode is None:
+        if self.size in (None, (pixels.shape[2], pixels.shape[1])):
             return self.normalize(pixels)
-        return self.normalize(_enlarged(pixels, self.size, mode=self.mode))
+        return self.normalize(resized(pixels, self.size, resample=self._filter))
 
     def attach(self, model: nn.Module) -> RemovableHandle:
         """Let a model take stored pixels, uint8, as its `pixel_values`, until the handle is removed."""
@@ -75,18 +77,33 @@ def plain_size(processor: BaseImageProcessor) -> tuple[int, int] | None:
     return (size["width"], size["height"]) if numbers.get("do_resize") else None
 
 
-def resize_mode(processor: BaseImageProcessor) -> str | None:
-    """What torch calls the filter with which a processor resizes, or None where torch has none like it."""
-    numbers: Mapping[str, Any] = processor.to_dict()
-    return _MODES.get(numbers.get("resample", -1))
+def resized(pixels: Tensor, size: tuple[int, int], *, resample: Resampling) -> Tensor:
+    """Resize a batch as Pillow does a picture, on the batch's device: rows first, whole grey levels after each pass.
 
+    Pillow's weights are whole multiples of 2**-22, so that sums are exact, but on devices without float64.
 
-def _enlarged(pixels: Tensor, size: tuple[int, int], *, mode: str) -> Tensor:
-    """Resize as Pillow does: first the rows, then the columns, with whole grey levels after each.
+    Args:
+        pixels: (batch, height, width, 3) uint8 [0, 255].
+        size: (width, height).
+        resample: Pillow's filter.
 
-    `antialias` asks torch for Pillow's bicubic (a = -0.5); its own has a = -0.75.
+    Returns:
+        (batch, *size, 3) of whole numbers in [0, 255].
     """
-    values = pixels.permute(0, 3, 1, 2).to(torch.float32)
-    for shape in ((values.shape[2], size[0]), (size[1], size[0])):
-        values = functional.interpolate(values, shape, mode=mode, antialias=True).round_().clamp_(0, 255)
-    return values.permute(0, 2, 3, 1)
+    exact = torch.float32 if pixels.device.type == "mps" else torch.float64
+    values = pixels.permute(0, 3, 1, 2).to(exact)  # (batch, 3, height, width)
+    across, down = (
+        _weights(old, new, resample).to(values) for old, new in zip(values.shape[:1:-1], size, strict=True)
+    )
+    return _whole(down @ _whole(values @ across.T)).permute(0, 2, 3, 1)
+
+
+def _whole(sums: Tensor) -> Tensor:
+    return sums.add_(_ONE / 2).div_(_ONE).floor_().clamp_(0, 255)
+
+
+@lru_cache(maxsize=64)
+def _weights(old: int, new: int, resample: Resampling) -> Tensor:
+    """What each of `new` pixels takes of each of `old`: (new, old), with 2**22 for 1, read off Pillow itself."""
+    impulses = Image.fromarray(_ONE * np.eye(old, dtype=np.int32))  # mode I, which Pillow computes in float64
+    return torch.from_numpy(np.asarray(impulses.resize((new, old), resample)).T.astype(np.float64))

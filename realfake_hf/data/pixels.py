@@ -25,7 +25,7 @@ from torch.utils import data as torch_data
 from transformers import BaseImageProcessor
 
 from realfake_hf.data.augment import Augmentation
-from realfake_hf.data.model_input import plain_size, resize_mode
+from realfake_hf.data.model_input import plain_size
 from realfake_hf.data.parallel import in_chunks
 from realfake_hf.data.pictures import read_picture
 
@@ -130,7 +130,7 @@ def _decode_all(images: Dataset, processor: BaseImageProcessor, file: Path) -> N
 def _smaller_size(encoded: Dataset, processor: BaseImageProcessor) -> tuple[int, int] | None:
     """The (width, height) that all pictures share, if it is smaller than the processor's and can be enlarged later."""
     size = plain_size(processor)
-    if size is None or resize_mode(processor) is None:
+    if size is None:
         return None
     [first] = _sizes(encoded, range(1))
     if first == size or first[0] > size[0] or first[1] > size[1]:
