@@ -1,9 +1,9 @@
-"""Ways to train the paper's CNN, each timed over the same number of steps of the same size.
+"""Ways to train a model, each timed over the same number of steps of the same size.
 
-All ways take the default CNN, flips, mean cross-entropy, gradients clipped at norm 1, fused AdamW and a cosine
-schedule with warm-up. None evaluates or saves while the clock runs, and all drop the short last batch of an epoch, so
-that every step has the same number of images. The clock starts after the warm-up steps and stops at the end of the
-last step, so that building the model, the optimiser and the loader counts in none.
+All ways take the same model (the paper's CNN, if not told otherwise), flips, mean cross-entropy, gradients clipped at
+norm 1, fused AdamW and a cosine schedule with warm-up. None evaluates or saves while the clock runs, and all drop the
+short last batch of an epoch, so that every step has the same number of images. The clock starts after the warm-up
+steps and stops at the end of the last step, so that building the model, the optimiser and the loader counts in none.
 """
 
 import os
@@ -38,13 +38,15 @@ class Work:
     Attributes:
         images: the source with all its splits, for the ways that decode in each epoch.
         sets: the same as cached pixels.
-        processor: of the CNN.
+        model: which model.
+        processor: of the model.
         run: settings of the project's training, cut to the benchmark's steps.
         warm_up_steps: steps before the clock starts.
     """
 
     images: DatasetDict
     sets: dict[str, PixelDataset]
+    model: ModelArguments
     processor: BaseImageProcessor
     run: RunArguments
     warm_up_steps: int
@@ -55,7 +57,16 @@ class Work:
         return (self.run.max_steps - self.warm_up_steps) * self.run.per_device_train_batch_size
 
 
-def prepare(data: str, scratch: Path, *, batch_size: int, warm_up_steps: int, timed_steps: int) -> Work:
+def prepare(
+    data: str,
+    scratch: Path,
+    *,
+    batch_size: int,
+    warm_up_steps: int,
+    timed_steps: int,
+    model: ModelArguments | None = None,
+    bf16: bool = False,
+) -> Work:
     """Load the pictures and fill the pixel cache, which no way is timed for.
 
     Args:
@@ -64,6 +75,8 @@ def prepare(data: str, scratch: Path, *, batch_size: int, warm_up_steps: int, ti
         batch_size: images in a step.
         warm_up_steps: steps before the clock starts.
         timed_steps: steps while it runs.
+        model: which model; the paper's CNN by default.
+        bf16: run the forward pass in bfloat16.
 
     Raises:
         FileNotFoundError: there is no such data source.
@@ -74,6 +87,7 @@ def prepare(data: str, scratch: Path, *, batch_size: int, warm_up_steps: int, ti
         max_steps=warm_up_steps + timed_steps,
         per_device_train_batch_size=batch_size,
         dataloader_drop_last=True,
+        bf16=bf16,
         eval_strategy="no",
         save_strategy="no",
         load_best_model_at_end=False,
@@ -84,8 +98,9 @@ def prepare(data: str, scratch: Path, *, batch_size: int, warm_up_steps: int, ti
             f"wanted at least one batch of {batch_size} training pictures; found {len(images['train'])} in {data}. "
             "Lower --batch_size or name a larger source."
         )
-    processor = training.build_model(ModelArguments())[1]
-    return Work(images, training._pixel_sets(images, processor, run), processor, run, warm_up_steps)
+    model = model or ModelArguments()
+    processor = training.build_model(model)[1]
+    return Work(images, training._pixel_sets(images, processor, run), model, processor, run, warm_up_steps)
 
 
 def trainer(work: Work) -> float:
@@ -97,7 +112,9 @@ def trainer(work: Work) -> float:
     return _timed(_project_trainer(work), work)
 
 
-def bare_loop(work: Work, *, autocast: bool = False, channels_last: bool = False) -> float:
+def bare_loop(
+    work: Work, *, autocast: bool = False, channels_last: bool = False, random_tensors: bool = False
+) -> float:
     """Time the shortest loop that learns the same: no Trainer, no DataLoader, no callbacks, no bar, no logging.
 
     An epoch's order is one permutation. A step copies its rows out of the cached pixels, flips half of them
@@ -109,25 +126,24 @@ def bare_loop(work: Work, *, autocast: bool = False, channels_last: bool = False
         work: what to train on.
         autocast: run the forward pass in bfloat16.
         channels_last: keep the weights, too, with channels last in memory; the pixels are so in any case.
+        random_tensors: feed one batch of random numbers again and again, which lies ready on the device.
 
     Returns:
         Images a second.
     """
     run, device = work.run, work.run.device
     set_seed(run.seed)
-    model: nn.Module = training.build_model(ModelArguments())[0]
+    model: nn.Module = training.build_model(work.model)[0]
     model.to(device).train()
     if channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     optimizer = torch.optim.AdamW(model.parameters(), lr=run.learning_rate, weight_decay=run.weight_decay, fused=True)
     schedule = get_cosine_schedule_with_warmup(optimizer, int(run.warmup_steps * run.max_steps), run.max_steps)
     precision = torch.autocast(device.type, dtype=torch.bfloat16) if autocast else nullcontext()
-    convert = ModelInput(work.processor)
     began = _now()
-    for step, batch in enumerate(_batches(work), start=1):
-        pixels, labels = batch["pixel_values"].to(device), batch["labels"].to(device)
+    for step, batch in enumerate(_ready(work) if random_tensors else _on_device(work), start=1):
         with precision:
-            loss = model(pixel_values=convert(pixels), labels=labels).loss
+            loss = model(**batch).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), run.max_grad_norm)
         optimizer.step()
@@ -193,9 +209,9 @@ class StepClock(TrainerCallback):
 
 def _project_trainer(work: Work) -> Trainer:
     set_seed(work.run.seed)
-    model, _ = training.build_model(ModelArguments())
+    model, _ = training.build_model(work.model)
     recorder = training._recorder(work.images, Path(str(work.run.output_dir)))
-    return training._trainer(model, work.processor, work.sets, recorder=recorder, model=ModelArguments(), run=work.run)
+    return training._trainer(model, work.processor, work.sets, recorder=recorder, model=work.model, run=work.run)
 
 
 def _timed(runner: Trainer, work: Work) -> float:
@@ -204,6 +220,21 @@ def _timed(runner: Trainer, work: Work) -> float:
     with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):  # the bar is drawn, and not shown
         runner.train()
     return work.timed_images / clock.seconds
+
+
+def _on_device(work: Work) -> Iterator[dict[str, Tensor]]:
+    convert, device = ModelInput(work.processor), work.run.device
+    for batch in _batches(work):
+        yield {"pixel_values": convert(batch["pixel_values"].to(device)), "labels": batch["labels"].to(device)}
+
+
+def _ready(work: Work) -> Iterator[dict[str, Tensor]]:
+    size, device = work.run.per_device_train_batch_size, work.run.device
+    batch = next(_on_device(work))
+    pixels = torch.randn(batch["pixel_values"].shape, device=device)
+    labels = torch.randint(2, (size,), device=device)
+    for _ in range(work.run.max_steps):
+        yield {"pixel_values": pixels, "labels": labels}
 
 
 def _batches(work: Work) -> Iterator[dict[str, Tensor]]:

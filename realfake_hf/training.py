@@ -66,6 +66,11 @@ def train(data: DataArguments, model: ModelArguments, run: RunArguments) -> Outc
         ValueError: the model or the data cannot be used, or the output folder holds something else.
     """
     began = time.monotonic()
+    if run.dataloader_drop_last:
+        raise ValueError(
+            "wanted every validation and test picture measured; found --dataloader_drop_last, which drops the short "
+            "last batch there, too. Leave it out."
+        )
     folder = Path(str(run.output_dir))
     arguments = {**asdict(data), **asdict(model), **_run_settings(run)}
     checkpoint = resume_point(folder, arguments)

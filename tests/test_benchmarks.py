@@ -9,10 +9,12 @@ from typing import Any
 import datasets
 import pytest
 import torch
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
-from benchmarks import data_ready, training_throughput
+from benchmarks import data_ready, training_throughput, vit_throughput
 from benchmarks.comparison import Comparison, Pair, measure_in_turn
 from benchmarks.ways_to_data import Taken, take
+from benchmarks.ways_to_vit import WAYS
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +72,7 @@ def test_the_data_benchmark_measures_both_ways_cold_and_warm(
     assert "| cold, s | " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_way_runs_in_a_process_of_its_own_on_its_own_cache(tmp_path: Path) -> None:
     archive, cache = data_ready.find_archive("demo", tmp_path), tmp_path / "fresh"
     taken = data_ready._take("realfake", archive, cache, anew=True)
@@ -122,3 +125,26 @@ def test_a_source_that_is_no_archive_is_refused(tmp_path: Path, capsys: pytest.C
     assert f"wanted a zip archive; found {tmp_path}, which is none." in capsys.readouterr().err
     assert data_ready.main([*words, str(tmp_path / "none.zip")]) == 1
     assert "wanted a zip archive; found nothing for" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_vit_benchmark_measures_every_way_at_every_geometry(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 32}
+    ViTForImageClassification(ViTConfig(image_size=32, patch_size=8, **shape)).save_pretrained(tmp_path / "vit")
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vit")
+    words = ["--model", str(tmp_path / "vit"), "--data", "demo", "--geometries", "32/8", "--batch_size", "8"]
+    file = tmp_path / "vit.json"
+    assert vit_throughput.main([*words, "--steps", "1", "--rounds", "1", "--output_file", str(file)]) == 0
+    content = read(file)
+    assert set(content["rows"]) == {f"32/8 {way}" for way in WAYS}
+    assert all(row["peak_memory_gib"] > 0 for row in content["memory"].values())
+    assert "| 32/8 training: trainer / 32/8 training: random tensors |" in capsys.readouterr().out
+
+
+def test_a_geometry_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--geometries", "32x4", "--output_file", str(tmp_path / "a.json")]
+    assert vit_throughput.main(words) == 1
+    assert "wanted --geometries like 32/4; found '32x4'." in capsys.readouterr().err

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 import train
 from realfake_hf.callbacks import EpochLines
@@ -183,15 +184,22 @@ def test_own_folders_without_splits_are_trained_and_tested_apart(tmp_path):
     assert "content_accuracy.png" not in {file.name for file in (tmp_path / "run/figures").iterdir()}
 
 
-def test_two_processes_give_the_same_files(tmp_path):
+def launch_two(words: list[str], home: Path) -> subprocess.CompletedProcess[str]:
+    """Run train.py in two processes that talk over gloo."""
     command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--multi_gpu", "--num_processes", "2"]
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
     environment.pop("HF_DATASETS_CACHE", None)
     done = subprocess.run(
-        [*command, str(ROOT / "train.py"), *small(tmp_path / "run", "--num_train_epochs", "2")],
+        [*command, str(ROOT / "train.py"), *words],
         env=environment, capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_files(tmp_path):
+    done = launch_two(small(tmp_path / "run", "--num_train_epochs", "2"), tmp_path / "hf")
     assert left_behind(tmp_path / "run") == FILES
     assert json.loads((tmp_path / "run/run.json").read_text())["processes"] == 2
     assert done.stdout.count("model, measurements and figures") == 1
@@ -199,3 +207,25 @@ def test_two_processes_give_the_same_files(tmp_path):
     kept = json.loads((tmp_path / "run/metrics.json").read_text())["best_epoch"]
     again = Detector.from_pretrained(tmp_path / "run").probabilities(load_images("demo")["validation"]["image"])
     np.testing.assert_allclose(again, recorded.p_fake[kept - 1], atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [[], ["--head_epochs", "1", "--ema_decay", "0.9"]], ids=["plain", "head first"])
+def test_two_processes_learn_what_one_learns_from_the_same_batches(tmp_path, settings):
+    torch.manual_seed(0)
+    shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 32}
+    ViTForImageClassification(ViTConfig(image_size=32, patch_size=8, **shape)).save_pretrained(tmp_path / "vit")
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vit")
+    words = ["--data", "demo", "--model", str(tmp_path / "vit"), "--num_train_epochs", "2", "--bootstrap_samples", "0"]
+    words += ["--crop_padding", "2", "--learning_rate", "0.001"]
+    words += [*settings, "--output_dir"]
+    assert train.main([*words, str(tmp_path / "one"), "--per_device_train_batch_size", "32"]) == 0
+    launch_two([*words, str(tmp_path / "two"), "--per_device_train_batch_size", "16"], tmp_path / "hf")
+    one, two = (ValidationRun.read(tmp_path / name / "validation_probabilities.npz") for name in ("one", "two"))
+    np.testing.assert_allclose(one.p_fake, two.p_fake, atol=0.01)  # the short last batch is not shared out evenly
+
+
+def test_pictures_are_not_dropped_from_validation_and_test(tmp_path, capsys):
+    assert train.main(small(tmp_path / "run", "--dataloader_drop_last", "true")) == 1
+    assert "wanted every validation and test picture measured; found --dataloader_drop_last" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
