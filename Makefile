@@ -6,7 +6,7 @@ ifneq ($(wildcard ../shared),)
 export REALFAKE_SHARED ?= $(abspath ../shared)
 endif
 
-.PHONY: help demo test slow lint types format cnn audit readme benchmarks
+.PHONY: help demo test slow lint types format cnn vit compare audit readme benchmarks
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -40,12 +40,20 @@ cnn: .venv/installed ## the paper's CNN on all of CIFAKE, once for each of SEEDS
 	for seed in $(SEEDS); do $(PY) train.py --config recipes/cifake_cnn.yaml --seed $$seed --output_dir $(RUN)-cifake-cnn/seed-$$seed || exit; done
 	$(PY) -m realfake_hf.publish.results --runs $(SEEDS:%=$(RUN)-cifake-cnn/seed-%) --output_file results/cifake_cnn.json --model_dir space/models/cifake-cnn
 
+vit: .venv/installed ## the ViT-Tiny on all of CIFAKE: an hour or two on two cores; and its results
+	$(PY) train.py --config recipes/vit_tiny_cifake_32.yaml --output_dir runs/vit-tiny-cifake-32
+	$(PY) -m realfake_hf.publish.results --runs runs/vit-tiny-cifake-32 --output_file results/vit_tiny_cifake_32.json --model_dir space/models/cifake-vit
+
+compare: .venv/installed ## the models of space/models on the same test images
+	$(PY) -m realfake_hf.publish.compare --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --output_file results/cifake_comparison.json --figure_file results/figures/accuracy_against_time.png
+
 audit: .venv/installed ## the duplicates in CIFAKE
 	$(PY) -m realfake_hf.data.audit --data cifake --output_file results/cifake_audit.json
 
 benchmarks: .venv/installed ## speed and memory beside named alternatives
 	$(PY) -m benchmarks.training_throughput --output_file results/benchmark_training.json
-	$(PY) -m benchmarks.data_ready --output_file results/benchmark_data.json
+	$(PY) -m benchmarks.data_ready --train_epochs 1 --output_file results/benchmark_data.json
+	$(PY) -m benchmarks.vit_throughput --output_file results/benchmark_vit.json
 
 readme: .venv/installed ## the README's tables from results/
 	$(PY) -m realfake_hf.publish.readme

@@ -9,6 +9,7 @@ import pytest
 import train
 from realfake_hf.data.sources import load_images
 from realfake_hf.detector import Detector
+from realfake_hf.measure.threshold import best_threshold
 from realfake_hf.publish import compare, readme, results
 
 ROOT = Path(__file__).parents[1]
@@ -176,25 +177,31 @@ def test_only_among_models_of_cifake_stands_the_paper(runs, source, lines):
 def test_the_readme_block_of_a_comparison_has_a_row_for_each_model_and_speaks_of_each_pair(compared, comparison):
     block = readme.render("<!-- results: cifake_comparison -->\n<!-- end -->", compared)
     head, _, *rows, _, note, _ = block.splitlines()[1:]
-    assert head.startswith("| model | parameters | accuracy, n = 390 | leak-free, n = 390 | ROC AUC | ECE | errors |")
+    assert head.startswith(
+        "| model | parameters | accuracy, n = 390 | leak-free, n = 390 | at validation's threshold |"
+    )
     for row, (name, model) in zip(rows, comparison["models"].items(), strict=True):
         test = model["test"]
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert cells[:2] == [name, f"{model['parameters']:,}"]
         assert cells[2].startswith(f"{100 * test['accuracy']['value']:.2f} % ({100 * test['accuracy']['low']:.2f}-")
-        assert cells[6].startswith(
+        assert cells[7].startswith(
             f"{test['false_positives'] + test['false_negatives']} ({test['false_positives']} + "
         )
-        assert cells[7] == f"{model['training']['seconds'] / 60:.1f} ({model['training']['machine']['cores']} cores)"
+        assert cells[8] == f"{model['training']['seconds'] / 60:.1f} ({model['training']['machine']['cores']} cores)"
     assert "McNemar's exact test" in note
     assert f"only first is right on {comparison['pairs'][0]['test']['only_a']} of 390 images, only second on" in note
 
 
-def test_a_training_that_went_on_after_an_interruption_took_at_least_its_last_part(comparison):
-    first = comparison["models"]["first"]
-    resumed = {**first, "training": {**first["training"], "seconds": 600, "resumed": True}}
-    table = readme.comparison_table({"models": {"first": resumed}, "pairs": []})
-    assert "| at least 10.0 (" in table
+def test_the_threshold_is_chosen_on_validation_and_reported_on_the_test(runs, comparison):
+    validation, test = (load_images("demo")[split] for split in ("validation", "test"))
+    for name, folder in zip(("first", "second"), runs, strict=True):
+        found = comparison["models"][name]["test_at_threshold"]
+        detector = Detector.from_pretrained(folder)
+        threshold = best_threshold(np.array(validation["label"][:]) == 1, detector.probabilities(validation["image"]))
+        p_fake, is_fake = detector.probabilities(test["image"]), np.array(test["label"][:]) == 1
+        assert found["threshold"] == pytest.approx(threshold, abs=1e-6)
+        assert found["accuracy"]["value"] == pytest.approx(np.mean((p_fake > threshold) == is_fake))
 
 
 def test_a_model_equals_itself_and_the_table_is_printed(runs, tmp_path, capsys):

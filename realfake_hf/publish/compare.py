@@ -32,6 +32,7 @@ from realfake_hf.figures import CostPoint, accuracy_against_time, save_figure
 from realfake_hf.labels import FAKE
 from realfake_hf.measure.paired import McNemar, mcnemar
 from realfake_hf.measure.report import Report, make_report
+from realfake_hf.measure.threshold import best_threshold
 from realfake_hf.passport import data_fingerprint, environment
 from realfake_hf.publish import PAPER_ACCURACY
 from realfake_hf.publish.readme import comparison_table
@@ -93,17 +94,19 @@ class Scored:
         is_right: (n,) bool, at the threshold of one half.
         test: on the whole test split.
         test_leak_free: on the test pictures that occur in no other split.
+        test_at_threshold: on the whole test split, with the threshold that is best on validation.
     """
 
     candidate: Candidate
     is_right: NDArray[np.bool_]
     test: Report
     test_leak_free: Report
+    test_at_threshold: Report
 
     def to_dict(self) -> dict[str, Any]:
         """What is known of the model, and what was measured, as plain numbers and dictionaries."""
-        reports = {"test": self.test.to_dict(), "test_leak_free": self.test_leak_free.to_dict()}
-        return {**self.candidate.to_dict(), **reports}
+        names = ("test", "test_leak_free", "test_at_threshold")
+        return {**self.candidate.to_dict(), **{name: getattr(self, name).to_dict() for name in names}}
 
     def to_point(self) -> CostPoint:
         """The model as a point of accuracy and time."""
@@ -170,7 +173,7 @@ def compare(candidates: Sequence[Candidate], images: DatasetDict, *, bootstrap_s
     for candidate in candidates:
         _refuse_other_images(candidate, n=len(images["test"]))
     clean = np.flatnonzero(leak_free(images))
-    models = [_score(model, images["test"], clean, bootstrap_samples=bootstrap_samples) for model in candidates]
+    models = [_score(model, images, clean, bootstrap_samples=bootstrap_samples) for model in candidates]
     return Comparison(models, [_pair(a, b, clean) for a, b in combinations(models, 2)])
 
 
@@ -181,16 +184,22 @@ def draw(comparison: Comparison, images: DatasetDict) -> Figure:
     return accuracy_against_time(points, n=len(images["test"]), paper_accuracy=paper)
 
 
-def _score(candidate: Candidate, rows: Dataset, clean: NDArray[np.intp], *, bootstrap_samples: int) -> Scored:
-    pictures = tqdm(rows["image"], desc=candidate.name, unit="image", disable=None)
-    p_fake = candidate.detector.probabilities(pictures)
-    is_fake = np.asarray(rows["label"][:]) == FAKE
-    content = rows["content"][:]
-    report = partial(make_report, threshold=THRESHOLD, bootstrap_samples=bootstrap_samples)
-    test = report(is_fake, p_fake, content=content)
+def _score(candidate: Candidate, images: DatasetDict, clean: NDArray[np.intp], *, bootstrap_samples: int) -> Scored:
+    is_fake, p_fake = _probabilities(candidate, images["test"])
+    content = images["test"]["content"][:]
+    report = partial(make_report, bootstrap_samples=bootstrap_samples)
+    test = report(is_fake, p_fake, content=content, threshold=THRESHOLD)
     _refuse_other_accuracy(candidate, test)
-    test_leak_free = report(is_fake[clean], p_fake[clean], content=[content[row] for row in clean])
-    return Scored(candidate, (p_fake > THRESHOLD) == is_fake, test, test_leak_free)
+    clean_content = [content[row] for row in clean]
+    test_leak_free = report(is_fake[clean], p_fake[clean], content=clean_content, threshold=THRESHOLD)
+    chosen = best_threshold(*_probabilities(candidate, images["validation"]))
+    test_at_threshold = report(is_fake, p_fake, content=content, threshold=chosen)
+    return Scored(candidate, (p_fake > THRESHOLD) == is_fake, test, test_leak_free, test_at_threshold)
+
+
+def _probabilities(candidate: Candidate, rows: Dataset) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    pictures = tqdm(rows["image"], desc=candidate.name, unit="image", disable=None)
+    return np.asarray(rows["label"][:]) == FAKE, candidate.detector.probabilities(pictures)
 
 
 def _pair(a: Scored, b: Scored, clean: NDArray[np.intp]) -> Pair:
