@@ -6,7 +6,7 @@ ifneq ($(wildcard ../shared),)
 export REALFAKE_SHARED ?= $(abspath ../shared)
 endif
 
-.PHONY: help demo test slow lint types format cnn vit compare audit readme benchmarks
+.PHONY: help demo test slow lint types format cnn vit compare ablation audit readme benchmarks
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -47,8 +47,11 @@ vit: .venv/installed ## the ViT-Tiny on all of CIFAKE: an hour or two on two cor
 compare: .venv/installed ## the models of space/models on the same test images
 	$(PY) -m realfake_hf.publish.compare --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --output_file results/cifake_comparison.json --figure_file results/figures/accuracy_against_time.png
 
+ablation: .venv/installed ## what each setting of the ViT's recipe buys; goes on where it was interrupted
+	$(PY) -m realfake_hf.publish.ablation --plan recipes/ablations/vit_tiny.yaml --output_dir runs/ablation-vit-tiny --output_file results/ablation_vit_tiny.json
+
 audit: .venv/installed ## the duplicates in CIFAKE
-	$(PY) -m realfake_hf.data.audit --data cifake --output_file results/cifake_audit.json
+	$(PY) -m realfake_hf.publish.audit --data cifake --output_file results/cifake_audit.json
 
 benchmarks: .venv/installed ## speed and memory beside named alternatives
 	$(PY) -m benchmarks.training_throughput --output_file results/benchmark_training.json

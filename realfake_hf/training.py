@@ -4,7 +4,7 @@ import inspect
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,16 @@ from realfake_hf.run_folder import (
 )
 
 
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A training that has ended, its best epoch in place, and what it was given."""
+
+    trainer: Trainer
+    images: DatasetDict
+    sets: dict[str, PixelDataset]
+    passport: dict[str, Any]
+
+
 def train(data: DataArguments, model: ModelArguments, run: RunArguments) -> Outcome:
     """Train, keep the epoch that is best on validation, and measure it once on the test split.
 
@@ -66,19 +76,45 @@ def train(data: DataArguments, model: ModelArguments, run: RunArguments) -> Outc
         ValueError: the model or the data cannot be used, or the output folder holds something else.
     """
     began = time.monotonic()
-    if run.dataloader_drop_last:
-        raise ValueError(
-            "wanted every validation and test picture measured; found --dataloader_drop_last, which drops the short "
-            "last batch there, too. Leave it out."
-        )
     folder = Path(str(run.output_dir))
-    arguments = {**asdict(data), **asdict(model), **_run_settings(run)}
-    checkpoint = resume_point(folder, arguments)
+    checkpoint = resume_point(folder, _all_settings(data, model, run))
     before = seconds_until(checkpoint)
+    fitted = fit(data, model, run, checkpoint=checkpoint)
+    trainer = fitted.trainer
+    outcome = _measure(fitted, run)
+    trainer.save_model(str(folder))
+    if trainer.is_world_process_zero():
+        write_results(folder, outcome, epoch_rows(trainer.state.log_history))
+        seconds = before + time.monotonic() - began
+        cost = {"seconds": seconds, "peak_memory_gib": peak_memory_gib(), "resumed": bool(checkpoint)}
+        write_json(folder / PASSPORT, {**fitted.passport, "finished": True, "processes": run.world_size, **cost})
+    return outcome
+
+
+def fit(data: DataArguments, model: ModelArguments, run: RunArguments, *, checkpoint: str | None = None) -> Fitted:
+    """Train and keep the epoch that is best on validation; the test split is not looked at.
+
+    Args:
+        data: which pictures.
+        model: which model.
+        run: how it learns, and the folder of its checkpoints.
+        checkpoint: a folder to go on from.
+
+    Raises:
+        OSError: there is no such data source, or no such model.
+        ValueError: the model or the data cannot be used, or they are others than those of the checkpoint.
+    """
+    _refuse_dropping(run)
+    folder = Path(str(run.output_dir))
     set_seed(run.seed)
     network, processor = build_model(model)
     images = _load(data)
-    passport = {"finished": False, "arguments": arguments, **environment(), "data": data_fingerprint(images)}
+    passport = {
+        "finished": False,
+        "arguments": _all_settings(data, model, run),
+        **environment(),
+        "data": data_fingerprint(images),
+    }
     refuse_other_data(folder, passport["data"])
     sets = _pixel_sets(images, processor, run)
     trainer = _trainer(network, processor, sets, recorder=_recorder(images, folder), model=model, run=run)
@@ -89,14 +125,19 @@ def train(data: DataArguments, model: ModelArguments, run: RunArguments) -> Outc
         trainer.train(resume_from_checkpoint=run.resume_from_checkpoint or checkpoint)
     _merge_lora(trainer, processor)
     trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # measured as it is saved: no autocast
-    outcome = _measure(trainer, images, sets, run)
-    trainer.save_model(str(folder))
-    if trainer.is_world_process_zero():
-        write_results(folder, outcome, epoch_rows(trainer.state.log_history))
-        seconds = before + time.monotonic() - began
-        cost = {"seconds": seconds, "peak_memory_gib": peak_memory_gib(), "resumed": bool(checkpoint)}
-        write_json(folder / PASSPORT, {**passport, "finished": True, "processes": run.world_size, **cost})
-    return outcome
+    return Fitted(trainer, images, sets, passport)
+
+
+def _refuse_dropping(run: RunArguments) -> None:
+    if run.dataloader_drop_last:
+        raise ValueError(
+            "wanted every validation and test picture measured; found --dataloader_drop_last, which drops the short "
+            "last batch there, too. Leave it out."
+        )
+
+
+def _all_settings(data: DataArguments, model: ModelArguments, run: RunArguments) -> dict[str, Any]:
+    return {**asdict(data), **asdict(model), **_run_settings(run)}
 
 
 def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImageProcessor]:
@@ -261,7 +302,8 @@ def _merge_lora(trainer: Trainer, processor: BaseImageProcessor) -> None:
         trainer.model = trainer.model_wrapped = merged
 
 
-def _measure(trainer: Trainer, images: DatasetDict, sets: dict[str, PixelDataset], run: RunArguments) -> Outcome:
+def _measure(fitted: Fitted, run: RunArguments) -> Outcome:
+    trainer, images, sets = fitted.trainer, fitted.images, fitted.sets
     trainer.compute_metrics = None  # the last epoch's probabilities are recorded already
     settings = {"bootstrap_samples": run.bootstrap_samples, "seed": run.seed}
     p_fake = {split: p_fake_of(trainer.predict(sets[split]).predictions) for split in ("validation", "test")}

@@ -11,7 +11,8 @@ from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realfake_hf.data.audit import find_duplicates, leak_free, main
+from realfake_hf.data.audit import find_duplicates, leak_free
+from realfake_hf.publish.audit import main
 
 Row = tuple[str, int, str | None, str]  # split, label, content, sha256
 
@@ -96,12 +97,15 @@ def test_the_report_renders_as_a_table_with_its_n() -> None:
 def test_the_command_prints_the_table_and_keeps_the_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["--data", "demo", "--output_file", str(tmp_path / "new" / "audit.json")])
+    assert main(["--data", "demo", "--output_file", str(tmp_path / "new" / "audit.json")]) == 0
     kept = json.loads((tmp_path / "new" / "audit.json").read_text())
     assert kept["pairs"] == 0
     assert "| equal pairs | 0 |" in capsys.readouterr().out
 
 
-def test_the_command_refuses_an_unknown_source_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="found nothing at"):
-        main(["--data", "nowhere", "--output_file", str(tmp_path / "new" / "audit.json")])
+def test_the_command_refuses_an_unknown_source_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--data", "nowhere", "--output_file", str(tmp_path / "new" / "audit.json")]) == 1
+    assert "audit: wanted a source of pictures; found nothing at" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

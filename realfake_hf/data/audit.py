@@ -1,14 +1,9 @@
-"""Exact duplicates within a data set and across its splits and labels: what leaks from training into the test.
+"""Exact duplicates within a data set and across its splits and labels: what leaks from training into the test."""
 
-`python -m realfake_hf.data.audit --data cifake --output_file results/cifake_audit.json` writes the audit of a source.
-"""
-
-import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,33 +94,3 @@ def leak_free(images: Mapping[str, Dataset]) -> NDArray[np.bool_]:
     """Say of each test picture, (n_test,), whether it occurs in no other split."""
     seen = {digest for split, rows in images.items() if split != "test" for digest in rows["sha256"][:]}
     return np.array([digest not in seen for digest in images["test"]["sha256"][:]], dtype=np.bool_)
-
-
-@dataclass
-class AuditArguments:
-    """What to audit, and where to keep the answer.
-
-    Attributes:
-        data: a source that `load_images` takes.
-        output_file: a JSON file for the report; none by default.
-    """
-
-    data: str
-    output_file: Path | None = None
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Print the duplicates of a source, and keep them as JSON where asked."""
-    from realfake_hf.cli import parse
-    from realfake_hf.data.sources import load_images
-
-    (arguments,) = parse(AuditArguments, argv=argv, description=__doc__)
-    report = find_duplicates(load_images(arguments.data))
-    if arguments.output_file:
-        arguments.output_file.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output_file.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
-    print(report.to_markdown())  # noqa: T201 - the result of the command
-
-
-if __name__ == "__main__":
-    main()
