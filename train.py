@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from transformers.utils.logging import disable_progress_bar
 
-from realfake_hf.arguments import DataArguments, ModelArguments, RunArguments
 from realfake_hf.cli import parse
-from realfake_hf.training import train
+from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
+from realfake_hf.training.run import train
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from transformers import BaseImageProcessor, Trainer, TrainerCallback, get_cosine_schedule_with_warmup
 from transformers.trainer_utils import set_seed
 
-from realfake_hf import training
-from realfake_hf.arguments import DataArguments, ModelArguments, RunArguments
-from realfake_hf.callbacks import EpochAugmentation
 from realfake_hf.data.model_input import ModelInput
 from realfake_hf.data.pixels import PixelDataset
+from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
+from realfake_hf.training.callbacks import EpochAugmentation
+from realfake_hf.training.inputs import build_model, load_splits, pixel_sets, validation_recorder
+from realfake_hf.training.trainer import build_trainer
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -92,15 +93,15 @@ def prepare(
         save_strategy="no",
         load_best_model_at_end=False,
     )
-    images = training._load(DataArguments(data=data))
+    images = load_splits(DataArguments(data=data))
     if len(images["train"]) < batch_size:
         raise ValueError(
             f"wanted at least one batch of {batch_size} training pictures; found {len(images['train'])} in {data}. "
             "Lower --batch_size or name a larger source."
         )
     model = model or ModelArguments()
-    processor = training.build_model(model)[1]
-    return Work(images, training._pixel_sets(images, processor, run), model, processor, run, warm_up_steps)
+    processor = build_model(model)[1]
+    return Work(images, pixel_sets(images, processor, run), model, processor, run, warm_up_steps)
 
 
 def trainer(work: Work) -> float:
@@ -133,7 +134,7 @@ def bare_loop(
     """
     run, device = work.run, work.run.device
     set_seed(run.seed)
-    model: nn.Module = training.build_model(work.model)[0]
+    model: nn.Module = build_model(work.model)[0]
     model.to(device).train()
     if channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
@@ -209,9 +210,9 @@ class StepClock(TrainerCallback):
 
 def _project_trainer(work: Work) -> Trainer:
     set_seed(work.run.seed)
-    model, _ = training.build_model(work.model)
-    recorder = training._recorder(work.images, Path(str(work.run.output_dir)))
-    return training._trainer(model, work.processor, work.sets, recorder=recorder, model=work.model, run=work.run)
+    model, _ = build_model(work.model)
+    recorder = validation_recorder(work.images, Path(str(work.run.output_dir)))
+    return build_trainer(model, work.processor, work.sets, recorder=recorder, model=work.model, run=work.run)
 
 
 def _timed(runner: Trainer, work: Work) -> float:

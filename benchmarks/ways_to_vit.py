@@ -22,9 +22,9 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Ba
 
 from benchmarks.ways_to_data import gib
 from benchmarks.ways_to_train import Work, bare_loop, hf_example, prepare, trainer
-from realfake_hf.arguments import ModelArguments
 from realfake_hf.detector import Detector
-from realfake_hf.training import build_model
+from realfake_hf.training.arguments import ModelArguments
+from realfake_hf.training.inputs import build_model
 
 WARM_UP_STEPS: Final = 2
 

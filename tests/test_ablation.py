@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from realfake_hf.arguments import DataArguments, ModelArguments, RunArguments
 from realfake_hf.cli import parse
 from realfake_hf.publish import ablation
-from realfake_hf.training import fit
+from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
+from realfake_hf.training.run import fit
 
 BASE = {"data": "demo", "model": "cifake-cnn", "num_filters": 4, "dense_units": 4, "num_train_epochs": 1}
 

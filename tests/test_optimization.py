@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from realfake_hf.models.heads import backbone_parameters, head_modules
-from realfake_hf.optimization import HeadFirst, WeightAverage, layer_depths, parameter_groups, with_lora
+from realfake_hf.training.optimization import HeadFirst, WeightAverage, layer_depths, parameter_groups, with_lora
 
 PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

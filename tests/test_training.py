@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 import train
-from realfake_hf.callbacks import EpochLines
 from realfake_hf.data.sources import load_images
 from realfake_hf.detector import Detector
 from realfake_hf.measure.validation_run import ValidationRun
+from realfake_hf.training.callbacks import EpochLines
 
 ROOT = Path(__file__).parents[1]
 FILES = {

@@ -16,11 +16,11 @@ from typing import Any, Final
 import yaml
 from transformers.utils.logging import disable_progress_bar
 
-from realfake_hf.arguments import DataArguments, ModelArguments, RunArguments
 from realfake_hf.cli import parse
 from realfake_hf.passport import data_fingerprint, environment
 from realfake_hf.run_folder import epoch_rows, write_json
-from realfake_hf.training import fit
+from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
+from realfake_hf.training.run import fit
 
 BASELINE: Final = "baseline"
 MEASURES: Final = ("eval_accuracy", "eval_roc_auc", "eval_loss", "seconds")

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 from transformers.utils.logging import disable_progress_bar
 
-from realfake_hf.arguments import DataArguments
 from realfake_hf.cli import parse
 from realfake_hf.data.audit import leak_free
 from realfake_hf.data.layouts import CIFAKE
@@ -38,6 +37,7 @@ from realfake_hf.publish import PAPER_ACCURACY
 from realfake_hf.publish.readme import comparison_table
 from realfake_hf.publish.results import Run, read_run
 from realfake_hf.run_folder import write_json
+from realfake_hf.training.arguments import DataArguments
 
 THRESHOLD: Final = 0.5  # called FAKE above it
 TOLERANCE: Final = 0.0005  # of accuracy: another device or batch size moves a few images across the threshold

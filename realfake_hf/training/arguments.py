@@ -59,6 +59,9 @@ class ModelArguments:
     layer_decay: float = _setting(1.0, "Fine-tuning: learning rate of a layer as a share of that of the next one.")
     lora_rank: int = _setting(0, "Fine-tuning: rank of LoRA's updates of the linear layers, merged on save; 0: off.")
 
+    teacher: str | None = _setting(None, "A folder or Hub id of a trained detector to learn from beside the labels.")
+    teacher_weight: float = _setting(0.5, "Share of the teacher in the loss.")
+
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other.
 
@@ -76,6 +79,8 @@ class ModelArguments:
                 )
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"wanted --layer_decay above 0 and at most 1; found {self.layer_decay}.")
+        if not 0 < self.teacher_weight <= 1:
+            raise ValueError(f"wanted --teacher_weight above 0 and at most 1; found {self.teacher_weight}.")
 
 
 @dataclass

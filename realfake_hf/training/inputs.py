@@ -1,0 +1,75 @@
+"""What a training is given: a model and its image processor, pictures in splits, pixels in batches."""
+
+from pathlib import Path
+
+import numpy as np
+from accelerate import PartialState
+from datasets import DatasetDict
+from transformers import BaseImageProcessor, PreTrainedModel, ViTImageProcessorPil
+
+from realfake_hf.data.augment import Augmentation
+from realfake_hf.data.pixels import PixelDataset, cached_pixels
+from realfake_hf.data.sources import load_images
+from realfake_hf.data.splits import cut, with_all_splits
+from realfake_hf.labels import FAKE, id2label, label2id
+from realfake_hf.measure.validation_run import ValidationRun
+from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
+from realfake_hf.models.pretrained import load_pretrained
+from realfake_hf.run_folder import VALIDATION
+from realfake_hf.training.arguments import CIFAKE_CNN, CNN_SHAPE, DataArguments, ModelArguments, RunArguments
+from realfake_hf.training.callbacks import ValidationRecorder
+
+
+def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """Build a new CIFAKE CNN, or load a pretrained classifier and give it a head for REAL and FAKE.
+
+    Returns:
+        The model, and the image processor that will be saved with it.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: it cannot take such images or patches.
+    """
+    if arguments.model != CIFAKE_CNN:
+        names = ("image_size", "patch_size", "attn_implementation")
+        return load_pretrained(arguments.model, **{name: getattr(arguments, name) for name in names})
+    shape = {name: getattr(arguments, name) for name in CNN_SHAPE}
+    config = CifakeCnnConfig(**shape, id2label=id2label(), label2id=label2id())
+    size = {"height": config.image_size, "width": config.image_size}
+    return CifakeCnnForImageClassification(config), ViTImageProcessorPil(size=size)
+
+
+def load_splits(arguments: DataArguments) -> DatasetDict:
+    """Read a source and give it train, validation and test; in several processes one reads, the others wait.
+
+    Raises:
+        OSError: there is no such data source.
+        ValueError: it cannot be used.
+    """
+    with PartialState().main_process_first():  # one process reads the source, the others find its cache
+        images = load_images(arguments.data)
+    shares = {"validation_share": arguments.validation_share, "test_share": arguments.test_share}
+    splits = with_all_splits(images, **shares, seed=arguments.split_seed)
+    if arguments.train_size is not None and arguments.train_size < len(splits["train"]):
+        share = arguments.train_size / len(splits["train"])
+        splits["train"] = cut(splits["train"], share=share, seed=arguments.split_seed)[1]
+    return splits
+
+
+def pixel_sets(images: DatasetDict, processor: BaseImageProcessor, run: RunArguments) -> dict[str, PixelDataset]:
+    """Give the pictures of each split as pixels in batches; those of the training split are augmented."""
+    augment = Augmentation(flip=run.flip, crop_padding=run.crop_padding, robust_share=run.robust_share, seed=run.seed)
+    return {
+        split: PixelDataset(
+            cached_pixels(rows, processor), rows["label"][:], augment=augment if split == "train" else None
+        )
+        for split, rows in images.items()
+    }
+
+
+def validation_recorder(images: DatasetDict, folder: Path) -> ValidationRecorder:
+    """Begin the file of the validation probabilities of each epoch."""
+    rows = images["validation"]
+    is_fake = np.asarray(rows["label"][:]) == FAKE
+    start = ValidationRun.begin(ids=rows["id"][:], is_fake=is_fake, content=rows["content"][:])
+    return ValidationRecorder(folder / VALIDATION, start)

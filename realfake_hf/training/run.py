@@ -1,0 +1,154 @@
+"""Train a classifier with the Hugging Face `Trainer`, measure it, and leave a folder that `pipeline` loads."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import DatasetDict
+from transformers import Trainer
+from transformers.trainer_utils import set_seed
+
+from realfake_hf.data.audit import leak_free
+from realfake_hf.data.pixels import PixelDataset
+from realfake_hf.labels import FAKE
+from realfake_hf.measure.report import make_report
+from realfake_hf.passport import data_fingerprint, environment, peak_memory_gib
+from realfake_hf.run_folder import (
+    PASSPORT,
+    Outcome,
+    epoch_rows,
+    refuse_other_data,
+    resume_point,
+    seconds_until,
+    write_json,
+    write_results,
+)
+from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
+from realfake_hf.training.callbacks import p_fake_of
+from realfake_hf.training.distillation import Teacher
+from realfake_hf.training.inputs import build_model, load_splits, pixel_sets, validation_recorder
+from realfake_hf.training.trainer import build_trainer, checkpoints_in_own_names, merge_lora
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A training that has ended, its best epoch in place, and what it was given."""
+
+    trainer: Trainer
+    images: DatasetDict
+    sets: dict[str, PixelDataset]
+    passport: dict[str, Any]
+
+
+def train(data: DataArguments, model: ModelArguments, run: RunArguments) -> Outcome:
+    """Train, keep the epoch that is best on validation, and measure it once on the test split.
+
+    Called again with the same arguments after an interruption, it goes on from the last checkpoint.
+
+    Raises:
+        OSError: there is no such data source, or no such model.
+        ValueError: the model or the data cannot be used, or the output folder holds something else.
+    """
+    began = time.monotonic()
+    folder = Path(str(run.output_dir))
+    checkpoint = resume_point(folder, _all_settings(data, model, run))
+    before = seconds_until(checkpoint)
+    fitted = fit(data, model, run, checkpoint=checkpoint)
+    trainer = fitted.trainer
+    outcome = _measure(fitted, run)
+    trainer.save_model(str(folder))
+    if trainer.is_world_process_zero():
+        write_results(folder, outcome, epoch_rows(trainer.state.log_history))
+        seconds = before + time.monotonic() - began
+        cost = {"seconds": seconds, "peak_memory_gib": peak_memory_gib(), "resumed": bool(checkpoint)}
+        write_json(folder / PASSPORT, {**fitted.passport, "finished": True, "processes": run.world_size, **cost})
+    return outcome
+
+
+def fit(data: DataArguments, model: ModelArguments, run: RunArguments, *, checkpoint: str | None = None) -> Fitted:
+    """Train and keep the epoch that is best on validation; the test split is not looked at.
+
+    Args:
+        data: which pictures.
+        model: which model.
+        run: how it learns, and the folder of its checkpoints.
+        checkpoint: a folder to go on from.
+
+    Raises:
+        OSError: there is no such data source, or no such model.
+        ValueError: the model or the data cannot be used, or they are others than those of the checkpoint.
+    """
+    _refuse_dropping(run)
+    folder = Path(str(run.output_dir))
+    set_seed(run.seed)
+    network, processor = build_model(model)
+    teacher = Teacher.from_pretrained(model.teacher, weight=model.teacher_weight) if model.teacher else None
+    images = load_splits(data)
+    passport = {
+        "finished": False,
+        "arguments": _all_settings(data, model, run),
+        **environment(),
+        "data": data_fingerprint(images),
+    }
+    refuse_other_data(folder, passport["data"])
+    sets = pixel_sets(images, processor, run)
+    recorder = validation_recorder(images, folder)
+    trainer = build_trainer(network, processor, sets, recorder=recorder, model=model, run=run, teacher=teacher)
+    if trainer.is_world_process_zero():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / PASSPORT, passport)
+    with checkpoints_in_own_names(network):
+        trainer.train(resume_from_checkpoint=run.resume_from_checkpoint or checkpoint)
+    merge_lora(trainer, processor)
+    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # measured as it is saved: no autocast
+    return Fitted(trainer, images, sets, passport)
+
+
+def _refuse_dropping(run: RunArguments) -> None:
+    if run.dataloader_drop_last:
+        raise ValueError(
+            "wanted every validation and test picture measured; found --dataloader_drop_last, which drops the short "
+            "last batch there, too. Leave it out."
+        )
+
+
+def _all_settings(data: DataArguments, model: ModelArguments, run: RunArguments) -> dict[str, Any]:
+    return {**asdict(data), **asdict(model), **_run_settings(run)}
+
+
+def _run_settings(run: RunArguments) -> dict[str, Any]:
+    """The settings that `RunArguments` names, and those of `TrainingArguments` that are not at their defaults.
+
+    Left out are those that do not change what is learnt: names of places, bars, the checkpoint to go on from.
+    """
+    default, chosen = RunArguments().to_dict(), run.to_dict()  # type: ignore[no-untyped-call]
+    free = {"output_dir", "run_name", "disable_tqdm", "resume_from_checkpoint", "local_rank"}
+    named = set(RunArguments.__annotations__) - free
+    return {
+        name: value
+        for name, value in chosen.items()
+        if name in named or (name not in free and value != default.get(name))
+    }
+
+
+def _measure(fitted: Fitted, run: RunArguments) -> Outcome:
+    trainer, images, sets = fitted.trainer, fitted.images, fitted.sets
+    trainer.compute_metrics = None  # the last epoch's probabilities are recorded already
+    settings = {"bootstrap_samples": run.bootstrap_samples, "seed": run.seed}
+    p_fake = {split: p_fake_of(trainer.predict(sets[split]).predictions) for split in ("validation", "test")}
+    is_fake = {split: np.asarray(images[split]["label"][:]) == FAKE for split in p_fake}
+    content = {split: images[split]["content"][:] for split in p_fake}
+    clean = np.flatnonzero(leak_free(images))
+    whole = {split: make_report(is_fake[split], p_fake[split], content=content[split], **settings) for split in p_fake}
+    test_leak_free = make_report(
+        is_fake["test"][clean], p_fake["test"][clean], content=[content["test"][row] for row in clean], **settings
+    )
+    return Outcome(_best_epoch(trainer), whole["validation"], whole["test"], test_leak_free)
+
+
+def _best_epoch(trainer: Trainer) -> int:
+    state = trainer.state
+    kept = state.best_global_step or state.global_step
+    return next(round(row["epoch"]) for row in state.log_history if row["step"] == kept)

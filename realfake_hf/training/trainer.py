@@ -1,0 +1,141 @@
+"""Build the `Trainer`: what learns, from which batches, with which loss, optimizer and callbacks."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import (
+    BaseImageProcessor,
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+)
+
+from realfake_hf.data.model_input import ModelInput
+from realfake_hf.data.pixels import PixelDataset, as_batch
+from realfake_hf.models.heads import backbone_parameters
+from realfake_hf.training.arguments import ModelArguments, RunArguments
+from realfake_hf.training.callbacks import EpochAugmentation, EpochLines, QuietProgress, ValidationRecorder
+from realfake_hf.training.distillation import TaughtTrainer, Teacher
+from realfake_hf.training.optimization import HeadFirst, WeightAverage, parameter_groups, with_lora
+
+
+def build_trainer(
+    network: PreTrainedModel,
+    processor: BaseImageProcessor,
+    sets: dict[str, PixelDataset],
+    *,
+    recorder: ValidationRecorder,
+    model: ModelArguments,
+    run: RunArguments,
+    teacher: Teacher | None = None,
+) -> Trainer:
+    """Put a training together; what is frozen, averaged or adapted is so from here on.
+
+    Args:
+        network: the model, as `build_model` gives it.
+        processor: its image processor.
+        sets: pixels of the splits train and validation.
+        recorder: measures validation, and keeps its probabilities.
+        model: which of the weights learn how fast.
+        run: how they learn.
+        teacher: to learn from beside the labels.
+    """
+    takes_labels = "labels" in inspect.signature(network.forward).parameters
+    learner = with_lora(network, rank=model.lora_rank) if model.lora_rank else network
+    if model.freeze_backbone:
+        for parameter in backbone_parameters(network):
+            parameter.requires_grad_(False)
+    ModelInput(processor).attach(learner)
+    run.label_names = ["labels"]
+    trainer = TaughtTrainer(
+        teacher=teacher,
+        model=learner,
+        args=run,
+        train_dataset=sets["train"],
+        eval_dataset=sets["validation"],
+        data_collator=as_batch,  # batches come whole
+        processing_class=processor,
+        compute_loss_func=None if takes_labels else partial(_loss_of_logits, smoothing=run.label_smoothing_factor),
+        compute_metrics=recorder.compute_metrics,
+        preprocess_logits_for_metrics=_first_logits,
+        callbacks=[recorder, EpochAugmentation(), EpochLines()],
+    )
+    if model.layer_decay < 1:
+        trainer.optimizer = _layered_optimizer(trainer, learner, model, run)
+    _set_callbacks(trainer, network, model, run)
+    return trainer
+
+
+def _set_callbacks(trainer: Trainer, network: PreTrainedModel, model: ModelArguments, run: RunArguments) -> None:
+    for talkative in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(talkative)
+    if not run.disable_tqdm:
+        trainer.add_callback(QuietProgress)
+    if model.head_epochs:
+        learning = [parameter for parameter in backbone_parameters(network) if parameter.requires_grad]
+        trainer.add_callback(HeadFirst(learning, epochs=model.head_epochs))
+    if run.ema_decay is not None:
+        trainer.add_callback(WeightAverage(run.ema_decay))
+    if run.early_stopping_patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(run.early_stopping_patience))
+
+
+def _layered_optimizer(
+    trainer: Trainer, learner: PreTrainedModel | PeftModel, model: ModelArguments, run: RunArguments
+) -> torch.optim.Optimizer:
+    kind, settings = Trainer.get_optimizer_cls_and_kwargs(run)
+    groups = parameter_groups(
+        learner,
+        learning_rate=run.learning_rate,
+        weight_decay=run.weight_decay,
+        layer_decay=model.layer_decay,
+        decayed=trainer.get_decay_parameter_names(learner),
+    )
+    optimizer: torch.optim.Optimizer = kind(groups, **settings)
+    return optimizer
+
+
+def _loss_of_logits(
+    outputs: Any,  # noqa: ANN401 - a model's own output class
+    labels: Tensor,
+    *,
+    smoothing: float,
+    num_items_in_batch: int | None = None,  # noqa: ARG001 - the Trainer gives it
+) -> Tensor:
+    """The loss of a model that computes none itself: a distilled DeiT, whose logits are the mean of its two heads'."""
+    return cross_entropy(outputs.logits, labels, label_smoothing=smoothing)
+
+
+def _first_logits(logits: Any, _: Tensor) -> Tensor:  # noqa: ANN401 - a tensor, or a tuple with the logits first
+    return logits[0] if isinstance(logits, tuple) else logits  # type: ignore[no-any-return]
+
+
+@contextmanager
+def checkpoints_in_own_names(network: PreTrainedModel) -> Iterator[None]:
+    """Let checkpoints hold the weights by the names that the model has for them.
+
+    transformers writes a ViT by the names that earlier versions had, and its Trainer reads them back as they are: the
+    best epoch and a resumed run would silently be without their weights (transformers issue 48805).
+    """
+    network.save_pretrained = partial(network.save_pretrained, save_original_format=False)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del network.save_pretrained
+
+
+def merge_lora(trainer: Trainer, processor: BaseImageProcessor) -> None:
+    """Fold LoRA's updates into the weights they belong to, so that an ordinary model is measured and saved."""
+    if isinstance(trainer.model, PeftModel):
+        merged: Any = trainer.model.merge_and_unload()
+        ModelInput(processor).attach(merged)
+        trainer.model = trainer.model_wrapped = merged

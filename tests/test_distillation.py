@@ -1,0 +1,120 @@
+"""A teacher's share of the loss, and what a student learns from it."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, TrainingArguments, ViTImageProcessorPil
+
+import train
+from realfake_hf.data.model_input import ModelInput
+from realfake_hf.detector import Detector
+from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
+from realfake_hf.training.distillation import TaughtTrainer, Teacher
+
+SMALL = [
+    "--data",
+    "demo",
+    "--num_filters",
+    "8",
+    "--dense_units",
+    "8",
+    "--bootstrap_samples",
+    "0",
+    "--disable_tqdm",
+    "1",
+]
+
+
+def teacher(names=None, weight=0.5):
+    torch.manual_seed(0)
+    config = CifakeCnnConfig(num_filters=4, dense_units=4, id2label=names or {0: "REAL", 1: "FAKE"})
+    return Teacher(CifakeCnnForImageClassification(config), ViTImageProcessorPil(size={"height": 32, "width": 32}),
+                   weight=weight)  # fmt: skip
+
+
+def pixels(size=32):
+    return torch.randint(256, (5, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_teacher_says_what_its_detector_says_of_pictures_of_any_stored_size():
+    ours = teacher()
+    detector = Detector(ours.model, ViTImageProcessorPil(size={"height": 32, "width": 32}))
+    for size in (32, 48):
+        expected = detector.probabilities([one.numpy() for one in pixels(size)])
+        np.testing.assert_allclose(ours.probabilities(pixels(size))[:, 1].numpy(), expected, atol=1e-6)
+
+
+def test_a_teacher_whose_labels_stand_the_other_way_round_is_understood():
+    plain, turned = teacher(), teacher({0: "FAKE", 1: "REAL"})
+    torch.testing.assert_close(plain.probabilities(pixels()), turned.probabilities(pixels()).flip(1))
+
+
+def test_the_loss_is_least_where_the_student_agrees_with_the_teacher():
+    ours = teacher()
+    wanted = ours.probabilities(pixels())
+    same, other = SimpleNamespace(logits=wanted.log()), SimpleNamespace(logits=wanted.log().flip(1))
+    entropy = -(wanted * wanted.log()).sum(dim=1).mean()
+    torch.testing.assert_close(ours.loss(same, pixels()), entropy)
+    assert ours.loss(other, pixels()) > entropy
+
+
+def test_a_second_head_is_held_to_the_teachers_verdict():
+    ours = teacher()
+    verdicts = ours.probabilities(pixels()).argmax(dim=1)
+    logits = torch.randn(5, 2, generator=torch.Generator().manual_seed(1))
+    outputs = SimpleNamespace(logits=None, distillation_logits=logits)
+    expected = -logits.log_softmax(dim=1)[torch.arange(5), verdicts].mean()
+    torch.testing.assert_close(ours.loss(outputs, pixels()), expected)
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """A teacher trained on the demo set."""
+    folder = tmp_path_factory.mktemp("teacher") / "run"
+    assert train.main([*SMALL, "--num_train_epochs", "1", "--output_dir", str(folder)]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("weight", [0.3, 1.0])
+def test_a_teacher_has_its_share_of_the_loss_in_training_and_none_in_evaluation(tmp_path, weight):
+    ours = teacher(weight=weight)
+    torch.manual_seed(1)
+    student = CifakeCnnForImageClassification(CifakeCnnConfig(num_filters=4, dense_units=4))
+    ModelInput(ViTImageProcessorPil(size={"height": 32, "width": 32})).attach(student)
+    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, label_names=["labels"])
+    trainer = TaughtTrainer(teacher=ours, model=student, args=args)
+    batch = {"pixel_values": pixels(), "labels": torch.tensor([0, 1, 1, 0, 1])}
+    own = student(**batch).loss
+    mixed = (1 - weight) * own + weight * ours.loss(student(**batch), pixels())
+    torch.testing.assert_close(trainer.compute_loss(student.train(), dict(batch)), mixed)
+    torch.testing.assert_close(trainer.compute_loss(student.eval(), dict(batch)), own)
+
+
+def test_a_taught_training_leaves_the_teacher_as_it_is_and_its_name_in_the_passport(taught, tmp_path):
+    before = load_file(taught / "model.safetensors")
+    words = [*SMALL, "--teacher", str(taught), "--num_train_epochs", "1", "--output_dir", str(tmp_path / "student")]
+    assert train.main(words) == 0
+    after = load_file(taught / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert json.loads((tmp_path / "student/run.json").read_text())["arguments"]["teacher"] == str(taught)
+
+
+def test_a_distilled_deit_learns_from_a_teacher(taught, tmp_path):
+    shape = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 32}
+    DeiTForImageClassificationWithTeacher(DeiTConfig(image_size=32, patch_size=8, **shape)).save_pretrained(
+        tmp_path / "deit"
+    )
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "deit")
+    words = ["--data", "demo", "--model", str(tmp_path / "deit"), "--teacher", str(taught), "--num_train_epochs", "1"]
+    words += ["--train_size", "100", "--bootstrap_samples", "0", "--output_dir", str(tmp_path / "run")]
+    assert train.main(words) == 0
+
+
+def test_a_teacher_that_is_not_there_is_said_before_any_data_are_read(tmp_path, capsys):
+    words = ["--data", "./nowhere", "--teacher", str(tmp_path / "none"), "--output_dir", str(tmp_path / "run")]
+    assert train.main(words) == 1
+    assert "wanted a trained detector as --teacher; found none at" in capsys.readouterr().err
