@@ -70,12 +70,13 @@ def _cifake_cnn(results: Path) -> str:
 
 
 def _cifake_content(results: Path) -> str:
-    contents = _read(results / "cifake_cnn.json")["test"]["by_content"]
+    cnn, vit = (_read(results / name)["test"]["by_content"] for name in ("cifake_cnn.json", "vit_tiny_cifake_32.json"))
     cells = [
-        f"| {name} | {row['n']:,} | {100 * row['mean']:.2f} ± {100 * row['sd']:.2f} % |"
-        for name, row in contents.items()
+        f"| {name} | {row['n']:,} | {100 * row['mean']:.2f} ± {100 * row['sd']:.2f} % "
+        f"| {100 * vit[name]['mean']:.2f} % |"
+        for name, row in cnn.items()
     ]
-    return "\n".join(["| content | n | accuracy |", "|---|--:|--:|", *cells])
+    return "\n".join(["| content | n | accuracy, CNN | accuracy, ViT |", "|---|--:|--:|--:|", *cells])
 
 
 def _cifake_audit(results: Path) -> str:
