@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         gallery = make_gallery(arguments)
     except KeyboardInterrupt:
-        print("\ninterrupted before the first picture", file=sys.stderr)
+        print(f"\ninterrupted; what is done, if anything, stays in {arguments.output_dir}", file=sys.stderr)
         return 130
     except (OSError, ValueError) as error:
         print(f"explain.py: {error}", file=sys.stderr)

@@ -192,6 +192,7 @@ def test_compared_models_stand_on_one_figure_each_with_its_usual_method(models, 
     assert found["run"]["models"]["cnn"]["passport"] == {"seed": 7}
     assert found["run"]["models"]["vit"]["passport"] is None
     assert {"arguments", "commit", "versions", "machine"} <= found["run"].keys()
+    assert found["interrupted"] is False
     assert found["run"]["data"] == {"source": str(source), "split": "test", "n": 4, "of": 24}
     assert files_below(tmp_path / "out/sheets") == {
         f"{row['model']}-{group_of(row)}.png" for row in found["explanations"]
@@ -290,13 +291,28 @@ def test_an_interruption_leaves_what_is_done_and_says_so(models, source, tmp_pat
     assert f"interrupted; 3 explained pictures stay in {tmp_path / 'out'}" in capsys.readouterr().err
 
 
+def test_an_error_on_the_way_leaves_a_whole_file_that_says_it_is_not_finished(models, source, tmp_path, monkeypatch):
+    save, calls = gallery.save_figure, []
+
+    def save_one(figure, file):
+        calls.append(file)
+        if len(calls) == 2:
+            raise OSError("No space left on device")
+        return save(figure, file)
+
+    monkeypatch.setattr(gallery, "save_figure", save_one)
+    assert run(models, tmp_path / "out", "--data", source, "--limit", 4) == 1
+    found = read(tmp_path / "out")
+    assert (found["interrupted"], len(found["explanations"])) == (True, 1)
+
+
 def test_an_interruption_before_the_first_picture_leaves_nothing(models, photos, tmp_path, monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(gallery, "exhibits_of_files", interrupt)
     assert run(models, tmp_path / "out", "--images", photos) == 130
-    assert "interrupted before the first picture" in capsys.readouterr().err
+    assert f"interrupted; what is done, if anything, stays in {tmp_path / 'out'}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

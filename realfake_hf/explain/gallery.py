@@ -1,6 +1,7 @@
 """Explain many pictures, batch after batch: a figure of each, contact sheets, and one file of all the maps."""
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -27,6 +28,8 @@ from realfake_hf.figures import save_figure
 from realfake_hf.labels import FAKE
 from realfake_hf.passport import environment
 from realfake_hf.run_folder import PASSPORT
+
+logger = logging.getLogger(__name__)
 
 IMAGES: Final = "images"
 SHEETS: Final = "sheets"
@@ -192,15 +195,16 @@ def _explain_all(
     exhibits: Sequence[Exhibit], explainers: Sequence[Explainer], arguments: ExplainArguments, run: Mapping[str, Any]
 ) -> Gallery:
     unreadable: dict[str, str] = {}
-    ending: dict[str, Any] = {"unreadable": unreadable, "interrupted": False}
+    ending: dict[str, Any] = {"unreadable": unreadable, "interrupted": True}
     work = _Work(arguments.output_dir, explainers, strength=arguments.strength)
     with rows_file(arguments.output_dir / ROWS, run=run, ending=ending) as add_row:
         readable = _read_each(tqdm(exhibits, desc="explaining", unit="image", disable=None), unreadable)
         try:
             while batch := list(islice(readable, arguments.batch_size)):
                 work.do(batch, add_row)
+            ending["interrupted"] = False
         except KeyboardInterrupt:
-            ending["interrupted"] = True
+            logger.info("interrupted: drawing the sheets of what is done")
         work.sheets.write(arguments.output_dir / SHEETS, [explainer.name for explainer in explainers])
     models = [{"model": one.name, "method": one.method, **work.sheets.to_row(one.name)} for one in explainers]
     return Gallery(

@@ -129,7 +129,8 @@ def _check(images: Sequence[Image], maps: Sequence[NDArray[np.floating]]) -> Non
 
 def _aspect(pictures: Sequence[Image]) -> float:
     """Height over width of the room for pictures."""
-    return min(TALLEST, max(picture.shape[0] / picture.shape[1] for picture in pictures))
+    tallest: float = max(picture.shape[0] / picture.shape[1] for picture in pictures)
+    return min(TALLEST, tallest)
 
 
 def _head(title: str, note: str, inches: float) -> list[Line]:
