@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor
 
-from realfake_hf.data.model_input import Normalize
+from realfake_hf.data.model_input import Normalize, plain_size
 from realfake_hf.data.pictures import UnreadablePictureError, read_picture, to_rgb
 from realfake_hf.data.pixels import sized
 from realfake_hf.explain.attention_methods import eager_attention
@@ -132,6 +132,15 @@ class Detector:
             for batch in _batches(_read_all(images), batch_size or self.batch_size):
                 found += explain(self.model, self._pixels(batch), method=method, target=target, options=options)
         return found
+
+    def view(self, picture: Image.Image) -> NDArray[np.uint8]:
+        """Give what a map of an RGB picture lies over, as (height, width, 3) uint8.
+
+        It is the picture itself where the processor only resizes; where it also crops or pads, what it makes of it.
+        """
+        if plain_size(self.processor) is not None:
+            return np.asarray(picture)
+        return sized([picture], self.processor)[0]  # type: ignore[no-any-return]
 
     @torch.inference_mode()
     def _score(self, pictures: list[Image.Image]) -> NDArray[np.float32]:

@@ -6,6 +6,8 @@ import weakref
 import pytest
 import torch
 from transformers import (
+    BeitConfig,
+    BeitForImageClassification,
     DeiTConfig,
     DeiTForImageClassification,
     DeiTForImageClassificationWithTeacher,
@@ -22,7 +24,7 @@ from realfake_hf.explain.attention import (
     gradient_rollout,
     relevance,
 )
-from realfake_hf.explain.methods import ATTENTION_METHODS, METHODS
+from realfake_hf.explain.methods import ATTENTION_METHODS, METHODS, usual_method
 from realfake_hf.labels import id2label, label2id
 
 KINDS = {
@@ -360,3 +362,28 @@ def test_windowed_attention_is_refused():
     )
     with pytest.raises(ValueError, match=sentence):
         maps("rollout", model, pixels(1))
+
+
+def build_beit(**settings):
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    words = {"id2label": id2label(), "label2id": label2id(), "attn_implementation": "eager"}
+    return BeitForImageClassification(BeitConfig(image_size=32, patch_size=8, **shape, **words, **settings)).eval()
+
+
+@pytest.mark.parametrize("method", sorted(ATTENTION_METHODS))
+def test_a_class_token_that_the_classifier_does_not_read_is_refused(method):
+    sentence = (
+        "wanted a model in which a class token attends to all patches; found BeitForImageClassification, whose "
+        r"verdict comes from the mean of its patches and not from its class token\. Use grad_cam or "
+        r"integrated_gradients\."
+    )
+    with pytest.raises(ValueError, match=sentence):
+        maps(method, build_beit(), pixels(1))
+    assert maps(method, build_beit(use_mean_pooling=False), pixels(2)).shape == (2, 4, 4)
+
+
+def test_the_usual_method_is_relevance_where_a_class_token_is_read_and_else_grad_cam():
+    assert usual_method(build()) == "relevance"
+    assert usual_method(build_beit(use_mean_pooling=False)) == "relevance"
+    assert usual_method(build_beit()) == "grad_cam"

@@ -131,12 +131,21 @@ def stated_label(text: str, *, where: str) -> LabelName:
     return label
 
 
+def is_named_as_picture(path: str) -> bool:
+    """Say whether a file has a picture's suffix and is not hidden, nor lies in a hidden folder.
+
+    >>> [is_named_as_picture(path) for path in ("a/photo.JPG", "notes.txt", ".thumbnails/photo.jpg")]
+    [True, False, False]
+    """
+    pure = PurePosixPath(path)
+    return pure.suffix.lower() in _PICTURE_SUFFIXES and not _is_hidden(pure)
+
+
 def _is_picture(path: str) -> bool:
     pure = PurePosixPath(path)
-    suffix = pure.suffix.lower()
-    if _is_hidden(pure) or suffix in _OTHER_SUFFIXES:
+    if _is_hidden(pure) or pure.suffix.lower() in _OTHER_SUFFIXES:
         return False
-    return suffix in _PICTURE_SUFFIXES or any(_folder_label(folder) for folder in pure.parts[:-1])
+    return is_named_as_picture(path) or any(_folder_label(folder) for folder in pure.parts[:-1])
 
 
 def _is_metadata(path: str) -> bool:

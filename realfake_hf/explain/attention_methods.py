@@ -52,6 +52,18 @@ def relevance(model: PreTrainedModel, pixel_values: Tensor, target: Target) -> M
     return _read(attention.relevance(weights, gradients), model, pixel_values, odds)
 
 
+def lack_of_class_token(model: PreTrainedModel) -> str | None:
+    """Say why the verdict of a model does not come from a class token that attends to all patches; None: it does."""
+    heads = getattr(model.config, "num_attention_heads", None)
+    if heads is None:
+        return "which has no attention"
+    if not isinstance(heads, int):
+        return "whose attention stays inside windows or stages"
+    if getattr(model.config, "use_mean_pooling", False):  # as BEiT's, which then has a class token that nothing reads
+        return "whose verdict comes from the mean of its patches and not from its class token"
+    return None
+
+
 @contextmanager
 def eager_attention(model: PreTrainedModel) -> Iterator[None]:
     """Let a model compute attention so that the weights can be seen, and give it back as it was."""
@@ -115,11 +127,9 @@ def _each_attention(model: PreTrainedModel, use: Callable[[Tensor], None]) -> It
 
 
 def _check_attention(model: PreTrainedModel) -> None:
-    heads = getattr(model.config, "num_attention_heads", None)
-    if isinstance(heads, int):
-        return
-    lack = "which has no attention" if heads is None else "whose attention stays inside windows or stages"
-    raise ValueError(
-        f"wanted a model in which a class token attends to all patches; found {type(model).__name__}, {lack}. Use "
-        "grad_cam or integrated_gradients."
-    )
+    lack = lack_of_class_token(model)
+    if lack:
+        raise ValueError(
+            f"wanted a model in which a class token attends to all patches; found {type(model).__name__}, {lack}. Use "
+            "grad_cam or integrated_gradients."
+        )

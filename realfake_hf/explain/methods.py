@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from realfake_hf.explain.attention_methods import gradient_rollout, last_attention, relevance, rollout
+from realfake_hf.explain.attention_methods import (
+    gradient_rollout,
+    lack_of_class_token,
+    last_attention,
+    relevance,
+    rollout,
+)
 from realfake_hf.explain.gradcam import grad_cam
 from realfake_hf.explain.integrated import integrated_gradients
 from realfake_hf.explain.maps import Maps, Target
@@ -123,6 +129,11 @@ def default_options(method: str) -> dict[str, Any]:
     """Give the options of a method with their defaults."""
     parameters = inspect.signature(METHODS[method]).parameters.values()
     return {option.name: option.default for option in parameters if option.kind is option.KEYWORD_ONLY}
+
+
+def usual_method(model: PreTrainedModel) -> str:
+    """Name the method for a model of which nothing else is said: relevance where it applies, else Grad-CAM."""
+    return "grad_cam" if lack_of_class_token(model) else "relevance"
 
 
 def _check(model: PreTrainedModel, method: str, target: str, options: Mapping[str, Any]) -> None:
