@@ -20,7 +20,7 @@ demo: .venv/installed ## set up, and train on the embedded demo set: offline, mi
 	$(PY) train.py --config recipes/demo.yaml --output_dir $(RUN)-demo
 
 test: .venv/installed ## set up, and pass the tests
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses auto --dist loadfile
 
 slow: .venv/installed ## the tests that take long
 	$(PY) -m pytest -m slow

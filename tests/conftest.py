@@ -25,6 +25,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HF_MODULES_CACHE", "HF_ENDPOINT", "HF_TOKEN"):
         os.environ.pop(name, None)
     os.environ.update(HF_HOME=home, HF_HUB_OFFLINE="1")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ["OMP_NUM_THREADS"] = "1"  # as many workers as cores
 
 
 def _picture_bytes(

@@ -5,6 +5,7 @@ Rules that hold for all: maps are brought to one grid by averaging whole cells; 
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -15,7 +16,6 @@ from scipy.stats import hypergeom, rankdata
 Maps = NDArray[np.floating]
 Values = NDArray[np.float64]
 
-TOP_SHARES: Final = (0.1, 0.2)
 SSIM_WINDOW: Final = 3  # cells; 7, as is usual for photographs, would leave two windows a side on a grid of 8
 _C1, _C2 = 0.01**2, 0.03**2  # Wang et al. (2004), for values in [0, 1]
 
@@ -86,10 +86,8 @@ def centre_distance(a: Maps, b: Maps) -> Values:
 
 
 MEASURES: Final[Mapping[str, Callable[[Maps, Maps], Values]]] = {
-    **{
-        f"iou_top_{share:.0%}".rstrip("%"): lambda a, b, share=share: top_iou(a, b, share=share)
-        for share in TOP_SHARES
-    },
+    "iou_top_10": partial(top_iou, share=0.1),
+    "iou_top_20": partial(top_iou, share=0.2),
     "spearman": spearman,
     "pearson": pearson,
     "ssim": ssim,
@@ -164,7 +162,7 @@ def _top(maps: Maps, share: float) -> Values:
     last = np.partition(flat, -places, axis=1)[:, -places, None]
     above, level = flat > last, flat == last
     left = places - above.sum(axis=1, keepdims=True)
-    return above + level * (left / level.sum(axis=1, keepdims=True))
+    return np.asarray(above + level * (left / level.sum(axis=1, keepdims=True)))
 
 
 def _count(cells: int, share: float) -> int:
@@ -173,7 +171,7 @@ def _count(cells: int, share: float) -> int:
 
 def _centred(maps: Maps) -> Values:
     flat = maps.reshape(len(maps), -1).astype(np.float64)
-    return flat - flat.mean(axis=1, keepdims=True)
+    return np.asarray(flat - flat.mean(axis=1, keepdims=True))
 
 
 def _windows(maps: Maps) -> Values:
