@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import pipeline
 
 import train
 from realfake_hf.data.sources import load_images
@@ -276,3 +277,20 @@ def test_a_model_that_was_measured_on_other_images_is_refused(runs, tmp_path, ca
         "compare: wanted the 20,000 test images on which metrics.json of other was measured; found 390. Give the "
         in (capsys.readouterr().err)
     )
+
+
+def test_the_published_vit_has_the_figures_of_its_results():
+    summary = json.loads((ROOT / "results/vit_tiny_cifake_32.json").read_text())
+    metrics = json.loads((ROOT / "space/models/cifake-vit/metrics.json").read_text())
+    assert metrics["test"]["accuracy"]["value"] == summary["test"]["statistics"]["accuracy"]["runs"][0]
+    assert summary["data"]["test"]["n"] == 20_000
+
+
+def test_the_published_vit_loads_in_a_plain_pipeline_and_is_as_good_as_it_says(cifake_archive):
+    classify = pipeline("image-classification", model=str(ROOT / "space/models/cifake-vit"))
+    rows = load_images(cifake_archive)["test"].select(range(400))
+    answers = classify([picture.convert("RGB") for picture in rows["image"]], batch_size=100)
+    called_fake = np.array([answer[0]["label"] == "FAKE" for answer in answers])
+    stated = json.loads((ROOT / "space/models/cifake-vit/metrics.json").read_text())["test"]["accuracy"]["value"]
+    found = np.mean(called_fake == (np.array(rows["label"][:]) == 1))
+    assert abs(found - stated) < 4 * (stated * (1 - stated) / 400) ** 0.5
