@@ -10,6 +10,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Ba
 
 from realfake_hf.data.model_input import ModelInput
 from realfake_hf.labels import FAKE, fake_index
+from realfake_hf.models.checkpoint import find_checkpoint
 
 
 class Teacher:
@@ -36,8 +37,9 @@ class Teacher:
             ValueError: its labels do not say which of its outputs means fake.
         """
         try:
-            model = AutoModelForImageClassification.from_pretrained(os.fspath(name), dtype=torch.float32)
-            processor = AutoImageProcessor.from_pretrained(os.fspath(name), backend="pil")  # type: ignore[no-untyped-call]
+            place = find_checkpoint(os.fspath(name))
+            model = AutoModelForImageClassification.from_pretrained(place, dtype=torch.float32)
+            processor = AutoImageProcessor.from_pretrained(place, backend="pil")  # type: ignore[no-untyped-call]
         except OSError as error:
             raise OSError(f"wanted a trained detector as --teacher; found none at {os.fspath(name)!r}.") from error
         return cls(model, processor, weight=weight)
