@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.comparison import Comparison, Pair, measure_in_turn, refuse_in_vain, write_benchmark
-from benchmarks.ways_to_vit import WAYS, Taken, Task
+from benchmarks.ways_to_vit import COMPILED, WAYS, Taken, Task
 from realfake_hf.cli import parse
 
 GEOMETRIES: Final = ("32/4", "128/16", "224/16")  # image size / patch size
@@ -28,6 +28,9 @@ class Settings:
     data: str = field(default="cifake", metadata={"help": "Source of the pictures, as train.py takes it."})
     geometries: list[str] = field(
         default_factory=lambda: list(GEOMETRIES), metadata={"help": "Image size / patch size, each."}
+    )
+    compiled: list[str] = field(
+        default_factory=lambda: ["32/4"], metadata={"help": "Of the geometries: those also trained with torch.compile."}
     )
     batch_size: int = field(default=64, metadata={"help": "Pictures in a step."})
     steps: int = field(default=8, metadata={"help": "Steps timed in each way and round."})
@@ -45,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"vit_throughput: {error}", file=sys.stderr)
         return 1
     speeds = {name: [one.images_per_s for one in row] for name, row in taken.items()}
-    comparison = Comparison("images/s", speeds, _pairs(settings.geometries), digits=1)
+    comparison = Comparison("images/s", speeds, _pairs(settings), digits=1)
     facts = {"memory": {name: _peak(row) for name, row in taken.items()}}
     write_benchmark(settings.output_file, settings=asdict(settings), results={**comparison.to_dict(), **facts})
     print(comparison.to_markdown())
@@ -54,7 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _ways(settings: Settings) -> dict[str, Callable[[], Taken]]:
-    tasks = [(geometry, way) for geometry in settings.geometries for way in WAYS]
+    tasks = [
+        (geometry, way)
+        for geometry in settings.geometries
+        for way in WAYS
+        if way != COMPILED or geometry in settings.compiled
+    ]
     return {f"{geometry} {way}": partial(_take, _task(settings, geometry, way)) for geometry, way in tasks}
 
 
@@ -81,7 +89,7 @@ def _take(task: Task) -> Taken:
     return Taken(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _pairs(geometries: Sequence[str]) -> list[Pair]:
+def _pairs(settings: Settings) -> list[Pair]:
     asked = [
         ("training: trainer", "training: random tensors", 0.9),
         ("training: trainer", "training: HF example's way", None),
@@ -89,7 +97,10 @@ def _pairs(geometries: Sequence[str]) -> list[Pair]:
         ("asking: detector", "asking: pipeline, batches", None),
         ("asking: detector", "asking: pipeline, one by one", None),
     ]
-    return [Pair(f"{at} {over}", f"{at} {under}", goal=goal) for at in geometries for over, under, goal in asked]
+    pairs = [
+        Pair(f"{at} {over}", f"{at} {under}", goal=goal) for at in settings.geometries for over, under, goal in asked
+    ]
+    return pairs + [Pair(f"{at} {COMPILED}", f"{at} training: trainer") for at in settings.compiled]
 
 
 def _peak(row: Sequence[Taken]) -> dict[str, float]:

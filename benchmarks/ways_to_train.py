@@ -67,6 +67,7 @@ def prepare(
     timed_steps: int,
     model: ModelArguments | None = None,
     bf16: bool = False,
+    compiled: bool = False,
 ) -> Work:
     """Load the pictures and fill the pixel cache, which no way is timed for.
 
@@ -78,6 +79,7 @@ def prepare(
         timed_steps: steps while it runs.
         model: which model; the paper's CNN by default.
         bf16: run the forward pass in bfloat16.
+        compiled: let torch.compile translate the model, which takes a while in the first step.
 
     Raises:
         FileNotFoundError: there is no such data source.
@@ -89,6 +91,7 @@ def prepare(
         per_device_train_batch_size=batch_size,
         dataloader_drop_last=True,
         bf16=bf16,
+        torch_compile=compiled,
         eval_strategy="no",
         save_strategy="no",
         load_best_model_at_end=False,

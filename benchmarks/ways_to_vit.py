@@ -27,6 +27,7 @@ from realfake_hf.training.arguments import ModelArguments
 from realfake_hf.training.inputs import build_model
 
 WARM_UP_STEPS: Final = 2
+COMPILED: Final = "training: trainer, compiled"
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def take(task: Task) -> Taken:
             attn_implementation="sdpa" if torch.accelerator.is_available() else "eager",
         )
         settings = {"batch_size": task.batch_size, "warm_up_steps": WARM_UP_STEPS, "timed_steps": task.steps}
-        work = prepare(task.data, Path(scratch), **settings, model=model, bf16=task.way.startswith("training"))
+        learns, compiled = task.way.startswith("training"), task.way == COMPILED
+        work = prepare(task.data, Path(scratch), **settings, model=model, bf16=learns, compiled=compiled)
         speed = WAYS[task.way](work)
     device = torch.cuda.max_memory_allocated() / 1024**3 if torch.cuda.is_available() else 0.0
     return Taken(speed, gib(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss), device)
@@ -112,6 +114,7 @@ def ask_pipeline(work: Work, *, batched: bool) -> float:
 
 WAYS: Final[dict[str, Callable[[Work], float]]] = {
     "training: trainer": trainer,
+    COMPILED: trainer,
     "training: random tensors": partial(bare_loop, autocast=True, random_tensors=True),
     "training: HF example's way": hf_example,
     "asking: detector": ask_detector,
