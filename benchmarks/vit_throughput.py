@@ -30,7 +30,8 @@ class Settings:
         default_factory=lambda: list(GEOMETRIES), metadata={"help": "Image size / patch size, each."}
     )
     compiled: list[str] = field(
-        default_factory=lambda: ["32/4"], metadata={"help": "Of the geometries: those also trained with torch.compile."}
+        default_factory=lambda: ["32/4"],
+        metadata={"help": "Of the geometries: those also trained with torch.compile."},
     )
     batch_size: int = field(default=64, metadata={"help": "Pictures in a step."})
     steps: int = field(default=8, metadata={"help": "Steps timed in each way and round."})

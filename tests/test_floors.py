@@ -26,7 +26,7 @@ FLOORS = {
     "models/pretrained": 2,
     "training": 3,
     "measure/transfer": 3,
-    "explain/study": 3,
+    "study": 3,
     "publish": 4,
 }
 FORBIDDEN = {  # file or room -> what it must not know

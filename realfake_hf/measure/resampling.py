@@ -1,0 +1,107 @@
+"""Means over a stratified sample, each with its n and its bootstrap interval."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_PERCENTILES = (2.5, 97.5)
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A weighted mean and its 95 % bootstrap interval.
+
+    Attributes:
+        value: None where nothing is defined.
+        low: lower end of the interval; None without a bootstrap or a value.
+        high: upper end of the interval; None without a bootstrap or a value.
+        n: pictures that it is taken over.
+        undefined: pictures that it could have been taken over, but that have no value.
+
+    >>> print(Mean(0.5, 0.4, 0.6, n=20), Mean(0.5, n=20), Mean(None))
+    0.500 (0.400 to 0.600) 0.500 undefined
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    undefined: int = 0
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return "undefined"
+        if self.low is None or self.high is None:
+            return f"{self.value:.3f}"
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+class Resampling:
+    """Draws of a stratified sample, made once, so that every mean is taken over the same replicates.
+
+    A picture counts as often as its weight says: the pictures of its stratum in the whole set for each one in the
+    sample, so that means are those of the whole set. A replicate draws, with replacement, as many pictures of each
+    stratum as the sample has. Intervals are those of the percentiles (Efron & Tibshirani, 1993, ch. 13).
+
+    Args:
+        weight: (n,) not negative.
+        stratum: (n,) codes; None means one stratum.
+        samples: replicates; 0 for no intervals.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self, weight: Floats, *, stratum: NDArray[np.integer[Any]] | None = None, samples: int = 1000, seed: int = 0
+    ) -> None:
+        codes = np.zeros(len(weight), dtype=np.intp) if stratum is None else stratum
+        self._weight = np.asarray(weight, dtype=np.float64)
+        self._drawn = _draws(codes, samples, np.random.default_rng(seed)) * self._weight  # (samples, n)
+
+    def mean(self, values: NDArray[Any], *, where: Flags | None = None) -> Mean:
+        """Average the values of some pictures.
+
+        Args:
+            values: (n,); NaN where a picture has none.
+            where: (n,) which pictures are meant; None means all.
+        """
+        chosen = np.ones(len(values), dtype=np.bool_) if where is None else where
+        defined = chosen & ~np.isnan(values)
+        return self._summed(*self._means(values, defined), n=defined, chosen=chosen)
+
+    def difference(self, values: NDArray[Any], *, of: Flags, less: Flags) -> Mean:
+        """Average the values of some pictures, less the average of others: two (n,) choices that share none."""
+        known = ~np.isnan(values)
+        one, two = self._means(values, of & known), self._means(values, less & known)
+        return self._summed(one[0] - two[0], one[1] - two[1], n=(of | less) & known, chosen=of | less)
+
+    def _means(self, values: NDArray[Any], defined: Flags) -> tuple[float, Floats]:
+        plain = np.where(defined, values, 0.0).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # 0 / 0 where nothing is defined
+            value = np.divide(self._weight @ plain, self._weight @ defined)
+            replicates = np.divide(self._drawn @ plain, self._drawn @ defined.astype(np.float64))
+        return float(value), replicates
+
+    @staticmethod
+    def _summed(value: float, replicates: Floats, *, n: Flags, chosen: Flags) -> Mean:
+        counts = {"n": int(n.sum()), "undefined": int(chosen.sum() - n.sum())}
+        known = replicates[~np.isnan(replicates)]
+        if np.isnan(value):
+            return Mean(None, **counts)
+        if not known.size:
+            return Mean(value, **counts)
+        low, high = np.percentile(known, _PERCENTILES)
+        return Mean(value, float(low), float(high), **counts)
+
+
+def _draws(stratum: NDArray[np.integer[Any]], samples: int, generator: np.random.Generator) -> Floats:
+    """How often each picture is drawn: (samples, n)."""
+    drawn = np.zeros((samples, len(stratum)))
+    for code in np.unique(stratum):
+        members = np.flatnonzero(stratum == code)
+        drawn[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), size=samples)
+    return drawn
