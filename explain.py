@@ -1,18 +1,18 @@
 """Show where detectors looked: `explain.py --model space/models/cifake-cnn --images photos/ --output_dir runs/why`.
 
-`explain.py --study` measures whether explanations agree and are faithful; `explain.py --study --help` lists its settings.
+`explain.py --study` measures whether explanations agree and are faithful; `--study --help` lists its settings.
 """
 
 import logging
 import sys
 from collections.abc import Sequence
 
+from realfake_hf.publish.study_page import publish_study
 from transformers.utils.logging import disable_progress_bar
 
 from realfake_hf.cli import parse
 from realfake_hf.explain.arguments import ExplainArguments
 from realfake_hf.explain.gallery import make_gallery
-from realfake_hf.publish.study_page import publish_study
 from realfake_hf.study.arguments import StudyArguments
 from realfake_hf.study.run import run_study
 
