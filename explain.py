@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from realfake_hf.publish.study_page import publish_study
+from realfake_hf.publish.study import publish_study
 from transformers.utils.logging import disable_progress_bar
 
 from realfake_hf.cli import parse
