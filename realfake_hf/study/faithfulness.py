@@ -1,7 +1,7 @@
 """Does the verdict hang on what a map calls important? Deletion and insertion for each model and method."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from realfake_hf.explain.agreement import centre_gaussian
-from realfake_hf.explain.faithfulness import Curves, Orders, Trial, begin, order_of, step_cells, trace
+from realfake_hf.explain.faithfulness import Curves, Trial, begin, order_of, step_cells, trace
 from realfake_hf.explain.fills import FILLS, Fill
 from realfake_hf.measure.resampling import Mean, Resampling
 from realfake_hf.study.grid import GRID, maps_on_grid
@@ -52,7 +52,7 @@ class FaithfulnessStudy:
         n: pictures.
         grid: cells that are hidden, as height and width.
         shares: (steps + 1) of the cells hidden, or shown, at each point of the curves.
-        random_orders: how many the random order's values are a mean of.
+        random_orders: how many were drawn for each picture; each counts forward and backward.
         seed: of all draws.
         found: by the model's name, then by the order's (a method, `random_order`, `centre_prior`), then by the fill.
     """
@@ -78,7 +78,7 @@ def measure_faithfulness(
     seed: int = 0,
     steps: int = 8,
     grid: tuple[int, int] = GRID,
-    random_orders: int = 3,
+    random_orders: int = 2,
 ) -> FaithfulnessStudy:
     """Hide and show the cells of pictures in the order of each map, in random order, and from the centre outward.
 
@@ -90,11 +90,13 @@ def measure_faithfulness(
         seed: of ties, random orders and the bootstrap.
         steps: in which the cells are hidden.
         grid: cells, as height and width.
-        random_orders: how many are drawn for each picture.
+        random_orders: how many are drawn for each picture; each is read forward and backward.
 
     Raises:
-        ValueError: no steps, or more than cells.
+        ValueError: no steps, more of them than cells, or no random order to compare with.
     """
+    if random_orders < 1:
+        raise ValueError(f"wanted one random order or more, to compare with; found {random_orders}.")
     counts = step_cells(grid, steps=steps)  # refuses before the first picture is explained
     drawn = sample.take(n)
     resampling = drawn.resampling(samples=samples, seed=seed)
@@ -125,34 +127,39 @@ def _trace_all(
 ) -> dict[str, dict[Fill, Curves]]:
     """Trace every order with every fill: by the order's name, then by the fill."""
     trials = [begin(pictures, score=subject.probabilities, fill=fill) for fill in FILLS]
+    seeds = range(seed, seed + random_orders)
     names = (RANDOM_ORDER, CENTRE_PRIOR, *subject.methods)
     found: dict[str, dict[Fill, Curves]] = {}
     for name in tqdm(names, desc=f"{subject.name}: deletion and insertion", unit="order", disable=None):
+        if name == RANDOM_ORDER:
+            found[name] = {trial.fill: _at_random(trial, grid=grid, steps=steps, seeds=seeds) for trial in trials}
+            continue
         maps = _maps(subject, pictures, name, grid=grid)
-        draws = random_orders if name == RANDOM_ORDER else 1
-        orders = [order_of(maps, seed=seed + draw) for draw in range(draws)]
-        found[name] = {trial.fill: _mean_curves(trial, orders, maps=maps, steps=steps) for trial in trials}
+        found[name] = {trial.fill: _along(trial, maps, steps=steps, seed=seed) for trial in trials}
     return found
 
 
 def _maps(subject: Subject, pictures: NDArray[np.uint8], name: str, *, grid: tuple[int, int]) -> Values:
-    """Give the maps that an order follows, (n, *grid): constant for random order, NaN where a method's is empty."""
-    if name == RANDOM_ORDER:
-        return np.zeros((len(pictures), *grid))
     if name == CENTRE_PRIOR:
         return np.repeat(centre_gaussian(grid)[None], len(pictures), axis=0)
     return maps_on_grid(subject, pictures, name, grid=grid)
 
 
-def _mean_curves(trial: Trial, orders: Sequence[Orders], *, maps: Values, steps: int) -> Curves:
-    """Average the curves of several orders; those of a picture whose map is empty are NaN."""
-    traced = [trace(trial, order, grid=maps.shape[1:], steps=steps) for order in orders]
+def _along(trial: Trial, maps: Values, *, steps: int, seed: int) -> Curves:
+    """Trace the orders of maps, (n, *grid); the curves of a picture whose map is empty, NaN, are NaN."""
+    curves = trace(trial, order_of(maps, seed=seed), grid=maps.shape[1:], steps=steps)
     void = np.isnan(maps[:, :1, 0])
-    deletion, insertion = (
-        np.where(void, np.nan, np.mean(curves, axis=0))
-        for curves in zip(*((one.deletion, one.insertion) for one in traced), strict=True)
+    return replace(
+        curves, deletion=np.where(void, np.nan, curves.deletion), insertion=np.where(void, np.nan, curves.insertion)
     )
-    return Curves(traced[0].shares, deletion, insertion)
+
+
+def _at_random(trial: Trial, *, grid: tuple[int, int], steps: int, seeds: Iterable[int]) -> Curves:
+    """Average the curves of random orders: insertion in one is deletion in its reverse, which is as random."""
+    constant = np.zeros((len(trial.pictures), *grid))
+    traced = [_along(trial, constant, steps=steps, seed=seed) for seed in seeds]
+    deletion = np.mean([(one.deletion + one.insertion[:, ::-1]) / 2 for one in traced], axis=0)
+    return Curves(traced[0].shares, deletion=deletion, insertion=deletion[:, ::-1])
 
 
 def _summed(curves: Curves, chance: Curves, resampling: Resampling) -> Faithfulness:
