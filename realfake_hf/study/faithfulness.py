@@ -12,12 +12,13 @@ from realfake_hf.explain.agreement import centre_gaussian
 from realfake_hf.explain.faithfulness import Curves, Trial, begin, order_of, step_cells, trace
 from realfake_hf.explain.fills import FILLS, Fill
 from realfake_hf.measure.resampling import Mean, Resampling
-from realfake_hf.study.grid import GRID, maps_on_grid
+from realfake_hf.study.agreement import GRID
+from realfake_hf.study.grid import maps_on_grid
 from realfake_hf.study.sample import Sample
 from realfake_hf.study.subjects import Subject
 
-RANDOM_ORDER: Final = "random_order"
-CENTRE_PRIOR: Final = "centre_prior"
+RANDOM_ORDER: Final = "random order"
+CENTRE_PRIOR: Final = "centre prior"
 
 Values = NDArray[np.float64]
 
@@ -29,19 +30,24 @@ class Faithfulness:
     Attributes:
         deletion: mean area under the deletion curve; low is faithful.
         insertion: mean area under the insertion curve; high is faithful.
-        deletion_gain: deletion less that of the same picture in random order, below 0 where the map knows something;
-            None for random order itself.
-        insertion_gain: insertion less that in random order, above 0 where the map knows something.
+        deletion_less_random: deletion less that of the same picture in random order, below 0 where the map knows
+            something; None for random order itself.
+        insertion_less_random: insertion less that in random order, above 0 where the map knows something.
         deletion_curve: (steps + 1) mean probability of the first verdict, from whole to hidden.
         insertion_curve: (steps + 1) the same, from hidden to whole.
     """
 
     deletion: Mean
     insertion: Mean
-    deletion_gain: Mean | None
-    insertion_gain: Mean | None
+    deletion_less_random: Mean | None
+    insertion_less_random: Mean | None
     deletion_curve: tuple[float | None, ...]
     insertion_curve: tuple[float | None, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values; random order has none of the two differences."""
+        plain = {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 
 @dataclass(frozen=True)
@@ -50,23 +56,30 @@ class FaithfulnessStudy:
 
     Attributes:
         n: pictures.
-        grid: cells that are hidden, as height and width.
-        shares: (steps + 1) of the cells hidden, or shown, at each point of the curves.
+        steps: in which they are hidden.
         random_orders: how many were drawn for each picture; each counts forward and backward.
-        seed: of all draws.
-        found: by the model's name, then by the order's (a method, `random_order`, `centre_prior`), then by the fill.
+        models: by the model's name, then by the fill, then by the order's name: a method, "random order" or "centre
+            prior".
     """
 
     n: int
-    grid: tuple[int, int]
-    shares: tuple[float, ...]
+    steps: int
     random_orders: int
-    seed: int
-    found: Mapping[str, Mapping[str, Mapping[str, Faithfulness]]]
+    models: Mapping[str, Mapping[Fill, Mapping[str, Faithfulness]]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values."""
-        return asdict(self)
+        """Give plain numbers and dictionaries."""
+        return {
+            "n": self.n,
+            "grid": list(GRID),
+            "steps": self.steps,
+            "random_orders": self.random_orders,
+            "fills": list(FILLS),
+            "models": {
+                model: {fill: {name: one.to_dict() for name, one in found.items()} for fill, found in fills.items()}
+                for model, fills in self.models.items()
+            },
+        }
 
 
 def measure_faithfulness(
@@ -77,7 +90,6 @@ def measure_faithfulness(
     samples: int = 1000,
     seed: int = 0,
     steps: int = 8,
-    grid: tuple[int, int] = GRID,
     random_orders: int = 2,
 ) -> FaithfulnessStudy:
     """Hide and show the cells of pictures in the order of each map, in random order, and from the centre outward.
@@ -89,7 +101,6 @@ def measure_faithfulness(
         samples: bootstrap replicates.
         seed: of ties, random orders and the bootstrap.
         steps: in which the cells are hidden.
-        grid: cells, as height and width.
         random_orders: how many are drawn for each picture; each is read forward and backward.
 
     Raises:
@@ -97,66 +108,54 @@ def measure_faithfulness(
     """
     if random_orders < 1:
         raise ValueError(f"wanted one random order or more, to compare with; found {random_orders}.")
-    counts = step_cells(grid, steps=steps)  # refuses before the first picture is explained
+    step_cells(GRID, steps=steps)  # refuses before the first picture is explained
     drawn = sample.take(n)
     resampling = drawn.resampling(samples=samples, seed=seed)
-    traced = {
-        subject.name: _trace_all(
-            subject, drawn.pictures, grid=grid, steps=steps, random_orders=random_orders, seed=seed
-        )
-        for subject in subjects
-    }
-    return FaithfulnessStudy(
-        n=len(drawn),
-        grid=grid,
-        shares=tuple((counts / counts[-1]).tolist()),
-        random_orders=random_orders,
-        seed=seed,
-        found={
-            subject: {
-                name: {fill: _summed(one, curves[RANDOM_ORDER][fill], resampling) for fill, one in by_fill.items()}
-                for name, by_fill in curves.items()
-            }
-            for subject, curves in traced.items()
-        },
-    )
+    models: dict[str, dict[Fill, dict[str, Faithfulness]]] = {}
+    for subject in subjects:
+        traced = _trace_all(subject, drawn.pictures, steps=steps, random_orders=random_orders, seed=seed)
+        models[subject.name] = {
+            fill: {name: _summed(one, curves[RANDOM_ORDER], resampling) for name, one in curves.items()}
+            for fill, curves in traced.items()
+        }
+    return FaithfulnessStudy(n=len(drawn), steps=steps, random_orders=random_orders, models=models)
 
 
 def _trace_all(
-    subject: Subject, pictures: NDArray[np.uint8], *, grid: tuple[int, int], steps: int, random_orders: int, seed: int
-) -> dict[str, dict[Fill, Curves]]:
-    """Trace every order with every fill: by the order's name, then by the fill."""
+    subject: Subject, pictures: NDArray[np.uint8], *, steps: int, random_orders: int, seed: int
+) -> dict[Fill, dict[str, Curves]]:
+    """Trace every order with every fill: by the fill, then by the order's name."""
     trials = [begin(pictures, score=subject.probabilities, fill=fill) for fill in FILLS]
     seeds = range(seed, seed + random_orders)
-    names = (RANDOM_ORDER, CENTRE_PRIOR, *subject.methods)
-    found: dict[str, dict[Fill, Curves]] = {}
+    found: dict[Fill, dict[str, Curves]] = {
+        trial.fill: {RANDOM_ORDER: _at_random(trial, steps=steps, seeds=seeds)} for trial in trials
+    }
+    names = (CENTRE_PRIOR, *subject.methods)
     for name in tqdm(names, desc=f"{subject.name}: deletion and insertion", unit="order", disable=None):
-        if name == RANDOM_ORDER:
-            found[name] = {trial.fill: _at_random(trial, grid=grid, steps=steps, seeds=seeds) for trial in trials}
-            continue
-        maps = _maps(subject, pictures, name, grid=grid)
-        found[name] = {trial.fill: _along(trial, maps, steps=steps, seed=seed) for trial in trials}
+        maps = _maps(subject, pictures, name)
+        for trial in trials:
+            found[trial.fill][name] = _along(trial, maps, steps=steps, seed=seed)
     return found
 
 
-def _maps(subject: Subject, pictures: NDArray[np.uint8], name: str, *, grid: tuple[int, int]) -> Values:
+def _maps(subject: Subject, pictures: NDArray[np.uint8], name: str) -> Values:
     if name == CENTRE_PRIOR:
-        return np.repeat(centre_gaussian(grid)[None], len(pictures), axis=0)
-    return maps_on_grid(subject, pictures, name, grid=grid)
+        return np.repeat(centre_gaussian(GRID)[None], len(pictures), axis=0)
+    return maps_on_grid(subject, pictures, name)
 
 
 def _along(trial: Trial, maps: Values, *, steps: int, seed: int) -> Curves:
-    """Trace the orders of maps, (n, *grid); the curves of a picture whose map is empty, NaN, are NaN."""
-    curves = trace(trial, order_of(maps, seed=seed), grid=maps.shape[1:], steps=steps)
+    """Trace the orders of maps, (n, *GRID); the curves of a picture whose map is empty, NaN, are NaN."""
+    curves = trace(trial, order_of(maps, seed=seed), grid=GRID, steps=steps)
     void = np.isnan(maps[:, :1, 0])
     return replace(
         curves, deletion=np.where(void, np.nan, curves.deletion), insertion=np.where(void, np.nan, curves.insertion)
     )
 
 
-def _at_random(trial: Trial, *, grid: tuple[int, int], steps: int, seeds: Iterable[int]) -> Curves:
+def _at_random(trial: Trial, *, steps: int, seeds: Iterable[int]) -> Curves:
     """Average the curves of random orders: insertion in one is deletion in its reverse, which is as random."""
-    constant = np.zeros((len(trial.pictures), *grid))
+    constant = np.zeros((len(trial.pictures), *GRID))
     traced = [_along(trial, constant, steps=steps, seed=seed) for seed in seeds]
     deletion = np.mean([(one.deletion + one.insertion[:, ::-1]) / 2 for one in traced], axis=0)
     return Curves(traced[0].shares, deletion=deletion, insertion=deletion[:, ::-1])
@@ -167,8 +166,8 @@ def _summed(curves: Curves, chance: Curves, resampling: Resampling) -> Faithfuln
     return Faithfulness(
         deletion=resampling.mean(curves.deletion_auc),
         insertion=resampling.mean(curves.insertion_auc),
-        deletion_gain=resampling.mean(curves.deletion_auc - chance.deletion_auc) if paired else None,
-        insertion_gain=resampling.mean(curves.insertion_auc - chance.insertion_auc) if paired else None,
+        deletion_less_random=resampling.mean(curves.deletion_auc - chance.deletion_auc) if paired else None,
+        insertion_less_random=resampling.mean(curves.insertion_auc - chance.insertion_auc) if paired else None,
         deletion_curve=tuple(resampling.mean(step).value for step in curves.deletion.T),
         insertion_curve=tuple(resampling.mean(step).value for step in curves.insertion.T),
     )

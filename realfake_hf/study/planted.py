@@ -17,7 +17,8 @@ from realfake_hf.explain.methods import CLASS_METHODS
 from realfake_hf.explain.planting import QUADRANTS, draw_quadrants, inside, mass_inside, plant, pointing_game
 from realfake_hf.labels import LabelName
 from realfake_hf.measure.resampling import Mean, Resampling
-from realfake_hf.study.grid import GRID, maps_on_grid
+from realfake_hf.study.agreement import GRID
+from realfake_hf.study.grid import maps_on_grid
 from realfake_hf.study.sample import Sample
 from realfake_hf.study.subjects import Subject
 
@@ -34,9 +35,9 @@ class Kind:
 
 
 KINDS: Final[Mapping[str, Kind]] = {
-    "fake_in_real": Kind(host="REAL", donor="FAKE", target="FAKE"),
-    "real_in_fake": Kind(host="FAKE", donor="REAL", target="REAL"),
-    "real_in_real": Kind(host="REAL", donor="REAL", target="FAKE"),
+    "fake in real": Kind(host="REAL", donor="FAKE", target="FAKE"),
+    "real in fake": Kind(host="FAKE", donor="REAL", target="REAL"),
+    "real in real": Kind(host="REAL", donor="REAL", target="FAKE"),
 }
 
 
@@ -45,14 +46,12 @@ class Finding:
     """How well a method's maps find the quadrant.
 
     Attributes:
-        knows_class: whether the method explains the target; the others are blind to it.
         hits: share of maps whose highest cell lies in the quadrant, of cells that tie their share; chance is 1/4.
         mass: mean share of a map's sum in the quadrant. A map's lowest cell counts as 0.
         mass_before: the same share on the picture in which nothing is planted.
         mass_gain: what planting adds to it, picture by picture.
     """
 
-    knows_class: bool
     hits: Mean
     mass: Mean
     mass_before: Mean
@@ -66,13 +65,13 @@ class Planting:
     Attributes:
         n: planted pictures.
         target: the label that is explained, planted or not.
-        p_fake_shift: `p_fake` of the planted picture less that of its host.
+        p_fake_moved: `p_fake` of the planted picture less that of its host.
         methods: by name.
     """
 
     n: int
     target: LabelName
-    p_fake_shift: Mean
+    p_fake_moved: Mean
     methods: Mapping[str, Finding]
 
 
@@ -82,19 +81,25 @@ class PlantedStudy:
 
     Attributes:
         chance: hits of a map that knows nothing.
-        grid: on which maps are read, as height and width.
-        seed: of the pairs, the quadrants and the bootstrap.
-        found: by the model's name, then by the name in `KINDS`.
+        class_methods: those that explain the target; the others have one map for both labels.
+        models: by the model's name, then by the name in `KINDS`.
     """
 
     chance: float
-    grid: tuple[int, int]
-    seed: int
-    found: Mapping[str, Mapping[str, Planting]]
+    class_methods: tuple[str, ...]
+    models: Mapping[str, Mapping[str, Planting]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values."""
-        return asdict(self)
+        """Give plain numbers and dictionaries."""
+        return {
+            "chance": self.chance,
+            "grid": list(GRID),
+            "class_methods": list(self.class_methods),
+            "models": {
+                model: {kind: asdict(planting) for kind, planting in kinds.items()}
+                for model, kinds in self.models.items()
+            },
+        }
 
 
 def measure_planted(
@@ -104,7 +109,6 @@ def measure_planted(
     n: int,
     samples: int = 1000,
     seed: int = 0,
-    grid: tuple[int, int] = GRID,
 ) -> PlantedStudy:
     """Plant quadrants in pictures, and ask each method where it sees the evidence.
 
@@ -115,7 +119,6 @@ def measure_planted(
         n: hosts of each kind of planting, at most, even in content.
         samples: bootstrap replicates.
         seed: of the pairs, the quadrants and the bootstrap.
-        grid: on which maps are read, as height and width.
 
     Raises:
         ValueError: there is no pair of pictures for a kind of planting.
@@ -125,16 +128,14 @@ def measure_planted(
         for subject in subjects
         for name, kind in KINDS.items()
     }
-    found: dict[str, dict[str, Planting]] = {}
+    models: dict[str, dict[str, Planting]] = {}
     for subject in subjects:
         progress = tqdm(KINDS.items(), desc=f"{subject.name}: planted", unit="kind", disable=None)
-        found[subject.name] = {
-            name: _planting(
-                subject, sample.pictures, pairs[subject.name, name], kind, samples=samples, seed=seed, grid=grid
-            )
+        models[subject.name] = {
+            name: _planting(subject, sample.pictures, pairs[subject.name, name], kind, samples=samples, seed=seed)
             for name, kind in progress
         }
-    return PlantedStudy(chance=1 / QUADRANTS, grid=grid, seed=seed, found=found)
+    return PlantedStudy(chance=1 / QUADRANTS, class_methods=tuple(sorted(CLASS_METHODS)), models=models)
 
 
 def _draw_pairs(sample: Sample, kind: Kind, *, model: str, n: int, seed: int) -> tuple[Rows, Rows]:
@@ -175,7 +176,6 @@ def _planting(
     *,
     samples: int,
     seed: int,
-    grid: tuple[int, int],
 ) -> Planting:
     hosts, donors = (pictures[rows] for rows in pairs)
     quadrants = draw_quadrants(len(hosts), seed=seed)
@@ -184,14 +184,13 @@ def _planting(
     return Planting(
         n=len(hosts),
         target=kind.target,
-        p_fake_shift=resampling.mean(subject.probabilities(planted) - subject.probabilities(hosts)),
+        p_fake_moved=resampling.mean(subject.probabilities(planted) - subject.probabilities(hosts)),
         methods={
             method: _finding(
-                maps_on_grid(subject, planted, method, target=kind.target, grid=grid),
-                before=maps_on_grid(subject, hosts, method, target=kind.target, grid=grid),
-                where=inside(quadrants, grid),
+                maps_on_grid(subject, planted, method, target=kind.target),
+                before=maps_on_grid(subject, hosts, method, target=kind.target),
+                where=inside(quadrants, GRID),
                 resampling=resampling,
-                knows_class=method in CLASS_METHODS,
             )
             for method in subject.methods
         },
@@ -204,11 +203,9 @@ def _finding(
     before: NDArray[np.float64],
     where: NDArray[np.bool_],
     resampling: Resampling,
-    knows_class: bool,
 ) -> Finding:
     mass, mass_before = mass_inside(maps, where), mass_inside(before, where)
     return Finding(
-        knows_class=knows_class,
         hits=resampling.mean(pointing_game(maps, where)),
         mass=resampling.mean(mass),
         mass_before=resampling.mean(mass_before),
