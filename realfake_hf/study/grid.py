@@ -13,7 +13,5 @@ def maps_on_grid(
     subject: Subject, pictures: NDArray[np.uint8], method: str, *, target: Target = "predicted"
 ) -> NDArray[np.float64]:
     """Explain pictures, (n, height, width, 3) uint8: (n, *GRID) in [0, 1], all NaN where a map is empty."""
-    explanations = subject.explain(pictures, method, target=target)
-    maps = to_grid(heats(explanations), GRID)
-    empty = is_empty(maps) | np.array([explanation.is_empty for explanation in explanations])
-    return np.where(empty[:, None, None], np.nan, maps)
+    maps = to_grid(heats(subject.explain(pictures, method, target=target)), GRID)
+    return np.where(is_empty(maps)[:, None, None], np.nan, maps)
