@@ -56,7 +56,7 @@ class FaithfulnessStudy:
 
     Attributes:
         n: pictures.
-        steps: in which they are hidden.
+        steps: in which all cells are hidden, or shown.
         random_orders: how many were drawn for each picture; each counts forward and backward.
         models: by the model's name, then by the fill, then by the order's name: a method, "random order" or "centre
             prior".
