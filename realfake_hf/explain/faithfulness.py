@@ -87,15 +87,12 @@ def trace(trial: Trial, orders: Orders, *, grid: tuple[int, int], steps: int) ->
     Raises:
         ValueError: no steps, or more than cells.
     """
-    cells = grid[0] * grid[1]
-    if not 1 <= steps <= cells:
-        raise ValueError(f"wanted steps of one cell or more, from 1 to {cells} of them; found {steps}.")
-    counts = np.rint(np.linspace(0, cells, steps + 1)).astype(np.intp)
+    counts = step_cells(grid, steps=steps)
     places = np.argsort(orders, axis=1).reshape(-1, *grid)  # of each cell in its picture's order
     deletion = [_hiding(trial, places < count) for count in counts[1:-1]]
     insertion = [_hiding(trial, places >= count) for count in counts[1:-1]]
     return Curves(
-        shares=counts / cells,
+        shares=counts / counts[-1],
         deletion=np.stack([trial.whole, *deletion, trial.hidden], axis=1),
         insertion=np.stack([trial.hidden, *insertion, trial.whole], axis=1),
     )
@@ -108,9 +105,16 @@ def order_of(maps: NDArray[np.floating], *, seed: int) -> Orders:
     return np.lexsort((lots, -flat), axis=1)
 
 
-def random_order(n: int, cells: int, *, seed: int) -> Orders:
-    """Draw an order of the cells for each picture: (n, cells)."""
-    return order_of(np.zeros((n, 1, cells)), seed=seed)
+def step_cells(grid: tuple[int, int], *, steps: int) -> NDArray[np.intp]:
+    """Count the cells that are hidden, or shown, at each point of a curve: (steps + 1,) from none to all.
+
+    Raises:
+        ValueError: no steps, or more than cells.
+    """
+    cells = grid[0] * grid[1]
+    if not 1 <= steps <= cells:
+        raise ValueError(f"wanted steps of one cell or more, from 1 to {cells} of them; found {steps}.")
+    return np.rint(np.linspace(0, cells, steps + 1)).astype(np.intp)
 
 
 def _hiding(trial: Trial, cells: NDArray[np.bool_]) -> Values:
