@@ -82,17 +82,17 @@ class _Work:
 
     def faithfulness(self) -> Plain:
         n = self.arguments.faithfulness_n
-        return measure_faithfulness(self.subjects, self.sample, n=n, **self._draws).to_dict()
+        return measure_faithfulness(self.subjects, self._even(n), n=n, **self._draws).to_dict()
 
     def sanity(self) -> Plain:
-        return measure_sanity(self.subjects, self.sample, n=self.arguments.sanity_n, **self._draws).to_dict()
+        n = self.arguments.sanity_n
+        return measure_sanity(self.subjects, self._even(n), n=n, **self._draws).to_dict()
 
     def planted(self) -> Plain:
         return measure_planted(self.subjects, self.sample, n=self.arguments.planted_n, **self._draws).to_dict()
 
     def causal(self) -> Plain:
-        n, seed = self.arguments.causal_n, self.arguments.seed
-        large = draw_sample(self.rows, self.p_fake, n=n, seed=seed, by_verdict=False)
+        large = self._even(self.arguments.causal_n)
         maps = {one.name: one.heat for one in self._maps(self.subjects)}
         shares = map_shares(maps, self.sample.resampling(**self._draws))
         found = {**measure_causal(self.subjects, large, **self._draws).to_dict(), "map_shares": shares}
@@ -111,6 +111,10 @@ class _Work:
         ids = self.rows["id"][:]
         p_fake = {name: dict(zip(ids, scores.tolist(), strict=True)) for name, scores in self.p_fake.items()}
         return choose_shown(self.sample, p_fake, self._maps(self.subjects), n=self.arguments.gallery)
+
+    def _even(self, n: int) -> Sample:
+        """Draw pictures evenly by label and content alone: a stratum of few has no interval."""
+        return draw_sample(self.rows, self.p_fake, n=n, seed=self.arguments.seed, by_verdict=False)
 
     @property
     def _draws(self) -> dict[str, int]:
