@@ -1,10 +1,11 @@
 """Where is the evidence, causally: models asked with the middle of each picture hidden, or as much of its rim.
 
-Bird and Lotfi (2024, *CIFAKE*, IEEE Access) read from Grad-CAM that the entity in a picture holds no useful
-information and that small imperfections of the background do. CIFAKE shows the entity in the middle: were that true,
-hiding the rim would cost more than hiding the middle. The middle stands for the entity on average and not in each
-picture; and no model was trained on pictures with hidden parts, so that only the difference of two that are alike in
-area and fill counts.
+Bird and Lotfi (2024, *CIFAKE*, IEEE Access, abstract) read from Grad-CAM that "the actual entity itself does not hold
+useful information for classification", and small imperfections of the background do. CIFAKE shows the entity in the
+middle. Were that true, hiding the rim would cost more than hiding the middle, and the middle alone would be worth no
+more than what fills the hidden part, which lets the picture's colours through. The middle stands for the entity on
+average and not in each picture; and no model was trained on pictures with hidden parts, so that only the difference
+of two that are alike in area and fill counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from realfake_hf.explain.fills import FILLS, Fill, fill_in
+from realfake_hf.explain.fills import FILLS, Fill, fill_in, filled
 from realfake_hf.explain.regions import centre_mask, mass_share, rim_mask
 from realfake_hf.measure.ranking import roc_auc
 from realfake_hf.measure.resampling import Mean, Resampling
@@ -24,6 +25,7 @@ from realfake_hf.study.subjects import Subject
 
 AREAS: Final = (0.25, 0.5, 0.75)
 MAP_AREAS: Final = (0.25, 0.5)
+PICTURE: Final = (32, 32)  # CIFAKE's height and width in pixels
 
 Scores = NDArray[np.floating]
 
@@ -73,9 +75,16 @@ class Hiding:
 
 @dataclass(frozen=True)
 class HiddenEvidence:
-    """One model on untouched pictures, and with parts of them hidden."""
+    """One model on untouched pictures, and with parts of them hidden.
+
+    Attributes:
+        untouched: on the pictures as they are.
+        all_hidden: by the fill, with nothing but it left: what the fill itself lets through.
+        hiding: one entry for each area and fill.
+    """
 
     untouched: Performance
+    all_hidden: Mapping[str, Performance]
     hiding: tuple[Hiding, ...]
 
 
@@ -111,7 +120,7 @@ class MassShare:
     rim: Mean
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain numbers and dictionaries."""
+        """Give plain numbers and dictionaries: None, and never NaN, for what is undefined."""
         return asdict(self)
 
 
@@ -128,7 +137,7 @@ def measure_causal(
 
     Args:
         subjects: the models.
-        sample: the pictures; every model is asked about each of them 1 + 2 * areas * fills times.
+        sample: the pictures; every model is asked about each of them 1 + fills + 2 * areas * fills times.
         areas: shares of each picture that are hidden.
         fills: what takes the place of the hidden pixels.
         samples: replicates of the bootstrap; the same ones for everything.
@@ -138,6 +147,7 @@ def measure_causal(
     found = {
         subject.name: HiddenEvidence(
             untouched=measuring.performance(subject.probabilities(sample.pictures)),
+            all_hidden={fill: measuring.all_hidden(subject, fill) for fill in fills},
             hiding=tuple(measuring.hiding(subject, area, fill) for area in areas for fill in fills),
         )
         for subject in subjects
@@ -149,9 +159,9 @@ def map_shares(
     maps_by_name: Mapping[str, NDArray[np.floating]],
     resampling: Resampling,
     *,
-    shape: tuple[int, int],
+    shape: tuple[int, int] = PICTURE,
     areas: Sequence[float] = MAP_AREAS,
-) -> dict[str, tuple[MassShare, ...]]:
+) -> dict[str, list[dict[str, Any]]]:
     """Measure how much of each method's maps lies in the middle and in the rim.
 
     Args:
@@ -159,18 +169,16 @@ def map_shares(
         resampling: of these pictures.
         shape: height and width of the pictures.
         areas: shares of the picture that middle and rim are.
+
+    Returns:
+        By the maps' name, `MassShare.to_dict()` of each area.
     """
-    return {
-        name: tuple(
-            MassShare(
-                area=area,
-                centre=resampling.mean(mass_share(maps, centre_mask(shape, area))),
-                rim=resampling.mean(mass_share(maps, rim_mask(shape, area))),
-            )
-            for area in areas
-        )
-        for name, maps in maps_by_name.items()
-    }
+
+    def share(maps: NDArray[np.floating], area: float) -> MassShare:
+        centre, rim = (resampling.mean(mass_share(maps, make(shape, area))) for make in (centre_mask, rim_mask))
+        return MassShare(area, centre, rim)
+
+    return {name: [share(maps, area).to_dict() for area in areas] for name, maps in maps_by_name.items()}
 
 
 @dataclass(frozen=True)
@@ -199,6 +207,9 @@ class _Measuring:
                 name: self.resampling.mean(gain, where=content == name) for name in sorted(set(content.tolist()))
             },
         )
+
+    def all_hidden(self, subject: Subject, fill: Fill) -> Performance:
+        return self.performance(subject.probabilities(filled(self.sample.pictures, fill=fill)))
 
     def performance(self, p_fake: Scores) -> Performance:
         right, mean = self._right(p_fake), self.resampling.mean
