@@ -6,7 +6,7 @@ ifneq ($(wildcard ../shared),)
 export REALFAKE_SHARED ?= $(abspath ../shared)
 endif
 
-.PHONY: help demo test slow lint types format cnn vit compare ablation audit readme benchmarks
+.PHONY: help demo test slow lint types format cnn vit compare ablation processes twins study audit readme benchmarks
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -49,6 +49,16 @@ compare: .venv/installed ## the models of space/models on the same test images
 
 ablation: .venv/installed ## what each setting of the ViT's recipe buys; goes on where it was interrupted
 	$(PY) -m realfake_hf.publish.ablation --plan recipes/ablations/vit_tiny.yaml --output_dir runs/ablation-vit-tiny --output_file results/ablation_vit_tiny.json
+
+processes: .venv/installed ## a training in one process beside two
+	$(PY) -m benchmarks.processes --output_dir $(RUN)-processes --output_file results/two_processes.json
+
+twins: .venv/installed ## the two models of space/models of another training seed; the ViT with fewer epochs
+	$(PY) train.py --config recipes/cifake_cnn.yaml --seed 1 --output_dir runs/twins/cnn
+	$(PY) train.py --config recipes/vit_tiny_cifake_32.yaml --seed 1 --num_train_epochs 2 --output_dir runs/twins/vit
+
+study: .venv/installed ## do explanations agree, are they faithful: numbers, page and figure; wants the twins
+	$(PY) explain.py --study --config recipes/explanation_study.yaml --output_dir runs/explanation-study
 
 audit: .venv/installed ## the duplicates in CIFAKE
 	$(PY) -m realfake_hf.publish.audit --data cifake --output_file results/cifake_audit.json

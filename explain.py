@@ -1,21 +1,37 @@
-"""Show where detectors looked: `explain.py --model space/models/cifake-cnn --images photos/ --output_dir runs/why`."""
+"""Show where detectors looked: `explain.py --model space/models/cifake-cnn --images photos/ --output_dir runs/why`.
+
+`explain.py --study` measures whether explanations agree and are faithful; `--study --help` lists its settings.
+"""
 
 import logging
 import sys
 from collections.abc import Sequence
 
+from realfake_hf.publish.study import publish_study
 from transformers.utils.logging import disable_progress_bar
 
 from realfake_hf.cli import parse
 from realfake_hf.explain.arguments import ExplainArguments
 from realfake_hf.explain.gallery import make_gallery
+from realfake_hf.study.arguments import StudyArguments
+from realfake_hf.study.run import run_study
+
+STUDY = "--study"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, explain, print what was found; give the exit status."""
+    """Parse, explain or study, print what was found; give the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of weight files; the pictures keep theirs
-    [arguments] = parse(ExplainArguments, argv=argv, description=__doc__)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if STUDY in words:
+        [asked] = parse(StudyArguments, argv=[word for word in words if word != STUDY], description=__doc__)
+        return _study(asked)
+    [arguments] = parse(ExplainArguments, argv=words, description=__doc__)
+    return _explain(arguments)
+
+
+def _explain(arguments: ExplainArguments) -> int:
     try:
         gallery = make_gallery(arguments)
     except KeyboardInterrupt:
@@ -32,6 +48,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\ninterrupted; {gallery.n:,} explained pictures stay in {gallery.folder}", file=sys.stderr)
         return 130
     return 1 if gallery.unreadable else 0
+
+
+def _study(arguments: StudyArguments) -> int:
+    try:
+        study = run_study(arguments)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; the same command goes on from {arguments.output_dir}", file=sys.stderr)
+        return 130
+    except (OSError, ValueError) as error:
+        print(f"explain.py: {error}", file=sys.stderr)
+        return 1
+    print("\n\n".join(publish_study(study, arguments)))
+    return 0
 
 
 if __name__ == "__main__":

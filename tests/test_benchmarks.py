@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
-from benchmarks import data_ready, training_throughput, vit_throughput
+from benchmarks import data_ready, processes, training_throughput, vit_throughput
 from benchmarks.comparison import Comparison, Pair, measure_in_turn
 from benchmarks.ways_to_data import Taken, take
 from benchmarks.ways_to_vit import WAYS
@@ -148,3 +148,35 @@ def test_a_geometry_that_is_none_is_refused(tmp_path: Path, capsys: pytest.Captu
     words = ["--geometries", "32x4", "--output_file", str(tmp_path / "a.json")]
     assert vit_throughput.main(words) == 1
     assert "wanted --geometries like 32/4; found '32x4'." in capsys.readouterr().err
+
+
+class TestProcesses:
+    def run(self, *, accuracy: float, seconds: float, n: int) -> dict[str, Any]:
+        splits = {"validation": accuracy, "test": accuracy - 0.01}
+        return {"processes": n, "n": dict.fromkeys(splits, 100), "accuracy": splits, "seconds": seconds}
+
+    @pytest.mark.parametrize(
+        ("accuracy", "within"), [(0.9571, True), (0.9629, True), (0.9569, False), (0.9631, False)]
+    )
+    def test_more_than_three_tenths_of_a_point_is_too_much(self, accuracy: float, *, within: bool) -> None:
+        results = processes.compare(
+            self.run(accuracy=0.96, seconds=10, n=1), self.run(accuracy=accuracy, seconds=5, n=2)
+        )
+        assert results["within"] is within
+        assert results["seconds_ratio"] == 0.5
+
+    def test_a_batch_that_cannot_be_shared_out_is_refused(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert processes.main(["--output_dir", str(tmp_path), "--processes", "3", "--train_size", "64"]) == 1
+        assert "found 3 processes. Give another number." in capsys.readouterr().err
+
+    @pytest.mark.slow
+    def test_both_are_trained_and_measured(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        file = tmp_path / "processes.json"
+        words = ["--output_dir", str(tmp_path / "runs"), "--output_file", str(file), "--train_size", "256"]
+        assert processes.main([*words, "--recipe", "recipes/demo.yaml", "--data", "demo"]) == 0
+        content = json.loads(file.read_text())
+        assert [run["processes"] for run in content["runs"]] == [1, 2]
+        assert content["runs"][0]["n"] == content["runs"][1]["n"]
+        assert "| 2 | " in capsys.readouterr().out

@@ -85,6 +85,39 @@ def test_a_results_block_that_nothing_renders_is_refused():
         readme.render("<!-- results: weather -->\n<!-- end -->", ROOT / "results")
 
 
+def test_the_readme_block_of_an_ablation_says_what_each_change_buys(tmp_path):
+    spread = {"mean": 0.95, "sd": 0.002, "runs": [0.948, 0.952]}
+    alone = {"mean": 60.0, "sd": None, "runs": [60.0]}
+    row = {"seeds": [0, 1], "eval_accuracy": spread, "seconds": alone}
+    variants = {
+        "baseline": {**row, "changes": {}, "gain": {"mean": 0.0, "sd": 0.0, "runs": [0, 0]}},
+        "no flips": {**row, "changes": {"flip": False}, "gain": {"mean": -0.0042, "sd": 0.001, "runs": [0, 0]}},
+    }
+    found = {
+        "settings": {"train_size": 20000, "ema_decay": 0.99}, "machine": {"cores": 2}, "variants": variants,
+        "data": {"train": 19998, "validation": 5000},
+    }  # fmt: skip
+    (tmp_path / "ablation_vit_tiny.json").write_text(json.dumps(found))
+    block = readme.render("<!-- results: ablation_vit_tiny -->\n<!-- end -->", tmp_path)
+    assert "| change | accuracy on validation, n = 5,000 | gain in points | minutes |" in block
+    assert "| baseline | 95.00 ± 0.20 % |  | 1.0 |" in block
+    assert "| no flips | 95.00 ± 0.20 % | -0.42 ± 0.10 | 1.0 |" in block
+    assert "over 2 seeds, each trained on 19,998 pictures" in block
+    assert "`train_size` 20,000, `ema_decay` 0.99; 2 cores." in block
+
+
+def test_the_readme_block_of_two_processes_says_how_far_they_are_apart(tmp_path):
+    run = {"processes": 1, "n": {"validation": 5000, "test": 20000}}
+    found = {
+        "runs": [run, {**run, "processes": 2}], "points": {"validation": 0.1, "test": -0.05},
+        "settings": {"train_size": 20000}, "seconds_ratio": 1.25, "machine": {"cores": 2},
+    }  # fmt: skip
+    (tmp_path / "two_processes.json").write_text(json.dumps(found))
+    block = readme.render("<!-- results: two_processes -->\n<!-- end -->", tmp_path)
+    assert "2 processes beside one, the same batch in total, one pass over 20,000 pictures: " in block
+    assert "+0.10 on validation (n = 5,000) and -0.05 on test (n = 20,000) points of accuracy, in 1.25 x the" in block
+
+
 def test_the_readme_names_files_and_make_targets_that_exist():
     text = (ROOT / "README.md").read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]

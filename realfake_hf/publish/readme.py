@@ -178,6 +178,50 @@ def _benchmark_vit(results: Path) -> str:
     return "\n".join([head, "|---|---|--:|--:|--:|--:|", *rows, "", note])
 
 
+def _ablation(results: Path) -> str:
+    found = _read(results / "ablation_vit_tiny.json")
+    variants, data = found["variants"], found["data"]
+    most = max(len(row["seeds"]) for row in variants.values())
+    head = f"| change | accuracy on validation, n = {data['validation']:,} | gain in points | minutes |"
+    rows = [
+        f"| {name} | {_plus_minus(row['eval_accuracy'])} % | {_gain(row)} | {row['seconds']['mean'] / 60:.1f} |"
+        for name, row in variants.items()
+    ]
+    note = (
+        f"Mean ± standard deviation over {most} seeds, each trained on {data['train']:,} pictures; a gain is taken "
+        f"seed by seed. Settings that all share: {_settings(found['settings'])}; {found['machine']['cores']} cores."
+    )
+    return "\n".join([head, "|---|--:|--:|--:|", *rows, "", note])
+
+
+def _gain(row: Mapping[str, Any]) -> str:
+    return "" if not row["changes"] else _plus_minus(row["gain"], sign="+")
+
+
+def _plus_minus(spread: Mapping[str, Any], sign: str = "") -> str:
+    mean = f"{100 * spread['mean']:{sign}.2f}"
+    return mean if spread["sd"] is None else f"{mean} ± {100 * spread['sd']:.2f}"
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"`{name}` {value:,}" if isinstance(value, int) else f"`{name}` {value}" for name, value in settings.items()
+    )
+
+
+def _two_processes(results: Path) -> str:
+    found = _read(results / "two_processes.json")
+    one, several = found["runs"]
+    points = "and ".join(
+        f"{value:+.2f} on {split} (n = {one['n'][split]:,}) " for split, value in found["points"].items()
+    )
+    return (
+        f"{several['processes']} processes beside one, the same batch in total, one pass over "
+        f"{found['settings']['train_size']:,} pictures: {points}points of accuracy, in {found['seconds_ratio']:.2f} x "
+        f"the seconds on {found['machine']['cores']} cores."
+    )
+
+
 def _ratio(ratio: dict[str, Any], what: str) -> str:
     found = ratio["ratio"]
     spread = f"{found['median']:.2f} ({found['min']:.2f}-{found['max']:.2f}, {found['n']} rounds)"
@@ -209,6 +253,8 @@ _RENDERERS: Final[dict[str, Callable[[Path], str]]] = {
     "cifake_comparison": _cifake_comparison,
     "benchmarks": _benchmarks,
     "benchmark_vit": _benchmark_vit,
+    "ablation_vit_tiny": _ablation,
+    "two_processes": _two_processes,
 }
 
 

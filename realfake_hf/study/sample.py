@@ -77,7 +77,9 @@ class Sample:
         }
 
 
-def draw_sample(rows: Dataset, p_fake: Mapping[str, NDArray[np.floating]], *, n: int, seed: int) -> Sample:
+def draw_sample(
+    rows: Dataset, p_fake: Mapping[str, NDArray[np.floating]], *, n: int, seed: int, by_verdict: bool = True
+) -> Sample:
     """Draw pictures of a split as evenly as can be from its strata: label, content, and which models are right.
 
     Args:
@@ -85,6 +87,7 @@ def draw_sample(rows: Dataset, p_fake: Mapping[str, NDArray[np.floating]], *, n:
         p_fake: by the model's name, (rows,) what it says of every picture.
         n: pictures wanted; a smaller split is taken whole.
         seed: of the order in which a stratum's pictures are taken.
+        by_verdict: False leaves out who is right, so that rare errors are as rare as in the split.
 
     Raises:
         ValueError: the pictures that were drawn are not all of one size.
@@ -92,9 +95,8 @@ def draw_sample(rows: Dataset, p_fake: Mapping[str, NDArray[np.floating]], *, n:
     is_fake = np.asarray(rows["label"][:]) == FAKE
     is_right = {name: (scores > 0.5) == is_fake for name, scores in p_fake.items()}  # noqa: PLR2004 - one half
     content = tuple(name or "unknown" for name in rows["content"][:])
-    stratum = _codes(
-        list(zip(is_fake.tolist(), content, *(right.tolist() for right in is_right.values()), strict=True))
-    )
+    verdicts = [right.tolist() for right in is_right.values()] if by_verdict else []
+    stratum = _codes(list(zip(is_fake.tolist(), content, *verdicts, strict=True)))
     order = np.random.default_rng(seed).permutation(len(rows))
     chosen = np.sort(order[take_evenly(stratum[order].tolist(), n)])
     whole = np.bincount(stratum).astype(np.float64)

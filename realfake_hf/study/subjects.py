@@ -1,10 +1,13 @@
 """The models of a study, and which methods explain each of them."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -12,10 +15,9 @@ from realfake_hf.detector import Detector
 from realfake_hf.explain.attention_methods import lack_of_class_token
 from realfake_hf.explain.maps import Target
 from realfake_hf.explain.methods import ATTENTION_METHODS, METHODS, Explanation
+from realfake_hf.explain.randomization import random_weights
 
-METHOD_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "integrated_gradients": {"steps": 16}
-}  # the others' defaults
+METHOD_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {"integrated_gradients": {"steps": 16}}  # others: defaults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,37 @@ class Subject:
     def probabilities(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Give `p_fake` of pictures, (n, height, width, 3) uint8: (n,)."""
         return self.detector.probabilities(as_pictures(pictures))
+
+    def unlearned(self, *, seed: int) -> "Subject":
+        """Give the same model with random weights, under the same name."""
+        detector = Detector(random_weights(self.detector.model, seed=seed), self.detector.processor)
+        return replace(self, detector=detector)
+
+    def digest(self) -> str:
+        """Name the weights: SHA-256 over all of them."""
+        digest = hashlib.sha256()
+        for name, values in self.detector.model.state_dict().items():
+            plain = values.detach().cpu().contiguous().flatten().view(torch.uint8)
+            digest.update(name.encode() + plain.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def load_subject(name: str, place: str) -> Subject:
+    """Load a model, on the accelerator where there is one.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: its labels do not say real and fake.
+    """
+    device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    try:
+        detector = Detector.from_pretrained(Path(place).expanduser(), device=device)
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise OSError(
+            f"wanted a folder of train.py or a Hub id as {name}; found none at {place!r} ({reason})."
+        ) from error
+    return Subject(name=name, place=place, detector=detector, methods=fitting_methods(detector))
 
 
 def fitting_methods(detector: Detector) -> tuple[str, ...]:

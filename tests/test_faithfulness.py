@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from realfake_hf.explain.faithfulness import begin, order_of, random_order, trace
+from realfake_hf.explain.fills import FILLS, filled
+
+GRID = (4, 4)
+
+
+def pictures(n=5, height=8, width=12):
+    return np.random.default_rng(0).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
+
+
+def mean_red(given):
+    return given[..., 0].mean(axis=(1, 2)) / 255
+
+
+def start(fill="mean", score=mean_red, **size):
+    return begin(pictures(**size), score=score, fill=fill)
+
+
+def of_one_corner(given):
+    """Say FAKE as far as the first cell of a picture is black and white stripes."""
+    return np.clip(given[:, :2, :3].std(axis=(1, 2, 3)) / 120, 0, 1)
+
+
+def striped():
+    made = np.full((6, 8, 12, 3), 128, dtype=np.uint8)
+    made[:, :2, :3] = np.array([0, 255, 0])[None, :, None]
+    return made
+
+
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("steps", [1, 3, 16])
+def test_curves_are_those_of_hiding_cell_by_cell(fill, steps):
+    """Against loops over pictures, steps and cells."""
+    orders = random_order(5, 16, seed=1)
+    curves = trace(start(fill), orders, grid=GRID, steps=steps)
+    for row, (picture, order) in enumerate(zip(pictures(), orders.tolist(), strict=True)):
+        ground = filled(picture[None], fill=fill)[0]
+        turn = 1 if mean_red(picture[None])[0] > 0.5 else -1
+        for step in range(steps + 1):
+            gone, back = picture.copy(), ground.copy()
+            for cell in order[: round(step * 16 / steps)]:
+                place = np.s_[cell // 4 * 2 : cell // 4 * 2 + 2, cell % 4 * 3 : cell % 4 * 3 + 3]
+                gone[place], back[place] = ground[place], picture[place]
+            for found, made in ((curves.deletion, gone), (curves.insertion, back)):
+                assert turn * (found[row, step] - 0.5) == pytest.approx(mean_red(made[None])[0] - 0.5)
+
+
+@pytest.mark.parametrize("steps", [2, 4, 8])
+def test_insertion_is_deletion_in_the_reverse_order_read_backward(steps):
+    orders = random_order(5, 16, seed=1)
+    there = trace(start("blur"), orders, grid=GRID, steps=steps)
+    back = trace(start("blur"), orders[:, ::-1], grid=GRID, steps=steps)
+    np.testing.assert_allclose(there.insertion, back.deletion[:, ::-1])
+    np.testing.assert_allclose(there.insertion_auc, back.deletion_auc)
+
+
+def test_areas_are_shares_under_straight_lines():
+    curves = trace(start(), random_order(5, 16, seed=1), grid=GRID, steps=1)
+    halfway = (curves.deletion[:, 0] + curves.deletion[:, 1]) / 2
+    np.testing.assert_allclose(curves.deletion_auc, halfway)
+    np.testing.assert_allclose(curves.insertion_auc, halfway)
+
+
+def test_ends_are_scored_once_for_all_orders():
+    asked = []
+
+    def score(given):
+        asked.append(len(given))
+        return mean_red(given)
+
+    trial = start(score=score)
+    assert asked == [5, 5]
+    for seed in range(3):
+        trace(trial, random_order(5, 16, seed=seed), grid=GRID, steps=4)
+    assert asked == [5] * (2 + 3 * 2 * 3)
+
+
+def test_a_map_of_the_evidence_deletes_and_inserts_better_than_chance_and_chance_better_than_its_opposite():
+    trial = begin(striped(), score=of_one_corner, fill="mean")
+    evidence = np.zeros((6, *GRID))
+    evidence[:, 0, 0] = 1
+    best, chance, worst = (
+        trace(trial, orders, grid=GRID, steps=8)
+        for orders in (order_of(evidence, seed=0), random_order(6, 16, seed=0), order_of(-evidence, seed=0))
+    )
+    assert best.deletion_auc.mean() < chance.deletion_auc.mean() < worst.deletion_auc.mean()
+    assert best.insertion_auc.mean() > chance.insertion_auc.mean() > worst.insertion_auc.mean()
+    assert (best.deletion[:, 1] < 0.2).all()
+
+
+def test_the_verdict_that_the_whole_picture_got_is_followed():
+    trial = start()
+    curves = trace(trial, random_order(5, 16, seed=0), grid=GRID, steps=4)
+    assert trial.called_fake.any()
+    assert not trial.called_fake.all()
+    assert (curves.deletion[:, 0] >= 0.5).all()
+    np.testing.assert_allclose(curves.deletion[:, 0], curves.insertion[:, -1])
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=4, max_size=9), st.integers(0, 9))
+def test_an_order_names_every_cell_once_and_never_climbs(cells, seed):
+    heat = np.array(cells).reshape(1, 1, -1)
+    [order] = order_of(heat, seed=seed)
+    assert sorted(order.tolist()) == list(range(len(cells)))
+    assert (np.diff(heat.ravel()[order]) <= 0).all()
+
+
+def test_ties_are_drawn_by_lot_and_the_same_seed_draws_the_same():
+    first = order_of(np.zeros((2000, 2, 2)), seed=0)
+    np.testing.assert_allclose(np.bincount(first[:, 0]) / 2000, 0.25, atol=0.04)
+    assert (first == order_of(np.zeros((2000, 2, 2)), seed=0)).all()
+    assert (first != order_of(np.zeros((2000, 2, 2)), seed=1)).any()
+    assert (random_order(2000, 4, seed=0) == first).all()
+
+
+@pytest.mark.parametrize("steps", [0, 17])
+def test_steps_that_hide_no_cell_are_refused(steps):
+    with pytest.raises(ValueError, match=rf"wanted steps of one cell or more, from 1 to 16 of them; found {steps}\."):
+        trace(start(), random_order(5, 16, seed=0), grid=GRID, steps=steps)

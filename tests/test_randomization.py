@@ -1,0 +1,140 @@
+"""A random twin has learnt nothing, and a cascade comes down from the head to the pixels."""
+
+import pytest
+import torch
+from transformers import (
+    ConvNextConfig,
+    ConvNextForImageClassification,
+    DeiTConfig,
+    DeiTForImageClassificationWithTeacher,
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
+
+from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
+from realfake_hf.explain.methods import explain
+from realfake_hf.explain.randomization import cascade, random_weights, stages
+from realfake_hf.labels import id2label, label2id
+
+WORDS = {"id2label": id2label(), "label2id": label2id()}
+TOKENS = {"image_size": 32, "patch_size": 8, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
+BUILD = {
+    "cnn": lambda: CifakeCnnForImageClassification(CifakeCnnConfig(num_filters=4)),
+    "vit": lambda: ViTForImageClassification(ViTConfig(num_hidden_layers=12, **TOKENS, **WORDS)),
+    "deit": lambda: DeiTForImageClassificationWithTeacher(DeiTConfig(num_hidden_layers=2, **TOKENS, **WORDS)),
+    "convnext": lambda: ConvNextForImageClassification(
+        ConvNextConfig(num_stages=2, depths=[1, 2], hidden_sizes=[8, 16], patch_size=4, **WORDS)
+    ),
+    "resnet": lambda: ResNetForImageClassification(
+        ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", **WORDS)
+    ),
+}
+ORDER = {
+    "cnn": ["output", "dense.0", "features.3", "features.0"],
+    "vit": ["head", "layers.10", "layers.7", "layers.4", "layers.1", "embeddings"],
+    "deit": ["head", "layernorm", "layers.1", "layers.0", "embeddings"],
+    "convnext": ["head", "layernorm", "encoder.stages.1", "encoder.stages.0", "embeddings"],
+    "resnet": ["head", "encoder.stages.1", "encoder.stages.0", "embedder"],
+}
+
+
+def build(kind, *, shake=0.3):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = BUILD[kind]().eval()
+        for weight in model.parameters():
+            weight.data += shake * torch.randn_like(weight)  # nothing is as it was initialised, as after training
+    return model
+
+
+def same(a, b):
+    return {name for name, tensor in a.state_dict().items() if torch.equal(tensor, b.state_dict()[name])}
+
+
+@pytest.mark.parametrize("kind", BUILD)
+def test_stages_come_down_from_the_head_to_the_pixels(kind):
+    assert [stage.name for stage in stages(build(kind))] == ORDER[kind]
+
+
+@pytest.mark.parametrize("most", [2, 3, 6, 100])
+@pytest.mark.parametrize("kind", BUILD)
+def test_every_tensor_is_in_one_stage_and_no_stage_is_left_over(kind, most):
+    model = build(kind)
+    found = stages(model, most=most)
+    names = [name for stage in found for name in stage.tensors]
+    assert sorted(names) == sorted(model.state_dict())
+    assert 2 <= len(found) <= most
+    assert all(stage.tensors for stage in found)
+
+
+def test_the_head_is_a_stage_of_its_own_even_of_two_classifiers():
+    assert set(stages(build("vit"))[0].tensors) == {"classifier.weight", "classifier.bias"}
+    assert set(stages(build("cnn"))[0].tensors) == {"output.weight", "output.bias"}
+    assert {name.split(".")[0] for name in stages(build("deit"))[0].tensors} == {
+        "cls_classifier",
+        "distillation_classifier",
+    }
+
+
+def test_one_stage_is_refused():
+    with pytest.raises(ValueError, match="wanted two stages or more, as the head is one of its own; found 1"):
+        stages(build("cnn"), most=1)
+
+
+@pytest.mark.parametrize("kind", BUILD)
+def test_a_random_twin_is_as_freshly_initialised(kind):
+    model, before = build(kind), torch.get_rng_state()
+    twin = random_weights(model, seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not twin.training
+    assert not any(name.endswith("weight") for name in same(model, twin))
+    torch.manual_seed(3)
+    fresh = BUILD[kind]()
+    assert same(twin, fresh) == set(fresh.state_dict())
+    assert same(random_weights(model, seed=3), twin) == set(twin.state_dict())
+    assert same(random_weights(model, seed=4), twin) != set(twin.state_dict())
+
+
+@pytest.mark.parametrize("kind", BUILD)
+def test_a_cascade_ends_at_the_random_twin_and_leaves_the_model_alone(kind):
+    model, untouched, twin = build(kind), build(kind), random_weights(build(kind), seed=0)
+    random = set()
+    for stage, changed in cascade(model, seed=0):
+        random.update(stage.tensors)
+        assert same(changed, twin) >= random
+        assert same(changed, model) >= set(model.state_dict()) - random
+    assert same(changed, twin) == set(twin.state_dict())
+    assert same(model, untouched) == set(model.state_dict())
+
+
+def test_a_twin_keeps_how_attention_is_computed():
+    model = build("vit")
+    model.set_attn_implementation("eager")
+    assert random_weights(model, seed=0).config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("method", ["rollout", "last_attention"])
+def test_maps_of_attention_alone_do_not_see_the_classifier_and_see_all_else(method):
+    model = build("vit")
+    model.set_attn_implementation("eager")
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    trained = explain(model, pixels, method=method)
+    for stage, changed in cascade(model, seed=0):
+        equal = [
+            (one.map == other.map).all()
+            for one, other in zip(trained, explain(changed, pixels, method=method), strict=True)
+        ]
+        assert equal == [stage.name == "head"] * 2
+
+
+@pytest.mark.parametrize("method", ["relevance", "gradient_rollout", "grad_cam", "integrated_gradients"])
+def test_maps_of_gradients_see_the_classifier(method):
+    model = build("vit")
+    model.set_attn_implementation("eager")
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    trained = explain(model, pixels, method=method, target="FAKE")
+    head = next(cascade(model, seed=0))[1]
+    for one, other in zip(trained, explain(head, pixels, method=method, target="FAKE"), strict=True):
+        assert (one.map != other.map).any()
