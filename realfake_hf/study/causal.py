@@ -128,18 +128,16 @@ def measure_causal(
     subjects: Sequence[Subject],
     sample: Sample,
     *,
-    areas: Sequence[float] = AREAS,
-    fills: Sequence[Fill] = FILLS,
     samples: int = 1000,
     seed: int = 0,
 ) -> Causal:
-    """Ask models about pictures of which the middle is hidden, or as much of the rim, or nothing.
+    """Ask models about pictures of which the middle is hidden, or as much of the rim, or all, or nothing.
+
+    With each share of `AREAS`, and each of `FILLS` in its place.
 
     Args:
         subjects: the models.
-        sample: the pictures; every model is asked about each of them 1 + fills + 2 * areas * fills times.
-        areas: shares of each picture that are hidden.
-        fills: what takes the place of the hidden pixels.
+        sample: the pictures; every model is asked about each of them 15 times.
         samples: replicates of the bootstrap; the same ones for everything.
         seed: of the bootstrap.
     """
@@ -147,8 +145,8 @@ def measure_causal(
     found = {
         subject.name: HiddenEvidence(
             untouched=measuring.performance(subject.probabilities(sample.pictures)),
-            all_hidden={fill: measuring.all_hidden(subject, fill) for fill in fills},
-            hiding=tuple(measuring.hiding(subject, area, fill) for area in areas for fill in fills),
+            all_hidden={fill: measuring.all_hidden(subject, fill) for fill in FILLS},
+            hiding=tuple(measuring.hiding(subject, area, fill) for area in AREAS for fill in FILLS),
         )
         for subject in subjects
     }
@@ -156,11 +154,7 @@ def measure_causal(
 
 
 def map_shares(
-    maps_by_name: Mapping[str, NDArray[np.floating]],
-    resampling: Resampling,
-    *,
-    shape: tuple[int, int] = PICTURE,
-    areas: Sequence[float] = MAP_AREAS,
+    maps_by_name: Mapping[str, NDArray[np.floating]], resampling: Resampling, *, shape: tuple[int, int] = PICTURE
 ) -> dict[str, list[dict[str, Any]]]:
     """Measure how much of each method's maps lies in the middle and in the rim.
 
@@ -168,7 +162,6 @@ def map_shares(
         maps_by_name: (n, grid_h, grid_w) maps of the same pictures, not negative, by any name.
         resampling: of these pictures.
         shape: height and width of the pictures.
-        areas: shares of the picture that middle and rim are.
 
     Returns:
         By the maps' name, `MassShare.to_dict()` of each area.
@@ -178,7 +171,7 @@ def map_shares(
         centre, rim = (resampling.mean(mass_share(maps, make(shape, area))) for make in (centre_mask, rim_mask))
         return MassShare(area, centre, rim)
 
-    return {name: [share(maps, area).to_dict() for area in areas] for name, maps in maps_by_name.items()}
+    return {name: [share(maps, area).to_dict() for area in MAP_AREAS] for name, maps in maps_by_name.items()}
 
 
 @dataclass(frozen=True)
