@@ -89,7 +89,8 @@ def _times(settings: Settings, taken: Mapping[str, Sequence[Taken]]) -> Comparis
         Pair("rollout", "eager forward", limit=1.3),
         Pair("relevance", "eager forward", limit=3),
         Pair("grad_cam", "eager forward"),
-        Pair("rollout, a script, one at a time", "rollout", goal=2),
+        Pair("script, one at a time", "rollout", goal=2),
+        Pair("script, discarding, one at a time", "rollout, discarding", goal=2),
         Pair("relevance, one at a time", "relevance"),
     ]
     pairs = [

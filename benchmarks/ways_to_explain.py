@@ -33,6 +33,7 @@ from realfake_hf.explain.methods import explain
 from realfake_hf.models.pretrained import load_pretrained
 
 STREAMED: Final = "rollout, streamed"
+DISCARDED: Final = 0.9  # share of the weights, where some are discarded
 
 Way = Callable[[PreTrainedModel, Tensor], object]
 
@@ -72,6 +73,7 @@ class Taken:
 def take(task: Task) -> Taken:
     """Go one way to the end in this process."""
     geometry = {"image_size": task.image_size, "patch_size": task.patch_size}
+    model: Any
     model, processor = load_pretrained(task.model, **geometry, attn_implementation="eager")
     detector = Detector(model.to(_device()), processor, batch_size=task.batch_size)
     rows = load_images(task.data)["train"]
@@ -88,11 +90,16 @@ def eager_forward(model: PreTrainedModel, pixels: Tensor) -> None:
         model(pixel_values=pixels)
 
 
-def script_rollout(model: PreTrainedModel, pixels: Tensor) -> list[NDArray[np.float32]]:
+def script_rollout(model: PreTrainedModel, pixels: Tensor, *, discard_ratio: float = 0.0) -> list[NDArray[np.float32]]:
     """Roll attention out as scripts that are passed around do it.
 
-    One picture at a time; all layers' attentions are returned and kept, brought to the CPU, and fused, mixed with the
-    identity, made distributions again and multiplied in a Python loop.
+    One picture at a time; all layers' attentions are returned and kept, brought to the CPU, and fused, their lowest
+    weights set to 0, mixed with the identity, made distributions again and multiplied in a Python loop.
+
+    Args:
+        model: a ViT with one class token and a square grid.
+        pixels: (batch, 3, height, width), normalised.
+        discard_ratio: share of the weights that is set to 0; 0.9 is the usual default of such scripts.
 
     Returns:
         A map for each picture, (grid_h, grid_w), its highest value 1.
@@ -103,7 +110,11 @@ def script_rollout(model: PreTrainedModel, pixels: Tensor) -> list[NDArray[np.fl
             attentions = [one.cpu() for one in model(pixel_values=picture, output_attentions=True).attentions]
         product = torch.eye(attentions[0].shape[-1])
         for attention in attentions:
-            mixed = attention[0].mean(dim=0) + torch.eye(len(product))
+            fused = attention[0].mean(dim=0)
+            if discard_ratio:
+                flat = fused.view(-1)
+                flat[flat.topk(int(discard_ratio * len(flat)), largest=False).indices] = 0
+            mixed = fused + torch.eye(len(product))
             product = (mixed / mixed.sum(dim=-1, keepdim=True)) @ product
         patches = product[0, 1:]
         side = round(len(patches) ** 0.5)
@@ -120,7 +131,9 @@ def one_at_a_time(model: PreTrainedModel, pixels: Tensor, *, method: str) -> Non
 WAYS: Final[dict[str, Way]] = {
     "eager forward": eager_forward,
     **{method: partial(explain, method=method) for method in ("rollout", "relevance", "grad_cam")},
-    "rollout, a script, one at a time": script_rollout,
+    "rollout, discarding": partial(explain, method="rollout", options={"discard_ratio": DISCARDED}),
+    "script, one at a time": script_rollout,
+    "script, discarding, one at a time": partial(script_rollout, discard_ratio=DISCARDED),
     "relevance, one at a time": partial(one_at_a_time, method="relevance"),
 }
 
