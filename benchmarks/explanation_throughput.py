@@ -91,6 +91,7 @@ def _times(settings: Settings, taken: Mapping[str, Sequence[Taken]]) -> Comparis
         Pair("grad_cam", "eager forward"),
         Pair("script, one at a time", "rollout", goal=2),
         Pair("script, discarding, one at a time", "rollout, discarding", goal=2),
+        Pair("script, discarding, one at a time", "rollout", goal=2),  # each at its defaults
         Pair("relevance, one at a time", "relevance"),
     ]
     pairs = [
