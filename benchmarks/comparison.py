@@ -2,16 +2,19 @@
 
 import json
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from realfake_hf.passport import environment
 from realfake_hf.run_folder import write_json
 
 Measured = TypeVar("Measured")
+
+_ROOT: Final = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,14 @@ class Pair:
     Attributes:
         over: name of a way.
         under: name of a way.
-        goal: what the median ratio should reach at least; None where it is only reported.
+        goal: what the median ratio should reach at least; None where it has no such goal.
+        limit: what the median ratio should reach at most; None where it has no such limit.
     """
 
     over: str
     under: str
     goal: float | None = None
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,14 +88,41 @@ class Comparison:
     def to_markdown(self) -> str:
         """Render two tables: the ways, and their ratios."""
         ways = [f"| {name} | {Spread.of(v).to_markdown(self.digits)} |" for name, v in self.measured.items()]
-        ratios = [f"| {p.over} / {p.under} | {self.ratio(p).to_markdown(2)} | {_goal(p)} |" for p in self.pairs]
+        ratios = [
+            f"| {p.over} / {p.under} | {self.ratio(p).to_markdown(2)} | {goal_words(goal=p.goal, limit=p.limit)} |"
+            for p in self.pairs
+        ]
         head = [f"| {self.unit} | median | min | max |", "|---|--:|--:|--:|"]
         between = ["", "| ratio, round by round | median | min | max | goal |", "|---|--:|--:|--:|--:|"]
         return "\n".join([*head, *ways, *between, *ratios])
 
 
-def _goal(pair: Pair) -> str:
-    return "" if pair.goal is None else f"at least {pair.goal:g}"
+def goal_words(*, goal: float | None, limit: float | None) -> str:
+    """Say what a ratio should be.
+
+    >>> goal_words(goal=2, limit=None), goal_words(goal=None, limit=1.3), goal_words(goal=None, limit=None)
+    ('at least 2', 'at most 1.3', '')
+    """
+    bounds = {"at least": goal, "at most": limit}
+    return ", ".join(f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None)
+
+
+def run_apart(module: str, task: Mapping[str, Any]) -> dict[str, Any]:
+    """Run a module of this folder in a process of its own, so that its memory is its own.
+
+    Args:
+        module: its dotted name; it takes a JSON object as its one argument, and its last line is one.
+        task: that object; its `way` says what is done.
+
+    Raises:
+        ValueError: the process failed.
+    """
+    words = [sys.executable, "-m", module, json.dumps(task)]
+    done = subprocess.run(words, cwd=_ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"wanted {task['way']} to end; its process failed:\n{done.stderr[-2000:]}")
+    taken: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return taken
 
 
 def measure_in_turn(ways: Mapping[str, Callable[[], Measured]], *, rounds: int) -> dict[str, list[Measured]]:

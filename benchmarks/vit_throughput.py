@@ -3,8 +3,6 @@
 `python -m benchmarks.vit_throughput --output_file results/benchmark_vit.json`
 """
 
-import json
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,12 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.comparison import Comparison, Pair, measure_in_turn, refuse_in_vain, write_benchmark
+from benchmarks.comparison import Comparison, Pair, measure_in_turn, refuse_in_vain, run_apart, write_benchmark
 from benchmarks.ways_to_vit import COMPILED, WAYS, Taken, Task
 from realfake_hf.cli import parse
 
 GEOMETRIES: Final = ("32/4", "128/16", "224/16")  # image size / patch size
-_ROOT: Final = Path(__file__).resolve().parents[1]
 
 
 @dataclass
@@ -67,15 +64,25 @@ def _ways(settings: Settings) -> dict[str, Callable[[], Taken]]:
     return {f"{geometry} {way}": partial(_take, _task(settings, geometry, way)) for geometry, way in tasks}
 
 
-def _task(settings: Settings, geometry: str, way: str) -> Task:
+def sides(geometry: str) -> tuple[int, int]:
+    """Read an image size and a patch size, such as 32/4.
+
+    Raises:
+        ValueError: it is none.
+    """
     image_size, _, patch_size = geometry.partition("/")
     if not (image_size.isdecimal() and patch_size.isdecimal()):
         raise ValueError(f"wanted --geometries like 32/4; found {geometry!r}.")
+    return int(image_size), int(patch_size)
+
+
+def _task(settings: Settings, geometry: str, way: str) -> Task:
+    image_size, patch_size = sides(geometry)
     return Task(
         way=way,
         model=settings.model,
-        image_size=int(image_size),
-        patch_size=int(patch_size),
+        image_size=image_size,
+        patch_size=patch_size,
         data=settings.data,
         batch_size=settings.batch_size,
         steps=settings.steps,
@@ -83,11 +90,7 @@ def _task(settings: Settings, geometry: str, way: str) -> Task:
 
 
 def _take(task: Task) -> Taken:
-    words = [sys.executable, "-m", "benchmarks.ways_to_vit", json.dumps(asdict(task))]
-    done = subprocess.run(words, cwd=_ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ValueError(f"wanted {task.way} to end; its process failed:\n{done.stderr[-2000:]}")
-    return Taken(**json.loads(done.stdout.splitlines()[-1]))
+    return Taken(**run_apart("benchmarks.ways_to_vit", asdict(task)))
 
 
 def _pairs(settings: Settings) -> list[Pair]:

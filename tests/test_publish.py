@@ -118,6 +118,30 @@ def test_the_readme_block_of_two_processes_says_how_far_they_are_apart(tmp_path)
     assert "+0.10 on validation (n = 5,000) and -0.05 on test (n = 20,000) points of accuracy, in 1.25 x the" in block
 
 
+def test_the_readme_block_of_what_explanations_cost_has_times_memory_and_goals(tmp_path):
+    def ratio(over, under, median, **bounds):
+        spread = {"n": 3, "median": median, "min": median, "max": 2.0, "values": []}
+        return {"over": over, "under": under, "goal": None, "limit": None, **bounds, "ratio": spread}
+
+    ratios = [
+        ratio("32/4 rollout", "32/4 eager forward", 1.1, limit=1.3),
+        ratio("32/4 script", "32/4 rollout", 1.9, goal=2),
+    ]
+    found = {
+        "rows": {"32/4 rollout": {"median": 5.0}, "32/4 script": {"median": 9.5}, "32/4 relevance": {"median": 20.0}},
+        "ratios": ratios, "memory": {"ratios": [ratio("many", "few", 1.0, limit=1.1)]},
+        "settings": {"batch_size": 16}, "machine": {"cores": 2},
+    }  # fmt: skip
+    (tmp_path / "benchmark_explanations.json").write_text(json.dumps(found))
+    block = readme.render("<!-- results: benchmark_explanations -->\n<!-- end -->", tmp_path)
+    assert "| time: 32/4 rollout / 32/4 eager forward | 1.10 (1.10-2.00, 3 rounds) | at most 1.3 |" in block
+    assert "| time: 32/4 script / 32/4 rollout | 1.90 (1.90-2.00, 3 rounds) | at least 2 |" in block
+    assert "| memory: many / few | 1.00 (1.00-2.00, 3 rounds) | at most 1.1 |" in block
+    assert (
+        "batches of 16 unless it says one at a time, on 2 cores: 32/4 rollout 200 images/s, 32/4 relevance 50" in block
+    )
+
+
 def test_the_readme_names_files_and_make_targets_that_exist():
     text = (ROOT / "README.md").read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]

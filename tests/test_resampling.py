@@ -57,6 +57,16 @@ def test_a_difference_is_that_of_two_means_over_the_same_replicates():
     assert (difference.value, difference.n, difference.undefined) == (13.0, 4, 1)
 
 
+def test_a_statistic_that_is_a_mean_has_its_interval():
+    values, weight = np.random.default_rng(3).normal(size=(2, 30))
+    resampling = Resampling(np.exp(weight), stratum=np.arange(30) % 3, samples=100)
+    found = resampling.statistic(lambda weights: weights @ values / weights.sum(axis=1))
+    assert [found.value, found.low, found.high] == pytest.approx(
+        [getattr(resampling.mean(values), name) for name in ("value", "low", "high")]
+    )
+    assert (found.n, found.undefined) == (30, 0)
+
+
 def test_the_same_seed_gives_the_same_interval():
     values = np.random.default_rng(2).normal(size=30)
     one, same, other = (Resampling(np.ones(30), samples=100, seed=seed).mean(values) for seed in (0, 0, 1))

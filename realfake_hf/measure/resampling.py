@@ -1,5 +1,6 @@
 """Means over a stratified sample, each with its n and its bootstrap interval."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +79,15 @@ class Resampling:
         known = ~np.isnan(values)
         one, two = self._means(values, of & known), self._means(values, less & known)
         return self._summed(one[0] - two[0], one[1] - two[1], n=(of | less) & known, chosen=of | less)
+
+    def statistic(self, of: Callable[[Floats], Floats]) -> Mean:
+        """Compute any statistic of all pictures, such as a ranking's, and its interval over the same replicates.
+
+        Args:
+            of: takes (weightings, n), how often each picture counts, and gives (weightings,); NaN where undefined.
+        """
+        everything = np.ones(len(self._weight), dtype=np.bool_)
+        return self._summed(float(of(self._weight[None])[0]), of(self._drawn), n=everything, chosen=everything)
 
     def _means(self, values: NDArray[Any], defined: Flags) -> tuple[float, Floats]:
         plain = np.where(defined, values, 0.0).astype(np.float64)

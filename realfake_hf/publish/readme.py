@@ -178,6 +178,24 @@ def _benchmark_vit(results: Path) -> str:
     return "\n".join([head, "|---|---|--:|--:|--:|--:|", *rows, "", note])
 
 
+def _benchmark_explanations(results: Path) -> str:
+    found = _read(results / "benchmark_explanations.json")
+    ratios = [*found["ratios"], *found["memory"]["ratios"]]
+    rows = [_ratio(ratio, "memory" if ratio in found["memory"]["ratios"] else "time") for ratio in ratios]
+    settings = found["settings"]
+    note = (
+        f"Time a picture of a ViT-Tiny at an image / patch size, in batches of {settings['batch_size']} unless it "
+        f"says one at a time, on {found['machine']['cores']} cores: {_speeds(found['rows'])}. Script: the loop of "
+        "rollout scripts that are passed around; discarding: the lowest weights dropped, as is their default."
+    )
+    return "\n".join(["| ratio | median (range over rounds) | goal |", "|---|--:|--:|", *rows, "", note])
+
+
+def _speeds(rows: Mapping[str, Any]) -> str:
+    asked = [name for name in rows if name.endswith((" rollout", " relevance"))]
+    return ", ".join(f"{name} {1000 / rows[name]['median']:,.0f} images/s" for name in asked)
+
+
 def _ablation(results: Path) -> str:
     found = _read(results / "ablation_vit_tiny.json")
     variants, data = found["variants"], found["data"]
@@ -225,7 +243,8 @@ def _two_processes(results: Path) -> str:
 def _ratio(ratio: dict[str, Any], what: str) -> str:
     found = ratio["ratio"]
     spread = f"{found['median']:.2f} ({found['min']:.2f}-{found['max']:.2f}, {found['n']} rounds)"
-    goal = "" if ratio["goal"] is None else f"at least {ratio['goal']:g}"
+    bounds = {"at least": ratio["goal"], "at most": ratio.get("limit")}
+    goal = ", ".join(f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None)
     return f"| {what}: {ratio['over']} / {ratio['under']} | {spread} | {goal} |"
 
 
@@ -253,6 +272,7 @@ _RENDERERS: Final[dict[str, Callable[[Path], str]]] = {
     "cifake_comparison": _cifake_comparison,
     "benchmarks": _benchmarks,
     "benchmark_vit": _benchmark_vit,
+    "benchmark_explanations": _benchmark_explanations,
     "ablation_vit_tiny": _ablation,
     "two_processes": _two_processes,
 }

@@ -16,7 +16,8 @@ from realfake_hf.labels import FAKE
 from realfake_hf.passport import data_fingerprint, environment
 from realfake_hf.study.agreement import GRID, measure_agreement
 from realfake_hf.study.arguments import StudyArguments
-from realfake_hf.study.causal import map_shares, measure_causal, verdict_on_claim
+from realfake_hf.study.causal import map_shares, measure_causal
+from realfake_hf.study.claim import verdict_on_claim
 from realfake_hf.study.faithfulness import measure_faithfulness
 from realfake_hf.study.maps import MapSet, make_maps
 from realfake_hf.study.planted import measure_planted

@@ -1,0 +1,104 @@
+"""The benchmark of explanations runs, and its script gives the library's maps; how fast anything is, is not tested."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
+from benchmarks import explanation_throughput
+from benchmarks.comparison import Comparison, Pair, run_apart
+from benchmarks.ways_to_explain import WAYS, script_rollout, take
+from realfake_hf.explain.methods import explain
+from realfake_hf.labels import id2label, label2id
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+def tiny_vit() -> ViTForImageClassification:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 32}
+    names = {"id2label": id2label(), "label2id": label2id()}
+    config = ViTConfig(image_size=32, patch_size=8, attn_implementation="eager", **shape, **names)
+    return ViTForImageClassification(config).eval()
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    """The command line of the smallest run."""
+    tiny_vit().save_pretrained(tmp_path / "vit")
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vit")
+    sizes = ["--geometries", "32/8", "--batch_size", "4", "--steps", "1", "--rounds", "1", "--many", "70"]
+    return ["--model", str(tmp_path / "vit"), "--data", "demo", *sizes]
+
+
+def test_the_benchmark_measures_every_way_and_the_memory_of_many(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explanation_throughput, "_take", take)  # in this process
+    file = tmp_path / "explanations.json"
+    assert explanation_throughput.main([*words, "--output_file", str(file)]) == 0
+    content: dict[str, Any] = json.loads(file.read_text())
+    assert {"settings", "commit", "versions", "machine"} <= set(content)
+    assert set(content["rows"]) == {f"32/8 {way}" for way in WAYS}
+    assert all(row["median"] > 0 for row in content["rows"].values())
+    many, few = (f"32/8 rollout, streamed, {n} pictures" for n in (70, 64))
+    assert set(content["memory"]["rows"]) == {many, few}
+    assert content["memory"]["ratios"][0]["limit"] == 1.1
+    assert set(content["peaks"]) == {*content["rows"], many, few}
+    printed = capsys.readouterr().out
+    assert "| 32/8 rollout / 32/8 eager forward | " in printed
+    assert printed.splitlines()[-1].endswith("| at most 1.1 |")
+
+
+@pytest.mark.slow
+def test_a_way_of_explaining_runs_in_a_process_of_its_own(words: list[str]) -> None:
+    task = {"way": "relevance", "model": words[1], "image_size": 32, "patch_size": 8, "data": "demo"}
+    taken = run_apart("benchmarks.ways_to_explain", {**task, "batch_size": 4, "pictures": 4})
+    assert taken["ms_per_picture"] > 0
+    assert 0 < taken["peak_memory_gib"] < 8
+
+
+def test_a_process_that_fails_says_why() -> None:
+    with pytest.raises(ValueError, match=r"wanted tea to end; its process failed:\n(.|\n)*No such file"):
+        run_apart("json.tool", {"way": "tea"})
+
+
+@pytest.mark.parametrize("discard_ratio", [0.0, 0.5])
+def test_the_script_gives_the_maps_of_the_library(discard_ratio: float) -> None:
+    model, pixels = tiny_vit(), torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    found = explain(model, pixels, method="rollout", options={"discard_ratio": discard_ratio})
+    for own, explanation in zip(script_rollout(model, pixels, discard_ratio=discard_ratio), found, strict=True):
+        if discard_ratio:  # it renormalises after the identity is added, the library before
+            assert np.corrcoef(own.ravel(), explanation.map.ravel())[0, 1] > 0.9
+        else:
+            scaled = (own - own.min()) / (own.max() - own.min())
+            np.testing.assert_allclose(scaled, explanation.map, atol=1e-4)
+
+
+def test_a_ratio_can_have_a_limit() -> None:
+    comparison = Comparison("ms", {"a": [4.0], "b": [2.0]}, [Pair("a", "b", limit=1.3)])
+    assert "| a / b | 2.00 | 2.00 | 2.00 | at most 1.3 |" in comparison.to_markdown()
+    assert comparison.to_dict()["ratios"][0]["limit"] == 1.3
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--many", "64"], "wanted more than 64 pictures as --many; found 64. 1,000 is the default."),
+        (["--geometries", "32x8"], "wanted --geometries like 32/4; found '32x8'."),
+        (["--rounds", "0"], "wanted at least 1 round; found 0. Give --rounds 1 or more."),
+    ],
+)
+def test_settings_that_measure_nothing_are_refused(
+    flags: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert explanation_throughput.main([*flags, "--output_file", str(tmp_path / "a.json")]) == 1
+    assert f"explanation_throughput: {sentence}" in capsys.readouterr().err
