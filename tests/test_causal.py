@@ -51,7 +51,7 @@ def causal(sample):
 
 @pytest.mark.parametrize(("name", "sign"), [("middle", -1), ("rim", 1)])
 def test_a_model_loses_most_where_the_part_is_hidden_that_it_reads(causal, name, sign):
-    found = causal["subjects"][name]
+    found = causal["models"][name]
     assert found["untouched"]["accuracy"]["value"] == found["untouched"]["roc_auc"]["value"] == 1
     assert [(one["area"], one["fill"]) for one in found["hiding"]] == [
         (0.25, "blur"),
@@ -74,7 +74,7 @@ def test_a_model_loses_most_where_the_part_is_hidden_that_it_reads(causal, name,
 
 def test_figures_are_those_of_a_loop_over_the_pictures_as_they_weigh(sample):
     reader = Reader("some", MIDDLE)
-    hiding = measure_causal([reader], sample, samples=20).subjects["some"].hiding
+    hiding = measure_causal([reader], sample, samples=20).models["some"].hiding
     [one] = [one for one in hiding if (one.area, one.fill) == (0.5, "blur")]
     sums = {"all": 0.0, "ship": 0.0, "called": 0.0}
     weights = {"all": 0.0, "ship": 0.0, "called": 0.0}
@@ -115,7 +115,7 @@ def test_maps_in_the_middle_have_their_mass_there_and_even_ones_as_much_as_the_a
 
 
 def test_with_everything_hidden_only_the_fill_is_left(causal):
-    for found in causal["subjects"].values():
+    for found in causal["models"].values():
         assert found["all_hidden"]["mean"]["accuracy"]["value"] == 0.25  # nothing is bright any more
         assert abs(found["all_hidden"]["mean"]["roc_auc"]["value"] - 0.5) < 0.3
 
@@ -142,7 +142,7 @@ def verdict(*differences, alone=(0.85, 0.8, 0.9), fill=(0.6, 0.55, 0.65)):
             for accuracy, auc in differences
         ],
     }
-    return verdict_on_claim({"subjects": {"cnn": found}})["cnn"]
+    return verdict_on_claim({"models": {"cnn": found}})["cnn"]
 
 
 BELOW, ABOVE, AROUND = (-0.1, -0.12, -0.08), (0.1, 0.08, 0.12), (0.01, -0.01, 0.03)

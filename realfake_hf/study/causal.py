@@ -94,11 +94,15 @@ class Causal:
 
     Attributes:
         n: pictures.
-        subjects: by the model's name.
+        areas: shares of each picture that were hidden.
+        fills: what took their place.
+        models: by the model's name.
     """
 
     n: int
-    subjects: Mapping[str, HiddenEvidence]
+    areas: tuple[float, ...]
+    fills: tuple[Fill, ...]
+    models: Mapping[str, HiddenEvidence]
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain numbers and dictionaries: None, and never NaN, for what is undefined."""
@@ -150,7 +154,7 @@ def measure_causal(
         )
         for subject in subjects
     }
-    return Causal(len(sample), found)
+    return Causal(len(sample), AREAS, FILLS, found)
 
 
 def map_shares(

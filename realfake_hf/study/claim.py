@@ -34,7 +34,7 @@ def verdict_on_claim(found: Figures) -> dict[str, str]:
     Returns:
         By the model's name, a few sentences.
     """
-    return {name: _verdict(name, subject) for name, subject in found["subjects"].items()}
+    return {name: _verdict(name, subject) for name, subject in found["models"].items()}
 
 
 def _verdict(name: str, subject: Figures) -> str:

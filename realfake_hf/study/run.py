@@ -95,9 +95,10 @@ class _Work:
     def causal(self) -> Plain:
         large = self._even(self.arguments.causal_n)
         maps = {one.name: one.heat for one in self._maps(self.subjects)}
-        shares = map_shares(maps, self.sample.resampling(**self._draws))
+        height, width = self.sample.pictures.shape[1:3]
+        shares = map_shares(maps, self.sample.resampling(**self._draws), shape=(height, width))
         found = {**measure_causal(self.subjects, large, **self._draws).to_dict(), "map_shares": shares}
-        return {**found, "verdict": verdict_on_claim(found)}
+        return {**found, "verdict": list(verdict_on_claim(found).values())}
 
     def facts(self) -> Plain:
         """What was asked, of which models, on which pictures, with which code and machine."""
