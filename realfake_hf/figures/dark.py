@@ -32,11 +32,8 @@ def darken(figure: Figure) -> Figure:
 
 
 def _recolour(artist: Artist) -> None:
-    old = {
-        part: getattr(artist, f"get_{part}")()
-        for part in PARTS
-        if hasattr(artist, f"set_{part}") and hasattr(artist, f"get_{part}")
-    }
+    parts = [part for part in PARTS if hasattr(artist, f"get_{part}") and hasattr(artist, f"set_{part}")]
+    old = {part: getattr(artist, f"get_{part}")() for part in parts}
     if "facecolor" in old:
         old.pop("color", None)  # it would set both
     for part, color in old.items():

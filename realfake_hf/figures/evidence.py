@@ -84,11 +84,8 @@ def centre_and_rim(panels: Sequence[HiddenPanel], *, measure: str) -> Figure:
         panels: one a model and fill.
         measure: its name; values in [0, 1], one half is chance.
     """
-    models, fills = (
-        (list(dict.fromkeys(names)) for names in zip(*((one.model, one.fill) for one in panels)))
-        if panels
-        else ([], [])
-    )
+    models = list(dict.fromkeys(panel.model for panel in panels))
+    fills = list(dict.fromkeys(panel.fill for panel in panels))
     if len(panels) != len(models) * len(fills) or not panels:
         raise ValueError(
             f"wanted one panel for each model and fill; found {[(one.model, one.fill) for one in panels]}. Pass all."

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Final
 
 import numpy as np
@@ -152,7 +152,7 @@ def _place_rows(axes: Axes, groups: Sequence[tuple[str, Sequence[ControlRow]]]) 
     axes.set_yticks(places, [row.name for _, members in groups for row in members], parse_math=False)
     axes.tick_params(axis="y", length=0, labelsize=10)
     axes.set_ylim(places[-1] - 0.6, 0.45)
-    for upper, lower in zip(places, places[1:], strict=False):
+    for upper, lower in pairwise(places):
         if upper - lower == 1:
             axes.axhline((upper + lower) / 2, color="#E5E5E5", linewidth=0.8, zorder=0)
     return places
