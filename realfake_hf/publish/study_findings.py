@@ -64,11 +64,11 @@ def _agreement(study: Study, pair: Number) -> str:
         for name, words in (("shuffled", "different pictures"), ("random_weights", "random weights"))
         if name in found
     ]
+    of = f"{sample['n']:,} {study['data']['split']} pictures, weighted to stand for all {sample['of']:,}"
     chance = f"chance {plain(study['agreement']['chance'][MEASURE])}"
     return (
-        f"On {sample['n']:,} {study['data']['split']} pictures, weighted to stand for all {sample['of']:,}, the highest "
-        f"fifths of the {pair_name(study, pair)} maps overlap by {with_interval(found['same_picture'])} (intersection "
-        f"over union; {'; '.join([chance, *others])}{ceiling})."
+        f"On {of}, the highest fifths of the {pair_name(study, pair)} maps overlap by "
+        f"{with_interval(found['same_picture'])} (intersection over union; {'; '.join([chance, *others])}{ceiling})."
     )
 
 

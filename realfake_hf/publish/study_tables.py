@@ -71,10 +71,8 @@ def _every_pair(study: Study) -> Table:
         [pair_name(study, pair), *(with_interval(pair["measures"][name]["same_picture"]) for name in MEASURE_NAMES)]
         for pair in pairs
     ]
-    chance = [
-        plain(study["agreement"]["chance"][name]) for name in MEASURE_NAMES if name in study["agreement"]["chance"]
-    ]
-    rows.insert(0, ["chance", *chance, *["none"] * (len(MEASURE_NAMES) - len(chance))])
+    chance = study["agreement"]["chance"]
+    rows.insert(0, ["chance", *(plain(chance[name]) if name in chance else "none" for name in MEASURE_NAMES)])
     caption = "Every pair of maps by every measure. Distances of centres are shares of the picture: lower is closer."
     return Table(caption, ("pair", *MEASURE_NAMES.values()), rows, folded=True)
 
