@@ -5,8 +5,12 @@ from typing import Any, Final
 
 import numpy as np
 from matplotlib.artist import Artist
+from matplotlib.collections import Collection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.text import Text
 from numpy.typing import ArrayLike
 
 from realfake_hf.figures.study import FIXED
@@ -25,10 +29,14 @@ def darken(figure: Figure) -> Figure:
     Pictures, colour maps and words on them keep their colours. The figure is changed, and given back.
     """
     figure.draw_without_rendering()  # ticks are made as they are drawn
-    for artist in figure.findobj():
-        if artist.get_gid() != FIXED:
-            _recolour(artist)
+    for artist in set(figure.findobj(_is_drawn)):
+        _recolour(artist)
     return figure
+
+
+def _is_drawn(artist: Artist) -> bool:
+    """Whether an artist has colours of its own, and not, as axes do, those of its parts."""
+    return isinstance(artist, (Collection, Line2D, Patch, Text)) and artist.get_gid() != FIXED
 
 
 def _recolour(artist: Artist) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -65,12 +66,13 @@ def line_looks(methods: Sequence[str], references: Sequence[str] = ()) -> Mappin
     return looks | dict(zip(references, REFERENCES, strict=False))
 
 
-def legend_below(figure: Figure, axes: Sequence[Axes], *, columns: int) -> None:
-    """Name once, below all panels, what is drawn in any of them."""
-    handles = {}
+def legend_below(figure: Figure, axes: Sequence[Axes], *, columns: int, order: Sequence[str] = ()) -> None:
+    """Name once, below all panels, what is drawn in any of them: what `order` names first, then the rest."""
+    handles: dict[str, Artist] = {}
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    names = sorted(handles, key=lambda name: order.index(name) if name in order else len(order))
     figure.legend(
-        list(handles.values()), list(handles), loc="outside lower center", ncols=columns, frameon=False, fontsize=10
+        [handles[name] for name in names], names, loc="outside lower center", ncols=columns, frameon=False, fontsize=10
     )

@@ -73,7 +73,7 @@ def planted_bars(panels: Sequence[PlantedPanel], *, methods: Sequence[str], chan
         axes.axhline(chance, color=INK, linestyle="--", linewidth=1.2, label="chance")
         axes.set_xticks(range(len(panel.hits)), [f"{name}, n = {panel.n[name]:,}" for name in panel.hits])
         axes.set(ylim=(0, 1), ylabel=f"{panel.model}\nhits")
-    legend_below(figure, column.tolist(), columns=4)
+    legend_below(figure, column.tolist(), columns=4, order=methods)
     return figure
 
 
@@ -100,7 +100,7 @@ def centre_and_rim(panels: Sequence[HiddenPanel], *, measure: str) -> Figure:
         axes.set_ylabel(measure)
     for axes in grid[-1]:
         axes.set_xlabel("hidden area, % of the picture")
-    legend_below(figure, grid.ravel().tolist(), columns=4)
+    legend_below(figure, grid.ravel().tolist(), columns=4, order=["centre hidden", "rim hidden"])
     return figure
 
 

@@ -83,7 +83,7 @@ def faithfulness_curves(panels: Sequence[CurvePanel], *, methods: Sequence[str],
         axes.set_ylabel(f"{words}\nprobability of the label")
     for axes in grid[1]:
         axes.set_xlabel("share of the cells hidden or shown")
-    legend_below(figure, grid.ravel().tolist(), columns=3)
+    legend_below(figure, grid.ravel().tolist(), columns=3, order=[*methods, *references])
     return figure
 
 
@@ -106,7 +106,7 @@ def gap_bars(rows: Sequence[GapRow]) -> Figure:
     for axes in (left, right):
         for index in changes:
             axes.axhline(index - 0.5, color=INK, linewidth=0.8)
-    legend_below(figure, [left, right], columns=3)
+    legend_below(figure, [left, right], columns=3, order=[words for words, _ in SIDES.values()])
     return figure
 
 
@@ -133,9 +133,9 @@ def cascade(panels: Sequence[CascadePanel], *, methods: Sequence[str]) -> Figure
         stages = ["trained", *panel.stages]
         axes.set_xticks(range(len(stages)), stages, rotation=35, ha="right", rotation_mode="anchor", parse_math=False)
         axes.set_title(panel.model, parse_math=False)
+        axes.set_xlabel("random from the head down to")
     row[0].set_ylabel("Spearman correlation with\nthe trained model's map")
-    figure.supxlabel("randomised so far, down to", size=10)
-    legend_below(figure, row.tolist(), columns=3)
+    legend_below(figure, row.tolist(), columns=3, order=methods)
     return figure
 
 

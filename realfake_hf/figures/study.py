@@ -15,12 +15,12 @@ from realfake_hf.figures.style import BLUE, COLORS, INK, VERMILLION, WIDTH, styl
 
 MATRIX_COLORS: Final = "cividis"  # made for colour-blind readers: Nuñez, Anderton & Renslow (2018), PLOS ONE
 FIXED: Final = "on a colour map"  # the id of words whose colour belongs to what is below them
-ROW: Final = 0.62  # inches, of a pair and its controls
+ROW: Final = 0.55  # inches, of a pair and its controls
 KINDS: Final = (  # field, words, colour, marker, height in the row
-    ("ceiling", "each map and its twin of another training seed", COLORS[2], "^", 0.3),
-    ("agreement", "the pair, on the same picture", BLUE, "o", 0.15),
+    ("agreement", "the pair, on the same picture", BLUE, "o", 0.3),
+    ("ceiling", "each map and its twin of another training seed", COLORS[2], "^", 0.15),
     ("shuffled", "the pair, on different pictures", VERMILLION, "D", 0.0),
-    ("random_weights", "the pair, with random weights", COLORS[3], "X", -0.15),
+    ("random_weights", "the pair, with random weights", COLORS[3], "v", -0.15),
     ("centre", "each map and a spot in the centre", COLORS[4], "s", -0.3),
 )
 
@@ -124,7 +124,7 @@ def agreement_against_controls(
             "maps that are not all empty."
         )
     groups = [(group, list(members)) for group, members in groupby(rows, key=lambda row: row.group)]
-    height = ROW * (len(rows) + 0.6 * len(groups)) + 1.6
+    height = ROW * (len(rows) + 0.7 * len(groups)) + 1.5
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots()
     style_axes(axes)
@@ -136,7 +136,7 @@ def agreement_against_controls(
         axes.axvline(chance, color=INK, linestyle="--", linewidth=1.2, zorder=1, label="chance")
     axes.set(xlabel=measure, title=f"n = {n:,} test pictures, bars: 95 % intervals")
     axes.margins(x=0.04)
-    legend_below(figure, [axes], columns=2)
+    legend_below(figure, [axes], columns=2, order=[words for _, words, *_ in KINDS])
     return figure
 
 
@@ -145,13 +145,15 @@ def _place_rows(axes: Axes, groups: Sequence[tuple[str, Sequence[ControlRow]]]) 
     places: list[float] = []
     here = 0.0
     for group, members in groups:
-        axes.text(0.01, here, group, transform=axes.get_yaxis_transform(), weight="bold", color=INK, size=10.5,
-                  va="center", parse_math=False)  # fmt: skip
-        places += [here - 0.8 - index for index in range(len(members))]
-        here = places[-1] - 0.85
+        axes.annotate(
+            group, (0, here), (-4, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points", weight="bold",
+            color=INK, size=10, ha="right", va="center", annotation_clip=False, parse_math=False,
+        )  # fmt: skip
+        places += [here - 0.75 - index for index in range(len(members))]
+        here = places[-1] - 0.9
     axes.set_yticks(places, [row.name for _, members in groups for row in members], parse_math=False)
     axes.tick_params(axis="y", length=0, labelsize=10)
-    axes.set_ylim(places[-1] - 0.6, 0.45)
+    axes.set_ylim(places[-1] - 0.6, 0.3)
     for upper, lower in pairwise(places):
         if upper - lower == 1:
             axes.axhline((upper + lower) / 2, color="#E5E5E5", linewidth=0.8, zorder=0)

@@ -13,6 +13,7 @@ from typing import Any, Final
 from realfake_hf.cli import parse
 from realfake_hf.measure.paired import McNemar
 from realfake_hf.publish import PAPER_ACCURACY
+from realfake_hf.publish.study_findings import headline
 
 _BLOCK: Final = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _NAMES: Final = {
@@ -178,6 +179,10 @@ def _benchmark_vit(results: Path) -> str:
     return "\n".join([head, "|---|---|--:|--:|--:|--:|", *rows, "", note])
 
 
+def _explanation_study(results: Path) -> str:
+    return headline(_read(results / "explanation_study.json"))
+
+
 def _ratio(ratio: dict[str, Any], what: str) -> str:
     found = ratio["ratio"]
     spread = f"{found['median']:.2f} ({found['min']:.2f}-{found['max']:.2f}, {found['n']} rounds)"
@@ -209,6 +214,7 @@ _RENDERERS: Final[dict[str, Callable[[Path], str]]] = {
     "cifake_comparison": _cifake_comparison,
     "benchmarks": _benchmarks,
     "benchmark_vit": _benchmark_vit,
+    "explanation_study": _explanation_study,
 }
 
 

@@ -27,6 +27,7 @@ from realfake_hf.publish.study_words import (
     REFERENCES,
     Number,
     Study,
+    fill_name,
     is_across,
     key_pairs,
     method_name,
@@ -151,7 +152,9 @@ def hidden_figure(study: Study, measure: str) -> Figure:
 def _hidden_panel(found: Study, model: str, fill: str, areas: Sequence[float], measure: str) -> HiddenPanel:
     rows = {(row["region"], row["area"]): row[measure] for row in found["hidden"] if row["fill"] == fill}
     centre, rim = (_estimates(rows.get((region, area)) for area in areas) for region in ("centre", "rim"))
-    return HiddenPanel(model_name(model), fill, areas, centre, rim, whole=_estimate(found["whole"].get(measure)))
+    return HiddenPanel(
+        model_name(model), fill_name(fill), areas, centre, rim, whole=_estimate(found["whole"].get(measure))
+    )
 
 
 def _estimate(mean: Number | None) -> Estimate | None:

@@ -10,6 +10,7 @@ from realfake_hf.publish.study_words import (
     REFERENCES,
     Number,
     Study,
+    fill_name,
     is_across,
     key_pairs,
     listed,
@@ -40,6 +41,14 @@ def findings(study: Study) -> list[str]:
     said += _sanity(study) if "sanity" in study else []
     said += _planted(study) if "planted" in study else []
     return said + list(study.get("causal", {}).get("verdict", []))
+
+
+def headline(study: Study) -> str:
+    """Say in one paragraph what comes first: agreement, faithfulness, and what hiding the evidence says."""
+    pair = main_pair(study)
+    said = [_agreement(study, pair), *_above_shuffled(pair), *_centre(study, pair), *_right_or_wrong(pair)]
+    said += _faithfulness(study) if "faithfulness" in study else []
+    return " ".join([*said, *study.get("causal", {}).get("verdict", [])])
 
 
 def main_pair(study: Study) -> Number:
@@ -148,7 +157,7 @@ def _faithful_one(model: str, fill: str, methods: Study) -> str:
             wins[beaten].append(f"the {method}" if method in REFERENCES else method_name(method))
     counts = {2: "in both deletion and insertion", 1: "in one of the two", 0: "in neither of the two"}
     parts = [f"{counts[count]}: {listed(names)}" for count, names in wins.items() if names]
-    return f"{model}, cells hidden by {fill}: better than a random order {'; '.join(parts)}."
+    return f"{model}, cells hidden by {fill_name(fill)}: better than a random order {'; '.join(parts)}."
 
 
 def _sanity(study: Study) -> list[str]:
@@ -182,8 +191,8 @@ def _planted_one(study: Study, model: str, planting: str, control: str | None) -
     found = [name for name, mean in hits.items() if side(mean, of=chance) > 0]
     best = max(hits, key=lambda name: hits[name]["value"])
     words = (
-        f"{listed([method_name(name) for name in found])} point into the planted quadrant more often than chance "
-        f"({plain(chance, percent=True)})"
+        f"maps point into the planted quadrant more often than chance ({plain(chance, percent=True)}) by "
+        f"{listed([method_name(name) for name in found])}"
         if found
         else f"no method points into the planted quadrant more often than chance ({plain(chance, percent=True)})"
     )

@@ -21,6 +21,7 @@ from realfake_hf.publish.study_tables import passport_tables
 from realfake_hf.publish.study_words import Study, listed, method_name, model_name
 
 DPI: Final = 150
+NEARLY_CERTAIN: Final = 0.9995  # what would round to a certainty
 PALETTE: Final = 256  # colours of a figure's PNG, a third of the size of one with all
 Pixels = NDArray[np.uint8]
 
@@ -161,5 +162,7 @@ def _grouped(gallery: Sequence[GalleryPicture]) -> dict[str, list[GalleryPicture
 def _verdict(picture: GalleryPicture, model: str) -> str:
     said = Verdict.of(picture.p_fake[model])
     judged = "wrong" if model in picture.wrong else "right"
-    p_fake = min(max(said.p_fake, 0.001), 0.999)  # never certain
-    return f"{model_name(model)}: {said.label}, p(fake) {p_fake:.3f}, {judged}"
+    shown = f"{said.p_fake:.3f}"
+    if said.confidence >= NEARLY_CERTAIN:
+        shown = "> 0.999" if said.label == "FAKE" else "< 0.001"
+    return f"{model_name(model)}: {said.label}, p(fake) {shown}, {judged}"

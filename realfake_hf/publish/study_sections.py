@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from matplotlib.figure import Figure
@@ -12,6 +13,7 @@ from realfake_hf.publish.study_tables import Table
 from realfake_hf.publish.study_words import (
     MEASURE_NAMES,
     Study,
+    fill_name,
     key_pairs,
     listed,
     method_name,
@@ -51,15 +53,15 @@ class Section:
 
 CONTROLS_READING: Final = (
     "Each block is a pair of maps; further right is more alike. A pair means something only beside its controls. "
-    "Chance is what two maps that know nothing of each other share. Pairs on different pictures share what the maps do "
-    "everywhere, such as leaning to the middle; only what goes beyond them is about the picture. Random weights show "
-    "what the architectures share without having learnt anything. The spot in the centre is a map that never looked at a "
-    "picture. The ceiling is a map beside that of its twin, the same model from another training seed: no pair of "
-    "different models can be expected to agree more than a model agrees with itself."
+    "Chance is what two maps that know nothing of each other share. Pairs on different pictures share what the maps "
+    "do everywhere, such as leaning to the middle; only what goes beyond them is about the picture. Random weights "
+    "show what the architectures share without having learnt anything. The spot in the centre is a map that never "
+    "looked at a picture. The ceiling is a map beside that of its twin, the same model from another training seed: "
+    "no pair of different models can be expected to agree more than a model agrees with itself."
 )
 MATRIX_READING: Final = (
-    "Every number is the mean over pictures for one pair of maps, the row's and the column's; brighter is more alike. "
-    "Dark lines set models apart: within them, only the method differs; across them, the model does as well."
+    "Every number is the mean over pictures for one pair of maps, the row's and the column's; brighter is more "
+    "alike. Dark lines set models apart: within them, only the method differs; across them, the model does as well."
 )
 CURVES_READING: Final = (
     "A map is not proof of what a model goes by; this is a test of it. Above, cells are hidden, those that the map "
@@ -68,59 +70,55 @@ CURVES_READING: Final = (
     "(the centre prior) know nothing of the model: a map that does no better says nothing that they do not."
 )
 GAPS_READING: Final = (
-    "Bars are differences between the area under a method's curve and that of a random order on the same pictures; dark "
-    "lines are 95 % intervals. Grey means that the interval holds 0: no difference can be told."
+    "Bars are differences between the area under a method's curve and that of a random order on the same pictures; "
+    "dark lines are 95 % intervals. Grey means that the interval holds 0: no difference can be told."
 )
 CASCADE_READING: Final = (
-    "The weights become random, from the classifier downward (Adebayo et al., 2018). A map that shows what was learnt "
-    "must change; one that stays near 1 shows the picture or the architecture instead. Rollout and last attention do "
-    "not read the classifier, so that they cannot change at the first stage: that is how they are built, and why they "
-    "cannot tell which label they speak for."
+    "The weights become random, from the classifier downward (Adebayo et al., 2018). A map that shows what was "
+    "learnt must change; one that stays near 1 shows the picture or the architecture instead. Rollout and last "
+    "attention do not read the classifier, so that they cannot change at the first stage: that is how they are "
+    "built, and why they cannot tell which label they speak for."
 )
 PLANTED_READING: Final = (
-    "A quadrant of a picture of the other class is pasted in, so that the place of the evidence is known. A hit is a map "
-    "whose highest cell lies in that quadrant; one in four is chance. Pasting a quadrant of a real picture into a real "
-    "one is the control: hits there are drawn by the seam, not by evidence."
+    "A quadrant of a picture of the other class is pasted in, so that the place of the evidence is known. A hit is "
+    "a map whose highest cell lies in that quadrant; one in four is chance. Pasting a quadrant of a real picture "
+    "into a real one is the control: hits there are drawn by the seam, not by evidence."
 )
 HIDDEN_READING: Final = (
     "This asks the model itself instead of a map. Centre and rim have equal areas. If the evidence lay in the "
-    "background, hiding the rim would cost more than hiding the centre. Hiding can also push all verdicts to one label, "
-    "which accuracy punishes and AUC does not: read both."
+    "background, hiding the rim would cost more than hiding the centre. Hiding can also push all verdicts to one "
+    "label, which accuracy punishes and AUC does not: read both."
 )
 
 
 def sections(study: Study) -> list[Section]:
     """Give the parts that the study has, in the order of the page."""
-    made = [_agreement(study)]
-    for name, part in _PARTS.items():
-        if name in study:
-            made.append(part(study))
-    return made
+    return [_agreement(study), *(part(study) for name, part in _PARTS.items() if name in study)]
 
 
 def _agreement(study: Study) -> Section:
     n = study["data"]["sample"]["n"]
     shown = [
         Shown(
-            lambda: figures.controls_figure(study),
+            partial(figures.controls_figure, study),
             _controls_alt(study),
             f"The pairs that matter beside their controls: {MEASURE_NAMES['iou_top_20']}, n = {n:,} pictures.",
             CONTROLS_READING,
         )
     ]
-    for measure in ("iou_top_20", "spearman"):
-        shown.append(
-            Shown(
-                lambda measure=measure: figures.matrix_figure(study, measure),  # type: ignore[misc]
-                _matrix_alt(study, measure),
-                f"Every pair of maps: {MEASURE_NAMES[measure]}, means over n = {n:,} pictures; intervals in the table.",
-                MATRIX_READING,
-            )
+    shown += [
+        Shown(
+            partial(figures.matrix_figure, study, measure),
+            _matrix_alt(study, measure),
+            f"Every pair of maps: {MEASURE_NAMES[measure]}, means over n = {n:,} pictures; intervals in the table.",
+            MATRIX_READING,
         )
+        for measure in ("iou_top_20", "spearman")
+    ]
     lead = (
-        f"All maps are brought to one grid of {study['grid'][0]} x {study['grid'][1]} cells. IoU of the top 20 % is the "
-        "share of cells in both maps' highest fifths among the cells in either; Spearman compares the whole ranking. A "
-        "picture on which a map is empty has no agreement, and is counted."
+        f"All maps are brought to one grid of {study['grid'][0]} x {study['grid'][1]} cells. IoU of the top 20 % is "
+        "the share of cells in both maps' highest fifths among the cells in either; Spearman compares the whole ranking. "
+        "A picture on which a map is empty has no agreement, and is counted."
     )
     return Section("agreement", "Do the maps agree?", lead, shown, tables.agreement_tables(study))
 
@@ -151,24 +149,26 @@ def _extremes(values: Mapping[str, float]) -> list[tuple[str, str]]:
 def _faithfulness(study: Study) -> Section:
     found, shown = study["faithfulness"], []
     for fill in found["fills"]:
-        caption = f"n = {found['n']:,} pictures, {found['steps']} steps, hidden by {fill}"
+        by = f"hidden by {fill_name(fill)}"
+        caption = f"n = {found['n']:,} pictures, {found['steps']} steps, {by}"
         shown += [
             Shown(
-                lambda fill=fill: figures.curves_figure(study, fill),  # type: ignore[misc]
-                f"Curves of deletion and insertion for each model, hidden by {fill}. {_curves_alt(study, fill)}",
+                partial(figures.curves_figure, study, fill),
+                f"Curves of deletion and insertion for each model, {by}. {_curves_alt(study, fill)}",
                 f"Deletion and insertion: {caption}. Intervals of the areas are in the table.",
                 CURVES_READING,
             ),
             Shown(
-                lambda fill=fill: figures.gaps_figure(study, fill),  # type: ignore[misc]
-                f"Bars of the differences to a random order, hidden by {fill}; the table below has their numbers.",
+                partial(figures.gaps_figure, study, fill),
+                f"Bars of the differences to a random order, {by}; the table below has their numbers.",
                 f"Areas less those of a random order, with 95 % intervals: {caption}.",
                 GAPS_READING,
             ),
         ]
+    fills = listed([fill_name(fill) for fill in found["fills"]])
     lead = (
-        "The score is the probability of the label that the model gave to the whole picture. Hidden cells are filled by "
-        f"{listed(found['fills'])}: a finding that holds for one fill alone may be about the fill."
+        "The score is the probability of the label that the model gave to the whole picture. Hidden cells are filled "
+        f"by {fills}: a finding that holds for one fill alone may be about the fill."
     )
     return Section("faithfulness", "Are the maps faithful?", lead, shown, tables.faithfulness_tables(study))
 
@@ -194,7 +194,7 @@ def _sanity(study: Study) -> Section:
         for name, stages in rows["methods"].items()
     ]
     shown = Shown(
-        lambda: figures.cascade_figure(study),
+        partial(figures.cascade_figure, study),
         f"Correlation with the trained model's map after each stage; at the end {', '.join(ends)}.",
         f"Maps as weights are randomised: n = {found['n']:,} pictures, bars are 95 % intervals.",
         CASCADE_READING,
@@ -204,11 +204,6 @@ def _sanity(study: Study) -> Section:
 
 
 def _planted(study: Study) -> Section:
-    counts = [
-        f"{model_name(model)} {planting} {found['n']:,}"
-        for model, plantings in study["planted"]["models"].items()
-        for planting, found in plantings.items()
-    ]
     hits = [
         f"{model_name(model)}, {planting}: {method_name(name)} {plain(row['hits']['value'], percent=True)}"
         for model, plantings in study["planted"]["models"].items()
@@ -216,9 +211,9 @@ def _planted(study: Study) -> Section:
         for name, row in found["methods"].items()
     ]
     shown = Shown(
-        lambda: figures.planted_figure(study),
+        partial(figures.planted_figure, study),
         f"Bars of pointing-game hits against chance. {'; '.join(hits)}.",
-        f"Hits with 95 % intervals; n: {', '.join(counts)}.",
+        "Hits, with 95 % intervals; n below each group.",
         PLANTED_READING,
     )
     aware = [method_name(name) for name in study["planted"].get("class_methods", [])]
@@ -235,7 +230,7 @@ def _causal(study: Study) -> Section:
     found = study["causal"]
     shown = [
         Shown(
-            lambda measure=measure: figures.hidden_figure(study, measure),  # type: ignore[misc]
+            partial(figures.hidden_figure, study, measure),
             f"{words} over the hidden area, with the centre and with the rim hidden. {_hidden_alt(study, measure)}",
             f"{words} with centre or rim hidden: n = {found['n']:,} pictures, bars are 95 % intervals.",
             HIDDEN_READING,
@@ -253,7 +248,7 @@ def _causal(study: Study) -> Section:
 
 def _hidden_alt(study: Study, measure: str) -> str:
     parts = [
-        f"{model_name(model)}, {row['fill']}, {100 * row['area']:g} %, {row['region']}: {plain(row[measure]['value'])}"
+        f"{model_name(model)}, {row['region']}, {100 * row['area']:g} %, {row['fill']}: {plain(row[measure]['value'])}"
         for model, found in study["causal"]["models"].items()
         for row in found["hidden"]
     ]

@@ -10,6 +10,7 @@ from realfake_hf.publish.study_words import (
     REFERENCES,
     Study,
     counted,
+    fill_name,
     key_pairs,
     map_name,
     method_name,
@@ -120,7 +121,12 @@ def faithfulness_tables(study: Study) -> list[Table]:
         ]
         head = ("order", "deletion", "less random order", "insertion", "less random order")
         tables.append(
-            Table(f"Areas under the curves, hidden by {fill}; differences are paired.", head, rows, folded=True)
+            Table(
+                f"Areas under the curves, hidden by {fill_name(fill)}; differences are paired.",
+                head,
+                rows,
+                folded=True,
+            )
         )
     return tables
 
@@ -179,7 +185,10 @@ def causal_tables(study: Study) -> list[Table]:
     for model, found in causal["models"].items():
         rows.append([f"{model_name(model)}, nothing hidden", *_hidden_cells(found["whole"], names)])
         rows += [
-            [f"{model_name(model)}, {row['fill']}, {_area(row['area'])}, {row['region']}", *_hidden_cells(row, names)]
+            [
+                f"{model_name(model)}, {fill_name(row['fill'])}, {_area(row['area'])}, {row['region']}",
+                *_hidden_cells(row, names),
+            ]
             for row in found["hidden"]
         ]
     tables = [_differences(causal), Table("Every measure with every part hidden.", head, rows, folded=True)]
@@ -195,7 +204,7 @@ def _differences(causal: Study) -> Table:
     contents = list(dict.fromkeys(name for _, row in lines for name in row.get("by_content", {})))
     rows = [
         [
-            f"{model_name(model)}, {row['fill']}, {_area(row['area'])}",
+            f"{model_name(model)}, {fill_name(row['fill'])}, {_area(row['area'])}",
             with_interval(row["accuracy"], percent=True, signed=True),
             *(with_interval(row.get("by_content", {}).get(name), percent=True, signed=True) for name in contents),
         ]

@@ -13,6 +13,7 @@ MEASURE_NAMES: Final = {
     "ssim": "SSIM",
     "centre_distance": "distance of centres",
 }
+FILL_NAMES: Final = {"blur": "a blur", "mean": "the mean colour"}
 REFERENCES: Final = ("random order", "centre prior")
 WITHIN: Final = ({"grad_cam", "relevance"}, {"grad_cam", "integrated_gradients"})
 
@@ -32,6 +33,11 @@ def method_name(method: str) -> str:
     ('Grad-CAM', 'last attention')
     """
     return METHOD_NAMES.get(method, method.replace("_", " "))
+
+
+def fill_name(fill: str) -> str:
+    """Give the name of what takes the place of hidden pixels."""
+    return FILL_NAMES.get(fill, fill)
 
 
 def map_name(study: Study, key: str) -> str:
