@@ -29,6 +29,7 @@ def darken(figure: Figure) -> Figure:
     Pictures, colour maps and words on them keep their colours. The figure is changed, and given back.
     """
     figure.draw_without_rendering()  # ticks are made as they are drawn
+    figure.set_layout_engine("none")  # what is drawn stays in its place
     for artist in set(figure.findobj(_is_drawn)):
         _recolour(artist)
     return figure

@@ -83,7 +83,7 @@ def agreement_matrix(
     axes.tick_params(length=0, labelsize=10)
     _separate_models(axes, [model for model, _ in names])
     bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, label=measure)
-    bar.outline.set_visible(False)  # type: ignore[operator]  # it is a Patch
+    bar.outline.set_visible(False)
     if chance is not None:
         bar.ax.axhline(chance, color=VERMILLION, linewidth=2.5)
         place = (-0.2, chance)

@@ -117,8 +117,8 @@ def _agreement(study: Study) -> Section:
     ]
     lead = (
         f"All maps are brought to one grid of {study['grid'][0]} x {study['grid'][1]} cells. IoU of the top 20 % is "
-        "the share of cells in both maps' highest fifths among the cells in either; Spearman compares the whole ranking. "
-        "A picture on which a map is empty has no agreement, and is counted."
+        "the share of cells in both maps' highest fifths among the cells in either; Spearman compares the whole "
+        "ranking. A picture on which a map is empty has no agreement, and is counted."
     )
     return Section("agreement", "Do the maps agree?", lead, shown, tables.agreement_tables(study))
 
