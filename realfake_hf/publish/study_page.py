@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -128,17 +129,20 @@ def write_page(study: Study, gallery: Sequence[GalleryPicture], file: Path) -> P
 
 def _draw(shown: Shown) -> _Drawn:
     figure = shown.draw()
-    width, height = (round(DPI * inches) for inches in figure.get_size_inches())
-    light = _figure_png(figure)
-    return _Drawn(shown, light, _figure_png(darken(figure)), width, height)
+    figure.set_dpi(DPI)
+    light = _pixels(figure)
+    figure.set_layout_engine("none")  # found once, it holds for both pictures
+    return _Drawn(shown, _few_colors(light), _few_colors(_pixels(darken(figure))), *light.shape[1::-1])
 
 
-def _figure_png(figure: Figure) -> str:
-    """Write a figure as a data URI, in as few colours as it needs."""
-    file = BytesIO()
-    figure.savefig(file, format="png", dpi=DPI)
-    drawn = Image.open(file).convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE)
-    return _data_uri(drawn)
+def _pixels(figure: Figure) -> Pixels:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _few_colors(pixels: Pixels) -> str:
+    return _data_uri(Image.fromarray(pixels).quantize(PALETTE, dither=Image.Dither.NONE))
 
 
 def _png(picture: Pixels) -> str:
@@ -147,7 +151,7 @@ def _png(picture: Pixels) -> str:
 
 def _data_uri(picture: Image.Image) -> str:
     file = BytesIO()
-    picture.save(file, format="png", optimize=True)
+    picture.save(file, format="png")
     return f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
 
 

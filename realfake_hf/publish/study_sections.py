@@ -155,7 +155,7 @@ def _faithfulness(study: Study) -> Section:
             Shown(
                 partial(figures.curves_figure, study, fill),
                 f"Curves of deletion and insertion for each model, {by}. {_curves_alt(study, fill)}",
-                f"Deletion and insertion: {caption}. Intervals of the areas are in the table.",
+                f"Deletion and insertion: {caption}. Areas with intervals are in the table.",
                 CURVES_READING,
             ),
             Shown(
