@@ -139,7 +139,7 @@ MEASURE = """<script>addEventListener("load", () => {
   }), "*");
 })</script>"""
 FRAME = """<!DOCTYPE html><iframe src="page.html" style="border: 0; width: {}px; height: {}px"></iframe><pre></pre>
-<script>addEventListener("message", (event) => {{ document.querySelector("pre").textContent = event.data }})</script>"""
+<script>addEventListener("message", ({{ data }}) => {{ document.querySelector("pre").textContent = data }})</script>"""
 
 
 def seen(file, folder, *, size, dark):

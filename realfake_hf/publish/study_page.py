@@ -137,8 +137,8 @@ def _draw(shown: Shown) -> _Drawn:
 
 def _pixels(figure: Figure) -> Pixels:
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 
 def _few_colors(pixels: Pixels) -> str:

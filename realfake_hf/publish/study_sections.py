@@ -82,7 +82,7 @@ CASCADE_READING: Final = (
 PLANTED_READING: Final = (
     "A quadrant of a picture of the other class is pasted in, so that the place of the evidence is known. A hit is "
     "a map whose highest cell lies in that quadrant; one in four is chance. Pasting a quadrant of a real picture "
-    "into a real one is the control: hits there are drawn by the seam, not by evidence."
+    "into a real one is the control: nothing fake draws hits there, only the seam and what does not belong."
 )
 HIDDEN_READING: Final = (
     "This asks the model itself instead of a map. Centre and rim have equal areas. If the evidence lay in the "
