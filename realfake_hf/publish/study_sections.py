@@ -63,6 +63,13 @@ MATRIX_READING: Final = (
     "Every number is the mean over pictures for one pair of maps, the row's and the column's; brighter is more "
     "alike. Dark lines set models apart: within them, only the method differs; across them, the model does as well."
 )
+RANKS_READING: Final = (
+    "As above, for the whole ranking of the cells: 1 is the same ranking, 0 is chance, and below 0 what one map ranks "
+    "high the other ranks low."
+)
+ALIKE: Final = (
+    "As the same figure above. Where the two differ, what was said there may be about the fill, or the measure."
+)
 CURVES_READING: Final = (
     "A map is not proof of what a model goes by; this is a test of it. Above, cells are hidden, those that the map "
     "ranks first before the others: a faithful map makes the curve fall early. Below, the picture starts hidden and "
@@ -111,9 +118,9 @@ def _agreement(study: Study) -> Section:
             partial(figures.matrix_figure, study, measure),
             _matrix_alt(study, measure),
             f"Every pair of maps: {MEASURE_NAMES[measure]}, means over n = {n:,} pictures; intervals in the table.",
-            MATRIX_READING,
+            reading,
         )
-        for measure in ("iou_top_20", "spearman")
+        for measure, reading in (("iou_top_20", MATRIX_READING), ("spearman", RANKS_READING))
     ]
     lead = (
         f"All maps are brought to one grid of {study['grid'][0]} x {study['grid'][1]} cells. IoU of the top 20 % is "
@@ -156,13 +163,13 @@ def _faithfulness(study: Study) -> Section:
                 partial(figures.curves_figure, study, fill),
                 f"Curves of deletion and insertion for each model, {by}. {_curves_alt(study, fill)}",
                 f"Deletion and insertion: {caption}. Areas with intervals are in the table.",
-                CURVES_READING,
+                CURVES_READING if fill == found["fills"][0] else ALIKE,
             ),
             Shown(
                 partial(figures.gaps_figure, study, fill),
                 f"Bars of the differences to a random order, {by}; the table below has their numbers.",
                 f"Areas less those of a random order, with 95 % intervals: {caption}.",
-                GAPS_READING,
+                GAPS_READING if fill == found["fills"][0] else ALIKE,
             ),
         ]
     fills = listed([fill_name(fill) for fill in found["fills"]])
@@ -233,9 +240,9 @@ def _causal(study: Study) -> Section:
             partial(figures.hidden_figure, study, measure),
             f"{words} over the hidden area, with the centre and with the rim hidden. {_hidden_alt(study, measure)}",
             f"{words} with centre or rim hidden: n = {found['n']:,} pictures, bars are 95 % intervals.",
-            HIDDEN_READING,
+            reading,
         )
-        for measure, words in (("accuracy", "Accuracy"), ("roc_auc", "ROC AUC"))
+        for measure, words, reading in (("accuracy", "Accuracy", HIDDEN_READING), ("roc_auc", "ROC AUC", ALIKE))
     ]
     lead = " ".join(
         [

@@ -8,6 +8,7 @@ from typing import Any
 from realfake_hf.publish.study_words import (
     MEASURE_NAMES,
     REFERENCES,
+    Number,
     Study,
     counted,
     fill_name,
@@ -164,11 +165,11 @@ def planted_tables(study: Study) -> list[Table]:
                     with_interval(row["hits"], percent=True),
                     with_interval(row["mass"], percent=True),
                     with_interval(row["mass_before"], percent=True),
-                    with_interval(row["mass_gain"], percent=True, signed=True),
+                    _points(row["mass_gain"]),
                 ]
                 for method, row in found["methods"].items()
             ]
-    head = ("map, planting", "knows the class", "hits", "mass in the quadrant", "without planting", "gain")
+    head = ("map, planting", "knows the class", "hits", "mass in the quadrant", "without planting", "gain, points")
     caption = "How far planting moved p(fake): where the model did not notice, no map can be blamed."
     return [
         Table(caption, ("model, planting", "p(fake) moved", "n"), moved),
@@ -205,12 +206,14 @@ def _differences(causal: Study) -> Table:
     rows = [
         [
             f"{model_name(model)}, {fill_name(row['fill'])}, {_area(row['area'])}",
-            with_interval(row["accuracy"], percent=True, signed=True),
-            *(with_interval(row.get("by_content", {}).get(name), percent=True, signed=True) for name in contents),
+            _points(row["accuracy"]),
+            *(_points(row.get("by_content", {}).get(name)) for name in contents),
         ]
         for model, row in lines
     ]
-    caption = "Accuracy with the centre hidden less that with the rim hidden: below 0, the centre matters more."
+    caption = (
+        "Accuracy with the centre hidden less that with the rim hidden, in points: below 0, the centre matters more."
+    )
     return Table(caption, ("model, fill, area", "all pictures", *contents), rows)
 
 
@@ -253,6 +256,11 @@ def passport_tables(study: Study) -> list[Table]:
 
 def _row_name(model: str, method: str) -> str:
     return f"{model_name(model)} {method if method in REFERENCES else method_name(method)}"
+
+
+def _points(mean: Number | None) -> str:
+    """A difference of percentages."""
+    return with_interval(mean, percent=True, signed=True).replace(" %", "")
 
 
 def _area(area: float) -> str:
