@@ -63,7 +63,17 @@ def make_folder(tmp_path: Path) -> MakeFolder:
 @pytest.fixture(scope="session")
 def hub_stand_in() -> ModuleType:
     """The module beside this one that plays the Hub over HTTP."""
-    spec = importlib.util.spec_from_file_location("hub_stand_in", Path(__file__).with_name("hub_stand_in.py"))
+    return _module_beside("hub_stand_in")
+
+
+@pytest.fixture(scope="session")
+def study_stand_in() -> ModuleType:
+    """The numbers of an explanation study, made up."""
+    return _module_beside("study_stand_in")
+
+
+def _module_beside(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -1,11 +1,23 @@
-"""NumPy in, Figure out: how a run learnt, which images are hard, what it confuses, what models cost, where they look.
+"""NumPy in, Figure out: how a run learnt, which images are hard, what models cost, where they look, and if that is so.
 
 Figures are made without pyplot and change no rcParams: nothing stays open and threads may draw side by side. Sizes
 suit a page 800 pixels wide. Colours are from Okabe & Ito (2008), *Color Universal Design*: REAL blue, FAKE vermillion.
 Each function raises ValueError when there is nothing to draw, or when shapes or ranges are not those it documents.
 """
 
+from realfake_hf.figures.dark import darken
+from realfake_hf.figures.estimates import Estimate
+from realfake_hf.figures.evidence import HiddenPanel, PlantedPanel, centre_and_rim, planted_bars
 from realfake_hf.figures.explanations import MapPanel, Tile, explanation_sheet, picture_with_maps
+from realfake_hf.figures.faithfulness import (
+    CascadePanel,
+    CurvePanel,
+    GapRow,
+    cascade,
+    faithfulness_curves,
+    gap_bars,
+)
+from realfake_hf.figures.study import ControlRow, agreement_against_controls, agreement_matrix
 from realfake_hf.figures.style import BLUE, COLORS, INK, VERMILLION, WIDTH, save_figure
 from realfake_hf.figures.tradeoff import CostPoint, accuracy_against_time
 from realfake_hf.figures.training import (
@@ -22,16 +34,31 @@ __all__ = [
     "INK",
     "VERMILLION",
     "WIDTH",
+    "CascadePanel",
+    "ControlRow",
     "CostPoint",
+    "CurvePanel",
+    "Estimate",
+    "GapRow",
+    "HiddenPanel",
     "MapPanel",
+    "PlantedPanel",
     "Tile",
     "accuracy_against_time",
+    "agreement_against_controls",
+    "agreement_matrix",
+    "cascade",
+    "centre_and_rim",
     "confusion_matrix",
     "content_accuracy",
+    "darken",
     "difficulty_map",
     "explanation_sheet",
+    "faithfulness_curves",
+    "gap_bars",
     "image_grid",
     "learning_curves",
     "picture_with_maps",
+    "planted_bars",
     "save_figure",
 ]

@@ -13,6 +13,7 @@ from typing import Any, Final
 from realfake_hf.cli import parse
 from realfake_hf.measure.paired import McNemar
 from realfake_hf.publish import PAPER_ACCURACY
+from realfake_hf.publish.study_findings import headline
 
 _BLOCK: Final = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _NAMES: Final = {
@@ -240,6 +241,10 @@ def _two_processes(results: Path) -> str:
     )
 
 
+def _explanation_study(results: Path) -> str:
+    return headline(_read(results / "explanation_study.json"))
+
+
 def _ratio(ratio: dict[str, Any], what: str) -> str:
     found = ratio["ratio"]
     spread = f"{found['median']:.2f} ({found['min']:.2f}-{found['max']:.2f}, {found['n']} rounds)"
@@ -275,6 +280,7 @@ _RENDERERS: Final[dict[str, Callable[[Path], str]]] = {
     "benchmark_explanations": _benchmark_explanations,
     "ablation_vit_tiny": _ablation,
     "two_processes": _two_processes,
+    "explanation_study": _explanation_study,
 }
 
 

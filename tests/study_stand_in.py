@@ -1,0 +1,196 @@
+"""A study with made-up numbers, in the shape of `results/explanation_study.json`, and a gallery beside it."""
+
+from itertools import combinations
+
+import numpy as np
+
+from realfake_hf.explain.overlay import overlay
+from realfake_hf.publish.study_page import GalleryMap, GalleryPicture
+
+METHODS = {
+    "cnn": ["grad_cam", "integrated_gradients"],
+    "vit": ["rollout", "last_attention", "gradient_rollout", "relevance", "grad_cam", "integrated_gradients"],
+}
+MEASURES = ("iou_top_10", "iou_top_20", "spearman", "pearson", "ssim", "centre_distance")
+CONTENT = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+AREAS, FILLS, STEPS = (0.25, 0.5, 0.75), ("blur", "mean"), 8
+PLANTINGS = ("fake in real", "real in fake", "real in real")
+
+
+def mean(value, *, half=0.012, n=1200, undefined=0):
+    """A mean with an interval of a given half width."""
+    if value is None:
+        return {"value": None, "low": None, "high": None, "n": 0, "undefined": n}
+    return {"value": value, "low": value - half, "high": value + half, "n": n, "undefined": undefined}
+
+
+def made_up_study():
+    rng = np.random.default_rng(0)
+    return {
+        "settings": {"n": 1200, "seed": 0, "methods": {"integrated_gradients": {"steps": 16}}},
+        "commit": "0123456789abcdef0123456789abcdef01234567",
+        "python": "3.11.2",
+        "versions": {"torch": "2.13.0", "transformers": "5.24.0", "numpy": "2.4.1"},
+        "machine": {"system": "Linux", "processor": "a processor", "cores": 2, "device": "cpu"},
+        "seconds": 1234.5,
+        "data": {"source": "cifake", "split": "test", "sample": sample()},
+        "models": {
+            "cnn": {"place": "models/cnn", "methods": METHODS["cnn"], "accuracy": 0.9524, "twin": "runs/cnn"},
+            "vit": {"place": "models/vit", "methods": METHODS["vit"], "accuracy": 0.9766, "twin": None},
+        },
+        "grid": [8, 8],
+        "agreement": agreement(rng),
+        "faithfulness": faithfulness(rng),
+        "sanity": {"n": 100, "models": {model: cascades(model) for model in METHODS}},
+        "planted": planted(rng),
+        "causal": causal(),
+    }  # fmt: skip
+
+
+def sample():
+    return {
+        "n": 1200, "of": 20_000, "n_real": 600, "n_fake": 600, "content": dict.fromkeys(CONTENT, 120),
+        "right": {"cnn": 900, "vit": 950}, "all_right": 700, "strata": 80,
+    }  # fmt: skip
+
+
+def agreement(rng):
+    keys = [f"{model} {method}" for model, methods in METHODS.items() for method in methods]
+    maps = {
+        key: {
+            "model": key.split()[0], "method": key.split()[1], "options": {}, "empty": 0, "native_grid": [8, 8],
+            "layer": "features.3" if "grad_cam" in key else None,
+        }
+        for key in keys
+    }  # fmt: skip
+    return {
+        "maps": maps,
+        "chance": {"iou_top_10": 0.053, "iou_top_20": 0.111, "spearman": 0.0, "pearson": 0.0},
+        "pairs": [a_pair(*pair, rng) for pair in combinations(keys, 2)],
+        "centre": {key: dict.fromkeys(MEASURES, mean(rng.uniform(0.12, 0.3))) for key in keys},
+        "ceiling": {key: dict.fromkeys(MEASURES, mean(rng.uniform(0.4, 0.6))) for key in keys if "cnn" in key},
+    }
+
+
+def a_pair(a, b, rng):
+    level = (0.18 if a.split()[0] != b.split()[0] else 0.35) + rng.uniform(-0.04, 0.08)
+    found = {
+        measure: {
+            "same_picture": mean(level if measure != "spearman" else 2 * level - 0.4),
+            "shuffled": mean(level - 0.03),
+            "random_weights": mean(0.12 + rng.uniform(-0.02, 0.02)),
+            "above_shuffled": mean(0.03),
+        }
+        for measure in MEASURES
+    }
+    groups = {
+        "all_right": mean(level + 0.01, n=700),
+        "some_wrong": mean(level - 0.01, n=490, undefined=10),
+        "right_less_wrong": mean(0.02),
+    }
+    return {
+        "a": a, "b": b, "measures": found,
+        **{name: dict.fromkeys(MEASURES, value) for name, value in groups.items()},
+        "by_label": {label: dict.fromkeys(MEASURES, mean(level, n=600)) for label in ("REAL", "FAKE")},
+        "by_content": {name: dict.fromkeys(MEASURES, mean(level, n=120)) for name in CONTENT},
+    }  # fmt: skip
+
+
+def faithfulness(rng):
+    models = {}
+    for model, methods in METHODS.items():
+        rows = {}
+        for position, method in enumerate([*methods, "random order", "centre prior"]):
+            pull = 0.3 + 0.4 * position + rng.uniform(0, 0.1)
+            share = np.linspace(0, 1, STEPS + 1)
+            gap = 0.02 * (position - 2)
+            rows[method] = {
+                "deletion": mean(0.6, n=256), "insertion": mean(0.7, n=256),
+                "deletion_curve": (0.97 - 0.47 * share**pull).tolist(),
+                "insertion_curve": (0.5 + 0.47 * share**pull).tolist(),
+            }  # fmt: skip
+            if method != "random order":
+                rows[method] |= {"deletion_less_random": mean(gap, n=256), "insertion_less_random": mean(-gap, n=256)}
+        models[model] = dict.fromkeys(FILLS, rows)
+    return {"n": 256, "steps": STEPS, "fills": list(FILLS), "models": models}
+
+
+def cascades(model):
+    stages = ["classifier", "layers 11-9", "layers 8-6", "layers 5-3", "layers 2-0", "embeddings"]
+    stages = stages if model == "vit" else ["classifier", "features.1", "features.0"]
+    methods = {
+        method: [
+            mean((1.0 if method == "rollout" and not stage else 0.9 - 0.1 * position - 0.12 * stage), n=100, half=0.04)
+            for stage in range(len(stages))
+        ]
+        for position, method in enumerate(METHODS[model])
+    }
+    return {"stages": stages, "methods": methods}
+
+
+def planted(rng):
+    def row(planting):
+        hits = 0.28 if planting == "real in real" else rng.uniform(0.2, 0.7)
+        return {
+            "hits": mean(hits, half=0.06, n=200), "mass": mean(0.33, n=200), "mass_before": mean(0.25, n=200),
+            "mass_gain": mean(0.08, n=200),
+        }  # fmt: skip
+
+    models = {
+        model: {
+            planting: {
+                "n": 200,
+                "p_fake_moved": mean(0.2, n=200),
+                "methods": {name: row(planting) for name in methods},
+            }
+            for planting in PLANTINGS
+        }
+        for model, methods in METHODS.items()
+    }
+    return {"models": models, "chance": 0.25, "class_methods": ["gradient_rollout", "grad_cam", "relevance"]}
+
+
+def causal():
+    def performance(loss):
+        accuracy = mean(0.95 - loss, n=4000)
+        rates = dict.fromkeys(("accuracy", "accuracy_real", "accuracy_fake"), accuracy)
+        return {**rates, "called_fake": mean(0.5, n=4000), "roc_auc": mean(0.99 - loss, n=4000)}
+
+    def hiding(area, fill):
+        loss = area * (1 if fill == "blur" else 0.8)
+        return {
+            "area": area, "fill": fill, "centre": performance(0.5 * loss), "rim": performance(0.3 * loss),
+            "accuracy_difference": mean(-0.2 * area), "roc_auc_difference": mean(-0.2 * area),
+            "by_content": dict.fromkeys(CONTENT, mean(-0.1)),
+        }  # fmt: skip
+
+    model = {
+        "untouched": performance(0),
+        "all_hidden": {fill: performance(0.3) for fill in FILLS},
+        "hiding": [hiding(area, fill) for area in AREAS for fill in FILLS],
+    }
+    shares = [{"area": area, "centre": mean(0.6), "rim": mean(0.4)} for area in (0.25, 0.5)]
+    return {
+        "n": 4000, "areas": list(AREAS), "fills": list(FILLS), "models": dict.fromkeys(METHODS, model),
+        "map_shares": {"cnn grad_cam": shares},
+        "verdict": ["Hiding the middle half costs more than hiding the rim, which speaks against the claim."],
+    }  # fmt: skip
+
+
+def made_up_gallery(content="cat"):
+    """Three pictures: both models right, one wrong, both wrong."""
+    rng = np.random.default_rng(0)
+    return [
+        GalleryPicture(
+            picture=(picture := rng.integers(256, size=(32, 32, 3), dtype=np.uint8)),
+            is_fake=True,
+            content=content,
+            p_fake=p_fake,
+            maps=[
+                GalleryMap(model, method, overlay(picture, rng.random((8, 8))), is_empty=method == "last_attention")
+                for model, methods in METHODS.items()
+                for method in methods
+            ],
+        )
+        for p_fake in ({"cnn": 0.2, "vit": 0.99}, {"cnn": 0.9, "vit": 1.0}, {"cnn": 0.2, "vit": 0.3})
+    ]
