@@ -173,7 +173,6 @@ def causal():
     return {
         "n": 4000, "areas": list(AREAS), "fills": list(FILLS), "models": dict.fromkeys(METHODS, model),
         "map_shares": {"cnn grad_cam": shares},
-        "verdict": ["Hiding the middle half costs more than hiding the rim, which speaks against the claim."],
     }  # fmt: skip
 
 

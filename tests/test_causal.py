@@ -7,7 +7,6 @@ from realfake_hf.explain.fills import fill_in
 from realfake_hf.explain.regions import centre_mask, rim_mask
 from realfake_hf.measure.resampling import Resampling
 from realfake_hf.study.causal import map_shares, measure_causal
-from realfake_hf.study.claim import verdict_on_claim
 from realfake_hf.study.sample import Sample
 
 SIDE = 16
@@ -118,87 +117,3 @@ def test_with_everything_hidden_only_the_fill_is_left(causal):
     for found in causal["models"].values():
         assert found["all_hidden"]["mean"]["accuracy"]["value"] == 0.25  # nothing is bright any more
         assert abs(found["all_hidden"]["mean"]["roc_auc"]["value"] - 0.5) < 0.3
-
-
-def mean(value, low=None, high=None):
-    return {"value": value, "low": low, "high": high}
-
-
-def verdict(*differences, alone=(0.85, 0.8, 0.9), fill=(0.6, 0.55, 0.65)):
-    """What is said of the model cnn, from pairs of differences in accuracy and in ROC AUC."""
-    hidden = {"accuracy": mean(0.7), "roc_auc": mean(0.75)}
-    found = {
-        "all_hidden": {"blur": {"roc_auc": mean(*fill)}},
-        "untouched": {"accuracy": mean(0.963), "roc_auc": mean(0.994)},
-        "hiding": [
-            {
-                "area": 0.5,
-                "fill": "blur",
-                "centre": hidden,
-                "rim": {"accuracy": mean(0.8), "roc_auc": mean(*alone)},
-                "accuracy_difference": mean(*accuracy),
-                "roc_auc_difference": mean(*auc),
-            }
-            for accuracy, auc in differences
-        ],
-    }
-    return verdict_on_claim({"models": {"cnn": found}})["cnn"]
-
-
-BELOW, ABOVE, AROUND = (-0.1, -0.12, -0.08), (0.1, 0.08, 0.12), (0.01, -0.01, 0.03)
-
-
-def test_the_verdict_gives_its_figures():
-    assert verdict((BELOW, BELOW), (AROUND, BELOW)) == (
-        "With 50 % of each picture hidden (blur), cnn is right on 70.0 % without the middle and on 80.0 % without the "
-        "rim, of 96.3 % untouched: hiding the middle costs 10.0 points more (8.0 to 12.0), which speaks against the "
-        "claim; its ROC AUC is 0.750 and 0.850, of 0.994 untouched: hiding the middle costs 0.100 more (0.080 to "
-        "0.120), which speaks against the claim. Of 2 pairs of an area and a fill, accuracy speaks for it in 0 and "
-        "against it in 1, ROC AUC speaks for it in 0 and against it in 2. Both speak against the claim that the "
-        "background matters more than the entity. That the entity holds no useful information is refuted: from the "
-        "middle 50 % alone the ROC AUC is 0.850 (0.800 to 0.900), from the fill alone 0.600 (0.550 to 0.650)."
-    )
-
-
-@pytest.mark.parametrize(
-    ("differences", "words"),
-    [
-        ([(ABOVE, ABOVE)], "Both speak for the claim that"),
-        ([(BELOW, BELOW), (AROUND, AROUND)], "Both speak against the claim that"),
-        ([(AROUND, AROUND)], "Both speak neither for nor against the claim that"),
-        ([((0.1,), (-0.1,))], "Both speak neither for nor against the claim that"),
-        ([(BELOW, BELOW), (ABOVE, ABOVE)], "Both speak both for and against the claim that"),
-        ([(BELOW, ABOVE)], "They disagree: accuracy speaks against the claim that"),
-        ([(ABOVE, AROUND)], "pushed one way, speaks neither for nor against the claim."),
-    ],
-)
-def test_the_verdict_covers_every_outcome(differences, words):
-    assert words in verdict(*differences)
-
-
-@pytest.mark.parametrize(
-    ("alone", "fill", "words"),
-    [
-        ((0.7, 0.66, 0.74), (0.6, 0.55, 0.65), "is refuted: from"),
-        ((0.7, 0.64, 0.76), (0.6, 0.55, 0.65), "is not refuted: from"),
-        ((0.5, 0.45, 0.55), (0.6, 0.56, 0.65), "is not refuted: from"),
-        (
-            (0.9,),
-            (0.6,),
-            "is not refuted: from the middle 50 % alone the ROC AUC is 0.900, from the fill alone 0.600.",
-        ),
-    ],
-)
-def test_only_a_middle_that_is_surely_worth_more_than_the_fill_refutes(alone, fill, words):
-    assert words in verdict((AROUND, AROUND), alone=alone, fill=fill)
-
-
-def test_a_cost_of_the_rim_is_said_as_one():
-    words = "hiding the rim costs 1.0 points more (-1.0 to 3.0), which speaks neither for nor against the claim"
-    assert words in verdict((AROUND, AROUND))
-
-
-def test_the_verdict_is_that_of_the_measured_results(causal):
-    said = verdict_on_claim(causal)
-    assert "Both speak against the claim" in said["middle"]
-    assert "Both speak for the claim" in said["rim"]

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from realfake_hf.publish import readme
+from realfake_hf.publish.study_claim import claim_sentences
 from realfake_hf.publish.study_findings import findings, headline, main_pair
 from realfake_hf.publish.study_words import key_pairs
 
@@ -167,7 +168,7 @@ def test_hits_are_held_against_chance_and_the_seam(study, hits, words):
 
 
 def test_the_causal_verdict_is_said_as_it_is(study):
-    assert findings(study)[-1:] == study["causal"]["verdict"]
+    assert findings(study)[-2:] == claim_sentences(study["causal"])
 
 
 def test_parts_that_a_study_lacks_are_not_spoken_of(study):
@@ -192,4 +193,4 @@ def test_the_readme_block_is_the_headline(study, tmp_path):
     block = readme.render("<!-- results: explanation_study -->\n<!-- end -->", tmp_path)
     assert block.splitlines()[1] == headline(study)
     assert findings(study)[0] in headline(study)
-    assert study["causal"]["verdict"][0] in headline(study)
+    assert claim_sentences(study["causal"])[0] in headline(study)

@@ -6,6 +6,7 @@ mean on that side of chance; otherwise that the two cannot be told apart.
 
 from typing import Final
 
+from realfake_hf.publish.study_claim import claim_sentences
 from realfake_hf.publish.study_words import (
     REFERENCES,
     Number,
@@ -40,7 +41,7 @@ def findings(study: Study) -> list[str]:
     said += _faithfulness(study) if "faithfulness" in study else []
     said += _sanity(study) if "sanity" in study else []
     said += _planted(study) if "planted" in study else []
-    return said + list(study.get("causal", {}).get("verdict", []))
+    return said + (claim_sentences(study["causal"]) if "causal" in study else [])
 
 
 def headline(study: Study) -> str:
@@ -48,7 +49,7 @@ def headline(study: Study) -> str:
     pair = main_pair(study)
     said = [_agreement(study, pair), *_above_shuffled(pair), *_centre(study, pair), *_right_or_wrong(pair)]
     said += _faithfulness(study) if "faithfulness" in study else []
-    return " ".join([*said, *study.get("causal", {}).get("verdict", [])])
+    return " ".join(said + (claim_sentences(study["causal"]) if "causal" in study else []))
 
 
 def main_pair(study: Study) -> Number:

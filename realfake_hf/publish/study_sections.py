@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from realfake_hf.publish import study_figures as figures
 from realfake_hf.publish import study_tables as tables
+from realfake_hf.publish.study_claim import claim_sentences
 from realfake_hf.publish.study_tables import Table
 from realfake_hf.publish.study_words import (
     MEASURE_NAMES,
@@ -248,7 +249,7 @@ def _causal(study: Study) -> Section:
     lead = " ".join(
         [
             "The claim: the entity does not hold the useful information; imperfections in the background do.",
-            *found.get("verdict", []),
+            *claim_sentences(found),
         ]
     )
     return Section("causal", "Is the evidence in the background?", lead, shown, tables.causal_tables(study))

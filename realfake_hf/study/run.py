@@ -17,7 +17,6 @@ from realfake_hf.passport import data_fingerprint, environment
 from realfake_hf.study.agreement import GRID, measure_agreement
 from realfake_hf.study.arguments import StudyArguments
 from realfake_hf.study.causal import map_shares, measure_causal
-from realfake_hf.study.claim import verdict_on_claim
 from realfake_hf.study.faithfulness import measure_faithfulness
 from realfake_hf.study.maps import MapSet, make_maps
 from realfake_hf.study.planted import measure_planted
@@ -97,8 +96,7 @@ class _Work:
         maps = {one.name: one.heat for one in self._maps(self.subjects)}
         height, width = self.sample.pictures.shape[1:3]
         shares = map_shares(maps, self.sample.resampling(**self._draws), shape=(height, width))
-        found = {**measure_causal(self.subjects, large, **self._draws).to_dict(), "map_shares": shares}
-        return {**found, "verdict": list(verdict_on_claim(found).values())}
+        return {**measure_causal(self.subjects, large, **self._draws).to_dict(), "map_shares": shares}
 
     def facts(self) -> Plain:
         """What was asked, of which models, on which pictures, with which code and machine."""
