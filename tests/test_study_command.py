@@ -1,0 +1,117 @@
+"""`explain.py --study` from the command line to its files, on the demo set and the models of space/models."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import explain
+from realfake_hf.study import run
+from realfake_hf.study.arguments import PARTS
+
+ROOT = Path(__file__).resolve().parents[1]
+CNN, VIT = ROOT / "space/models/cifake-cnn", ROOT / "space/models/cifake-vit"
+SMALL = [
+    "--n", "40", "--faithfulness_n", "4", "--sanity_n", "3", "--planted_n", "3", "--causal_n", "8",
+    "--bootstrap_samples", "20", "--gallery", "2", "--data", "demo",
+]  # fmt: skip
+
+
+def words(folder, *more, models=(f"cnn={CNN}",)):
+    files = {"results_file": "out/study.json", "page_file": "out/study.html", "figure_file": "out/study.png"}
+    places = [word for flag, file in files.items() for word in (f"--{flag}", str(folder / file))]
+    return ["--study", "--compare", *models, *SMALL, "--output_dir", str(folder / "study"), *places, *more]
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory):
+    """A study of the CNN, with itself as its twin."""
+    folder = tmp_path_factory.mktemp("studied")
+    assert explain.main(words(folder, "--twins", f"cnn={CNN}")) == 0
+    return folder
+
+
+def test_a_study_leaves_numbers_a_page_and_a_figure(studied):
+    found = json.loads((studied / "out/study.json").read_text())
+    assert set(PARTS) < set(found)
+    assert found["data"]["sample"]["n"] == 40
+    assert found["models"]["cnn"]["methods"] == ["grad_cam", "integrated_gradients"]
+    assert {"commit", "versions", "machine", "settings"} <= set(found)
+    assert "<h1>" in (studied / "out/study.html").read_text()
+    assert (studied / "out/study.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_model_that_is_its_own_twin_agrees_with_itself_fully(studied):
+    found = json.loads((studied / "out/study.json").read_text())
+    ceiling = found["agreement"]["ceiling"]["cnn integrated_gradients"]
+    assert (ceiling["spearman"]["value"], ceiling["iou_top_20"]["value"]) == (1, 1)
+
+
+def test_a_study_that_is_done_is_not_done_again(studied, monkeypatch, capsys):
+    def again(*_, **__):
+        raise AssertionError
+
+    for name in ("make_maps", "measure_agreement", "measure_faithfulness", "measure_sanity", "measure_planted"):
+        monkeypatch.setattr(run, name, again)
+    before = (studied / "out/study.json").read_text()
+    assert explain.main(words(studied, "--twins", f"cnn={CNN}")) == 0
+    assert json.loads((studied / "out/study.json").read_text()) == json.loads(before)
+    said = capsys.readouterr().out
+    assert "test pictures, weighted to stand for all" in said
+    assert f"page: {studied / 'out/study.html'}" in said
+
+
+def test_an_interrupted_study_says_how_it_goes_on(tmp_path, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "make_maps", interrupted)
+    assert explain.main(words(tmp_path)) == 130
+    assert f"interrupted; the same command goes on from {tmp_path / 'study'}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--split", "dream"], "wanted --split of train, validation, test; found 'dream'."),
+        (["--twins", "cnn=nowhere/at/all"], "wanted a folder of train.py or a Hub id as cnn; found none at"),
+    ],
+)
+def test_what_cannot_be_studied_is_refused_in_a_sentence(more, sentence, tmp_path, capsys):
+    assert explain.main(words(tmp_path, *more)) == 1
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
+
+
+def test_wrong_settings_end_with_status_2(tmp_path, capsys):
+    with pytest.raises(SystemExit) as refused:
+        explain.main([*words(tmp_path), "--parts", "all"])
+    assert refused.value.code == 2
+    assert "wanted --parts of agreement, faithfulness, sanity, planted, causal; found all." in capsys.readouterr().err
+
+
+def test_the_recipe_of_the_study_parses(monkeypatch):
+    asked = []
+    monkeypatch.setattr(explain, "run_study", lambda arguments: asked.append(arguments))
+    monkeypatch.setattr(explain, "publish_study", lambda *_: ["done"])
+    recipe = str(ROOT / "recipes/explanation_study.yaml")
+    assert explain.main(["--study", "--config", recipe, "--output_dir", "runs/x"]) == 0
+    assert asked[0].models == {"cnn": "space/models/cifake-cnn", "vit": "space/models/cifake-vit"}
+    assert asked[0].data == "cifake"
+
+
+@pytest.mark.slow
+def test_both_models_are_studied_together(tmp_path):
+    models = (f"cnn={CNN}", f"vit={VIT}")
+    assert explain.main(words(tmp_path, models=models)) == 0
+    found = json.loads((tmp_path / "out/study.json").read_text())
+    pairs = {(pair["a"], pair["b"]) for pair in found["agreement"]["pairs"]}
+    assert len(pairs) == 28
+    assert ("cnn grad_cam", "vit relevance") in pairs
+    head = found["sanity"]["models"]["vit"]
+    assert head["methods"]["rollout"][0]["value"] == pytest.approx(1, abs=1e-5)  # blind to the classifier's head
+    assert head["methods"]["relevance"][0]["value"] < 0.999
+    maps = np.load(tmp_path / "study/maps-vit-relevance.npz")["heat"]
+    assert maps.shape == (40, 8, 8)
