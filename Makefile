@@ -53,9 +53,9 @@ ablation: .venv/installed ## what each setting of the ViT's recipe buys; goes on
 processes: .venv/installed ## a training in one process beside two
 	$(PY) -m benchmarks.processes --output_dir $(RUN)-processes --output_file results/two_processes.json
 
-twins: .venv/installed ## the two models of space/models of another training seed; the ViT with fewer epochs
+twins: .venv/installed ## the two models of space/models of another training seed; the ViT with one epoch
 	$(PY) train.py --config recipes/cifake_cnn.yaml --seed 1 --output_dir runs/twins/cnn
-	$(PY) train.py --config recipes/vit_tiny_cifake_32.yaml --seed 1 --num_train_epochs 2 --output_dir runs/twins/vit
+	$(PY) train.py --config recipes/vit_tiny_cifake_32.yaml --seed 1 --num_train_epochs 1 --output_dir runs/twins/vit
 
 study: .venv/installed ## do explanations agree, are they faithful: numbers, page and figure; wants the twins
 	$(PY) explain.py --study --config recipes/explanation_study.yaml --output_dir runs/explanation-study
@@ -67,6 +67,7 @@ benchmarks: .venv/installed ## speed and memory beside named alternatives
 	$(PY) -m benchmarks.training_throughput --output_file results/benchmark_training.json
 	$(PY) -m benchmarks.data_ready --train_epochs 1 --output_file results/benchmark_data.json
 	$(PY) -m benchmarks.vit_throughput --output_file results/benchmark_vit.json
+	$(PY) -m benchmarks.explanation_throughput --output_file results/benchmark_explanations.json
 
 readme: .venv/installed ## the README's tables from results/
 	$(PY) -m realfake_hf.publish.readme
