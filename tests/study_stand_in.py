@@ -35,8 +35,13 @@ def made_up_study():
         "seconds": 1234.5,
         "data": {"source": "cifake", "split": "test", "sample": sample()},
         "models": {
-            "cnn": {"place": "models/cnn", "methods": METHODS["cnn"], "accuracy": 0.9524, "twin": "runs/cnn"},
-            "vit": {"place": "models/vit", "methods": METHODS["vit"], "accuracy": 0.9766, "twin": None},
+            "cnn": {
+                "place": "models/cnn", "methods": METHODS["cnn"], "accuracy": 0.9524, "training": trained(0, 12),
+                "twin": {"place": "runs/cnn", "training": trained(1, 12)},
+            },
+            "vit": {
+                "place": "models/vit", "methods": METHODS["vit"], "accuracy": 0.9766, "training": None, "twin": None,
+            },
         },
         "grid": [8, 8],
         "agreement": agreement(rng),
@@ -45,6 +50,10 @@ def made_up_study():
         "planted": planted(rng),
         "causal": causal(),
     }  # fmt: skip
+
+
+def trained(seed, epochs):
+    return {"seed": seed, "epochs": epochs, "accuracy": 0.95}
 
 
 def sample():

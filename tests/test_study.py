@@ -188,6 +188,7 @@ class TestStore:
             maps = store.maps("maps", lambda: made.append("maps") or maps_of(2, seed=0))
         assert made == ["part", "array", "maps"]
         assert part == {"x": [1.5]}
+        assert store.seconds["agreement"] >= 0
         assert scores.tolist() == [0, 1, 2]
         np.testing.assert_array_equal(maps.heat, maps_of(2, seed=0).heat)
 

@@ -11,6 +11,7 @@ import pytest
 from realfake_hf.publish import study_page
 from realfake_hf.publish.study_page import write_page
 from realfake_hf.publish.study_sections import sections
+from realfake_hf.publish.study_words import twin_notes
 
 PARTS = ("faithfulness", "sanity", "planted", "causal")
 NASTY = '<script>alert("cat & dog")</script>'
@@ -164,3 +165,10 @@ def test_in_a_browser_nothing_is_broken_and_the_page_never_moves_sideways(file, 
     assert found["dark"] == (len(page.all("source")) if dark else 0)
     assert found["ground"] == ("rgb(22, 24, 28)" if dark else "rgb(255, 255, 255)")
     assert found["small"] == 0
+
+
+def test_a_twin_that_learnt_for_less_is_said_to_be_one(study):
+    assert twin_notes(study) == []
+    study["models"]["cnn"]["twin"]["training"]["epochs"] = 1
+    [note] = twin_notes(study)
+    assert note.startswith("The epochs of the CNN's twin are 1 in place of 12, so that its ceiling may be lower")

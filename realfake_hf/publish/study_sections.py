@@ -22,6 +22,7 @@ from realfake_hf.publish.study_words import (
     model_name,
     pair_name,
     plain,
+    twin_notes,
 )
 
 
@@ -112,7 +113,7 @@ def _agreement(study: Study) -> Section:
             partial(figures.controls_figure, study),
             _controls_alt(study),
             f"The pairs that matter beside their controls: {MEASURE_NAMES['iou_top_20']}, n = {n:,} pictures.",
-            CONTROLS_READING,
+            " ".join([CONTROLS_READING, *twin_notes(study)]),
         )
     ]
     shown += [

@@ -245,17 +245,26 @@ def passport_tables(study: Study) -> list[Table]:
             str(one["place"]),
             plain(one["accuracy"], percent=True),
             ", ".join(map(method_name, one["methods"])),
-            str(one["twin"] or "none"),
+            _trained(one),
+            f"{one['twin']['place']}, {_trained(one['twin'])}" if one["twin"] else "none",
         ]
         for name, one in study["models"].items()
     ]
     machine = {name: study.get(name) for name in ("commit", "python", "seconds", "versions", "machine")}
     return [
-        Table("Models.", ("model", "place", "accuracy on the whole split", "methods", "twin of another seed"), models),
+        Table("Models.", ("model", "place", "accuracy on this split", "methods", "training", "twin"), models),
         Table("Pictures.", ("what", "value"), list(data.items())),
         Table("Settings.", ("what", "value"), [(name, _settings(value)) for name, value in study["settings"].items()]),
         Table("Code and machine.", ("what", "value"), [(name, _settings(value)) for name, value in machine.items()]),
     ]
+
+
+def _trained(one: Mapping[str, Any]) -> str:
+    training = one["training"]
+    if training is None:
+        return "training unknown"
+    accuracy = plain(training["accuracy"], percent=True)
+    return f"seed {training['seed']}, epochs {training['epochs']:g}, {accuracy} on its test"
 
 
 def _row_name(model: str, method: str) -> str:

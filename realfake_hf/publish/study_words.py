@@ -60,6 +60,19 @@ def method_order(study: Study) -> list[str]:
     return list(dict.fromkeys(method_name(name) for model in study["models"].values() for name in model["methods"]))
 
 
+def twin_notes(study: Study) -> list[str]:
+    """Say which twins learnt for another number of epochs than the models that they are held against."""
+    notes = []
+    for name, one in study["models"].items():
+        own, twin = one["training"], (one["twin"] or {}).get("training")
+        if own and twin and own["epochs"] != twin["epochs"]:
+            notes.append(
+                f"The epochs of the {model_name(name)}'s twin are {twin['epochs']:g} in place of {own['epochs']:g}, "
+                "so that its ceiling may be lower than that of an equal."
+            )
+    return notes
+
+
 def key_pairs(study: Study) -> list[Number]:
     """Choose the pairs that the claim is about.
 

@@ -24,7 +24,7 @@ from realfake_hf.study.sample import Sample, draw_sample
 from realfake_hf.study.sanity import measure_sanity
 from realfake_hf.study.shown import Shown, choose_shown
 from realfake_hf.study.store import Store
-from realfake_hf.study.subjects import Subject, load_subject
+from realfake_hf.study.subjects import Subject, load_subject, training_of
 
 DIGITS: Final = 5  # of the numbers in the results
 _NOT_ASKED: Final = ("output_dir", "parts", "gallery", "results_file", "page_file", "figure_file")
@@ -60,7 +60,7 @@ def run_study(arguments: StudyArguments) -> Study:
     sample = draw_sample(rows, p_fake, n=arguments.n, seed=arguments.seed)
     work = _Work(arguments, store, subjects, twins, rows, p_fake, sample)
     done = {name: store.part(name, getattr(work, name)) for name in arguments.parts}
-    return Study(_rounded({**work.facts(), **done}), work.shown())
+    return Study(_rounded({**work.facts(), "seconds": store.seconds, **done}), work.shown())
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,8 +137,13 @@ class _Work:
             "place": subject.place,
             "methods": list(subject.methods),
             "accuracy": float(((self.p_fake[subject.name] > 0.5) == is_fake).mean()),  # noqa: PLR2004 - one half
-            "twin": self.arguments.twin_places.get(subject.name),
+            "training": training_of(subject.place),
+            "twin": next((_twin(one) for one in self.twins if one.name == subject.name), None),
         }
+
+
+def _twin(subject: Subject) -> Plain:
+    return {"place": subject.place, "training": training_of(subject.place)}
 
 
 def _score(subject: Subject, rows: Dataset) -> NDArray[np.float32]:

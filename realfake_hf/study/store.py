@@ -1,6 +1,7 @@
 """What a study has done so far, kept part by part, so that an interrupted one goes on."""
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
@@ -27,6 +28,7 @@ class Store:
 
     def __init__(self, folder: Path, asked: Mapping[str, Any]) -> None:
         self.folder = folder
+        self.seconds: dict[str, float] = {}  # that each part took, also one that was kept
         if not folder.exists() or not any(folder.iterdir()):
             write_json(folder / ASKED, asked)
             return
@@ -47,8 +49,12 @@ class Store:
         """Give a part as plain JSON: the one that is kept, or a new one, which is kept then."""
         file = self.folder / f"{name}.json"
         if not file.exists():
-            write_json(file, make())
-        return json.loads(file.read_text())
+            began = time.monotonic()
+            found = make()
+            write_json(file, {"seconds": time.monotonic() - began, "found": found})
+        kept = json.loads(file.read_text())
+        self.seconds[name] = kept["seconds"]
+        return kept["found"]
 
     def array(self, name: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """Give an array: the one that is kept, or a new one."""

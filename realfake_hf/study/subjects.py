@@ -1,6 +1,7 @@
 """The models of a study, and which methods explain each of them."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from realfake_hf.explain.attention_methods import lack_of_class_token
 from realfake_hf.explain.maps import Target
 from realfake_hf.explain.methods import ATTENTION_METHODS, METHODS, Explanation
 from realfake_hf.explain.randomization import random_weights
+from realfake_hf.run_folder import METRICS, PASSPORT
 
 METHOD_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {"integrated_gradients": {"steps": 16}}  # others: defaults
 
@@ -79,6 +81,17 @@ def load_subject(name: str, place: str) -> Subject:
             f"wanted a folder of train.py or a Hub id as {name}; found none at {place!r} ({reason})."
         ) from error
     return Subject(name=name, place=place, detector=detector, methods=fitting_methods(detector))
+
+
+def training_of(place: str) -> dict[str, Any] | None:
+    """Say how a model of train.py was trained: seed, epochs, accuracy on its own test; None for other places."""
+    folder = Path(place).expanduser()
+    if not all((folder / name).is_file() for name in (PASSPORT, METRICS)):
+        return None
+    passport, measured = (json.loads((folder / name).read_text()) for name in (PASSPORT, METRICS))
+    asked = passport["arguments"]
+    accuracy = measured["test"]["accuracy"]["value"]
+    return {"seed": asked["seed"], "epochs": asked["num_train_epochs"], "accuracy": accuracy}
 
 
 def fitting_methods(detector: Detector) -> tuple[str, ...]:
