@@ -202,10 +202,7 @@ def _ablation(results: Path) -> str:
     variants, data = found["variants"], found["data"]
     most = max(len(row["seeds"]) for row in variants.values())
     head = f"| change | accuracy on validation, n = {data['validation']:,} | gain in points |"
-    rows = [
-        f"| {name} | {_plus_minus(row['eval_accuracy'])} % | {_gain(row)} |"
-        for name, row in variants.items()
-    ]
+    rows = [f"| {name} | {_plus_minus(row['eval_accuracy'])} % | {_gain(row)} |" for name, row in variants.items()]
     note = (
         f"Mean ± standard deviation over {most} seeds, each trained on {data['train']:,} pictures; a gain is taken "
         f"seed by seed. All share {_settings(found['settings'])}. A short training says little of settings that pay off "

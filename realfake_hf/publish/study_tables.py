@@ -264,7 +264,8 @@ def _trained(one: Mapping[str, Any]) -> str:
     if training is None:
         return "training unknown"
     accuracy = plain(training["accuracy"], percent=True)
-    return f"seed {training['seed']}, epochs {training['epochs']:g}, {accuracy} on its test"
+    seed, n, epochs = training["seed"], training["n"], training["epochs"]
+    return f"seed {seed}, {n:,} pictures, {epochs:g} times each; {accuracy} on its test"
 
 
 def _row_name(model: str, method: str) -> str:

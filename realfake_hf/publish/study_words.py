@@ -61,16 +61,20 @@ def method_order(study: Study) -> list[str]:
 
 
 def twin_notes(study: Study) -> list[str]:
-    """Say which twins learnt for another number of epochs than the models that they are held against."""
+    """Say which twins learnt less or more than the models that they are held against."""
     notes = []
     for name, one in study["models"].items():
         own, twin = one["training"], (one["twin"] or {}).get("training")
-        if own and twin and own["epochs"] != twin["epochs"]:
+        if own and twin and _learnt(own) != _learnt(twin):
             notes.append(
-                f"The epochs of the {model_name(name)}'s twin are {twin['epochs']:g} in place of {own['epochs']:g}, "
-                "so that its ceiling may be lower than that of an equal."
+                f"The {model_name(name)}'s twin learnt from {_learnt(twin)} in place of {_learnt(own)}, so that its "
+                "ceiling may be lower than that of an equal."
             )
     return notes
+
+
+def _learnt(training: Number) -> str:
+    return f"{training['n']:,} pictures, {training['epochs']:g} times each"
 
 
 def key_pairs(study: Study) -> list[Number]:

@@ -29,10 +29,10 @@ class StudyArguments:
     n: int = field(
         default=1000, metadata={"help": "Pictures of the agreement, drawn evenly by label, content and correctness."}
     )
-    faithfulness_n: int = field(default=160, metadata={"help": "Pictures of deletion and insertion."})
+    faithfulness_n: int = field(default=120, metadata={"help": "Pictures of deletion and insertion."})
     sanity_n: int = field(default=60, metadata={"help": "Pictures of the randomisation of weights."})
     planted_n: int = field(default=100, metadata={"help": "Pairs of pictures for each kind of planted evidence."})
-    causal_n: int = field(default=3000, metadata={"help": "Pictures of the test with centre or rim hidden."})
+    causal_n: int = field(default=2000, metadata={"help": "Pictures of the test with centre or rim hidden."})
     gallery: int = field(default=12, metadata={"help": "Pictures shown on the page."})
     bootstrap_samples: int = field(default=1000, metadata={"help": "Replicates behind each interval."})
     seed: int = field(default=0, metadata={"help": "Of every draw."})

@@ -84,14 +84,15 @@ def load_subject(name: str, place: str) -> Subject:
 
 
 def training_of(place: str) -> dict[str, Any] | None:
-    """Say how a model of train.py was trained: seed, epochs, accuracy on its own test; None for other places."""
+    """Say how a model of train.py was trained: seed, epochs, pictures, accuracy on its test; None for other places."""
     folder = Path(place).expanduser()
     if not all((folder / name).is_file() for name in (PASSPORT, METRICS)):
         return None
     passport, measured = (json.loads((folder / name).read_text()) for name in (PASSPORT, METRICS))
     asked = passport["arguments"]
     accuracy = measured["test"]["accuracy"]["value"]
-    return {"seed": asked["seed"], "epochs": asked["num_train_epochs"], "accuracy": accuracy}
+    n = passport["data"]["train"]["n"]
+    return {"seed": asked["seed"], "epochs": asked["num_train_epochs"], "n": n, "accuracy": accuracy}
 
 
 def fitting_methods(detector: Detector) -> tuple[str, ...]:
