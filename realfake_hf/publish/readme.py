@@ -205,8 +205,8 @@ def _ablation(results: Path) -> str:
     rows = [f"| {name} | {_plus_minus(row['eval_accuracy'])} % | {_gain(row)} |" for name, row in variants.items()]
     note = (
         f"Mean ± standard deviation over {most} seeds, each trained on {data['train']:,} pictures; a gain is taken "
-        f"seed by seed. All share {_settings(found['settings'])}. A short training says little of settings that pay off "
-        "late, as crops, degraded pictures and a running mean may."
+        f"seed by seed. All share {_settings(found['settings'])}. A short training says little of settings that pay "
+        "off late, as crops, degraded pictures and a running mean may."
     )
     return "\n".join([head, "|---|--:|--:|", *rows, "", note])
 
