@@ -134,7 +134,7 @@ def find_near_duplicates(first: Hashed, second: Hashed, *, threshold: int, examp
     """
     one, two = _Different.of(first), _Different.of(second)
     rows, columns, distances = _close(one.hashes, two.hashes, threshold)
-    counts = one.counts[rows] * two.counts[columns]  # (close pairs of hashes, labels of one, labels of two)
+    counts = one.counts[rows, :, None] * two.counts[columns, None, :]  # (close pairs of hashes, labels, labels)
     pairs = counts.sum(axis=(1, 2))
     order = np.lexsort((columns, rows, distances))[:examples]
     return NearDuplicates(
