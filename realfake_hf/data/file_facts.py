@@ -79,13 +79,18 @@ def read_file_facts(source: str | os.PathLike[str], *, limit: int | None = None,
         FileNotFoundError: there is no such source.
         ValueError: the source is ambiguous or unsafe, or no header can be read.
     """
+    if limit is not None and limit < 1:
+        raise ValueError(f"wanted a limit of 1 file or more; found {limit}. Leave it out for all files.")
     found = find_source(source)
     records = _draw(found.records(), limit, np.random.default_rng(seed))
     read = partial(_facts_of, found.reader)
     rows = [row for _, chunk in in_chunks(read, records, description=f"file facts of {found.name}") for row in chunk]
     kept = [(record, row) for record, row in zip(records, rows, strict=True) if row]
     if not kept:
-        raise ValueError(f"wanted files with readable headers in {found.name}; found {len(records)} and none among them.")
+        raise ValueError(
+            f"wanted picture files with a readable header in {found.name}; found none among {len(records):,}. "
+            "Get the data set anew."
+        )
     return FileFacts(
         name=found.name,
         as_stored=isinstance(found.reader, HubRows),
@@ -114,15 +119,15 @@ def header_facts(data: bytes) -> dict[str, Fact]:
         "aspect": image.width / image.height,
         "bytes": len(data),
         "bytes_per_pixel": len(data) / (image.width * image.height),
-        "jpeg_tables": _short_digest(repr(sorted((key, list(table)) for key, table in tables.items()))) if tables else "none",
+        "jpeg_tables": _short_digest({key: list(tables[key]) for key in sorted(tables)}) if tables else "none",
         "jpeg_luminance": float(np.mean(tables[min(tables)])) if tables else float("nan"),
         "in_passes": bool(image.info.get("progressive") or image.info.get("interlace")),
         "exif": "exif" in image.info,
     }
 
 
-def _short_digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+def _short_digest(tables: Mapping[int, Sequence[int]]) -> str:
+    return hashlib.sha256(repr(tables).encode()).hexdigest()[:8]
 
 
 def _facts_of(reader: Reader, records: Sequence[Record]) -> list[dict[str, Fact]]:

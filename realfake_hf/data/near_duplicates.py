@@ -18,6 +18,8 @@ from realfake_hf.data.parallel import in_chunks
 from realfake_hf.labels import FAKE
 
 HASH_BITS: Final = 64
+THRESHOLD: Final = 4  # of different pictures of CIFAKE, some pairs in 10^8 come this close by chance; at 8, some in 10^7
+MOST: Final = 16  # half of the distance at which hashes of pictures that share nothing lie; beyond, all find one
 
 _TILE: Final = (32, 4096)  # hashes against hashes: 1 MiB, which a processor's cache holds
 
@@ -121,7 +123,7 @@ def hash_pictures(images: Dataset, *, name: str) -> Hashed:
     )
 
 
-def find_near_duplicates(first: Hashed, second: Hashed, *, threshold: int, examples: int = 10) -> NearDuplicates:
+def find_near_duplicates(first: Hashed, second: Hashed, *, threshold: int = THRESHOLD, examples: int = 10) -> NearDuplicates:
     """Find all pairs of pictures, one of each set, whose hashes differ in few bits.
 
     Every hash is compared with every other, so none is missed: tile by tile, each different hash once.
@@ -129,9 +131,14 @@ def find_near_duplicates(first: Hashed, second: Hashed, *, threshold: int, examp
     Args:
         first: one set.
         second: the other.
-        threshold: bits of 64 in which they may differ, from 0.
+        threshold: bits of 64 in which they may differ, from 0 to `MOST`.
         examples: how many pairs to name.
+
+    Raises:
+        ValueError: the threshold is out of range.
     """
+    if not 0 <= threshold <= MOST:
+        raise ValueError(f"wanted a threshold from 0 to {MOST} bits; found {threshold}. {THRESHOLD} is a good one.")
     one, two = _Different.of(first), _Different.of(second)
     rows, columns, distances = _close(one.hashes, two.hashes, threshold)
     counts = one.counts[rows, :, None] * two.counts[columns, None, :]  # (close pairs of hashes, labels, labels)

@@ -184,9 +184,17 @@ def _verdicts(facts: Mapping[str, Column], *, is_fake: Flags, fold: NDArray[np.i
 
 
 def _table(columns: Sequence[Column]) -> NDArray[np.float64]:
-    """Put facts side by side, (n, facts); words become numbers without an order, in alphabetical sequence."""
-    numbers = [np.unique(column, return_inverse=True)[1] if column.dtype.kind == "U" else column for column in columns]
-    return np.column_stack(numbers).astype(np.float64)
+    """Put facts side by side as numbers, (n, facts)."""
+    return np.column_stack([_numbers(column) for column in columns])
+
+
+def _numbers(column: Column) -> NDArray[np.float64]:
+    """Give words their places in the alphabet, and what has no number one below all others."""
+    if column.dtype.kind == "U":
+        return np.unique(column, return_inverse=True)[1].astype(np.float64)
+    numbers = column.astype(np.float64)
+    known = numbers[~np.isnan(numbers)]
+    return np.where(np.isnan(numbers), known.min(initial=0.0) - 1, numbers)
 
 
 def _model(words: Sequence[int], seed: int) -> Pipeline:

@@ -15,10 +15,16 @@ from datasets import DatasetDict, concatenate_datasets
 
 from realfake_hf.cli import parse
 from realfake_hf.data.file_facts import read_file_facts
-from realfake_hf.data.near_duplicates import NearDuplicates, find_near_duplicates, hash_pictures
+from realfake_hf.data.near_duplicates import THRESHOLD, NearDuplicates, find_near_duplicates, hash_pictures
 from realfake_hf.data.sources import find_source, load_images
 from realfake_hf.measure.shortcuts import ShortcutAudit, audit_shortcuts
 from realfake_hf.run_folder import write_json
+
+_OF_BYTES = ("bytes", "bytes_per_pixel")
+_SAME_ENCODING = (
+    "All files have one format, mode, size and table. Their bytes then say how much detail the pictures hold, which is "
+    "a matter of content and generator and not of the codec."
+)
 
 
 @dataclass
@@ -36,7 +42,7 @@ class ShortcutArguments:
         default=False, metadata={"help": "Look for near-duplicates between the source's own splits, all pictures."}
     )
     threshold: int = field(
-        default=4, metadata={"help": "Bits of 64 in which the perceptual hashes of near-duplicates differ at most."}
+        default=THRESHOLD, metadata={"help": "Bits of 64 in which the perceptual hashes of near-duplicates differ at most."}
     )
     seed: int = field(default=0, metadata={"help": "Of the draw, the folds, the models and the bootstrap."})
     output_file: Path | None = field(default=None, metadata={"help": "A JSON file for the numbers."})
@@ -60,10 +66,16 @@ class SourceAudit:
     shortcuts: ShortcutAudit
     near_duplicates: tuple[NearDuplicates, ...] = ()
 
+    @property
+    def same_encoding(self) -> bool:
+        """Whether all files have one format, mode, size and table, and differ in their bytes alone."""
+        return all(score.values == 1 for score in self.shortcuts.single if score.fact not in _OF_BYTES)
+
     def to_dict(self) -> dict[str, Any]:
         """The audit as plain numbers and dictionaries."""
         found = [pair.to_dict() for pair in self.near_duplicates]
         head = {"data": self.name, "as_stored": self.as_stored, "unreadable": self.unreadable}
+        head["same_encoding"] = self.same_encoding
         return {**head, "shortcuts": self.shortcuts.to_dict(), "near_duplicates": found}
 
     def to_markdown(self) -> str:
@@ -71,7 +83,8 @@ class SourceAudit:
         files = "file facts as stored in the data set, not surely the original ones" if self.as_stored else "file facts"
         left_out = f" ({self.unreadable:,} unreadable files left out)" if self.unreadable else ""
         tables = [self.shortcuts.to_markdown(), *(pair.to_markdown() for pair in self.near_duplicates)]
-        return "\n\n".join([f"{self.name}: {files}{left_out}", *tables])
+        note = [_SAME_ENCODING] if self.same_encoding else []
+        return "\n\n".join([f"{self.name}: {files}{left_out}", *note, *tables])
 
 
 def audit_source(source: str | os.PathLike[str], *, limit: int | None = None, seed: int = 0) -> SourceAudit:
