@@ -12,8 +12,13 @@ from PIL import Image
 
 from realfake_hf.data.ingest import SCHEMA
 from realfake_hf.data.near_duplicates import (
-    THRESHOLD, Hashed, Pair, find_near_duplicates, hash_pictures, perceptual_hash,
-)  # fmt: skip
+    THRESHOLD,
+    Hashed,
+    Pair,
+    find_near_duplicates,
+    hash_pictures,
+    perceptual_hash,
+)
 
 
 def texture(seed, size=64):
@@ -111,5 +116,5 @@ def test_a_split_is_hashed_row_by_row():
 
 @pytest.mark.parametrize("threshold", [-1, 17])
 def test_a_threshold_out_of_range_is_refused(threshold):
-    with pytest.raises(ValueError, match=rf"wanted a threshold from 0 to 16 bits; found {threshold}\. 4 is a good one\."):
+    with pytest.raises(ValueError, match=rf"wanted a threshold from 0 to 16 bits; found {threshold}\. Give one near 4\."):
         find_near_duplicates(hashed([0]), hashed([0]), threshold=threshold)

@@ -125,7 +125,7 @@ def test_the_warning_says_where_chance_is_not_excluded():
 def test_too_few_files_for_the_folds_are_refused():
     with pytest.raises(
         ValueError,
-        match=r"wanted at least 5 different files of each label, one for each fold; found 6 real and 4 fake\. Give more",
+        match=r"wanted at least 5 different files of each label, one for each fold; found 6 real and 4 fake\. Give",
     ):
         audit_shortcuts({"bytes": np.arange(10)}, is_fake=np.arange(10) < 4)
 

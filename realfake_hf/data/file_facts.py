@@ -1,8 +1,8 @@
 """What the files of a source are, before any picture is decoded: format, mode, size, bytes, JPEG tables.
 
-None of it says what a picture shows. Where it tells real from fake all the same, a detector can learn the codec instead
-of the generator (Grommelt et al., 2024, "Fake or JPEG? Revealing Common Biases in Generated Image Detection Datasets").
-File names are no facts here: no loader shows them to a model.
+None of it says what a picture shows. Where it tells real from fake all the same, a detector can learn the codec
+instead of the generator (Grommelt et al., 2024, "Fake or JPEG?", arXiv 2403.17608). File names are no facts
+here: no loader shows them to a model.
 """
 
 import hashlib

@@ -1,6 +1,7 @@
 """Pictures that look alike in two data sets, or in two splits of one, by the distance of their perceptual hashes.
 
-`data.audit` finds copies that are equal pixel for pixel; this finds those that were re-encoded or slightly resized too.
+`data.audit` finds copies that are equal pixel for pixel; this also finds those that were re-encoded or slightly
+resized.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from realfake_hf.data.parallel import in_chunks
 from realfake_hf.labels import FAKE
 
 HASH_BITS: Final = 64
-THRESHOLD: Final = 4  # of different pictures of CIFAKE, some pairs in 10^8 come this close by chance; at 8, some in 10^7
+THRESHOLD: Final = 4  # a re-encoded copy is closer; of two pictures of CIFAKE, about one pair in 10^7 is this close
 MOST: Final = 16  # half of the distance at which hashes of pictures that share nothing lie; beyond, all find one
 
 _TILE: Final = (32, 4096)  # hashes against hashes: 1 MiB, which a processor's cache holds
@@ -138,10 +139,10 @@ def find_near_duplicates(first: Hashed, second: Hashed, *, threshold: int = THRE
         ValueError: the threshold is out of range.
     """
     if not 0 <= threshold <= MOST:
-        raise ValueError(f"wanted a threshold from 0 to {MOST} bits; found {threshold}. {THRESHOLD} is a good one.")
+        raise ValueError(f"wanted a threshold from 0 to {MOST} bits; found {threshold}. Give one near {THRESHOLD}.")
     one, two = _Different.of(first), _Different.of(second)
     rows, columns, distances = _close(one.hashes, two.hashes, threshold)
-    counts = one.counts[rows, :, None] * two.counts[columns, None, :]  # (close pairs of hashes, labels, labels)
+    counts = one.counts[rows, :, None] * two.counts[columns, None, :]  # (pairs of hashes, labels, labels)
     pairs = counts.sum(axis=(1, 2))
     order = np.lexsort((columns, rows, distances))[:examples]
     return NearDuplicates(

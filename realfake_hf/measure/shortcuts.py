@@ -1,4 +1,4 @@
-"""Can facts that say nothing of what a picture shows tell real from fake? A small model tries, under cross-validation."""
+"""Can facts that say nothing of what a picture shows tell real from fake? A small model tries, cross-validated."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

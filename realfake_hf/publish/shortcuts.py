@@ -22,8 +22,8 @@ from realfake_hf.run_folder import write_json
 
 _OF_BYTES = ("bytes", "bytes_per_pixel")
 _SAME_ENCODING = (
-    "All files have one format, mode, size and table. Their bytes then say how much detail the pictures hold, which is "
-    "a matter of content and generator and not of the codec."
+    "All files have one format, mode, size and table. Their bytes then say how much detail the pictures hold, which "
+    "is a matter of content and generator and not of the codec."
 )
 
 
