@@ -91,8 +91,8 @@ class ShortcutAudit:
         text = (
             f"WARNING: file facts alone tell real from fake with a balanced accuracy of "
             f"{self.together.balanced_accuracy} on {self.n:,} pictures (chance is 0.5); the worst single fact is "
-            f"{worst.fact} with {worst.balanced_accuracy}. A detector's figures on this data set may rest on the files "
-            "and not on the pictures."
+            f"{worst.fact} with {worst.balanced_accuracy}. A detector's figures on this data set may rest on the "
+            "files and not on the pictures."
         )
         doubtful = (self.together.balanced_accuracy.low or 0) <= 1 / _LABELS
         return f"{text} With so few pictures the interval does not exclude chance." if doubtful else text
