@@ -106,7 +106,15 @@ def test_the_counts_render_as_a_table_with_their_n():
 
 def test_a_split_is_hashed_row_by_row():
     rows = [
-        {"image": texture(n), "label": n % 2, "content": None, "generator": None, "source": "s", "id": f"{n}", "sha256": ""}
+        {
+            "image": texture(n),
+            "label": n % 2,
+            "content": None,
+            "generator": None,
+            "source": "s",
+            "id": f"{n}",
+            "sha256": "",
+        }
         for n in range(3)
     ]
     found = hash_pictures(Dataset.from_list(rows, features=SCHEMA), name="train")
@@ -116,5 +124,7 @@ def test_a_split_is_hashed_row_by_row():
 
 @pytest.mark.parametrize("threshold", [-1, 17])
 def test_a_threshold_out_of_range_is_refused(threshold):
-    with pytest.raises(ValueError, match=rf"wanted a threshold from 0 to 16 bits; found {threshold}\. Give one near 4\."):
+    with pytest.raises(
+        ValueError, match=rf"wanted a threshold from 0 to 16 bits; found {threshold}\. Give one near 4\."
+    ):
         find_near_duplicates(hashed([0]), hashed([0]), threshold=threshold)

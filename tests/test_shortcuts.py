@@ -12,8 +12,8 @@ from realfake_hf.publish.shortcuts import main
 IS_FAKE = np.arange(120) % 2 == 1
 
 
-def noise(seed, n=len(IS_FAKE)):
-    generator = np.random.default_rng(seed)
+def noise(seed):
+    generator, n = np.random.default_rng(seed), len(IS_FAKE)
     return {"bytes": generator.integers(500, 900, n), "mode": generator.choice(["RGB", "L", "P"], n)}
 
 
@@ -140,7 +140,12 @@ def test_the_command_prints_the_warning_and_keeps_the_numbers(two_formats, tmp_p
     file = tmp_path / "new" / "shortcuts.json"
     assert main(["--data", str(two_formats), "--limit", "14", "--output_file", str(file)]) == 0
     kept = json.loads(file.read_text())
-    assert (kept["data"], kept["as_stored"], kept["unreadable"], kept["same_encoding"]) == ("pictures", False, 0, False)
+    assert (kept["data"], kept["as_stored"], kept["unreadable"], kept["same_encoding"]) == (
+        "pictures",
+        False,
+        0,
+        False,
+    )
     assert (kept["shortcuts"]["n"], kept["shortcuts"]["n_fake"], kept["shortcuts"]["warns"]) == (14, 7, True)
     assert kept["shortcuts"]["together"]["balanced_accuracy"]["value"] == 1.0
     said = capsys.readouterr().out
@@ -149,7 +154,9 @@ def test_the_command_prints_the_warning_and_keeps_the_numbers(two_formats, tmp_p
 
 
 def test_the_command_says_where_bytes_alone_differ_and_looks_for_near_duplicates(make_folder, capsys):
-    places = [f"{split}/{label}/{n}.png" for split in ("train", "test") for label in ("real", "fake") for n in range(4)]
+    places = [
+        f"{split}/{label}/{n}.png" for split in ("train", "test") for label in ("real", "fake") for n in range(4)
+    ]
     folder = make_folder(places)
     assert main(["--data", str(folder), "--splits", "--against", str(folder)]) == 0
     said = capsys.readouterr().out

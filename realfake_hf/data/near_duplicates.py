@@ -124,7 +124,9 @@ def hash_pictures(images: Dataset, *, name: str) -> Hashed:
     )
 
 
-def find_near_duplicates(first: Hashed, second: Hashed, *, threshold: int = THRESHOLD, examples: int = 10) -> NearDuplicates:
+def find_near_duplicates(
+    first: Hashed, second: Hashed, *, threshold: int = THRESHOLD, examples: int = 10
+) -> NearDuplicates:
     """Find all pairs of pictures, one of each set, whose hashes differ in few bits.
 
     Every hash is compared with every other, so none is missed: tile by tile, each different hash once.

@@ -42,7 +42,8 @@ class ShortcutArguments:
         default=False, metadata={"help": "Look for near-duplicates between the source's own splits, all pictures."}
     )
     threshold: int = field(
-        default=THRESHOLD, metadata={"help": "Bits of 64 in which the perceptual hashes of near-duplicates differ at most."}
+        default=THRESHOLD,
+        metadata={"help": "Bits of 64 in which the perceptual hashes of near-duplicates differ at most."},
     )
     seed: int = field(default=0, metadata={"help": "Of the draw, the folds, the models and the bootstrap."})
     output_file: Path | None = field(default=None, metadata={"help": "A JSON file for the numbers."})
@@ -80,7 +81,9 @@ class SourceAudit:
 
     def to_markdown(self) -> str:
         """Render the audit: the warning, what the facts are of, and the tables."""
-        files = "file facts as stored in the data set, not surely the original ones" if self.as_stored else "file facts"
+        files = (
+            "file facts as stored in the data set, not surely the original ones" if self.as_stored else "file facts"
+        )
         left_out = f" ({self.unreadable:,} unreadable files left out)" if self.unreadable else ""
         tables = [self.shortcuts.to_markdown(), *(pair.to_markdown() for pair in self.near_duplicates)]
         note = [_SAME_ENCODING] if self.same_encoding else []
