@@ -177,6 +177,8 @@ def _verdicts(facts: Mapping[str, Column], *, is_fake: Flags, fold: NDArray[np.i
     words = [place for place, column in enumerate(facts.values()) if column.dtype.kind == "U"]
     table = _table(list(facts.values()))
     called_fake = np.zeros(len(is_fake), dtype=np.bool_)
+    if (table == table[0]).all():  # nothing to go by
+        return called_fake
     for own in np.unique(fold):
         model = _model(words, seed).fit(table[fold != own], is_fake[fold != own])
         called_fake[fold == own] = model.predict_proba(table[fold == own])[:, 1] > _DRAW
