@@ -72,7 +72,7 @@ def load_test_set(name: str, source: str, *, split: str | None = None, limit: in
         FileNotFoundError: there is no such source.
         ValueError: the source has no such split, or cannot be loaded.
     """
-    images = load_images(source)
+    images = load_images(source, one_class=True)
     chosen = _choose_split(images, split, name)
     rows = images[chosen]
     seen = {digest for other, them in images.items() if other != chosen for digest in them["sha256"][:]}

@@ -98,7 +98,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     steps = np.asarray(p_values, dtype=np.float64)[order] * np.arange(len(p_values), 0, -1)
     adjusted = np.empty(len(p_values))
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return adjusted.tolist()  # type: ignore[no-any-return]
+    return adjusted.tolist()
 
 
 def _tables(is_right: Flags, inside: Flags, is_fake: Flags) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
