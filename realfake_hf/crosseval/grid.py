@@ -64,8 +64,8 @@ def run_grid(arguments: CrossevalArguments) -> Grid:
         ValueError: a model does not say real and fake; a data set has no such split; the folder is in use.
     """
     check_models(arguments.places)
-    draw = {"split": arguments.split, "limit": arguments.limit, "seed": arguments.seed}
-    sets = [load_test_set(name, source, **draw) for name, source in arguments.sources.items()]
+    draw = partial(load_test_set, split=arguments.split, limit=arguments.limit, seed=arguments.seed)
+    sets = [draw(name, source) for name, source in arguments.sources.items()]
     store = CellStore(arguments.output_dir, writes=PartialState().is_main_process)
     entrants = [load_model(name, place) for name, place in arguments.places.items()]
     if arguments.baseline_data:

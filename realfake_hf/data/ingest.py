@@ -16,7 +16,7 @@ from datasets import ClassLabel, Features, Image, Value
 from realfake_hf.data.layouts import DEFAULT_SPLIT, Record, opaque_id
 from realfake_hf.data.parallel import in_chunks
 from realfake_hf.data.pictures import UnreadablePictureError, pixel_hash, usable_bytes
-from realfake_hf.labels import LABEL_NAMES
+from realfake_hf.labels import LABEL_NAMES, LabelName
 
 SCHEMA: Final = Features(
     {
@@ -112,7 +112,7 @@ def _id(record: Record) -> str:
     return record.id or opaque_id(f"{record.source}/{record.key}")
 
 
-def refuse_one_class(counts: Mapping[tuple[str, str], int], name: str, *, one_class: bool) -> None:
+def refuse_one_class(counts: Mapping[tuple[str, LabelName], int], name: str, *, one_class: bool) -> None:
     """Make sure that every split has pictures of both labels, or, with `one_class`, any at all.
 
     Args:
@@ -132,7 +132,7 @@ def refuse_one_class(counts: Mapping[tuple[str, str], int], name: str, *, one_cl
             )
 
 
-def _counts(records: Iterable[Record]) -> Counter[tuple[str, str]]:
+def _counts(records: Iterable[Record]) -> Counter[tuple[str, LabelName]]:
     return Counter((record.split, record.label) for record in records)
 
 
