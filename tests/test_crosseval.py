@@ -174,6 +174,18 @@ def test_the_trivial_baseline_learns_from_other_pictures_than_those_measured(mod
     assert "beside those that are measured; found 0 and 0. Name other --baseline_data." in capsys.readouterr().err
 
 
+def test_a_limit_takes_labels_evenly_however_many_contents_each_has(tmp_path):
+    folder = save_pictures(tmp_path / "many", n=12)
+    text = (folder / "metadata.csv").read_text().splitlines()
+    named = [f"{line.rpartition(',')[0]},{'' if 'fake/' in line else i % 4}" for i, line in enumerate(text[1:])]
+    (folder / "metadata.csv").write_text("\n".join([text[0], *named]))
+    one = load_test_set("many", str(folder), limit=16, seed=0)
+    assert (len(one.rows), one.is_fake.sum()) == (16, 8)
+    assert [one.content.count(str(number)) for number in range(4)] == [2] * 4
+    assert load_test_set("many", str(folder), limit=16, seed=0).sha256 == one.sha256
+    assert load_test_set("many", str(folder), limit=16, seed=1).sha256 != one.sha256
+
+
 def test_a_leak_is_measured_apart(models, tmp_path):
     for split, numbers in (("train", range(4)), ("test", range(2, 8))):
         for label, offset in (("real", 0), ("fake", 100)):

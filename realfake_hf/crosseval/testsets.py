@@ -1,7 +1,9 @@
 """The data sets of the grid: which split, which pictures, which of them the training may have seen."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 import numpy as np
@@ -59,7 +61,7 @@ class TestSet:
 
 
 def load_test_set(name: str, source: str, *, split: str | None = None, limit: int | None = None, seed: int) -> TestSet:
-    """Load a data set and draw its pictures, as evenly as can be by label and content.
+    """Load a data set and draw its pictures, as evenly as can be by label, and within a label by content.
 
     Args:
         name: what it is called.
@@ -77,9 +79,7 @@ def load_test_set(name: str, source: str, *, split: str | None = None, limit: in
     rows = images[chosen]
     seen = {digest for other, them in images.items() if other != chosen for digest in them["sha256"][:]}
     if limit is not None and limit < len(rows):
-        order = np.random.default_rng(seed).permutation(len(rows))
-        groups = list(zip(rows["label"][:], rows["content"][:], strict=True))
-        rows = rows.select(np.sort(order[take_evenly([groups[row] for row in order], limit)]))
+        rows = rows.select(_draw(rows["label"][:], rows["content"][:], limit, seed=seed))
     [facts] = data_fingerprint(DatasetDict({chosen: rows})).values()
     return TestSet(
         name=name,
@@ -92,6 +92,18 @@ def load_test_set(name: str, source: str, *, split: str | None = None, limit: in
         is_leak_free=np.array([digest not in seen for digest in rows["sha256"][:]], dtype=np.bool_),
         sha256=facts["sha256"],
     )
+
+
+def _draw(labels: Sequence[int], content: Sequence[str | None], n: int, *, seed: int) -> NDArray[np.intp]:
+    """Draw n rows, as many of each label as can be, and within a label as many of each content."""
+    order = np.random.default_rng(seed).permutation(len(labels)).tolist()
+    seen: Counter[tuple[int, str | None]] = Counter()
+    turns = []
+    for row in order:
+        turns.append((seen[labels[row], content[row]], row))
+        seen[labels[row], content[row]] += 1
+    by_turn = [row for _, row in sorted(turns, key=itemgetter(0))]
+    return np.sort([by_turn[place] for place in take_evenly([labels[row] for row in by_turn], n)])
 
 
 def _choose_split(images: DatasetDict, split: str | None, name: str) -> str:
