@@ -26,6 +26,7 @@ FLOORS = {
     "models/pretrained": 2,
     "training": 3,
     "measure/transfer": 3,
+    "crosseval": 3,
     "study": 3,
     "publish": 4,
 }

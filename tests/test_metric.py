@@ -45,7 +45,7 @@ def test_a_metric_can_be_used_again(make_metric: Callable[..., RealFakeMetric]) 
 
 def test_undefined_statistics_are_left_out(make_metric: Callable[..., RealFakeMetric]) -> None:
     scores = make_metric().compute(predictions=[0.1, 0.2], references=[0, 0])
-    assert set(scores) == {"accuracy", "accuracy_real", "ece", "brier"}
+    assert set(scores) == {"accuracy", "accuracy_real", "ece", "brier", "nll"}
 
 
 def test_other_labels_are_refused(make_metric: Callable[..., RealFakeMetric]) -> None:

@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from realfake_hf.measure.report import ContentReport, Estimate, Report, make_rep
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
+TPR = ("tpr_at_5_fpr", "tpr_at_1_fpr")
 CONTENTS = ("ship", "frog", "deer", "cat")
 
 
@@ -49,11 +51,21 @@ OF_CALLS: dict[str, Callable[[Bools, Bools], float]] = {
     "recall": lambda *both: metrics.precision_recall_fscore_support(*both, average="binary")[1],
     "f1": lambda *both: metrics.precision_recall_fscore_support(*both, average="binary")[2],
 }
+
+
+def tpr_at(is_fake: Bools, p_fake: Floats, *, fpr: float) -> float:
+    false_positives, true_positives, _ = metrics.roc_curve(is_fake, p_fake, drop_intermediate=False)
+    return max(tpr for tpr, found in zip(true_positives, false_positives, strict=True) if found <= fpr)
+
+
 OF_SCORES: dict[str, Callable[[Bools, Floats], float]] = {
     "roc_auc": metrics.roc_auc_score,
     "average_precision": metrics.average_precision_score,
     "ece": plain_ece,
     "brier": metrics.brier_score_loss,
+    "tpr_at_5_fpr": partial(tpr_at, fpr=0.05),
+    "tpr_at_1_fpr": partial(tpr_at, fpr=0.01),
+    "nll": metrics.log_loss,
 }
 
 
@@ -190,11 +202,11 @@ def test_without_a_bootstrap_there_are_values_and_no_intervals() -> None:
         (
             [False] * 3,
             [0.1, 0.6, 0.7],
-            {"accuracy_fake", "balanced_accuracy", "recall", "roc_auc", "average_precision"},
+            {"accuracy_fake", "balanced_accuracy", "recall", "roc_auc", "average_precision", *TPR},
         ),
-        ([True] * 3, [0.1, 0.6, 0.7], {"accuracy_real", "balanced_accuracy", "roc_auc"}),
+        ([True] * 3, [0.1, 0.6, 0.7], {"accuracy_real", "balanced_accuracy", "roc_auc", *TPR}),
         ([True, False], [0.1, 0.2], {"precision"}),
-        ([False] * 2, [0.1, 0.2], set(STATISTICS) - {"accuracy", "accuracy_real", "ece", "brier"}),
+        ([False] * 2, [0.1, 0.2], set(STATISTICS) - {"accuracy", "accuracy_real", "ece", "brier", "nll"}),
     ],
     ids=["only REAL", "only FAKE", "nothing called FAKE", "only REAL, all called REAL"],
 )
@@ -247,6 +259,18 @@ def test_a_report_survives_json(samples: int) -> None:
         is_fake, p_fake, content=["cat", "dog"] * 20, bootstrap_samples=samples, threshold=np.float32(0.4)
     )
     assert Report.from_dict(json.loads(json.dumps(report.to_dict(), allow_nan=False))) == report
+
+
+def test_a_report_of_an_older_version_is_read_with_what_it_knew() -> None:
+    report = make_report(*scores(40), bootstrap_samples=0)
+    older = {name: value for name, value in report.to_dict().items() if name not in (*TPR, "nll")}
+    read = Report.from_dict(older)
+    assert (read.tpr_at_5_fpr, read.tpr_at_1_fpr, read.nll) == (Estimate(None),) * 3
+    assert (read.brier, read.n) == (report.brier, report.n)
+
+
+def test_a_certain_error_has_a_finite_loss() -> None:
+    assert point([True, False], [0.0, 0.0]).nll.value == pytest.approx(-np.log(np.finfo(np.float64).eps) / 2)
 
 
 def test_the_markdown_carries_every_n_and_every_value() -> None:

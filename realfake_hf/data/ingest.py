@@ -4,7 +4,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from datasets import ClassLabel, Features, Image, Value
 from realfake_hf.data.layouts import DEFAULT_SPLIT, Record, opaque_id
 from realfake_hf.data.parallel import in_chunks
 from realfake_hf.data.pictures import UnreadablePictureError, pixel_hash, usable_bytes
-from realfake_hf.labels import LABEL_NAMES
+from realfake_hf.labels import LABEL_NAMES, LabelName
 
 SCHEMA: Final = Features(
     {
@@ -49,15 +49,18 @@ class Unreadable:
     reason: str
 
 
-def write_splits(records: Sequence[Record], reader: Reader, folder: Path, *, name: str) -> None:
+def write_splits(
+    records: Sequence[Record], reader: Reader, folder: Path, *, name: str, one_class: bool = False
+) -> None:
     """Read all pictures and write `{split}.arrow` and `unreadable.json` into a new folder.
 
     The folder appears whole or not at all: an interrupted call leaves nothing behind that looks finished.
 
     Raises:
-        ValueError: a split has one class only, or more than `UNREADABLE_LIMIT` of the pictures cannot be read.
+        ValueError: a split has one class only (no class, with `one_class`), or more than `UNREADABLE_LIMIT` of the
+            pictures cannot be read.
     """
-    _refuse_one_class(records, name)
+    refuse_one_class(_counts(records), name, one_class=one_class)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.part-"))
     try:
         unreadable: list[Unreadable] = []
@@ -66,7 +69,8 @@ def write_splits(records: Sequence[Record], reader: Reader, folder: Path, *, nam
             unreadable += _write_split(chosen, reader, scratch / f"{split}.arrow", name=f"{name} {split}")
         _refuse_broken(unreadable, len(records), name)
         left_out = {file.key for file in unreadable}
-        _refuse_one_class([record for record in records if record.key not in left_out], name)
+        readable = _counts(record for record in records if record.key not in left_out)
+        refuse_one_class(readable, name, one_class=one_class)
         (scratch / "unreadable.json").write_text(json.dumps([asdict(file) for file in unreadable], indent=1))
         scratch.rename(folder)
     finally:
@@ -108,15 +112,28 @@ def _id(record: Record) -> str:
     return record.id or opaque_id(f"{record.source}/{record.key}")
 
 
-def _refuse_one_class(records: Sequence[Record], name: str) -> None:
-    counts = Counter((record.split, record.label) for record in records)
-    for split in sorted({record.split for record in records}) or [DEFAULT_SPLIT]:
-        real, fake = (counts[split, label] for label in LABEL_NAMES)
-        if not (real and fake):
+def refuse_one_class(counts: Mapping[tuple[str, LabelName], int], name: str, *, one_class: bool) -> None:
+    """Make sure that every split has pictures of both labels, or, with `one_class`, any at all.
+
+    Args:
+        counts: pictures by split and label name.
+        name: of the source, for the message.
+        one_class: one label is enough.
+
+    Raises:
+        ValueError: a split has too few.
+    """
+    for split in sorted({split for split, _ in counts}) or [DEFAULT_SPLIT]:
+        real, fake = (counts.get((split, label), 0) for label in LABEL_NAMES)
+        if not (real or fake if one_class else real and fake):
             raise ValueError(
                 f"wanted real and fake pictures in the split {split} of {name}; found {real:,} real and {fake:,} "
                 "fake. Put them in folders named real and fake, or state the labels in a metadata.csv."
             )
+
+
+def _counts(records: Iterable[Record]) -> Counter[tuple[str, LabelName]]:
+    return Counter((record.split, record.label) for record in records)
 
 
 def _refuse_broken(unreadable: Sequence[Unreadable], total: int, name: str) -> None:

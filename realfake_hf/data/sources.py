@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +17,9 @@ from filelock import FileLock
 from realfake_hf.data import hub
 from realfake_hf.data.demo import demo_path
 from realfake_hf.data.files import FolderFiles, ZipFiles, stamp
-from realfake_hf.data.ingest import Reader, Unreadable, write_splits
+from realfake_hf.data.ingest import Reader, Unreadable, refuse_one_class, write_splits
 from realfake_hf.data.layouts import CIFAKE, CIFAKE_GENERATOR, Record, records_of
+from realfake_hf.labels import LABEL_NAMES
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +49,9 @@ class Source:
     reader: Reader
 
 
-def load_images(source: str | os.PathLike[str], *, cache_dir: str | os.PathLike[str] | None = None) -> DatasetDict:
+def load_images(
+    source: str | os.PathLike[str], *, cache_dir: str | os.PathLike[str] | None = None, one_class: bool = False
+) -> DatasetDict:
     """Load real and fake pictures from any source, in one schema.
 
     Args:
@@ -56,6 +60,7 @@ def load_images(source: str | os.PathLike[str], *, cache_dir: str | os.PathLike[
             a parquet file or a folder of them; a folder written by `save_to_disk`; or a Hub id such as `user/name`. An
             existing path wins over a Hub id.
         cache_dir: where the rows are kept for the next call; by default a folder of the `datasets` cache.
+        one_class: take a source that has real or fake pictures only, as one to measure on may.
 
     Returns:
         The source's own splits, with the columns of `ingest.SCHEMA`; a source without splits is one split `train`.
@@ -64,19 +69,24 @@ def load_images(source: str | os.PathLike[str], *, cache_dir: str | os.PathLike[
 
     Raises:
         FileNotFoundError: there is no such source, or it cannot be downloaded.
-        ValueError: the source is ambiguous, has one class only, is unsafe, or more than 1 % of it cannot be read.
+        ValueError: the source is ambiguous, has one class only and may not, is unsafe, or more than 1 % of it cannot
+            be read.
     """
     found = find_source(source)
     folder = _cache_folder(found, Path(cache_dir) if cache_dir else Path(config.HF_DATASETS_CACHE) / "realfake")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
-            write_splits(found.records(), found.reader, folder, name=found.name)
+            write_splits(found.records(), found.reader, folder, name=found.name, one_class=one_class)
     _warn_of_unreadable(
         found.name, [Unreadable(**row) for row in json.loads((folder / "unreadable.json").read_text())]
     )
     files = {split: folder / f"{split}.arrow" for split in SPLITS}
-    return DatasetDict({split: Dataset.from_file(str(file)) for split, file in files.items() if file.exists()})
+    images = DatasetDict({split: Dataset.from_file(str(file)) for split, file in files.items() if file.exists()})
+    labels = {split: Counter(rows["label"][:]) for split, rows in images.items()}
+    counts = {(split, LABEL_NAMES[label]): n for split, them in labels.items() for label, n in them.items()}
+    refuse_one_class(counts, found.name, one_class=one_class)  # the rows may be kept from a call that allowed it
+    return images
 
 
 def find_source(source: str | os.PathLike[str]) -> Source:

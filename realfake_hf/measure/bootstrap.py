@@ -15,10 +15,13 @@ ECE_BINS: Final = 15  # Guo et al. (2017), On Calibration of Modern Neural Netwo
 RATES: Final = ("accuracy", "accuracy_real", "accuracy_fake")
 STATISTICS: Final = (
     *RATES, "balanced_accuracy", "precision", "recall", "f1", "roc_auc", "average_precision", "ece", "brier",
+    "tpr_at_5_fpr", "tpr_at_1_fpr", "nll",
 )  # fmt: skip
+FPR_LIMITS: Final = (0.05, 0.01)  # of `tpr_at_5_fpr` and `tpr_at_1_fpr`
 
 _CELLS: Final = 4  # of a confusion table, in the order 2 * is_fake + called_fake: TN, FP, FN, TP
 _PERCENTILES: Final = (2.5, 97.5)
+_LEAST_P: Final = float(np.finfo(np.float64).eps)  # what a probability of 0 is taken for in a logarithm
 
 _Floats = NDArray[np.float64]
 _Codes = NDArray[np.intp]
@@ -33,6 +36,7 @@ class Sample:
         rank: 2 * (rank of its score among the distinct scores, lowest first) + is_fake; tied scores share a rank.
         ece_bin: which bin of [0, 1] its score falls into.
         error: score - is_fake, in [-1, 1].
+        loss: -log of the probability of the truth.
         contents: how many contents are known.
         ranks: how many scores are distinct.
     """
@@ -41,6 +45,7 @@ class Sample:
     rank: _Codes
     ece_bin: _Codes
     error: _Floats
+    loss: _Floats
     contents: int
     ranks: int
 
@@ -63,6 +68,7 @@ def make_sample(
         rank=2 * rank + is_fake,
         ece_bin=np.minimum((p_fake * ECE_BINS).astype(np.intp), ECE_BINS - 1),  # the last bin is closed
         error=p_fake - is_fake,
+        loss=-np.log(np.clip(np.where(is_fake, p_fake, 1 - p_fake), _LEAST_P, 1)),
         contents=contents,
         ranks=len(distinct),
     )
@@ -78,7 +84,7 @@ def statistics(sample: Sample, weights: _Floats) -> _Floats:
     """Compute every statistic, NaN where it is undefined.
 
     Returns:
-        (11 + 3 * contents,): `STATISTICS` of all images, then `RATES` of each known content.
+        (14 + 3 * contents,): `STATISTICS` of all images, then `RATES` of each known content.
     """
     counts = confusion(sample, weights)
     total = counts.sum(axis=0)
@@ -89,7 +95,9 @@ def statistics(sample: Sample, weights: _Floats) -> _Floats:
         np.array([true_positives + false_positives, 2 * true_positives + false_positives + false_negatives]),
     )
     balanced = (accuracy_real + accuracy_fake) / 2
-    threshold_free = (*_ranking(sample, weights), *_calibration(sample, weights))
+    roc_auc, average_precision, *sensitive = _ranking(sample, weights)
+    ece, brier, nll = _calibration(sample, weights)
+    threshold_free = (roc_auc, average_precision, ece, brier, *sensitive, nll)
     overall = (accuracy, accuracy_real, accuracy_fake, balanced, precision, accuracy_fake, f1, *threshold_free)
     return np.concatenate([overall, _rates(counts[:-1]).ravel()])
 
@@ -142,23 +150,31 @@ def _rates(counts: _Floats) -> _Floats:
     return _divide(sums, np.stack([real + fake, real, fake], axis=-1))
 
 
-def _ranking(sample: Sample, weights: _Floats) -> tuple[float, float]:
-    """ROC AUC and average precision, tied scores entering together as in scikit-learn."""
+def _ranking(sample: Sample, weights: _Floats) -> tuple[float, float, float, float]:
+    """ROC AUC, average precision and TPR at both `FPR_LIMITS`, tied scores entering together as in scikit-learn."""
     by_rank = _tally(sample.rank, weights, 2 * sample.ranks).reshape(-1, 2)[::-1]  # highest score first
     real, fake = by_rank.T
     called = by_rank.cumsum(axis=0)  # FAKE when everything down to this score is called FAKE
     all_real, all_fake = called[-1]
     if not all_fake:
-        return np.nan, np.nan
+        return np.nan, np.nan, np.nan, np.nan
     # Weights are whole numbers: where fewer than 1 image was called, none was and nothing is added.
     average_precision = fake @ (called[:, 1] / np.maximum(called.sum(axis=1), 1)) / all_fake
     if not all_real:
-        return np.nan, average_precision
-    return fake @ (all_real - called[:, 0] + real / 2) / (all_real * all_fake), average_precision
+        return np.nan, average_precision, np.nan, np.nan
+    roc_auc = fake @ (all_real - called[:, 0] + real / 2) / (all_real * all_fake)
+    return roc_auc, average_precision, *(_sensitivity(called, limit) for limit in FPR_LIMITS)
 
 
-def _calibration(sample: Sample, weights: _Floats) -> tuple[float, float]:
-    """Expected calibration error and Brier score; |sum of errors| of a bin is its size times its gap."""
+def _sensitivity(called: _Floats, limit: float) -> float:
+    """Most of the FAKE images that a threshold calls FAKE with at most `limit` of the REAL ones: no interpolation."""
+    all_real, all_fake = called[-1]
+    allowed = np.searchsorted(called[:, 0] / all_real, limit, side="right")  # down to which score
+    return float(called[allowed - 1, 1] / all_fake) if allowed else 0.0
+
+
+def _calibration(sample: Sample, weights: _Floats) -> tuple[float, float, float]:
+    """Expected calibration error, Brier score and log loss; |sum of errors| of a bin is its size times its gap."""
     n = weights.sum()
     gaps = _tally(sample.ece_bin, weights * sample.error, ECE_BINS)
-    return np.abs(gaps).sum() / n, weights @ sample.error**2 / n
+    return np.abs(gaps).sum() / n, weights @ sample.error**2 / n, weights @ sample.loss / n

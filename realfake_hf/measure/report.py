@@ -15,7 +15,8 @@ class Estimate:
     """A statistic and its 95 % bootstrap interval.
 
     Attributes:
-        value: in [0, 1]; None where the statistic is undefined, as precision is with nothing called FAKE.
+        value: in [0, 1], but for a log loss, which is at least 0; None where the statistic is undefined, as precision
+            is with nothing called FAKE.
         low: lower end of the interval; None without a bootstrap or a value.
         high: upper end of the interval; None without a bootstrap or a value.
 
@@ -69,6 +70,11 @@ class Report:
         by_content: sorted by name; empty where the content is unknown.
         bootstrap_samples: replicates behind each interval; 0 for no intervals.
         seed: of the bootstrap.
+        tpr_at_5_fpr: share of the FAKE images called FAKE by the threshold that calls most of them so, with at most
+            5 % of the REAL ones; chosen on these very images, so that it ranks detectors and promises nothing.
+        tpr_at_1_fpr: the same at 1 %.
+        nll: mean negative logarithm of the probability of the truth, in nats; that of 0 is taken for 2.2e-16. The
+            last three are undefined in reports of versions that did not know them.
     """
 
     n: int
@@ -93,6 +99,9 @@ class Report:
     by_content: dict[str, ContentReport]
     bootstrap_samples: int
     seed: int
+    tpr_at_5_fpr: Estimate = Estimate(None)
+    tpr_at_1_fpr: Estimate = Estimate(None)
+    nll: Estimate = Estimate(None)
 
     def point_values(self) -> dict[str, float]:
         """The statistics without their intervals, by name; undefined ones are left out."""
@@ -115,6 +124,8 @@ class Report:
             "accuracy_real": self.n_real,
             "accuracy_fake": self.n_fake,
             "recall": self.n_fake,
+            "tpr_at_5_fpr": self.n_fake,
+            "tpr_at_1_fpr": self.n_fake,
             "precision": self.true_positives + self.false_positives,
         }
         rows = [f"| {name} | {counted_over.get(name, self.n):,} | {getattr(self, name)} |" for name in STATISTICS]
@@ -247,4 +258,4 @@ def _estimates(names: Sequence[str], table: NDArray[np.float64]) -> dict[str, An
 
 
 def _with_estimates(data: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {**data, **{name: Estimate(**data[name]) for name in names}}
+    return {**data, **{name: Estimate(**data[name]) for name in names if name in data}}

@@ -98,7 +98,11 @@ def _over_seeds(reports: Sequence[Report]) -> dict[str, Any]:
         "n": first.n,
         "n_real": first.n_real,
         "n_fake": first.n_fake,
-        "statistics": {name: _spread([report.point_values()[name] for report in reports]) for name in STATISTICS},
+        "statistics": {
+            name: _spread([report.point_values()[name] for report in reports])
+            for name in STATISTICS
+            if all(name in report.point_values() for report in reports)  # an older run knows fewer
+        },
         "false_positives": [report.false_positives for report in reports],
         "false_negatives": [report.false_negatives for report in reports],
         "by_content": {

@@ -1,0 +1,104 @@
+"""Who is measured: trained models at their operating points, and the trivial baseline."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import AutoConfig
+
+from realfake_hf.crosseval.arguments import TRIVIAL
+from realfake_hf.crosseval.testsets import TestSet, load_test_set
+from realfake_hf.data.pictures import to_rgb
+from realfake_hf.detector import Detector
+from realfake_hf.labels import fake_index
+from realfake_hf.measure.operating_point import OperatingPoint, load_operating_point
+from realfake_hf.measure.trivial import TrivialBaseline, small_pictures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entrant:
+    """Something that gives pictures a probability.
+
+    Attributes:
+        name: what it is called.
+        place: its folder or Hub id; for the baseline, the data that it learned from.
+        point: the threshold that it goes out with.
+        digest: names its weights.
+        score: takes RGB pictures and gives (n,) `p_fake` in [0, 1].
+    """
+
+    name: str
+    place: str
+    point: OperatingPoint
+    digest: str
+    score: Callable[[Sequence[Image.Image]], NDArray[np.floating]]
+
+
+def check_models(places: Mapping[str, str]) -> None:
+    """Make sure, by their configs alone, that all models say real and fake, and carry readable operating points.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: a model's labels are others than real and fake, or its operating point cannot be read.
+    """
+    for name, place in places.items():
+        try:
+            config = AutoConfig.from_pretrained(Path(place).expanduser())
+        except OSError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise OSError(
+                f"wanted a folder of train.py or a Hub id as {name}; found none at {place!r} ({reason})."
+            ) from error
+        try:
+            fake_index(config.id2label)
+        except ValueError as error:
+            raise ValueError(f"cannot measure {name}: {error}") from error
+        load_operating_point(place)
+
+
+def load_model(name: str, place: str) -> Entrant:
+    """Load a model that `check_models` has seen, on the accelerator where there is one."""
+    device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    detector = Detector.from_pretrained(Path(place).expanduser(), device=device)
+    point = load_operating_point(place)
+    return Entrant(name=name, place=place, point=point, digest=_digest(detector), score=detector.probabilities)
+
+
+def fit_trivial(source: str, *, n: int, seed: int, test_sets: Sequence[TestSet]) -> Entrant:
+    """Fit the trivial baseline on pictures of a source's training split, none of which is measured.
+
+    Raises:
+        FileNotFoundError: there is no such source.
+        ValueError: the source has no training split, or only pictures that are measured.
+    """
+    measured = {digest for one in test_sets for digest in one.rows["sha256"][:]}
+    training = load_test_set("--baseline_data", source, split="train", limit=n, seed=seed)
+    kept = np.flatnonzero([digest not in measured for digest in training.rows["sha256"][:]])
+    is_fake = training.is_fake[kept]
+    if len(set(is_fake.tolist())) < 2:  # noqa: PLR2004 - both labels
+        raise ValueError(
+            f"wanted real and fake training pictures in {source} beside those that are measured; found "
+            f"{int((~is_fake).sum())} and {int(is_fake.sum())}. Name other --baseline_data."
+        )
+    baseline = TrivialBaseline(small_pictures([to_rgb(one) for one in training.rows.select(kept)["image"]]), is_fake)
+    point = OperatingPoint(0.5, "one half: a baseline has no validation split")
+
+    def score(pictures: Sequence[Image.Image]) -> NDArray[np.floating]:
+        return baseline.probabilities(small_pictures(pictures))
+
+    place = f"{len(kept):,} training pictures of {source}"
+    return Entrant(name=TRIVIAL, place=place, point=point, digest=baseline.digest(), score=score)
+
+
+def _digest(detector: Detector) -> str:
+    """Name the weights: SHA-256 over all of them."""
+    digest = hashlib.sha256()
+    for name, values in detector.model.state_dict().items():
+        plain = values.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(name.encode() + plain.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,156 @@
+"""The whole grid: check, load, score what is not yet scored, measure every cell, compare the models."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from numpy.typing import NDArray
+
+from realfake_hf.crosseval.arguments import TRIVIAL, CrossevalArguments
+from realfake_hf.crosseval.cell import LEAK_FREE, Cell, measure_cell
+from realfake_hf.crosseval.entrants import Entrant, check_models, fit_trivial, load_model
+from realfake_hf.crosseval.scoring import score_all
+from realfake_hf.crosseval.store import CellStore
+from realfake_hf.crosseval.testsets import Flags, TestSet, load_test_set
+from realfake_hf.measure.paired import McNemar, mcnemar
+from realfake_hf.passport import environment
+
+Plain = dict[str, Any]  # JSON
+Scores = Mapping[str, NDArray[np.floating]]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models on the same pictures, each at its own operating point."""
+
+    a: str
+    b: str
+    dataset: str
+    split: str
+    protocol: str
+    test: McNemar
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every model on every data set under every protocol.
+
+    Attributes:
+        facts: what was asked, of which models, on which pictures, with which code and machine.
+        cells: in the order of data sets, splits, protocols and models.
+        pairs: McNemar's test of each two models in each of these places.
+    """
+
+    facts: Plain
+    cells: tuple[Cell, ...]
+    pairs: tuple[Pair, ...]
+
+    def to_dict(self) -> Plain:
+        """The grid as plain numbers, strings and dictionaries."""
+        cells, pairs = [cell.to_dict() for cell in self.cells], [asdict(pair) for pair in self.pairs]
+        return {**self.facts, "cells": cells, "pairs": pairs}
+
+
+def run_grid(arguments: CrossevalArguments) -> Grid:
+    """Do what is not yet done of a grid, and give all of it.
+
+    Raises:
+        OSError: there is no such model or data set.
+        ValueError: a model does not say real and fake; a data set has no such split; the folder is in use.
+    """
+    check_models(arguments.places)
+    draw = partial(load_test_set, split=arguments.split, limit=arguments.limit, seed=arguments.seed)
+    sets = [draw(name, source) for name, source in arguments.sources.items()]
+    store = CellStore(arguments.output_dir, writes=PartialState().is_main_process)
+    entrants = [load_model(name, place) for name, place in arguments.places.items()]
+    if arguments.baseline_data:
+        n, seed = arguments.baseline_n, arguments.seed
+        entrants.append(fit_trivial(arguments.baseline_data, n=n, seed=seed, test_sets=sets))
+    if arguments.fresh:
+        store.forget()
+        PartialState().wait_for_everyone()
+    work = _Work(arguments, store, entrants)
+    places = [found for one in sets for protocol in arguments.protocols for found in work.place(one, protocol)]
+    cells = tuple(cell for found, _ in places for cell in found)
+    pairs = tuple(pair for _, found in places for pair in found)
+    return Grid(_facts(arguments, entrants, sets), cells, pairs)
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    arguments: CrossevalArguments
+    store: CellStore
+    entrants: Sequence[Entrant]
+
+    def place(self, one: TestSet, protocol: str) -> Iterator[tuple[list[Cell], list[Pair]]]:
+        """Measure all models on a data set under a protocol: the whole split, then its leak-free part if smaller."""
+        scores = self._scores(one, protocol)
+        yield self._measure(one, protocol, scores, where=None)
+        if not one.is_leak_free.all() and one.is_leak_free.any():
+            yield self._measure(one, protocol, scores, where=one.is_leak_free)
+
+    def _scores(self, one: TestSet, protocol: str) -> Scores:
+        kept = {
+            entrant.name: self.store.scores(_file(one, protocol, entrant), _asked(one, protocol, entrant))
+            for entrant in self.entrants
+        }
+        missing = [entrant for entrant in self.entrants if kept[entrant.name] is None]
+        made = score_all(missing, one, protocol) if missing else {}
+        for entrant in missing:
+            asked = _asked(one, protocol, entrant)
+            self.store.keep_scores(_file(one, protocol, entrant), asked, made[entrant.name])
+        return {**made, **{name: scores for name, scores in kept.items() if scores is not None}}
+
+    def _measure(
+        self, one: TestSet, protocol: str, scores: Scores, *, where: Flags | None
+    ) -> tuple[list[Cell], list[Pair]]:
+        samples, seed = self.arguments.bootstrap_samples, self.arguments.seed
+        settings = {"protocol": protocol, "samples": samples, "seed": seed, "where": where}
+        cells = []
+        for entrant in self.entrants:
+            make = partial(_plain_cell, entrant, one, scores[entrant.name], settings)
+            asked = {
+                **_asked(one, protocol, entrant),
+                "point": entrant.point.to_dict(),
+                "bootstrap_samples": samples,
+                "seed": seed,
+            }
+            name = _file(one, protocol, entrant) + ("" if where is None else f"-{LEAK_FREE}")
+            cells.append(Cell.from_dict(self.store.cell(name, asked, make)))
+        return cells, list(self._pairs(one, cells, scores, where))
+
+    def _pairs(self, one: TestSet, cells: Sequence[Cell], scores: Scores, where: Flags | None) -> Iterator[Pair]:
+        chosen = slice(None) if where is None else where
+        right = {
+            cell.model: ((scores[cell.model] > cell.point.threshold) == one.is_fake)[chosen]
+            for cell in cells
+            if cell.model != TRIVIAL
+        }
+        for a, b in combinations(right, 2):
+            yield Pair(a, b, *cells[0].place, mcnemar(right[a], right[b]))
+
+
+def _plain_cell(entrant: Entrant, one: TestSet, p_fake: NDArray[np.floating], settings: Mapping[str, Any]) -> Plain:
+    return measure_cell(entrant, one, p_fake, **settings).to_dict()
+
+
+def _file(one: TestSet, protocol: str, entrant: Entrant) -> str:
+    return f"{one.name}-{one.split}-{protocol}-{entrant.name}"
+
+
+def _asked(one: TestSet, protocol: str, entrant: Entrant) -> Plain:
+    return {"weights": entrant.digest, "pictures": one.sha256, "protocol": protocol}
+
+
+def _facts(arguments: CrossevalArguments, entrants: Sequence[Entrant], sets: Sequence[TestSet]) -> Plain:
+    settings = {name: str(one) if isinstance(one, Path) else one for name, one in asdict(arguments).items()}
+    models = {one.name: {"place": one.place, "point": one.point.to_dict(), "weights": one.digest} for one in entrants}
+    data = {
+        one.name: {"source": one.source, "split": one.split, "n": len(one.rows), "sha256": one.sha256} for one in sets
+    }
+    return {"settings": settings, **environment(), "models": models, "data": data}

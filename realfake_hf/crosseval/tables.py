@@ -1,0 +1,123 @@
+"""The grid in Markdown: a table of the cells, and what sets groups of pictures and pairs of models apart."""
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Final
+
+from realfake_hf.crosseval.cell import Cell, GroupGap
+from realfake_hf.crosseval.grid import Grid
+from realfake_hf.measure.operating_point import DEFAULT
+
+SHOWN: Final = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced",
+    "accuracy_real": "on REAL",
+    "accuracy_fake": "on FAKE",
+    "roc_auc": "ROC AUC",
+    "average_precision": "AP",
+    "tpr_at_5_fpr": "TPR at 5 % FPR",
+    "ece": "ECE",
+    "brier": "Brier",
+    "nll": "NLL",
+}
+NOTABLE: Final = 0.05  # corrected p-value up to which a group is listed
+
+
+def to_markdown(grid: Grid) -> str:
+    """Render the grid: cells, notes, groups, pairs."""
+    parts = [_cell_table(grid), _notes(grid), _shared_table(grid), _group_table(grid), _pair_list(grid)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _cell_table(grid: Grid) -> str:
+    names = ["data", "protocol", "model", "REAL / FAKE", "majority", *SHOWN.values()]
+    head = [f"| {' | '.join(names)} |", f"|---|---|---|{'--:|' * (len(names) - 3)}"]
+    return "\n".join([*head, *(f"| {' | '.join(_row(cell))} |" for cell in grid.cells)])
+
+
+def _row(cell: Cell) -> list[str]:
+    report = cell.report
+    sizes = f"{report.n_real:,} / {report.n_fake:,}"
+    shown = [str(getattr(report, name)) for name in SHOWN]
+    return [f"{cell.dataset} {cell.split}", cell.protocol, cell.model, sizes, f"{cell.majority:.3f}", *shown]
+
+
+def _notes(grid: Grid) -> str:
+    return "\n\n".join([_thresholds(grid), *_one_label(grid), _oracle(grid)])
+
+
+def _thresholds(grid: Grid) -> str:
+    points = {cell.model: cell.point for cell in grid.cells}
+    lines = [f"- {model} calls FAKE above {point}." for model, point in points.items()]
+    warned = [model for model, point in points.items() if point == DEFAULT]
+    if warned:
+        lines.append(f"- No threshold is frozen on validation for {', '.join(warned)}.")
+    samples = grid.facts["settings"]["bootstrap_samples"]
+    return "\n".join([f"In brackets: 95 % intervals of {samples:,} bootstrap samples.", "", *lines])
+
+
+def _one_label(grid: Grid) -> Iterator[str]:
+    cells = [cell for cell in grid.cells if not (cell.report.n_real and cell.report.n_fake)]
+    for name in dict.fromkeys(f"{cell.dataset} {cell.split}" for cell in cells):
+        yield f"{name} has pictures of one label only: what needs both, such as ROC AUC, is undefined."
+
+
+def _oracle(grid: Grid) -> str:
+    found = [
+        f"{cell.dataset} {cell.split} {cell.protocol} {cell.model} {cell.oracle_accuracy:.3f}"
+        for cell in grid.cells
+        if cell.oracle_accuracy is not None
+    ]
+    note = "Oracle, and no result: the accuracy at the threshold that is best on the measured pictures themselves, "
+    return f"{note}which nobody knows beforehand: {'; '.join(found)}." if found else ""
+
+
+def _shared_table(grid: Grid) -> str:
+    rows = [
+        f"| {_where(cell)} | {cell.shared.n:,} | {cell.shared.n_rest:,} | {cell.shared.rate:.3f} | "
+        f"{cell.shared.rate_rest:.3f} | {cell.shared} | {cell.shared.p_value:.2g} |"
+        for cell in grid.cells
+        if cell.shared is not None
+    ]
+    if not rows:
+        return ""
+    title = "Contents that CIFAKE has against contents that it lacks: share of right verdicts, mean over the labels "
+    head = ["| cell | n shared | n unseen | shared | unseen | gap | p |", "|---|--:|--:|--:|--:|--:|--:|"]
+    return "\n".join([f"{title}that occur on both sides, and Fisher's exact test over the labels.", "", *head, *rows])
+
+
+def _group_table(grid: Grid) -> str:
+    rows = [
+        f"| {_where(cell)} | {kind} {name} | {group.gap.n:,} | {group.gap} | {group.p_holm:.2g} |"
+        for cell in grid.cells
+        for kind, groups in (("content", cell.contents), ("generator", cell.generators))
+        for name, group in _notable(groups)
+    ]
+    tested = sum(len(cell.contents) + len(cell.generators) for cell in grid.cells)
+    if not tested:
+        return ""
+    title = (
+        f"Of {tested:,} contents and generators, each against the rest of its cell, those whose gap has p of at most "
+        f"{NOTABLE} after Holm's correction within the cell: "
+    )
+    if not rows:
+        return f"{title}none."
+    head = ["| cell | group | n | gap | corrected p |", "|---|---|--:|--:|--:|"]
+    return "\n".join([title.replace(": ", ":"), "", *head, *rows])
+
+
+def _notable(groups: dict[str, GroupGap]) -> list[tuple[str, GroupGap]]:
+    return [(name, group) for name, group in groups.items() if group.p_holm <= NOTABLE]
+
+
+def _pair_list(grid: Grid) -> str:
+    if not grid.pairs:
+        return ""
+    lines = ["McNemar's exact test of each two models at their own thresholds:", ""]
+    for place, pairs in groupby(grid.pairs, lambda pair: f"{pair.dataset} {pair.split}, {pair.protocol}"):
+        lines += [f"- {place}: {pair.test.to_words(a=pair.a, b=pair.b)}." for pair in pairs]
+    return "\n".join(lines)
+
+
+def _where(cell: Cell) -> str:
+    return f"{cell.dataset} {cell.split}, {cell.protocol}, {cell.model}"

@@ -1,0 +1,290 @@
+"""`crosseval.py` from the command line to its files, on small pictures and a model with random weights."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
+import crosseval
+from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
+from realfake_hf.crosseval import grid
+from realfake_hf.crosseval.cell import Cell
+from realfake_hf.crosseval.testsets import load_test_set
+from realfake_hf.data.protocols import matched
+from realfake_hf.detector import Detector
+from realfake_hf.measure.paired import mcnemar
+from realfake_hf.measure.report import make_report
+
+SMALL = ["--bootstrap_samples", "20"]
+
+
+def save_cnn(folder, seed=0, threshold=None):
+    torch.manual_seed(seed)
+    model = CifakeCnnForImageClassification(CifakeCnnConfig(num_filters=8))
+    torch.nn.init.normal_(list(model.parameters())[-2], std=1.0)  # so that verdicts differ
+    model.save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    if threshold is not None:
+        (folder / "operating_point.json").write_text(json.dumps({"threshold": threshold, "chosen": "by hand", "n": 9}))
+    return folder
+
+
+def save_pictures(folder, labels=("real", "fake"), n=9):
+    """Pictures of boats and bottles, in two sizes."""
+    random = np.random.default_rng(0)
+    lines = ["path,label,generator,content"]
+    for label in labels:
+        for number in range(n):
+            side = 40 if number % 3 else 32
+            file = folder / label / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 256, (side, 48, 3), dtype=np.uint8)).save(file)
+            made = f"gan-{number % 2}" if label == "fake" else ""
+            lines.append(f"{label}/{number}.png,{label},{made},{'boat' if number % 2 else 'bottle'}")
+    (folder / "metadata.csv").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    save_cnn(folder / "one", threshold=0.45)
+    save_cnn(folder / "two", seed=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return save_pictures(tmp_path_factory.mktemp("data") / "boats")
+
+
+def words(models, pictures, folder, *more, names=("one", "two")):
+    places = [f"{name}={models / name}" for name in names]
+    return ["--models", *places, "--datasets", f"boats={pictures}", *SMALL, "--output_dir", str(folder), *more]
+
+
+@pytest.fixture(scope="module")
+def done(models, pictures, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("grids") / "grid"
+    assert crosseval.main(words(models, pictures, folder)) == 0
+    return folder
+
+
+def cells_of(folder):
+    found = json.loads((folder / "grid.json").read_text())["cells"]
+    return {(cell["model"], cell["protocol"]): Cell.from_dict(cell) for cell in found}
+
+
+def test_a_cell_is_the_report_of_the_models_own_scores_at_its_own_threshold(done, models, pictures):
+    one = load_test_set("boats", str(pictures), seed=0)
+    p_fake = Detector.from_pretrained(models / "one").probabilities(one.rows["image"])
+    settings = {"content": one.content, "threshold": 0.45, "bootstrap_samples": 20}
+    cell = cells_of(done)["one", "native"]
+    assert cell.report == make_report(one.is_fake, p_fake, **settings)
+    p_matched = Detector.from_pretrained(models / "one").probabilities([matched(it) for it in one.rows["image"]])
+    assert cells_of(done)["one", "matched"].report == make_report(one.is_fake, p_matched, **settings)
+
+
+def test_the_pairs_are_mcnemars_test_at_both_thresholds(done, models, pictures):
+    one = load_test_set("boats", str(pictures), seed=0)
+    scores = {
+        name: Detector.from_pretrained(models / name).probabilities(one.rows["image"]) for name in ("one", "two")
+    }
+    right = [(scores[name] > threshold) == one.is_fake for name, threshold in (("one", 0.45), ("two", 0.5))]
+    [pair, _] = json.loads((done / "grid.json").read_text())["pairs"]
+    assert (pair["a"], pair["b"], pair["protocol"]) == ("one", "two", "native")
+    assert pair["test"] == mcnemar(*right).to_dict()
+
+
+def test_groups_are_contents_generators_and_what_cifake_has(done):
+    cell = cells_of(done)["two", "native"]
+    assert set(cell.contents) == {"boat", "bottle"}
+    assert set(cell.generators) == {"gan-0", "gan-1"}
+    assert (cell.shared.n, cell.shared.n_rest) == (8, 10)  # a boat is a ship
+    assert cell.shared == cell.contents["boat"].gap
+    assert cell.majority == 0.5
+
+
+def test_a_grid_that_is_done_is_neither_scored_nor_measured_again(done, models, pictures, monkeypatch, capsys):
+    def again(*_, **__):
+        raise AssertionError
+
+    before = (done / "grid.json").read_text()
+    monkeypatch.setattr(grid, "score_all", again)
+    monkeypatch.setattr(grid, "measure_cell", again)
+    assert crosseval.main(words(models, pictures, done)) == 0
+    assert (done / "grid.json").read_text() == before
+    assert (done / "grid.md").read_text().strip() == capsys.readouterr().out.strip()
+
+
+def test_fresh_does_every_cell_again(models, pictures, tmp_path):
+    given = words(models, pictures, tmp_path / "grid", "--protocols", "native", names=("one",))
+    assert crosseval.main(given) == 0
+    [file] = (tmp_path / "grid/cells").glob("*.npz")
+    file.write_bytes(b"spoilt")
+    assert crosseval.main([*given, "--fresh"]) == 0
+    assert np.load(file)["p_fake"].shape == (18,)
+
+
+def test_other_settings_are_refused_and_say_what_changed(done, models, pictures, capsys):
+    assert crosseval.main(words(models, pictures, done, "--seed", "1")) == 1
+    said = capsys.readouterr().err
+    assert "wanted the settings of the finished cell boats-train-native-one" in said
+    assert "found other values of seed. Give the same ones, another --output_dir, or --fresh." in said
+
+
+def test_an_interrupted_grid_says_how_it_goes_on_and_keeps_what_is_scored(
+    models, pictures, tmp_path, monkeypatch, capsys
+):
+    def interrupted(entrants, one, protocol):
+        if protocol == "matched":
+            raise KeyboardInterrupt
+        return {entrant.name: np.full(len(one.rows), 0.5) for entrant in entrants}
+
+    monkeypatch.setattr(grid, "score_all", interrupted)
+    assert crosseval.main(words(models, pictures, tmp_path / "grid")) == 130
+    assert f"interrupted; the same command goes on from {tmp_path / 'grid'}" in capsys.readouterr().err
+    assert len(list((tmp_path / "grid/cells").glob("*.json"))) == 2
+
+
+def test_the_page_says_sizes_thresholds_and_that_none_was_chosen(done):
+    text = (done / "grid.md").read_text()
+    assert "| boats train | native | one | 9 / 9 | 0.500 |" in text
+    assert "- one calls FAKE above 0.45, by hand (n = 9)." in text
+    assert "- No threshold is frozen on validation for two." in text
+    assert "Oracle, and no result:" in text
+    assert "- boats train, native: only one is right on" in text
+
+
+def test_the_trivial_baseline_learns_from_other_pictures_than_those_measured(models, pictures, tmp_path, capsys):
+    given = words(models, pictures, tmp_path / "grid", "--protocols", "native", names=("one",))
+    more = ["--limit", "8", "--baseline_data", str(pictures)]
+    assert crosseval.main([*given, *more]) == 0
+    found = json.loads((tmp_path / "grid/grid.json").read_text())
+    assert found["models"]["trivial"]["place"] == f"10 training pictures of {pictures}"
+    assert [cell["model"] for cell in found["cells"]] == ["one", "trivial"]
+    assert found["cells"][0]["report"]["n"] == 8
+    assert found["pairs"] == []
+    capsys.readouterr()
+    assert crosseval.main([*words(models, pictures, tmp_path / "all", names=("one",)), *more[2:]]) == 1
+    assert "beside those that are measured; found 0 and 0. Name other --baseline_data." in capsys.readouterr().err
+
+
+def test_a_limit_takes_labels_evenly_however_many_contents_each_has(tmp_path):
+    folder = save_pictures(tmp_path / "many", n=12)
+    text = (folder / "metadata.csv").read_text().splitlines()
+    named = [f"{line.rpartition(',')[0]},{'' if 'fake/' in line else i % 4}" for i, line in enumerate(text[1:])]
+    (folder / "metadata.csv").write_text("\n".join([text[0], *named]))
+    one = load_test_set("many", str(folder), limit=16, seed=0)
+    assert (len(one.rows), one.is_fake.sum()) == (16, 8)
+    assert [one.content.count(str(number)) for number in range(4)] == [2] * 4
+    assert load_test_set("many", str(folder), limit=16, seed=0).sha256 == one.sha256
+    assert load_test_set("many", str(folder), limit=16, seed=1).sha256 != one.sha256
+
+
+def test_a_leak_is_measured_apart(models, tmp_path):
+    for split, numbers in (("train", range(4)), ("test", range(2, 8))):
+        for label, offset in (("real", 0), ("fake", 100)):
+            for number in numbers:
+                file = tmp_path / "data" / split / label / f"{number}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                random = np.random.default_rng(offset + number)
+                Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(file)
+    given = words(models, tmp_path / "data", tmp_path / "grid", "--protocols", "native", names=("one",))
+    assert crosseval.main(given) == 0
+    cells = json.loads((tmp_path / "grid/grid.json").read_text())["cells"]
+    assert [(cell["split"], cell["report"]["n"]) for cell in cells] == [("test", 12), ("test leak-free", 8)]
+
+
+def test_a_data_set_of_one_label_is_measured_on_it(models, tmp_path, capsys):
+    folder = save_pictures(tmp_path / "fakes", labels=("fake",))
+    assert crosseval.main(words(models, folder, tmp_path / "grid", names=("one",))) == 0
+    assert "boats train has pictures of one label only: what needs both, such as ROC AUC, is undefined." in (
+        capsys.readouterr().out
+    )
+    cell = cells_of(tmp_path / "grid")["one", "native"]
+    assert (cell.report.n_real, cell.report.n_fake, cell.oracle_threshold) == (0, 9, None)
+
+
+@pytest.fixture
+def given(models, pictures, tmp_path):
+    return words(models, pictures, tmp_path / "grid")
+
+
+@pytest.fixture
+def no_models(monkeypatch):
+    """No model may be loaded."""
+
+    def load(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(grid, "load_model", load)
+
+
+@pytest.mark.usefixtures("no_models")
+def test_a_model_of_three_labels_is_refused_before_any_loads(models, pictures, tmp_path, capsys):
+    labels = {0: "real", 1: "fake", 2: "unsure"}
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = ViTConfig(id2label=labels, label2id={name: i for i, name in labels.items()}, **shape)
+    ViTForImageClassification(config).save_pretrained(tmp_path / "three")
+    given = words(models, pictures, tmp_path / "grid", "--models", f"one={models / 'one'}", f"3={tmp_path / 'three'}")
+    assert crosseval.main(given) == 1
+    said = capsys.readouterr().err
+    assert "cannot measure 3: wanted two labels, one that says real and one that says fake; found" in said
+    assert not (tmp_path / "grid").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--models", "one=nowhere/at/all"], "wanted a folder of train.py or a Hub id as one; found none at 'nowhere"),
+        (["--datasets", "a=no/such/place.zip"], "wanted a source of pictures; found nothing at 'no/such/place.zip'."),
+        (["--split", "dream"], "wanted the split 'dream' of boats; found train. Name one with --split."),
+    ],
+)
+@pytest.mark.usefixtures("no_models")
+def test_what_is_not_there_is_refused_before_any_model_loads(more, sentence, given, tmp_path, capsys):
+    assert crosseval.main([*given, *more]) == 1
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "grid").exists()
+
+
+@pytest.mark.usefixtures("no_models")
+def test_unreadable_files_and_unknown_labels_are_refused_before_any_model_loads(models, tmp_path, capsys):
+    folder = save_pictures(tmp_path / "broken")
+    (folder / "fake/0.png").write_bytes(b"not a picture")
+    assert crosseval.main(words(models, folder, tmp_path / "grid")) == 1
+    assert "wanted at most 1% unreadable pictures in broken; found 1 of 18" in capsys.readouterr().err
+    other = save_pictures(tmp_path / "other", labels=("cats", "dogs"))
+    assert crosseval.main(words(models, other, tmp_path / "grid")) == 1
+    assert "crosseval.py: wanted" in capsys.readouterr().err
+
+
+def test_a_folder_of_something_else_is_refused(models, pictures, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert crosseval.main(words(models, pictures, tmp_path)) == 1
+    assert "wanted an empty output folder, or that of a grid; found other files in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--datasets", "a=x", "a=y"], "wanted a name of its own for each of --datasets; found a, a."),
+        (["--models", "one"], "wanted --models NAME=PLACE, names of letters and digits; found 'one'."),
+        (["--models", "trivial=x"], "wanted --models under other names than trivial, which is the baseline's"),
+        (["--protocols", "wild"], "wanted --protocols of native, matched, crop; found wild."),
+        (["--protocols", "crop", "crop"], "wanted --protocols, each once; found crop crop."),
+        (["--limit", "1"], "wanted at least 2 pictures; found --limit 1."),
+        (["--bootstrap_samples", "0"], "wanted --bootstrap_samples of at least 1; found 0."),
+    ],
+)
+def test_wrong_settings_end_with_status_2(more, sentence, capsys):
+    with pytest.raises(SystemExit) as refused:
+        crosseval.main(["--models", "a=b", "--datasets", "c=d", "--output_dir", "out", *more])
+    assert refused.value.code == 2
+    assert sentence in capsys.readouterr().err.replace("\n", " ")
+    assert not Path("out").exists()
