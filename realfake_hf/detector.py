@@ -1,5 +1,6 @@
 """The one door to a trained model: load it, and ask it about pictures."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
@@ -141,6 +142,14 @@ class Detector:
         if plain_size(self.processor) is not None:
             return np.asarray(picture)
         return sized([picture], self.processor)[0]  # type: ignore[no-any-return]
+
+    def digest(self) -> str:
+        """Name the weights: the SHA-256 of all of them, in hexadecimal."""
+        digest = hashlib.sha256()
+        for name, values in self.model.state_dict().items():
+            plain = values.detach().cpu().contiguous().flatten().view(torch.uint8)
+            digest.update(name.encode() + plain.numpy().tobytes())
+        return digest.hexdigest()
 
     @torch.inference_mode()
     def _score(self, pictures: list[Image.Image]) -> NDArray[np.float32]:

@@ -1,3 +1,4 @@
+import copy
 from dataclasses import FrozenInstanceError
 
 import numpy as np
@@ -214,3 +215,11 @@ def test_a_verdict_knows_its_confidence_and_cannot_be_changed():
     assert (verdict.confidence, Verdict("FAKE", 0.7).confidence) == (0.8, 0.7)
     with pytest.raises(FrozenInstanceError):
         verdict.p_fake = 0.9
+
+
+def test_the_digest_changes_with_any_weight_and_with_nothing_else(detector):
+    same, other = (Detector(copy.deepcopy(detector.model), detector.processor, batch_size=3) for _ in range(2))
+    with torch.no_grad():
+        next(other.model.parameters()).flatten()[0] += 1
+    assert same.digest() == detector.digest()
+    assert other.digest() != detector.digest()

@@ -1,6 +1,5 @@
 """Who is measured: trained models at their operating points, and the trivial baseline."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +65,7 @@ def load_model(name: str, place: str) -> Entrant:
     device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
     detector = Detector.from_pretrained(Path(place).expanduser(), device=device)
     point = load_operating_point(place)
-    return Entrant(name=name, place=place, point=point, digest=_digest(detector), score=detector.probabilities)
+    return Entrant(name=name, place=place, point=point, digest=detector.digest(), score=detector.probabilities)
 
 
 def fit_trivial(source: str, *, n: int, seed: int, test_sets: Sequence[TestSet]) -> Entrant:
@@ -93,12 +92,3 @@ def fit_trivial(source: str, *, n: int, seed: int, test_sets: Sequence[TestSet])
 
     place = f"{len(kept):,} training pictures of {source}"
     return Entrant(name=TRIVIAL, place=place, point=point, digest=baseline.digest(), score=score)
-
-
-def _digest(detector: Detector) -> str:
-    """Name the weights: SHA-256 over all of them."""
-    digest = hashlib.sha256()
-    for name, values in detector.model.state_dict().items():
-        plain = values.detach().cpu().contiguous().flatten().view(torch.uint8)
-        digest.update(name.encode() + plain.numpy().tobytes())
-    return digest.hexdigest()

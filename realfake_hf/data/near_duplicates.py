@@ -19,7 +19,7 @@ from realfake_hf.data.parallel import in_chunks
 from realfake_hf.labels import FAKE
 
 HASH_BITS: Final = 64
-THRESHOLD: Final = 4  # a re-encoded copy is closer; of two pictures of CIFAKE, about one pair in 10^7 is this close
+THRESHOLD: Final = 4  # a re-encoded copy is this close or closer; different pictures rarely are
 MOST: Final = 16  # half of the distance at which hashes of pictures that share nothing lie; beyond, all find one
 
 _TILE: Final = (32, 4096)  # hashes against hashes: 1 MiB, which a processor's cache holds

@@ -160,7 +160,7 @@ def _split(splits: DatasetDict, name: str) -> Dataset:
 def _asked(arguments: StudyArguments, models: Sequence[Subject], rows: Dataset) -> Plain:
     settings = {name: value for name, value in asdict(arguments).items() if name not in _NOT_ASKED}
     [pictures] = data_fingerprint(DatasetDict({arguments.split: rows})).values()
-    return {**settings, "pictures": pictures["sha256"], "weights": [one.digest() for one in models]}
+    return {**settings, "pictures": pictures["sha256"], "weights": [one.detector.digest() for one in models]}
 
 
 def _rounded(content: Any) -> Any:  # noqa: ANN401 - plain JSON

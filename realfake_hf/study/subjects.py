@@ -1,6 +1,5 @@
 """The models of a study, and which methods explain each of them."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -55,14 +54,6 @@ class Subject:
         """Give the same model with random weights, under the same name."""
         detector = Detector(random_weights(self.detector.model, seed=seed), self.detector.processor)
         return replace(self, detector=detector)
-
-    def digest(self) -> str:
-        """Name the weights: SHA-256 over all of them."""
-        digest = hashlib.sha256()
-        for name, values in self.detector.model.state_dict().items():
-            plain = values.detach().cpu().contiguous().flatten().view(torch.uint8)
-            digest.update(name.encode() + plain.numpy().tobytes())
-        return digest.hexdigest()
 
 
 def load_subject(name: str, place: str) -> Subject:
