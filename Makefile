@@ -58,7 +58,7 @@ twins: .venv/installed ## the two models of space/models of another training see
 	$(PY) train.py --config recipes/vit_tiny_cifake_32.yaml --seed 1 --num_train_epochs 1 --train_size 40000 --output_dir runs/twins/vit
 
 study: .venv/installed ## do explanations agree, are they faithful: numbers, page and figure; wants the twins
-	$(PY) explain.py --study --config recipes/explanation_study.yaml --output_dir runs/explanation-study
+	$(PY) explain.py --study --config recipes/studies/explanations_cifake.yaml --output_dir runs/explanation-study
 
 audit: .venv/installed ## the duplicates in CIFAKE
 	$(PY) -m realfake_hf.publish.audit --data cifake --output_file results/cifake_audit.json

@@ -38,8 +38,10 @@ class Settings:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, train twice, write, print; give the exit status."""
     (settings,) = parse(Settings, argv=argv, description=__doc__)
+    counts = {"one": 1, "several": settings.processes}
     try:
-        runs = {name: _train(settings, name, n) for name, n in (("one", 1), ("several", settings.processes))}
+        batch_sizes = {name: _batch_size(settings.recipe, n) for name, n in counts.items()}
+        runs = {name: _train(settings, name, n, batch_size=batch_sizes[name]) for name, n in counts.items()}
     except ValueError as error:
         print(f"processes: {error}", file=sys.stderr)
         return 1
@@ -78,17 +80,21 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     return "\n".join(["| processes | validation | test | seconds |", "|--:|--:|--:|--:|", *rows, "", note])
 
 
-def _train(settings: Settings, name: str, processes: int) -> dict[str, Any]:
-    recipe = yaml.safe_load(settings.recipe.read_text(encoding="utf-8"))
-    total = recipe.get("per_device_train_batch_size", 128)
+def _batch_size(recipe: Path, processes: int) -> int:
+    """Share a recipe's batch out among processes, before anything is trained."""
+    total = int(yaml.safe_load(recipe.read_text(encoding="utf-8")).get("per_device_train_batch_size", 128))
     if total % processes:
         raise ValueError(
             f"wanted a batch of {total} shared out evenly; found {processes} processes. Give another number."
         )
+    return total // processes
+
+
+def _train(settings: Settings, name: str, processes: int, *, batch_size: int) -> dict[str, Any]:
     folder = settings.output_dir / name
     words = [str(_ROOT / "train.py"), "--config", str(settings.recipe), "--output_dir", str(folder)]
     words += ["--num_train_epochs", str(settings.num_train_epochs), "--bootstrap_samples", "0"]
-    words += ["--per_device_train_batch_size", str(total // processes)]
+    words += ["--per_device_train_batch_size", str(batch_size)]
     words += ["--train_size", str(settings.train_size)] if settings.train_size else []
     words += ["--data", settings.data] if settings.data else []
     done = subprocess.run([*_launcher(processes), *words], env=_environment(processes), check=False)

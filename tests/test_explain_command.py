@@ -24,6 +24,7 @@ from realfake_hf.explain.arguments import ExplainArguments
 from realfake_hf.explain.exhibits import take_evenly
 from realfake_hf.explain.methods import METHODS
 from realfake_hf.labels import id2label, label2id
+from realfake_hf.study.arguments import StudyArguments
 
 ROOT = Path(__file__).parents[1]
 WORDS = {"id2label": id2label(), "label2id": label2id()}
@@ -485,7 +486,9 @@ def test_the_commands_of_the_readme_are_understood():
     commands = re.findall(r"^\.venv/bin/python explain\.py (.*)$", text, re.MULTILINE)
     assert len(commands) >= 2
     for command in commands:
-        [arguments] = parse(ExplainArguments, argv=shlex.split(command, comments=True))
+        words = shlex.split(command, comments=True)
+        kind = StudyArguments if "--study" in words else ExplainArguments
+        [arguments] = parse(kind, argv=[word for word in words if word != "--study"])
         assert arguments.models
 
 

@@ -96,7 +96,7 @@ def test_the_recipe_of_the_study_parses(monkeypatch):
     asked = []
     monkeypatch.setattr(explain, "run_study", lambda arguments: asked.append(arguments))
     monkeypatch.setattr(explain, "publish_study", lambda *_: ["done"])
-    recipe = str(ROOT / "recipes/explanation_study.yaml")
+    recipe = str(ROOT / "recipes/studies/explanations_cifake.yaml")
     assert explain.main(["--study", "--config", recipe, "--output_dir", "runs/x"]) == 0
     assert asked[0].models == {"cnn": "space/models/cifake-cnn", "vit": "space/models/cifake-vit"}
     assert asked[0].data == "cifake"
