@@ -104,7 +104,8 @@ def _pairs(settings: Settings) -> list[Pair]:
     pairs = [
         Pair(f"{at} {over}", f"{at} {under}", goal=goal) for at in settings.geometries for over, under, goal in asked
     ]
-    return pairs + [Pair(f"{at} {COMPILED}", f"{at} training: trainer") for at in settings.compiled]
+    compiled = [at for at in settings.geometries if at in settings.compiled]
+    return pairs + [Pair(f"{at} {COMPILED}", f"{at} training: trainer") for at in compiled]
 
 
 def _peak(row: Sequence[Taken]) -> dict[str, float]:
