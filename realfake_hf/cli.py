@@ -46,6 +46,30 @@ def parse(*dataclass_types: Any, argv: Sequence[str] | None = None, description:
         parser.error(str(error))
 
 
+def read_names(flag: str, words: Sequence[str], *, kind: str) -> dict[str, str]:
+    """Read words of the form NAME=PLACE, each name once, in order.
+
+    Args:
+        flag: that they were given to, for the message.
+        words: of the command line or a recipe.
+        kind: what stands behind the equals sign, such as MODEL, for the message.
+
+    Raises:
+        ValueError: a word is no pair, or a name comes twice.
+
+    >>> read_names("--models", ["cnn=runs/cnn"], kind="MODEL")
+    {'cnn': 'runs/cnn'}
+    """
+    for word in words:
+        if not re.fullmatch(r"[\w.-]+=.+", word):
+            raise ValueError(f"wanted {flag} NAME={kind}, names of letters and digits; found {word!r}.")
+    pairs = [word.partition("=")[::2] for word in words]
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"wanted a name of its own for each of {flag}; found {', '.join(names)}.")
+    return dict(pairs)
+
+
 class _RecipeLoader(yaml.SafeLoader):
     """YAML in which 3e-3 is a number, as in YAML 1.2; PyYAML's 1.1 reads a string."""
 

@@ -161,6 +161,27 @@ class Detector:
         return self._normalize(pixels).to(self.model.dtype)
 
 
+def load_detector(name: str, place: str) -> Detector:
+    """Load a model that a command names, on the accelerator where there is one.
+
+    Args:
+        name: what the command calls it, for the message.
+        place: a folder of train.py or a Hub id.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: its labels do not say real and fake.
+    """
+    device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    try:
+        return Detector.from_pretrained(Path(place).expanduser(), device=device)
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise OSError(
+            f"wanted a folder of train.py or a Hub id as {name}; found none at {place!r} ({reason})."
+        ) from error
+
+
 def _read_all(images: Picture | Iterable[Picture]) -> Iterator[Image.Image]:
     pictures = [images] if isinstance(images, _ONE_PICTURE) else images
     return (_read(picture, position) for position, picture in enumerate(pictures))

@@ -231,7 +231,7 @@ class TestArguments:
         [
             ({"compare": []}, "wanted --compare NAME=MODEL, for one model or more; found none."),
             ({"compare": ["a"]}, "wanted --compare NAME=MODEL, names of letters and digits; found 'a'."),
-            ({"compare": ["a=x", "a=y"]}, "wanted a name of its own for each model of --compare; found a, a."),
+            ({"compare": ["a=x", "a=y"]}, "wanted a name of its own for each of --compare; found a, a."),
             ({"twins": ["b=x"]}, "wanted --twins of a; found b."),
             ({"parts": ["all"]}, "wanted --parts of agreement, faithfulness, sanity, planted, causal; found all."),
             ({"n": 1}, "wanted at least 2 pictures in each part; found --n 1."),

@@ -1,10 +1,10 @@
 """The settings of `crosseval.py`: which models on which data sets, under which protocols."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from realfake_hf.cli import read_names
 from realfake_hf.data.protocols import PROTOCOLS
 
 
@@ -76,11 +76,4 @@ TRIVIAL = "trivial"  # what the logistic regression is called
 def _named(flag: str, words: Sequence[str]) -> dict[str, str]:
     if not words:
         raise ValueError(f"wanted {flag} NAME=PLACE, one or more; found none.")
-    for word in words:
-        if not re.fullmatch(r"[\w.-]+=.+", word):
-            raise ValueError(f"wanted {flag} NAME=PLACE, names of letters and digits; found {word!r}.")
-    pairs = [word.partition("=")[::2] for word in words]
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        raise ValueError(f"wanted a name of its own for each of {flag}; found {', '.join(names)}.")
-    return dict(pairs)
+    return read_names(flag, words, kind="PLACE")

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoConfig
@@ -13,7 +12,7 @@ from transformers import AutoConfig
 from realfake_hf.crosseval.arguments import TRIVIAL
 from realfake_hf.crosseval.testsets import TestSet, load_test_set
 from realfake_hf.data.pictures import to_rgb
-from realfake_hf.detector import Detector
+from realfake_hf.detector import load_detector
 from realfake_hf.labels import fake_index
 from realfake_hf.measure.operating_point import OperatingPoint, load_operating_point
 from realfake_hf.measure.trivial import TrivialBaseline, small_pictures
@@ -62,8 +61,7 @@ def check_models(places: Mapping[str, str]) -> None:
 
 def load_model(name: str, place: str) -> Entrant:
     """Load a model that `check_models` has seen, on the accelerator where there is one."""
-    device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
-    detector = Detector.from_pretrained(Path(place).expanduser(), device=device)
+    detector = load_detector(name, place)
     point = load_operating_point(place)
     return Entrant(name=name, place=place, point=point, digest=detector.digest(), score=detector.probabilities)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,7 +16,7 @@ from tqdm.auto import tqdm
 
 from realfake_hf.data.pictures import UnreadablePictureError
 from realfake_hf.data.sources import load_images
-from realfake_hf.detector import Detector
+from realfake_hf.detector import Detector, load_detector
 from realfake_hf.explain.arguments import ExplainArguments
 from realfake_hf.explain.exhibits import Exhibit, exhibits_of_files, exhibits_of_rows, take_evenly
 from realfake_hf.explain.maps import Target
@@ -159,14 +158,7 @@ def find_exhibits(
 
 
 def _load(arguments: ExplainArguments, name: str, place: str) -> Explainer:
-    device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
-    try:
-        detector = Detector.from_pretrained(Path(place).expanduser(), device=device)
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise OSError(
-            f"wanted a folder of train.py or a Hub id as {name}; found none at {place!r} ({reason})."
-        ) from error
+    detector = load_detector(name, place)
     method = arguments.methods.get(name) or usual_method(detector.model)
     options = {key: value for key, value in arguments.typed_options.items() if key in default_options(method)}
     if name in arguments.layers:

@@ -75,9 +75,9 @@ class ShortcutAudit:
         """Whether the data set deserves a warning.
 
         It does where the balanced accuracy of all facts together exceeds `ALARM`: the value counts, not the lower end
-        of its interval, because a shortcut that goes unnoticed in a small set costs more than a false alarm (of facts
-        that say nothing, one set of 80 pictures in 25 would raise it, and none of 600). The worst single fact is the
-        best of many and so high by chance alone; it must exceed `ALARM` with the whole of its interval.
+        of its interval, because a shortcut that goes unnoticed in a small set costs more than a false alarm. The worst
+        single fact is the best of many and so high by chance alone; it must exceed `ALARM` with the whole of its
+        interval.
         """
         together, worst = self.together.balanced_accuracy, self.worst.balanced_accuracy
         return bool((together.value or 0) > ALARM or (worst.low or 0) > ALARM)

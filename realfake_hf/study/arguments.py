@@ -1,10 +1,10 @@
 """The settings of `explain.py --study`: which models, on which pictures, how many for each part."""
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+from realfake_hf.cli import read_names
 
 PARTS: Final = ("agreement", "faithfulness", "sanity", "planted", "causal")
 
@@ -54,7 +54,10 @@ class StudyArguments:
         """
         if not self.compare:
             raise ValueError("wanted --compare NAME=MODEL, for one model or more; found none.")
-        models, twins = _named("--compare", self.compare), _named("--twins", self.twins)
+        models, twins = (
+            read_names("--compare", self.compare, kind="MODEL"),
+            read_names("--twins", self.twins, kind="MODEL"),
+        )
         if lost := sorted(twins.keys() - models.keys()):
             raise ValueError(f"wanted --twins of {', '.join(models)}; found {', '.join(lost)}.")
         if unknown := sorted(set(self.parts) - set(PARTS)):
@@ -71,24 +74,13 @@ class StudyArguments:
     @property
     def models(self) -> dict[str, str]:
         """The folder or Hub id of each model, by its name."""
-        return _named("--compare", self.compare)
+        return read_names("--compare", self.compare, kind="MODEL")
 
     @property
     def twin_places(self) -> dict[str, str]:
         """The folder or Hub id of each model of another seed, by the name of the model."""
-        return _named("--twins", self.twins)
+        return read_names("--twins", self.twins, kind="MODEL")
 
 
 _COUNTS: Final = ("n", "faithfulness_n", "sanity_n", "planted_n", "causal_n")
 _LEAST: Final = 2  # one to pair the other with
-
-
-def _named(flag: str, words: Sequence[str]) -> dict[str, str]:
-    for word in words:
-        if not re.fullmatch(r"[\w.-]+=.+", word):
-            raise ValueError(f"wanted {flag} NAME=MODEL, names of letters and digits; found {word!r}.")
-    pairs = [word.partition("=")[::2] for word in words]
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        raise ValueError(f"wanted a name of its own for each model of {flag}; found {', '.join(names)}.")
-    return dict(pairs)

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from realfake_hf.detector import Detector
+from realfake_hf.detector import Detector, load_detector
 from realfake_hf.explain.attention_methods import lack_of_class_token
 from realfake_hf.explain.maps import Target
 from realfake_hf.explain.methods import ATTENTION_METHODS, METHODS, Explanation
@@ -63,14 +62,7 @@ def load_subject(name: str, place: str) -> Subject:
         OSError: there is no such model.
         ValueError: its labels do not say real and fake.
     """
-    device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
-    try:
-        detector = Detector.from_pretrained(Path(place).expanduser(), device=device)
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise OSError(
-            f"wanted a folder of train.py or a Hub id as {name}; found none at {place!r} ({reason})."
-        ) from error
+    detector = load_detector(name, place)
     return Subject(name=name, place=place, detector=detector, methods=fitting_methods(detector))
 
 
