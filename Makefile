@@ -53,9 +53,9 @@ ablation: .venv/installed ## what each setting of the ViT's recipe buys; goes on
 processes: .venv/installed ## a training in one process beside two
 	$(PY) -m benchmarks.processes --output_dir $(RUN)-processes --output_file results/two_processes.json
 
-twins: .venv/installed ## the two models of space/models of another training seed; the ViT in minutes
+twins: .venv/installed ## the two models of space/models of another training seed: an hour or two on two cores
 	$(PY) train.py --config recipes/cifake_cnn.yaml --seed 1 --output_dir runs/twins/cnn
-	$(PY) train.py --config recipes/vit_tiny_cifake_32.yaml --seed 1 --num_train_epochs 1 --train_size 40000 --output_dir runs/twins/vit
+	$(PY) train.py --config recipes/vit_tiny_cifake_32.yaml --seed 1 --output_dir runs/twins/vit
 
 study: .venv/installed ## do explanations agree, are they faithful: numbers, page and figure; wants the twins
 	$(PY) explain.py --study --config recipes/studies/explanations_cifake.yaml --output_dir runs/explanation-study
