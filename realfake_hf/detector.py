@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self
@@ -22,6 +23,7 @@ from realfake_hf.explain.attention_methods import eager_attention
 from realfake_hf.explain.maps import Target
 from realfake_hf.explain.methods import ATTENTION_METHODS, Explanation, explain
 from realfake_hf.labels import Verdict, fake_index
+from realfake_hf.measure.operating_point import DEFAULT, OperatingPoint, load_operating_point
 
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
@@ -35,6 +37,7 @@ class Detector:
         model: any two-class image classifier whose labels say real and fake.
         processor: the image processor saved with it.
         batch_size: pictures that go through the model at once.
+        point: the threshold and band by which pictures are judged; by default one half and no band.
 
     Raises:
         ValueError: the model's labels do not say which of its outputs means fake.
@@ -43,10 +46,18 @@ class Detector:
     >>> [verdict] = detector.predict("photo.jpg")  # doctest: +SKIP
     """
 
-    def __init__(self, model: Any, processor: BaseImageProcessor, *, batch_size: int = 64) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401 - any of transformers' classes
+        processor: BaseImageProcessor,
+        *,
+        batch_size: int = 64,
+        point: OperatingPoint = DEFAULT,
+    ) -> None:
         self.model = model.eval()
         self.processor = processor
         self.batch_size = batch_size
+        self.point = point
         self._normalize = Normalize(processor)
         self._fake = fake_index(model.config.id2label)
 
@@ -61,7 +72,7 @@ class Detector:
         trust_remote_code: bool = False,
         attn_implementation: str | None = None,
     ) -> Self:
-        """Load a detector from a folder or the Hub.
+        """Load a detector from a folder or the Hub, with the operating point that lies there, if one does.
 
         Args:
             name: a folder that `train.py` left, or a Hub id.
@@ -74,8 +85,9 @@ class Detector:
 
         Raises:
             OSError: there is no model of that name.
-            ValueError: its labels do not say which of its outputs means fake.
+            ValueError: its labels do not say which of its outputs means fake, or its operating point cannot be read.
         """
+        point = load_operating_point(name, revision=revision)
         settings = {"revision": revision, "trust_remote_code": trust_remote_code}
         model = AutoModelForImageClassification.from_pretrained(
             os.fspath(name), attn_implementation=attn_implementation, **settings
@@ -83,10 +95,10 @@ class Detector:
         processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             os.fspath(name), backend="pil", **settings
         )  # as in training, whatever else is installed
-        return cls(model.to(device), processor, batch_size=batch_size)
+        return cls(model.to(device), processor, batch_size=batch_size, point=point)
 
     def predict(self, images: Picture | Iterable[Picture]) -> list[Verdict]:
-        """Judge pictures, one verdict each, in order.
+        """Judge pictures by the model's operating point, one verdict each, in order.
 
         Args:
             images: one picture or many: paths, Pillow pictures, arrays (height, width, 3) or (height, width) of uint8
@@ -96,7 +108,7 @@ class Detector:
             UnreadablePictureError: a picture cannot be read; the message names it by path or position.
             TypeError: something is no picture at all.
         """
-        return [Verdict.of(p) for p in self.probabilities(images).tolist()]
+        return [self.point.judge(p) for p in self.probabilities(images).tolist()]
 
     def probabilities(self, images: Picture | Iterable[Picture]) -> NDArray[np.float32]:
         """Give `p_fake` of each picture: (n,) float32 in [0, 1]. Takes what `predict` takes."""
@@ -119,7 +131,7 @@ class Detector:
         Args:
             images: what `predict` takes.
             method: a name in `realfake_hf.explain.methods.METHODS`, such as "relevance" or "grad_cam".
-            target: the label to explain, or "predicted" for the one that each picture got.
+            target: the label to explain, or "predicted" for the likelier one, whichever side of the threshold it is.
             options: of the method; what is not given has its default.
             batch_size: pictures that go through the model at once; None means the detector's.
 
@@ -132,7 +144,7 @@ class Detector:
         with eager_attention(self.model) if method in ATTENTION_METHODS else nullcontext():
             for batch in _batches(_read_all(images), batch_size or self.batch_size):
                 found += explain(self.model, self._pixels(batch), method=method, target=target, options=options)
-        return found
+        return [replace(one, verdict=self.point.judge(one.verdict.p_fake)) for one in found]
 
     def view(self, picture: Image.Image) -> NDArray[np.uint8]:
         """Give what a map of an RGB picture lies over, as (height, width, 3) uint8.

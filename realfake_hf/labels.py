@@ -25,26 +25,37 @@ class Verdict:
     """What a detector says of one picture.
 
     Attributes:
-        label: `FAKE` where `p_fake` is above one half, else `REAL`.
+        label: `FAKE` where `p_fake` is above the model's threshold, else `REAL`.
         p_fake: the model's probability, in [0, 1], that the picture is AI-generated.
+        is_sure: whether `p_fake` lies outside the band in which the model is unsure; None where it has no band.
     """
 
     label: LabelName
     p_fake: float
+    is_sure: bool | None = None
 
     @classmethod
-    def of(cls, p_fake: float) -> Self:
-        """Judge by the probability of FAKE, where one half still is REAL.
+    def of(cls, p_fake: float, *, threshold: float = 0.5, is_sure: bool | None = None) -> Self:
+        """Judge by the probability of FAKE, where the threshold itself still is REAL.
 
         >>> Verdict.of(0.5)
-        Verdict(label='REAL', p_fake=0.5)
+        Verdict(label='REAL', p_fake=0.5, is_sure=None)
         """
-        return cls("FAKE" if p_fake > 0.5 else "REAL", p_fake)  # noqa: PLR2004
+        return cls("FAKE" if p_fake > threshold else "REAL", p_fake, is_sure)
 
     @property
     def confidence(self) -> float:
-        """The probability of the label that was given, in [0.5, 1]."""
-        return max(self.p_fake, 1 - self.p_fake)
+        """The probability of the label that was given, in [0, 1]; above 0.5 where the threshold is one half."""
+        return self.p_fake if self.label == "FAKE" else 1 - self.p_fake
+
+    @property
+    def words(self) -> str:
+        """The label, and *unsure* where the model is.
+
+        >>> Verdict("FAKE", 0.6, is_sure=False).words
+        'unsure, rather FAKE'
+        """
+        return f"unsure, rather {self.label}" if self.is_sure is False else self.label
 
 
 def id2label() -> dict[int, str]:

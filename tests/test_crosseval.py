@@ -1,6 +1,7 @@
 """`crosseval.py` from the command line to its files, on small pictures and a model with random weights."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,10 @@ from realfake_hf.crosseval.cell import Cell
 from realfake_hf.crosseval.testsets import load_test_set
 from realfake_hf.data.protocols import matched
 from realfake_hf.detector import Detector
+from realfake_hf.measure.calibration import scale
+from realfake_hf.measure.operating_point import Band
 from realfake_hf.measure.paired import mcnemar
+from realfake_hf.measure.rates import Rate
 from realfake_hf.measure.report import make_report
 
 SMALL = ["--bootstrap_samples", "20"]
@@ -87,6 +91,38 @@ def test_a_cell_is_the_report_of_the_models_own_scores_at_its_own_threshold(done
     assert cell.report == make_report(one.is_fake, p_fake, **settings)
     p_matched = Detector.from_pretrained(models / "one").probabilities([matched(it) for it in one.rows["image"]])
     assert cells_of(done)["one", "matched"].report == make_report(one.is_fake, p_matched, **settings)
+
+
+def test_confidence_is_measured_with_the_temperature_and_band_that_the_model_carries(models, pictures, tmp_path):
+    save_cnn(tmp_path / "own")
+    band = {"low": 0.4, "high": 0.6, "promised": 0.02}
+    point = {"threshold": 0.5, "chosen": "by hand", "n": 9, "temperature": 2.0, "band": band}
+    (tmp_path / "own/operating_point.json").write_text(json.dumps(point))
+    given = words(tmp_path, pictures, tmp_path / "grid", "--protocols", "native", names=("own",))
+    assert crosseval.main(given) == 0
+    found = cells_of(tmp_path / "grid")["own", "native"].confidence
+    one = load_test_set("boats", str(pictures), seed=0)
+    p_fake = Detector.from_pretrained(tmp_path / "own").probabilities(one.rows["image"])
+    decided = (p_fake <= 0.4) | (p_fake >= 0.6)
+    assert 0 < decided.sum() < 18
+    assert (found.decided.k, found.decided.n) == (decided.sum(), 18)
+    assert (found.wrong.k, found.wrong.n) == ((((p_fake > 0.5) != one.is_fake) & decided).sum(), decided.sum())
+    scaled = make_report(one.is_fake, scale(p_fake, 2.0), bootstrap_samples=20)
+    assert found.after == {"ece": scaled.ece, "nll": scaled.nll, "brier": scaled.brier}
+    assert f"{found.decided.value:.3f} of 18" in (tmp_path / "grid/grid.md").read_text()
+
+
+def test_a_model_without_temperature_and_band_promises_nothing(done):
+    found = cells_of(done)["two", "native"].confidence
+    assert (found.after, found.bins_after, found.band, found.promise) == (None, None, None, None)
+    assert (found.decided.k, found.decided.n) == (18, 18)
+
+
+@pytest.mark.parametrize(("wrong", "promise"), [(2, "kept"), (3, "missed"), (9, "broken")])
+def test_a_promise_is_kept_missed_or_broken(done, wrong, promise):
+    found = cells_of(done)["two", "native"].confidence
+    asked = replace(found, band=Band(0.4, 0.6, promised=0.02), wrong=Rate.of(wrong, 100))
+    assert asked.promise == promise
 
 
 def test_the_pairs_are_mcnemars_test_at_both_thresholds(done, models, pictures):

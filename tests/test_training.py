@@ -26,6 +26,7 @@ FILES = {
     "figures/difficulty_map.png",
     "figures/learning_curves.png",
     "history.json",
+    "operating_point.json",
     "metrics.json",
     "model.safetensors",
     "preprocessor_config.json",

@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from realfake_hf.crosseval.confidence import Confidence, measure_confidence
 from realfake_hf.crosseval.entrants import Entrant
 from realfake_hf.crosseval.testsets import Flags, TestSet
 from realfake_hf.measure.association import Gap, holm, rate_gap
@@ -53,6 +54,7 @@ class Cell:
         contents: each known content against all other pictures.
         generators: each generator's pictures against the other FAKE pictures, where there are several.
         shared: contents of CIFAKE against contents that it lacks; None where only one kind is there.
+        confidence: how far the probabilities can be trusted, and what became of the promise of the unsure band.
     """
 
     model: str
@@ -67,6 +69,7 @@ class Cell:
     contents: dict[str, GroupGap]
     generators: dict[str, GroupGap]
     shared: Gap | None
+    confidence: Confidence
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -88,6 +91,7 @@ class Cell:
             "point": OperatingPoint.from_dict(data["point"]),
             "report": Report.from_dict(data["report"]),
             "shared": data["shared"] and Gap.from_dict(data["shared"]),
+            "confidence": Confidence.from_dict(data["confidence"]),
         }
         return cls(**{**data, **groups, **parts})
 
@@ -134,6 +138,7 @@ def measure_cell(
         contents=verdicts.by_group(content, among=np.ones(len(chosen), dtype=np.bool_)),
         generators=verdicts.by_group(generator, among=is_fake),
         shared=verdicts.shared([one.is_shared[row] for row in chosen]),
+        confidence=measure_confidence(is_fake, scores, entrant.point, report, samples=samples, seed=seed),
     )
 
 

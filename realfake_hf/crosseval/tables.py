@@ -25,7 +25,10 @@ NOTABLE: Final = 0.05  # corrected p-value up to which a group is listed
 
 def to_markdown(grid: Grid) -> str:
     """Render the grid: cells, notes, groups, pairs."""
-    parts = [_cell_table(grid), _notes(grid), _shared_table(grid), _group_table(grid), _pair_list(grid)]
+    parts = [
+        _cell_table(grid), _notes(grid), _confidence_table(grid), _shared_table(grid), _group_table(grid),
+        _pair_list(grid),
+    ]  # fmt: skip
     return "\n\n".join(part for part in parts if part)
 
 
@@ -70,6 +73,30 @@ def _oracle(grid: Grid) -> str:
     ]
     note = "Oracle, and no result: the accuracy at the threshold that is best on the measured pictures themselves, "
     return f"{note}which nobody knows beforehand: {'; '.join(found)}." if found else ""
+
+
+def _confidence_table(grid: Grid) -> str:
+    cells = [cell for cell in grid.cells if cell.confidence.after or cell.confidence.band]
+    if not cells:
+        return ""
+    title = (
+        "Confidence: ECE and log loss before and after the temperature fitted on validation; pictures outside "
+        "the band in which the model is unsure, wrong verdicts among them, and whether they are as few as promised "
+        "(missed: more, but the interval holds the promise; broken: surely more)."
+    )
+    names = ["cell", "ECE", "ECE scaled", "log loss", "log loss scaled", "decided", "wrong among them", "promise"]
+    head = [f"| {' | '.join(names)} |", f"|---|{'--:|' * 6}---|"]
+    return "\n".join([title, "", *head, *(f"| {' | '.join(_confidence_row(cell))} |" for cell in cells)])
+
+
+def _confidence_row(cell: Cell) -> list[str]:
+    found = cell.confidence
+    after = found.after or {}
+    losses = [str(one) for name in ("ece", "nll") for one in (found.before[name], after.get(name, "none"))]
+    if found.band is None:
+        return [_where(cell), *losses, "no band", "", ""]
+    promise = f"{found.promise}: {100 * found.band.promised:g} %" if found.promise else "undefined"
+    return [_where(cell), *losses, f"{found.decided.value:.3f} of {found.decided.n:,}", str(found.wrong), promise]
 
 
 def _shared_table(grid: Grid) -> str:

@@ -59,6 +59,7 @@ def to_row(exhibit: Exhibit, model: str, explanation: Explanation, *, file: str)
         "model": model,
         "verdict": explanation.verdict.label,
         "p_fake": explanation.verdict.p_fake,
+        "is_sure": explanation.verdict.is_sure,
         "truth": exhibit.truth,
         "method": explanation.method,
         "options": explanation.options,

@@ -140,7 +140,7 @@ def _panel(name: str, explanation: Explanation, view: Pixels, *, truth: LabelNam
     verdict = explanation.verdict
     wrong = "" if truth in (None, verdict.label) else ", wrong"
     return MapPanel(
-        title=f"{name}\n{verdict.label}, {_probability(verdict)}{wrong}",
+        title=f"{name}\n{verdict.words}, {_probability(verdict)}{wrong}",
         note=how_made(explanation),
         heat=explanation.map,
         overlay=explanation.overlay(view, strength=strength),

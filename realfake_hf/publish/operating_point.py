@@ -1,4 +1,4 @@
-"""Freeze a model's threshold on the validation split of its training, and put it into the model's folder.
+"""Freeze a model's threshold, temperature and band on the validation split of its training, in the model's folder.
 
 `python -m realfake_hf.publish.operating_point --model_dir space/models/cifake-cnn` scores that split, unless the run's
 validation probabilities lie in the folder or are named with `--probabilities`.
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from datasets import DatasetDict
@@ -21,14 +21,12 @@ from realfake_hf.data.sources import load_images
 from realfake_hf.data.splits import with_all_splits
 from realfake_hf.detector import Detector
 from realfake_hf.labels import FAKE
+from realfake_hf.measure.calibration import PROMISED, choose_operating_point
 from realfake_hf.measure.operating_point import OPERATING_POINT, OperatingPoint
-from realfake_hf.measure.threshold import best_threshold
 from realfake_hf.measure.validation_run import ValidationRun
 from realfake_hf.passport import data_fingerprint
 from realfake_hf.publish.results import read_run
 from realfake_hf.run_folder import VALIDATION, write_json
-
-CHOSEN: Final = "most accurate on the validation split of the training"
 
 Scored = tuple[NDArray[np.bool_], NDArray[np.floating]]
 
@@ -44,14 +42,18 @@ class OperatingPointArguments:
     probabilities: Path | None = field(
         default=None, metadata={"help": f"{VALIDATION} of the run; by default that of the folder, if it has one."}
     )
+    promised: float = field(
+        default=PROMISED, metadata={"help": "Share of wrong verdicts among those that are not called unsure."}
+    )
 
 
 def freeze(arguments: OperatingPointArguments) -> OperatingPoint:
-    """Choose the threshold on validation, write it, and give it.
+    """Choose them on validation, write them, and give them.
 
     Raises:
         OSError: there is no such data set.
-        ValueError: there is no finished run in the folder, or the validation split is not that of its training.
+        ValueError: there is no finished run in the folder, the validation split is not that of its training, or the
+            promised error rate is outside (0, 1).
     """
     run = read_run(arguments.model_dir)
     stated = run.passport["data"]["validation"]
@@ -60,7 +62,7 @@ def freeze(arguments: OperatingPointArguments) -> OperatingPoint:
         is_fake, p_fake = _kept(file, epoch=run.outcome.best_epoch, stated=stated)
     else:
         is_fake, p_fake = _scored(arguments, run.passport["arguments"], stated=stated)
-    point = OperatingPoint(best_threshold(is_fake, p_fake), CHOSEN, n=len(is_fake), sha256=stated["sha256"])
+    point = choose_operating_point(is_fake, p_fake, sha256=stated["sha256"], promised=arguments.promised)
     write_json(arguments.model_dir / OPERATING_POINT, point.to_dict())
     return point
 
@@ -99,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"operating_point: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    print(f"{arguments.model_dir}: FAKE above {point}")  # noqa: T201 - the result of the command
+    print(f"{arguments.model_dir}: FAKE above {point}; {point.band or 'no band keeps the promise'}")  # noqa: T201 - the result of the command
     return 0
 
 

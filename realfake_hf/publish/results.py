@@ -14,10 +14,11 @@ from typing import Any, Final
 
 from realfake_hf.cli import parse
 from realfake_hf.measure.bootstrap import STATISTICS
+from realfake_hf.measure.operating_point import OPERATING_POINT
 from realfake_hf.measure.report import Report
 from realfake_hf.run_folder import FIGURES, HISTORY, METRICS, PASSPORT, Outcome, write_json
 
-MODEL_FILES: Final = ("config.json", "model.safetensors", "preprocessor_config.json", "cifake_cnn.py")
+MODEL_FILES: Final = ("config.json", "model.safetensors", "preprocessor_config.json", "cifake_cnn.py", OPERATING_POINT)
 
 
 @dataclass(frozen=True)

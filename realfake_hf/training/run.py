@@ -13,6 +13,8 @@ from transformers.trainer_utils import set_seed
 from realfake_hf.data.audit import leak_free
 from realfake_hf.data.pixels import PixelDataset
 from realfake_hf.labels import FAKE
+from realfake_hf.measure.calibration import choose_operating_point
+from realfake_hf.measure.operating_point import OPERATING_POINT, OperatingPoint
 from realfake_hf.measure.report import make_report
 from realfake_hf.passport import data_fingerprint, environment, peak_memory_gib
 from realfake_hf.run_folder import (
@@ -45,6 +47,8 @@ class Fitted:
 def train(data: DataArguments, model: ModelArguments, run: RunArguments) -> Outcome:
     """Train, keep the epoch that is best on validation, and measure it once on the test split.
 
+    The folder also gets the operating point, chosen on validation.
+
     Called again with the same arguments after an interruption, it goes on from the last checkpoint.
 
     Raises:
@@ -57,9 +61,10 @@ def train(data: DataArguments, model: ModelArguments, run: RunArguments) -> Outc
     before = seconds_until(checkpoint)
     fitted = fit(data, model, run, checkpoint=checkpoint)
     trainer = fitted.trainer
-    outcome = _measure(fitted, run)
+    outcome, point = _measure(fitted, run)
     trainer.save_model(str(folder))
     if trainer.is_world_process_zero():
+        write_json(folder / OPERATING_POINT, point.to_dict())
         write_results(folder, outcome, epoch_rows(trainer.state.log_history))
         seconds = before + time.monotonic() - began
         cost = {"seconds": seconds, "peak_memory_gib": peak_memory_gib(), "resumed": bool(checkpoint)}
@@ -133,7 +138,8 @@ def _run_settings(run: RunArguments) -> dict[str, Any]:
     }
 
 
-def _measure(fitted: Fitted, run: RunArguments) -> Outcome:
+def _measure(fitted: Fitted, run: RunArguments) -> tuple[Outcome, OperatingPoint]:
+    """Measure validation and test once each; what is chosen is chosen on validation."""
     trainer, images, sets = fitted.trainer, fitted.images, fitted.sets
     trainer.compute_metrics = None  # the last epoch's probabilities are recorded already
     settings = {"bootstrap_samples": run.bootstrap_samples, "seed": run.seed}
@@ -145,7 +151,9 @@ def _measure(fitted: Fitted, run: RunArguments) -> Outcome:
     test_leak_free = make_report(
         is_fake["test"][clean], p_fake["test"][clean], content=[content["test"][row] for row in clean], **settings
     )
-    return Outcome(_best_epoch(trainer), whole["validation"], whole["test"], test_leak_free)
+    outcome = Outcome(_best_epoch(trainer), whole["validation"], whole["test"], test_leak_free)
+    fingerprint = fitted.passport["data"]["validation"]["sha256"]
+    return outcome, choose_operating_point(is_fake["validation"], p_fake["validation"], sha256=fingerprint)
 
 
 def _best_epoch(trainer: Trainer) -> int:

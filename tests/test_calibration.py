@@ -1,0 +1,180 @@
+"""Temperature, reliability, risk-coverage and the unsure band, each against a plain reference."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.special import expit
+from scipy.stats import binomtest
+
+from realfake_hf.labels import Verdict
+from realfake_hf.measure.calibration import (
+    choose_band,
+    choose_operating_point,
+    confidence_histogram,
+    fit_temperature,
+    log_odds,
+    reliability,
+    risk_coverage,
+    scale,
+)
+from realfake_hf.measure.operating_point import Band, OperatingPoint
+from realfake_hf.measure.rates import Rate
+from realfake_hf.measure.report import make_report
+
+
+def scored(n=4000, temperature=1.0, shift=0.0, seed=0):
+    """Pictures whose log-odds are true ones, times a temperature."""
+    random = np.random.default_rng(seed)
+    odds = random.normal(shift, 3, n)
+    return random.random(n) < expit(odds), expit(odds * temperature)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_is_the_one_that_minimises_the_log_loss(temperature):
+    is_fake, p_fake = scored(temperature=temperature)
+
+    def loss(log_t):
+        p = expit(log_odds(p_fake) / np.exp(log_t))
+        return -np.log(np.where(is_fake, p, 1 - p)).mean()
+
+    found = fit_temperature(is_fake, p_fake)
+    assert found == pytest.approx(np.exp(minimize_scalar(loss, bounds=(-3, 3), options={"xatol": 1e-9}).x), rel=1e-4)
+    assert found == pytest.approx(temperature, rel=0.1)
+
+
+def test_scaling_mends_the_calibration_and_keeps_the_order():
+    is_fake, p_fake = scored(temperature=3.0)
+    scaled = scale(p_fake, fit_temperature(is_fake, p_fake))
+    before, after = (make_report(is_fake, p, bootstrap_samples=0) for p in (p_fake, scaled))
+    assert after.ece.value < before.ece.value / 3
+    assert after.nll.value < before.nll.value
+    assert after.roc_auc.value == pytest.approx(before.roc_auc.value, abs=1e-4)
+
+
+def test_certainty_has_finite_log_odds_of_both_signs():
+    zero, one = log_odds(np.array([0.0, 1.0], dtype=np.float32))
+    assert -20 < zero == -one < -10
+
+
+def test_one_label_has_no_temperature():
+    with pytest.raises(ValueError, match=r"wanted real and fake validation pictures .*; found 3 and 0"):
+        fit_temperature([False] * 3, [0.1, 0.2, 0.3])
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, max_size=60))
+def test_the_bins_add_up_to_the_calibration_error_of_the_report(rows):
+    is_fake, p_fake = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+    bins = reliability(is_fake, p_fake)
+    gaps = [one.n * abs(one.mean_p_fake - one.share_fake) for one in bins if one.n]
+    assert sum(one.n for one in bins) == len(rows)
+    assert sum(gaps) / len(rows) == pytest.approx(
+        make_report(is_fake, p_fake, bootstrap_samples=0).ece.value, abs=1e-9
+    )
+
+
+def test_an_empty_bin_says_nothing():
+    assert reliability([True], [0.99])[0].mean_p_fake is None
+
+
+def test_the_histogram_counts_every_verdict_once_by_the_probability_of_its_label():
+    is_fake, p_fake = np.array([True, False, True, False]), np.array([0.97, 0.01, 0.4, 0.55])
+    found = confidence_histogram(is_fake, p_fake, threshold=0.3)
+    assert (sum(found.right), sum(found.wrong)) == (3, 1)
+    assert found.right[-1] == 2  # 0.97 and 0.99
+    assert (found.right[0], found.wrong[1]) == (1, 1)  # FAKE at 0.4 lies below the first edge
+
+
+def test_risk_and_coverage_against_a_loop():
+    is_fake, p_fake = scored(n=200, shift=1)
+    p_fake = p_fake.round(2)  # ties
+    threshold = 0.4
+    distance = np.abs(log_odds(p_fake) - log_odds(threshold))
+    is_wrong = (p_fake > threshold) != is_fake
+    risks = [is_wrong[distance >= own].mean() for own in distance]
+    found = risk_coverage(is_fake, p_fake, threshold=threshold)
+    assert found.area == pytest.approx(np.mean(risks))
+    expected = {round(float((distance >= own).mean()), 9): is_wrong[distance >= own].mean() for own in distance}
+    assert {round(one, 9): risk for one, risk in zip(found.coverage, found.risk, strict=True)} == pytest.approx(
+        expected
+    )
+    assert found.coverage[-1] == 1
+
+
+def test_a_random_detector_gains_nothing_by_silence():
+    random = np.random.default_rng(0)
+    is_fake, p_fake = random.random(20_000) < 0.5, random.random(20_000)
+    assert risk_coverage(is_fake, p_fake, threshold=0.5).area == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("promised", [0.02, 0.05])
+def test_the_band_keeps_its_promise_on_the_pictures_it_was_chosen_on_with_a_margin(promised):
+    is_fake, p_fake = scored()
+    band = choose_band(is_fake, p_fake, threshold=0.5, promised=promised)
+    decided = np.array([band.decides(p) for p in p_fake])
+    wrong = ((p_fake > 0.5) != is_fake)[decided]
+    bound = binomtest(int(wrong.sum()), len(wrong), alternative="less").proportion_ci(0.95).high
+    assert 0.1 < decided.mean() < 0.99
+    assert wrong.mean() < bound <= promised
+    assert log_odds(band.low) == pytest.approx(-log_odds(band.high), abs=1e-6)
+
+
+def test_the_promise_holds_on_other_pictures_of_the_same_kind_nineteen_times_in_twenty():
+    """The real error rate of the chosen band, on very many pictures, exceeds the promise in few of 200 choices."""
+    is_fake, p_fake = scored(n=200_000, seed=99)
+    broken = nones = 0
+    for seed in range(200):
+        own_fake, own_p = scored(n=1000, seed=seed)
+        band = choose_band(own_fake, own_p, threshold=0.5, promised=0.05)
+        if band is None:  # no promise was made
+            nones += 1
+            continue
+        decided = (p_fake <= band.low) | (p_fake >= band.high)
+        broken += ((p_fake > 0.5) != is_fake)[decided].mean() > 0.05
+    assert nones < 10
+    assert broken <= 18  # 10 expected at most; more than 18 of 200 would happen by chance once in a hundred
+
+
+def test_a_detector_that_keeps_the_promise_anyway_is_never_unsure():
+    is_fake = np.arange(2000) % 2 == 1
+    band = choose_band(is_fake, np.where(is_fake, 0.9, 0.1), threshold=0.4)
+    assert band == Band(0.4, 0.4, promised=0.01)
+    assert str(band) == "never unsure"
+    assert band.decides(0.4)
+
+
+def test_a_detector_that_knows_nothing_gets_no_band():
+    random = np.random.default_rng(0)
+    assert choose_band(random.random(2000) < 0.5, random.random(2000), threshold=0.5) is None
+
+
+def test_a_promise_is_a_share():
+    with pytest.raises(ValueError, match=r"wanted a promised error rate in \(0, 1\); found 2"):
+        choose_band([True, False], [0.9, 0.1], threshold=0.5, promised=2)
+
+
+def test_a_band_has_its_ends_in_order():
+    with pytest.raises(ValueError, match=r"wanted a band with 0 <= low <= high <= 1; found 0\.7 and 0\.3"):
+        Band(0.7, 0.3, promised=0.02)
+
+
+def test_an_operating_point_with_band_survives_json_and_judges():
+    is_fake, p_fake = scored(temperature=2)
+    point = choose_operating_point(is_fake, p_fake, sha256="ab", promised=0.05)
+    assert OperatingPoint.from_dict(json.loads(json.dumps(asdict(point)))) == point
+    inside = (point.band.low + point.threshold) / 2
+    assert point.judge(inside) == Verdict("REAL", inside, is_sure=False)
+    assert point.judge(inside).words == "unsure, rather REAL"
+    assert point.judge(1.0) == Verdict("FAKE", 1.0, is_sure=True)
+    assert OperatingPoint(0.7, "by hand").judge(0.6) == Verdict("REAL", 0.6, is_sure=None)
+
+
+def test_a_rate_of_nothing_is_undefined_and_of_something_has_the_exact_interval():
+    assert str(Rate.of(0, 0)) == "undefined"
+    found = Rate.of(0, 100)
+    assert (found.value, found.low) == (0, 0)
+    assert found.high == pytest.approx(1 - 0.025 ** (1 / 100))  # closed form for no case
