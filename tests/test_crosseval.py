@@ -1,6 +1,9 @@
 """`crosseval.py` from the command line to its files, on small pictures and a model with random weights."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +17,8 @@ import crosseval
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.crosseval import grid
 from realfake_hf.crosseval.cell import Cell
+from realfake_hf.crosseval.entrants import load_model
+from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.crosseval.testsets import load_test_set
 from realfake_hf.data.protocols import matched
 from realfake_hf.detector import Detector
@@ -23,6 +28,7 @@ from realfake_hf.measure.paired import mcnemar
 from realfake_hf.measure.rates import Rate
 from realfake_hf.measure.report import make_report
 
+ROOT = Path(__file__).parents[1]
 SMALL = ["--bootstrap_samples", "20"]
 
 
@@ -93,7 +99,7 @@ def test_a_cell_is_the_report_of_the_models_own_scores_at_its_own_threshold(done
     assert cells_of(done)["one", "matched"].report == make_report(one.is_fake, p_matched, **settings)
 
 
-def test_confidence_is_measured_with_the_temperature_and_band_that_the_model_carries(models, pictures, tmp_path):
+def test_confidence_is_measured_with_the_temperature_and_band_that_the_model_carries(pictures, tmp_path):
     save_cnn(tmp_path / "own")
     band = {"low": 0.4, "high": 0.6, "promised": 0.02}
     point = {"threshold": 0.5, "chosen": "by hand", "n": 9, "temperature": 2.0, "band": band}
@@ -169,7 +175,7 @@ def test_fresh_does_every_cell_again(models, pictures, tmp_path):
 def test_other_settings_are_refused_and_say_what_changed(done, models, pictures, capsys):
     assert crosseval.main(words(models, pictures, done, "--seed", "1")) == 1
     said = capsys.readouterr().err
-    assert "wanted the settings of the finished cell boats-train-native-one" in said
+    assert "wanted the settings of the finished cell boats-files" in said
     assert "found other values of seed. Give the same ones, another --output_dir, or --fresh." in said
 
 
@@ -184,7 +190,64 @@ def test_an_interrupted_grid_says_how_it_goes_on_and_keeps_what_is_scored(
     monkeypatch.setattr(grid, "score_all", interrupted)
     assert crosseval.main(words(models, pictures, tmp_path / "grid")) == 130
     assert f"interrupted; the same command goes on from {tmp_path / 'grid'}" in capsys.readouterr().err
-    assert len(list((tmp_path / "grid/cells").glob("*.json"))) == 2
+    assert {file.stem for file in (tmp_path / "grid/cells").glob("*.json")} == {
+        "boats-files", "boats-train-native-one", "boats-train-native-two",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_measures_to_the_last_digit(models, pictures, tmp_path):
+    save_pictures(tmp_path / "more", n=70)
+    words_of_both = [
+        "--models", f"one={models / 'one'}", f"two={models / 'two'}", "--datasets", f"boats={pictures}",
+        f"more={tmp_path / 'more'}", "--limit", "100", "--baseline_data", "demo", *SMALL, "--output_dir",
+    ]  # fmt: skip
+    command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--multi_gpu", "--num_processes", "2"]
+    done = subprocess.run(
+        [*command, str(ROOT / "crosseval.py"), *words_of_both, str(tmp_path / "both")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("REAL / FAKE") == 1
+    assert crosseval.main([*words_of_both, str(tmp_path / "one")]) == 0
+    one, both = (json.loads((tmp_path / name / "grid.json").read_text()) for name in ("one", "both"))
+    assert one["settings"].pop("output_dir") != both["settings"].pop("output_dir")
+    assert len(one["cells"]) == 12
+    assert one == both
+
+
+def test_the_number_of_threads_changes_no_score(models, pictures):
+    one = load_test_set("boats", str(pictures), seed=0)
+    entrant = load_model("one", str(models / "one"))
+    before = torch.get_num_threads()
+    found = []
+    for threads in (1, 4):
+        torch.set_num_threads(threads)
+        found.append(score_all([entrant], one, "native")["one"])
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    assert found[0].tobytes() == found[1].tobytes()
+
+
+def test_a_data_set_whose_files_give_the_label_away_is_warned_of_above_all(models, tmp_path, caplog):
+    folder = save_pictures(tmp_path / "loud", n=10)
+    for file in (folder / "fake").iterdir():
+        Image.open(file).resize((20, 20)).save(file)
+    assert crosseval.main(words(models, folder, tmp_path / "grid", "--protocols", "native", names=("one",))) == 0
+    warning = "boats: WARNING: file facts alone tell real from fake with a balanced accuracy of"
+    assert (tmp_path / "grid/grid.md").read_text().startswith(f"**{warning}")
+    assert warning in caplog.text
+    [found] = json.loads((tmp_path / "grid/grid.json").read_text())["shortcuts"]
+    assert (found["data"], found["n"], found["same_encoding"]) == ("boats", 20, False)
+    assert found["together"]["value"] > 0.9
+
+
+def test_a_data_set_of_one_label_is_measured_and_its_files_are_not_audited(models, tmp_path):
+    folder = save_pictures(tmp_path / "real", labels=("real",))
+    assert crosseval.main(words(models, folder, tmp_path / "grid", "--protocols", "native", names=("one",))) == 0
+    text = (tmp_path / "grid/grid.md").read_text()
+    assert text.startswith("boats: the files were not audited (wanted at least 5 different files of each label")
+    assert "what needs both, such as ROC AUC, is undefined." in text
 
 
 def test_the_page_says_sizes_thresholds_and_that_none_was_chosen(done):

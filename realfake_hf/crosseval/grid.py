@@ -1,5 +1,6 @@
 """The whole grid: check, load, score what is not yet scored, measure every cell, compare the models."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,11 +15,14 @@ from numpy.typing import NDArray
 from realfake_hf.crosseval.arguments import TRIVIAL, CrossevalArguments
 from realfake_hf.crosseval.cell import LEAK_FREE, Cell, measure_cell
 from realfake_hf.crosseval.entrants import Entrant, check_models, fit_trivial, load_model
-from realfake_hf.crosseval.scoring import score_all
+from realfake_hf.crosseval.scoring import join_processes, score_all
+from realfake_hf.crosseval.shortcuts import Shortcut, find_shortcut
 from realfake_hf.crosseval.store import CellStore
 from realfake_hf.crosseval.testsets import Flags, TestSet, load_test_set
 from realfake_hf.measure.paired import McNemar, mcnemar
 from realfake_hf.passport import environment
+
+logger = logging.getLogger(__name__)
 
 Plain = dict[str, Any]  # JSON
 Scores = Mapping[str, NDArray[np.floating]]
@@ -44,16 +48,18 @@ class Grid:
         facts: what was asked, of which models, on which pictures, with which code and machine.
         cells: in the order of data sets, splits, protocols and models.
         pairs: McNemar's test of each two models in each of these places.
+        shortcuts: what the files of each data set alone say of the label.
     """
 
     facts: Plain
     cells: tuple[Cell, ...]
     pairs: tuple[Pair, ...]
+    shortcuts: tuple[Shortcut, ...] = ()
 
     def to_dict(self) -> Plain:
         """The grid as plain numbers, strings and dictionaries."""
-        cells, pairs = [cell.to_dict() for cell in self.cells], [asdict(pair) for pair in self.pairs]
-        return {**self.facts, "cells": cells, "pairs": pairs}
+        parts = {name: [asdict(one) for one in getattr(self, name)] for name in ("cells", "pairs", "shortcuts")}
+        return {**self.facts, **parts}
 
 
 def run_grid(arguments: CrossevalArguments) -> Grid:
@@ -63,6 +69,7 @@ def run_grid(arguments: CrossevalArguments) -> Grid:
         OSError: there is no such model or data set.
         ValueError: a model does not say real and fake; a data set has no such split; the folder is in use.
     """
+    join_processes()
     check_models(arguments.places)
     draw = partial(load_test_set, split=arguments.split, limit=arguments.limit, seed=arguments.seed)
     sets = [draw(name, source) for name, source in arguments.sources.items()]
@@ -74,11 +81,12 @@ def run_grid(arguments: CrossevalArguments) -> Grid:
     if arguments.fresh:
         store.forget()
         PartialState().wait_for_everyone()
+    shortcuts = tuple(_shortcut(one, store, arguments.seed) for one in sets)
     work = _Work(arguments, store, entrants)
     places = [found for one in sets for protocol in arguments.protocols for found in work.place(one, protocol)]
     cells = tuple(cell for found, _ in places for cell in found)
     pairs = tuple(pair for _, found in places for pair in found)
-    return Grid(_facts(arguments, entrants, sets), cells, pairs)
+    return Grid(_facts(arguments, entrants, sets), cells, pairs, shortcuts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +141,16 @@ class _Work:
         }
         for a, b in combinations(right, 2):
             yield Pair(a, b, *cells[0].place, mcnemar(right[a], right[b]))
+
+
+def _shortcut(one: TestSet, store: CellStore, seed: int) -> Shortcut:
+    def make() -> Plain:
+        return asdict(find_shortcut(one.name, one.source, seed=seed))
+
+    found = Shortcut.from_dict(store.cell(f"{one.name}-files", {"source": one.source, "seed": seed}, make))
+    if found.warning:
+        logger.warning(found.words)
+    return found
 
 
 def _plain_cell(entrant: Entrant, one: TestSet, p_fake: NDArray[np.floating], settings: Mapping[str, Any]) -> Plain:

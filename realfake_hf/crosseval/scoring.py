@@ -1,9 +1,13 @@
 """Ask all models about the pictures of a data set, each decoded once, shared out among processes."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
@@ -12,6 +16,7 @@ from tqdm.auto import tqdm
 
 from realfake_hf.crosseval.entrants import Entrant
 from realfake_hf.crosseval.testsets import TestSet
+from realfake_hf.data.parallel import cores
 from realfake_hf.data.pictures import to_rgb
 from realfake_hf.data.protocols import PROTOCOLS
 
@@ -19,23 +24,55 @@ _BLOCK: Final = 64  # pictures; whichever process takes a block, it goes through
 _MOST_PIXELS: Final = 2**25  # of a batch, in memory at once
 
 
+def join_processes() -> PartialState:
+    """Meet the other processes of `accelerate launch`, if any, before anything else asks who is the main one.
+
+    Where there is no accelerator that has to be said: otherwise each of several processes takes itself for the only
+    one.
+    """
+    return PartialState(cpu=not torch.accelerator.is_available())
+
+
 def score_all(entrants: Sequence[Entrant], one: TestSet, protocol: str) -> dict[str, NDArray[np.floating]]:
     """Score the pictures of a data set with several models: (n,) `p_fake` in [0, 1] each, by name.
 
-    Under `accelerate launch` each process takes every so-manieth block, and all of them get all scores.
+    Under `accelerate launch` each process takes every so-manieth block, and all of them get all scores. On CPU each
+    core of a process takes blocks of its own: a sum that is shared out among threads depends in its last digit on how
+    many there are, and so would the scores on how many processes.
     """
     state = PartialState()
     starts = range(0, len(one.rows), _BLOCK)[state.process_index :: state.num_processes]
     hidden = None if state.is_main_process else True
-    bar = tqdm(starts, desc=f"{one.name} {one.split} {protocol}", unit="block", disable=hidden)
-    mine = [(start, _score_block(entrants, one, start, protocol)) for start in bar]
+    score = partial(_score_block, entrants, one, protocol=protocol)
+    with _one_thread_a_block(state) as pool:
+        bar = tqdm(
+            pool.map(score, starts),
+            total=len(starts),
+            desc=f"{one.name} {one.split} {protocol}",
+            unit="block",
+            disable=hidden,
+        )
+        mine = list(zip(starts, bar, strict=True))
     blocks = dict(gather_object(mine))
     return {
         entrant.name: np.concatenate([blocks[start][entrant.name] for start in sorted(blocks)]) for entrant in entrants
     }
 
 
-def _score_block(entrants: Sequence[Entrant], one: TestSet, start: int, protocol: str) -> dict[str, NDArray[Any]]:
+@contextmanager
+def _one_thread_a_block(state: PartialState) -> Iterator[ThreadPoolExecutor]:
+    """Open a pool in which each block is scored by one thread: one for each core on CPU, one beside an accelerator."""
+    threads = torch.get_num_threads()
+    workers = max(1, cores() // state.num_processes) if state.device.type == "cpu" else 1
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _score_block(entrants: Sequence[Entrant], one: TestSet, start: int, *, protocol: str) -> dict[str, NDArray[Any]]:
     rows = range(start, min(start + _BLOCK, len(one.rows)))
     pictures = (PROTOCOLS[protocol](to_rgb(one.rows[row]["image"])) for row in rows)
     found = [{entrant.name: entrant.score(batch) for entrant in entrants} for batch in _batches(pictures)]

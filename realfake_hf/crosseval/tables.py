@@ -26,10 +26,15 @@ NOTABLE: Final = 0.05  # corrected p-value up to which a group is listed
 def to_markdown(grid: Grid) -> str:
     """Render the grid: cells, notes, groups, pairs."""
     parts = [
-        _cell_table(grid), _notes(grid), _confidence_table(grid), _shared_table(grid), _group_table(grid),
-        _pair_list(grid),
+        _shortcut_list(grid), _cell_table(grid), _notes(grid), _confidence_table(grid), _shared_table(grid),
+        _group_table(grid), _pair_list(grid),
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part)
+
+
+def _shortcut_list(grid: Grid) -> str:
+    loud = [f"**{one.words}**" for one in grid.shortcuts if one.warning]
+    return "\n\n".join([*loud, *(one.words for one in grid.shortcuts if not one.warning)])
 
 
 def _cell_table(grid: Grid) -> str:

@@ -25,7 +25,7 @@ def in_chunks(
     processes are spawned. The bar on stderr counts items.
     """
     chunks = [range(start, min(start + _CHUNK, len(work))) for start in range(0, len(work), _CHUNK)]
-    workers = min(_cores(), _MOST_WORKERS) if len(work) >= _WORTH_A_PROCESS else 0
+    workers = min(cores(), _MOST_WORKERS) if len(work) >= _WORTH_A_PROCESS else 0
     calls = _Calls(function, work, chunks)
     own = torch.Generator()  # the loader draws a seed; the caller's random state is not touched
     loader = DataLoader(calls, batch_size=None, num_workers=workers, collate_fn=_as_is, generator=own)
@@ -53,5 +53,6 @@ def _as_is(result: Result) -> Result:
     return result
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
