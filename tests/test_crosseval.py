@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 import crosseval
@@ -22,6 +23,7 @@ from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.crosseval.testsets import load_test_set
 from realfake_hf.data.protocols import matched
 from realfake_hf.detector import Detector
+from realfake_hf.measure.association import holm
 from realfake_hf.measure.calibration import scale
 from realfake_hf.measure.operating_point import Band
 from realfake_hf.measure.paired import mcnemar
@@ -137,17 +139,25 @@ def test_the_pairs_are_mcnemars_test_at_both_thresholds(done, models, pictures):
         name: Detector.from_pretrained(models / name).probabilities(one.rows["image"]) for name in ("one", "two")
     }
     right = [(scores[name] > threshold) == one.is_fake for name, threshold in (("one", 0.45), ("two", 0.5))]
-    [pair, _] = json.loads((done / "grid.json").read_text())["pairs"]
+    [pair, other] = json.loads((done / "grid.json").read_text())["pairs"]
     assert (pair["a"], pair["b"], pair["protocol"]) == ("one", "two", "native")
     assert pair["test"] == mcnemar(*right).to_dict()
+    assert [pair["p_holm"], other["p_holm"]] == holm([pair["test"]["p_value"], other["test"]["p_value"]])
 
 
-def test_groups_are_contents_generators_and_what_cifake_has(done):
+def test_groups_are_contents_generators_and_what_cifake_has(done, models, pictures):
     cell = cells_of(done)["two", "native"]
     assert set(cell.contents) == {"boat", "bottle"}
     assert set(cell.generators) == {"gan-0", "gan-1"}
     assert (cell.shared.n, cell.shared.n_rest) == (8, 10)  # a boat is a ship
     assert cell.shared == cell.contents["boat"].gap
+    one = load_test_set("boats", str(pictures), seed=0)
+    p_fake = Detector.from_pretrained(models / "two").probabilities(one.rows["image"])
+    boats = np.array([name == "boat" for name in one.content])
+    own = np.array([name in (None, "gan-1") for name in one.generator])
+    for group, chosen in ((cell.contents["boat"], boats), (cell.generators["gan-1"], own)):
+        assert group.roc_auc.value == pytest.approx(roc_auc_score(one.is_fake[chosen], p_fake[chosen]), abs=1e-9)
+        assert group.roc_auc.low <= group.roc_auc.value <= group.roc_auc.high
     assert cell.majority == 0.5
 
 

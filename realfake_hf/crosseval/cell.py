@@ -12,7 +12,8 @@ from realfake_hf.crosseval.entrants import Entrant
 from realfake_hf.crosseval.testsets import Flags, TestSet
 from realfake_hf.measure.association import Gap, holm, rate_gap
 from realfake_hf.measure.operating_point import OperatingPoint
-from realfake_hf.measure.report import Report, make_report
+from realfake_hf.measure.ranking import estimate_roc_auc
+from realfake_hf.measure.report import Estimate, Report, make_report
 from realfake_hf.measure.threshold import best_threshold
 
 LEAK_FREE = "leak-free"  # added to the name of a split
@@ -25,15 +26,17 @@ class GroupGap:
     Attributes:
         gap: how much more often verdicts are right inside it.
         p_holm: the p-value of the gap, corrected for the number of groups of the kind (Holm, 1979).
+        roc_auc: of a content, within it; of a generator, its pictures against all REAL ones. Undefined with one label.
     """
 
     gap: Gap
     p_holm: float
+    roc_auc: Estimate
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read back what `Cell.to_dict` wrote."""
-        return cls(Gap.from_dict(data["gap"]), data["p_holm"])
+        return cls(Gap.from_dict(data["gap"]), data["p_holm"], Estimate(**data["roc_auc"]))
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def measure_cell(
     generator = [one.generator[row] for row in chosen]
     threshold = entrant.point.threshold
     report = make_report(is_fake, scores, content=content, threshold=threshold, bootstrap_samples=samples, seed=seed)
-    verdicts = _Verdicts((scores > threshold) == is_fake, is_fake, samples, seed)
+    verdicts = _Verdicts((scores > threshold) == is_fake, is_fake, scores, samples, seed)
     oracle = best_threshold(is_fake, scores) if report.n_real and report.n_fake else None
     return Cell(
         model=entrant.name,
@@ -146,22 +149,30 @@ def measure_cell(
 class _Verdicts:
     is_right: Flags
     is_fake: Flags
+    p_fake: NDArray[np.float64]
     samples: int
     seed: int
 
     def by_group(self, group: Sequence[str | None], *, among: Flags) -> dict[str, GroupGap]:
         """Each group against the rest, where there is a rest."""
         names = sorted({name for name, known in zip(group, among, strict=True) if name and known})
-        gaps = [self._gap(np.array([name == other for other in group]), among) for name in names]
-        compared = [(name, gap) for name, gap in zip(names, gaps, strict=True) if gap.value is not None]
-        adjusted = holm([gap.p_value for _, gap in compared])
-        return {name: GroupGap(gap, p) for (name, gap), p in zip(compared, adjusted, strict=True)}
+        inside = {name: np.array([name == other for other in group]) for name in names}
+        gaps = {name: self._gap(inside[name], among) for name in names}
+        compared = [name for name in names if gaps[name].value is not None]
+        adjusted = holm([gaps[name].p_value for name in compared])
+        return {
+            name: GroupGap(gaps[name], p, self._roc_auc(inside[name] | ~among))
+            for name, p in zip(compared, adjusted, strict=True)
+        }
 
     def shared(self, is_shared: Sequence[bool | None]) -> Gap | None:
         known = np.array([one is not None for one in is_shared])
         inside = np.array([bool(one) for one in is_shared])
         gap = self._gap(inside, known)
         return None if gap.value is None else gap
+
+    def _roc_auc(self, chosen: Flags) -> Estimate:
+        return estimate_roc_auc(self.is_fake[chosen], self.p_fake[chosen], samples=self.samples, seed=self.seed)
 
     def _gap(self, inside: Flags, among: Flags) -> Gap:
         return rate_gap(self.is_right[among], inside[among], self.is_fake[among], samples=self.samples, seed=self.seed)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -19,6 +19,7 @@ from realfake_hf.crosseval.scoring import join_processes, score_all
 from realfake_hf.crosseval.shortcuts import Shortcut, find_shortcut
 from realfake_hf.crosseval.store import CellStore
 from realfake_hf.crosseval.testsets import Flags, TestSet, load_test_set
+from realfake_hf.measure.association import holm
 from realfake_hf.measure.paired import McNemar, mcnemar
 from realfake_hf.passport import environment
 
@@ -30,7 +31,17 @@ Scores = Mapping[str, NDArray[np.floating]]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models on the same pictures, each at its own operating point."""
+    """Two models on the same pictures, each at its own operating point.
+
+    Attributes:
+        a: one model.
+        b: the other.
+        dataset: the data set.
+        split: its split.
+        protocol: what was done to the pictures.
+        test: McNemar's.
+        p_holm: its p-value, corrected for the number of tests in the grid (Holm, 1979).
+    """
 
     a: str
     b: str
@@ -38,6 +49,7 @@ class Pair:
     split: str
     protocol: str
     test: McNemar
+    p_holm: float
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,7 @@ def run_grid(arguments: CrossevalArguments) -> Grid:
     work = _Work(arguments, store, entrants)
     places = [found for one in sets for protocol in arguments.protocols for found in work.place(one, protocol)]
     cells = tuple(cell for found, _ in places for cell in found)
-    pairs = tuple(pair for _, found in places for pair in found)
+    pairs = _corrected([pair for _, found in places for pair in found])
     return Grid(_facts(arguments, entrants, sets), cells, pairs, shortcuts)
 
 
@@ -140,7 +152,13 @@ class _Work:
             if cell.model != TRIVIAL
         }
         for a, b in combinations(right, 2):
-            yield Pair(a, b, *cells[0].place, mcnemar(right[a], right[b]))
+            test = mcnemar(right[a], right[b])
+            yield Pair(a, b, *cells[0].place, test, test.p_value)
+
+
+def _corrected(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+    adjusted = holm([pair.test.p_value for pair in pairs])
+    return tuple(replace(pair, p_holm=p) for pair, p in zip(pairs, adjusted, strict=True))
 
 
 def _shortcut(one: TestSet, store: CellStore, seed: int) -> Shortcut:

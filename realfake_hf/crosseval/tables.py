@@ -6,6 +6,7 @@ from typing import Final
 
 from realfake_hf.crosseval.cell import Cell, GroupGap
 from realfake_hf.crosseval.grid import Grid
+from realfake_hf.measure.association import holm
 from realfake_hf.measure.operating_point import DEFAULT
 
 SHOWN: Final = {
@@ -105,22 +106,23 @@ def _confidence_row(cell: Cell) -> list[str]:
 
 
 def _shared_table(grid: Grid) -> str:
-    rows = [
-        f"| {_where(cell)} | {cell.shared.n:,} | {cell.shared.n_rest:,} | {cell.shared.rate:.3f} | "
-        f"{cell.shared.rate_rest:.3f} | {cell.shared} | {cell.shared.p_value:.2g} |"
-        for cell in grid.cells
-        if cell.shared is not None
-    ]
-    if not rows:
+    found = [(_where(cell), cell.shared) for cell in grid.cells if cell.shared is not None]
+    if not found:
         return ""
+    adjusted = holm([gap.p_value for _, gap in found])
+    rows = [
+        f"| {where} | {gap.n:,} | {gap.n_rest:,} | {gap.rate:.3f} | {gap.rate_rest:.3f} | {gap} | {_p(p)} |"
+        for (where, gap), p in zip(found, adjusted, strict=True)
+    ]
     title = "Contents that CIFAKE has against contents that it lacks: share of right verdicts, mean over the labels "
-    head = ["| cell | n shared | n unseen | shared | unseen | gap | p |", "|---|--:|--:|--:|--:|--:|--:|"]
-    return "\n".join([f"{title}that occur on both sides, and Fisher's exact test over the labels.", "", *head, *rows])
+    test = "Fisher's exact test over the labels, p corrected for these cells (Holm)"
+    head = ["| cell | n shared | n unseen | shared | unseen | gap | p |", "|---|--:|--:|--:|--:|--:|---|"]
+    return "\n".join([f"{title}that occur on both sides, and {test}.", "", *head, *rows])
 
 
 def _group_table(grid: Grid) -> str:
     rows = [
-        f"| {_where(cell)} | {kind} {name} | {group.gap.n:,} | {group.gap} | {group.p_holm:.2g} |"
+        f"| {_where(cell)} | {kind} {name} | {group.gap.n:,} | {group.gap} | {_p(group.p_holm)} | {group.roc_auc} |"
         for cell in grid.cells
         for kind, groups in (("content", cell.contents), ("generator", cell.generators))
         for name, group in _notable(groups)
@@ -134,7 +136,7 @@ def _group_table(grid: Grid) -> str:
     )
     if not rows:
         return f"{title}none."
-    head = ["| cell | group | n | gap | corrected p |", "|---|---|--:|--:|--:|"]
+    head = ["| cell | group | n | gap | corrected p | ROC AUC |", "|---|---|--:|--:|---|--:|"]
     return "\n".join([title.replace(": ", ":"), "", *head, *rows])
 
 
@@ -145,10 +147,17 @@ def _notable(groups: dict[str, GroupGap]) -> list[tuple[str, GroupGap]]:
 def _pair_list(grid: Grid) -> str:
     if not grid.pairs:
         return ""
-    lines = ["McNemar's exact test of each two models at their own thresholds:", ""]
+    tests = f"the grid's {len(grid.pairs):,} tests"
+    lines = [f"McNemar's exact test of each two models at their own thresholds, p corrected for {tests} (Holm):", ""]
     for place, pairs in groupby(grid.pairs, lambda pair: f"{pair.dataset} {pair.split}, {pair.protocol}"):
-        lines += [f"- {place}: {pair.test.to_words(a=pair.a, b=pair.b)}." for pair in pairs]
+        lines += [
+            f"- {place}: {pair.test.to_words(a=pair.a, b=pair.b)}; corrected {_p(pair.p_holm)}." for pair in pairs
+        ]
     return "\n".join(lines)
+
+
+def _p(p_value: float) -> str:
+    return "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.2g}"  # noqa: PLR2004
 
 
 def _where(cell: Cell) -> str:
