@@ -38,6 +38,12 @@ class CrossevalArguments:
     bootstrap_samples: int = field(default=1000, metadata={"help": "Replicates behind each interval."})
     seed: int = field(default=0, metadata={"help": "Of every draw."})
     fresh: bool = field(default=False, metadata={"help": "Do finished cells again."})
+    robustness: list[str] = field(
+        default_factory=list, metadata={"help": "Names of --datasets whose pictures are also changed step by step."}
+    )
+    robustness_n: int = field(
+        default=2000, metadata={"help": "Leak-free pictures of each, even by label and content."}
+    )
 
     def __post_init__(self) -> None:
         """Refuse what is missing, unknown, double or out of range.
@@ -53,7 +59,11 @@ class CrossevalArguments:
             raise ValueError(f"wanted --protocols of {', '.join(PROTOCOLS)}; found {', '.join(unknown)}.")
         if not self.protocols or len(set(self.protocols)) < len(self.protocols):
             raise ValueError(f"wanted --protocols, each once; found {' '.join(self.protocols) or 'none'}.")
-        counts = {"limit": self.limit or 2, "baseline_n": self.baseline_n}
+        if unknown := sorted(set(self.robustness) - set(self.sources)):
+            raise ValueError(
+                f"wanted --robustness of --datasets ({', '.join(self.sources)}); found {', '.join(unknown)}."
+            )
+        counts = {"limit": self.limit or 2, "baseline_n": self.baseline_n, "robustness_n": self.robustness_n}
         if small := [f"--{name} {count}" for name, count in counts.items() if count < 2]:  # noqa: PLR2004 - a pair
             raise ValueError(f"wanted at least 2 pictures; found {', '.join(small)}.")
         if self.bootstrap_samples < 1:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from accelerate import PartialState
@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from realfake_hf.crosseval.arguments import TRIVIAL, CrossevalArguments
 from realfake_hf.crosseval.cell import LEAK_FREE, Cell, measure_cell
 from realfake_hf.crosseval.entrants import Entrant, check_models, fit_trivial, load_model
+from realfake_hf.crosseval.robustness import Robustness, measure_robustness
 from realfake_hf.crosseval.scoring import join_processes, score_all
 from realfake_hf.crosseval.shortcuts import Shortcut, find_shortcut
 from realfake_hf.crosseval.store import CellStore
-from realfake_hf.crosseval.testsets import Flags, TestSet, load_test_set
+from realfake_hf.crosseval.testsets import Flags, TestSet, draw_from, load_test_set
 from realfake_hf.measure.association import holm
 from realfake_hf.measure.paired import McNemar, mcnemar
 from realfake_hf.passport import environment
+
+PARTS: Final = ("cells", "pairs", "shortcuts", "robustness")
 
 logger = logging.getLogger(__name__)
 
@@ -61,16 +64,18 @@ class Grid:
         cells: in the order of data sets, splits, protocols and models.
         pairs: McNemar's test of each two models in each of these places.
         shortcuts: what the files of each data set alone say of the label.
+        robustness: what each model withstands, on the data sets that were named for it.
     """
 
     facts: Plain
     cells: tuple[Cell, ...]
     pairs: tuple[Pair, ...]
     shortcuts: tuple[Shortcut, ...] = ()
+    robustness: tuple[Robustness, ...] = ()
 
     def to_dict(self) -> Plain:
         """The grid as plain numbers, strings and dictionaries."""
-        parts = {name: [asdict(one) for one in getattr(self, name)] for name in ("cells", "pairs", "shortcuts")}
+        parts = {name: [asdict(one) for one in getattr(self, name)] for name in PARTS}
         return {**self.facts, **parts}
 
 
@@ -98,7 +103,12 @@ def run_grid(arguments: CrossevalArguments) -> Grid:
     places = [found for one in sets for protocol in arguments.protocols for found in work.place(one, protocol)]
     cells = tuple(cell for found, _ in places for cell in found)
     pairs = _corrected([pair for _, found in places for pair in found])
-    return Grid(_facts(arguments, entrants, sets), cells, pairs, shortcuts)
+    drawn = [
+        draw_from(one, arguments.robustness_n, seed=arguments.seed) for one in sets if one.name in arguments.robustness
+    ]
+    settings = {"samples": arguments.bootstrap_samples, "seed": arguments.seed}
+    robustness = tuple(found for one in drawn for found in measure_robustness(entrants, one, store, **settings))
+    return Grid(_facts(arguments, entrants, sets), cells, pairs, shortcuts, robustness)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """Ask all models about the pictures of a data set, each decoded once, shared out among processes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -18,10 +18,13 @@ from realfake_hf.crosseval.entrants import Entrant
 from realfake_hf.crosseval.testsets import TestSet
 from realfake_hf.data.parallel import cores
 from realfake_hf.data.pictures import to_rgb
-from realfake_hf.data.protocols import PROTOCOLS
+from realfake_hf.data.protocols import PROTOCOLS, Protocol
 
 _BLOCK: Final = 64  # pictures; whichever process takes a block, it goes through a model in the same batches
 _MOST_PIXELS: Final = 2**25  # of a batch, in memory at once
+
+Change = Callable[[Image.Image, str], Image.Image]
+Prepare = Callable[[Mapping[str, Any]], Image.Image]
 
 
 def join_processes() -> PartialState:
@@ -33,22 +36,36 @@ def join_processes() -> PartialState:
     return PartialState(cpu=not torch.accelerator.is_available())
 
 
-def score_all(entrants: Sequence[Entrant], one: TestSet, protocol: str) -> dict[str, NDArray[np.floating]]:
+def score_all(
+    entrants: Sequence[Entrant],
+    one: TestSet,
+    protocol: str,
+    *,
+    change: Change | None = None,
+    title: str | None = None,
+) -> dict[str, NDArray[np.floating]]:
     """Score the pictures of a data set with several models: (n,) `p_fake` in [0, 1] each, by name.
 
     Under `accelerate launch` each process takes every so-manieth block, and all of them get all scores. On CPU each
     core of a process takes blocks of its own: a sum that is shared out among threads depends in its last digit on how
     many there are, and so would the scores on how many processes.
+
+    Args:
+        entrants: the models.
+        one: the data set.
+        protocol: what is done to each picture.
+        change: what else is done to it after that, given the picture and its SHA-256.
+        title: of the progress bar.
     """
     state = PartialState()
     starts = range(0, len(one.rows), _BLOCK)[state.process_index :: state.num_processes]
     hidden = None if state.is_main_process else True
-    score = partial(_score_block, entrants, one, protocol=protocol)
+    score = partial(_score_block, entrants, one, prepare=partial(_prepared, PROTOCOLS[protocol], change))
     with _one_thread_a_block(state) as pool:
         bar = tqdm(
             pool.map(score, starts),
             total=len(starts),
-            desc=f"{one.name} {one.split} {protocol}",
+            desc=title or f"{one.name} {one.split} {protocol}",
             unit="block",
             disable=hidden,
         )
@@ -72,11 +89,18 @@ def _one_thread_a_block(state: PartialState) -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(threads)
 
 
-def _score_block(entrants: Sequence[Entrant], one: TestSet, start: int, *, protocol: str) -> dict[str, NDArray[Any]]:
+def _score_block(
+    entrants: Sequence[Entrant], one: TestSet, start: int, *, prepare: Prepare
+) -> dict[str, NDArray[Any]]:
     rows = range(start, min(start + _BLOCK, len(one.rows)))
-    pictures = (PROTOCOLS[protocol](to_rgb(one.rows[row]["image"])) for row in rows)
+    pictures = (prepare(one.rows[row]) for row in rows)
     found = [{entrant.name: entrant.score(batch) for entrant in entrants} for batch in _batches(pictures)]
     return {entrant.name: np.concatenate([part[entrant.name] for part in found]) for entrant in entrants}
+
+
+def _prepared(protocol: Protocol, change: Change | None, row: Mapping[str, Any]) -> Image.Image:
+    picture = protocol(to_rgb(row["image"]))
+    return picture if change is None else change(picture, row["sha256"])
 
 
 def _batches(pictures: Iterator[Image.Image]) -> Iterator[list[Image.Image]]:

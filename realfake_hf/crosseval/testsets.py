@@ -80,16 +80,29 @@ def load_test_set(name: str, source: str, *, split: str | None = None, limit: in
     seen = {digest for other, them in images.items() if other != chosen for digest in them["sha256"][:]}
     if limit is not None and limit < len(rows):
         rows = rows.select(_draw(rows["label"][:], rows["content"][:], limit, seed=seed))
-    [facts] = data_fingerprint(DatasetDict({chosen: rows})).values()
+    is_leak_free = np.array([digest not in seen for digest in rows["sha256"][:]], dtype=np.bool_)
+    return _test_set(name, source, chosen, rows, is_leak_free)
+
+
+def draw_from(one: TestSet, n: int, *, seed: int) -> TestSet:
+    """Draw pictures of a data set, as `load_test_set` does, from those that are leak-free."""
+    rows = one.rows.select(np.flatnonzero(one.is_leak_free))
+    if n < len(rows):
+        rows = rows.select(_draw(rows["label"][:], rows["content"][:], n, seed=seed))
+    return _test_set(one.name, one.source, one.split, rows, np.ones(len(rows), dtype=np.bool_))
+
+
+def _test_set(name: str, source: str, split: str, rows: Dataset, is_leak_free: Flags) -> TestSet:
+    [facts] = data_fingerprint(DatasetDict({split: rows})).values()
     return TestSet(
         name=name,
         source=source,
-        split=chosen,
+        split=split,
         rows=rows,
         is_fake=np.asarray(rows["label"][:]) == FAKE,
         content=tuple(rows["content"][:]),
         generator=tuple(rows["generator"][:]),
-        is_leak_free=np.array([digest not in seen for digest in rows["sha256"][:]], dtype=np.bool_),
+        is_leak_free=is_leak_free,
         sha256=facts["sha256"],
     )
 

@@ -1,0 +1,153 @@
+"""What a model withstands: its pictures compressed, blurred, made noisy, shrunk, cropped and turned, step by step."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from realfake_hf.crosseval.entrants import Entrant
+from realfake_hf.crosseval.scoring import score_all
+from realfake_hf.crosseval.store import CellStore
+from realfake_hf.crosseval.testsets import TestSet
+from realfake_hf.data.degradations import DEGRADATIONS, noise_seed
+from realfake_hf.measure.report import Estimate, make_report
+
+MEASURED: Final = ("accuracy_real", "accuracy_fake", "balanced_accuracy", "roc_auc")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A model on pictures that one change was made to, at one strength.
+
+    Attributes:
+        kind: one of `DEGRADATIONS`, or "none".
+        strength: in the unit of the kind.
+        accuracy_real: share of the REAL pictures called REAL, at the model's own threshold.
+        accuracy_fake: share of the FAKE pictures called FAKE.
+        balanced_accuracy: the mean of both.
+        roc_auc: whatever the threshold.
+    """
+
+    kind: str
+    strength: float
+    accuracy_real: Estimate
+    accuracy_fake: Estimate
+    balanced_accuracy: Estimate
+    roc_auc: Estimate
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read back what `dataclasses.asdict` made of it."""
+        return cls(**{**data, **{name: Estimate(**data[name]) for name in MEASURED}})
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """A model on a data set, its pictures as they are and changed.
+
+    Attributes:
+        model: what it is called.
+        dataset: the data set.
+        split: its split.
+        n_real: REAL pictures behind each step.
+        n_fake: FAKE ones.
+        clean: the pictures as they are.
+        steps: kind by kind, the weakest strength first.
+    """
+
+    model: str
+    dataset: str
+    split: str
+    n_real: int
+    n_fake: int
+    clean: Step
+    steps: tuple[Step, ...]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read back what `dataclasses.asdict` made of it."""
+        steps = tuple(Step.from_dict(step) for step in data["steps"])
+        return cls(**{**data, "clean": Step.from_dict(data["clean"]), "steps": steps})
+
+    def of_kind(self, kind: str) -> list[Step]:
+        """The steps of one kind, the weakest first."""
+        return [step for step in self.steps if step.kind == kind]
+
+
+def measure_robustness(
+    entrants: Sequence[Entrant], one: TestSet, store: CellStore, *, samples: int, seed: int
+) -> tuple[Robustness, ...]:
+    """Measure all models on the pictures of a data set, as they are and after every step of every change.
+
+    Args:
+        entrants: the models.
+        one: the pictures, already drawn.
+        store: where finished steps are kept.
+        samples: bootstrap replicates behind each interval.
+        seed: of noise and bootstrap.
+    """
+    asked = [("none", 0.0), *((kind, step) for kind, found in DEGRADATIONS.items() for step in found.steps)]
+    rows = {entrant.name: [] for entrant in entrants}  # type: dict[str, list[Step]]
+    for kind, strength in asked:
+        scores = _scores(entrants, one, store, kind=kind, strength=strength, seed=seed)
+        for entrant in entrants:
+            rows[entrant.name].append(
+                _measure(
+                    entrant, one, scores[entrant.name], store, kind=kind, strength=strength, settings=(samples, seed)
+                )
+            )
+    sizes = int((~one.is_fake).sum()), int(one.is_fake.sum())
+    return tuple(
+        Robustness(entrant.name, one.name, one.split, *sizes, clean, tuple(steps))
+        for entrant in entrants
+        for clean, *steps in [rows[entrant.name]]
+    )
+
+
+def _scores(
+    entrants: Sequence[Entrant], one: TestSet, store: CellStore, *, kind: str, strength: float, seed: int
+) -> dict[str, NDArray[np.floating]]:
+    names = {entrant.name: f"{one.name}-{one.split}-{kind}-{strength:g}-{entrant.name}" for entrant in entrants}
+    asked = {entrant.name: _asked(entrant, one, kind, strength, seed) for entrant in entrants}
+    kept = {name: store.scores(file, asked[name]) for name, file in names.items()}
+    missing = [entrant for entrant in entrants if kept[entrant.name] is None]
+    change = None if kind == "none" else partial(_changed, kind=kind, strength=strength, seed=seed)
+    title = f"{one.name} {kind}" + (f" {strength:g}" if change else "")
+    made = score_all(missing, one, "native", change=change, title=title) if missing else {}
+    for name, p_fake in made.items():
+        store.keep_scores(names[name], asked[name], p_fake)
+    return {**made, **{name: p_fake for name, p_fake in kept.items() if p_fake is not None}}
+
+
+def _changed(picture: Image.Image, sha256: str, *, kind: str, strength: float, seed: int) -> Image.Image:
+    return DEGRADATIONS[kind].change(picture, strength, noise_seed(sha256, seed))
+
+
+def _measure(
+    entrant: Entrant,
+    one: TestSet,
+    p_fake: NDArray[np.floating],
+    store: CellStore,
+    *,
+    kind: str,
+    strength: float,
+    settings: tuple[int, int],
+) -> Step:
+    samples, seed = settings
+
+    def make() -> dict[str, Any]:
+        report = make_report(
+            one.is_fake, p_fake, threshold=entrant.point.threshold, bootstrap_samples=samples, seed=seed
+        )
+        return asdict(Step(kind, strength, **{name: getattr(report, name) for name in MEASURED}))
+
+    asked = {**_asked(entrant, one, kind, strength, seed), "threshold": entrant.point.threshold, "samples": samples}
+    return Step.from_dict(store.cell(f"{one.name}-{one.split}-{kind}-{strength:g}-{entrant.name}", asked, make))
+
+
+def _asked(entrant: Entrant, one: TestSet, kind: str, strength: float, seed: int) -> dict[str, Any]:
+    return {"weights": entrant.digest, "pictures": one.sha256, "kind": kind, "strength": strength, "seed": seed}

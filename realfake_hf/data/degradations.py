@@ -1,0 +1,92 @@
+"""What happens to pictures on their way: named changes with steps of strength, for measuring what a model withstands.
+
+`data.augment` draws such changes for training; here each step is fixed. The steps suit pictures of 32 pixels.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from realfake_hf.data import augment
+
+GREY_LEVELS: Final = 255
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """A kind of change.
+
+    Attributes:
+        steps: strengths, the weakest first.
+        unit: what a strength means.
+        change: takes an RGB picture, a strength and the seed of any noise, and gives a new picture of the same size.
+    """
+
+    steps: tuple[float, ...]
+    unit: str
+    change: Callable[[Image.Image, float, int], Image.Image]
+
+
+def jpeg(picture: Image.Image, quality: float, seed: int = 0) -> Image.Image:  # noqa: ARG001 - as all changes
+    """Save as JPEG with colours at half the resolution, and open again."""
+    return Image.fromarray(augment.jpeg(np.asarray(picture), quality=int(quality)))
+
+
+def blur(picture: Image.Image, sigma: float, seed: int = 0) -> Image.Image:  # noqa: ARG001
+    """Blur with a Gaussian of so many pixels."""
+    return Image.fromarray(augment.blur(np.asarray(picture), sigma=sigma))
+
+
+def noise(picture: Image.Image, sigma: float, seed: int = 0) -> Image.Image:
+    """Add Gaussian noise of so many of 255 grey levels."""
+    return Image.fromarray(augment.noise(np.asarray(picture), sigma=sigma, seed=seed))
+
+
+def rescale(picture: Image.Image, share: float, seed: int = 0) -> Image.Image:  # noqa: ARG001
+    """Shrink to a share of the sides, and enlarge again."""
+    return Image.fromarray(augment.rescale(np.asarray(picture), factor=share))
+
+
+def crop(picture: Image.Image, share: float, seed: int = 0) -> Image.Image:  # noqa: ARG001
+    """Cut a share of the sides out of the middle, and enlarge it to the old size."""
+    sides = tuple(max(1, round(side * share)) for side in picture.size)
+    left, top = ((old - new) // 2 for old, new in zip(picture.size, sides, strict=True))
+    middle = picture.crop((left, top, left + sides[0], top + sides[1]))
+    return middle.resize(picture.size, Image.Resampling.BILINEAR)
+
+
+def mirror(picture: Image.Image, strength: float = 1, seed: int = 0) -> Image.Image:  # noqa: ARG001
+    """Swap left and right."""
+    return ImageOps.mirror(picture)
+
+
+def upside_down(picture: Image.Image, strength: float = 1, seed: int = 0) -> Image.Image:  # noqa: ARG001
+    """Swap top and bottom."""
+    return ImageOps.flip(picture)
+
+
+DEGRADATIONS: Final[Mapping[str, Degradation]] = MappingProxyType(
+    {
+        "jpeg": Degradation((90, 75, 60, 40, 25, 10), "quality", jpeg),
+        "blur": Degradation((0.3, 0.5, 0.8, 1.0, 1.5), "sigma, pixels", blur),
+        "noise": Degradation((2, 4, 8, 16, 32), "sigma, of 255", noise),
+        "rescale": Degradation((24 / 32, 16 / 32, 12 / 32), "of the sides", rescale),
+        "crop": Degradation((28 / 32, 24 / 32), "of the sides", crop),
+        "mirror": Degradation((1,), "", mirror),
+        "upside down": Degradation((1,), "", upside_down),
+    }
+)
+
+
+def noise_seed(sha256: str, seed: int) -> int:
+    """Give a picture a seed of its own, whatever the order in which pictures come.
+
+    Args:
+        sha256: of the picture, in hexadecimal.
+        seed: of the whole measurement, 0 or more.
+    """
+    return int(np.random.SeedSequence([seed, int(sha256[:16], 16)]).generate_state(1)[0])
