@@ -19,7 +19,7 @@ import crosseval
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.crosseval import grid
 from realfake_hf.crosseval.cell import Cell
-from realfake_hf.crosseval.entrants import load_model
+from realfake_hf.crosseval.entrants import check_models, load_model
 from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.crosseval.testsets import load_test_set
 from realfake_hf.data.protocols import matched
@@ -373,7 +373,7 @@ def test_unreadable_files_and_unknown_labels_are_refused_before_any_model_loads(
     other = save_pictures(tmp_path / "other", labels=("cats", "dogs"))
     assert crosseval.main(words(models, other, tmp_path / "grid")) == 1
     assert (
-        "wanted a label that says real or fake in the metadata.csv of other; found 'cats'." in capsys.readouterr().err
+        "wanted a label that says real or fake in the metadata.csv of other; found 'cats'" in capsys.readouterr().err
     )
 
 
@@ -390,17 +390,17 @@ def test_a_baseline_without_pictures_of_its_own_is_refused_before_any_model_load
         ("model.safetensors", "wanted weights beside the config.json of half; found none in"),
         (
             "preprocessor_config.json",
-            "wanted a preprocessor_config.json beside the config.json of half; found none at",
+            "wanted a preprocessor_config.json beside the config.json of half; found none",
         ),
     ],
 )
 @pytest.mark.usefixtures("no_models")
-def test_a_model_without_a_part_is_refused_before_any_loads(missing, sentence, models, pictures, tmp_path, capsys):
+def test_a_model_without_a_part_is_refused_before_any_loads(missing, sentence, models, given, tmp_path):
     shutil.copytree(models / "one", tmp_path / "half")
     (tmp_path / "half" / missing).unlink()
-    given = words(models, pictures, tmp_path / "grid")
+    with pytest.raises(OSError, match=sentence):
+        check_models({"one": str(models / "one"), "half": str(tmp_path / "half")})
     assert crosseval.main([*given, "--models", f"one={models / 'one'}", f"half={tmp_path / 'half'}"]) == 1
-    assert sentence in capsys.readouterr().err
     assert not (tmp_path / "grid").exists()
 
 
