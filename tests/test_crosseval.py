@@ -17,7 +17,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 import crosseval
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
-from realfake_hf.crosseval import grid
+from realfake_hf.crosseval import duplicates, grid
 from realfake_hf.crosseval.cell import Cell
 from realfake_hf.crosseval.entrants import check_models, load_model
 from realfake_hf.crosseval.scoring import score_all
@@ -251,6 +251,22 @@ def test_a_data_set_whose_files_give_the_label_away_is_warned_of_above_all(model
     [found] = json.loads((tmp_path / "grid/grid.json").read_text())["shortcuts"]
     assert (found["data"], found["n"], found["same_encoding"]) == ("boats", 20, False)
     assert found["together"]["value"] > 0.9
+
+
+def test_near_duplicates_of_the_training_are_counted_once_and_kept(models, pictures, tmp_path, monkeypatch):
+    folder = save_pictures(tmp_path / "alike", n=12)  # its real ones are the first twelve of the same draw
+    for file in (pictures / "fake").iterdir():
+        Image.open(file).save(folder / "fake" / file.name, "JPEG", quality=95)
+    given = words(models, folder, tmp_path / "grid", "--protocols", "native", names=("one",))
+    assert crosseval.main([*given, "--duplicates_of", str(pictures)]) == 0
+    [found] = json.loads((tmp_path / "grid/grid.json").read_text())["shortcuts"]
+    counts = found["duplicates"]
+    assert (counts["n_first"], counts["n_second"]) == (18, 24)
+    assert (counts["second_found"], counts["across_labels"]) == (9 + 12, 3)
+    text = f"21 of 24 pictures of boats train look like one of the 18 of {pictures} train"
+    assert text in (tmp_path / "grid/grid.md").read_text()
+    monkeypatch.setattr(duplicates, "hash_pictures", None)
+    assert crosseval.main([*given, "--duplicates_of", str(pictures)]) == 0
 
 
 def test_a_data_set_of_one_label_is_measured_and_its_files_are_not_audited(models, tmp_path):

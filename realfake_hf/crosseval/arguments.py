@@ -38,6 +38,10 @@ class CrossevalArguments:
     bootstrap_samples: int = field(default=1000, metadata={"help": "Replicates behind each interval."})
     seed: int = field(default=0, metadata={"help": "Of every draw."})
     fresh: bool = field(default=False, metadata={"help": "Do finished cells again."})
+    duplicates_of: str | None = field(
+        default=None,
+        metadata={"help": "Look for near-duplicates of the training pictures of this source; by default not."},
+    )
 
     def __post_init__(self) -> None:
         """Refuse what is missing, unknown, double or out of range.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from realfake_hf.crosseval.arguments import TRIVIAL, CrossevalArguments
 from realfake_hf.crosseval.cell import LEAK_FREE, Cell, measure_cell
+from realfake_hf.crosseval.duplicates import with_duplicates
 from realfake_hf.crosseval.entrants import Entrant, check_models, fit_trivial, load_model
 from realfake_hf.crosseval.scoring import join_processes, score_all
 from realfake_hf.crosseval.shortcuts import Shortcut, find_shortcut
@@ -85,16 +86,20 @@ def run_grid(arguments: CrossevalArguments) -> Grid:
     join_processes()
     check_models(arguments.places)
     store = CellStore(arguments.output_dir, writes=PartialState().is_main_process)
-    for source in (*arguments.sources.values(), *([arguments.baseline_data] if arguments.baseline_data else [])):
-        find_source(source)
+    for source in (*arguments.sources.values(), arguments.baseline_data, arguments.duplicates_of):
+        _ = source and find_source(source)
     draw = partial(load_test_set, split=arguments.split, limit=arguments.limit, seed=arguments.seed)
     sets = [draw(name, source) for name, source in arguments.sources.items()]
+    training = arguments.duplicates_of and load_test_set(
+        "--duplicates_of", arguments.duplicates_of, split="train", seed=arguments.seed
+    )
     baseline = _baseline(arguments, sets)
     entrants = [*(load_model(name, place) for name, place in arguments.places.items()), *baseline]
     if arguments.fresh:
         store.forget()
         PartialState().wait_for_everyone()
     shortcuts = tuple(_shortcut(one, store, arguments.seed) for one in sets)
+    shortcuts = with_duplicates(shortcuts, sets, training, store) if training else shortcuts
     work = _Work(arguments, store, entrants)
     places = [found for one in sets for protocol in arguments.protocols for found in work.place(one, protocol)]
     cells = tuple(cell for found, _ in places for cell in found)

@@ -36,7 +36,8 @@ def to_markdown(grid: Grid) -> str:
 
 def _shortcut_list(grid: Grid) -> str:
     loud = [f"**{one.words}**" for one in grid.shortcuts if one.warning]
-    return "\n\n".join([*loud, *(one.words for one in grid.shortcuts if not one.warning)])
+    quiet = [one.words for one in grid.shortcuts if not one.warning]
+    return "\n\n".join([*loud, *quiet, *(str(one.duplicates) for one in grid.shortcuts if one.duplicates)])
 
 
 def _cell_table(grid: Grid) -> str:
