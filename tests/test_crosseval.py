@@ -265,7 +265,11 @@ def test_near_duplicates_of_the_training_are_counted_once_and_kept(models, pictu
     assert (counts["second_found"], counts["across_labels"]) == (9 + 12, 3)
     text = f"21 of 24 pictures of boats train look like one of the 18 of {pictures} train"
     assert text in (tmp_path / "grid/grid.md").read_text()
-    monkeypatch.setattr(duplicates, "hash_pictures", None)
+
+    def again(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(duplicates, "hash_pictures", again)
     assert crosseval.main([*given, "--duplicates_of", str(pictures)]) == 0
 
 
