@@ -260,7 +260,7 @@ def test_the_threshold_is_the_one_that_the_model_carries(runs, comparison):
             np.array(test["label"][:]) == 1,
         )
         assert found["threshold"] == threshold
-        assert found["accuracy"]["value"] == pytest.approx(np.mean((p_fake > threshold) == is_fake))
+        assert found["accuracy"]["value"] == pytest.approx(np.mean((p_fake > threshold) == test["label"][:]))
 
 
 def test_a_model_that_carries_no_threshold_is_named_before_any_data_are_read(runs, tmp_path, capsys):
