@@ -4,9 +4,12 @@ PY := .venv/bin/python
 RUN := runs/$(shell date +%Y%m%d-%H%M%S)
 ifneq ($(wildcard ../shared),)
 export REALFAKE_SHARED ?= $(abspath ../shared)
+SECOND ?= ../shared/data/second
 endif
+SECOND ?= data/second
+OTHERS := diffusiondb-coco-imagenet progan-lsun wild-art-kaggle-layout
 
-.PHONY: help demo test slow lint types format cnn vit compare ablation processes twins study audit readme benchmarks
+.PHONY: help demo test slow lint types format cnn vit compare ablation processes twins study audit crosseval shortcuts readme benchmarks
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -62,6 +65,13 @@ study: .venv/installed ## do explanations agree, are they faithful: numbers, pag
 
 audit: .venv/installed ## the duplicates in CIFAKE
 	$(PY) -m realfake_hf.publish.audit --data cifake --output_file results/cifake_audit.json
+
+crosseval: .venv/installed ## both models on CIFAKE and three sets of other origin; goes on where it was interrupted
+	$(PY) crosseval.py --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --datasets cifake=cifake diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet progan-lsun=$(SECOND)/progan-lsun wild-art=$(SECOND)/wild-art-kaggle-layout --protocols native matched --baseline_data cifake --duplicates_of cifake --output_dir runs/crosseval
+
+shortcuts: .venv/installed ## what the files of the four data sets say of the label, and near-duplicates of CIFAKE's pictures
+	$(PY) -m realfake_hf.publish.shortcuts --data cifake --limit 1000 --splits --against $(OTHERS:%=$(SECOND)/%) --output_file results/shortcuts_cifake.json
+	for name in $(OTHERS); do $(PY) -m realfake_hf.publish.shortcuts --data $(SECOND)/$$name --output_file results/shortcuts_$$(echo $$name | tr - _).json || exit; done
 
 benchmarks: .venv/installed ## speed and memory beside named alternatives
 	$(PY) -m benchmarks.training_throughput --output_file results/benchmark_training.json

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,9 +17,9 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 import crosseval
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
-from realfake_hf.crosseval import grid
+from realfake_hf.crosseval import duplicates, grid
 from realfake_hf.crosseval.cell import Cell
-from realfake_hf.crosseval.entrants import load_model
+from realfake_hf.crosseval.entrants import check_models, load_model
 from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.crosseval.testsets import load_test_set
 from realfake_hf.data.protocols import matched
@@ -252,6 +253,26 @@ def test_a_data_set_whose_files_give_the_label_away_is_warned_of_above_all(model
     assert found["together"]["value"] > 0.9
 
 
+def test_near_duplicates_of_the_training_are_counted_once_and_kept(models, pictures, tmp_path, monkeypatch):
+    folder = save_pictures(tmp_path / "alike", n=12)  # its real ones are the first twelve of the same draw
+    for file in (pictures / "fake").iterdir():
+        Image.open(file).save(folder / "fake" / file.name, "JPEG", quality=95)
+    given = words(models, folder, tmp_path / "grid", "--protocols", "native", names=("one",))
+    assert crosseval.main([*given, "--duplicates_of", str(pictures)]) == 0
+    [found] = json.loads((tmp_path / "grid/grid.json").read_text())["shortcuts"]
+    counts = found["duplicates"]
+    assert (counts["n_first"], counts["n_second"]) == (18, 24)
+    assert (counts["second_found"], counts["across_labels"]) == (9 + 12, 3)
+    text = f"21 of 24 pictures of boats train look like one of the 18 of {pictures} train"
+    assert text in (tmp_path / "grid/grid.md").read_text()
+
+    def again(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(duplicates, "hash_pictures", again)
+    assert crosseval.main([*given, "--duplicates_of", str(pictures)]) == 0
+
+
 def test_a_data_set_of_one_label_is_measured_and_its_files_are_not_audited(models, tmp_path):
     folder = save_pictures(tmp_path / "real", labels=("real",))
     assert crosseval.main(words(models, folder, tmp_path / "grid", "--protocols", "native", names=("one",))) == 0
@@ -353,6 +374,7 @@ def test_a_model_of_three_labels_is_refused_before_any_loads(models, pictures, t
         (["--models", "one=nowhere/at/all"], "wanted a folder of train.py or a Hub id as one; found none at 'nowhere"),
         (["--datasets", "a=no/such/place.zip"], "wanted a source of pictures; found nothing at 'no/such/place.zip'."),
         (["--split", "dream"], "wanted the split 'dream' of boats; found train. Name one with --split."),
+        (["--baseline_data", "no/such.zip"], "wanted a source of pictures; found nothing at 'no/such.zip'."),
     ],
 )
 @pytest.mark.usefixtures("no_models")
@@ -370,7 +392,54 @@ def test_unreadable_files_and_unknown_labels_are_refused_before_any_model_loads(
     assert "wanted at most 1% unreadable pictures in broken; found 1 of 18" in capsys.readouterr().err
     other = save_pictures(tmp_path / "other", labels=("cats", "dogs"))
     assert crosseval.main(words(models, other, tmp_path / "grid")) == 1
-    assert "crosseval.py: wanted" in capsys.readouterr().err
+    assert (
+        "wanted a label that says real or fake in the metadata.csv of other; found 'cats'" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.usefixtures("no_models")
+def test_a_baseline_without_pictures_of_its_own_is_refused_before_any_model_loads(given, pictures, tmp_path, capsys):
+    assert crosseval.main([*given, "--baseline_data", str(pictures)]) == 1
+    assert "beside those that are measured; found 0 and 0. Name other --baseline_data." in capsys.readouterr().err
+    assert not (tmp_path / "grid").exists()
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        ("model.safetensors", "wanted weights beside the config.json of half; found none in"),
+        (
+            "preprocessor_config.json",
+            "wanted a preprocessor_config.json beside the config.json of half; found none",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("no_models")
+def test_a_model_without_a_part_is_refused_before_any_loads(missing, sentence, models, given, tmp_path):
+    shutil.copytree(models / "one", tmp_path / "half")
+    (tmp_path / "half" / missing).unlink()
+    with pytest.raises(OSError, match=sentence):
+        check_models({"one": str(models / "one"), "half": str(tmp_path / "half")})
+    assert crosseval.main([*given, "--models", f"one={models / 'one'}", f"half={tmp_path / 'half'}"]) == 1
+    assert not (tmp_path / "grid").exists()
+
+
+@pytest.mark.usefixtures("no_models")
+def test_all_places_are_looked_up_before_the_pictures_of_the_first_are_read(models, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(grid, "load_test_set", None)
+    given = words(models, pictures, tmp_path / "grid")
+    assert crosseval.main([*given, "--datasets", f"boats={pictures}", "other=no/such/place.zip"]) == 1
+
+
+def test_unreadable_files_are_left_out_counted_and_named(models, tmp_path, capsys):
+    folder = save_pictures(tmp_path / "many", n=60)
+    (folder / "fake/7.png").write_bytes(b"not a picture")
+    given = words(models, folder, tmp_path / "grid", "--protocols", "native", names=("one",))
+    assert crosseval.main(given) == 0
+    [facts] = json.loads((tmp_path / "grid/grid.json").read_text())["data"].values()
+    assert (facts["n"], [file["key"] for file in facts["unreadable"]]) == (119, ["fake/7.png"])
+    assert facts["unreadable"][0]["reason"].startswith("not an image file")
+    assert "Pictures of boats that cannot be read and are left out: 1 (fake/7.png)." in capsys.readouterr().out
 
 
 def test_a_folder_of_something_else_is_refused(models, pictures, tmp_path, capsys):
@@ -383,6 +452,7 @@ def test_a_folder_of_something_else_is_refused(models, pictures, tmp_path, capsy
     ("more", "sentence"),
     [
         (["--datasets", "a=x", "a=y"], "wanted a name of its own for each of --datasets; found a, a."),
+        (["--models", "a=x", "a=y"], "wanted a name of its own for each of --models; found a, a."),
         (["--models", "one"], "wanted --models NAME=PLACE, names of letters and digits; found 'one'."),
         (["--models", "trivial=x"], "wanted --models under other names than trivial, which is the baseline's"),
         (["--protocols", "wild"], "wanted --protocols of native, matched, crop; found wild."),

@@ -2,9 +2,11 @@
 
 import io
 import struct
+import sys
 import time
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -19,6 +21,7 @@ from realfake_hf.data.pictures import (
     UnreadablePictureError,
     pixel_hash,
     read_picture,
+    to_rgb,
     usable_bytes,
 )
 
@@ -259,3 +262,15 @@ def test_a_damaged_file_is_a_picture_or_unreadable_and_nothing_else(
 def test_any_bytes_are_unreadable_and_nothing_else(data: bytes) -> None:
     with pytest.raises(UnreadablePictureError):
         read_picture(data)
+
+
+def test_threads_that_read_pictures_leave_the_warnings_as_they_were():
+    before, pause = list(warnings.filters), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # seconds: threads take turns as often as can be
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(to_rgb, [rgb() for _ in range(400)]))
+    finally:
+        sys.setswitchinterval(pause)
+    assert {picture.tobytes() for picture in found} == {rgb().tobytes()}
+    assert warnings.filters == before

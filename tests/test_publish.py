@@ -10,7 +10,6 @@ from transformers import pipeline
 import train
 from realfake_hf.data.sources import load_images
 from realfake_hf.detector import Detector
-from realfake_hf.measure.threshold import best_threshold
 from realfake_hf.publish import compare, readme, results
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +53,8 @@ def test_the_model_that_is_kept_is_best_on_validation_and_loads(runs, tmp_path):
     assert json.loads((tmp_path / "cnn.json").read_text())["kept_seed"] == best
     assert json.loads((tmp_path / "cnn/run.json").read_text())["arguments"]["seed"] == best
     assert {file.suffix for file in (tmp_path / "cnn").iterdir() if file.is_file()} == {".json", ".safetensors", ".py"}
-    Detector.from_pretrained(tmp_path / "cnn")
+    kept, own = (json.loads((place / "operating_point.json").read_text()) for place in (tmp_path / "cnn", runs[best]))
+    assert Detector.from_pretrained(tmp_path / "cnn").point.to_dict() == kept == own
 
 
 def test_a_run_that_did_not_end_is_refused(tmp_path):
@@ -250,15 +250,23 @@ def test_the_readme_block_of_a_comparison_has_a_row_for_each_model_and_speaks_of
     assert f"only first is right on {comparison['pairs'][0]['test']['only_a']} of 390 images, only second on" in note
 
 
-def test_the_threshold_is_chosen_on_validation_and_reported_on_the_test(runs, comparison):
-    validation, test = (load_images("demo")[split] for split in ("validation", "test"))
+def test_the_threshold_is_the_one_that_the_model_carries(runs, comparison):
+    test = load_images("demo")["test"]
     for name, folder in zip(("first", "second"), runs, strict=True):
         found = comparison["models"][name]["test_at_threshold"]
-        detector = Detector.from_pretrained(folder)
-        threshold = best_threshold(np.array(validation["label"][:]) == 1, detector.probabilities(validation["image"]))
-        p_fake, is_fake = detector.probabilities(test["image"]), np.array(test["label"][:]) == 1
-        assert found["threshold"] == pytest.approx(threshold, abs=1e-6)
-        assert found["accuracy"]["value"] == pytest.approx(np.mean((p_fake > threshold) == is_fake))
+        threshold = json.loads((folder / "operating_point.json").read_text())["threshold"]
+        p_fake = Detector.from_pretrained(folder).probabilities(test["image"])
+        assert found["threshold"] == threshold
+        right = (p_fake > threshold) == np.array(test["label"][:])
+        assert found["accuracy"]["value"] == pytest.approx(right.mean())
+
+
+def test_a_model_that_carries_no_threshold_is_named_before_any_data_are_read(runs, tmp_path, capsys):
+    shutil.copytree(runs[0], tmp_path / "bare", ignore=shutil.ignore_patterns("operating_point.json", "checkpoint-*"))
+    assert (
+        compare.main(compare_words({"a": runs[1], "b": tmp_path / "bare"}, tmp_path / "o.json", data="nowhere")) == 1
+    )
+    assert "wanted the threshold of b, chosen on validation, in" in capsys.readouterr().err
 
 
 def test_a_model_equals_itself_and_the_table_is_printed(runs, tmp_path, capsys):
@@ -275,10 +283,10 @@ def test_a_model_equals_itself_and_the_table_is_printed(runs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("models", "sentence"),
     [
-        (["cnn=a"], "wanted two or more --models, each with a name of its own; found cnn"),
-        (["cnn=a", "cnn=b"], "wanted two or more --models, each with a name of its own; found cnn, cnn"),
-        (["cnn=a", "b"], "wanted --models NAME=FOLDER NAME=FOLDER ...; found 'b'"),
-        (["cnn=a", "=b"], "wanted --models NAME=FOLDER NAME=FOLDER ...; found '=b'"),
+        (["cnn=a"], "wanted two or more --models; found cnn"),
+        (["cnn=a", "cnn=b"], "wanted a name of its own for each of --models; found cnn, cnn."),
+        (["cnn=a", "b"], "wanted --models NAME=FOLDER, names of letters and digits; found 'b'."),
+        (["cnn=a", "=b"], "wanted --models NAME=FOLDER, names of letters and digits; found '=b'."),
     ],
 )
 def test_models_that_cannot_be_compared_end_with_status_2(models, sentence, capsys):

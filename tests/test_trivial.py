@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from realfake_hf.measure.trivial import TrivialBaseline, small_pictures, trivial_features
 
@@ -32,6 +33,16 @@ def test_it_tells_bright_from_dark_and_is_the_same_each_time():
     baseline, again = TrivialBaseline(given, is_fake), TrivialBaseline(given, is_fake)
     assert ((baseline.probabilities(given) > 0.5) == is_fake).all()
     assert baseline.digest() == again.digest() != TrivialBaseline(given, ~is_fake).digest()
+
+
+@pytest.mark.slow
+def test_what_is_learned_does_not_depend_on_the_number_of_cores():
+    is_fake = np.arange(10_000) % 2 == 1  # fewer are not shared out
+    given, digests = pictures(10_000), set()
+    for cores in (1, 2):
+        with threadpool_limits(cores):
+            digests.add(TrivialBaseline(given, is_fake).digest())
+    assert len(digests) == 1
 
 
 def test_pictures_of_any_size_become_small_ones():

@@ -44,6 +44,10 @@ class CrossevalArguments:
     robustness_n: int = field(
         default=2000, metadata={"help": "Leak-free pictures of each, even by label and content."}
     )
+    duplicates_of: str | None = field(
+        default=None,
+        metadata={"help": "Look for near-duplicates of the training pictures of this source; by default not."},
+    )
 
     def __post_init__(self) -> None:
         """Refuse what is missing, unknown, double or out of range.

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoImageProcessor
 
 from realfake_hf.crosseval.arguments import TRIVIAL
 from realfake_hf.crosseval.testsets import TestSet, load_test_set
@@ -16,6 +17,8 @@ from realfake_hf.detector import load_detector
 from realfake_hf.labels import fake_index
 from realfake_hf.measure.operating_point import OperatingPoint, load_operating_point
 from realfake_hf.measure.trivial import TrivialBaseline, small_pictures
+
+_OF_WEIGHTS: Final = (".safetensors", ".bin")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,25 +41,43 @@ class Entrant:
 
 
 def check_models(places: Mapping[str, str]) -> None:
-    """Make sure, by their configs alone, that all models say real and fake, and carry readable operating points.
+    """Make sure, without their weights, that all models can be loaded, say real and fake, and carry readable points.
 
     Raises:
-        OSError: there is no such model.
+        OSError: there is no such model, or a part of it is missing.
         ValueError: a model's labels are others than real and fake, or its operating point cannot be read.
     """
     for name, place in places.items():
         try:
-            config = AutoConfig.from_pretrained(Path(place).expanduser())
-        except OSError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise OSError(
-                f"wanted a folder of train.py or a Hub id as {name}; found none at {place!r} ({reason})."
-            ) from error
-        try:
-            fake_index(config.id2label)
+            fake_index(_labels(name, place))
         except ValueError as error:
             raise ValueError(f"cannot measure {name}: {error}") from error
+        _refuse_incomplete(name, place)
         load_operating_point(place)
+
+
+def _labels(name: str, place: str) -> dict[int, str]:
+    try:
+        return AutoConfig.from_pretrained(Path(place).expanduser()).id2label  # type: ignore[no-any-return]
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise OSError(
+            f"wanted a folder of train.py or a Hub id as {name}; found none at {place!r} ({reason})."
+        ) from error
+
+
+def _refuse_incomplete(name: str, place: str) -> None:
+    folder = Path(place).expanduser()
+    if folder.is_dir() and not any(file.suffix in _OF_WEIGHTS for file in folder.iterdir()):
+        raise OSError(f"wanted weights beside the config.json of {name}; found none in {place}. Copy the whole model.")
+    try:
+        AutoImageProcessor.from_pretrained(folder, backend="pil")  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise OSError(
+            f"wanted a preprocessor_config.json beside the config.json of {name}; found none at {place!r} ({reason}). "
+            "Add the one that the model was trained with."
+        ) from error
 
 
 def load_model(name: str, place: str) -> Entrant:

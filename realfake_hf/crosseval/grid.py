@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from realfake_hf.crosseval.arguments import TRIVIAL, CrossevalArguments
 from realfake_hf.crosseval.cell import LEAK_FREE, Cell, measure_cell
+from realfake_hf.crosseval.duplicates import with_duplicates
 from realfake_hf.crosseval.entrants import Entrant, check_models, fit_trivial, load_model
 from realfake_hf.crosseval.robustness import Robustness, measure_robustness
 from realfake_hf.crosseval.scoring import join_processes, score_all
 from realfake_hf.crosseval.shortcuts import Shortcut, find_shortcut
 from realfake_hf.crosseval.store import CellStore
 from realfake_hf.crosseval.testsets import Flags, TestSet, draw_from, load_test_set
+from realfake_hf.data.sources import find_source, unreadable_files
 from realfake_hf.measure.association import holm
 from realfake_hf.measure.paired import McNemar, mcnemar
 from realfake_hf.passport import environment
@@ -88,17 +90,21 @@ def run_grid(arguments: CrossevalArguments) -> Grid:
     """
     join_processes()
     check_models(arguments.places)
+    store = CellStore(arguments.output_dir, writes=PartialState().is_main_process)
+    for source in (*arguments.sources.values(), arguments.baseline_data, arguments.duplicates_of):
+        _ = source and find_source(source)
     draw = partial(load_test_set, split=arguments.split, limit=arguments.limit, seed=arguments.seed)
     sets = [draw(name, source) for name, source in arguments.sources.items()]
-    store = CellStore(arguments.output_dir, writes=PartialState().is_main_process)
-    entrants = [load_model(name, place) for name, place in arguments.places.items()]
-    if arguments.baseline_data:
-        n, seed = arguments.baseline_n, arguments.seed
-        entrants.append(fit_trivial(arguments.baseline_data, n=n, seed=seed, test_sets=sets))
+    training = arguments.duplicates_of and load_test_set(
+        "--duplicates_of", arguments.duplicates_of, split="train", seed=arguments.seed
+    )
+    baseline = _baseline(arguments, sets)
+    entrants = [*(load_model(name, place) for name, place in arguments.places.items()), *baseline]
     if arguments.fresh:
         store.forget()
         PartialState().wait_for_everyone()
     shortcuts = tuple(_shortcut(one, store, arguments.seed) for one in sets)
+    shortcuts = with_duplicates(shortcuts, sets, training, store) if training else shortcuts
     work = _Work(arguments, store, entrants)
     places = [found for one in sets for protocol in arguments.protocols for found in work.place(one, protocol)]
     cells = tuple(cell for found, _ in places for cell in found)
@@ -166,6 +172,12 @@ class _Work:
             yield Pair(a, b, *cells[0].place, test, test.p_value)
 
 
+def _baseline(arguments: CrossevalArguments, sets: Sequence[TestSet]) -> list[Entrant]:
+    if not arguments.baseline_data:
+        return []
+    return [fit_trivial(arguments.baseline_data, n=arguments.baseline_n, seed=arguments.seed, test_sets=sets)]
+
+
 def _corrected(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
     adjusted = holm([pair.test.p_value for pair in pairs])
     return tuple(replace(pair, p_holm=p) for pair, p in zip(pairs, adjusted, strict=True))
@@ -196,7 +208,10 @@ def _asked(one: TestSet, protocol: str, entrant: Entrant) -> Plain:
 def _facts(arguments: CrossevalArguments, entrants: Sequence[Entrant], sets: Sequence[TestSet]) -> Plain:
     settings = {name: str(one) if isinstance(one, Path) else one for name, one in asdict(arguments).items()}
     models = {one.name: {"place": one.place, "point": one.point.to_dict(), "weights": one.digest} for one in entrants}
-    data = {
-        one.name: {"source": one.source, "split": one.split, "n": len(one.rows), "sha256": one.sha256} for one in sets
-    }
-    return {"settings": settings, **environment(), "models": models, "data": data}
+    return {"settings": settings, **environment(), "models": models, "data": {one.name: _data(one) for one in sets}}
+
+
+def _data(one: TestSet) -> Plain:
+    left_out = [asdict(file) for file in unreadable_files(one.source)]
+    facts = {"source": one.source, "split": one.split, "n": len(one.rows), "sha256": one.sha256}
+    return {**facts, "unreadable": left_out}

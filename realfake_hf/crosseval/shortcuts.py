@@ -36,6 +36,7 @@ class Shortcut:
         warning: a sentence or two, where one is due.
         same_encoding: all files have one format, mode, size and table.
         refused: why the files could not be audited.
+        duplicates: pictures that look like one of a training's; None where no training was named.
     """
 
     data: str
@@ -46,6 +47,7 @@ class Shortcut:
     warning: str | None = None
     same_encoding: bool = False
     refused: str | None = None
+    duplicates: NearDuplicates | None = None
 
     @property
     def words(self) -> str:

@@ -16,7 +16,7 @@ Plain = dict[str, Any]  # JSON
 
 
 class CellStore:
-    """A folder of finished cells.
+    """A folder of finished cells, which is there from the first of them on.
 
     Args:
         folder: an empty one, or that of a grid.
@@ -34,8 +34,6 @@ class CellStore:
                 f"wanted an empty output folder, or that of a grid; found other files in {folder}. Name another with "
                 "--output_dir."
             )
-        if writes:
-            self.folder.mkdir(parents=True, exist_ok=True)
 
     def forget(self) -> None:
         """Delete every finished cell, as `--fresh` asks."""
@@ -59,6 +57,7 @@ class CellStore:
         """Keep (n,) scores under a name; the file appears whole or not at all."""
         if not self.writes:
             return
+        self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder / f"{name}.npz.part"
         with part.open("wb") as stream:
             np.savez_compressed(stream, p_fake=p_fake, asked=np.array(json.dumps(asked)))

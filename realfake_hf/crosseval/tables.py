@@ -21,6 +21,7 @@ SHOWN: Final = {
     "brier": "Brier",
     "nll": "NLL",
 }
+NAMED: Final = 5  # unreadable files of a data set
 NOTABLE: Final = 0.05  # corrected p-value up to which a group is listed
 
 
@@ -35,7 +36,8 @@ def to_markdown(grid: Grid) -> str:
 
 def _shortcut_list(grid: Grid) -> str:
     loud = [f"**{one.words}**" for one in grid.shortcuts if one.warning]
-    return "\n\n".join([*loud, *(one.words for one in grid.shortcuts if not one.warning)])
+    quiet = [one.words for one in grid.shortcuts if not one.warning]
+    return "\n\n".join([*loud, *quiet, *(str(one.duplicates) for one in grid.shortcuts if one.duplicates)])
 
 
 def _cell_table(grid: Grid) -> str:
@@ -52,7 +54,7 @@ def _row(cell: Cell) -> list[str]:
 
 
 def _notes(grid: Grid) -> str:
-    return "\n\n".join([_thresholds(grid), *_one_label(grid), _oracle(grid)])
+    return "\n\n".join([_thresholds(grid), *_one_label(grid), *_unreadable(grid), _oracle(grid)])
 
 
 def _thresholds(grid: Grid) -> str:
@@ -69,6 +71,14 @@ def _one_label(grid: Grid) -> Iterator[str]:
     cells = [cell for cell in grid.cells if not (cell.report.n_real and cell.report.n_fake)]
     for name in dict.fromkeys(f"{cell.dataset} {cell.split}" for cell in cells):
         yield f"{name} has pictures of one label only: what needs both, such as ROC AUC, is undefined."
+
+
+def _unreadable(grid: Grid) -> Iterator[str]:
+    for name, facts in grid.facts["data"].items():
+        if files := facts["unreadable"]:
+            named = ", ".join(file["key"] for file in files[:NAMED])
+            rest = f" and {len(files) - NAMED:,} more" if len(files) > NAMED else ""
+            yield f"Pictures of {name} that cannot be read and are left out: {len(files):,} ({named}{rest})."
 
 
 def _oracle(grid: Grid) -> str:

@@ -4,10 +4,10 @@
 resized.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import imagehash
 import numpy as np
@@ -89,6 +89,19 @@ class NearDuplicates:
     def to_dict(self) -> dict[str, Any]:
         """The counts as plain numbers and dictionaries."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read back what `to_dict` wrote."""
+        pairs = tuple(Pair(**pair) for pair in data["examples"])
+        return cls(**{**data, "by_distance": tuple(data["by_distance"]), "examples": pairs})
+
+    def __str__(self) -> str:
+        return (
+            f"{self.second_found:,} of {self.n_second:,} pictures of {self.second} look like one of the "
+            f"{self.n_first:,} of {self.first} (perceptual hashes that differ in at most {self.threshold} of "
+            f"{HASH_BITS} bits); {self.across_labels:,} of the {self.pairs:,} pairs are of a real and a fake one."
+        )
 
     def to_markdown(self) -> str:
         """Render the counts as a table."""

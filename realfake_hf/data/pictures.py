@@ -3,6 +3,7 @@
 import hashlib
 import io
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ _BROKEN_FILE_ERRORS = (
 )  # fmt: skip  # what Pillow's decoders were seen to raise on damaged input
 
 
+_ONE_AT_A_TIME: Final = threading.RLock()
 _EIGHT_BITS: Final = (np.arange(65536) / 257).round().astype(np.uint8)  # 65535 / 255 = 257
 
 
@@ -95,9 +97,12 @@ def _open(data: bytes) -> Image.Image:
 
 @contextmanager
 def _refusing_broken() -> Iterator[None]:
-    """Turn what Pillow raises on a bad file into `UnreadablePictureError`, and keep its warnings to itself."""
+    """Turn what Pillow raises on a bad file into `UnreadablePictureError`, and keep its warnings to itself.
+
+    Python keeps one list of warning filters for all threads, so that one thread at a time may change it.
+    """
     try:
-        with warnings.catch_warnings():
+        with _ONE_AT_A_TIME, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield

@@ -73,20 +73,25 @@ def load_images(
             be read.
     """
     found = find_source(source)
-    folder = _cache_folder(found, Path(cache_dir) if cache_dir else Path(config.HF_DATASETS_CACHE) / "realfake")
+    folder = _cache_folder(found, cache_dir)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             write_splits(found.records(), found.reader, folder, name=found.name, one_class=one_class)
-    _warn_of_unreadable(
-        found.name, [Unreadable(**row) for row in json.loads((folder / "unreadable.json").read_text())]
-    )
+    _warn_of_unreadable(found.name, _unreadable_in(folder))
     files = {split: folder / f"{split}.arrow" for split in SPLITS}
     images = DatasetDict({split: Dataset.from_file(str(file)) for split, file in files.items() if file.exists()})
     labels = {split: Counter(rows["label"][:]) for split, rows in images.items()}
     counts = {(split, LABEL_NAMES[label]): n for split, them in labels.items() for label, n in them.items()}
     refuse_one_class(counts, found.name, one_class=one_class)  # the rows may be kept from a call that allowed it
     return images
+
+
+def unreadable_files(
+    source: str | os.PathLike[str], *, cache_dir: str | os.PathLike[str] | None = None
+) -> list[Unreadable]:
+    """Name the pictures of a source that `load_images` left out, as they cannot be read; it must have been called."""
+    return _unreadable_in(_cache_folder(find_source(source), cache_dir))
 
 
 def find_source(source: str | os.PathLike[str]) -> Source:
@@ -184,7 +189,12 @@ def _only_cifake(source: Source, place: Path) -> Source:
     return replace(source, name=CIFAKE, records=records)
 
 
-def _cache_folder(source: Source, root: Path) -> Path:
+def _unreadable_in(folder: Path) -> list[Unreadable]:
+    return [Unreadable(**row) for row in json.loads((folder / "unreadable.json").read_text())]
+
+
+def _cache_folder(source: Source, cache_dir: str | os.PathLike[str] | None) -> Path:
+    root = Path(cache_dir) if cache_dir else Path(config.HF_DATASETS_CACHE) / "realfake"
     digest = hashlib.sha256(os.fsencode(f"{_CACHE_VERSION}\n{source.name}\n{source.fingerprint}")).hexdigest()
     return root / f"{re.sub(r'[^a-zA-Z0-9]+', '-', source.name)}-{digest[:16]}"
 

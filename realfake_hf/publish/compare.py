@@ -14,24 +14,23 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from datasets import Dataset, DatasetDict
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 from transformers.utils.logging import disable_progress_bar
 
-from realfake_hf.cli import parse
+from realfake_hf.cli import parse, read_names
 from realfake_hf.data.audit import leak_free
 from realfake_hf.data.layouts import CIFAKE
 from realfake_hf.data.sources import load_images
 from realfake_hf.data.splits import with_all_splits
-from realfake_hf.detector import Detector
+from realfake_hf.detector import Detector, load_detector
 from realfake_hf.figures import CostPoint, accuracy_against_time, save_figure
 from realfake_hf.labels import FAKE
+from realfake_hf.measure.operating_point import OPERATING_POINT
 from realfake_hf.measure.paired import McNemar, mcnemar
 from realfake_hf.measure.report import Report, make_report
-from realfake_hf.measure.threshold import best_threshold
 from realfake_hf.passport import data_fingerprint, environment
 from realfake_hf.publish import PAPER_ACCURACY
 from realfake_hf.publish.readme import comparison_table
@@ -54,17 +53,13 @@ class CompareArguments:
 
     def __post_init__(self) -> None:
         """Refuse models that are fewer than two, without a folder, or of the same name."""
-        for word in self.models:
-            if not all(word.partition("=")):
-                raise ValueError(f"wanted --models NAME=FOLDER NAME=FOLDER ...; found {word!r}")
-        names = [word.partition("=")[0] for word in self.models]
-        if len(names) < 2 or len(set(names)) < len(names):  # noqa: PLR2004 - a pair
-            raise ValueError(f"wanted two or more --models, each with a name of its own; found {', '.join(names)}")
+        if len(self.folders) < 2:  # noqa: PLR2004 - a pair
+            raise ValueError(f"wanted two or more --models; found {', '.join(self.folders)}")
 
     @property
     def folders(self) -> dict[str, Path]:
         """The folder of each name."""
-        return {name: Path(folder) for name, _, folder in (word.partition("=") for word in self.models)}
+        return {name: Path(folder) for name, folder in read_names("--models", self.models, kind="FOLDER").items()}
 
 
 @dataclass(frozen=True)
@@ -94,7 +89,7 @@ class Scored:
         is_right: (n,) bool, at the threshold of one half.
         test: on the whole test split.
         test_leak_free: on the test pictures that occur in no other split.
-        test_at_threshold: on the whole test split, with the threshold that is best on validation.
+        test_at_threshold: on the whole test split, with the threshold that the model carries, chosen on validation.
     """
 
     candidate: Candidate
@@ -150,13 +145,17 @@ def load_candidate(name: str, folder: Path) -> Candidate:
     """Load a trained model and its passport, on the accelerator where there is one.
 
     Raises:
-        OSError: there is no such folder, or no model in it.
+        OSError: there is no such folder, or no model or threshold in it.
         ValueError: there is no finished run in it.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"wanted a folder of train.py for {name}; found none at {folder}.")
-    device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
-    return Candidate(name, read_run(folder), Detector.from_pretrained(folder, device=device))
+    if not (folder / OPERATING_POINT).is_file():
+        raise FileNotFoundError(
+            f"wanted the threshold of {name}, chosen on validation, in {folder / OPERATING_POINT}; found none. Write "
+            "it with python -m realfake_hf.publish.operating_point."
+        )
+    return Candidate(name, read_run(folder), load_detector(name, str(folder)))
 
 
 def compare(candidates: Sequence[Candidate], images: DatasetDict, *, bootstrap_samples: int = 1000) -> Comparison:
@@ -192,8 +191,7 @@ def _score(candidate: Candidate, images: DatasetDict, clean: NDArray[np.intp], *
     _refuse_other_accuracy(candidate, test)
     clean_content = [content[row] for row in clean]
     test_leak_free = report(is_fake[clean], p_fake[clean], content=clean_content, threshold=THRESHOLD)
-    chosen = best_threshold(*_probabilities(candidate, images["validation"]))
-    test_at_threshold = report(is_fake, p_fake, content=content, threshold=chosen)
+    test_at_threshold = report(is_fake, p_fake, content=content, threshold=candidate.detector.point.threshold)
     return Scored(candidate, (p_fake > THRESHOLD) == is_fake, test, test_leak_free, test_at_threshold)
 
 

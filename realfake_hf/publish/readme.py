@@ -107,9 +107,10 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
     )
     pairs = (f"{McNemar(**pair['test']).to_words(a=pair['a'], b=pair['b'])}" for pair in comparison["pairs"])
     note = (
-        "Called FAKE above one half, but for the column with the threshold that is best on validation. In brackets: "
-        "95 % intervals of the accuracies; real called fake + fake called real; where the training took so long. ROC "
-        "AUC, ECE and errors are those of the official test. McNemar's exact test on it, with the "
+        "Called FAKE above one half, but for the column with the threshold that the model carries, chosen on "
+        "validation. In brackets: 95 % intervals of the accuracies; real called fake + fake called real; where the "
+        "training took so long. ROC AUC, ECE and errors are those of the official test. McNemar's exact test on it, "
+        "with the "
         f"difference in accuracy and its 95 % interval: {'; '.join(pairs)}."
     )
     return "\n".join([head, f"|---{'|--:' * 8}|", *(_model_row(*model) for model in models.items()), "", note])
