@@ -9,7 +9,7 @@ endif
 SECOND ?= data/second
 OTHERS := diffusiondb-coco-imagenet progan-lsun wild-art-kaggle-layout
 
-.PHONY: help demo test slow lint types format cnn vit compare ablation processes twins study audit crosseval shortcuts readme benchmarks
+.PHONY: help demo test slow lint types format cnn vit compare ablation processes twins study robust audit crosseval shortcuts readme benchmarks
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -68,6 +68,11 @@ audit: .venv/installed ## the duplicates in CIFAKE
 
 crosseval: .venv/installed ## both models on CIFAKE and three sets of other origin; goes on where it was interrupted
 	$(PY) crosseval.py --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --datasets cifake=cifake diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet progan-lsun=$(SECOND)/progan-lsun wild-art=$(SECOND)/wild-art-kaggle-layout --protocols native matched --baseline_data cifake --duplicates_of cifake --output_dir runs/crosseval
+
+robust: .venv/installed ## the CNN trained on degraded pictures, and what it withstands beside the models of space/models
+	test -f runs/cifake-cnn-robust/metrics.json || $(PY) train.py --config recipes/cifake_cnn_robust.yaml --output_dir runs/cifake-cnn-robust
+	$(PY) crosseval.py --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit robust-cnn=runs/cifake-cnn-robust --datasets cifake=cifake --protocols native --robustness cifake --output_dir runs/robustness
+	$(PY) -m realfake_hf.publish.robustness --grid runs/robustness/grid.json --output_file results/robustness_cifake.json --figure_file results/figures/robustness_cifake.png
 
 shortcuts: .venv/installed ## what the files of the four data sets say of the label, and near-duplicates of CIFAKE's pictures
 	$(PY) -m realfake_hf.publish.shortcuts --data cifake --limit 1000 --splits --against $(OTHERS:%=$(SECOND)/%) --output_file results/shortcuts_cifake.json

@@ -1,7 +1,8 @@
 """Measure detectors on data sets they were not trained on: `crosseval.py --models cnn=space/models/cifake-cnn
 --datasets cifake=cifake art=pictures/ --output_dir runs/grid`.
 
-`grid.json` and `grid.md` in the output folder hold every cell; finished cells are kept, `--fresh` does them again.
+`grid.json` and `grid.md` in the output folder hold every cell, PNGs show confidence and
+robustness; finished cells are kept, `--fresh` does them again.
 """  # noqa: D205 - one command does not fit one line
 
 import logging
@@ -13,8 +14,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from realfake_hf.cli import parse
 from realfake_hf.crosseval.arguments import CrossevalArguments
+from realfake_hf.crosseval.drawing import draw
 from realfake_hf.crosseval.grid import run_grid
 from realfake_hf.crosseval.tables import to_markdown
+from realfake_hf.figures import save_figure
 from realfake_hf.run_folder import write_json
 
 
@@ -35,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = to_markdown(grid)
         write_json(arguments.output_dir / "grid.json", grid.to_dict())
         (arguments.output_dir / "grid.md").write_text(f"{text}\n", encoding="utf-8")
+        for name, figure in draw(grid):
+            save_figure(figure, arguments.output_dir / name)
         print(text)
     return 0
 

@@ -151,3 +151,24 @@ def _measure(
 
 def _asked(entrant: Entrant, one: TestSet, kind: str, strength: float, seed: int) -> dict[str, Any]:
     return {"weights": entrant.digest, "pictures": one.sha256, "kind": kind, "strength": strength, "seed": seed}
+
+
+def robustness_table(found: Sequence[Robustness]) -> str:
+    """Render what models withstand on one data set: a row a step, ROC AUC and balanced accuracy of each model."""
+    first = found[0]
+    names = [f"{one.model}: {what}" for one in found for what in ("ROC AUC", "balanced accuracy")]
+    head = [f"| change | strength | {' | '.join(names)} |", f"|---|--:|{'--:|' * len(names)}"]
+    rows = [_row(steps) for steps in zip(*([one.clean, *one.steps] for one in found), strict=True)]
+    note = (
+        f"{first.dataset} {first.split}, {first.n_real:,} REAL and {first.n_fake:,} FAKE pictures at each step, each "
+        "model at its own threshold. Strengths: "
+        f"{'; '.join(f'{kind}: {one.unit}' for kind, one in DEGRADATIONS.items() if one.unit)}."
+    )
+    return "\n".join([note, "", *head, *rows])
+
+
+def _row(steps: Sequence[Step]) -> str:
+    cells = [str(one) for step in steps for one in (step.roc_auc, step.balanced_accuracy)]
+    kind = DEGRADATIONS.get(steps[0].kind)
+    strength = f"{steps[0].strength:g}" if kind and kind.unit else ""
+    return f"| {steps[0].kind} | {strength} | {' | '.join(cells)} |"

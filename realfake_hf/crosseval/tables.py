@@ -6,6 +6,7 @@ from typing import Final
 
 from realfake_hf.crosseval.cell import Cell, GroupGap
 from realfake_hf.crosseval.grid import Grid
+from realfake_hf.crosseval.robustness import robustness_table
 from realfake_hf.measure.association import holm
 from realfake_hf.measure.operating_point import DEFAULT
 
@@ -29,7 +30,7 @@ def to_markdown(grid: Grid) -> str:
     """Render the grid: cells, notes, groups, pairs."""
     parts = [
         _shortcut_list(grid), _cell_table(grid), _notes(grid), _confidence_table(grid), _shared_table(grid),
-        _group_table(grid), _pair_list(grid),
+        _group_table(grid), _pair_list(grid), *_robustness_tables(grid),
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part)
 
@@ -164,6 +165,11 @@ def _pair_list(grid: Grid) -> str:
             f"- {place}: {pair.test.to_words(a=pair.a, b=pair.b)}; corrected {_p(pair.p_holm)}." for pair in pairs
         ]
     return "\n".join(lines)
+
+
+def _robustness_tables(grid: Grid) -> Iterator[str]:
+    for _, found in groupby(grid.robustness, lambda one: one.dataset):
+        yield robustness_table(list(found))
 
 
 def _p(p_value: float) -> str:

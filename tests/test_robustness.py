@@ -1,0 +1,144 @@
+"""Changes do what they say, step by step, and the grid measures every model on every one of them."""
+
+import json
+
+import numpy as np
+import pytest
+from grid_stand_in import save_cnn, save_pictures, words
+from PIL import Image
+
+import crosseval
+from realfake_hf.crosseval.entrants import load_model
+from realfake_hf.crosseval.robustness import Robustness
+from realfake_hf.crosseval.scoring import score_all
+from realfake_hf.crosseval.testsets import draw_from, load_test_set
+from realfake_hf.data import augment
+from realfake_hf.data.degradations import DEGRADATIONS, noise_seed
+from realfake_hf.detector import Detector
+from realfake_hf.measure.report import make_report
+
+STEPS = [(kind, strength) for kind, found in DEGRADATIONS.items() for strength in found.steps]
+
+
+@pytest.fixture(scope="module")
+def photo():
+    x, y = np.meshgrid(np.linspace(0, 6, 32), np.linspace(0, 4, 32))
+    waves = 127 + 100 * np.stack([np.sin(3 * x + y), np.sin(x * y), np.cos(5 * y)], axis=-1)
+    grain = np.random.default_rng(0).integers(-20, 21, waves.shape)  # that the weakest blur shows
+    return Image.fromarray((waves + grain).clip(0, 255).astype(np.uint8))
+
+
+def distance(one, two):
+    return np.abs(np.asarray(one, dtype=np.float64) - np.asarray(two)).mean()
+
+
+@pytest.mark.parametrize(("kind", "strength"), STEPS)
+def test_a_change_keeps_the_size_and_is_the_same_each_time(kind, strength, photo):
+    first, second = (DEGRADATIONS[kind].change(photo, strength, 7) for _ in range(2))
+    assert (first.size, first.mode) == ((32, 32), "RGB")
+    assert first.tobytes() == second.tobytes() != photo.tobytes()
+
+
+@pytest.mark.parametrize("kind", [kind for kind, found in DEGRADATIONS.items() if len(found.steps) > 1])
+def test_each_step_changes_more_than_the_one_before(kind, photo):
+    far = [distance(photo, DEGRADATIONS[kind].change(photo, strength, 0)) for strength in DEGRADATIONS[kind].steps]
+    assert far == sorted(far)
+    assert far[0] > 0
+
+
+def test_the_steps_are_those_of_the_training_changes(photo):
+    pixels = np.asarray(photo)
+    assert np.array_equal(DEGRADATIONS["jpeg"].change(photo, 40, 0), augment.jpeg(pixels, quality=40))
+    assert np.array_equal(DEGRADATIONS["blur"].change(photo, 0.8, 0), augment.blur(pixels, sigma=0.8))
+    assert np.array_equal(DEGRADATIONS["noise"].change(photo, 8, 3), augment.noise(pixels, sigma=8, seed=3))
+    shrunk = photo.resize((24, 24), Image.Resampling.BILINEAR).resize((32, 32), Image.Resampling.BILINEAR)
+    assert np.array_equal(DEGRADATIONS["rescale"].change(photo, 24 / 32, 0), shrunk)
+
+
+def test_turned_twice_a_picture_is_itself_and_a_crop_is_its_middle(photo):
+    for kind in ("mirror", "upside down"):
+        change = DEGRADATIONS[kind].change
+        assert change(change(photo, 1, 0), 1, 0).tobytes() == photo.tobytes()
+    flags = Image.new("RGB", (32, 32), "red")
+    flags.paste("blue", (4, 4, 28, 28))
+    assert np.unique(np.asarray(DEGRADATIONS["crop"].change(flags, 24 / 32, 0)).reshape(-1, 3), axis=0).tolist() == [
+        [0, 0, 255]
+    ]
+
+
+def test_noise_differs_from_picture_to_picture_and_seed_to_seed():
+    seeds = {noise_seed(digest, seed) for digest in ("a" * 64, "b" * 64) for seed in (0, 1)}
+    assert len(seeds) == 4
+    assert noise_seed("a" * 64, 0) == noise_seed("a" * 64, 0)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    save_cnn(folder / "one", threshold=0.45)
+    save_cnn(folder / "two", seed=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return save_pictures(tmp_path_factory.mktemp("data") / "boats")
+
+
+@pytest.fixture(scope="module")
+def done(models, pictures, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("grids") / "grid"
+    asked = ["--protocols", "native", "--robustness", "boats", "--robustness_n", "12"]
+    assert crosseval.main(words(models, pictures, folder, *asked)) == 0
+    return folder
+
+
+def test_the_grid_measures_every_model_at_every_step_on_the_same_pictures(done, models, pictures):
+    found = [Robustness.from_dict(one) for one in json.loads((done / "grid.json").read_text())["robustness"]]
+    assert [one.model for one in found] == ["one", "two"]
+    drawn = draw_from(load_test_set("boats", str(pictures), seed=0), 12, seed=0)
+    assert [(one.n_real, one.n_fake) for one in found] == [(6, 6)] * 2
+    assert [(step.kind, step.strength) for step in found[0].steps] == STEPS
+    noisy = [
+        DEGRADATIONS["noise"].change(row["image"].convert("RGB"), 32, noise_seed(row["sha256"], 0))
+        for row in drawn.rows
+    ]
+    p_fake = Detector.from_pretrained(models / "one").probabilities(noisy)
+    report = make_report(drawn.is_fake, p_fake, threshold=0.45, bootstrap_samples=20)
+    step = found[0].of_kind("noise")[-1]
+    assert (step.roc_auc.value, step.accuracy_fake.value) == (report.roc_auc.value, report.accuracy_fake.value)
+
+
+def test_the_page_has_a_row_a_step_and_the_figure_is_drawn(done):
+    text = (done / "grid.md").read_text()
+    assert (
+        "| change | strength | one: ROC AUC | one: balanced accuracy | two: ROC AUC | two: balanced accuracy |" in text
+    )
+    assert all(f"| {kind} |" in text for kind in ["none", *DEGRADATIONS])
+    assert "boats train, 6 REAL and 6 FAKE pictures at each step" in text
+    assert (done / "robustness-boats.png").stat().st_size > 10_000
+
+
+def test_finished_steps_are_kept(done, models, pictures, monkeypatch):
+    def again(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr("realfake_hf.crosseval.robustness.score_all", again)
+    asked = ["--protocols", "native", "--robustness", "boats", "--robustness_n", "12"]
+    before = (done / "grid.json").read_text()
+    assert crosseval.main(words(models, pictures, done, *asked)) == 0
+    assert (done / "grid.json").read_text() == before
+
+
+def test_a_change_is_made_after_the_protocol_and_before_the_model(models, pictures):
+    one = load_test_set("boats", str(pictures), seed=0)
+    entrant = load_model("one", str(models / "one"))
+    grey = score_all([entrant], one, "native", change=lambda picture, _: Image.new("RGB", picture.size, "grey"))["one"]
+    assert len(set(grey.tolist())) <= 2  # two sizes of picture
+    assert len(set(score_all([entrant], one, "native")["one"].tolist())) > 2
+
+
+def test_a_data_set_that_is_not_in_the_grid_cannot_be_asked_for(capsys):
+    with pytest.raises(SystemExit):
+        crosseval.main(["--models", "a=b", "--datasets", "c=d", "--output_dir", "out", "--robustness", "e"])
+    assert "wanted --robustness of --datasets (c); found e." in capsys.readouterr().err.replace("\n", " ")
