@@ -174,7 +174,11 @@ def _sensitivity(called: _Floats, limit: float) -> float:
 
 
 def _calibration(sample: Sample, weights: _Floats) -> tuple[float, float, float]:
-    """Expected calibration error, Brier score and log loss; |sum of errors| of a bin is its size times its gap."""
+    """Expected calibration error, Brier score and log loss; |sum of errors| of a bin is its size times its gap.
+
+    Sums are NumPy's own: a product of vectors would wait for the threads of a linear algebra library.
+    """
     n = weights.sum()
-    gaps = _tally(sample.ece_bin, weights * sample.error, ECE_BINS)
-    return np.abs(gaps).sum() / n, weights @ sample.error**2 / n, weights @ sample.loss / n
+    errors = weights * sample.error
+    gaps = _tally(sample.ece_bin, errors, ECE_BINS)
+    return np.abs(gaps).sum() / n, (errors * sample.error).sum() / n, (weights * sample.loss).sum() / n
