@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from realfake_hf.publish import study_page
+from realfake_hf.publish import page as page_parts
 from realfake_hf.publish.study_page import write_page
 from realfake_hf.publish.study_sections import sections
 from realfake_hf.publish.study_words import twin_notes
@@ -40,7 +40,7 @@ class Page(HTMLParser):
 def coarse():
     """Figures in few pixels, which are fast to draw."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_page, "DPI", 50)
+        patch.setattr(page_parts, "DPI", 50)
         yield
 
 

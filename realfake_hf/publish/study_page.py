@@ -1,30 +1,18 @@
 """The explanation study as one page that needs nothing else: its findings, figures, tables and galleries."""
 
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from PIL import Image
-
-from realfake_hf.figures import darken
 from realfake_hf.labels import LABEL_NAMES, Verdict
+from realfake_hf.publish.page import Pixels, render_page
 from realfake_hf.publish.study_findings import findings
-from realfake_hf.publish.study_sections import Shown, sections
+from realfake_hf.publish.study_sections import sections
 from realfake_hf.publish.study_tables import passport_tables
 from realfake_hf.publish.study_words import Study, listed, method_name, model_name
 
-DPI: Final = 150
 NEARLY_CERTAIN: Final = 0.9995  # what would round to a certainty
-PALETTE: Final = 256  # colours of a figure's PNG, a third of the size of one with all
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,17 +70,6 @@ class GalleryPicture:
         return f"Wrong: {listed([model_name(name) for name in self.wrong])}"
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """A figure as the page shows it."""
-
-    shown: Shown
-    light: str
-    dark: str
-    width: int
-    height: int
-
-
 def write_page(study: Study, gallery: Sequence[GalleryPicture], file: Path) -> Path:
     """Write the page of a study and give its path.
 
@@ -101,58 +78,20 @@ def write_page(study: Study, gallery: Sequence[GalleryPicture], file: Path) -> P
         gallery: pictures with their maps; none leaves the gallery out.
         file: an HTML file; its folder is made.
     """
-    parts = sections(study)
-    environment = Environment(
-        loader=PackageLoader("realfake_hf", "publish"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("study_page.html.j2").render(
+    return render_page(
+        "study_page.html.j2",
+        file,
+        sections(study),
         sample=study["data"]["sample"],
         source=study["data"]["source"],
         split=study["data"]["split"],
         findings=findings(study),
-        sections=[(part, [_draw(shown) for shown in part.figures]) for part in parts],
         gallery=_grouped(gallery),
         passport=passport_tables(study),
-        png=_png,
         verdict=_verdict,
         model_name=model_name,
         method_name=method_name,
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(page, encoding="utf-8")
-    return file
-
-
-def _draw(shown: Shown) -> _Drawn:
-    figure = shown.draw()
-    figure.set_dpi(DPI)
-    light = _pixels(figure)
-    figure.set_layout_engine("none")  # found once, it holds for both pictures
-    return _Drawn(shown, _few_colors(light), _few_colors(_pixels(darken(figure))), *light.shape[1::-1])
-
-
-def _pixels(figure: Figure) -> Pixels:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
-
-
-def _few_colors(pixels: Pixels) -> str:
-    return _data_uri(Image.fromarray(pixels).quantize(PALETTE, dither=Image.Dither.NONE))
-
-
-def _png(picture: Pixels) -> str:
-    return _data_uri(Image.fromarray(picture))
-
-
-def _data_uri(picture: Image.Image) -> str:
-    file = BytesIO()
-    picture.save(file, format="png")
-    return f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
 
 
 def _grouped(gallery: Sequence[GalleryPicture]) -> dict[str, list[GalleryPicture]]:

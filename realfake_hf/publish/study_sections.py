@@ -1,16 +1,13 @@
 """The parts of the explanation study's page: what each figure shows, and how it is to be read."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
-from matplotlib.figure import Figure
-
 from realfake_hf.publish import study_figures as figures
 from realfake_hf.publish import study_tables as tables
+from realfake_hf.publish.page import Section, Shown
 from realfake_hf.publish.study_claim import claim_sentences
-from realfake_hf.publish.study_tables import Table
 from realfake_hf.publish.study_words import (
     MEASURE_NAMES,
     Study,
@@ -24,35 +21,6 @@ from realfake_hf.publish.study_words import (
     plain,
     twin_notes,
 )
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A figure of the page.
-
-    Attributes:
-        draw: makes it, anew at each call.
-        alt: what it says, for those who do not see it.
-        caption: what it is, over how many pictures.
-        reading: how it is to be read.
-    """
-
-    draw: Callable[[], Figure]
-    alt: str
-    caption: str
-    reading: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page."""
-
-    anchor: str
-    title: str
-    lead: str
-    figures: Sequence[Shown]
-    tables: Sequence[Table]
-
 
 CONTROLS_READING: Final = (
     "Each block is a pair of maps; further right is more alike. A pair means something only beside its controls. "

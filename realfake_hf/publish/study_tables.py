@@ -1,10 +1,10 @@
 """From the numbers of the explanation study to its tables."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from realfake_hf.publish.page import Table
 from realfake_hf.publish.study_words import (
     MEASURE_NAMES,
     REFERENCES,
@@ -21,23 +21,6 @@ from realfake_hf.publish.study_words import (
     plain,
     with_interval,
 )
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as it is shown.
-
-    Attributes:
-        caption: what it holds, and how it is to be read.
-        head: of the columns.
-        rows: cells as text; the first of each names its row.
-        folded: the page shows the caption alone until the reader opens it.
-    """
-
-    caption: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    folded: bool = False
 
 
 def agreement_tables(study: Study) -> list[Table]:
