@@ -248,6 +248,23 @@ def test_a_data_set_of_one_label_is_measured_and_its_files_are_not_audited(model
     assert "what needs both, such as ROC AUC, is undefined." in text
 
 
+def test_a_grid_survives_its_dictionary(done):
+    found = json.loads((done / "grid.json").read_text())
+    assert json.loads(json.dumps(grid.Grid.from_dict(found).to_dict())) == found
+
+
+def test_real_pictures_called_fake_are_counted_by_content(done, models, pictures):
+    one = load_test_set("boats", str(pictures), seed=0)
+    called = Detector.from_pretrained(models / "one").probabilities(one.rows["image"]) > 0.45
+    found = {row.content: row.called_fake for row in cells_of(done)["one", "native"].harm}
+    for content in ("boat", "bottle"):
+        chosen = np.array([name == content for name in one.content]) & ~one.is_fake
+        assert (found[content].k, found[content].n) == ((called & chosen).sum(), chosen.sum())
+    text = (done / "grid.md").read_text()
+    assert f"| boats train, native, one | bottle | 5 | {found['bottle']} |" in text
+    assert "one | boat | 4 |" not in text  # too few
+
+
 def test_the_page_says_sizes_thresholds_and_that_none_was_chosen(done):
     text = (done / "grid.md").read_text()
     assert "| boats train | native | one | 9 / 9 | 0.500 |" in text

@@ -11,6 +11,7 @@ from realfake_hf.crosseval.confidence import Confidence, measure_confidence
 from realfake_hf.crosseval.entrants import Entrant
 from realfake_hf.crosseval.testsets import Flags, TestSet
 from realfake_hf.measure.association import Gap, holm, rate_gap
+from realfake_hf.measure.harm import Harm, harms
 from realfake_hf.measure.operating_point import OperatingPoint
 from realfake_hf.measure.ranking import estimate_roc_auc
 from realfake_hf.measure.report import Estimate, Report, make_report
@@ -58,6 +59,7 @@ class Cell:
         generators: each generator's pictures against the other FAKE pictures, where there are several.
         shared: contents of CIFAKE against contents that it lacks; None where only one kind is there.
         confidence: how far the probabilities can be trusted, and what became of the promise of the unsure band.
+        harm: REAL pictures called FAKE by content, people first.
     """
 
     model: str
@@ -73,6 +75,7 @@ class Cell:
     generators: dict[str, GroupGap]
     shared: Gap | None
     confidence: Confidence
+    harm: tuple[Harm, ...]
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -95,6 +98,7 @@ class Cell:
             "report": Report.from_dict(data["report"]),
             "shared": data["shared"] and Gap.from_dict(data["shared"]),
             "confidence": Confidence.from_dict(data["confidence"]),
+            "harm": tuple(Harm.from_dict(row) for row in data["harm"]),
         }
         return cls(**{**data, **groups, **parts})
 
@@ -142,6 +146,7 @@ def measure_cell(
         generators=verdicts.by_group(generator, among=is_fake),
         shared=verdicts.shared([one.is_shared[row] for row in chosen]),
         confidence=measure_confidence(is_fake, scores, entrant.point, report, samples=samples, seed=seed),
+        harm=harms(is_fake, scores > threshold, content),
     )
 
 

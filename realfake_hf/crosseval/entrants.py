@@ -1,5 +1,6 @@
 """Who is measured: trained models at their operating points, and the trivial baseline."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from realfake_hf.detector import load_detector
 from realfake_hf.labels import fake_index
 from realfake_hf.measure.operating_point import OperatingPoint, load_operating_point
 from realfake_hf.measure.trivial import TrivialBaseline, small_pictures
+from realfake_hf.run_folder import PASSPORT
 
 _OF_WEIGHTS: Final = (".safetensors", ".bin")
 
@@ -30,6 +32,7 @@ class Entrant:
         place: its folder or Hub id; for the baseline, the data that it learned from.
         point: the threshold that it goes out with.
         digest: names its weights.
+        trained_on: the source that it learnt from, as its passport names it; None where it carries none.
         score: takes RGB pictures and gives (n,) `p_fake` in [0, 1].
     """
 
@@ -37,6 +40,7 @@ class Entrant:
     place: str
     point: OperatingPoint
     digest: str
+    trained_on: str | None = None
     score: Callable[[Sequence[Image.Image]], NDArray[np.floating]]
 
 
@@ -83,8 +87,19 @@ def _refuse_incomplete(name: str, place: str) -> None:
 def load_model(name: str, place: str) -> Entrant:
     """Load a model that `check_models` has seen, on the accelerator where there is one."""
     detector = load_detector(name, place)
-    point = load_operating_point(place)
-    return Entrant(name=name, place=place, point=point, digest=detector.digest(), score=detector.probabilities)
+    return Entrant(
+        name=name,
+        place=place,
+        point=detector.point,
+        digest=detector.digest(),
+        trained_on=_trained_on(Path(place).expanduser()),
+        score=detector.probabilities,
+    )
+
+
+def _trained_on(folder: Path) -> str | None:
+    file = folder / PASSPORT
+    return json.loads(file.read_text(encoding="utf-8"))["arguments"]["data"] if file.is_file() else None
 
 
 def fit_trivial(source: str, *, n: int, seed: int, test_sets: Sequence[TestSet]) -> Entrant:
@@ -110,4 +125,4 @@ def fit_trivial(source: str, *, n: int, seed: int, test_sets: Sequence[TestSet])
         return baseline.probabilities(small_pictures(pictures))
 
     place = f"{len(kept):,} training pictures of {source}"
-    return Entrant(name=TRIVIAL, place=place, point=point, digest=baseline.digest(), score=score)
+    return Entrant(name=TRIVIAL, place=place, point=point, digest=baseline.digest(), trained_on=source, score=score)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from accelerate import PartialState
@@ -26,6 +26,7 @@ from realfake_hf.measure.association import holm
 from realfake_hf.measure.paired import McNemar, mcnemar
 from realfake_hf.passport import environment
 
+CELL_VERSION: Final = 2  # raise it when a cell holds other things than before
 PARTS: Final = ("cells", "pairs", "shortcuts", "robustness")
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,17 @@ class Grid:
     pairs: tuple[Pair, ...]
     shortcuts: tuple[Shortcut, ...] = ()
     robustness: tuple[Robustness, ...] = ()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read back what `to_dict` wrote."""
+        return cls(
+            facts={name: value for name, value in data.items() if name not in PARTS},
+            cells=tuple(Cell.from_dict(one) for one in data["cells"]),
+            pairs=tuple(Pair(**{**one, "test": McNemar(**one["test"])}) for one in data["pairs"]),
+            shortcuts=tuple(Shortcut.from_dict(one) for one in data["shortcuts"]),
+            robustness=tuple(Robustness.from_dict(one) for one in data["robustness"]),
+        )
 
     def to_dict(self) -> Plain:
         """The grid as plain numbers, strings and dictionaries."""
@@ -155,6 +167,7 @@ class _Work:
                 "point": entrant.point.to_dict(),
                 "bootstrap_samples": samples,
                 "seed": seed,
+                "version": CELL_VERSION,
             }
             name = _file(one, protocol, entrant) + ("" if where is None else f"-{LEAK_FREE}")
             cells.append(Cell.from_dict(self.store.cell(name, asked, make)))
@@ -207,7 +220,15 @@ def _asked(one: TestSet, protocol: str, entrant: Entrant) -> Plain:
 
 def _facts(arguments: CrossevalArguments, entrants: Sequence[Entrant], sets: Sequence[TestSet]) -> Plain:
     settings = {name: str(one) if isinstance(one, Path) else one for name, one in asdict(arguments).items()}
-    models = {one.name: {"place": one.place, "point": one.point.to_dict(), "weights": one.digest} for one in entrants}
+    models = {
+        one.name: {
+            "place": one.place,
+            "point": one.point.to_dict(),
+            "weights": one.digest,
+            "trained_on": one.trained_on,
+        }
+        for one in entrants
+    }
     return {"settings": settings, **environment(), "models": models, "data": {one.name: _data(one) for one in sets}}
 
 

@@ -66,7 +66,8 @@ class Shortcut:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read back what `dataclasses.asdict` made of it."""
         means = {name: data[name] and Mean(**data[name]) for name in ("together", "worst_alone")}
-        return cls(**{**data, **means})
+        pairs = data.get("duplicates")
+        return cls(**{**data, **means, "duplicates": pairs and NearDuplicates.from_dict(pairs)})
 
 
 @dataclass(frozen=True)

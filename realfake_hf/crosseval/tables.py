@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Final
 
-from realfake_hf.crosseval.cell import Cell, GroupGap
+from realfake_hf.crosseval.arguments import TRIVIAL
+from realfake_hf.crosseval.cell import LEAK_FREE, Cell, GroupGap
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.robustness import robustness_table
 from realfake_hf.measure.association import holm
+from realfake_hf.measure.harm import Harm
 from realfake_hf.measure.operating_point import DEFAULT
 
 SHOWN: Final = {
@@ -22,6 +24,8 @@ SHOWN: Final = {
     "brier": "Brier",
     "nll": "NLL",
 }
+MOST_HARM: Final = 15  # contents listed by harm
+LEAST_REAL: Final = 5  # REAL pictures of a content below which it is not listed
 NAMED: Final = 5  # unreadable files of a data set
 NOTABLE: Final = 0.05  # corrected p-value up to which a group is listed
 
@@ -30,7 +34,8 @@ def to_markdown(grid: Grid) -> str:
     """Render the grid: cells, notes, groups, pairs."""
     parts = [
         _shortcut_list(grid), _cell_table(grid), _notes(grid), _confidence_table(grid), _shared_table(grid),
-        _group_table(grid), _pair_list(grid), *_robustness_tables(grid),
+        _group_table(grid), _pair_list(grid), _harm_table(grid),
+        *_robustness_tables(grid),
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part)
 
@@ -165,6 +170,32 @@ def _pair_list(grid: Grid) -> str:
             f"- {place}: {pair.test.to_words(a=pair.a, b=pair.b)}; corrected {_p(pair.p_holm)}." for pair in pairs
         ]
     return "\n".join(lines)
+
+
+def _harm_table(grid: Grid) -> str:
+    rows = harm_rows(grid)
+    if not rows:
+        return ""
+    shown = [f"| {_where(cell)} | {one.content} | {one.called_fake.n:,} | {one.called_fake} |" for cell, one in rows]
+    title = (
+        "REAL pictures called FAKE by content: people first where the content says so, then the highest lower end of "
+        f"the exact 95 % interval; the first {MOST_HARM} of at least {LEAST_REAL} pictures each."
+    )
+    head = ["| cell | content | n REAL | called FAKE |", "|---|---|--:|--:|"]
+    return "\n".join([title, "", *head, *shown])
+
+
+def harm_rows(grid: Grid) -> list[tuple[Cell, Harm]]:
+    """Give the contents whose REAL pictures are called FAKE most, over all native cells of whole splits."""
+    found = [
+        (cell, one)
+        for cell in grid.cells
+        if cell.model != TRIVIAL and cell.protocol == grid.cells[0].protocol and not cell.split.endswith(LEAK_FREE)
+        for one in cell.harm
+        if one.called_fake.n >= LEAST_REAL
+    ]
+    found.sort(key=lambda row: (not row[1].shows_people, -(row[1].called_fake.low or 0)))
+    return found[:MOST_HARM]
 
 
 def _robustness_tables(grid: Grid) -> Iterator[str]:
