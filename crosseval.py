@@ -1,8 +1,8 @@
 """Measure detectors on data sets they were not trained on: `crosseval.py --models cnn=space/models/cifake-cnn
 --datasets cifake=cifake art=pictures/ --output_dir runs/grid`.
 
-`grid.json` and `grid.md` in the output folder hold every cell, PNGs show confidence and
-robustness; finished cells are kept, `--fresh` does them again.
+`grid.html` in the output folder is the report, `grid.json` and `grid.md` hold every cell, PNGs the figures; finished
+cells are kept, `--fresh` does them again.
 """  # noqa: D205 - one command does not fit one line
 
 import logging
@@ -18,6 +18,7 @@ from realfake_hf.crosseval.drawing import draw
 from realfake_hf.crosseval.grid import run_grid
 from realfake_hf.crosseval.tables import to_markdown
 from realfake_hf.figures import save_figure
+from realfake_hf.publish.crosseval_page import write_grid_page
 from realfake_hf.run_folder import write_json
 
 
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = to_markdown(grid)
         write_json(arguments.output_dir / "grid.json", grid.to_dict())
         (arguments.output_dir / "grid.md").write_text(f"{text}\n", encoding="utf-8")
+        write_grid_page(grid, arguments.output_dir / "grid.html")
         for name, figure in draw(grid):
             save_figure(figure, arguments.output_dir / name)
         print(text)
