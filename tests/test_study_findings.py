@@ -191,6 +191,9 @@ def test_undefined_numbers_are_no_findings(study):
 def test_the_readme_block_is_the_headline(study, tmp_path):
     (tmp_path / "explanation_study.json").write_text(json.dumps(study))
     block = readme.render("<!-- results: explanation_study -->\n<!-- end -->", tmp_path)
-    assert block.splitlines()[1] == headline(study)
+    assert block.splitlines()[1:-1] == headline(study).splitlines()
+    points = headline(study).splitlines()
+    assert 4 <= len(points) <= 6
+    assert all(point.startswith("- ") for point in points)
     assert findings(study)[0] in headline(study)
     assert claim_sentences(study["causal"])[0] in headline(study)

@@ -1,12 +1,9 @@
 """The study's page needs nothing else, says all in words too, and can be read on a phone and in the dark."""
 
-import json
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 
 import pytest
+from page_in_browser import CHROMIUM, Page, seen
 
 from realfake_hf.publish import page as page_parts
 from realfake_hf.publish.study_page import write_page
@@ -15,25 +12,6 @@ from realfake_hf.publish.study_words import twin_notes
 
 PARTS = ("faithfulness", "sanity", "planted", "causal")
 NASTY = '<script>alert("cat & dog")</script>'
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-class Page(HTMLParser):
-    """What a page holds: its tags with their attributes, and its text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.text = [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -125,35 +103,6 @@ def test_the_gallery_groups_pictures_by_who_is_wrong(page):
 def test_what_a_study_lacks_the_page_leaves_out(short):
     assert [one["id"] for one in short.all("h2")] == ["says", "agreement", "passport"]
     assert len(short.all("img")) == 3
-
-
-MEASURE = """<script>addEventListener("load", () => {
-  for (const one of document.querySelectorAll("details")) one.open = true;
-  const images = [...document.images];
-  parent.postMessage(JSON.stringify({
-    client: document.documentElement.clientWidth, width: document.documentElement.scrollWidth,
-    images: images.length, broken: images.filter((one) => !one.naturalWidth).length,
-    dark: images.filter((one) => one.closest("picture")?.querySelector("source").srcset === one.currentSrc).length,
-    ground: getComputedStyle(document.body).backgroundColor,
-    small: [...document.querySelectorAll("p, td, th, li, figcaption")]
-      .filter((one) => parseFloat(getComputedStyle(one).fontSize) < 12).length,
-  }), "*");
-})</script>"""
-FRAME = """<!DOCTYPE html><iframe src="page.html" style="border: 0; width: {}px; height: {}px"></iframe><pre></pre>
-<script>addEventListener("message", ({{ data }}) => {{ document.querySelector("pre").textContent = data }})</script>"""
-
-
-def seen(file, folder, *, size, dark):
-    """What Chromium measures of the page; in a frame, since its windows are no narrower than 500 pixels."""
-    allowing = "script-src 'unsafe-inline'; style-src"
-    copy = file.read_text(encoding="utf-8").replace("style-src", allowing, 1).replace("</body>", f"{MEASURE}</body>")
-    (folder / "page.html").write_text(copy, encoding="utf-8")
-    (folder / "frame.html").write_text(FRAME.format(*size), encoding="utf-8")
-    words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}",
-             f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--virtual-time-budget=10000", "--dump-dom",
-             (folder / "frame.html").as_uri()]  # fmt: skip
-    dom = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120).stdout
-    return json.loads(re.search(r"<pre>(.*?)</pre>", dom, re.DOTALL)[1])
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

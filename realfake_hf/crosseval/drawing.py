@@ -15,6 +15,7 @@ from realfake_hf.figures.robustness import RobustnessPanel, robustness_curves
 from realfake_hf.measure.calibration import Bin
 from realfake_hf.measure.report import Estimate
 
+LEAST_IN_BIN = 10  # pictures below which the share of fakes in a bin says nothing
 TURNS = ("crop", "mirror", "upside down")  # kinds of few steps, which share a panel
 
 
@@ -68,7 +69,7 @@ def _reliability_panel(cell: Cell) -> ReliabilityPanel:
 
 
 def _curve(bins: Sequence[Bin]) -> tuple[list[float], list[float]]:
-    known = [(one.mean_p_fake, one.share_fake) for one in bins]
+    known = [(one.mean_p_fake, one.share_fake) for one in bins if one.n >= LEAST_IN_BIN]
     shown = [(said, found) for said, found in known if said is not None and found is not None]
     return [said for said, _ in shown], [found for _, found in shown]
 

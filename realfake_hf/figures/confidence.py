@@ -73,7 +73,7 @@ def risk_coverage_curves(panels: Mapping[str, Mapping[str, tuple[Sequence[float]
     columns = min(2, len(panels))
     height = -(-len(panels) // columns)
     figure = Figure(figsize=(WIDTH, 0.8 + PANEL_HEIGHT * height), layout="constrained")
-    grid = figure.subplots(height, columns, squeeze=False, sharex=True).ravel()
+    grid = figure.subplots(height, columns, squeeze=False).ravel()
     for axes in grid[len(panels) :]:
         axes.remove()
     for axes, (title, curves) in zip(grid, panels.items(), strict=False):
@@ -83,7 +83,7 @@ def risk_coverage_curves(panels: Mapping[str, Mapping[str, tuple[Sequence[float]
             axes.plot(coverage, risk, label=model, color=color, linestyle=line)
         axes.set(xlim=(0, 1), xlabel="share decided, the surest first", ylabel="wrong among them")
         axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.xaxis.set_major_formatter(PercentFormatter(1))
     legend_below(figure, grid[: len(panels)].tolist(), columns=4)
     return figure

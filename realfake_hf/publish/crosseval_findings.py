@@ -253,7 +253,10 @@ def _contents(grid: Grid) -> Iterator[str]:
     ]
     sure = any(p <= SURE for p in adjusted)
     reading = "so contents matter" if sure else "none of it more than chance may do"
-    yield f"Contents that CIFAKE has too are judged better than unseen ones by so much: {listed(parts)}; {reading}."
+    yield (
+        "Verdicts on contents that CIFAKE has too are right more often than on unseen ones by so much (less often "
+        f"where negative): {listed(parts)}; {reading}."
+    )
 
 
 def _files(grid: Grid) -> Iterator[str]:

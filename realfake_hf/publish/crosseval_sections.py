@@ -7,7 +7,7 @@ from itertools import groupby
 from matplotlib.figure import Figure
 
 from realfake_hf.crosseval.cell import LEAK_FREE, Cell
-from realfake_hf.crosseval.drawing import reliability, risk_coverage, robustness
+from realfake_hf.crosseval.drawing import LEAST_IN_BIN, reliability, risk_coverage, robustness
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.tables import LEAST_REAL, MOST_HARM, SHOWN, harm_rows
 from realfake_hf.data.degradations import DEGRADATIONS
@@ -117,7 +117,8 @@ def _confidence(grid: Grid) -> Section:
         Shown(
             draw=partial(reliability, native),
             alt="Reliability diagrams and histograms of confidence, a row a data set, a column a model.",
-            caption=f"What models say against what is ({sizes}); intervals of the errors are in the table.",
+            caption=f"What models say against what is ({sizes}), in bins of at least {LEAST_IN_BIN} pictures; "
+            "intervals of the errors are in the table.",
             reading="On the dotted line, seven of ten pictures that a model gives 0.7 are FAKE. Below it, the model "
             "sees "
             "fakes that are none. Wrong verdicts at the right end of the lower panels are those that sound sure.",

@@ -13,6 +13,8 @@ from typing import Any, Final
 from realfake_hf.cli import parse
 from realfake_hf.measure.paired import McNemar
 from realfake_hf.publish import PAPER_ACCURACY
+from realfake_hf.publish.readme_benchmarks import benchmark_explanations, benchmark_vit, benchmarks, two_processes
+from realfake_hf.publish.readme_crosseval import crosseval_findings, crosseval_table, robustness_table
 from realfake_hf.publish.study_findings import headline
 
 _BLOCK: Final = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -142,67 +144,6 @@ def _with_interval(accuracy: Mapping[str, float | None]) -> str:
     return f"{value:.2f} %" + (f" ({ends[0]:.2f}-{ends[1]:.2f})" if ends else "")
 
 
-def _benchmarks(results: Path) -> str:
-    training, data = _read(results / "benchmark_training.json"), _read(results / "benchmark_data.json")
-    rows = [_ratio(ratio, "training speed") for ratio in training["ratios"]]
-    rows += [_ratio(ratio, "loading time") for ratio in data["ratios"] if ratio["over"].endswith("pixels")]
-    cold, warm = (data["rows"][f"realfake, {state}: pixels"]["median"] for state in ("cold", "warm"))
-    note = (
-        f"From CIFAKE's archive to pixels that a training loop can index: {cold:.1f} s at first and {warm:.1f} s "
-        f"after that, on {data['machine']['cores']} cores. A training's largest process had at most "
-        f"{data['training']['peak_memory_gib']:.2f} GiB."
-    )
-    return "\n".join(["| ratio | median (range over rounds) | goal |", "|---|--:|--:|", *rows, "", note])
-
-
-def _benchmark_vit(results: Path) -> str:
-    found = _read(results / "benchmark_vit.json")
-    speeds, memory = found["rows"], found["memory"]
-    ratios = {(ratio["over"], ratio["under"]): ratio["ratio"]["median"] for ratio in found["ratios"]}
-
-    def row(geometry: str, way: str, beside: Sequence[str]) -> str:
-        own = f"{geometry} {way}"
-        times = [f"{ratios[own, f'{geometry} {other}']:.2f}" for other in beside]
-        cells = [geometry, way, f"{speeds[own]['median']:.0f}", *times, f"{memory[own]['peak_memory_gib']:.2f}"]
-        return f"| {' | '.join(cells)} |"
-
-    geometries = dict.fromkeys(name.split(" ")[0] for name in speeds)
-    asked = ("asking: random tensors", "asking: pipeline, batches")
-    trained = ("training: random tensors", "training: HF example's way")
-    rows = [row(geometry, "training: trainer", trained) for geometry in geometries]
-    rows += [row(geometry, "asking: detector", asked) for geometry in geometries]
-    head = "| image / patch | way | images/s | x random tensors | x Hugging Face's way | peak GiB |"
-    note = (
-        f"Medians of {next(iter(speeds.values()))['n']} rounds on {found['machine']['cores']} cores, batches of "
-        f"{found['settings']['batch_size']}. Random tensors: the same model on one batch that lies ready. Hugging "
-        "Face's way: in training that of its image classification example, in asking `pipeline` with the same batches."
-    )
-    note += "".join(
-        f" With `--torch_compile`, training at {over.split(' ')[0]} is {ratio:.2f} x as fast."
-        for (over, _), ratio in ratios.items()
-        if over.endswith(", compiled")
-    )
-    return "\n".join([head, "|---|---|--:|--:|--:|--:|", *rows, "", note])
-
-
-def _benchmark_explanations(results: Path) -> str:
-    found = _read(results / "benchmark_explanations.json")
-    ratios = [*found["ratios"], *found["memory"]["ratios"]]
-    rows = [_ratio(ratio, "memory" if ratio in found["memory"]["ratios"] else "time") for ratio in ratios]
-    settings = found["settings"]
-    note = (
-        f"Time a picture of a ViT-Tiny at an image / patch size, in batches of {settings['batch_size']} unless it "
-        f"says one at a time, on {found['machine']['cores']} cores: {_speeds(found['rows'])}. Script: the loop of "
-        "rollout scripts that are passed around; discarding: the lowest weights dropped, as is their default."
-    )
-    return "\n".join(["| ratio | median (range over rounds) | goal |", "|---|--:|--:|", *rows, "", note])
-
-
-def _speeds(rows: Mapping[str, Any]) -> str:
-    asked = [name for name in rows if name.endswith((" rollout", " relevance"))]
-    return ", ".join(f"{name} {1000 / rows[name]['median']:,.0f} images/s" for name in asked)
-
-
 def _ablation(results: Path) -> str:
     found = _read(results / "ablation_vit_tiny.json")
     variants, data = found["variants"], found["data"]
@@ -232,29 +173,8 @@ def _settings(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _two_processes(results: Path) -> str:
-    found = _read(results / "two_processes.json")
-    one, several = found["runs"]
-    points = "and ".join(
-        f"{value:+.2f} on {split} (n = {one['n'][split]:,}) " for split, value in found["points"].items()
-    )
-    return (
-        f"{several['processes']} processes beside one, the same batch in total, one pass over "
-        f"{found['settings']['train_size']:,} pictures: {points}points of accuracy, in {found['seconds_ratio']:.2f} x "
-        f"the seconds on {found['machine']['cores']} cores."
-    )
-
-
 def _explanation_study(results: Path) -> str:
     return headline(_read(results / "explanation_study.json"))
-
-
-def _ratio(ratio: dict[str, Any], what: str) -> str:
-    found = ratio["ratio"]
-    spread = f"{found['median']:.2f} ({found['min']:.2f}-{found['max']:.2f}, {found['n']} rounds)"
-    bounds = {"at least": ratio["goal"], "at most": ratio.get("limit")}
-    goal = ", ".join(f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None)
-    return f"| {what}: {ratio['over']} / {ratio['under']} | {spread} | {goal} |"
 
 
 def _spread(name: str, table: dict[str, Any]) -> str:
@@ -279,12 +199,15 @@ _RENDERERS: Final[dict[str, Callable[[Path], str]]] = {
     "cifake_content": _cifake_content,
     "cifake_audit": _cifake_audit,
     "cifake_comparison": _cifake_comparison,
-    "benchmarks": _benchmarks,
-    "benchmark_vit": _benchmark_vit,
-    "benchmark_explanations": _benchmark_explanations,
+    "benchmarks": benchmarks,
+    "benchmark_vit": benchmark_vit,
+    "benchmark_explanations": benchmark_explanations,
     "ablation_vit_tiny": _ablation,
-    "two_processes": _two_processes,
+    "two_processes": two_processes,
     "explanation_study": _explanation_study,
+    "crosseval": crosseval_table,
+    "crosseval_findings": crosseval_findings,
+    "robustness": robustness_table,
 }
 
 

@@ -45,11 +45,13 @@ def findings(study: Study) -> list[str]:
 
 
 def headline(study: Study) -> str:
-    """Say in one paragraph what comes first: agreement, faithfulness, and what hiding the evidence says."""
+    """Say in a few points what comes first: agreement, faithfulness, and what hiding the evidence says."""
     pair = main_pair(study)
-    said = [_agreement(study, pair), *_above_shuffled(pair), *_centre(study, pair), *_right_or_wrong(pair)]
-    said += _faithfulness(study) if "faithfulness" in study else []
-    return " ".join(said + (claim_sentences(study["causal"]) if "causal" in study else []))
+    points = [" ".join([_agreement(study, pair), *_above_shuffled(pair), *_centre(study, pair)])]
+    points += _right_or_wrong(pair)
+    points += [" ".join(_faithfulness(study))] if "faithfulness" in study else []
+    points += claim_sentences(study["causal"]) if "causal" in study else []
+    return "\n".join(f"- {point}" for point in points)
 
 
 def main_pair(study: Study) -> Number:
