@@ -85,5 +85,6 @@ benchmarks: .venv/installed ## speed and memory beside named alternatives
 	$(PY) -m benchmarks.vit_throughput --output_file results/benchmark_vit.json
 	$(PY) -m benchmarks.explanation_throughput --output_file results/benchmark_explanations.json
 
-readme: .venv/installed ## the README's tables from results/
+readme: .venv/installed ## the tables of README and model card from results/
 	$(PY) -m realfake_hf.publish.readme
+	$(PY) -m realfake_hf.publish.readme --readme model_card.md

@@ -24,6 +24,7 @@ from realfake_hf.explain.maps import Target
 from realfake_hf.explain.methods import ATTENTION_METHODS, Explanation, explain
 from realfake_hf.labels import Verdict, fake_index
 from realfake_hf.measure.operating_point import DEFAULT, OperatingPoint, load_operating_point
+from realfake_hf.models.heads import caught_embeddings
 
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
@@ -114,6 +115,17 @@ class Detector:
         """Give `p_fake` of each picture: (n,) float32 in [0, 1]. Takes what `predict` takes."""
         scores = [self._score(batch) for batch in _batches(_read_all(images), self.batch_size)]
         return np.concatenate(scores) if scores else np.empty(0, dtype=np.float32)
+
+    def embeddings(self, images: Picture | Iterable[Picture]) -> NDArray[np.float32]:
+        """Give what the model's last layer decides by: (n, width) float32. Takes what `predict` takes.
+
+        Raises:
+            ValueError: the model has no linear head.
+        """
+        with caught_embeddings(self.model) as caught:
+            n = len(self.probabilities(images))
+        rows = [batch.float().cpu().numpy() for batch in caught]
+        return np.concatenate(rows) if n else np.empty((0, 0), dtype=np.float32)
 
     def explain(
         self,

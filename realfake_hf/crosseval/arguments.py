@@ -44,6 +44,13 @@ class CrossevalArguments:
     robustness_n: int = field(
         default=2000, metadata={"help": "Leak-free pictures of each, even by label and content."}
     )
+    errors: int = field(
+        default=0, metadata={"help": "Show so many of each model's surest errors of each kind on each data set."}
+    )
+    training_data: str | None = field(
+        default=None, metadata={"help": "Show the nearest training pictures of this source beside each error."}
+    )
+    neighbours_n: int = field(default=5000, metadata={"help": "Training pictures among which they are looked for."})
     duplicates_of: str | None = field(
         default=None,
         metadata={"help": "Look for near-duplicates of the training pictures of this source; by default not."},
@@ -67,9 +74,16 @@ class CrossevalArguments:
             raise ValueError(
                 f"wanted --robustness of --datasets ({', '.join(self.sources)}); found {', '.join(unknown)}."
             )
-        counts = {"limit": self.limit or 2, "baseline_n": self.baseline_n, "robustness_n": self.robustness_n}
+        counts = {
+            "limit": self.limit or 2,
+            "baseline_n": self.baseline_n,
+            "robustness_n": self.robustness_n,
+            "neighbours_n": self.neighbours_n,
+        }
         if small := [f"--{name} {count}" for name, count in counts.items() if count < 2]:  # noqa: PLR2004 - a pair
             raise ValueError(f"wanted at least 2 pictures; found {', '.join(small)}.")
+        if self.errors < 0:
+            raise ValueError(f"wanted --errors of at least 0; found {self.errors}.")
         if self.bootstrap_samples < 1:
             raise ValueError(f"wanted --bootstrap_samples of at least 1; found {self.bootstrap_samples}.")
 

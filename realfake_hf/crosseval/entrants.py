@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoImageProcessor
 from realfake_hf.crosseval.arguments import TRIVIAL
 from realfake_hf.crosseval.testsets import TestSet, load_test_set
 from realfake_hf.data.pictures import to_rgb
-from realfake_hf.detector import load_detector
+from realfake_hf.detector import Detector, load_detector
 from realfake_hf.labels import fake_index
 from realfake_hf.measure.operating_point import OperatingPoint, load_operating_point
 from realfake_hf.measure.trivial import TrivialBaseline, small_pictures
@@ -33,6 +33,7 @@ class Entrant:
         point: the threshold that it goes out with.
         digest: names its weights.
         trained_on: the source that it learnt from, as its passport names it; None where it carries none.
+        detector: the model, where it is one.
         score: takes RGB pictures and gives (n,) `p_fake` in [0, 1].
     """
 
@@ -41,6 +42,7 @@ class Entrant:
     point: OperatingPoint
     digest: str
     trained_on: str | None = None
+    detector: Detector | None = None
     score: Callable[[Sequence[Image.Image]], NDArray[np.floating]]
 
 
@@ -93,6 +95,7 @@ def load_model(name: str, place: str) -> Entrant:
         point=detector.point,
         digest=detector.digest(),
         trained_on=_trained_on(Path(place).expanduser()),
+        detector=detector,
         score=detector.probabilities,
     )
 

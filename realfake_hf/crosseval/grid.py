@@ -1,6 +1,7 @@
 """The whole grid: check, load, score what is not yet scored, measure every cell, compare the models."""
 
 import logging
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -16,6 +17,8 @@ from realfake_hf.crosseval.arguments import TRIVIAL, CrossevalArguments
 from realfake_hf.crosseval.cell import LEAK_FREE, Cell, measure_cell
 from realfake_hf.crosseval.duplicates import with_duplicates
 from realfake_hf.crosseval.entrants import Entrant, check_models, fit_trivial, load_model
+from realfake_hf.crosseval.errors import ERRORS, ShownError, show_errors
+from realfake_hf.crosseval.neighbours import Neighbours
 from realfake_hf.crosseval.robustness import Robustness, measure_robustness
 from realfake_hf.crosseval.scoring import join_processes, score_all
 from realfake_hf.crosseval.shortcuts import Shortcut, find_shortcut
@@ -27,7 +30,7 @@ from realfake_hf.measure.paired import McNemar, mcnemar
 from realfake_hf.passport import environment
 
 CELL_VERSION: Final = 2  # raise it when a cell holds other things than before
-PARTS: Final = ("cells", "pairs", "shortcuts", "robustness")
+PARTS: Final = ("cells", "pairs", "shortcuts", "robustness", "errors")
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +71,7 @@ class Grid:
         pairs: McNemar's test of each two models in each of these places.
         shortcuts: what the files of each data set alone say of the label.
         robustness: what each model withstands, on the data sets that were named for it.
+        errors: the surest errors, where they were asked for.
     """
 
     facts: Plain
@@ -75,6 +79,7 @@ class Grid:
     pairs: tuple[Pair, ...]
     shortcuts: tuple[Shortcut, ...] = ()
     robustness: tuple[Robustness, ...] = ()
+    errors: tuple[ShownError, ...] = ()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -85,6 +90,7 @@ class Grid:
             pairs=tuple(Pair(**{**one, "test": McNemar(**one["test"])}) for one in data["pairs"]),
             shortcuts=tuple(Shortcut.from_dict(one) for one in data["shortcuts"]),
             robustness=tuple(Robustness.from_dict(one) for one in data["robustness"]),
+            errors=tuple(ShownError.from_dict(one) for one in data.get("errors", ())),
         )
 
     def to_dict(self) -> Plain:
@@ -126,7 +132,8 @@ def run_grid(arguments: CrossevalArguments) -> Grid:
     ]
     settings = {"samples": arguments.bootstrap_samples, "seed": arguments.seed}
     robustness = tuple(found for one in drawn for found in measure_robustness(entrants, one, store, **settings))
-    return Grid(_facts(arguments, entrants, sets), cells, pairs, shortcuts, robustness)
+    errors = tuple(_errors(work, sets)) if arguments.errors and PartialState().is_main_process else ()
+    return Grid(_facts(arguments, entrants, sets), cells, pairs, shortcuts, robustness, errors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,12 +144,12 @@ class _Work:
 
     def place(self, one: TestSet, protocol: str) -> Iterator[tuple[list[Cell], list[Pair]]]:
         """Measure all models on a data set under a protocol: the whole split, then its leak-free part if smaller."""
-        scores = self._scores(one, protocol)
+        scores = self.scores(one, protocol)
         yield self._measure(one, protocol, scores, where=None)
         if not one.is_leak_free.all() and one.is_leak_free.any():
             yield self._measure(one, protocol, scores, where=one.is_leak_free)
 
-    def _scores(self, one: TestSet, protocol: str) -> Scores:
+    def scores(self, one: TestSet, protocol: str) -> Scores:
         kept = {
             entrant.name: self.store.scores(_file(one, protocol, entrant), _asked(one, protocol, entrant))
             for entrant in self.entrants
@@ -183,6 +190,28 @@ class _Work:
         for a, b in combinations(right, 2):
             test = mcnemar(right[a], right[b])
             yield Pair(a, b, *cells[0].place, test, test.p_value)
+
+
+def _errors(work: _Work, sets: Sequence[TestSet]) -> Iterator[ShownError]:
+    """Show errors under the first protocol, from scores that are kept; the main process alone, after all else."""
+    arguments, folder = work.arguments, work.store.folder.parent
+    shutil.rmtree(folder / ERRORS, ignore_errors=True)
+    training = arguments.training_data and load_test_set(
+        "--training_data", arguments.training_data, split="train", limit=arguments.neighbours_n, seed=arguments.seed
+    )
+    protocol = arguments.protocols[0]
+    for entrant in [one for one in work.entrants if one.detector]:
+        assert entrant.detector is not None
+        near = (
+            Neighbours(entrant.name, entrant.detector, training, work.store, digest=entrant.digest)
+            if training
+            else None
+        )
+        for one in sets:
+            p_fake = work.scores(one, protocol)[entrant.name]
+            yield from show_errors(
+                entrant, one, p_fake, folder, n=arguments.errors, protocol=protocol, neighbours=near
+            )
 
 
 def _baseline(arguments: CrossevalArguments, sets: Sequence[TestSet]) -> list[Entrant]:

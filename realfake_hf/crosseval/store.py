@@ -40,6 +40,14 @@ class CellStore:
         for file in [*self.folder.glob("*.npz"), *self.folder.glob("*.json")] if self.writes else []:
             file.unlink(missing_ok=True)
 
+    def array(self, name: str, asked: Mapping[str, Any]) -> NDArray[np.float64] | None:
+        """Give the array that is kept under a name, or None where there is none: `scores`."""
+        return self.scores(name, asked)
+
+    def keep_array(self, name: str, asked: Mapping[str, Any], values: NDArray[np.floating]) -> None:
+        """Keep an array of any shape under a name; the file appears whole or not at all."""
+        self.keep_scores(name, asked, values)
+
     def scores(self, name: str, asked: Mapping[str, Any]) -> NDArray[np.float64] | None:
         """Give the scores that are kept under a name, or None where there are none.
 

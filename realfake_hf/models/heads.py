@@ -1,6 +1,9 @@
 """What of a classifier is its head, and what its backbone."""
 
-from torch import nn
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 
@@ -18,3 +21,21 @@ def backbone_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
     """All parameters that are not those of `head_modules`."""
     heads = {id(parameter) for head in head_modules(model).values() for parameter in head.parameters()}
     return [parameter for parameter in model.parameters() if id(parameter) not in heads]
+
+
+@contextmanager
+def caught_embeddings(model: PreTrainedModel) -> Iterator[list[Tensor]]:
+    """Catch what a model's last linear layer is given in each forward pass: (batch, width), appended to the list.
+
+    Raises:
+        ValueError: the model has no linear head.
+    """
+    heads = list(head_modules(model).values())
+    if not heads:
+        raise ValueError(f"wanted a classifier with a linear head; found none in {type(model).__name__}.")
+    caught: list[Tensor] = []
+    handle = heads[-1].register_forward_pre_hook(lambda _, given: caught.append(given[0].detach()))
+    try:
+        yield caught
+    finally:
+        handle.remove()
