@@ -67,8 +67,8 @@ audit: .venv/installed ## the duplicates in CIFAKE
 	$(PY) -m realfake_hf.publish.audit --data cifake --output_file results/cifake_audit.json
 
 crosseval: .venv/installed ## both models on CIFAKE and three sets of other origin; goes on where it was interrupted
-	$(PY) crosseval.py --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --datasets cifake=cifake diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet progan-lsun=$(SECOND)/progan-lsun wild-art=$(SECOND)/wild-art-kaggle-layout --protocols native matched --baseline_data cifake --duplicates_of cifake --output_dir runs/crosseval
-	$(PY) -m realfake_hf.publish.crosseval --grid runs/crosseval/grid.json --output_file results/crosseval.json --page_file results/crosseval.html --figure_file results/figures/crosseval.png
+	$(PY) crosseval.py --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --datasets cifake=cifake diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet progan-lsun=$(SECOND)/progan-lsun wild-art=$(SECOND)/wild-art-kaggle-layout --protocols native matched --baseline_data cifake --duplicates_of cifake --errors 8 --training_data cifake --output_dir runs/crosseval
+	$(PY) -m realfake_hf.publish.crosseval --grid runs/crosseval/grid.json --output_file results/crosseval.json --page_file results/crosseval.html --figure_file results/figures/crosseval.png --shown cifake
 
 robust: .venv/installed ## the CNN trained on degraded pictures, and what it withstands beside the models of space/models
 	test -f runs/cifake-cnn-robust/metrics.json || $(PY) train.py --config recipes/cifake_cnn_robust.yaml --output_dir runs/cifake-cnn-robust

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = to_markdown(grid)
         write_json(arguments.output_dir / "grid.json", grid.to_dict())
         (arguments.output_dir / "grid.md").write_text(f"{text}\n", encoding="utf-8")
-        write_grid_page(grid, arguments.output_dir / "grid.html")
+        write_grid_page(grid, arguments.output_dir / "grid.html", folder=arguments.output_dir)
         for name, figure in draw(grid):
             save_figure(figure, arguments.output_dir / name)
         print(text)

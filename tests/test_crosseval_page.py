@@ -40,6 +40,7 @@ def folder(tmp_path_factory):
     point = {"threshold": 0.5, "chosen": "by hand", "n": 9, "temperature": 2.0, "band": band}
     (base / "one/operating_point.json").write_text(json.dumps(point))
     asked = words(base, home, base / "grid", "--robustness", "other", "--robustness_n", "8")
+    asked += ["--errors", "3", "--training_data", str(home), "--neighbours_n", "10"]
     place = asked.index(f"boats={home}") + 1
     assert crosseval.main([*asked[:place], f"other={away}", *asked[place:]]) == 0
     return base / "grid"
@@ -69,11 +70,12 @@ def test_every_run_leaves_a_page_that_asks_for_nothing_from_outside(folder, page
     assert all(source.startswith(("data:", "#")) for source in sources)
 
 
-def test_the_page_has_every_part_and_its_contents_lead_there(page):
-    anchors = ["grid", "confidence", "groups", "harm", "robustness", "files", "methods", "cite", "passport"]
+def test_the_page_has_every_part_and_its_contents_lead_there(grid, page):
+    anchors = ["grid", "confidence", "groups", "harm", "robustness", "files", "errors", "methods", "cite", "passport"]
     assert [one["id"] for one in page.all("h2")] == ["says", *anchors]
     assert {one["href"] for one in page.all("a")} == {f"#{anchor}" for anchor in anchors}
-    assert len(page.all("img")) == len(page.all("source")) == 4
+    assert len(page.all("source")) == 4
+    assert len(page.all("img")) == 4 + len({one.file for one in grid.errors})
     assert all(one["alt"] for one in page.all("img"))
 
 
@@ -200,6 +202,18 @@ def test_a_grid_is_published_as_numbers_page_and_figure_and_the_readme_renders_i
     text = readme.render(blocks, tmp_path)
     assert f"| boats train | native | one | 24 | {grid.cells[0].report.balanced_accuracy} |" in text
     assert f"- {findings(grid)[-1]}" in text
+
+
+def test_a_published_page_shows_the_errors_of_the_named_sets_alone(folder, grid, tmp_path):
+    def sheets(*shown):
+        asked = ["--output_file", str(tmp_path / "x.json"), "--page_file", str(tmp_path / "page.html")]
+        assert publish.main(["--grid", str(folder / "grid.json"), *asked, *shown]) == 0
+        found = Page((tmp_path / "page.html").read_text(encoding="utf-8")).all("img")
+        return {one["alt"].split(":")[0] for one in found if one.get("class") == "sheet"}
+
+    assert sheets() == set()
+    named = {one.model for one in grid.errors if one.dataset == "other"}
+    assert sheets("--shown", "other") == {f"{name} on other train" for name in named} != set()
 
 
 def test_something_else_than_a_grid_is_refused_in_a_sentence(tmp_path, capsys):

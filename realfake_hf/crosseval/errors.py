@@ -170,7 +170,7 @@ def _sheet(
 
 def _words(one: TestSet, row: int, verdict: Verdict) -> str:
     known = [word for word in (one.content[row], _short(one.generator[row])) if word]
-    return f"{', '.join(known) or 'content unknown'}\n{verdict.words}, p(fake) {verdict.p_fake:.3f}"
+    return f"{', '.join(known) or 'content unknown'}\n{verdict.words}\np(fake) {verdict.p_fake:.3f}"
 
 
 def _short(generator: str | None, most: int = 24) -> str | None:

@@ -27,6 +27,10 @@ class PublishArguments:
     output_file: Path = field(metadata={"help": "The numbers, a JSON file of results/."})
     page_file: Path | None = field(default=None, metadata={"help": "The page."})
     figure_file: Path | None = field(default=None, metadata={"help": "The main figure."})
+    shown: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Data sets whose errors the page shows: none by default, as pictures have owners."},
+    )
 
 
 def load_grid(file: Path) -> Grid:
@@ -52,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     write_json(arguments.output_file, grid.to_dict())
     if arguments.page_file:
-        write_grid_page(grid, arguments.page_file)
+        write_grid_page(grid, arguments.page_file, folder=arguments.grid.parent, shown=arguments.shown)
     if arguments.figure_file:
         save_figure(transfer_figure(grid), arguments.figure_file)
     print("\n".join(f"- {sentence}" for sentence in findings(grid)))

@@ -72,7 +72,8 @@ def _transfer(grid: Grid) -> Iterator[str]:
         lead = "Elsewhere they are" if at_home else f"Balanced accuracy and ROC AUC of {model} are"
         if elsewhere:
             at_home.append(f"{lead} {listed(elsewhere)}; chance is 0.5.")
-        yield " ".join(at_home)
+        if at_home:
+            yield " ".join(at_home)
 
 
 def _against_chance(auc: Estimate) -> str:
@@ -205,6 +206,8 @@ def _people(grid: Grid) -> Iterator[str]:
             for one in cell.harm
             if one.called_fake.n >= 5 and one.content != "unknown"  # noqa: PLR2004 - fewer say nothing
         ]
+        if not rows:
+            continue
         said = f"Real pictures called FAKE by {model}: {listed(rows)}."
         if worst:
             _, one, cell = max(worst, key=lambda row: row[0])

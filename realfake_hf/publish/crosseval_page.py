@@ -1,7 +1,8 @@
 """A grid as one page that needs nothing else: warnings, findings, figures, tables, methods, passport."""
 
 import json
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,17 +54,24 @@ CITE: Final = (
 )
 
 
-def write_grid_page(grid: Grid, file: Path) -> Path:
+def write_grid_page(
+    grid: Grid, file: Path, *, folder: Path | None = None, shown: Collection[str] | None = None
+) -> Path:
     """Write the page of a grid and give its path.
 
     Args:
         grid: a finished one.
         file: an HTML file; its folder is made.
+        folder: of the grid, in which the sheets of errors lie; None leaves them out.
+        shown: the data sets whose sheets are shown, as pictures may not be anybody's to pass on; None means all.
     """
+    wanted = [one for one in grid.errors if folder and (shown is None or one.dataset in shown)]
+    names = dict.fromkeys(one.file for one in wanted if folder and (folder / one.file).exists())
     return render_page(
         "crosseval_page.html.j2",
         file,
         sections(grid),
+        sheets={_sheet_title(grid, name): _uri(folder / name) for name in names if folder},
         models=grid.facts["models"],
         data=grid.facts["data"],
         warnings=warnings(grid),
@@ -72,6 +80,16 @@ def write_grid_page(grid: Grid, file: Path) -> Path:
         cite=CITE,
         passport=_passport(grid),
     )
+
+
+def _sheet_title(grid: Grid, file: str) -> str:
+    one = next(error for error in grid.errors if error.file == file)
+    called = "real pictures called FAKE" if one.kind == "false positive" else "fakes called REAL"
+    return f"{one.model} on {one.dataset} {one.split}: {called}"
+
+
+def _uri(file: Path) -> str:
+    return f"data:image/png;base64,{b64encode(file.read_bytes()).decode()}"
 
 
 def warnings(grid: Grid) -> list[str]:
