@@ -4,7 +4,6 @@ PY := .venv/bin/python
 RUN := runs/$(shell date +%Y%m%d-%H%M%S)
 ifneq ($(wildcard ../shared),)
 export REALFAKE_SHARED ?= $(abspath ../shared)
-SECOND ?= ../shared/data/second
 endif
 SECOND ?= data/second
 OTHERS := diffusiondb-coco-imagenet progan-lsun wild-art-kaggle-layout
@@ -84,6 +83,7 @@ benchmarks: .venv/installed ## speed and memory beside named alternatives
 	$(PY) -m benchmarks.data_ready --train_epochs 1 --output_file results/benchmark_data.json
 	$(PY) -m benchmarks.vit_throughput --output_file results/benchmark_vit.json
 	$(PY) -m benchmarks.explanation_throughput --output_file results/benchmark_explanations.json
+	$(PY) -m benchmarks.grid_throughput --output_file results/benchmark_grid.json
 
 readme: .venv/installed ## the tables of README and model card from results/
 	$(PY) -m realfake_hf.publish.readme

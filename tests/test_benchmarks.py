@@ -9,9 +9,10 @@ from typing import Any
 import datasets
 import pytest
 import torch
+from grid_stand_in import save_cnn
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
-from benchmarks import data_ready, processes, training_throughput, vit_throughput
+from benchmarks import data_ready, grid_throughput, processes, training_throughput, vit_throughput
 from benchmarks.comparison import Comparison, Pair, measure_in_turn
 from benchmarks.ways_to_data import Taken, take
 from benchmarks.ways_to_vit import COMPILED, WAYS
@@ -142,6 +143,25 @@ def test_the_vit_benchmark_measures_every_way_at_every_geometry(
     assert set(content["rows"]) == {f"32/8 {way}" for way in WAYS if way != COMPILED}
     assert all(row["peak_memory_gib"] > 0 for row in content["memory"].values())
     assert "| 32/8 training: trainer / 32/8 training: random tensors |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_grid_benchmark_measures_both_ways(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_cnn(tmp_path / "one")
+    file = tmp_path / "grid.json"
+    words = ["--models", f"one={tmp_path / 'one'}", "--datasets", "demo=demo", "--n", "8", "--rounds", "1"]
+    assert grid_throughput.main([*words, "--output_file", str(file)]) == 0
+    content = read(file)
+    assert set(content["rows"]) == {"demo grid", "demo pipeline, one by one"}
+    assert content["n"] == {"demo": 8}
+    assert "| demo grid / demo pipeline, one by one |" in capsys.readouterr().out
+
+
+def test_a_model_that_is_not_there_is_refused_by_the_grid_benchmark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert grid_throughput.main(["--models", "a=no/such", "--output_file", str(tmp_path / "a.json")]) == 1
+    assert "grid_throughput: wanted a folder of train.py or a Hub id as a; found none at" in capsys.readouterr().err
 
 
 def test_a_geometry_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -446,6 +446,22 @@ def test_cifake_is_found_below_the_working_folder_and_the_shared_one(
     assert len(load_images("cifake")["test"]) == 20
 
 
+def test_a_relative_path_is_looked_for_here_first_and_then_below_the_shared_folder(
+    make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_folder(TWO, "shared/data/own")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.delenv("REALFAKE_SHARED", raising=False)
+    with pytest.raises(FileNotFoundError, match="found nothing at 'data/more/own'"):
+        sources.find_source("data/more/own")
+    monkeypatch.setenv("REALFAKE_SHARED", str(tmp_path / "shared"))
+    below = sources.find_source("data/own")
+    assert below.fingerprint == sources.find_source(tmp_path / "shared/data/own").fingerprint
+    make_folder((*TWO, "real/more.png"), "work/data/own")
+    assert sources.find_source("data/own").fingerprint != below.fingerprint
+
+
 def test_an_unpacked_cifake_is_found(
     make_folder: MakeFolder, picture_bytes: PictureBytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,7 +58,7 @@ def load_images(
         source: `demo`; `cifake` (a local archive where one lies, else the Hub mirror); a zip archive or a folder, laid
             out as CIFAKE, as the Kaggle set "AI Generated Images vs Real Images", or with folders named for the label;
             a parquet file or a folder of them; a folder written by `save_to_disk`; or a Hub id such as `user/name`. An
-            existing path wins over a Hub id.
+            existing path wins over a Hub id; a relative one is also looked for below `REALFAKE_SHARED`.
         cache_dir: where the rows are kept for the next call; by default a folder of the `datasets` cache.
         one_class: take a source that has real or fake pictures only, as one to measure on may.
 
@@ -107,7 +107,7 @@ def find_source(source: str | os.PathLike[str]) -> Source:
     if name == CIFAKE:
         local = local_cifake()
         return _only_cifake(_from_path(local), local) if local else _cifake_mirror()
-    path = Path(name).expanduser()
+    path = _local(Path(name).expanduser())
     if path.exists():
         return _from_path(path)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith(".") and path.suffix not in (".zip", ".parquet"):
@@ -120,10 +120,18 @@ def find_source(source: str | os.PathLike[str]) -> Source:
 
 def local_cifake() -> Path | None:
     """Find the CIFAKE archive or folder below the working directory or `REALFAKE_SHARED`."""
-    shared = os.environ.get("REALFAKE_SHARED")
-    roots = [Path(), *([Path(shared)] if shared else [])]
-    places = [root / place for root in roots for place in CIFAKE_PLACES]
+    places = [root / place for root in _roots() for place in CIFAKE_PLACES]
     return next((place for place in places if place.is_file() or (place.is_dir() and any(place.iterdir()))), None)
+
+
+def _roots() -> list[Path]:
+    shared = os.environ.get("REALFAKE_SHARED")
+    return [Path(), *([Path(shared)] if shared else [])]
+
+
+def _local(path: Path) -> Path:
+    """Where a path lies: below the working directory, or else below `REALFAKE_SHARED`."""
+    return next((root / path for root in _roots() if (root / path).exists()), path)
 
 
 def _from_path(path: Path) -> Source:

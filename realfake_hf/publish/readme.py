@@ -13,7 +13,13 @@ from typing import Any, Final
 from realfake_hf.cli import parse
 from realfake_hf.measure.paired import McNemar
 from realfake_hf.publish import PAPER_ACCURACY
-from realfake_hf.publish.readme_benchmarks import benchmark_explanations, benchmark_vit, benchmarks, two_processes
+from realfake_hf.publish.readme_benchmarks import (
+    benchmark_explanations,
+    benchmark_grid,
+    benchmark_vit,
+    benchmarks,
+    two_processes,
+)
 from realfake_hf.publish.readme_crosseval import crosseval_findings, crosseval_table, robustness_table
 from realfake_hf.publish.study_findings import headline
 
@@ -201,6 +207,7 @@ _RENDERERS: Final[dict[str, Callable[[Path], str]]] = {
     "cifake_comparison": _cifake_comparison,
     "benchmarks": benchmarks,
     "benchmark_vit": benchmark_vit,
+    "benchmark_grid": benchmark_grid,
     "benchmark_explanations": benchmark_explanations,
     "ablation_vit_tiny": _ablation,
     "two_processes": two_processes,

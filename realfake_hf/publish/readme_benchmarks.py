@@ -20,6 +20,15 @@ def benchmarks(results: Path) -> str:
     return "\n".join(["| ratio | median (range over rounds) | goal |", "|---|--:|--:|", *rows, "", note])
 
 
+def benchmark_grid(results: Path) -> str:
+    """Say how fast the grid scores beside `pipeline`."""
+    found = _read(results / "benchmark_grid.json")
+    rows = [_ratio(ratio, "images/s") for ratio in found["ratios"]]
+    speeds = ", ".join(f"{name} {row['median']:,.0f}" for name, row in found["rows"].items())
+    note = f"Images/s through both models, on {found['machine']['cores']} cores: {speeds}."
+    return "\n".join(["| ratio | median (range over rounds) | goal |", "|---|--:|--:|", *rows, "", note])
+
+
 def benchmark_vit(results: Path) -> str:
     """Render the speed of a ViT at several sizes."""
     found = _read(results / "benchmark_vit.json")

@@ -1,0 +1,98 @@
+"""How fast the grid scores beside `pipeline`: both models on the same pictures, decoded and all.
+
+`python -m benchmarks.grid_throughput --output_file results/benchmark_grid.json`
+"""
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from transformers import pipeline
+from transformers.utils.logging import disable_progress_bar
+
+from benchmarks.comparison import Comparison, Pair, measure_in_turn, refuse_in_vain, write_benchmark
+from realfake_hf.cli import parse, read_names
+from realfake_hf.crosseval.entrants import Entrant, check_models, load_model
+from realfake_hf.crosseval.scoring import join_processes, score_all
+from realfake_hf.crosseval.testsets import TestSet, load_test_set
+from realfake_hf.data.pictures import to_rgb
+
+GRID: Final = "grid"
+ONE_BY_ONE: Final = "pipeline, one by one"
+WARM: Final = 64  # pictures of each way that are not timed
+
+
+@dataclass
+class Settings:
+    """How much is measured."""
+
+    models: list[str] = field(
+        default_factory=lambda: ["cnn=space/models/cifake-cnn", "vit=space/models/cifake-vit"],
+        metadata={"help": "NAME=FOLDER of the models."},
+    )
+    datasets: list[str] = field(default_factory=lambda: ["cifake=cifake"], metadata={"help": "NAME=SOURCE."})
+    n: int = field(default=1000, metadata={"help": "Pictures of each."})
+    rounds: int = field(default=3, metadata={"help": "How often each way is measured, in turn."})
+    output_file: Path = field(default=Path("results/benchmark_grid.json"), metadata={"help": "Where the JSON goes."})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, measure, write, print the tables; give the exit status."""
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    (settings,) = parse(Settings, argv=argv, description=__doc__)
+    join_processes()
+    try:
+        refuse_in_vain(settings.output_file, rounds=settings.rounds)
+        places = read_names("--models", settings.models, kind="FOLDER")
+        check_models(places)
+        sources = read_names("--datasets", settings.datasets, kind="SOURCE")
+        sets = [load_test_set(name, source, limit=settings.n, seed=0) for name, source in sources.items()]
+        taken = measure_in_turn(_ways(places, sets), rounds=settings.rounds)
+    except (OSError, ValueError) as error:
+        print(f"grid_throughput: {error}", file=sys.stderr)
+        return 1
+    pairs = [Pair(f"{one.name} {GRID}", f"{one.name} {ONE_BY_ONE}", goal=3) for one in sets]
+    found = Comparison("images/s, both models", taken, pairs)
+    sizes = {"n": {one.name: len(one.rows) for one in sets}}
+    write_benchmark(settings.output_file, settings=asdict(settings), results={**sizes, **found.to_dict()})
+    print(found.to_markdown())
+    return 0
+
+
+def _ways(places: Mapping[str, str], sets: Sequence[TestSet]) -> dict[str, Callable[[], float]]:
+    entrants = [load_model(name, place) for name, place in places.items()]
+    pipes = [pipeline("image-classification", model=place, trust_remote_code=True) for place in places.values()]
+    return {
+        f"{one.name} {way}": call
+        for one in sets
+        for way, call in ((GRID, partial(_grid, entrants, one)), (ONE_BY_ONE, partial(_one_by_one, pipes, one)))
+    }
+
+
+def _grid(entrants: Sequence[Entrant], one: TestSet) -> float:
+    began = time.perf_counter()
+    score_all(entrants, one, "native")
+    return len(one.rows) / (time.perf_counter() - began)
+
+
+def _one_by_one(pipes: Sequence[Any], one: TestSet) -> float:
+    for row in range(min(WARM, len(one.rows))):
+        _ask(pipes, one, row)
+    began = time.perf_counter()
+    for row in range(len(one.rows)):
+        _ask(pipes, one, row)
+    return len(one.rows) / (time.perf_counter() - began)
+
+
+def _ask(pipes: Sequence[Any], one: TestSet, row: int) -> None:
+    picture = to_rgb(one.rows[row]["image"])
+    for pipe in pipes:
+        pipe(picture)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
