@@ -8,7 +8,7 @@ endif
 SECOND ?= data/second
 OTHERS := diffusiondb-coco-imagenet progan-lsun wild-art-kaggle-layout
 
-.PHONY: help demo test slow lint types format cnn vit compare ablation processes twins study robust audit crosseval shortcuts readme benchmarks
+.PHONY: help demo test slow lint types format cnn vit compare ablation processes twins study robust audit crosseval transfer shortcuts readme benchmarks
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -68,6 +68,9 @@ audit: .venv/installed ## the duplicates in CIFAKE
 crosseval: .venv/installed ## both models on CIFAKE and three sets of other origin; goes on where it was interrupted
 	$(PY) crosseval.py --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --datasets cifake=cifake diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet progan-lsun=$(SECOND)/progan-lsun wild-art=$(SECOND)/wild-art-kaggle-layout --protocols native matched --baseline_data cifake --duplicates_of cifake --errors 8 --training_data cifake --output_dir runs/crosseval
 	$(PY) -m realfake_hf.publish.crosseval --grid runs/crosseval/grid.json --output_file results/crosseval.json --page_file results/crosseval.html --figure_file results/figures/crosseval.png --shown cifake
+
+transfer: .venv/installed ## trained on CIFAKE, on a second set, on both; tested on each; goes on where it was interrupted
+	$(PY) -m realfake_hf.publish.transfer --plan recipes/transfer/matrix.yaml --output_dir runs/transfer --output_file results/transfer.json --figure_file results/figures/transfer.png
 
 robust: .venv/installed ## the CNN trained on degraded pictures, and what it withstands beside the models of space/models
 	test -f runs/cifake-cnn-robust/metrics.json || $(PY) train.py --config recipes/cifake_cnn_robust.yaml --output_dir runs/cifake-cnn-robust

@@ -1,8 +1,9 @@
 """The README's tables and sentences about other data sets and about what models withstand."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from realfake_hf.crosseval.cell import LEAK_FREE
 from realfake_hf.crosseval.grid import Grid
@@ -69,6 +70,32 @@ def robustness_table(results: Path) -> str:
         f"intervals in brackets. {units}."
     )
     return "\n".join([*head, *lines, "", note])
+
+
+def transfer_table(results: Path) -> str:
+    """Render the train x test matrix."""
+    found = json.loads((results / "transfer.json").read_text())
+    names = {"balanced_accuracy": "balanced accuracy", "roc_auc": "ROC AUC", "accuracy_real": "on real"}
+    head = [f"| model | trained on | tested on | n | {' | '.join(names.values())} |", f"|---|---|---|{'--:|' * 4}"]
+    rows = [
+        f"| {one['model']} | {one['trained_on']} | {one['tested_on']} | {one['n_real'] + one['n_fake']:,} | "
+        f"{' | '.join(_mean(one[name]) for name in names)} |"
+        for one in found["cells"]
+    ]
+    plan = found["plan"]
+    seeds = "; ".join(f"{name}: {len(one['seeds'])} seeds" for name, one in plan["models"].items())
+    sources = "; ".join(f"{name}: {source}" for name, source in plan["sources"].items())
+    note = (
+        f"{sources}. Mean ± standard deviation over seeds ({seeds}), each at the threshold chosen on its own "
+        "validation "
+        f"pictures. Every training set has {plan['rows']:,} rows, a smaller source's pictures being repeated; all "
+        "pictures are brought to 32 pixels and JPEG 75 first."
+    )
+    return "\n".join([*head, *rows, "", note])
+
+
+def _mean(one: Mapping[str, Any]) -> str:
+    return f"{one['mean']:.3f}" if one["sd"] is None else f"{one['mean']:.3f} ± {one['sd']:.3f}"
 
 
 def _grid(results: Path) -> Grid:

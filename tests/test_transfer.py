@@ -1,0 +1,164 @@
+"""Mixed training sets are what they say, and the matrix is trained, measured, kept and rendered."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from datasets import load_from_disk
+from grid_stand_in import save_pictures
+
+from realfake_hf.data.mix import matched_splits, mix
+from realfake_hf.data.protocols import matched
+from realfake_hf.data.sources import load_images
+from realfake_hf.figures.transfer import MatrixPanel, transfer_matrix
+from realfake_hf.publish import readme, transfer
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sources")
+    for name, n in (("one", 60), ("two", 40)):
+        save_pictures(folder / name, n=n)
+    return folder
+
+
+def splits(sources, name="one", **settings):
+    chosen = {"train_size": None, "test_size": None, "protocol": "matched", "seed": 0} | settings
+    return matched_splits(load_images(sources / name), **chosen)
+
+
+def test_every_picture_is_what_the_protocol_makes_of_it_and_the_splits_share_none(sources):
+    found = splits(sources)
+    before = load_images(sources / "one")["train"]
+    expected = {matched(row["image"].convert("RGB")).tobytes() for row in before}
+    pictures = [{row["image"].tobytes() for row in rows} for rows in found.values()]
+    assert all(some <= expected for some in pictures)
+    assert sum(map(len, pictures)) == len(set.union(*pictures))
+    assert {row["image"].size for row in found["train"]} == {(32, 32)}
+    assert {"label", "content", "generator", "source"} <= set(found["train"].column_names)
+
+
+def test_sizes_are_those_asked_for_even_in_labels(sources):
+    found = splits(sources, train_size=40, test_size=8)
+    assert [len(found[name]) for name in ("train", "validation", "test")] == [40, 4, 8]
+    assert [sum(found[name]["label"][:]) for name in ("train", "validation", "test")] == [20, 2, 4]
+
+
+def test_a_mix_has_as_many_rows_of_each_source_whatever_their_sizes(sources):
+    one, two = splits(sources), splits(sources, "two")
+    both = mix([one, two], rows=200)
+    assert [both["train"]["source"][:].count(name) for name in ("one", "two")] == [100, 100]
+    assert len(both["test"]) == len(one["test"]) + len(two["test"])
+    assert len(mix([two], rows=200)["train"]) == 200
+    counts = np.unique([row["image"].tobytes() for row in both["train"].select(range(100, 200))], return_counts=True)[
+        1
+    ]
+    assert counts.max() - counts.min() <= 1  # repeated evenly
+
+
+@pytest.fixture(scope="module")
+def plan_file(sources, tmp_path_factory):
+    small = {"num_train_epochs": 1, "num_filters": 4, "dense_units": 4, "bootstrap_samples": 10}
+    plan = {
+        "sources": {name: str(sources / name) for name in ("one", "two")},
+        "protocol": "matched",
+        "rows": 64,
+        "test_size": 16,
+        "models": {"cnn": {"base": str(ROOT / "recipes/demo.yaml"), "seeds": [0, 1], "settings": small}},
+    }
+    file = tmp_path_factory.mktemp("plan") / "matrix.yaml"
+    file.write_text(yaml.safe_dump(plan))
+    return file
+
+
+def asked(plan_file, folder):
+    places = ["--output_file", str(folder / "transfer.json"), "--figure_file", str(folder / "transfer.png")]
+    words = ["--plan", str(plan_file), "--output_dir", str(folder / "runs"), "--bootstrap_samples", "20"]
+    return [*words, *places]
+
+
+@pytest.fixture(scope="module")
+def done(plan_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("transfer")
+    assert transfer.main(asked(plan_file, folder)) == 0
+    return folder
+
+
+def test_the_matrix_has_every_training_set_and_test_over_all_seeds(done):
+    found = json.loads((done / "transfer.json").read_text())
+    places = [(one["trained_on"], one["tested_on"]) for one in found["cells"]]
+    assert places == [(row, column) for row in ("one", "two", "both") for column in ("one", "two")]
+    cell = found["cells"][1]
+    assert (cell["n_real"], cell["n_fake"]) == (8, 8)
+    runs = [run["value"] for run in cell["roc_auc"]["runs"]]
+    assert cell["roc_auc"]["mean"] == pytest.approx(np.mean(runs))
+    assert cell["roc_auc"]["sd"] == pytest.approx(np.std(runs, ddof=1))
+    assert (done / "transfer.png").stat().st_size > 10_000
+
+
+def test_a_model_learnt_from_what_its_name_says_and_goes_out_with_its_own_threshold(done):
+    for name, others in (("two", {"two"}), ("both", {"one", "two"})):
+        passport = json.loads((done / f"runs/models/cnn-{name}-1/run.json").read_text())
+        assert passport["arguments"]["data"] == str(done / "runs/data" / name)
+        assert passport["data"]["train"]["n"] == 64
+        assert set(load_from_disk(str(done / "runs/data" / name))["train"]["source"][:]) == others
+        assert (done / f"runs/models/cnn-{name}-1/operating_point.json").exists()
+
+
+def test_what_is_done_is_not_done_again(done, plan_file, monkeypatch):
+    def again(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(transfer, "train", again)
+    monkeypatch.setattr(transfer, "matched_splits", again)
+    before = (done / "transfer.json").read_text()
+    assert transfer.main(asked(plan_file, done)) == 0
+    assert json.loads((done / "transfer.json").read_text())["cells"] == json.loads(before)["cells"]
+
+
+def test_the_readme_has_a_row_a_cell(done):
+    text = readme.render("<!-- results: transfer -->\n<!-- end -->", done)
+    cell = json.loads((done / "transfer.json").read_text())["cells"][-1]
+    shown = f"{cell['balanced_accuracy']['mean']:.3f} ± {cell['balanced_accuracy']['sd']:.3f}"
+    assert f"| cnn | both | two | 16 | {shown} |" in text
+    assert "cnn: 2 seeds" in text
+
+
+def test_another_plan_is_refused_in_the_same_folder(done, plan_file, tmp_path, capsys):
+    other = yaml.safe_load(plan_file.read_text()) | {"rows": 32}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
+    assert transfer.main(asked(tmp_path / "other.yaml", done)) == 1
+    assert "was made by; found another. Name another folder." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"protocol": "wild"}, "wanted a protocol of native, matched, crop in"),
+        ({"sources": {"one": "demo"}}, "wanted two or more sources in"),
+        ({"sources": {"one": "demo", "two": "no/such/place.zip"}}, "found nothing at 'no/such/place.zip'"),
+        ({"colour": "red"}, "wanted models, protocol, rows, sources, test_size in"),
+    ],
+)
+def test_a_plan_that_cannot_be_carried_out_is_refused(plan_file, tmp_path, capsys, change, sentence):
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(yaml.safe_load(plan_file.read_text()) | change))
+    assert transfer.main(asked(tmp_path / "plan.yaml", tmp_path)) == 1
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_plan_of_the_repository_can_be_read_and_its_recipes_are_there():
+    plan = transfer.read_plan(ROOT / "recipes/transfer/matrix.yaml")
+    assert list(plan.trained_on) == ["cifake", "second", "both"]
+    assert all((ROOT / row["base"]).is_file() for row in plan.models.values())
+
+
+def test_a_matrix_without_panels_is_refused():
+    with pytest.raises(ValueError, match="wanted one or more matrices"):
+        transfer_matrix([])
+    panel = MatrixPanel("x", ["a"], ["b"], [[0.7]], [[None]])
+    assert "0.700" in [text.get_text() for text in transfer_matrix([[panel]]).axes[0].texts]
