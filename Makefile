@@ -90,4 +90,3 @@ benchmarks: .venv/installed ## speed and memory beside named alternatives
 
 readme: .venv/installed ## the tables of README and model card from results/
 	$(PY) -m realfake_hf.publish.readme
-	$(PY) -m realfake_hf.publish.readme --readme model_card.md
