@@ -126,7 +126,7 @@ def measure_cell(
     """
     chosen = np.arange(len(one.is_fake)) if where is None else np.flatnonzero(where)
     is_fake, scores = one.is_fake[chosen], np.asarray(p_fake, dtype=np.float64)[chosen]
-    content = [one.content[row] for row in chosen]
+    content, is_shared = [one.content[row] for row in chosen], one.is_shared
     generator = [one.generator[row] for row in chosen]
     threshold = entrant.point.threshold
     report = make_report(is_fake, scores, content=content, threshold=threshold, bootstrap_samples=samples, seed=seed)
@@ -144,7 +144,7 @@ def measure_cell(
         oracle_accuracy=None if oracle is None else float(((scores > oracle) == is_fake).mean()),
         contents=verdicts.by_group(content, among=np.ones(len(chosen), dtype=np.bool_)),
         generators=verdicts.by_group(generator, among=is_fake),
-        shared=verdicts.shared([one.is_shared[row] for row in chosen]),
+        shared=verdicts.shared([is_shared[row] for row in chosen]),
         confidence=measure_confidence(is_fake, scores, entrant.point, report, samples=samples, seed=seed),
         harm=harms(is_fake, scores > threshold, content),
     )

@@ -60,5 +60,6 @@ def _weights(is_fake: NDArray[np.bool_], samples: int, generator: np.random.Gene
     weights = np.empty((samples, len(is_fake)))
     for label in (is_fake, ~is_fake):
         n = int(label.sum())
-        weights[:, label] = generator.multinomial(n, np.full(n, 1 / n), size=samples)
+        drawn = generator.integers(n, size=(samples, n)) + n * np.arange(samples)[:, None]
+        weights[:, label] = np.bincount(drawn.ravel(), minlength=samples * n).reshape(samples, n)
     return weights
