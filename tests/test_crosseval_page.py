@@ -150,6 +150,17 @@ def test_a_shifted_threshold_is_told_from_lost_ranking(grid):
     assert "one loses: 25 % on other; most of the loss is not the threshold's" in shifted(0.65)
 
 
+def test_a_model_that_ranks_no_better_than_colours_and_spectrum_is_named(grid):
+    assert "A logistic regression" not in said(grid)
+    facts = {**grid.facts, "models": {**grid.facts["models"], "trivial": grid.facts["models"]["one"]}}
+    base = [replace(cell, model="trivial") for cell in grid.cells if cell.model == "one"]
+    both = replace(grid, facts=facts, cells=(*grid.cells, *base))
+    assert "Not surely better are one on other and two on other." in said(both)
+    better = changed(both, lambda cell: cell.model != "trivial", roc_auc=Estimate(0.9, 0.85, 0.95))
+    better = changed(better, lambda cell: cell.model == "trivial", roc_auc=Estimate(0.6, 0.5, 0.7))
+    assert "0.600 (0.500-0.700) on other. Everywhere else the models surely rank better." in said(better)
+
+
 def test_resolution_and_codec_are_blamed_where_holding_them_equal_changes_more_than_intervals(grid):
     apart = changed(grid, lambda cell: cell.protocol == "matched", roc_auc=Estimate(0.9, 0.85, 0.95))
     apart = changed(apart, lambda cell: cell.protocol == "native", roc_auc=Estimate(0.6, 0.5, 0.7))
