@@ -80,18 +80,17 @@ def _grid(entrants: Sequence[Entrant], one: TestSet) -> float:
 
 
 def _one_by_one(pipes: Sequence[Any], one: TestSet) -> float:
-    for row in range(min(WARM, len(one.rows))):
-        _ask(pipes, one, row)
+    _ask(pipes, one, min(WARM, len(one.rows)))
     began = time.perf_counter()
-    for row in range(len(one.rows)):
-        _ask(pipes, one, row)
+    _ask(pipes, one, len(one.rows))
     return len(one.rows) / (time.perf_counter() - began)
 
 
-def _ask(pipes: Sequence[Any], one: TestSet, row: int) -> None:
-    picture = to_rgb(one.rows[row]["image"])
+def _ask(pipes: Sequence[Any], one: TestSet, n: int) -> None:
+    """One model after the other, each in a loop of its own over the data set, as one writes it."""
     for pipe in pipes:
-        pipe(picture)
+        for row in range(n):
+            pipe(to_rgb(one.rows[row]["image"]))
 
 
 if __name__ == "__main__":

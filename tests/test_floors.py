@@ -129,7 +129,8 @@ def _prepares_own(node, tree):
 
 IMPORT_ALL = """
 import importlib, json, logging, os, random, sys, warnings
-import accelerate, datasets, evaluate, matplotlib.figure, numpy, sklearn, torch, transformers, transformers.trainer
+import accelerate, datasets, evaluate, matplotlib.figure, numpy, torch, transformers, transformers.trainer
+import sklearn.calibration  # whose progress bar draws from random
 
 def state():
     return {

@@ -167,13 +167,14 @@ def _bytes(encoded: Dataset, rows: Sequence[int]) -> list[bytes]:
 
 def _fingerprint(images: Dataset, processor: BaseImageProcessor) -> str:
     digest = hashlib.sha256(f"{_CACHE_VERSION} {len(images)}".encode())
-    digest.update(json.dumps(_geometry(processor), sort_keys=True, default=str).encode())
+    digest.update(geometry(processor).encode())
     digest.update("".join(images["sha256"][:]).encode())
     return digest.hexdigest()[:24]
 
 
-def _geometry(processor: BaseImageProcessor) -> dict[str, Any]:
-    """The settings that decide where pixels go, not what numbers they become."""
+def geometry(processor: BaseImageProcessor) -> str:
+    """Say as JSON which settings of a processor decide where pixels go, not what numbers they become."""
     numbers: Mapping[str, Any] = processor.to_dict()
     ignored = ("do_rescale", "do_normalize", "rescale_factor", "image_mean", "image_std")
-    return {name: value for name, value in numbers.items() if name not in ignored}
+    chosen = {name: value for name, value in numbers.items() if name not in ignored}
+    return json.dumps(chosen, sort_keys=True, default=str)

@@ -13,6 +13,7 @@ from realfake_hf.figures.style import COLORS, INK, style_axes
 from realfake_hf.figures.tradeoff import MARKERS
 
 ROWS: Final = ("ROC AUC", "REAL called FAKE", "FAKE called REAL")
+LIMITS: Final = ((0.38, 1.02), (-0.03, 1.03), (-0.03, 1.03))
 FIGURE_WIDTH: Final = 11.0  # inches; many small panels
 
 Curves = Mapping[str, Sequence[Estimate | None]]  # by model, one a step
@@ -24,7 +25,7 @@ class RobustnessPanel:
 
     Attributes:
         title: what is done.
-        unit: of the strengths.
+        unit: of the strengths; nothing where the steps are not strengths of one thing, and are not joined by a line.
         steps: labels of the strengths, after that of the unchanged pictures.
         roc_auc: by model, one a step, in [0, 1].
         real_called_fake: likewise, the share of REAL pictures.
@@ -53,19 +54,20 @@ def robustness_curves(panels: Sequence[RobustnessPanel], *, n: int) -> Figure:
     for column, panel in zip(grid.T, panels, strict=True):
         column[0].set_title(panel.title)
         for axes, curves in zip(column, (panel.roc_auc, panel.real_called_fake, panel.fake_called_real), strict=True):
-            _draw(axes, curves, panel.steps)
+            _draw(axes, curves, panel.steps, line="-" if panel.unit else "")
         column[-1].set_xlabel(panel.unit)
     for axes, words in zip(grid[:, 0], ROWS, strict=True):
         axes.set_ylabel(words)
     for axes in grid[0]:
         axes.axhline(0.5, color=INK, linestyle=":", linewidth=1)
-    grid[0, 0].set_ylim(top=1.01)
+    for axes, limits in zip(grid[:, 0], LIMITS, strict=True):
+        axes.set_ylim(limits)
     figure.suptitle(f"n = {n:,} pictures at each step; bars: 95 % intervals; dotted: chance", fontsize=11)
     legend_below(figure, grid.ravel().tolist(), columns=4)
     return figure
 
 
-def _draw(axes: Axes, curves: Curves, steps: Sequence[str]) -> None:
+def _draw(axes: Axes, curves: Curves, steps: Sequence[str], *, line: str) -> None:
     style_axes(axes)
     places = np.arange(len(steps))
     for index, (model, points) in enumerate(curves.items()):
@@ -78,9 +80,9 @@ def _draw(axes: Axes, curves: Curves, steps: Sequence[str]) -> None:
             label=model,
             color=color,
             marker=marker,
+            linestyle=line,
             markersize=4,
             linewidth=1.5,
             elinewidth=1,
         )
     axes.set_xticks(places, steps, fontsize=8, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_ylim(bottom=min(axes.get_ylim()[0], 0.45) if axes.get_ylim()[1] > 1 else None)
