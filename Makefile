@@ -8,7 +8,7 @@ endif
 SECOND ?= data/second
 OTHERS := diffusiondb-coco-imagenet progan-lsun wild-art-kaggle-layout
 
-.PHONY: help demo test slow lint types format cnn vit compare ablation processes twins study robust audit crosseval transfer shortcuts readme benchmarks
+.PHONY: help space demo test slow lint types format cnn vit compare ablation processes twins study robust audit crosseval transfer shortcuts familiarity readme benchmarks
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -86,7 +86,11 @@ benchmarks: .venv/installed ## speed and memory beside named alternatives
 	$(PY) -m benchmarks.data_ready --train_epochs 1 --output_file results/benchmark_data.json
 	$(PY) -m benchmarks.vit_throughput --output_file results/benchmark_vit.json
 	$(PY) -m benchmarks.explanation_throughput --output_file results/benchmark_explanations.json
-	$(PY) -m benchmarks.grid_throughput --output_file results/benchmark_grid.json
+	$(PY) -m benchmarks.grid_throughput --datasets cifake=cifake diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet --n 1600 --output_file results/benchmark_grid.json
+
+familiarity: .venv/installed ## which pictures the models see far from what they learnt from
+	$(PY) -m realfake_hf.publish.familiarity --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --datasets cifake=cifake diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet progan-lsun=$(SECOND)/progan-lsun wild-art=$(SECOND)/wild-art-kaggle-layout --output_file results/familiarity.json
 
 readme: .venv/installed ## the tables of README and model card from results/
 	$(PY) -m realfake_hf.publish.readme
+	$(PY) -m realfake_hf.publish.readme --readme model_card.md

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from transformers import pipeline
 from transformers.utils.logging import disable_progress_bar
 
@@ -20,8 +21,10 @@ from realfake_hf.crosseval.entrants import Entrant, check_models, load_model
 from realfake_hf.crosseval.scoring import join_processes, score_all
 from realfake_hf.crosseval.testsets import TestSet, load_test_set
 from realfake_hf.data.pictures import to_rgb
+from realfake_hf.measure.operating_point import load_operating_point
 
 GRID: Final = "grid"
+GRID_BF16: Final = "grid, bfloat16"
 ONE_BY_ONE: Final = "pipeline, one by one"
 WARM: Final = 64  # pictures of each way that are not timed
 
@@ -52,24 +55,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         sources = read_names("--datasets", settings.datasets, kind="SOURCE")
         sets = [load_test_set(name, source, limit=settings.n, seed=0) for name, source in sources.items()]
         taken = measure_in_turn(_ways(places, sets), rounds=settings.rounds)
+        changed = {one.name: _changed(places, one) for one in sets}
     except (OSError, ValueError) as error:
         print(f"grid_throughput: {error}", file=sys.stderr)
         return 1
-    pairs = [Pair(f"{one.name} {GRID}", f"{one.name} {ONE_BY_ONE}", goal=3) for one in sets]
+    pairs = [
+        Pair(f"{one.name} {way}", f"{one.name} {ONE_BY_ONE}", goal=3) for one in sets for way in (GRID, GRID_BF16)
+    ]
     found = Comparison("images/s, both models", taken, pairs)
-    sizes = {"n": {one.name: len(one.rows) for one in sets}}
-    write_benchmark(settings.output_file, settings=asdict(settings), results={**sizes, **found.to_dict()})
+    facts = {"n": {one.name: len(one.rows) for one in sets}, "changed_by_bf16": changed}
+    write_benchmark(settings.output_file, settings=asdict(settings), results={**facts, **found.to_dict()})
     print(found.to_markdown())
     return 0
 
 
+def _changed(places: Mapping[str, str], one: TestSet) -> dict[str, dict[str, float]]:
+    """What bfloat16 does to the scores: the largest difference, and how many verdicts are others."""
+    exact, fast = (
+        score_all([load_model(name, place, bf16=bf16) for name, place in places.items()], one, "native")
+        for bf16 in (False, True)
+    )
+    points = {name: load_operating_point(place) for name, place in places.items()}
+    return {
+        name: {
+            "largest_difference": float(np.abs(fast[name] - exact[name]).max()),
+            "verdicts": int(((fast[name] > point.threshold) != (exact[name] > point.threshold)).sum()),
+        }
+        for name, point in points.items()
+    }
+
+
 def _ways(places: Mapping[str, str], sets: Sequence[TestSet]) -> dict[str, Callable[[], float]]:
-    entrants = [load_model(name, place) for name, place in places.items()]
+    exact, fast = ([load_model(name, place, bf16=bf16) for name, place in places.items()] for bf16 in (False, True))
     pipes = [pipeline("image-classification", model=place, trust_remote_code=True) for place in places.values()]
     return {
         f"{one.name} {way}": call
         for one in sets
-        for way, call in ((GRID, partial(_grid, entrants, one)), (ONE_BY_ONE, partial(_one_by_one, pipes, one)))
+        for way, call in (
+            (GRID, partial(_grid, exact, one)),
+            (GRID_BF16, partial(_grid, fast, one)),
+            (ONE_BY_ONE, partial(_one_by_one, pipes, one)),
+        )
     }
 
 

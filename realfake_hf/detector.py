@@ -23,6 +23,7 @@ from realfake_hf.explain.attention_methods import eager_attention
 from realfake_hf.explain.maps import Target
 from realfake_hf.explain.methods import ATTENTION_METHODS, Explanation, explain
 from realfake_hf.labels import Verdict, fake_index
+from realfake_hf.measure.familiarity import Familiarity, load_familiarity
 from realfake_hf.measure.operating_point import DEFAULT, OperatingPoint, load_operating_point
 from realfake_hf.models.heads import caught_embeddings
 
@@ -39,6 +40,7 @@ class Detector:
         processor: the image processor saved with it.
         batch_size: pictures that go through the model at once.
         point: the threshold and band by which pictures are judged; by default one half and no band.
+        familiarity: where the training pictures lie in what the model sees, for `Verdict.is_far`; by default unknown.
 
     Raises:
         ValueError: the model's labels do not say which of its outputs means fake.
@@ -54,11 +56,13 @@ class Detector:
         *,
         batch_size: int = 64,
         point: OperatingPoint = DEFAULT,
+        familiarity: Familiarity | None = None,
     ) -> None:
         self.model = model.eval()
         self.processor = processor
         self.batch_size = batch_size
         self.point = point
+        self.familiarity = familiarity
         self._normalize = Normalize(processor)
         self._fake = fake_index(model.config.id2label)
 
@@ -72,8 +76,9 @@ class Detector:
         revision: str = "main",
         trust_remote_code: bool = False,
         attn_implementation: str | None = None,
+        only_safetensors: bool = False,
     ) -> Self:
-        """Load a detector from a folder or the Hub, with the operating point that lies there, if one does.
+        """Load a detector from a folder or the Hub, with the operating point and familiarity that lie there, if any.
 
         Args:
             name: a folder that `train.py` left, or a Hub id.
@@ -83,20 +88,25 @@ class Detector:
             trust_remote_code: run code that came with the model; not needed for the models of this project.
             attn_implementation: how attention is computed. "eager" saves `explain` from switching it for each batch;
                 None leaves the choice to transformers.
+            only_safetensors: refuse weights of formats that can hold code.
 
         Raises:
-            OSError: there is no model of that name.
-            ValueError: its labels do not say which of its outputs means fake, or its operating point cannot be read.
+            OSError: there is no model of that name, or none in a format that is allowed.
+            ValueError: its labels do not say which of its outputs means fake, or what lies beside it cannot be read.
         """
         point = load_operating_point(name, revision=revision)
+        familiarity = load_familiarity(name, revision=revision)
         settings = {"revision": revision, "trust_remote_code": trust_remote_code}
         model = AutoModelForImageClassification.from_pretrained(
-            os.fspath(name), attn_implementation=attn_implementation, **settings
+            os.fspath(name),
+            attn_implementation=attn_implementation,
+            use_safetensors=True if only_safetensors else None,
+            **settings,
         )
         processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             os.fspath(name), backend="pil", **settings
         )  # as in training, whatever else is installed
-        return cls(model.to(device), processor, batch_size=batch_size, point=point)
+        return cls(model.to(device), processor, batch_size=batch_size, point=point, familiarity=familiarity)
 
     def predict(self, images: Picture | Iterable[Picture]) -> list[Verdict]:
         """Judge pictures by the model's operating point, one verdict each, in order.
@@ -109,7 +119,11 @@ class Detector:
             UnreadablePictureError: a picture cannot be read; the message names it by path or position.
             TypeError: something is no picture at all.
         """
-        return [self.point.judge(p) for p in self.probabilities(images).tolist()]
+        if self.familiarity is None:
+            return [self.point.judge(p) for p in self.probabilities(images).tolist()]
+        p_fake, embeddings = self._with_embeddings(images)
+        far = self.familiarity.is_far(embeddings).tolist() if len(p_fake) else []
+        return [replace(self.point.judge(p), is_far=is_far) for p, is_far in zip(p_fake.tolist(), far, strict=True)]
 
     def probabilities(self, images: Picture | Iterable[Picture]) -> NDArray[np.float32]:
         """Give `p_fake` of each picture: (n,) float32 in [0, 1]. Takes what `predict` takes."""
@@ -122,10 +136,7 @@ class Detector:
         Raises:
             ValueError: the model has no linear head.
         """
-        with caught_embeddings(self.model) as caught:
-            n = len(self.probabilities(images))
-        rows = [batch.float().cpu().numpy() for batch in caught]
-        return np.concatenate(rows) if n else np.empty((0, 0), dtype=np.float32)
+        return self._with_embeddings(images)[1]
 
     def explain(
         self,
@@ -174,6 +185,12 @@ class Detector:
             plain = values.detach().cpu().contiguous().flatten().view(torch.uint8)
             digest.update(name.encode() + plain.numpy().tobytes())
         return digest.hexdigest()
+
+    def _with_embeddings(self, images: Picture | Iterable[Picture]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        with caught_embeddings(self.model) as caught:
+            p_fake = self.probabilities(images)
+        rows = [batch.float().cpu().numpy() for batch in caught]
+        return p_fake, np.concatenate(rows) if rows else np.empty((0, 0), dtype=np.float32)
 
     @torch.inference_mode()
     def _score(self, pictures: list[Image.Image]) -> NDArray[np.float32]:

@@ -28,18 +28,20 @@ class Verdict:
         label: `FAKE` where `p_fake` is above the model's threshold, else `REAL`.
         p_fake: the model's probability, in [0, 1], that the picture is AI-generated.
         is_sure: whether `p_fake` lies outside the band in which the model is unsure; None where it has no band.
+        is_far: whether the model sees the picture far from those it learnt from; None where it does not know.
     """
 
     label: LabelName
     p_fake: float
     is_sure: bool | None = None
+    is_far: bool | None = None
 
     @classmethod
     def of(cls, p_fake: float, *, threshold: float = 0.5, is_sure: bool | None = None) -> Self:
         """Judge by the probability of FAKE, where the threshold itself still is REAL.
 
         >>> Verdict.of(0.5)
-        Verdict(label='REAL', p_fake=0.5, is_sure=None)
+        Verdict(label='REAL', p_fake=0.5, is_sure=None, is_far=None)
         """
         return cls("FAKE" if p_fake > threshold else "REAL", p_fake, is_sure)
 

@@ -324,6 +324,24 @@ def test_a_data_set_of_one_label_is_measured_on_it(models, tmp_path, capsys):
     assert (cell.report.n_real, cell.report.n_fake, cell.oracle_threshold) == (0, 9, None)
 
 
+def test_bfloat16_is_another_model_with_nearly_the_same_scores(models, pictures):
+    one = load_test_set("boats", str(pictures), seed=0)
+    exact, fast = (load_model("one", str(models / "one"), bf16=bf16) for bf16 in (False, True))
+    scores = [score_all([entrant], one, "native")["one"] for entrant in (exact, fast)]
+    assert exact.digest != fast.digest
+    assert 0 < np.abs(scores[0] - scores[1]).max() < 0.05
+
+
+def test_models_that_resize_alike_see_what_they_see_alone(models, pictures):
+    one = load_test_set("boats", str(pictures), seed=0)
+    entrants = [load_model(name, str(models / name)) for name in ("one", "two")]
+    together = score_all(entrants, one, "native")
+    for entrant in entrants:
+        assert together[entrant.name].tobytes() == score_all([entrant], one, "native")[entrant.name].tobytes()
+        alone = entrant.detector.probabilities(one.rows["image"])
+        assert together[entrant.name] == pytest.approx(alone, abs=1e-6)
+
+
 @pytest.fixture
 def given(models, pictures, tmp_path):
     return words(models, pictures, tmp_path / "grid")

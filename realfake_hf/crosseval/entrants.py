@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor
@@ -16,6 +17,7 @@ from realfake_hf.crosseval.testsets import TestSet, load_test_set
 from realfake_hf.data.pictures import to_rgb
 from realfake_hf.detector import Detector, load_detector
 from realfake_hf.labels import fake_index
+from realfake_hf.measure.familiarity import FAMILIARITY
 from realfake_hf.measure.operating_point import OperatingPoint, load_operating_point
 from realfake_hf.measure.trivial import TrivialBaseline, small_pictures
 from realfake_hf.run_folder import PASSPORT
@@ -74,7 +76,9 @@ def _labels(name: str, place: str) -> dict[int, str]:
 
 def _refuse_incomplete(name: str, place: str) -> None:
     folder = Path(place).expanduser()
-    if folder.is_dir() and not any(file.suffix in _OF_WEIGHTS for file in folder.iterdir()):
+    if folder.is_dir() and not any(
+        file.suffix in _OF_WEIGHTS and file.name != FAMILIARITY for file in folder.iterdir()
+    ):
         raise OSError(f"wanted weights beside the config.json of {name}; found none in {place}. Copy the whole model.")
     try:
         AutoImageProcessor.from_pretrained(folder, backend="pil")  # type: ignore[no-untyped-call]
@@ -86,9 +90,17 @@ def _refuse_incomplete(name: str, place: str) -> None:
         ) from error
 
 
-def load_model(name: str, place: str) -> Entrant:
-    """Load a model that `check_models` has seen, on the accelerator where there is one."""
+def load_model(name: str, place: str, *, bf16: bool = False) -> Entrant:
+    """Load a model that `check_models` has seen, on the accelerator where there is one.
+
+    Args:
+        name: what it is called.
+        place: its folder or Hub id.
+        bf16: whether it computes in bfloat16, as other weights with other scores.
+    """
     detector = load_detector(name, place)
+    if bf16:
+        detector.model.to(torch.bfloat16)
     return Entrant(
         name=name,
         place=place,

@@ -117,7 +117,7 @@ def run_grid(arguments: CrossevalArguments) -> Grid:
         "--duplicates_of", arguments.duplicates_of, split="train", seed=arguments.seed
     )
     baseline = _baseline(arguments, sets)
-    entrants = [*(load_model(name, place) for name, place in arguments.places.items()), *baseline]
+    entrants = [*(load_model(name, place, bf16=arguments.bf16) for name, place in arguments.places.items()), *baseline]
     if arguments.fresh:
         store.forget()
         PartialState().wait_for_everyone()

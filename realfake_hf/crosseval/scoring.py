@@ -22,7 +22,7 @@ from realfake_hf.data.pictures import to_rgb
 from realfake_hf.data.pixels import geometry, sized
 from realfake_hf.data.protocols import PROTOCOLS, Protocol
 
-_BLOCK: Final = 16  # pictures; whichever process takes a block, it goes through a model in the same batches. More of
+_BLOCK: Final = 32  # pictures; whichever process takes a block, it goes through a model in the same batches. More of
 # them do not fit a core's cache: a ViT-Tiny then takes a sixth longer
 _MOST_PIXELS: Final = 2**25  # of a batch, in memory at once
 

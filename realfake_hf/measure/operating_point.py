@@ -114,7 +114,7 @@ def load_operating_point(place: str | os.PathLike[str], *, revision: str = "main
     Raises:
         ValueError: the file is there and says something else.
     """
-    file = _find(place, revision)
+    file = find_beside(place, OPERATING_POINT, revision=revision)
     if file is None:
         return DEFAULT
     try:
@@ -126,12 +126,13 @@ def load_operating_point(place: str | os.PathLike[str], *, revision: str = "main
         ) from error
 
 
-def _find(place: str | os.PathLike[str], revision: str) -> Path | None:
+def find_beside(place: str | os.PathLike[str], name: str, *, revision: str = "main") -> Path | None:
+    """Find a file that may lie beside a model's weights, in a folder or on the Hub; None where it does not."""
     folder = Path(place).expanduser()
     if folder.is_dir():
-        file = folder / OPERATING_POINT
+        file = folder / name
         return file if file.is_file() else None
     try:
-        return Path(hf_hub_download(os.fspath(place), OPERATING_POINT, revision=revision))
+        return Path(hf_hub_download(os.fspath(place), name, revision=revision))
     except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):  # not there, or offline and not cached
         return None

@@ -1,5 +1,6 @@
 """What of a classifier is its head, and what its backbone."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,6 +28,8 @@ def backbone_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
 def caught_embeddings(model: PreTrainedModel) -> Iterator[list[Tensor]]:
     """Catch what a model's last linear layer is given in each forward pass: (batch, width), appended to the list.
 
+    Passes of other threads are none of its business.
+
     Raises:
         ValueError: the model has no linear head.
     """
@@ -34,7 +37,13 @@ def caught_embeddings(model: PreTrainedModel) -> Iterator[list[Tensor]]:
     if not heads:
         raise ValueError(f"wanted a classifier with a linear head; found none in {type(model).__name__}.")
     caught: list[Tensor] = []
-    handle = heads[-1].register_forward_pre_hook(lambda _, given: caught.append(given[0].detach()))
+    mine = threading.get_ident()
+
+    def catch(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+        if threading.get_ident() == mine:
+            caught.append(given[0].detach())
+
+    handle = heads[-1].register_forward_pre_hook(catch)
     try:
         yield caught
     finally:

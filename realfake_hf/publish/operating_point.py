@@ -11,21 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import DatasetDict
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 from transformers.utils.logging import disable_progress_bar
 
 from realfake_hf.cli import parse
-from realfake_hf.data.sources import load_images
-from realfake_hf.data.splits import with_all_splits
 from realfake_hf.detector import Detector
 from realfake_hf.labels import FAKE
 from realfake_hf.measure.calibration import PROMISED, choose_operating_point
 from realfake_hf.measure.operating_point import OPERATING_POINT, OperatingPoint
 from realfake_hf.measure.validation_run import ValidationRun
-from realfake_hf.passport import data_fingerprint
 from realfake_hf.publish.results import read_run
+from realfake_hf.publish.training_data import splits_of_training
 from realfake_hf.run_folder import VALIDATION, write_json
 
 Scored = tuple[NDArray[np.bool_], NDArray[np.floating]]
@@ -78,15 +75,7 @@ def _kept(file: Path, *, epoch: int, stated: dict[str, Any]) -> Scored:
 
 
 def _scored(arguments: OperatingPointArguments, asked: dict[str, Any], *, stated: dict[str, Any]) -> Scored:
-    shares = {name: asked[name] for name in ("validation_share", "test_share")}
-    source = arguments.data or asked["data"]
-    rows = with_all_splits(load_images(source), **shares, seed=asked["split_seed"])["validation"]
-    [found] = data_fingerprint(DatasetDict({"validation": rows})).values()
-    if found["sha256"] != stated["sha256"]:
-        raise ValueError(
-            f"wanted the {stated['n']:,} validation pictures of the training in {source}; found {found['n']:,} "
-            "others. Give the --data of its training."
-        )
+    rows = splits_of_training(asked, stated=stated, source=arguments.data)["validation"]
     detector = Detector.from_pretrained(arguments.model_dir)
     pictures = tqdm(rows["image"], desc="validation", unit="image", disable=None)
     return np.asarray(rows["label"][:]) == FAKE, detector.probabilities(pictures)

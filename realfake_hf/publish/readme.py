@@ -20,7 +20,13 @@ from realfake_hf.publish.readme_benchmarks import (
     benchmarks,
     two_processes,
 )
-from realfake_hf.publish.readme_crosseval import crosseval_findings, crosseval_table, robustness_table, transfer_table
+from realfake_hf.publish.readme_crosseval import (
+    crosseval_findings,
+    crosseval_table,
+    familiarity_table,
+    robustness_table,
+    transfer_table,
+)
 from realfake_hf.publish.study_findings import headline
 
 _BLOCK: Final = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -214,6 +220,7 @@ _RENDERERS: Final[dict[str, Callable[[Path], str]]] = {
     "explanation_study": _explanation_study,
     "crosseval": crosseval_table,
     "crosseval_findings": crosseval_findings,
+    "familiarity": familiarity_table,
     "robustness": robustness_table,
     "transfer": transfer_table,
 }

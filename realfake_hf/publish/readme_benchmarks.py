@@ -25,7 +25,16 @@ def benchmark_grid(results: Path) -> str:
     found = _read(results / "benchmark_grid.json")
     rows = [_ratio(ratio, "images/s") for ratio in found["ratios"]]
     speeds = ", ".join(f"{name} {row['median']:,.0f}" for name, row in found["rows"].items())
-    note = f"Images/s through both models, on {found['machine']['cores']} cores: {speeds}."
+    changes = "; ".join(
+        f"{model} on {name} by at most {row['largest_difference']:.3f}, and {row['verdicts']:,} of "
+        f"{found['n'][name]:,} verdicts"
+        for name, models in found["changed_by_bf16"].items()
+        for model, row in models.items()
+    )
+    note = (
+        f"Images/s through both models, on {found['machine']['cores']} cores: {speeds}. In bfloat16 (`--bf16`), where "
+        f"a processor has it, scores differ: {changes}. Published grids are computed in float32."
+    )
     return "\n".join(["| ratio | median (range over rounds) | goal |", "|---|--:|--:|", *rows, "", note])
 
 

@@ -9,6 +9,7 @@ from realfake_hf.crosseval.cell import LEAK_FREE
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.robustness import Robustness
 from realfake_hf.data.degradations import DEGRADATIONS
+from realfake_hf.measure.rates import Rate
 from realfake_hf.publish.crosseval_findings import findings
 from realfake_hf.publish.crosseval_page import warnings
 
@@ -42,6 +43,24 @@ def crosseval_table(results: Path) -> str:
 def crosseval_findings(results: Path) -> str:
     """Render what the published grid says."""
     return "\n".join(f"- {sentence}" for sentence in findings(_grid(results)))
+
+
+def familiarity_table(results: Path) -> str:
+    """Render which pictures models see far from what they learnt from."""
+    found = json.loads((results / "familiarity.json").read_text())["models"]
+    rows = [
+        f"| {model} | {place} | {row['far']['n']:,} | {Rate.from_dict(row['far'])} | "
+        f"{'' if row['roc_auc'] is None else format(row['roc_auc'], '.3f')} |"
+        for model, facts in found.items()
+        for place, row in facts["sets"].items()
+    ]
+    some = next(iter(found.values()))
+    note = (
+        f"Far: beyond the distance to the nearer label's training pictures (Mahalanobis, in the embedding that the "
+        f"head sees; {some['n']:,} training pictures) that {some['far']:.0%} of {some['n_validation']:,} validation "
+        "pictures exceed. ROC AUC: how well this distance alone tells these pictures from those of the first row."
+    )
+    return "\n".join(["| model | pictures | n | called far | ROC AUC |", "|---|---|--:|--:|--:|", *rows, "", note])
 
 
 def robustness_table(results: Path) -> str:
