@@ -11,7 +11,7 @@ OTHERS := diffusiondb-coco-imagenet progan-lsun wild-art-kaggle-layout
 .PHONY: help space demo test slow lint types format cnn vit compare ablation processes twins study robust audit crosseval transfer shortcuts familiarity readme benchmarks
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -87,6 +87,12 @@ benchmarks: .venv/installed ## speed and memory beside named alternatives
 	$(PY) -m benchmarks.vit_throughput --output_file results/benchmark_vit.json
 	$(PY) -m benchmarks.explanation_throughput --output_file results/benchmark_explanations.json
 	$(PY) -m benchmarks.grid_throughput --datasets cifake=cifake diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet --n 1600 --output_file results/benchmark_grid.json
+
+space: .venv/installed ## open the demo page
+	$(PY) space/app.py
+
+space-folder: .venv/installed ## make the folder of the demo page run by itself: package, examples, what was measured
+	$(PY) -m realfake_hf.publish.space
 
 familiarity: .venv/installed ## which pictures the models see far from what they learnt from
 	$(PY) -m realfake_hf.publish.familiarity --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --datasets cifake=cifake diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet progan-lsun=$(SECOND)/progan-lsun wild-art=$(SECOND)/wild-art-kaggle-layout --output_file results/familiarity.json

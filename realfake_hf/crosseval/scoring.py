@@ -113,7 +113,7 @@ def _sized_once(
     """
     made: dict[str, Sequence[Image.Image]] = {}
     for entrant in entrants:
-        processor = entrant.detector and entrant.detector.processor
+        processor = entrant.detector.processor if entrant.detector else None
         if processor is None or plain_size(processor) is None:
             yield entrant, batch
             continue

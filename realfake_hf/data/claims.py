@@ -73,8 +73,8 @@ def read_claims(data: bytes) -> FileClaims:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         exif = image.getexif()
         inner = exif.get_ifd(ExifTags.IFD.Exif)
-    fields = {ExifTags.TAGS.get(tag, str(tag)): _text(value) for tag, value in {**exif, **inner}.items()}
-    texts = {name: _text(value) for name, value in image.info.items() if isinstance(value, str)}
+    fields = {str(ExifTags.TAGS.get(tag, tag)): _text(value) for tag, value in {**exif, **inner}.items()}
+    texts = {str(name): _text(value) for name, value in image.info.items() if isinstance(value, str)}
     return FileClaims(
         format=str(image.format),
         mode=image.mode,

@@ -1,0 +1,165 @@
+"""What the page says of a picture: the verdict, what its probability means, and the warnings that are earned."""
+
+import html
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from PIL import Image
+
+from realfake_hf.data.claims import FileClaims
+from realfake_hf.labels import Verdict
+from realfake_hf.measure.operating_point import OperatingPoint
+from realfake_space.lineup import Contestant
+
+MEASURED: Final = Path(__file__).resolve().parents[1] / "measured.json"
+WORDS: Final = {("FAKE", False): "Likely AI-generated", ("REAL", False): "Likely real"}
+UNSURE: Final = {"FAKE": "Unsure, leaning to AI-generated", "REAL": "Unsure, leaning to real"}
+_MUCH: Final = 4  # times as wide or high as what the model sees
+
+Plain = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of one picture by one model.
+
+    Attributes:
+        model: its name.
+        verdict: in words.
+        label: REAL or FAKE, by the model's threshold.
+        p_fake: the model's probability, in [0, 1].
+        decided: whether the probability lies outside the model's unsure band; None without a band.
+        meaning: what the probability means on the pictures it was measured on.
+        warnings: that are earned by this picture.
+    """
+
+    model: str
+    verdict: str
+    label: str
+    p_fake: float
+    decided: bool | None
+    meaning: str
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> Plain:
+        """The answer as plain JSON."""
+        return {**asdict(self), "warnings": list(self.warnings)}
+
+
+def read_measured(file: Path = MEASURED) -> Mapping[str, Plain]:
+    """Read what was measured of models, by the digest of their weights."""
+    found: Mapping[str, Plain] = json.loads(file.read_text(encoding="utf-8"))["models"]
+    return found
+
+
+def answer(
+    contestant: Contestant, verdict: Verdict, picture: Image.Image, claims: FileClaims, measured: Mapping[str, Plain]
+) -> Answer:
+    """Put a verdict into words."""
+    unsure = verdict.is_sure is False
+    found = measured.get(contestant.digest)
+    return Answer(
+        model=contestant.name,
+        verdict=UNSURE[verdict.label] if unsure else WORDS[verdict.label, False],
+        label=verdict.label,
+        p_fake=round(verdict.p_fake, 6),
+        decided=verdict.is_sure,
+        meaning=_meaning(verdict.p_fake, found),
+        warnings=tuple(_warnings(contestant, verdict, picture, claims, found)),
+    )
+
+
+def _meaning(p_fake: float, found: Plain | None) -> str:
+    if found is None:
+        return "Nothing was measured of this model here: its probability may mean anything."
+    row = next(one for one in found["bins"] if p_fake < one["high"] or one is found["bins"][-1])
+    home = f"Of {row['n']:,} test pictures of {found['home'].upper()} with a probability from {row['low']:.2f} to "
+    return f"{home}{row['high']:.2f}, {row['share_fake']:.1%} were AI-generated. {found['elsewhere']}"
+
+
+def _warnings(
+    contestant: Contestant, verdict: Verdict, picture: Image.Image, claims: FileClaims, found: Plain | None
+) -> Iterator[str]:
+    if verdict.is_far:
+        yield "The model sees this picture far from all that it learnt from: its probability means little here."
+    width, height = contestant.side
+    if picture.width >= _MUCH * width or picture.height >= _MUCH * height:
+        share = width * height / (picture.width * picture.height)
+        yield (
+            f"The model sees {width} x {height} pixels of your {picture.width:,} x {picture.height:,}, "
+            f"{_per_cent(share)} of them: most of what detectors look for is gone before it looks."
+        )
+    elif picture.width < width or picture.height < height:
+        yield f"The picture is smaller than the {width} x {height} pixels that the model sees; it was enlarged."
+    if abs(picture.width * height - picture.height * width) > 0.1 * picture.height * width:
+        yield "The picture is not of the model's shape: its sides were squeezed."
+    if found and claims.format != found["format"]:
+        yield f"The file is {claims.format}; the model learnt from {found['format']} files alone."
+
+
+def _per_cent(share: float) -> str:
+    return f"{100 * share:.2g} %" if share >= 0.0001 else "less than 0.01 %"  # noqa: PLR2004
+
+
+def card(found: Answer, point: OperatingPoint) -> str:
+    """The answer as HTML: words, a scale with threshold and band, meaning, warnings."""
+    kind = "unsure" if found.decided is False else found.label.lower()
+    band = ""
+    if point.band and point.band.low < point.band.high:
+        left, width = 100 * point.band.low, 100 * (point.band.high - point.band.low)
+        band = f'<span class="rf-band" style="left:{left:.1f}%;width:{width:.1f}%"></span>'
+    scale = (
+        f'<div class="rf-scale" role="img" aria-label="probability of AI-generated: {found.p_fake:.3f}, threshold '
+        f'{point.threshold:.3f}">{band}<span class="rf-threshold" style="left:{100 * point.threshold:.1f}%"></span>'
+        f'<span class="rf-mark" style="left:{100 * found.p_fake:.1f}%"></span></div>'
+        '<div class="rf-ends"><span>real</span><span>AI-generated</span></div>'
+    )
+    warnings = "".join(f"<li>{html.escape(one)}</li>" for one in found.warnings)
+    return (
+        f'<div class="rf-card rf-{kind}" role="status"><p class="rf-model">{html.escape(found.model)}</p>'
+        f'<p class="rf-verdict">{html.escape(found.verdict)}</p>'
+        f'<p class="rf-p">probability of AI-generated: <strong>{found.p_fake:.3f}</strong></p>{scale}'
+        f'<p class="rf-meaning">{html.escape(found.meaning)}</p>'
+        + (f'<ul class="rf-warnings" aria-label="warnings">{warnings}</ul>' if warnings else "")
+        + "</div>"
+    )
+
+
+def refusal(words: str) -> str:
+    """A sentence in place of an answer, as HTML."""
+    return f'<div class="rf-card rf-refused" role="alert"><p>{html.escape(words)}</p></div>'
+
+
+def facts(claims: FileClaims) -> str:
+    """The facts of a file as HTML."""
+    frames = f", {claims.frames} frames, the first one is judged" if claims.frames > 1 else ""
+    credentials = "present, signatures not checked" if claims.has_content_credentials else "none"
+    rows = [
+        ("format", f"{claims.format}, {claims.mode}" + frames),
+        ("size", f"{claims.width:,} x {claims.height:,} pixels, {claims.n_bytes:,} bytes"),
+        ("EXIF", "present" + (f": {claims.camera}" if claims.camera else "") if claims.has_exif else "none"),
+        ("software", claims.software or "none named"),
+        ("Content Credentials (C2PA)", credentials),
+        ("says that it is generated", "; ".join(claims.says_generated) or "no"),
+    ]  # fmt: skip
+    cells = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in rows)
+    note = "All of this can be removed or forged, and the models see none of it. Most files on the web carry nothing."
+    table = f'<table class="rf-facts"><caption>What the file says of itself</caption>{cells}</table>'
+    return f'{table}<p class="rf-note">{note}</p>'
+
+
+TABLE_HEAD: Final = ("file", "model", "verdict", "p_fake", "decided", "warnings")
+
+
+def table_row(name: str, found: Answer) -> list[str]:
+    """A row below `TABLE_HEAD`."""
+    decided = {True: "yes", False: "no", None: ""}[found.decided]
+    return [name, found.model, found.verdict, f"{found.p_fake:.6f}", decided, " ".join(found.warnings)]
+
+
+def refused_rows(name: str, models: Sequence[str], words: str) -> list[list[str]]:
+    """Rows below `TABLE_HEAD` of a file that gets no verdict."""
+    return [[name, model, words, "", "", ""] for model in models]
