@@ -16,7 +16,7 @@ from realfake_space.desk import Desk, Progress
 from realfake_space.examples import EXAMPLES, check_installation, expected_table
 from realfake_space.lineup import BATCH, METHOD_WORDS, Contestant
 from realfake_space.pictures import MOST_BYTES
-from realfake_space.uploads import picture_upload, pictures_upload
+from realfake_space.uploads import PicturesUpload, PictureUpload
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 STRENGTH: Final = 0.6
@@ -78,8 +78,15 @@ def _text(name: str) -> str:
 def _one_picture(page: gr.Blocks, desk: Desk) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=280):
-            upload = picture_upload(
-                height=260, buttons=["fullscreen"], label="Picture: drop, paste or choose", elem_id="picture"
+            upload = PictureUpload(
+                type="filepath",
+                sources=["upload", "clipboard"],
+                format="png",
+                height=260,
+                buttons=["fullscreen"],
+                label="Picture: drop, paste or choose",
+                elem_id="picture",
+                alt_text="The picture that you gave",
             )
             shown = gr.CheckboxGroup(
                 list(desk.lineup), value=list(desk.lineup), label="Models", elem_id="models",
@@ -146,11 +153,11 @@ def _check(desk: Desk) -> None:
 
 
 def _several(desk: Desk) -> None:
-    files = pictures_upload(label="Pictures: drop or choose", elem_id="pictures")
+    files = PicturesUpload(label="Pictures: drop or choose", file_count="multiple", elem_id="pictures")
     button = gr.Button("Judge them", variant="primary", elem_id="judge")
     table = gr.Dataframe(
         headers=list(desk.table_head), interactive=False, wrap=True, label="Verdicts", elem_id="verdicts",
-        datatype="str", max_height=600,
+        datatype="str", max_height=600, column_widths=["18%", "11%", "18%", "9%", "9%", "35%"],
     )  # fmt: skip
     download = gr.DownloadButton("Download as CSV", interactive=False, elem_id="csv")
 
@@ -165,7 +172,7 @@ def _several(desk: Desk) -> None:
 def _api(desk: Desk) -> None:
     """Named endpoints for `gradio_client` and curl, behind controls that nobody sees."""
     with gr.Row(visible=False):
-        picture = picture_upload(label="picture")
+        picture = PictureUpload(type="filepath", label="picture")
         model = gr.Textbox(label="model", value=next(iter(desk.lineup)))
         method = gr.Textbox(label="method", value="")
         strength = gr.Number(label="strength", value=STRENGTH)

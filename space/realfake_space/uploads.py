@@ -1,39 +1,38 @@
 """Upload controls that hand on the path of the file as it came: no byte of it is encoded anew or decoded here.
 
 Gradio's own image control opens the file and fails on a broken one; its file control leaves an empty temporary file
-beside each upload. Both look the same here. They are changed one by one, as Gradio writes a stub file beside every new
-class.
+beside each upload.
 """
 
-from typing import Any
+from pathlib import Path
 
 import gradio as gr
 from gradio.data_classes import FileData, ImageData, ListFiles
 
 
-def picture_upload(**settings: Any) -> gr.Image:  # noqa: ANN401 - Gradio's
-    """Make a control for one picture: dropped, pasted or chosen; a function gets its path, or None."""
-    control = gr.Image(type="filepath", sources=["upload", "clipboard"], format="png", **settings)
-    decode = control.preprocess
+class PictureUpload(gr.Image):
+    """One picture: dropped, pasted or chosen."""
 
-    def give_path(payload: ImageData | None) -> str | None:
+    is_template = True  # to Gradio: drawn as the class above
+
+    def preprocess(self, payload: ImageData | None) -> str | None:
+        """Give the path of the upload, or None."""
         if payload is None:
             return None
         if payload.path:
             return payload.path
-        return decode(payload)  # type: ignore[return-value]  # a data URL of an API client
-
-    control.preprocess = give_path  # type: ignore[method-assign]
-    return control
+        return super().preprocess(payload)  # type: ignore[return-value]  # a data URL of an API client
 
 
-def pictures_upload(**settings: Any) -> gr.File:  # noqa: ANN401 - Gradio's
-    """Make a control for any number of files; a function gets their paths."""
-    control = gr.File(file_count="multiple", **settings)
+class PicturesUpload(gr.File):
+    """Any number of files."""
 
-    def give_paths(payload: ListFiles | FileData | None) -> list[str]:
+    is_template = True
+
+    def preprocess(self, payload: ListFiles | FileData | None) -> list[str]:
+        """Give the paths of the uploads."""
         given = payload if isinstance(payload, ListFiles) else [payload] if payload else []
         return [one.path for one in given]
 
-    control.preprocess = give_paths  # type: ignore[method-assign]
-    return control
+
+Path(__file__).with_suffix(".pyi").unlink(missing_ok=True)  # Gradio writes a stub beside every new control's source

@@ -1,0 +1,305 @@
+"""The page as a server, asked over HTTP and by a browser; its log is read at the end."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from bad_files import corpus, picture
+from gradio_client import Client, handle_file
+from page_in_browser import CHROMIUM
+
+from realfake_hf.detector import Detector
+
+ROOT = Path(__file__).resolve().parents[1]
+SPACE = ROOT / "space"
+EXAMPLE = SPACE / "examples/rocket.jpg"
+SHOTS = ROOT / "runs/space-screenshots"
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+
+
+class Server:
+    """A running app.py."""
+
+    def __init__(self, folder, space=SPACE, python=sys.executable):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.temporary, self.log = folder / "tmp", folder / "log.txt"
+        self.temporary.mkdir()
+        environment = {**os.environ, "TMPDIR": str(self.temporary), "HF_HUB_OFFLINE": "1"}
+        environment.pop("GRADIO_TEMP_DIR", None)
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [python, "app.py", "--port", str(self.port)], cwd=space, env=environment, stdout=log, stderr=log
+            )
+        self._wait()
+
+    def _wait(self):
+        for _ in range(600):
+            try:
+                httpx.get(f"{self.url}/config", timeout=5).raise_for_status()
+            except httpx.HTTPError:
+                assert self.process.poll() is None, self.log.read_text()
+                time.sleep(0.1)
+            else:
+                return
+        raise TimeoutError(self.log.read_text())
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+    def get(self, path):
+        return httpx.get(f"{self.url}/gradio_api/{path}", timeout=60)
+
+    def post(self, path, **settings):
+        return httpx.post(f"{self.url}/gradio_api/{path}", timeout=60, **settings)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    running = Server(tmp_path_factory.mktemp("server"))
+    yield running
+    running.stop()
+    log = running.log.read_text()
+    forged = log.count("InvalidPathError: Cannot move")  # how Gradio notes a path that was not uploaded
+    assert log.count("Traceback") == forged, log
+    assert list(running.temporary.glob("realfake-*")) == []  # nothing of what was uploaded is left
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    return Client(server.url, verbose=False, download_files=False)
+
+
+def test_what_comes_over_http_is_judged_byte_for_byte(client, tmp_path):
+    for name in ("photo.jpg", "photo.png", "photo.webp"):
+        picture((200, 150)).save(tmp_path / name)
+        [verdict] = Detector.from_pretrained(SPACE / "models/cifake-vit").predict(str(tmp_path / name))
+        answer = client.predict(handle_file(str(tmp_path / name)), "cifake-vit", api_name="/predict")
+        assert answer["p_fake"] == pytest.approx(verdict.p_fake, abs=1e-5)
+
+
+def test_every_file_gets_an_answer_or_a_sentence_over_http(client, tmp_path):
+    jobs = []
+    for place, (name, data, is_picture) in enumerate(corpus()):
+        file = tmp_path / str(place) / (name if len(name.encode()) < 200 else "long.png")
+        file.parent.mkdir()
+        file.write_bytes(data)
+        jobs.append((name, is_picture, client.submit(handle_file(str(file)), "cifake-cnn", api_name="/predict")))
+    for name, is_picture, job in jobs:
+        answer = job.result(timeout=120)
+        assert ("p_fake" in answer) == is_picture, (name, answer)
+        assert is_picture or re.fullmatch(r"No verdict: .+\.", answer["error"])
+
+
+def test_a_map_comes_as_a_picture_and_as_numbers(client):
+    shown, about = client.predict(handle_file(str(EXAMPLE)), "cifake-vit", "rollout", 0.6, api_name="/explain")
+    assert about["method"] == "rollout"
+    assert len(about["grid"]) == 8
+    assert shown["path"].endswith(".png") if isinstance(shown, dict) else str(shown).endswith(".png")
+
+
+def test_many_files_come_back_as_a_table_and_a_csv_file(client, tmp_path):
+    (tmp_path / "text.png").write_bytes(b"text")
+    files = [handle_file(str(EXAMPLE)), handle_file(str(tmp_path / "text.png"))]
+    table, download = client.predict(files, api_name="/predict_many")
+    assert [row[:2] for row in table["data"]] == [
+        ["rocket.jpg", "cifake-cnn"], ["rocket.jpg", "cifake-vit"],
+        ["text.png", "cifake-cnn"], ["text.png", "cifake-vit"],
+    ]  # fmt: skip
+    assert "verdicts-" in json.dumps(download)
+
+
+def test_the_installation_checks_itself(client):
+    assert client.predict(api_name="/check").count("as expected") == 10
+
+
+def test_the_documented_endpoints_are_the_named_ones(client):
+    named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(named) == {"/predict", "/explain", "/predict_many", "/check"}
+    assert [one["parameter_name"] for one in named["/predict"]["parameters"]] == ["picture", "model"]
+    for name in named:
+        assert f"`{name}`" in (SPACE / "code.md").read_text()
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", str(SPACE / "app.py"), "../../../etc/passwd", "file:///etc/passwd"])
+def test_no_file_of_the_server_is_read_through_the_api(server, path):
+    body = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, "cifake-cnn"]}
+    event = server.post("call/predict", json=body).json()["event_id"]
+    said = server.get(f"call/predict/{event}").text
+    assert "event: error" in said
+    assert "p_fake" not in said
+    assert "root:" not in said
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", str(SPACE / "app.py"), str(SPACE / "models/cifake-cnn/config.json")])
+def test_no_file_of_the_server_is_served(server, path):
+    assert server.get(f"file={path}").status_code in (403, 404)
+
+
+def test_a_file_above_the_limit_is_refused_before_it_is_kept(server):
+    heavy = {"files": ("heavy.png", b"\0" * (33 * 2**20))}
+    assert server.post("upload", files=heavy).status_code == 413
+    assert not [file for file in server.temporary.rglob("*") if file.is_file() and file.stat().st_size > 2**25]
+
+
+def test_a_model_that_is_not_there_is_told_and_no_page_opens(tmp_path):
+    words = [sys.executable, str(SPACE / "app.py"), "--model", str(tmp_path / "missing")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.startswith("app.py: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def opened(server, browser):
+    """Open the page at a size, in light or dark, and remember what it asked for and complained about."""
+    contexts = []
+
+    def open_page(*, width=1280, height=1000, dark=False):
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.asked, page.complaints = [], []
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.on("console", lambda said: page.complaints.append(said.text) if said.type == "error" else None)
+        page.goto(server.url)
+        page.wait_for_selector("#picture input[type=file]", state="attached")
+        page.wait_for_function("document.querySelector('#method-cifake-vit input')?.value === 'relevance'")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def upload(page, file):
+    page.wait_for_timeout(500)  # the page's code puts its controls up anew
+    page.set_input_files("#picture input[type=file]", str(file))
+
+
+def shot(page, name):
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
+
+
+def map_of(page, name):
+    page.wait_for_selector(f"#map-{name} img", state="attached")
+    page.locator(f"#map-{name} img").scroll_into_view_if_needed()
+    page.wait_for_function(f"document.querySelector('#map-{name} img').naturalWidth > 0")
+    return page.get_attribute(f"#map-{name} img", "src")
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_person_uploads_reads_compares_and_errs(opened, tmp_path):
+    page = opened()
+    upload(page, EXAMPLE)
+    page.wait_for_selector("#verdict-cifake-cnn .rf-verdict")
+    page.wait_for_selector("#verdict-cifake-vit .rf-verdict")
+    assert "Unsure, leaning to AI-generated" in page.inner_text("#verdict-cifake-vit")
+    before = map_of(page, "cifake-vit")
+    assert page.evaluate("document.querySelector('#map-cifake-vit img').naturalWidth") == 640
+    shot(page, "uploaded")
+    page.click("#method-cifake-vit input")
+    page.click("ul[role=listbox] >> text=attention rollout")
+    page.wait_for_function(f"document.querySelector('#map-cifake-vit img')?.src !== {json.dumps(before)}")
+    page.click("#models >> text=cifake-cnn")
+    page.wait_for_selector("#verdict-cifake-cnn", state="hidden")
+    assert page.is_visible("#verdict-cifake-vit")
+    shot(page, "one-model")
+    page.click("#models >> text=cifake-cnn")
+    page.click("text=coffee, a window of a photograph")
+    page.wait_for_function("document.querySelector('#verdict-cifake-vit').innerText.includes('Likely real')")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    page.click("#picture button[aria-label='Remove Image']")
+    page.wait_for_function("document.querySelector('#verdict-cifake-vit').innerText.includes('Give a picture')")
+    upload(page, tmp_path / "broken.png")
+    page.wait_for_function("document.querySelector('#verdict-cifake-vit').innerText.includes('not an image file')")
+    shot(page, "broken")
+    assert not [url for url in page.asked if not re.match(r"(http://127\.0\.0\.1|data:|blob:)", url)]
+
+
+@needs_browser
+@pytest.mark.slow
+def test_several_pictures_and_the_other_tabs(opened):
+    page = opened()
+    page.click("button[role=tab]:has-text('Several pictures')")
+    page.wait_for_timeout(500)
+    page.set_input_files("#pictures input[type=file]", [str(EXAMPLE), str(SPACE / "examples/coffee-generated.jpg")])
+    page.wait_for_selector("#pictures >> text=coffee-generated")
+    page.click("#judge")
+    page.wait_for_function("document.querySelectorAll('#verdicts [role=row]').length >= 5")
+    with page.expect_download() as download:
+        page.click("#csv")
+    assert "rocket.jpg,cifake-cnn" in Path(download.value.path()).read_text()
+    shot(page, "several")
+    for tab, words in (
+        ("What was measured", "diffusiondb-coco-imagenet"),
+        ("How it works", "Attention rollout"),
+        ("From code", "gradio_client"),
+    ):
+        page.click(f"button[role=tab]:has-text('{tab}')")
+        page.wait_for_selector(f"text={words} >> visible=true")
+        shot(page, tab.lower().replace(" ", "-"))
+
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "dark"), [(360, False), (360, True), (1280, True)])
+def test_narrow_screens_and_the_dark_are_readable(opened, width, dark):
+    page = opened(width=width, dark=dark)
+    upload(page, EXAMPLE)
+    page.wait_for_selector("#verdict-cifake-vit .rf-verdict")
+    map_of(page, "cifake-vit")
+    shot(page, f"{width}-{'dark' if dark else 'light'}")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    ground, ink = page.evaluate("""(() => { const card = document.querySelector('#verdict-cifake-vit .rf-card')
+        const style = getComputedStyle(card); return [style.backgroundColor, style.color] })()""")
+    light = [sum(map(int, re.findall(r"\d+", color)[:3])) for color in (ground, ink)]
+    assert (light[0] < 200 and light[1] > 600) if dark else (light[0] > 600 and light[1] < 300)
+
+
+@needs_browser
+@pytest.mark.slow
+def test_controls_have_names_for_those_who_hear_the_page(opened):
+    page = opened()
+    upload(page, EXAMPLE)
+    map_of(page, "cifake-vit")
+    nameless = page.evaluate("""[...document.querySelectorAll('input, select, textarea, button')]
+        .filter((one) => one.offsetParent && one.type !== 'file')
+        .filter((one) => !(one.labels?.length || one.ariaLabel || one.getAttribute('aria-labelledby') || one.title
+            || one.innerText?.trim() || one.querySelector('img[alt]:not([alt=""])')))
+        .map((one) => one.outerHTML.slice(0, 120))""")
+    assert nameless == []
+    assert page.get_attribute("#verdict-cifake-vit .rf-card", "role") == "status"
+    assert "looked" in page.get_attribute("#map-cifake-vit img", "alt")
+    page.focus("#models input")
+    page.keyboard.press("Space")
+    page.wait_for_selector("#verdict-cifake-cnn", state="hidden")
