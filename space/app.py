@@ -12,9 +12,11 @@ sys.path.insert(0, str(HERE))
 if find_spec("realfake_hf") is None:  # the folder runs by itself
     sys.path.append(str(HERE / "realfake_hf.zip"))
 
+import torch  # noqa: E402 - the folder comes first
 from transformers.utils.logging import disable_progress_bar  # noqa: E402 - the folder comes first
 
 from realfake_hf.cli import parse  # noqa: E402
+from realfake_hf.data.parallel import cores  # noqa: E402
 from realfake_space.lineup import line_up  # noqa: E402
 from realfake_space.page import build, launch_settings, use_folder_of_its_own  # noqa: E402
 
@@ -42,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"app.py: {error}", file=sys.stderr)
         return 1
     use_folder_of_its_own()
+    torch.set_num_threads(max(1, cores() // len(lineup)))  # each model has a queue of its own
     for one in lineup.values():
         threading.Thread(target=lambda one=one: one.detector, daemon=True).start()
     build(lineup).launch(server_name=arguments.host, server_port=arguments.port, **launch_settings())

@@ -1,72 +1,24 @@
 """The page as a server, asked over HTTP and by a browser; its log is read at the end."""
 
 import json
-import os
 import re
-import signal
-import socket
+import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import httpx
 import pytest
 from bad_files import corpus, picture
 from gradio_client import Client, handle_file
 from page_in_browser import CHROMIUM
 
+from benchmarks.space_server import SPACE, Server
 from realfake_hf.detector import Detector
 
 ROOT = Path(__file__).resolve().parents[1]
-SPACE = ROOT / "space"
 EXAMPLE = SPACE / "examples/rocket.jpg"
 SHOTS = ROOT / "runs/space-screenshots"
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
-
-
-class Server:
-    """A running app.py."""
-
-    def __init__(self, folder, space=SPACE, python=sys.executable):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.temporary, self.log = folder / "tmp", folder / "log.txt"
-        self.temporary.mkdir()
-        environment = {**os.environ, "TMPDIR": str(self.temporary), "HF_HUB_OFFLINE": "1"}
-        environment.pop("GRADIO_TEMP_DIR", None)
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [python, "app.py", "--port", str(self.port)], cwd=space, env=environment, stdout=log, stderr=log
-            )
-        self._wait()
-
-    def _wait(self):
-        for _ in range(600):
-            try:
-                httpx.get(f"{self.url}/config", timeout=5).raise_for_status()
-            except httpx.HTTPError:
-                assert self.process.poll() is None, self.log.read_text()
-                time.sleep(0.1)
-            else:
-                return
-        raise TimeoutError(self.log.read_text())
-
-    def stop(self):
-        self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise
-
-    def get(self, path):
-        return httpx.get(f"{self.url}/gradio_api/{path}", timeout=60)
-
-    def post(self, path, **settings):
-        return httpx.post(f"{self.url}/gradio_api/{path}", timeout=60, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +86,25 @@ def test_the_documented_endpoints_are_the_named_ones(client):
     assert [one["parameter_name"] for one in named["/predict"]["parameters"]] == ["picture", "model"]
     for name in named:
         assert f"`{name}`" in (SPACE / "code.md").read_text()
+
+
+def test_the_shell_commands_of_the_page_work(server, tmp_path):
+    [block] = re.findall(r"```bash\n(.*?)```", (SPACE / "code.md").read_text(), re.DOTALL)
+    shutil.copy(EXAMPLE, tmp_path / "photo.jpg")
+    words = ["bash", "-euo", "pipefail", "-c", block.replace("http://127.0.0.1:7860", server.url)]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    assert "event: complete" in done.stdout
+    assert "Unsure, leaning to AI-generated" in done.stdout
+
+
+def test_the_python_lines_of_the_page_work(server, tmp_path, monkeypatch):
+    block, _ = re.findall(r"```python\n(.*?)```", (SPACE / "code.md").read_text(), re.DOTALL)
+    shutil.copy(EXAMPLE, tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(block.replace("http://127.0.0.1:7860", server.url), found)
+    assert found["answer"]["model"] == "cifake-vit"
+    assert found["about"]["method"] == "rollout"
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", str(SPACE / "app.py"), "../../../etc/passwd", "file:///etc/passwd"])

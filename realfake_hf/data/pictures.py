@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS: Final = 89_478_485  # Pillow's own bound: a quarter of a GiB as RGB
 MAX_BYTES: Final = 256 * 1024**2
@@ -60,7 +60,7 @@ def usable_bytes(data: bytes) -> tuple[bytes, Image.Image]:
     opened = _open(data)
     with _refusing_broken():
         plain = opened.mode == "RGB" and not _is_special(opened)
-        picture = _flatten(ImageOps.exif_transpose(opened))
+        picture = _flatten(_upright(opened))
     if plain:
         return data, picture
     buffer = io.BytesIO()
@@ -71,11 +71,14 @@ def usable_bytes(data: bytes) -> tuple[bytes, Image.Image]:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Turn a picture of any Pillow mode upright and into 8-bit RGB, transparency laid on white.
 
+    A picture that is all of this is given back itself, not a copy.
+
     Raises:
         UnreadablePictureError: the mode holds no picture to look at (32-bit float), or the data are damaged.
     """
     with _refusing_broken():
-        return _flatten(ImageOps.exif_transpose(image))
+        image.load()
+        return _flatten(_upright(image))
 
 
 def pixel_hash(picture: Image.Image) -> str:
@@ -116,10 +119,18 @@ def _refusing_broken() -> Iterator[None]:
         raise UnreadablePictureError(f"not a whole image file: {_reason(error)}") from error
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture itself where nothing is to be turned: `exif_transpose` would copy it all the same."""
+    return ImageOps.exif_transpose(image) if _is_turned(image) else image
+
+
+def _is_turned(image: Image.Image) -> bool:
+    return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)  # 1: upright
+
+
 def _is_special(image: Image.Image) -> bool:
     """Say whether a plain reader would show this file otherwise than `to_rgb` does."""
-    turned = image.getexif().get(0x0112, 1) != 1  # EXIF orientation; 1 = upright
-    return turned or image.has_transparency_data or getattr(image, "n_frames", 1) > 1
+    return _is_turned(image) or image.has_transparency_data or getattr(image, "n_frames", 1) > 1
 
 
 def _flatten(image: Image.Image) -> Image.Image:

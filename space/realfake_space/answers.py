@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from PIL import Image
-
 from realfake_hf.data.claims import FileClaims
 from realfake_hf.labels import Verdict
 from realfake_hf.measure.operating_point import OperatingPoint
@@ -56,9 +54,9 @@ def read_measured(file: Path = MEASURED) -> Mapping[str, Plain]:
 
 
 def answer(
-    contestant: Contestant, verdict: Verdict, picture: Image.Image, claims: FileClaims, measured: Mapping[str, Plain]
+    contestant: Contestant, verdict: Verdict, size: tuple[int, int], claims: FileClaims, measured: Mapping[str, Plain]
 ) -> Answer:
-    """Put a verdict into words."""
+    """Put a verdict on an upright picture of this (width, height) into words."""
     unsure = verdict.is_sure is False
     found = measured.get(contestant.digest)
     return Answer(
@@ -68,7 +66,7 @@ def answer(
         p_fake=round(verdict.p_fake, 6),
         decided=verdict.is_sure,
         meaning=_meaning(verdict.p_fake, found),
-        warnings=tuple(_warnings(contestant, verdict, picture, claims, found)),
+        warnings=tuple(_warnings(contestant, verdict, size, claims, found)),
     )
 
 
@@ -81,20 +79,20 @@ def _meaning(p_fake: float, found: Plain | None) -> str:
 
 
 def _warnings(
-    contestant: Contestant, verdict: Verdict, picture: Image.Image, claims: FileClaims, found: Plain | None
+    contestant: Contestant, verdict: Verdict, size: tuple[int, int], claims: FileClaims, found: Plain | None
 ) -> Iterator[str]:
     if verdict.is_far:
         yield "The model sees this picture far from all that it learnt from: its probability means little here."
-    width, height = contestant.side
-    if picture.width >= _MUCH * width or picture.height >= _MUCH * height:
-        share = width * height / (picture.width * picture.height)
+    (own_width, own_height), (width, height) = size, contestant.side
+    if own_width >= _MUCH * width or own_height >= _MUCH * height:
+        share = width * height / (own_width * own_height)
         yield (
-            f"The model sees {width} x {height} pixels of your {picture.width:,} x {picture.height:,}, "
+            f"The model sees {width} x {height} pixels of your {own_width:,} x {own_height:,}, "
             f"{_per_cent(share)} of them: most of what detectors look for is gone before it looks."
         )
-    elif picture.width < width or picture.height < height:
+    elif own_width < width or own_height < height:
         yield f"The picture is smaller than the {width} x {height} pixels that the model sees; it was enlarged."
-    if abs(picture.width * height - picture.height * width) > 0.1 * picture.height * width:
+    if abs(own_width * height - own_height * width) > 0.1 * own_height * width:
         yield "The picture is not of the model's shape: its sides were squeezed."
     if found and claims.format != found["format"]:
         yield f"The file is {claims.format}; the model learnt from {found['format']} files alone."

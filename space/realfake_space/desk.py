@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +33,6 @@ from realfake_space.pictures import RefusedError, open_upload, read_header
 COPIED_SECONDS: Final = 60  # after that a table is copied
 SHOWN_SIDE: Final = 768  # pixels of the longer side of a picture under its map
 Plain = dict[str, Any]
-Opened = tuple[Image.Image, FileClaims]
 
 
 class Progress:
@@ -162,23 +162,29 @@ class Desk:
 
     def _judge(self, name: str, paths: Sequence[str | None]) -> list[Answer | str | None]:
         """Answers in order; a sentence for a file that gets none, None where there is no file."""
-        opened = [_open(path) for path in paths]
-        good = [(place, one) for place, one in enumerate(opened) if isinstance(one, tuple)]
-        contestant = self.lineup[name]
-        verdicts = contestant.judge([picture for _, (picture, _) in good]) if good else []
-        found: list[Answer | str | None] = [None if isinstance(one, tuple) else one for one in opened]
-        for (place, (picture, claims)), verdict in zip(good, verdicts, strict=True):
-            found[place] = answer(contestant, verdict, picture, claims, self._measured)
+        return self.lineup[name].work(self._judge_at_once, self.lineup[name], paths)
+
+    def _judge_at_once(self, contestant: Contestant, paths: Sequence[str | None]) -> list[Answer | str | None]:
+        opened = [_open(path, contestant) for path in paths]
+        good = [(place, one) for place, one in enumerate(opened) if isinstance(one, _Opened)]
+        verdicts = contestant.judge([one.fitted for _, one in good]) if good else []
+        found: list[Answer | str | None] = [None if isinstance(one, _Opened) else one for one in opened]
+        for (place, one), verdict in zip(good, verdicts, strict=True):
+            found[place] = answer(contestant, verdict, one.size, one.claims, self._measured)
         return found
 
     def _map(self, name: str, path: str, method: str | None, strength: float) -> tuple[NDArray[np.uint8], Plain]:
-        contestant = self.lineup[name]
+        return self.lineup[name].work(self._map_at_once, self.lineup[name], path, method, strength)
+
+    def _map_at_once(
+        self, contestant: Contestant, path: str, method: str | None, strength: float
+    ) -> tuple[NDArray[np.uint8], Plain]:
         picture, _ = open_upload(path)
         found = contestant.explain(picture, method or contestant.methods[0])
         picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
         shown = found.overlay(contestant.detector.view(picture), strength=strength)
         about = {
-            "model": name,
+            "model": contestant.name,
             "method": found.method,
             "explains": found.target,
             "p_fake": round(found.verdict.p_fake, 6),
@@ -192,9 +198,21 @@ class Desk:
         return f"Wanted a model named {' or '.join(self.lineup)}; found {name!r}."
 
 
-def _open(path: str | None) -> Opened | str | None:
+@dataclass(frozen=True)
+class _Opened:
+    """An upload, as little of it as is needed: the whole picture of each of a batch would fill the memory."""
+
+    fitted: Image.Image
+    size: tuple[int, int]
+    claims: FileClaims
+
+
+def _open(path: str | None, contestant: Contestant) -> _Opened | str | None:
     try:
-        return None if path is None else open_upload(path)
+        if path is None:
+            return None
+        picture, claims = open_upload(path)
+        return _Opened(contestant.fitted(picture), picture.size, claims)
     except RefusedError as error:
         return str(error)
 

@@ -1,17 +1,22 @@
 """The models of the page: loaded when first asked for, one question at a time each."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from PIL import Image
 
+from realfake_hf.data.model_input import plain_size
+from realfake_hf.data.pixels import sized
 from realfake_hf.detector import Detector
 from realfake_hf.explain.attention_methods import lack_of_class_token
 from realfake_hf.explain.methods import ATTENTION_METHODS, METHODS, Explanation, usual_method
 from realfake_hf.labels import Verdict
+
+Result = TypeVar("Result")
 
 MODELS: Final = Path(__file__).resolve().parents[1] / "models"
 METHOD_WORDS: Final[Mapping[str, str]] = {
@@ -38,7 +43,15 @@ class Contestant:
         self.name = name
         self.place = place
         self._trust = trust_remote_code
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()  # of the weights, until they are loaded
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    def work(self, call: Callable[..., Result], *arguments: Any) -> Result:  # noqa: ANN401 - those of the call
+        """Do something with the model in its own thread, one call after the other.
+
+        A thread that decodes pictures and runs models keeps some of their memory, so that few should.
+        """
+        return self._worker.submit(call, *arguments).result()
 
     @property
     def detector(self) -> Detector:
@@ -73,13 +86,22 @@ class Contestant:
     @property
     def side(self) -> tuple[int, int]:
         """(width, height) in pixels of what the model sees."""
+        return self._side
+
+    @cached_property
+    def _side(self) -> tuple[int, int]:
         size = self.detector.processor.to_dict()["size"]
         return (size["width"], size["height"]) if "width" in size else (size["shortest_edge"],) * 2
 
+    def fitted(self, picture: Image.Image) -> Image.Image:
+        """What the model sees of a picture, so that a large one need not be kept; the verdict is the same."""
+        if plain_size(self.detector.processor) is None:
+            return picture
+        return Image.fromarray(sized([picture], self.detector.processor)[0])
+
     def judge(self, pictures: Sequence[Image.Image]) -> list[Verdict]:
         """Judge pictures, one verdict each."""
-        with self._lock:
-            return self.detector.predict(pictures)
+        return self.detector.predict(pictures)
 
     def explain(self, picture: Image.Image, method: str) -> Explanation:
         """Show where the model looked.
@@ -87,8 +109,7 @@ class Contestant:
         Raises:
             ValueError: the method is none, or does not fit the model.
         """
-        with self._lock:
-            return self.detector.explain(picture, method=method)[0]
+        return self.detector.explain(picture, method=method)[0]
 
 
 def line_up(places: Sequence[str], *, trust_remote_code: bool = False) -> dict[str, Contestant]:

@@ -46,7 +46,8 @@ def launch_settings() -> dict[str, Any]:
         "footer_links": ["api", "settings"],
         "ssr_mode": False,
         "run_history": False,
-        "quiet": False,
+        "state_session_capacity": 1000,  # of pages and API calls, oldest forgotten first
+        "max_threads": 8,  # each that decodes pictures keeps some memory
     }
 
 

@@ -1,0 +1,35 @@
+"""What Gradio itself costs: an app with the controls of the Space's `/predict`, that hands back a picture's size."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "space")]
+
+import gradio as gr  # noqa: E402 - the folder of the Space comes first
+
+from realfake_space.lineup import BATCH  # noqa: E402
+from realfake_space.page import launch_settings, use_folder_of_its_own  # noqa: E402
+from realfake_space.uploads import PictureUpload  # noqa: E402
+
+
+def echo(picture: Sequence[str], model: Sequence[str]) -> list[list[dict[str, object]]]:
+    """Say how many bytes came."""
+    return [[{"model": name, "bytes": Path(path).stat().st_size} for path, name in zip(picture, model, strict=True)]]
+
+
+def main() -> int:
+    """Serve."""
+    use_folder_of_its_own()
+    with gr.Blocks(analytics_enabled=False) as page:
+        picture, model = PictureUpload(type="filepath", label="picture"), gr.Textbox(label="model")
+        answer = gr.JSON(label="answer")
+        gr.Button("predict").click(
+            echo, [picture, model], answer, api_name="predict", batch=True, max_batch_size=BATCH, concurrency_limit=1
+        )
+    page.queue(max_size=256).launch(server_port=int(sys.argv[sys.argv.index("--port") + 1]), **launch_settings())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

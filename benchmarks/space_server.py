@@ -1,0 +1,81 @@
+"""A Gradio app in a process of its own, for benchmarks and tests that ask it over HTTP."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+SPACE: Final = Path(__file__).resolve().parents[1] / "space"
+_PATIENCE: Final = 60  # seconds until an app must be up
+
+
+class Server:
+    """A running app.
+
+    Args:
+        folder: where its log and temporary files go.
+        script: what is run, with `--port`.
+        python: that runs it.
+
+    Raises:
+        RuntimeError: it did not come up; the message is its log.
+    """
+
+    def __init__(self, folder: Path, *, script: Path = SPACE / "app.py", python: str = sys.executable) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self.temporary, self.log = folder / "tmp", folder / "log.txt"
+        self.temporary.mkdir(parents=True)
+        environment = {**os.environ, "TMPDIR": str(self.temporary), "HF_HUB_OFFLINE": "1"}
+        environment.pop("GRADIO_TEMP_DIR", None)
+        began = time.perf_counter()
+        with self.log.open("w") as log:
+            words = [python, script.name, "--port", str(port)]
+            self.process = subprocess.Popen(words, cwd=script.parent, env=environment, stdout=log, stderr=log)
+        self._wait()
+        self.seconds_to_start = time.perf_counter() - began
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                httpx.get(f"{self.url}/config", timeout=5).raise_for_status()
+            except httpx.HTTPError:
+                if self.process.poll() is not None:
+                    break
+                time.sleep(0.1)
+            else:
+                return
+        self.process.kill()
+        raise RuntimeError(f"the app did not come up: {self.log.read_text()}")
+
+    def stop(self) -> None:
+        """Interrupt it as a person would, and wait until it is gone."""
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+    def memory_mib(self) -> float:
+        """Give its resident memory now."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        [line] = [one for one in status.splitlines() if one.startswith("VmRSS")]
+        return int(line.split()[1]) / 1024
+
+    def get(self, path: str) -> httpx.Response:
+        """Ask a route of Gradio's API."""
+        return httpx.get(f"{self.url}/gradio_api/{path}", timeout=60)
+
+    def post(self, path: str, **settings: Any) -> httpx.Response:  # noqa: ANN401 - of httpx
+        """Send to a route of Gradio's API."""
+        return httpx.post(f"{self.url}/gradio_api/{path}", timeout=60, **settings)
