@@ -1,7 +1,6 @@
 """A Gradio app in a process of its own, for benchmarks and tests that ask it over HTTP."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -58,8 +57,8 @@ class Server:
         raise RuntimeError(f"the app did not come up: {self.log.read_text()}")
 
     def stop(self) -> None:
-        """Interrupt it as a person would, and wait until it is gone."""
-        self.process.send_signal(signal.SIGINT)
+        """Stop it as a container is stopped, and wait until it is gone."""
+        self.process.terminate()
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:

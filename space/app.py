@@ -1,5 +1,6 @@
 """Open the page: `python space/app.py`; with models of your own, `python space/app.py --model runs/mine user/name`."""
 
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container's stop, too, leaves nothing behind
     use_folder_of_its_own()
     torch.set_num_threads(max(1, cores() // len(lineup)))  # each model has a queue of its own
     for one in lineup.values():

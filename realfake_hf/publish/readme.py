@@ -16,6 +16,7 @@ from realfake_hf.publish import PAPER_ACCURACY
 from realfake_hf.publish.readme_benchmarks import (
     benchmark_explanations,
     benchmark_grid,
+    benchmark_space,
     benchmark_vit,
     benchmarks,
     two_processes,
@@ -214,6 +215,7 @@ _RENDERERS: Final[dict[str, Callable[[Path], str]]] = {
     "benchmarks": benchmarks,
     "benchmark_vit": benchmark_vit,
     "benchmark_grid": benchmark_grid,
+    "benchmark_space": benchmark_space,
     "benchmark_explanations": benchmark_explanations,
     "ablation_vit_tiny": _ablation,
     "two_processes": two_processes,

@@ -1,6 +1,7 @@
 """The README's tables of speed and memory."""
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,33 @@ def benchmark_grid(results: Path) -> str:
         f"a processor has it, scores differ: {changes}. Published grids are computed in float32."
     )
     return "\n".join(["| ratio | median (range over rounds) | goal |", "|---|--:|--:|", *rows, "", note])
+
+
+def benchmark_space(results: Path) -> str:
+    """Say what the Space answers under load, alone, and over ten minutes."""
+    found = _read(results / "benchmark_space.json")
+    clients, soak, alone = found["clients"], found["soak"], found["alone"]
+    rows = [_ratio(ratio, "answers/s") for ratio in found["ratios"]]
+    seen = "; ".join(
+        f"{name} {found['rows'][name]['median']:.0f} answers/s, p50 {_middle(rounds, 'p50'):.2f} s, p95 "
+        f"{_middle(rounds, 'p95'):.2f} s"
+        for name, rounds in clients.items()
+    )
+    everyone = [*(one for rounds in clients.values() for one in rounds), *soak["models"].values()]
+    failed = sum(one["wrong"] + one["lost"] for one in everyone)
+    note = (
+        f"{found['settings']['clients']} clients at once for {found['settings']['seconds']:.0f} s, uploads included, on "
+        f"the {found['machine']['cores']} cores of the server: {seen}. Answers that were errors, others than expected, "
+        f"or lost: {failed:,} of {sum(one['n'] for one in everyone):,}. Memory in the last minute of "
+        f"{found['settings']['soak_seconds'] / 60:.0f} beside the second: {soak['growth']:.2f} x. First answer "
+        f"{alone['first_answer_seconds']:.1f} s after the start; a warm ViT's answer with its rollout map, upload apart: "
+        f"median {1000 * statistics.median(alone['explain_seconds']):.0f} ms, n = {len(alone['explain_seconds'])}."
+    )
+    return "\n".join(["| ratio | median (range over rounds) | goal |", "|---|--:|--:|", *rows, "", note])
+
+
+def _middle(rounds: Sequence[Mapping[str, float]], name: str) -> float:
+    return statistics.median(one[name] for one in rounds)
 
 
 def benchmark_vit(results: Path) -> str:
