@@ -100,4 +100,4 @@ familiarity: .venv/installed ## which pictures the models see far from what they
 
 readme: .venv/installed ## the tables of README and model card from results/
 	$(PY) -m realfake_hf.publish.readme
-	$(PY) -m realfake_hf.publish.readme --readme model_card.md
+	$(PY) -m realfake_hf.publish.card --model_dir space/models/cifake-vit --output_file model_card.md

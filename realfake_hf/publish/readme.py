@@ -62,9 +62,9 @@ def render(text: str, results: Path) -> str:
     """
 
     def block(match: re.Match[str]) -> str:
-        if match[2] not in _RENDERERS:
-            raise ValueError(f"wanted a results block named {', '.join(_RENDERERS)}; found {match[2]!r}.")
-        return f"{match[1]}{_RENDERERS[match[2]](results)}\n{match[3]}"
+        if match[2] not in RENDERERS:
+            raise ValueError(f"wanted a results block named {', '.join(RENDERERS)}; found {match[2]!r}.")
+        return f"{match[1]}{RENDERERS[match[2]](results)}\n{match[3]}"
 
     return _BLOCK.sub(block, text)
 
@@ -207,7 +207,7 @@ def _read(file: Path) -> dict[str, Any]:
     return content
 
 
-_RENDERERS: Final[dict[str, Callable[[Path], str]]] = {
+RENDERERS: Final[dict[str, Callable[[Path], str]]] = {
     "cifake_cnn": _cifake_cnn,
     "cifake_content": _cifake_content,
     "cifake_audit": _cifake_audit,

@@ -1,7 +1,7 @@
 """The README's tables and sentences about other data sets and about what models withstand."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,11 @@ COLUMNS: Final = {
 
 def crosseval_table(results: Path) -> str:
     """Render every cell of the published grid on whole splits, and its warnings."""
-    grid = _grid(results)
+    return cells_table(_grid(results))
+
+
+def cells_table(grid: Grid) -> str:
+    """Render every cell of a grid on whole splits, and its warnings."""
     head = [f"| data | protocol | model | n | {' | '.join(COLUMNS.values())} |", f"|---|---|---|{'--:|' * 6}"]
     rows = [
         f"| {cell.dataset} {cell.split} | {cell.protocol} | {cell.model} | {cell.report.n:,} | "
@@ -65,9 +69,21 @@ def familiarity_table(results: Path) -> str:
 
 def robustness_table(results: Path) -> str:
     """Render what models withstand at the strongest step of each change."""
-    found = [
-        Robustness.from_dict(one) for one in json.loads((results / "robustness_cifake.json").read_text())["robustness"]
-    ]
+    return _robustness_table(_robustness(results))
+
+
+def robustness_of(results: Path, model: str) -> str:
+    """Render what one model withstands, if that was measured; else nothing."""
+    found = [one for one in _robustness(results) if one.model == model]
+    return _robustness_table(found) if found else ""
+
+
+def _robustness(results: Path) -> list[Robustness]:
+    rows = json.loads((results / "robustness_cifake.json").read_text())["robustness"]
+    return [Robustness.from_dict(one) for one in rows]
+
+
+def _robustness_table(found: Sequence[Robustness]) -> str:
     names = [f"{one.model}: {what}" for one in found for what in ("ROC AUC", "balanced accuracy")]
     head = [f"| strongest change | {' | '.join(names)} |", f"|---|{'--:|' * len(names)}"]
     rows = [("none", [one.clean for one in found])]

@@ -126,10 +126,12 @@ def _all_settings(data: DataArguments, model: ModelArguments, run: RunArguments)
 def _run_settings(run: RunArguments) -> dict[str, Any]:
     """The settings that `RunArguments` names, and those of `TrainingArguments` that are not at their defaults.
 
-    Left out are those that do not change what is learnt: names of places, bars, the checkpoint to go on from.
+    Left out are those that do not change what is learnt: names of places, bars, the checkpoint to go on from, and
+    where it is published.
     """
     default, chosen = RunArguments().to_dict(), run.to_dict()  # type: ignore[no-untyped-call]
     free = {"output_dir", "run_name", "disable_tqdm", "resume_from_checkpoint", "local_rank"}
+    free |= {name for name in chosen if name.startswith(("hub_", "push_to_hub"))}
     named = set(RunArguments.__annotations__) - free
     return {
         name: value

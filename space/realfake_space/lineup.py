@@ -1,5 +1,6 @@
 """The models of the page: loaded when first asked for, one question at a time each."""
 
+import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from realfake_hf.labels import Verdict
 Result = TypeVar("Result")
 
 MODELS: Final = Path(__file__).resolve().parents[1] / "models"
+PINNED: Final = MODELS.with_name("pinned.json")
 METHOD_WORDS: Final[Mapping[str, str]] = {
     "rollout": "attention rollout",
     "last_attention": "last attention",
@@ -37,11 +39,13 @@ class Contestant:
         name: what the page calls it.
         place: its folder or Hub id.
         trust_remote_code: whether code that comes with it may run; the operator says so.
+        revision: the commit, tag or branch of a Hub id.
     """
 
-    def __init__(self, name: str, place: str, *, trust_remote_code: bool = False) -> None:
+    def __init__(self, name: str, place: str, *, trust_remote_code: bool = False, revision: str = "main") -> None:
         self.name = name
         self.place = place
+        self._revision = revision
         self._trust = trust_remote_code
         self._lock = threading.Lock()  # of the weights, until they are loaded
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=name)
@@ -67,7 +71,7 @@ class Contestant:
     @cached_property
     def _loaded(self) -> Detector:
         return Detector.from_pretrained(
-            self.place, batch_size=BATCH, trust_remote_code=self._trust, only_safetensors=True
+            self.place, batch_size=BATCH, trust_remote_code=self._trust, only_safetensors=True, revision=self._revision
         )
 
     @cached_property
@@ -116,17 +120,19 @@ def line_up(places: Sequence[str], *, trust_remote_code: bool = False) -> dict[s
     """Name the models of the page, without loading them: a folder by its last part, a Hub id by itself.
 
     Args:
-        places: folders or Hub ids; none for all folders of `models/`.
+        places: folders or Hub ids; none for those that `pinned.json` names with their revisions, and where there is no
+            such file for all folders of `models/`.
         trust_remote_code: whether code that comes with them may run.
 
     Raises:
         ValueError: two have one name.
     """
-    found = list(places) or [str(folder) for folder in sorted(MODELS.iterdir()) if folder.is_dir()]
+    pinned = json.loads(PINNED.read_text(encoding="utf-8")) if PINNED.is_file() and not places else {}
+    found = list(places) or list(pinned) or [str(folder) for folder in sorted(MODELS.iterdir()) if folder.is_dir()]
     names = [Path(place).resolve().name if Path(place).is_dir() else place for place in found]
     if len(set(names)) < len(names):
         raise ValueError(f"wanted models of different names; found {', '.join(names)}. Rename a folder.")
     return {
-        name: Contestant(name, place, trust_remote_code=trust_remote_code)
+        name: Contestant(name, place, trust_remote_code=trust_remote_code, revision=pinned.get(place, "main"))
         for name, place in zip(names, found, strict=True)
     }

@@ -1,0 +1,81 @@
+"""Publish a run on the Hub: `python -m realfake_hf.publish --model_dir runs/mine --hub_model_id user/name`."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers.utils.logging import disable_progress_bar
+
+from realfake_hf.cli import parse
+from realfake_hf.publish.hub import Published, publish_model, publish_space
+
+
+@dataclass
+class PublishArguments:
+    """What is published, and where."""
+
+    model_dir: Path | None = field(default=None, metadata={"help": "A folder of train.py, or one of space/models."})
+    hub_model_id: str | None = field(default=None, metadata={"help": "user/name of the model."})
+    results: Path | None = field(
+        default=None, metadata={"help": "A folder of results that may say more of the same weights, for the card."}
+    )
+    private: bool = field(default=False, metadata={"help": "Make a new repository private."})
+    revision: str | None = field(default=None, metadata={"help": "A branch; main by default."})
+    tag: str | None = field(default=None, metadata={"help": "Given to the commit."})
+    space: str | None = field(default=None, metadata={"help": "user/name of the Space, if it is to be published."})
+    space_dir: Path = field(default=Path("space"), metadata={"help": "The folder of the Space."})
+    dry_run: bool = field(default=False, metadata={"help": "List what would go, and send nothing."})
+
+    def __post_init__(self) -> None:
+        """Refuse half a wish.
+
+        Raises:
+            ValueError: a model without a name, a name without a model, or neither model nor Space.
+        """
+        if (self.model_dir is None) != (self.hub_model_id is None) or not (self.model_dir or self.space):
+            raise ValueError("wanted --model_dir and --hub_model_id together, or --space; found another choice.")
+
+
+def publish(arguments: PublishArguments) -> list[Published]:
+    """Publish the model, then the Space with the model pinned to what was published.
+
+    Raises:
+        OSError: the Hub refuses, or does not answer.
+        ValueError: there is no finished run, or something that should not leave this machine.
+    """
+    done: list[Published] = []
+    private = arguments.private or None
+    if arguments.model_dir and arguments.hub_model_id:
+        done.append(
+            publish_model(
+                arguments.model_dir, arguments.hub_model_id, results=arguments.results, private=private,
+                revision=arguments.revision, tag=arguments.tag, dry_run=arguments.dry_run,
+            )
+        )  # fmt: skip
+    if arguments.space:
+        pinned = {one.repo_id: one.commit or "main" for one in done}
+        done.append(
+            publish_space(
+                arguments.space_dir, arguments.space, models=pinned or None, private=private, dry_run=arguments.dry_run
+            )
+        )
+    return done
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, publish, print; give the exit status."""
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # of weight files
+    [arguments] = parse(PublishArguments, argv=argv, description=__doc__)
+    try:
+        done = publish(arguments)
+    except (OSError, ValueError) as error:
+        print(f"publish: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    for one in done:
+        print(one.to_markdown())  # noqa: T201 - the result of the command
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

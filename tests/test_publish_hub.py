@@ -1,0 +1,306 @@
+"""Runs published over HTTP to a local Hub, and loaded from there by whoever knows their name."""
+
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from hub_to_write_to import CLIENT, TOKEN, serve
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import model_index_to_eval_results
+
+import train
+from realfake_hf.detector import Detector
+from realfake_hf.publish.__main__ import main
+from realfake_hf.publish.card import make_card
+from realfake_hf.publish.hub import publish_model
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ROOT / "space/models"
+EXAMPLE = ROOT / "space/examples/rocket.jpg"
+
+
+@pytest.fixture(scope="module")
+def served():
+    with serve() as (hub, address):
+        yield hub, address
+
+
+@pytest.fixture
+def hub(served, monkeypatch):
+    """A Hub that knows nothing yet, at the address that huggingface_hub asks, with a token."""
+    running, address = served
+    running.reset()
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("huggingface_hub.hf_api.ENDPOINT", address, raising=False)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+    running.address = address
+    return running
+
+
+def environment(hub, tmp_path, **more):
+    """Of a fresh process with a fresh cache that asks the local Hub."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    return {**kept, "HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.address, "HF_HUB_DISABLE_XET": "1", **more}
+
+
+def words(name, *more):
+    return ["--model_dir", str(MODELS / name), "--hub_model_id", f"user/{name}", *more]
+
+
+def test_the_stand_in_follows_this_client():
+    assert huggingface_hub.__version__.startswith(CLIENT)
+
+
+@pytest.mark.parametrize(("name", "code"), [("cifake-vit", ""), ("cifake-cnn", ", trust_remote_code=True")])
+def test_published_and_loaded_by_name_gives_the_same_scores(hub, tmp_path, name, code):
+    publish_model(MODELS / name, f"user/{name}")
+    script = (
+        "import json\nfrom transformers import pipeline\n"
+        f"found = pipeline('image-classification', model='user/{name}'{code})({str(EXAMPLE)!r})\n"
+        "print(json.dumps({one['label']: one['score'] for one in found}))\n"
+    )
+    if code:  # without this package: it would know the CNN
+        script = f"import sys\nsys.modules['realfake_hf'] = None\n{script}"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment(hub, tmp_path), capture_output=True, text=True, check=False,
+        timeout=120, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(done.stdout.splitlines()[-1])
+    [verdict] = Detector.from_pretrained(MODELS / name).predict(str(EXAMPLE))
+    assert scores["FAKE"] == pytest.approx(verdict.p_fake, abs=1e-5)
+
+
+def test_the_detector_brings_threshold_band_and_familiarity_from_the_hub(hub, tmp_path):
+    commit = publish_model(MODELS / "cifake-cnn", "user/cifake-cnn", tag="v1").commit
+    script = (
+        "from realfake_hf import Detector\n"
+        "detector = Detector.from_pretrained('user/cifake-cnn', revision='v1')\n"
+        f"[verdict] = detector.predict({str(EXAMPLE)!r})\n"
+        "print(detector.point.band.high, verdict.p_fake, verdict.is_sure, verdict.is_far)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment(hub, tmp_path), capture_output=True, text=True, check=True
+    )
+    local = Detector.from_pretrained(MODELS / "cifake-cnn")
+    [verdict] = local.predict(str(EXAMPLE))
+    high, p_fake, sure, far = done.stdout.split()
+    assert (float(high), sure, far) == (local.point.band.high, str(verdict.is_sure), str(verdict.is_far))
+    assert float(p_fake) == pytest.approx(verdict.p_fake, abs=1e-5)
+    assert hub.repositories["model", "user/cifake-cnn"].names["v1"] == commit
+
+
+def test_one_commit_holds_weights_card_figures_and_passport_and_nothing_else(hub):
+    published = publish_model(MODELS / "cifake-cnn", "user/cnn")
+    repository = hub.repositories["model", "user/cnn"]
+    assert len(repository.commits) == 2  # the empty one that every repository begins with
+    files = repository.files("main")
+    assert set(files) == set(published.files)
+    assert {"README.md", "config.json", "model.safetensors", "preprocessor_config.json", "cifake_cnn.py", "run.json",
+            "operating_point.json", "familiarity.safetensors", "metrics.json"} <= set(files)  # fmt: skip
+    assert not [path for path in files if path.endswith((".bin", ".pt", ".pkl", ".npz"))]
+    text = "\n".join(data.decode() for path, data in files.items() if path.endswith((".json", ".md", ".py")))
+    assert str(Path.home()) not in text
+    assert "[More Information Needed]" not in text
+    assert "optimizer" not in " ".join(files)
+
+
+def test_paths_of_this_machine_are_cleaned_or_refused(hub, tmp_path):
+    folder = shutil.copytree(MODELS / "cifake-cnn", tmp_path / "run")
+    passport = json.loads((folder / "run.json").read_text())
+    passport["arguments"]["data"] = "/home/someone/data/cats"
+    (folder / "run.json").write_text(json.dumps(passport))
+    publish_model(folder, "user/cats")
+    files = hub.repositories["model", "user/cats"].files("main")
+    assert json.loads(files["run.json"])["arguments"]["data"] == "cats"
+    assert b"someone" not in files["README.md"]
+    (folder / "history.json").write_text('{"note": "/home/someone/secret.txt"}')
+    with pytest.raises(ValueError, match=r"found /home/someone/secret\.txt in history\.json"):
+        publish_model(folder, "user/cats")
+
+
+def test_a_dry_run_lists_what_would_go_and_asks_nobody(hub, capsys):
+    assert main(words("cifake-cnn", "--dry_run", "--space", "user/space")) == 0
+    said = capsys.readouterr().out
+    assert "| model.safetensors | " in said
+    assert "| app.py | " in said
+    assert "| pinned.json | " in said
+    assert said.count("a dry run: nothing was sent") == 2
+    assert hub.asked == []
+
+
+def test_a_busy_hub_is_asked_again(hub):
+    hub.troubles = {"/preupload/": [429, 503], "/commit/": [500], "/objects/": [502]}
+    published = publish_model(MODELS / "cifake-cnn", "user/cnn")
+    assert not any(hub.troubles.values())
+    assert hub.repositories["model", "user/cnn"].names["main"] == published.commit
+
+
+def test_a_broken_upload_goes_on_without_what_arrived(hub):
+    hub.troubles = {"/commit/": [500] * 20}
+    with pytest.raises(OSError, match=r"found status 500: the Hub has trouble\. Give the same command"):
+        publish_model(MODELS / "cifake-cnn", "user/cnn")
+    before = dict(hub.sent)
+    assert before
+    hub.troubles = {}
+    publish_model(MODELS / "cifake-cnn", "user/cnn")
+    assert hub.sent == before  # no large file went twice
+
+
+def test_what_did_not_change_is_not_sent_again(hub):
+    first = publish_model(MODELS / "cifake-cnn", "user/cnn")
+    before = dict(hub.sent)
+    assert publish_model(MODELS / "cifake-cnn", "user/cnn").commit == first.commit
+    assert hub.sent == before
+
+
+@pytest.mark.parametrize(
+    ("status", "words_of_it"),
+    [(401, "the token is none, or may not be used here"), (403, "the token may not write there"),
+     (507, "the Hub has trouble")],
+)  # fmt: skip
+def test_refusals_are_told_in_words(hub, status, words_of_it):
+    hub.troubles = {"/commit/": [status] * 20}
+    with pytest.raises(OSError, match=f"wanted to publish user/cnn; found status {status}: {words_of_it}"):
+        publish_model(MODELS / "cifake-cnn", "user/cnn")
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_hub_that_is_not_there_is_told(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.hf_api.ENDPOINT", "http://127.0.0.1:9", raising=False)
+    with pytest.raises(OSError, match="the connection broke"):
+        publish_model(MODELS / "cifake-cnn", "user/cnn")
+
+
+def test_the_token_is_in_no_log(hub, caplog, capsys):
+    with caplog.at_level(logging.DEBUG):
+        assert main(words("cifake-cnn")) == 0
+    said = capsys.readouterr()
+    assert TOKEN not in caplog.text + said.out + said.err
+    assert f"Bearer {TOKEN}" in hub.tokens
+
+
+def test_private_branch_and_tag_are_as_asked(hub):
+    assert main(words("cifake-cnn", "--private", "--revision", "next", "--tag", "v2")) == 0
+    repository = hub.repositories["model", "user/cifake-cnn"]
+    assert repository.private
+    assert repository.names["next"] == repository.names["v2"] != repository.names["main"]
+
+
+def test_the_space_goes_with_its_model_pinned_by_revision(hub):
+    assert main(words("cifake-cnn", "--space", "user/demo")) == 0
+    files = hub.repositories["space", "user/demo"].files("main")
+    commit = hub.repositories["model", "user/cifake-cnn"].names["main"]
+    assert json.loads(files["pinned.json"]) == {"user/cifake-cnn": commit}
+    assert {"app.py", "requirements.txt", "realfake_hf.zip", "README.md", "realfake_space/page.py"} <= set(files)
+    assert not [path for path in files if path.startswith("models/")]
+
+
+@pytest.mark.parametrize("name", ["nobody", "a b/c", "user/name/more"])
+def test_a_name_that_is_none_is_refused_before_anything_is_sent(hub, name):
+    with pytest.raises(ValueError, match="wanted a name on the Hub, such as user/name"):
+        publish_model(MODELS / "cifake-cnn", name)
+    assert hub.asked == []
+
+
+def test_an_unfinished_run_is_refused(hub, tmp_path, capsys):
+    assert main(["--model_dir", str(tmp_path), "--hub_model_id", "user/none"]) == 1
+    assert "wanted a finished run of train.py" in capsys.readouterr().err
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize("name", ["cifake-cnn", "cifake-vit"])
+def test_the_cards_of_both_models_are_complete(name):
+    card = make_card(MODELS / name, repo_id=f"user/{name}", results=ROOT / "results")
+    data = ModelCard(str(card)).data
+    assert (data.pipeline_tag, data.license, data.library_name) == ("image-classification", "mit", "transformers")
+    assert data.datasets == ["dragonintelligence/CIFAKE-image-dataset"]
+    _, rows = model_index_to_eval_results(json.loads(json.dumps(data.to_dict()["model-index"])))
+    sets = {(one.dataset_name, one.dataset_split) for one in rows}
+    assert {("CIFAKE", "test"), ("CIFAKE", "test, leak-free"), ("wild-art", "train")} <= sets
+    metrics = json.loads((MODELS / name / "metrics.json").read_text())
+    [accuracy] = [one for one in rows if (one.dataset_split, one.metric_type) == ("test", "accuracy")]
+    assert accuracy.metric_value == pytest.approx(metrics["test"]["accuracy"]["value"], abs=1e-6)
+    for title in ("How to use it", "What it is for, and what not", "What it was trained on", "How it was trained",
+                  "Threshold, calibration and the unsure band", "Pictures from elsewhere", "What it cost",
+                  "Compressed, blurred, shrunk", "What its explanations are worth", "How to cite"):  # fmt: skip
+        assert f"## {title}" in card.text
+    assert not re.search(r"None|undefined|\{\{|nan", card.text)
+    assert ("trust_remote_code=True" in card.text) == (name == "cifake-cnn")
+
+
+def test_the_repositorys_card_is_that_of_the_best_checkpoint():
+    best = max(MODELS.iterdir(), key=lambda folder: _accuracy(folder))
+    card = make_card(best, repo_id="user/name", results=ROOT / "results")
+    assert (ROOT / "model_card.md").read_text(encoding="utf-8") == str(card), "run: make readme"
+
+
+def _accuracy(folder):
+    return json.loads((folder / "metrics.json").read_text())["validation"]["accuracy"]["value"]
+
+
+def test_the_readmes_lines_use_the_published_model(hub, tmp_path):
+    [block] = re.findall(
+        r"uses the published model:\n\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    publish_model(MODELS / "cifake-vit", "user/name")
+    shutil.copy(EXAMPLE, tmp_path / "photo.jpg")
+    done = subprocess.run(
+        [sys.executable, "-c", block], env=environment(hub, tmp_path), capture_output=True, text=True, check=True,
+        cwd=tmp_path, timeout=120,
+    )  # fmt: skip
+    assert "'label': 'FAKE'" in done.stdout
+
+
+def train_words(folder, *more):
+    small = ["--num_train_epochs", "1", "--num_filters", "4", "--dense_units", "4", "--bootstrap_samples", "20"]
+    return ["--config", str(ROOT / "recipes/demo.yaml"), *small, "--output_dir", str(folder), *more]
+
+
+def test_a_training_is_published_when_it_is_done(hub, tmp_path, capsys):
+    words_of_it = train_words(tmp_path / "run", "--push_to_hub", "--hub_model_id", "user/mine")
+    assert train.main(words_of_it) == 0
+    assert "published: " in capsys.readouterr().out
+    files = hub.repositories["model", "user/mine"].files("main")
+    assert files["model.safetensors"] == (tmp_path / "run/model.safetensors").read_bytes()
+    assert b"It was not measured on any." in files["README.md"]
+    assert "hub_model_id" not in json.loads(files["run.json"])["arguments"]
+    assert not [path for path in files if "checkpoint" in path or "optimizer" in path]
+
+
+def test_a_training_without_a_name_or_token_is_refused_before_it_starts(hub, tmp_path, capsys, monkeypatch):
+    assert train.main(train_words(tmp_path / "run", "--push_to_hub")) == 1
+    assert "wanted --hub_model_id user/name beside --push_to_hub; found none." in capsys.readouterr().err
+    monkeypatch.delenv("HF_TOKEN")
+    assert train.main(train_words(tmp_path / "run", "--push_to_hub", "--hub_model_id", "user/mine")) == 1
+    assert "wanted a token for user/mine; found none." in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert hub.asked == []
+
+
+def test_a_training_that_cannot_be_published_is_whole_and_says_how_to_go_on(hub, tmp_path, capsys):
+    hub.troubles = {"/commit/": [403] * 9}
+    assert train.main(train_words(tmp_path / "run", "--push_to_hub", "--hub_model_id", "user/mine")) == 1
+    said = capsys.readouterr().err
+    assert "found status 403" in said
+    assert f"python -m realfake_hf.publish --model_dir {tmp_path / 'run'} --hub_model_id user/mine" in said
+    hub.troubles = {}
+    assert main(["--model_dir", str(tmp_path / "run"), "--hub_model_id", "user/mine"]) == 0
+
+
+def test_a_run_of_which_nothing_more_was_measured_has_a_card_that_says_so(tmp_path):
+    folder = shutil.copytree(MODELS / "cifake-cnn", tmp_path / "run")
+    card = make_card(folder, repo_id="user/mine")
+    assert "It was not measured on any." in card.text
+    assert "# mine" in card.text
