@@ -26,14 +26,15 @@ from realfake_hf.labels import Verdict, fake_index
 from realfake_hf.measure.familiarity import Familiarity, load_familiarity
 from realfake_hf.measure.operating_point import DEFAULT, OperatingPoint, load_operating_point
 from realfake_hf.models.heads import caught_embeddings
+from realfake_hf.sharing import SharedLock
 
-Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
-_ONE_PICTURE: Final = (str, os.PathLike, Image.Image, np.ndarray)  # `Picture`, as isinstance wants it
+_ONE_PICTURE: Final = (str, os.PathLike, bytes, Image.Image, np.ndarray)  # `Picture`, as isinstance wants it
 
 
 class Detector:
-    """A trained classifier together with its image processor.
+    """A trained classifier together with its image processor. Threads may share one.
 
     Args:
         model: any two-class image classifier whose labels say real and fake.
@@ -64,7 +65,8 @@ class Detector:
         self.point = point
         self.familiarity = familiarity
         self._normalize = Normalize(processor)
-        self._fake = fake_index(model.config.id2label)
+        self.fake = fake_index(model.config.id2label)
+        self._lock = SharedLock()  # explaining changes the model for a while
 
     @classmethod
     def from_pretrained(
@@ -112,17 +114,25 @@ class Detector:
         """Judge pictures by the model's operating point, one verdict each, in order.
 
         Args:
-            images: one picture or many: paths, Pillow pictures, arrays (height, width, 3) or (height, width) of uint8
-                [0, 255], or a data set's image column.
+            images: one picture or many: paths, the bytes of files, Pillow pictures, arrays (height, width, 3) or
+                (height, width) of uint8 [0, 255], or a data set's image column.
 
         Raises:
             UnreadablePictureError: a picture cannot be read; the message names it by path or position.
             TypeError: something is no picture at all.
         """
+        return list(self.stream(images))
+
+    def stream(self, images: Picture | Iterable[Picture]) -> Iterator[Verdict]:
+        """Judge pictures as they come, a batch at a time, however many there are. Takes what `predict` takes."""
+        for batch in _batches(_read_all(images), self.batch_size):
+            yield from self._judge(batch)
+
+    def _judge(self, pictures: list[Image.Image]) -> list[Verdict]:
         if self.familiarity is None:
-            return [self.point.judge(p) for p in self.probabilities(images).tolist()]
-        p_fake, embeddings = self._with_embeddings(images)
-        far = self.familiarity.is_far(embeddings).tolist() if len(p_fake) else []
+            return [self.point.judge(p) for p in self._score(pictures).tolist()]
+        p_fake, embeddings = self._with_embeddings(pictures)
+        far = self.familiarity.is_far(embeddings).tolist()
         return [replace(self.point.judge(p), is_far=is_far) for p, is_far in zip(p_fake.tolist(), far, strict=True)]
 
     def probabilities(self, images: Picture | Iterable[Picture]) -> NDArray[np.float32]:
@@ -164,9 +174,10 @@ class Detector:
             ValueError: an unknown method, target or option, or a method that does not fit the model.
         """
         found: list[Explanation] = []
-        with eager_attention(self.model) if method in ATTENTION_METHODS else nullcontext():
-            for batch in _batches(_read_all(images), batch_size or self.batch_size):
-                found += explain(self.model, self._pixels(batch), method=method, target=target, options=options)
+        for batch in _batches(_read_all(images), batch_size or self.batch_size):
+            pixels = self._pixels(batch)
+            with self._lock.alone(), eager_attention(self.model) if method in ATTENTION_METHODS else nullcontext():
+                found += explain(self.model, pixels, method=method, target=target, options=options)
         return [replace(one, verdict=self.point.judge(one.verdict.p_fake)) for one in found]
 
     def view(self, picture: Image.Image) -> NDArray[np.uint8]:
@@ -194,8 +205,10 @@ class Detector:
 
     @torch.inference_mode()
     def _score(self, pictures: list[Image.Image]) -> NDArray[np.float32]:
-        logits = self.model(pixel_values=self._pixels(pictures)).logits
-        return logits.float().softmax(dim=-1)[:, self._fake].cpu().numpy()  # type: ignore[no-any-return]
+        pixels = self._pixels(pictures)
+        with self._lock.together():
+            logits = self.model(pixel_values=pixels).logits
+        return logits.float().softmax(dim=-1)[:, self.fake].cpu().numpy()  # type: ignore[no-any-return]
 
     def _pixels(self, pictures: list[Image.Image]) -> Tensor:
         pixels = torch.from_numpy(sized(pictures, self.processor)).to(self.model.device)
@@ -233,10 +246,12 @@ def _read(picture: Picture, position: int) -> Image.Image:
         return _from_array(picture, position)
     if isinstance(picture, Image.Image):
         return _readable(lambda: to_rgb(picture), name=f"picture {position}")
+    if isinstance(picture, bytes):
+        return _readable(lambda: read_picture(picture), name=f"picture {position}")
     if isinstance(picture, (str, os.PathLike)):
         return _readable(lambda: read_picture(Path(picture).read_bytes()), name=os.fspath(picture))
     raise TypeError(
-        f"wanted a path, a Pillow picture or an array as picture {position}; found {type(picture).__name__}"
+        f"wanted a path, bytes, a Pillow picture or an array as picture {position}; found {type(picture).__name__}"
     )
 
 

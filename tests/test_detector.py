@@ -1,5 +1,8 @@
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError
+from itertools import count, islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.data.pictures import UnreadablePictureError
 from realfake_hf.data.sources import load_images
 from realfake_hf.detector import Detector, Verdict
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def make_model(**settings):
@@ -182,9 +187,9 @@ def test_arrays_of_another_form_are_refused(detector, column, array, found):
         detector.predict([column[0], array])
 
 
-@pytest.mark.parametrize(("thing", "name"), [(None, "NoneType"), ({"bytes": b""}, "dict"), (b"", "bytes")])
+@pytest.mark.parametrize(("thing", "name"), [(None, "NoneType"), ({"bytes": b""}, "dict"), (3, "int")])
 def test_what_is_no_picture_is_refused(detector, thing, name):
-    sentence = f"wanted a path, a Pillow picture or an array as picture 0; found {name}"
+    sentence = f"wanted a path, bytes, a Pillow picture or an array as picture 0; found {name}"
     with pytest.raises(TypeError, match=sentence):
         detector.predict([thing])
 
@@ -223,3 +228,40 @@ def test_the_digest_changes_with_any_weight_and_with_nothing_else(detector):
         next(other.model.parameters()).flatten()[0] += 1
     assert same.digest() == detector.digest()
     assert other.digest() != detector.digest()
+
+
+def test_bytes_of_a_file_are_judged_as_the_file(detector, tmp_path, picture_bytes):
+    (tmp_path / "a.png").write_bytes(picture_bytes(1))
+    assert detector.predict(picture_bytes(1)) == detector.predict(str(tmp_path / "a.png"))
+    with pytest.raises(UnreadablePictureError, match="cannot read picture 0: not an image file"):
+        detector.predict(b"text")
+
+
+def test_an_endless_stream_is_judged_as_it_comes(detector, picture_bytes):
+    taken = []
+
+    def endless():
+        for seed in count():
+            taken.append(seed)
+            yield picture_bytes(seed)
+
+    found = list(islice(detector.stream(endless()), 5))
+    alone = detector.probabilities([picture_bytes(seed) for seed in range(5)])
+    assert [one.p_fake for one in found] == pytest.approx(alone.tolist(), abs=1e-6)
+    assert len(taken) <= 2 * detector.batch_size
+
+
+def test_threads_may_share_a_detector_and_explain_meanwhile(picture_bytes):
+    vit = Detector.from_pretrained(ROOT / "space/models/cifake-vit", batch_size=4)
+    pictures = [picture_bytes(seed, size=(32, 32)) for seed in range(8)]
+    alone = vit.probabilities(pictures), [one.map for one in vit.explain(pictures, method="relevance")]
+    with ThreadPoolExecutor(6) as pool:
+        asked = [
+            pool.submit(vit.probabilities, pictures) if turn % 2 else
+            pool.submit(lambda: [one.map for one in vit.explain(pictures, method="relevance")])
+            for turn in range(12)
+        ]  # fmt: skip
+        found = [one.result(timeout=120) for one in asked]
+    for turn, one in enumerate(found):
+        assert np.asarray(one) == pytest.approx(np.asarray(alone[0] if turn % 2 else alone[1]), abs=1e-5)
+    assert vit.model.config._attn_implementation == "sdpa"
