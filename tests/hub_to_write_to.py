@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 import uvicorn
 import yaml
@@ -173,7 +174,13 @@ class Routes:
     async def tree(self, request):
         files = self._repository(request).files(request.path_params["revision"])
         folder = request.path_params.get("folder", "")
-        return JSONResponse([entry(path, data) for path, data in files.items() if path.startswith(folder)])
+        below = {path: data for path, data in files.items() if path.startswith(f"{folder}/" if folder else "")}
+        folders = {str(one) for path in below for one in PurePosixPath(path).parents} - {".", folder}
+        found = [{"type": "directory", "path": one, "oid": "0" * 40, "size": 0} for one in sorted(folders)]
+        found += [entry(path, data) for path, data in below.items()]
+        if request.query_params.get("recursive", "").lower() not in {"true", "1"}:
+            found = [one for one in found if str(PurePosixPath(one["path"]).parent) == (folder or ".")]
+        return JSONResponse(found)
 
     async def resolve(self, request):
         asked = request.path_params

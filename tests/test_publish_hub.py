@@ -16,6 +16,7 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 import train
+from realfake_hf.data.sources import load_images
 from realfake_hf.detector import Detector
 from realfake_hf.publish.__main__ import main
 from realfake_hf.publish.card import make_card
@@ -205,6 +206,51 @@ def test_the_space_goes_with_its_model_pinned_by_revision(hub):
     assert json.loads(files["pinned.json"]) == {"user/cifake-cnn": commit}
     assert {"app.py", "requirements.txt", "realfake_hf.zip", "README.md", "realfake_space/page.py"} <= set(files)
     assert not [path for path in files if path.startswith("models/")]
+
+
+def test_a_data_set_goes_with_its_card_and_comes_back_in_the_schema(hub, tmp_path):
+    asked = ["--dataset", "user/set", "--data", "demo", "--license", "cc-by-4.0", "--with_pictures"]
+    assert main(asked) == 0
+    files = hub.repositories["dataset", "user/set"].files("main")
+    assert set(files) == {
+        "README.md",
+        *(f"data/{split}-00000-of-00001.parquet" for split in ("train", "validation", "test")),
+    }
+    card = files["README.md"].decode()
+    assert "| train | 721 | 721 | astronaut 328, " in card
+    assert "demo-autoencoder" in card
+    script = (
+        "from datasets import load_dataset\nfrom realfake_hf import load_images\n"
+        "rows, images = load_dataset('user/set', split='test'), load_images('user/set')\n"
+        "print(len(rows), rows.features['label'].names, len(images['test']), images['train']['sha256'][0])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment(hub, tmp_path), capture_output=True, text=True, check=False,
+        cwd=tmp_path, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("390 ['REAL', 'FAKE'] 390 ")
+    assert done.stdout.split()[-1] in load_images("demo")["train"]["sha256"][:]
+
+
+def test_a_data_card_alone_says_that_the_pictures_are_not_there(hub):
+    assert main(["--dataset", "user/set", "--data", "demo", "--license", "other"]) == 0
+    [card] = hub.repositories["dataset", "user/set"].files("main").values()
+    assert b"The pictures are not here" in card
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ([], "wanted --model_dir, --space or --dataset; found none of them."),
+        (["--model_dir", "x"], "wanted --model_dir and --hub_model_id together; found one of them."),
+        (["--dataset", "user/x", "--data", "demo"], "wanted --dataset, --data and --license together; found some"),
+    ],
+)
+def test_half_a_wish_is_refused(given, sentence, capsys):
+    with pytest.raises(SystemExit):
+        main(given)
+    assert sentence in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["nobody", "a b/c", "user/name/more"])

@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers.utils.logging import disable_progress_bar
 
 from realfake_hf.cli import parse
-from realfake_hf.publish.hub import Published, publish_model, publish_space
+from realfake_hf.publish.hub import Published, publish_dataset, publish_model, publish_space
 
 
 @dataclass
@@ -25,16 +25,26 @@ class PublishArguments:
     tag: str | None = field(default=None, metadata={"help": "Given to the commit."})
     space: str | None = field(default=None, metadata={"help": "user/name of the Space, if it is to be published."})
     space_dir: Path = field(default=Path("space"), metadata={"help": "The folder of the Space."})
+    dataset: str | None = field(default=None, metadata={"help": "user/name of a data set, if one is to be published."})
+    data: str | None = field(default=None, metadata={"help": "Its source, as train.py takes it."})
+    license: str | None = field(default=None, metadata={"help": "Its licence, as the Hub names it, such as mit."})
+    with_pictures: bool = field(
+        default=False, metadata={"help": "Publish its pictures, too, which the licence has to allow."}
+    )
     dry_run: bool = field(default=False, metadata={"help": "List what would go, and send nothing."})
 
     def __post_init__(self) -> None:
         """Refuse half a wish.
 
         Raises:
-            ValueError: a model without a name, a name without a model, or neither model nor Space.
+            ValueError: a model without a name, a data set without a licence, or nothing at all.
         """
-        if (self.model_dir is None) != (self.hub_model_id is None) or not (self.model_dir or self.space):
-            raise ValueError("wanted --model_dir and --hub_model_id together, or --space; found another choice.")
+        if (self.model_dir is None) != (self.hub_model_id is None):
+            raise ValueError("wanted --model_dir and --hub_model_id together; found one of them.")
+        if len({value is None for value in (self.dataset, self.data, self.license)}) > 1:
+            raise ValueError("wanted --dataset, --data and --license together; found some of them.")
+        if not (self.model_dir or self.space or self.dataset):
+            raise ValueError("wanted --model_dir, --space or --dataset; found none of them.")
 
 
 def publish(arguments: PublishArguments) -> list[Published]:
@@ -60,6 +70,13 @@ def publish(arguments: PublishArguments) -> list[Published]:
                 arguments.space_dir, arguments.space, models=pinned or None, private=private, dry_run=arguments.dry_run
             )
         )
+    if arguments.dataset and arguments.data and arguments.license:
+        done.append(
+            publish_dataset(
+                arguments.data, arguments.dataset, licence=arguments.license, with_pictures=arguments.with_pictures,
+                private=private, dry_run=arguments.dry_run,
+            )
+        )  # fmt: skip
     return done
 
 

@@ -23,9 +23,11 @@ from huggingface_hub import CommitInfo, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 from huggingface_hub.utils._validators import validate_repo_id
 
+from realfake_hf.data.sources import load_images
 from realfake_hf.measure.familiarity import FAMILIARITY
 from realfake_hf.measure.operating_point import OPERATING_POINT
 from realfake_hf.publish.card import cleaned, make_card
+from realfake_hf.publish.data_card import make_data_card, write_shards
 from realfake_hf.publish.results import read_run
 from realfake_hf.run_folder import FIGURES, HISTORY, METRICS, PASSPORT, write_json
 
@@ -146,6 +148,42 @@ def publish_space(
             write_json(staged / "pinned.json", dict(models))
         _refuse_local_paths(staged)
         return _send(staged, repo_id, "space", private=private, token=token, dry_run=dry_run)
+
+
+def publish_dataset(
+    source: str,
+    repo_id: str,
+    *,
+    licence: str,
+    with_pictures: bool = False,
+    private: bool | None = None,
+    token: str | None = None,
+    dry_run: bool = False,
+) -> Published:
+    """Send a data card to the Hub, and the pictures as parquet where their licence allows it, in one commit.
+
+    Args:
+        source: what `load_images` takes.
+        repo_id: user/name.
+        licence: an identifier of the Hub, such as mit or cc-by-4.0.
+        with_pictures: whether the pictures go, too.
+        private: whether a new repository is private.
+        token: by default that of the environment or of `hf auth login`.
+        dry_run: say what would go, and send nothing.
+
+    Raises:
+        OSError: no such source, no token, no such right, or the Hub does not answer.
+        ValueError: a name that is none, or a source that cannot be used.
+    """
+    _check_name(repo_id)
+    images = load_images(source)
+    with tempfile.TemporaryDirectory(prefix="realfake-publish-") as parent:
+        staged = Path(parent)
+        name = repo_id.rpartition("/")[2]
+        make_data_card(images, name=name, licence=licence, has_pictures=with_pictures).save(staged / "README.md")
+        if with_pictures:
+            write_shards(images, staged / "data")
+        return _send(staged, repo_id, "dataset", private=private, token=token, dry_run=dry_run)
 
 
 def _stage(folder: Path, staged: Path, repo_id: str, results: Path | None) -> None:

@@ -14,6 +14,7 @@ from realfake_hf.cli import parse
 from realfake_hf.measure.paired import McNemar
 from realfake_hf.publish import PAPER_ACCURACY
 from realfake_hf.publish.readme_benchmarks import (
+    benchmark_detector,
     benchmark_explanations,
     benchmark_grid,
     benchmark_space,
@@ -214,6 +215,7 @@ RENDERERS: Final[dict[str, Callable[[Path], str]]] = {
     "cifake_comparison": _cifake_comparison,
     "benchmarks": benchmarks,
     "benchmark_vit": benchmark_vit,
+    "benchmark_detector": benchmark_detector,
     "benchmark_grid": benchmark_grid,
     "benchmark_space": benchmark_space,
     "benchmark_explanations": benchmark_explanations,
