@@ -58,7 +58,7 @@ class Familiarity:
                 "Fit the familiarity anew with this model."
             )
         away = embeddings[:, None, :].astype(np.float64) - self.means  # (n, 2, width)
-        squared = np.einsum("nlw,wv,nlv->nl", away, self.precision, away, optimize=True)
+        squared = (away @ self.precision * away).sum(axis=2)
         return np.sqrt(np.maximum(squared.min(axis=1), 0))  # type: ignore[no-any-return]
 
     def is_far(self, embeddings: Floats) -> NDArray[np.bool_]:
