@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "realfake_hf"
 FLOORS = {
     "labels": 0,
+    "sharing": 0,
     "cli": 0,
     "figures": 1,
     "passport": 1,

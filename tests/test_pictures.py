@@ -84,7 +84,6 @@ def special_files() -> dict[str, bytes]:
         "16-bit tiff": encoded(sixteen_bits(), "TIFF"),
         "32-bit tiff": encoded(sixteen_bits().convert("I"), "TIFF"),
         "cmyk tiff": encoded(rgb().convert("CMYK"), "TIFF", icc_profile=b"a profile of inks"),
-        "ycbcr tiff": encoded(rgb().convert("YCbCr"), "TIFF"),
         "two pages": encoded(rgb(), "TIFF", save_all=True, append_images=[rgb().rotate(180)]),
         "gif": encoded(rgb(), "GIF"),
         "animated gif": encoded(rgb(), "GIF", save_all=True, append_images=[other]),
