@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,24 +22,32 @@ class Server:
         folder: where its log and temporary files go.
         script: what is run, with `--port`.
         python: that runs it.
+        environment: of it, beside this process's; no Hub is asked unless it says so.
 
     Raises:
         RuntimeError: it did not come up; the message is its log.
     """
 
-    def __init__(self, folder: Path, *, script: Path = SPACE / "app.py", python: str = sys.executable) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        script: Path = SPACE / "app.py",
+        python: str = sys.executable,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self.temporary, self.log = folder / "tmp", folder / "log.txt"
         self.temporary.mkdir(parents=True)
-        environment = {**os.environ, "TMPDIR": str(self.temporary), "HF_HUB_OFFLINE": "1"}
-        environment.pop("GRADIO_TEMP_DIR", None)
+        given = {**os.environ, "HF_HUB_OFFLINE": "1", **(environment or {}), "TMPDIR": str(self.temporary)}
+        given.pop("GRADIO_TEMP_DIR", None)
         began = time.perf_counter()
         with self.log.open("w") as log:
             words = [python, script.name, "--port", str(port)]
-            self.process = subprocess.Popen(words, cwd=script.parent, env=environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(words, cwd=script.parent, env=given, stdout=log, stderr=log)
         self._wait()
         self.seconds_to_start = time.perf_counter() - began
 

@@ -18,7 +18,7 @@ import yaml
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 CLIENT = "2.4"  # of huggingface_hub
@@ -52,11 +52,14 @@ class Hub:
         troubles: by a part of the path of a request, the statuses that the next requests for it get.
         asked: method and path of every request.
         sent: how many bytes of large files arrived, by digest.
+        cuts: how many of the next downloads of a file break off in the middle, by its path.
+        resumed: the ranges that were asked for.
     """
 
     def __init__(self):
         self.repositories, self.objects = {}, {}
         self.troubles, self.asked, self.sent, self.tokens = {}, [], {}, []
+        self.cuts, self.resumed = {}, []
 
     def reset(self):
         self.__init__()
@@ -196,9 +199,13 @@ class Routes:
         }
         start = int(request.headers.get("range", "bytes=0-").removeprefix("bytes=").split("-")[0])
         if start:
+            self.hub.resumed.append((asked["path"], start))
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         if request.method == "HEAD":
             return Response(headers={**headers, "Content-Length": str(len(data))})
+        if self.hub.cuts.get(asked["path"]):
+            self.hub.cuts[asked["path"]] -= 1
+            return StreamingResponse(_cut(data), headers={**headers, "Content-Length": str(len(data))})
         return Response(data[start:], 206 if start else 200, headers)
 
     def _repository(self, request):
@@ -211,6 +218,11 @@ class Routes:
 
 class MissingError(Exception):
     """Something that is not there; its argument is the Hub's code for it."""
+
+
+async def _cut(data):
+    yield data[: len(data) // 2]
+    raise ConnectionError("cut on purpose")
 
 
 def etag(path, data):
@@ -263,7 +275,7 @@ def serve():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(make_app(hub), port=port, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(make_app(hub), port=port, log_level="critical"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

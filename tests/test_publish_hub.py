@@ -11,11 +11,13 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from gradio_client import Client, handle_file
 from hub_to_write_to import CLIENT, TOKEN, serve
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 import train
+from benchmarks.space_server import Server
 from realfake_hf.data.sources import load_images
 from realfake_hf.detector import Detector
 from realfake_hf.publish.__main__ import main
@@ -156,6 +158,72 @@ def test_a_broken_upload_goes_on_without_what_arrived(hub):
     hub.troubles = {}
     publish_model(MODELS / "cifake-cnn", "user/cnn")
     assert hub.sent == before  # no large file went twice
+
+
+ASK = f"from realfake_hf import Detector; print(Detector.from_pretrained('user/cnn').predict({str(EXAMPLE)!r}))"
+
+
+def ask(hub, tmp_path, **settings):
+    """Load the model in a fresh process and judge the example."""
+    return subprocess.run(
+        [sys.executable, "-c", ASK], env=environment(hub, tmp_path), capture_output=True, text=True, check=False,
+        timeout=120, **settings,
+    )  # fmt: skip
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_was(hub, tmp_path):
+    publish_model(MODELS / "cifake-vit", "user/cnn")  # large enough to arrive in parts
+    hub.cuts = {"model.safetensors": 1}
+    done = ask(hub, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("[Verdict(label='FAKE'")
+    [(path, start)] = hub.resumed
+    assert path == "model.safetensors"
+    assert start > 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of file sizes there")
+def test_a_disk_that_is_full_spoils_nothing(hub, tmp_path):
+    import resource
+
+    publish_model(MODELS / "cifake-cnn", "user/cnn")
+    limit = 300_000  # bytes of a file, of which the weights have more
+    done = ask(hub, tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    assert done.returncode != 0
+    assert "File too large" in done.stderr
+    done = ask(hub, tmp_path)
+    assert done.stdout.startswith("[Verdict(label='REAL'"), done.stderr
+
+
+def test_a_full_disk_while_publishing_is_told(hub, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("realfake_hf.publish.hub.shutil.copy", full)
+    assert main(words("cifake-cnn")) == 1
+    assert capsys.readouterr().err.strip() == "publish: [Errno 28] No space left on device"
+    assert hub.asked == []
+
+
+@pytest.mark.slow
+def test_the_published_space_serves_the_published_model(hub, tmp_path):
+    assert main(words("cifake-cnn", "--space", "user/demo")) == 0
+    for path, data in hub.repositories["space", "user/demo"].files("main").items():
+        file = tmp_path / "demo" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    more = {**environment(hub, tmp_path), "HF_HUB_OFFLINE": "0"}
+    server = Server(tmp_path / "server", script=tmp_path / "demo/app.py", environment=more)
+    try:
+        client = Client(server.url, verbose=False)
+        answer = client.predict(handle_file(str(EXAMPLE)), "user/cifake-cnn", api_name="/predict")
+    finally:
+        server.stop()
+    [verdict] = Detector.from_pretrained(MODELS / "cifake-cnn").predict(str(EXAMPLE))
+    assert answer["p_fake"] == pytest.approx(verdict.p_fake, abs=1e-5)
+    assert answer["meaning"].startswith("Of 9,033 test pictures of CIFAKE")
+    commit = hub.repositories["model", "user/cifake-cnn"].names["main"]
+    assert any(f"/{commit}/" in path for _, path in hub.asked)
 
 
 def test_what_did_not_change_is_not_sent_again(hub):
