@@ -152,8 +152,11 @@ def test_the_grid_benchmark_measures_both_ways(tmp_path: Path, capsys: pytest.Ca
     words = ["--models", f"one={tmp_path / 'one'}", "--datasets", "demo=demo", "--n", "8", "--rounds", "1"]
     assert grid_throughput.main([*words, "--output_file", str(file)]) == 0
     content = read(file)
-    assert set(content["rows"]) == {"demo grid", "demo pipeline, one by one"}
+    assert set(content["rows"]) == {"demo grid", "demo grid, bfloat16", "demo pipeline, one by one"}
     assert content["n"] == {"demo": 8}
+    changed = content["changed_by_bf16"]["demo"]["one"]
+    assert 0 <= changed["largest_difference"] < 0.1
+    assert 0 <= changed["verdicts"] <= 8
     assert "| demo grid / demo pipeline, one by one |" in capsys.readouterr().out
 
 

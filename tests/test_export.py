@@ -43,6 +43,7 @@ def test_the_file_says_how_pictures_become_numbers_and_when_they_are_called_fake
     assert (about["rescale_factor"], about["resample"]) == (numbers["rescale_factor"], numbers["resample"])
 
 
+@pytest.mark.slow
 def test_eight_bits_make_a_smaller_file_and_scores_that_are_near(pictures, tmp_path):
     place = MODELS / "cifake-vit"
     for int8 in (False, True):

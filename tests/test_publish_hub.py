@@ -84,6 +84,7 @@ def test_published_and_loaded_by_name_gives_the_same_scores(hub, tmp_path, name,
     assert scores["FAKE"] == pytest.approx(verdict.p_fake, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_detector_brings_threshold_band_and_familiarity_from_the_hub(hub, tmp_path):
     commit = publish_model(MODELS / "cifake-cnn", "user/cifake-cnn", tag="v1").commit
     script = (
@@ -171,6 +172,7 @@ def ask(hub, tmp_path, **settings):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_download_that_breaks_off_goes_on_where_it_was(hub, tmp_path):
     publish_model(MODELS / "cifake-vit", "user/cnn")  # large enough to arrive in parts
     hub.cuts = {"model.safetensors": 1}
@@ -182,6 +184,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(hub, tmp_path):
     assert start > 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits of file sizes there")
 def test_a_disk_that_is_full_spoils_nothing(hub, tmp_path):
     import resource
@@ -276,6 +279,7 @@ def test_the_space_goes_with_its_model_pinned_by_revision(hub):
     assert not [path for path in files if path.startswith("models/")]
 
 
+@pytest.mark.slow
 def test_a_data_set_goes_with_its_card_and_comes_back_in_the_schema(hub, tmp_path):
     asked = ["--dataset", "user/set", "--data", "demo", "--license", "cc-by-4.0", "--with_pictures"]
     assert main(asked) == 0
@@ -364,6 +368,7 @@ def _accuracy(folder):
     return json.loads((folder / "metrics.json").read_text())["validation"]["accuracy"]["value"]
 
 
+@pytest.mark.slow
 def test_the_readmes_lines_use_the_published_model(hub, tmp_path):
     [block] = re.findall(
         r"uses the published model:\n\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
@@ -403,6 +408,7 @@ def test_a_training_without_a_name_or_token_is_refused_before_it_starts(hub, tmp
     assert hub.asked == []
 
 
+@pytest.mark.slow
 def test_a_training_that_cannot_be_published_is_whole_and_says_how_to_go_on(hub, tmp_path, capsys):
     hub.troubles = {"/commit/": [403] * 9}
     assert train.main(train_words(tmp_path / "run", "--push_to_hub", "--hub_model_id", "user/mine")) == 1
