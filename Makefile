@@ -8,7 +8,7 @@ endif
 SECOND ?= data/second
 OTHERS := diffusiondb-coco-imagenet progan-lsun wild-art-kaggle-layout
 
-.PHONY: help space demo test slow lint types format cnn vit compare ablation processes twins study robust audit crosseval transfer shortcuts familiarity readme benchmarks
+.PHONY: help space demo test slow lint types format cnn vit compare ablation processes twins study robust audit crosseval transfer shortcuts screenshot familiarity readme benchmarks
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -95,6 +95,10 @@ space: .venv/installed ## open the demo page
 
 space-folder: .venv/installed ## make the folder of the demo page run by itself: package, examples, what was measured
 	$(PY) -m realfake_hf.publish.space
+
+screenshot: .venv/installed ## the README's picture of the demo page; wants Chromium
+	$(PY) -m pytest -m slow tests/test_space_server.py -k person
+	cp runs/space-screenshots/uploaded.png results/figures/space.png
 
 familiarity: .venv/installed ## which pictures the models see far from what they learnt from
 	$(PY) -m realfake_hf.publish.familiarity --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --datasets cifake=cifake diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet progan-lsun=$(SECOND)/progan-lsun wild-art=$(SECOND)/wild-art-kaggle-layout --output_file results/familiarity.json

@@ -90,12 +90,12 @@ def test_a_picture_far_from_the_training_is_warned_of(desk, tmp_path):
     file = tmp_path / "noise.jpg"
     Image.fromarray((np.indices((32, 32)).sum(axis=0) % 2 * 255).astype(np.uint8)).convert("RGB").save(file)
     contestant = desk.lineup["cifake-vit"]
-    [verdict] = contestant.judge([Image.open(file)])
+    [verdict] = contestant.detector.predict([Image.open(file)])
     [[found]] = desk.predict([str(file)], ["cifake-vit"])
     far = "The model sees this picture far from all that it learnt from: its probability means little here."
     assert verdict.is_far
     assert far in found["warnings"]
-    assert not any(one.is_far for one in contestant.judge([Image.open(one.file) for one in EXAMPLES[:1]]))
+    assert not any(one.is_far for one in contestant.detector.predict([Image.open(one.file) for one in EXAMPLES[:1]]))
 
 
 def test_a_probability_is_said_with_what_it_means_where_it_was_measured(desk, photo):

@@ -199,7 +199,7 @@ def test_a_person_uploads_reads_compares_and_errs(opened, tmp_path):
     assert page.evaluate("document.querySelector('#map-cifake-vit img').naturalWidth") == 640
     shot(page, "uploaded")
     page.click("#method-cifake-vit input")
-    page.click("ul[role=listbox] >> text=attention rollout")
+    page.click("ul[role=listbox] >> text='rollout'")
     page.wait_for_function(f"document.querySelector('#map-cifake-vit img')?.src !== {json.dumps(before)}")
     page.click("#models >> text=cifake-cnn")
     page.wait_for_selector("#verdict-cifake-cnn", state="hidden")

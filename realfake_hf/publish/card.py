@@ -15,32 +15,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from realfake_hf.cli import parse
 from realfake_hf.crosseval.arguments import TRIVIAL
-from realfake_hf.crosseval.cell import LEAK_FREE
 from realfake_hf.crosseval.grid import Grid
+from realfake_hf.data.sources import CIFAKE_MIRROR
 from realfake_hf.detector import Detector
 from realfake_hf.measure.report import Report
+from realfake_hf.publish.crosseval_cells import away, whole_cells
 from realfake_hf.publish.crosseval_findings import findings
-from realfake_hf.publish.readme import RENDERERS
+from realfake_hf.publish.readme import RENDERERS, STATISTICS
 from realfake_hf.publish.readme_crosseval import cells_table, robustness_of
 from realfake_hf.publish.results import Run, read_run
 
-CIFAKE_ON_THE_HUB: Final = "dragonintelligence/CIFAKE-image-dataset"
 CIFAKE_WORDS: Final = (
     "photographs of CIFAR-10 and pictures of Stable Diffusion 1.4 made to look like them (CIFAKE; its authors publish "
     "it under the MIT licence), 32 x 32 pixels, JPEG of quality 75"
 )
-STATISTICS: Final = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "accuracy_real": "accuracy on real",
-    "accuracy_fake": "accuracy on fake (recall)",
-    "precision": "precision",
-    "f1": "F1",
-    "roc_auc": "ROC AUC",
-    "average_precision": "average precision",
-    "ece": "calibration error (ECE)",
-    "brier": "Brier score",
-}
 SETTINGS: Final = (
     "model", "image_size", "patch_size", "num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_steps",
     "weight_decay", "per_device_train_batch_size", "bf16", "flip", "crop_padding", "robust_share", "ema_decay", "seed",
@@ -76,7 +64,7 @@ def make_card(folder: Path, *, repo_id: str, results: Path | None = None) -> Mod
     run = replace(run, passport=cleaned(run.passport))
     detector = Detector.from_pretrained(folder)
     more = _measured(detector.digest(), results) if results else {}
-    data = _front_matter(run, detector, repo_id, more.get("grid"))
+    data = _front_matter(run, detector, repo_id, more)
     environment = Environment(
         loader=PackageLoader("realfake_hf.publish", "."), undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,
@@ -111,7 +99,7 @@ def _measured(digest: str, results: Path) -> dict[str, Any]:
     return found
 
 
-def _front_matter(run: Run, detector: Detector, repo_id: str, grid: Grid | None) -> ModelCardData:
+def _front_matter(run: Run, detector: Detector, repo_id: str, more: Mapping[str, Any]) -> ModelCardData:
     asked = run.passport["arguments"]
     is_cifake = asked["data"] == "cifake"
     return ModelCardData(
@@ -119,11 +107,11 @@ def _front_matter(run: Run, detector: Detector, repo_id: str, grid: Grid | None)
         library_name="transformers",
         pipeline_tag="image-classification",
         base_model=_base(run),
-        datasets=[CIFAKE_ON_THE_HUB] if is_cifake else None,
+        datasets=[CIFAKE_MIRROR] if is_cifake else None,
         metrics=["accuracy", "roc_auc", "f1", "brier_score"],
         tags=["image-classification", "ai-generated-image-detection", "calibration", "explainability", "realfake"],
         model_name=repo_id.rpartition("/")[2],
-        eval_results=[*_own_results(run), *(_grid_results(grid) if grid else ())],
+        eval_results=[*_own_results(run), *(_grid_results(more["grid"], more["name"]) if more else ())],
         architectures=[type(detector.model).__name__],
     )
 
@@ -139,16 +127,14 @@ def _own_results(run: Run) -> Iterator[EvalResult]:
         yield from _results(source, split, report)
 
 
-def _grid_results(grid: Grid) -> Iterator[EvalResult]:
-    for cell in grid.cells:
-        elsewhere = cell.dataset != grid.facts["models"].get(cell.model, {}).get("trained_on")
-        if cell.model != TRIVIAL and cell.protocol == "native" and elsewhere and not cell.split.endswith(LEAK_FREE):
-            yield from _results(cell.dataset, cell.split, cell.report)
+def _grid_results(grid: Grid, model: str) -> Iterator[EvalResult]:
+    for cell in away(grid, model):
+        yield from _results(cell.dataset, cell.split, cell.report)
 
 
 def _results(source: str, split: str, report: Report) -> Iterator[EvalResult]:
     name = "CIFAKE" if source == "cifake" else Path(source).name
-    kind = CIFAKE_ON_THE_HUB if source == "cifake" else Path(source).name
+    kind = CIFAKE_MIRROR if source == "cifake" else Path(source).name
     for metric in ("accuracy", "balanced_accuracy", "roc_auc", "f1", "brier"):
         value = getattr(report, metric).value
         if value is not None:
@@ -167,10 +153,9 @@ def _fields(
     run: Run, detector: Detector, repo_id: str, more: Mapping[str, Any], results: Path | None
 ) -> dict[str, Any]:
     asked, grid = run.passport["arguments"], more.get("grid")
-    contents = sorted(run.outcome.test.by_content.items())
     studied = results if grid is not None else None
     return {
-        "title": repo_id.rpartition("/")[2] if repo_id != CardArguments.repo_id else _title(run),
+        "title": repo_id.rpartition("/")[2] if repo_id != CardArguments.repo_id else run.folder.resolve().name,
         "repo_id": repo_id,
         "what": _what(run, detector),
         "judged": "by a threshold"
@@ -185,10 +170,10 @@ def _fields(
         "best_epoch": run.outcome.best_epoch,
         "test": run.outcome.test,
         "clean": run.outcome.test_leak_free,
-        "statistics": STATISTICS.items(),
-        "contents": contents,
+        "statistics": [("balanced_accuracy", "balanced accuracy"), *STATISTICS.items()],
+        "contents": sorted(run.outcome.test.by_content.items()),
         "band": _band(detector, more),
-        "measured": _elsewhere_sections(grid) if grid else None,
+        "measured": grid and {"table": cells_table(grid), "findings": "\n".join(f"- {one}" for one in findings(grid))},
         "familiarity": RENDERERS["familiarity"](studied) if studied and more["familiar"] else "",
         "robustness": robustness_of(studied, more["name"]) if studied else "",
         "explanations": RENDERERS["explanation_study"](studied) if studied else "",
@@ -197,10 +182,6 @@ def _fields(
         "commit": run.passport["commit"] or "unknown",
         "versions": ", ".join(f"{name} {version}" for name, version in run.passport["versions"].items()),
     }
-
-
-def _title(run: Run) -> str:
-    return run.folder.resolve().name
 
 
 def _what(run: Run, detector: Detector) -> str:
@@ -217,21 +198,14 @@ def _what(run: Run, detector: Detector) -> str:
 
 
 def _elsewhere(more: Mapping[str, Any]) -> str:
-    if "grid" not in more:
-        return ""
-    cells = [
-        one for one in more["grid"].cells
-        if one.model == more["name"] and one.protocol == "native" and one.dataset != _home(more)
-    ]  # fmt: skip
+    cells = away(more["grid"], more["name"]) if more else []
     wrong = [one.confidence.wrong.value for one in cells if one.confidence.wrong.value is not None]
+    if not wrong:
+        return ""
     return (
-        f"On {len(cells)} sets of pictures from elsewhere {min(wrong):.0%} to {max(wrong):.0%} of its sure verdicts "
+        f"On {len(wrong)} sets of pictures from elsewhere {min(wrong):.0%} to {max(wrong):.0%} of its sure verdicts "
         "were wrong."
     )
-
-
-def _home(more: Mapping[str, Any]) -> str:
-    return str(more["grid"].facts["models"][more["name"]]["trained_on"])
 
 
 def _data(run: Run) -> str:
@@ -250,19 +224,13 @@ def _band(detector: Detector, more: Mapping[str, Any]) -> str:
         words.append(f"Log-odds divided by {point.temperature:.3f} are calibrated on validation.")
     if point.band:
         words.append(f"It is {point.band}; chosen on validation.")
-    if "grid" in more:
-        for cell in more["grid"].cells:
-            if cell.model == more["name"] and cell.protocol == "native" and not cell.split.endswith(LEAK_FREE):
-                found = cell.confidence
-                words.append(
-                    f"On {cell.dataset} {found.decided.value:.1%} of {found.decided.n:,} pictures were decided and "
-                    f"{found.wrong.value:.1%} of these wrong: the promise is {found.promise}."
-                )
+    for cell in whole_cells(more["grid"], more["name"]) if more else ():
+        found = cell.confidence
+        words.append(
+            f"On {cell.dataset} {found.decided.value:.1%} of {found.decided.n:,} pictures were decided and "
+            f"{found.wrong.value:.1%} of these wrong: the promise is {found.promise}."
+        )
     return " ".join(words)
-
-
-def _elsewhere_sections(grid: Grid) -> dict[str, str]:
-    return {"table": cells_table(grid), "findings": "\n".join(f"- {one}" for one in findings(grid))}
 
 
 def _cost(run: Run) -> str:
@@ -279,9 +247,6 @@ def _cost(run: Run) -> str:
 
 
 def _command(asked: Mapping[str, Any]) -> str:
-    recipe = asked.get("config")
-    if recipe:
-        return f"train.py --config {recipe} --output_dir runs/again"
     flags = (f"--{name} {asked[name]}" for name in ("data", *SETTINGS) if asked.get(name) is not None)
     return f"train.py {' '.join(flags)} --output_dir runs/again"
 

@@ -62,38 +62,47 @@ def _grid(grid: Grid) -> Section:
         reading="Left, what a user gets, at the threshold that each model carries. Right, whether fakes score above "
         "reals at all, which no shifted threshold can hide. A point on the dotted line knows nothing.",
     )
-    rows = [
-        [
-            f"{cell.dataset} {cell.split}, {cell.protocol}, {cell.model}",
-            f"{cell.report.n_real:,} / {cell.report.n_fake:,}",
-            f"{cell.majority:.3f}",
-            *(str(getattr(cell.report, name)) for name in SHOWN),
-        ]
-        for cell in grid.cells
-    ]
-    table = Table(
+    lead = " ".join(f"{name.capitalize()}: {PROTOCOLS[name]}" for name in used)
+    tables = [_all_cells(grid), _oracle(grid), *([_pairs(grid)] if grid.pairs else [])]
+    return Section("grid", "Every model on every data set", lead, [shown], tables)
+
+
+def _all_cells(grid: Grid) -> Table:
+    return Table(
         "All cells: each model at its own threshold, 95 % bootstrap intervals in brackets. Majority is the accuracy "
-        "of "
-        "always naming the more frequent label.",
+        "of always naming the more frequent label.",
         ("cell", "REAL / FAKE", "majority", *SHOWN.values()),
-        rows,
+        [
+            [
+                _place(cell),
+                f"{cell.report.n_real:,} / {cell.report.n_fake:,}",
+                f"{cell.majority:.3f}",
+                *(str(getattr(cell.report, name)) for name in SHOWN),
+            ]
+            for cell in grid.cells
+        ],
     )
-    oracle = Table(
+
+
+def _oracle(grid: Grid) -> Table:
+    return Table(
         "Footnote, and no result: the accuracy at the threshold that is best on the measured pictures themselves, "
-        "which "
-        "nobody knows beforehand.",
+        "which nobody knows beforehand.",
         ("cell", "threshold carried", "accuracy", "best threshold", "accuracy at it"),
         [
             [
-                f"{cell.dataset} {cell.split}, {cell.protocol}, {cell.model}", f"{cell.point.threshold:.3f}",
-                str(cell.report.accuracy), f"{cell.oracle_threshold:.3f}", f"{cell.oracle_accuracy:.3f}",
+                _place(cell), f"{cell.point.threshold:.3f}", str(cell.report.accuracy), f"{cell.oracle_threshold:.3f}",
+                f"{cell.oracle_accuracy:.3f}",
             ]
             for cell in grid.cells
             if cell.oracle_threshold is not None
         ],
         folded=True,
     )  # fmt: skip
-    pairs = Table(
+
+
+def _pairs(grid: Grid) -> Table:
+    return Table(
         f"Two models on the same pictures: McNemar's exact test, p corrected for the grid's {len(grid.pairs):,} "
         "tests.",
         ("pictures", "what was found", "corrected p"),
@@ -103,10 +112,10 @@ def _grid(grid: Grid) -> Section:
         ],
         folded=True,
     )
-    lead = " ".join(f"{name.capitalize()}: {PROTOCOLS[name]}" for name in used)
-    return Section(
-        "grid", "Every model on every data set", lead, [shown], [table, oracle, *([pairs] if grid.pairs else [])]
-    )
+
+
+def _place(cell: Cell) -> str:
+    return f"{cell.dataset} {cell.split}, {cell.protocol}, {cell.model}"
 
 
 def _confidence(grid: Grid) -> Section:

@@ -32,7 +32,7 @@ from realfake_hf.publish.readme_crosseval import (
 from realfake_hf.publish.study_findings import headline
 
 _BLOCK: Final = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_NAMES: Final = {
+STATISTICS: Final = {
     "accuracy": "accuracy",
     "accuracy_real": "accuracy on real",
     "accuracy_fake": "accuracy on fake (recall)",
@@ -75,7 +75,7 @@ def _cifake_cnn(results: Path) -> str:
     whole, clean = summary["test"], summary["test_leak_free"]
     seeds = len(summary["seeds"])
     head = f"| CIFAKE test, {seeds} seeds | official, n = {whole['n']:,} | leak-free, n = {clean['n']:,} |"
-    rows = [f"| {title} | {_spread(name, whole)} | {_spread(name, clean)} |" for name, title in _NAMES.items()]
+    rows = [f"| {title} | {_spread(name, whole)} | {_spread(name, clean)} |" for name, title in STATISTICS.items()]
     wrong = f"{_range(whole['false_positives'])} real called fake, {_range(whole['false_negatives'])} fake called real"
     note = (
         f"Mean ± standard deviation over {seeds} seeds; per cent where marked. Errors per run on the official test: "

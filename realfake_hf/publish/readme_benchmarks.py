@@ -18,7 +18,7 @@ def benchmarks(results: Path) -> str:
         f"after that, on {data['machine']['cores']} cores. A training's largest process had at most "
         f"{data['training']['peak_memory_gib']:.2f} GiB."
     )
-    return "\n".join(["| ratio | median (range over rounds) | goal |", "|---|--:|--:|", *rows, "", note])
+    return _ratio_table(rows, note)
 
 
 def benchmark_grid(results: Path) -> str:
@@ -36,7 +36,7 @@ def benchmark_grid(results: Path) -> str:
         f"Images/s through both models, on {found['machine']['cores']} cores: {speeds}. In bfloat16 (`--bf16`), where "
         f"a processor has it, scores differ: {changes}. Published grids are computed in float32."
     )
-    return "\n".join(["| ratio | median (range over rounds) | goal |", "|---|--:|--:|", *rows, "", note])
+    return _ratio_table(rows, note)
 
 
 def benchmark_detector(results: Path) -> str:
@@ -53,7 +53,7 @@ def benchmark_detector(results: Path) -> str:
         f"{found['n']:,} files, batches of 64 where not one by one, on {found['machine']['cores']} cores. Accuracy on "
         f"{found['n_accuracy']:,} test pictures at the model's own threshold: {changes}."
     )
-    return "\n".join(["| ratio | median (range over rounds) | goal |", "|---|--:|--:|", *rows, "", note])
+    return _ratio_table(rows, note)
 
 
 def benchmark_space(results: Path) -> str:
@@ -77,7 +77,7 @@ def benchmark_space(results: Path) -> str:
         f"apart: median {1000 * statistics.median(alone['explain_seconds']):.0f} ms, "
         f"n = {len(alone['explain_seconds'])}."
     )
-    return "\n".join(["| ratio | median (range over rounds) | goal |", "|---|--:|--:|", *rows, "", note])
+    return _ratio_table(rows, note)
 
 
 def _middle(rounds: Sequence[Mapping[str, float]], name: str) -> float:
@@ -128,7 +128,7 @@ def benchmark_explanations(results: Path) -> str:
     )
     missed = [ratio for ratio in found["ratios"] if ratio["goal"] and ratio["ratio"]["median"] < ratio["goal"]]
     note += "".join(_most_possible(ratio, found["rows"]) for ratio in missed)
-    return "\n".join(["| ratio | median (range over rounds) | goal |", "|---|--:|--:|", *rows, "", note])
+    return _ratio_table(rows, note)
 
 
 def _most_possible(ratio: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
@@ -155,6 +155,10 @@ def two_processes(results: Path) -> str:
         f"{found['settings']['train_size']:,} pictures: {points}points of accuracy, in {found['seconds_ratio']:.2f} x "
         f"the seconds on {found['machine']['cores']} cores."
     )
+
+
+def _ratio_table(rows: Sequence[str], note: str) -> str:
+    return "\n".join(["| ratio | median (range over rounds) | goal |", "|---|--:|--:|", *rows, "", note])
 
 
 def _ratio(ratio: dict[str, Any], what: str) -> str:

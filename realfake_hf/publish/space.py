@@ -4,18 +4,20 @@
 `measured.md` into `space/`, from this package, its demo data, the models in `space/models` and `results/`.
 """
 
-import json
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from realfake_hf.cli import parse
+from realfake_hf.crosseval.grid import Grid
 from realfake_hf.data.sources import load_images
 from realfake_hf.detector import Detector
 from realfake_hf.labels import FAKE
+from realfake_hf.publish.crosseval import load_grid
+from realfake_hf.publish.crosseval_cells import away, home, trained
 from realfake_hf.publish.readme import render
 from realfake_hf.run_folder import write_json
 
@@ -51,31 +53,23 @@ def write_package(archive: Path) -> None:
 
 def measured(results: Path) -> dict[str, Any]:
     """Give what the page says of a probability, by the digest of a model's weights, from `crosseval.json`."""
-    grid = json.loads((results / "crosseval.json").read_text(encoding="utf-8"))
-    models = {
-        facts["weights"]: _of_model(name, facts["trained_on"], grid["cells"])
-        for name, facts in grid["models"].items()
-        if facts["point"]["band"]
-    }
-    return {"commit": grid["commit"], "models": models}
+    grid = load_grid(results / "crosseval.json")
+    models = {grid.facts["models"][name]["weights"]: _of_model(grid, name) for name in trained(grid)}
+    return {"commit": grid.facts["commit"], "models": models}
 
 
-def _of_model(name: str, home: str, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    own = {
-        one["dataset"]: one["confidence"]
-        for one in cells
-        if one["model"] == name and one["protocol"] == "native" and "leak" not in one["split"]
-    }
-    wrong = [one["wrong"]["value"] for place, one in own.items() if place != home]
-    sets = len(wrong)
+def _of_model(grid: Grid, name: str) -> dict[str, Any]:
+    [own] = home(grid, name)
+    wrong = [cell.confidence.wrong.value or 0 for cell in away(grid, name)]
     return {
         "name": name,
-        "home": home,
+        "home": own.dataset,
         "format": "JPEG",
-        "bins": own[home]["bins"],
+        "bins": [asdict(one) for one in own.confidence.bins],
+        "wrong_elsewhere": [min(wrong), max(wrong)],
         "elsewhere": (
-            f"Where it was sure, {own[home]['wrong']['value']:.1%} of its verdicts were wrong there, and "
-            f"{min(wrong):.0%} to {max(wrong):.0%} on {sets} sets of pictures from elsewhere."
+            f"Where it was sure, {own.confidence.wrong.value:.1%} of its verdicts were wrong there, and "
+            f"{min(wrong):.0%} to {max(wrong):.0%} on {len(wrong)} sets of pictures from elsewhere."
         ),
     }
 

@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,7 @@ from realfake_hf.measure.operating_point import OperatingPoint
 from realfake_space.lineup import Contestant
 
 MEASURED: Final = Path(__file__).resolve().parents[1] / "measured.json"
-WORDS: Final = {("FAKE", False): "Likely AI-generated", ("REAL", False): "Likely real"}
+SURE: Final = {"FAKE": "Likely AI-generated", "REAL": "Likely real"}
 UNSURE: Final = {"FAKE": "Unsure, leaning to AI-generated", "REAL": "Unsure, leaning to real"}
 _MUCH: Final = 4  # times as wide or high as what the model sees
 
@@ -53,15 +53,24 @@ def read_measured(file: Path = MEASURED) -> Mapping[str, Plain]:
     return found
 
 
+def limits(measured: Mapping[str, Plain]) -> str:
+    """Say of all models of the folder how often their sure verdicts were wrong elsewhere."""
+    ends = [end for one in measured.values() for end in one["wrong_elsewhere"]]
+    return (
+        f"Where they were sure, the measured models were wrong on {min(ends):.0%} to {max(ends):.0%} of the pictures "
+        "of other data sets than their own."
+    )
+
+
 def answer(
     contestant: Contestant, verdict: Verdict, size: tuple[int, int], claims: FileClaims, measured: Mapping[str, Plain]
 ) -> Answer:
     """Put a verdict on an upright picture of this (width, height) into words."""
-    unsure = verdict.is_sure is False
+    words = UNSURE if verdict.is_sure is False else SURE
     found = measured.get(contestant.digest)
     return Answer(
         model=contestant.name,
-        verdict=UNSURE[verdict.label] if unsure else WORDS[verdict.label, False],
+        verdict=words[verdict.label],
         label=verdict.label,
         p_fake=round(verdict.p_fake, 6),
         decided=verdict.is_sure,
@@ -158,6 +167,6 @@ def table_row(name: str, found: Answer) -> list[str]:
     return [name, found.model, found.verdict, f"{found.p_fake:.6f}", decided, " ".join(found.warnings)]
 
 
-def refused_rows(name: str, models: Sequence[str], words: str) -> list[list[str]]:
-    """Rows below `TABLE_HEAD` of a file that gets no verdict."""
-    return [[name, model, words, "", "", ""] for model in models]
+def refused_row(name: str, model: str, words: str) -> list[str]:
+    """A row below `TABLE_HEAD` of a file that gets no verdict."""
+    return [name, model, words, "", "", ""]

@@ -2,6 +2,7 @@
 
 import atexit
 import csv
+import html
 import shutil
 import tempfile
 import time
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from realfake_hf.data.claims import FileClaims
+from realfake_hf.publish.study_words import method_name
 from realfake_space.answers import (
     TABLE_HEAD,
     Answer,
@@ -24,30 +26,15 @@ from realfake_space.answers import (
     facts,
     read_measured,
     refusal,
-    refused_rows,
+    refused_row,
     table_row,
 )
-from realfake_space.lineup import BATCH, METHOD_WORDS, Contestant
+from realfake_space.lineup import BATCH, Contestant
 from realfake_space.pictures import RefusedError, open_upload, read_header
 
 COPIED_SECONDS: Final = 60  # after that a table is copied
 SHOWN_SIDE: Final = 768  # pixels of the longer side of a picture under its map
 Plain = dict[str, Any]
-
-
-class Progress:
-    """Tells the page how far a long answer is.
-
-    Args:
-        tell: Gradio's, called with (done, of how many).
-    """
-
-    def __init__(self, tell: Callable[..., Any]) -> None:
-        self._tell = tell
-
-    def __call__(self, done: int, of: int) -> None:
-        """Tell it."""
-        self._tell((done, of), unit="pictures")
 
 
 class Desk:
@@ -61,13 +48,14 @@ class Desk:
 
     def __init__(self, lineup: Mapping[str, Contestant]) -> None:
         self.lineup = lineup
-        self._measured = read_measured()
+        self.measured = read_measured()
         self._tables = Path(tempfile.mkdtemp(prefix="realfake-tables-"))
         atexit.register(shutil.rmtree, self._tables, ignore_errors=True)
 
     def waiting(self, name: str) -> str:
         """What stands in a model's place before there is a picture."""
-        return f'<div class="rf-card rf-waiting"><p class="rf-model">{name}</p><p>Give a picture.</p></div>'
+        model = html.escape(name)
+        return f'<div class="rf-card rf-waiting"><p class="rf-model">{model}</p><p>Give a picture.</p></div>'
 
     def show_verdicts(self, name: str, paths: Sequence[str | None]) -> list[list[str]]:
         """Judge uploads by one model: HTML of each."""
@@ -132,7 +120,7 @@ class Desk:
                 for name, answers in by_model.items():
                     one = answers[place]
                     file = Path(path).name
-                    rows += [table_row(file, one)] if isinstance(one, Answer) else refused_rows(file, [name], str(one))
+                    rows += [table_row(file, one)] if isinstance(one, Answer) else [refused_row(file, name, str(one))]
             progress(min(start + BATCH, len(paths)), len(paths))
         return rows
 
@@ -167,10 +155,10 @@ class Desk:
     def _judge_at_once(self, contestant: Contestant, paths: Sequence[str | None]) -> list[Answer | str | None]:
         opened = [_open(path, contestant) for path in paths]
         good = [(place, one) for place, one in enumerate(opened) if isinstance(one, _Opened)]
-        verdicts = contestant.judge([one.fitted for _, one in good]) if good else []
+        verdicts = contestant.detector.predict([one.fitted for _, one in good]) if good else []
         found: list[Answer | str | None] = [None if isinstance(one, _Opened) else one for one in opened]
         for (place, one), verdict in zip(good, verdicts, strict=True):
-            found[place] = answer(contestant, verdict, one.size, one.claims, self._measured)
+            found[place] = answer(contestant, verdict, one.size, one.claims, self.measured)
         return found
 
     def _map(self, name: str, path: str, method: str | None, strength: float) -> tuple[NDArray[np.uint8], Plain]:
@@ -180,7 +168,7 @@ class Desk:
         self, contestant: Contestant, path: str, method: str | None, strength: float
     ) -> tuple[NDArray[np.uint8], Plain]:
         picture, _ = open_upload(path)
-        found = contestant.explain(picture, method or contestant.methods[0])
+        [found] = contestant.detector.explain(picture, method=method or contestant.methods[0])
         picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
         shown = found.overlay(contestant.detector.view(picture), strength=strength)
         about = {
@@ -190,7 +178,7 @@ class Desk:
             "p_fake": round(found.verdict.p_fake, 6),
             "is_empty": found.is_empty,
             "grid": [[round(float(value), 4) for value in row] for row in found.map],
-            "note": f"{METHOD_WORDS[found.method]}; a claim about the model, no proof about the picture",
+            "note": f"{method_name(found.method)}; a claim about the model, no proof about the picture",
         }
         return shown, about
 

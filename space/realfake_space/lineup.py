@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -14,21 +14,12 @@ from realfake_hf.data.model_input import plain_size
 from realfake_hf.data.pixels import sized
 from realfake_hf.detector import Detector
 from realfake_hf.explain.attention_methods import lack_of_class_token
-from realfake_hf.explain.methods import ATTENTION_METHODS, METHODS, Explanation, usual_method
-from realfake_hf.labels import Verdict
+from realfake_hf.explain.methods import ATTENTION_METHODS, METHODS, usual_method
 
 Result = TypeVar("Result")
 
 MODELS: Final = Path(__file__).resolve().parents[1] / "models"
 PINNED: Final = MODELS.with_name("pinned.json")
-METHOD_WORDS: Final[Mapping[str, str]] = {
-    "rollout": "attention rollout",
-    "last_attention": "last attention",
-    "gradient_rollout": "gradient rollout",
-    "relevance": "relevance",
-    "grad_cam": "Grad-CAM",
-    "integrated_gradients": "integrated gradients",
-}  # by their names in METHODS
 BATCH: Final = 32  # pictures that go through a model at once
 
 
@@ -87,13 +78,9 @@ class Contestant:
         usual = usual_method(model)
         return (usual, *(name for name in fitting if name != usual))
 
-    @property
+    @cached_property
     def side(self) -> tuple[int, int]:
         """(width, height) in pixels of what the model sees."""
-        return self._side
-
-    @cached_property
-    def _side(self) -> tuple[int, int]:
         size = self.detector.processor.to_dict()["size"]
         return (size["width"], size["height"]) if "width" in size else (size["shortest_edge"],) * 2
 
@@ -102,18 +89,6 @@ class Contestant:
         if plain_size(self.detector.processor) is None:
             return picture
         return Image.fromarray(sized([picture], self.detector.processor)[0])
-
-    def judge(self, pictures: Sequence[Image.Image]) -> list[Verdict]:
-        """Judge pictures, one verdict each."""
-        return self.detector.predict(pictures)
-
-    def explain(self, picture: Image.Image, method: str) -> Explanation:
-        """Show where the model looked.
-
-        Raises:
-            ValueError: the method is none, or does not fit the model.
-        """
-        return self.detector.explain(picture, method=method)[0]
 
 
 def line_up(places: Sequence[str], *, trust_remote_code: bool = False) -> dict[str, Contestant]:

@@ -12,9 +12,11 @@ from typing import Any, Final
 import gradio as gr
 
 from realfake_hf.explain.methods import METHODS
-from realfake_space.desk import Desk, Progress
+from realfake_hf.publish.study_words import method_name
+from realfake_space.answers import limits
+from realfake_space.desk import Desk
 from realfake_space.examples import EXAMPLES, check_installation, expected_table
-from realfake_space.lineup import BATCH, METHOD_WORDS, Contestant
+from realfake_space.lineup import BATCH, Contestant
 from realfake_space.pictures import MOST_BYTES
 from realfake_space.uploads import PicturesUpload, PictureUpload
 
@@ -22,9 +24,8 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 STRENGTH: Final = 0.6
 KEPT_SECONDS: Final = 600  # an upload stays so long, for another model or method
 INTRO: Final = """# realfake
-Does a picture look like a photograph, or like the work of a generator? Two small models answer, and show where they
-looked. **They learnt from one data set of 32 x 32 pixels and are wrong on a third to a half of pictures from
-elsewhere, while sounding sure. No answer of theirs is evidence, least of all against a person.**"""
+Does a picture look like a photograph, or like the work of a generator? Small models answer, and show where they
+looked. **{limits} No answer is evidence, least of all against a person.**"""
 UNPROVEN: Final = (
     "A map says what moved the model's answer, up to a method's assumptions. It proves nothing about the picture."
 )
@@ -55,7 +56,7 @@ def build(lineup: Mapping[str, Contestant]) -> gr.Blocks:
     """Make the page for these models, which need not be loaded yet."""
     desk = Desk(lineup)
     with gr.Blocks(title="realfake", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
-        gr.Markdown(INTRO)
+        gr.Markdown(INTRO.format(limits=limits(desk.measured)))
         with gr.Tab("One picture"):
             _one_picture(page, desk)
         with gr.Tab("Several pictures"):
@@ -113,7 +114,7 @@ def _model_column(page: gr.Blocks, desk: Desk, name: str, upload: gr.Image, stre
     with gr.Column(min_width=240) as column:
         verdict = gr.HTML(desk.waiting(name), elem_id=f"verdict-{name}")
         method = gr.Dropdown(
-            [(METHOD_WORDS[one], one) for one in METHODS], label=f"Map of {name}", elem_id=f"method-{name}"
+            [(method_name(one), one) for one in METHODS], label=f"Map of {name}", elem_id=f"method-{name}"
         )
         shown = gr.Image(
             label=f"Where {name} looked", interactive=False, format="png", buttons=["download", "fullscreen"],
@@ -134,7 +135,7 @@ def _model_column(page: gr.Blocks, desk: Desk, name: str, upload: gr.Image, stre
 
 def _method_choices(desk: Desk, name: str) -> gr.Dropdown:
     methods = desk.lineup[name].methods
-    return gr.Dropdown([(METHOD_WORDS[one], one) for one in methods], value=methods[0])
+    return gr.Dropdown([(method_name(one), one) for one in methods], value=methods[0])
 
 
 def _examples(upload: gr.Image) -> None:
@@ -163,7 +164,7 @@ def _several(desk: Desk) -> None:
     download = gr.DownloadButton("Download as CSV", interactive=False, elem_id="csv")
 
     def judge(pictures: list[str], progress: gr.Progress = gr.Progress()) -> tuple[Any, gr.DownloadButton]:  # noqa: B008 - Gradio's way
-        rows = desk.table(pictures, Progress(progress))
+        rows = desk.table(pictures, lambda done, of: progress((done, of), unit="pictures"))
         file = desk.csv(rows) if rows else None
         return rows, gr.DownloadButton(value=file, interactive=file is not None)
 
