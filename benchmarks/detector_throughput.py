@@ -33,7 +33,7 @@ DETECTOR: Final = "Detector"
 PIPELINE: Final = "pipeline, one by one"
 ONNX: Final = "onnxruntime"
 INT8: Final = "onnxruntime, int8"
-BATCH: Final = 64
+BATCH: Final = 32
 
 
 @dataclass

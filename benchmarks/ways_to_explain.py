@@ -30,10 +30,14 @@ from realfake_hf.data.pixels import sized
 from realfake_hf.data.sources import load_images
 from realfake_hf.detector import Detector
 from realfake_hf.explain.methods import explain
+from realfake_hf.models.packed import pack
 from realfake_hf.models.pretrained import load_pretrained
 
 STREAMED: Final = "rollout, streamed"
 DISCARDED: Final = 0.9  # share of the weights, where some are discarded
+SCRIPT: Final = "script, one at a time"
+SCRIPT_DISCARDING: Final = "script, discarding, one at a time"
+PLAIN: Final = ("eager forward", SCRIPT, SCRIPT_DISCARDING)  # of these the model is as transformers loads it
 
 Way = Callable[[PreTrainedModel, Tensor], object]
 
@@ -75,6 +79,8 @@ def take(task: Task) -> Taken:
     geometry = {"image_size": task.image_size, "patch_size": task.patch_size}
     model: Any
     model, processor = load_pretrained(task.model, **geometry, attn_implementation="eager")
+    if task.way not in PLAIN:
+        pack(model)  # as `Detector.from_pretrained` does
     detector = Detector(model.to(_device()), processor, batch_size=task.batch_size)
     rows = load_images(task.data)["train"]
     go = _streamed if task.way == STREAMED else _batched
@@ -132,8 +138,8 @@ WAYS: Final[dict[str, Way]] = {
     "eager forward": eager_forward,
     **{method: partial(explain, method=method) for method in ("rollout", "relevance", "grad_cam")},
     "rollout, discarding": partial(explain, method="rollout", options={"discard_ratio": DISCARDED}),
-    "script, one at a time": script_rollout,
-    "script, discarding, one at a time": partial(script_rollout, discard_ratio=DISCARDED),
+    SCRIPT: script_rollout,
+    SCRIPT_DISCARDING: partial(script_rollout, discard_ratio=DISCARDED),
     "relevance, one at a time": partial(one_at_a_time, method="relevance"),
 }
 

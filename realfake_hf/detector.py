@@ -5,9 +5,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor
 
 from realfake_hf.data.model_input import Normalize, plain_size
+from realfake_hf.data.parallel import in_threads
 from realfake_hf.data.pictures import UnreadablePictureError, read_picture, to_rgb
 from realfake_hf.data.pixels import sized
 from realfake_hf.explain.attention_methods import eager_attention
@@ -26,9 +27,12 @@ from realfake_hf.labels import Verdict, fake_index
 from realfake_hf.measure.familiarity import Familiarity, load_familiarity
 from realfake_hf.measure.operating_point import DEFAULT, OperatingPoint, load_operating_point
 from realfake_hf.models.heads import caught_embeddings
+from realfake_hf.models.packed import pack
 from realfake_hf.sharing import SharedLock
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+Answer = TypeVar("Answer")
+Item = TypeVar("Item")
 
 _ONE_PICTURE: Final = (str, os.PathLike, bytes, Image.Image, np.ndarray)  # `Picture`, as isinstance wants it
 
@@ -55,7 +59,7 @@ class Detector:
         model: Any,  # noqa: ANN401 - any of transformers' classes
         processor: BaseImageProcessor,
         *,
-        batch_size: int = 64,
+        batch_size: int = 32,
         point: OperatingPoint = DEFAULT,
         familiarity: Familiarity | None = None,
     ) -> None:
@@ -74,7 +78,7 @@ class Detector:
         name: str | os.PathLike[str],
         *,
         device: str | torch.device = "cpu",
-        batch_size: int = 64,
+        batch_size: int = 32,
         revision: str = "main",
         trust_remote_code: bool = False,
         attn_implementation: str | None = None,
@@ -108,6 +112,7 @@ class Detector:
         processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             os.fspath(name), backend="pil", **settings
         )  # as in training, whatever else is installed
+        pack(model)
         return cls(model.to(device), processor, batch_size=batch_size, point=point, familiarity=familiarity)
 
     def predict(self, images: Picture | Iterable[Picture]) -> list[Verdict]:
@@ -124,9 +129,17 @@ class Detector:
         return list(self.stream(images))
 
     def stream(self, images: Picture | Iterable[Picture]) -> Iterator[Verdict]:
-        """Judge pictures as they come, a batch at a time, however many there are. Takes what `predict` takes."""
-        for batch in _batches(_read_all(images), self.batch_size):
-            yield from self._judge(batch)
+        """Judge pictures as they come, a batch on each core, however many there are. Takes what `predict` takes.
+
+        A verdict is given when as many batches as there are cores have been read beyond its own.
+        """
+        yield from chain.from_iterable(self._ask(images, self._judge))
+
+    def _ask(
+        self, images: Picture | Iterable[Picture], question: Callable[[list[Image.Image]], Answer]
+    ) -> Iterator[Answer]:
+        """Ask about the pictures batch by batch, in order."""
+        return in_threads(lambda batch: question(list(_read_all(batch))), _batches(_numbered(images), self.batch_size))
 
     def _judge(self, pictures: list[Image.Image]) -> list[Verdict]:
         if self.familiarity is None:
@@ -137,7 +150,7 @@ class Detector:
 
     def probabilities(self, images: Picture | Iterable[Picture]) -> NDArray[np.float32]:
         """Give `p_fake` of each picture: (n,) float32 in [0, 1]. Takes what `predict` takes."""
-        scores = [self._score(batch) for batch in _batches(_read_all(images), self.batch_size)]
+        scores = list(self._ask(images, self._score))
         return np.concatenate(scores) if scores else np.empty(0, dtype=np.float32)
 
     def embeddings(self, images: Picture | Iterable[Picture]) -> NDArray[np.float32]:
@@ -146,7 +159,8 @@ class Detector:
         Raises:
             ValueError: the model has no linear head.
         """
-        return self._with_embeddings(images)[1]
+        rows = list(self._ask(images, lambda batch: self._with_embeddings(batch)[1]))
+        return np.concatenate(rows) if rows else np.empty((0, 0), dtype=np.float32)
 
     def explain(
         self,
@@ -174,7 +188,7 @@ class Detector:
             ValueError: an unknown method, target or option, or a method that does not fit the model.
         """
         found: list[Explanation] = []
-        for batch in _batches(_read_all(images), batch_size or self.batch_size):
+        for batch in _batches(_read_all(_numbered(images)), batch_size or self.batch_size):
             pixels = self._pixels(batch)
             with self._lock.alone(), eager_attention(self.model) if method in ATTENTION_METHODS else nullcontext():
                 found += explain(self.model, pixels, method=method, target=target, options=options)
@@ -197,11 +211,11 @@ class Detector:
             digest.update(name.encode() + plain.numpy().tobytes())
         return digest.hexdigest()
 
-    def _with_embeddings(self, images: Picture | Iterable[Picture]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _with_embeddings(self, pictures: list[Image.Image]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         with caught_embeddings(self.model) as caught:
-            p_fake = self.probabilities(images)
-        rows = [batch.float().cpu().numpy() for batch in caught]
-        return p_fake, np.concatenate(rows) if rows else np.empty((0, 0), dtype=np.float32)
+            p_fake = self._score(pictures)
+        [embeddings] = caught
+        return p_fake, embeddings.float().cpu().numpy()
 
     @torch.inference_mode()
     def _score(self, pictures: list[Image.Image]) -> NDArray[np.float32]:
@@ -236,9 +250,12 @@ def load_detector(name: str, place: str) -> Detector:
         ) from error
 
 
-def _read_all(images: Picture | Iterable[Picture]) -> Iterator[Image.Image]:
-    pictures = [images] if isinstance(images, _ONE_PICTURE) else images
-    return (_read(picture, position) for position, picture in enumerate(pictures))
+def _numbered(images: Picture | Iterable[Picture]) -> Iterator[tuple[int, Picture]]:
+    return enumerate([images] if isinstance(images, _ONE_PICTURE) else images)
+
+
+def _read_all(numbered: Iterable[tuple[int, Picture]]) -> Iterator[Image.Image]:
+    return (_read(picture, position) for position, picture in numbered)
 
 
 def _read(picture: Picture, position: int) -> Image.Image:
@@ -272,6 +289,6 @@ def _from_array(picture: NDArray[np.uint8], position: int) -> Image.Image:
     return Image.fromarray(picture).convert("RGB")
 
 
-def _batches(pictures: Iterator[Image.Image], size: int) -> Iterator[list[Image.Image]]:
-    while batch := list(islice(pictures, size)):
+def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    while batch := list(islice(items, size)):
         yield batch

@@ -1,8 +1,6 @@
 """Ask all models about the pictures of a data set, each decoded once, shared out among processes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -17,7 +15,7 @@ from tqdm.auto import tqdm
 from realfake_hf.crosseval.entrants import Entrant
 from realfake_hf.crosseval.testsets import TestSet
 from realfake_hf.data.model_input import plain_size
-from realfake_hf.data.parallel import cores
+from realfake_hf.data.parallel import cores, in_threads
 from realfake_hf.data.pictures import to_rgb
 from realfake_hf.data.pixels import geometry, sized
 from realfake_hf.data.protocols import PROTOCOLS, Protocol
@@ -64,32 +62,19 @@ def score_all(
     starts = range(0, len(one.rows), _BLOCK)[state.process_index :: state.num_processes]
     hidden = None if state.is_main_process else True
     score = partial(_score_block, entrants, one, prepare=partial(_prepared, PROTOCOLS[protocol], change))
-    with _one_thread_a_block(state) as pool:
-        bar = tqdm(
-            pool.map(score, starts),
-            total=len(starts),
-            desc=title or f"{one.name} {one.split} {protocol}",
-            unit="block",
-            disable=hidden,
-        )
-        mine = list(zip(starts, bar, strict=True))
+    workers = max(1, cores() // state.num_processes) if state.device.type == "cpu" else 1
+    bar = tqdm(
+        in_threads(score, starts, workers=workers),
+        total=len(starts),
+        desc=title or f"{one.name} {one.split} {protocol}",
+        unit="block",
+        disable=hidden,
+    )
+    mine = list(zip(starts, bar, strict=True))
     blocks = dict(gather_object(mine))
     return {
         entrant.name: np.concatenate([blocks[start][entrant.name] for start in sorted(blocks)]) for entrant in entrants
     }
-
-
-@contextmanager
-def _one_thread_a_block(state: PartialState) -> Iterator[ThreadPoolExecutor]:
-    """Open a pool in which each block is scored by one thread: one for each core on CPU, one beside an accelerator."""
-    threads = torch.get_num_threads()
-    workers = max(1, cores() // state.num_processes) if state.device.type == "cpu" else 1
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _score_block(

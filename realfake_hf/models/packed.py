@@ -1,0 +1,123 @@
+"""A model's own sums on CPUs, faster, where nobody asks for gradients: weights laid out as oneDNN wants them.
+
+For each call PyTorch's own float32 layer copies the bias over its output, multiplies, and leaves an activation that
+follows to another pass over memory.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeGuard
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.activations import GELUActivation
+
+_ACTIVATED: Final = ("fc1", "activation_fn")  # a linear layer and what follows it, as transformers' blocks name them
+_CLASS_TOKENS: Final = {"vit": 1, "deit": 2}  # leading tokens that a classifier of this type reads at most
+
+
+class PackedLinear(nn.Linear):
+    """A linear layer, and maybe the GELU behind it, that oneDNN computes in one go; it shares another's parameters.
+
+    Where there are gradients, another type than float32 or another device it is an ordinary layer. Weights that change
+    are laid out anew, but for changes that PyTorch is not told of, through `.data`.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+        self.fuses_gelu = False
+        self._packed: tuple[Tensor, int, Tensor] | None = None  # weight, its version, laid out
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Give (..., out_features) of (..., in_features)."""
+        if not is_packable(input):
+            return super().forward(input)
+        attr, algorithm = ("gelu", "none") if self.fuses_gelu else ("none", "")
+        return torch.ops.mkldnn._linear_pointwise(input, self._laid_out(), self.bias, attr, [], algorithm)  # type: ignore[no-any-return]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_packed": None}  # a copy lays its own weights out
+
+    def _laid_out(self) -> Tensor:
+        found, weight = self._packed, self.weight
+        if found is None or found[0].data_ptr() != weight.data_ptr() or found[1] != weight._version:
+            source = weight.detach()  # keeps its memory from being given to other weights
+            found = (source, weight._version, torch.ops.mkldnn._reorder_linear_weight(source))
+            self._packed = found
+        return found[2]
+
+
+class FusedGelu(nn.Module):
+    """The GELU behind a `PackedLinear`: nothing where that layer has done it already."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Give GELU of the linear layer's sums, of the same shape."""
+        return input if is_packable(input) else self.activation(input)
+
+
+def is_packable(values: Tensor) -> bool:
+    """Say whether oneDNN is to compute this: float32 on CPU, for its result alone."""
+    return (
+        values.dtype == torch.float32
+        and values.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+    )
+
+
+class FirstTokens:
+    """What a block makes of the leading tokens, where nothing else of it is read; zeros stand for the others.
+
+    Args:
+        forward: of the block.
+        tokens: how many are read.
+    """
+
+    def __init__(self, forward: Callable[[Tensor], Tensor], tokens: int) -> None:
+        self.forward, self.tokens = forward, tokens
+
+    def __call__(self, input: Tensor) -> Tensor:
+        """Give (batch, tokens, width) of the same."""
+        if not is_packable(input):
+            return self.forward(input)
+        output = torch.zeros_like(input)
+        output[:, : self.tokens] = self.forward(input[:, : self.tokens])
+        return output
+
+
+def pack(model: PreTrainedModel) -> None:
+    """Let a model's linear layers, and the exact GELUs behind them, be computed by oneDNN, and nothing in vain.
+
+    A ViT or DeiT decides by its class tokens alone, so that the last block's MLP has no need to see the patches. The
+    parameters, their names and what is saved stay as they are, and the logits agree to float32's rounding. Nothing
+    happens where PyTorch lacks oneDNN.
+    """
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return
+    for name, module in list(model.named_modules()):
+        if type(module) is nn.Linear:
+            model.set_submodule(name, PackedLinear(module))
+    for block in list(model.modules()):
+        _fuse_gelu(block)
+    tokens = _CLASS_TOKENS.get(model.config.model_type)
+    if tokens:
+        mlp: Any = list(model.base_model.get_submodule("layers").children())[-1].mlp
+        mlp.forward = FirstTokens(mlp.forward, tokens)
+
+
+def _fuse_gelu(block: nn.Module) -> None:
+    linear, activation = (getattr(block, name, None) for name in _ACTIVATED)
+    if isinstance(linear, PackedLinear) and _is_exact_gelu(activation):
+        linear.fuses_gelu = True
+        setattr(block, _ACTIVATED[1], FusedGelu(activation))
+
+
+def _is_exact_gelu(activation: object) -> TypeGuard[nn.Module]:
+    if isinstance(activation, nn.GELU):
+        return activation.approximate == "none"
+    return isinstance(activation, GELUActivation) and activation.act is nn.functional.gelu
