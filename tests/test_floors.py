@@ -29,6 +29,8 @@ FLOORS = {
     "measure/transfer": 3,
     "crosseval": 3,
     "study": 3,
+    "scores": 3,
+    "score": 4,
     "publish": 4,
 }
 FORBIDDEN = {  # file or room -> what it must not know

@@ -20,10 +20,11 @@ from realfake_hf.crosseval.entrants import Entrant, check_models, fit_trivial, l
 from realfake_hf.crosseval.errors import ERRORS, ShownError, show_errors
 from realfake_hf.crosseval.neighbours import Neighbours
 from realfake_hf.crosseval.robustness import Robustness, measure_robustness
-from realfake_hf.crosseval.scoring import join_processes, score_all
+from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.crosseval.shortcuts import Shortcut, find_shortcut
 from realfake_hf.crosseval.store import CellStore
 from realfake_hf.crosseval.testsets import Flags, TestSet, draw_from, load_test_set
+from realfake_hf.data.parallel import join_processes
 from realfake_hf.data.sources import find_source, unreadable_files
 from realfake_hf.measure.association import holm
 from realfake_hf.measure.paired import McNemar, mcnemar

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any, Final
 
 import numpy as np
-import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from tqdm.auto import tqdm
 from realfake_hf.crosseval.entrants import Entrant
 from realfake_hf.crosseval.testsets import TestSet
 from realfake_hf.data.model_input import plain_size
-from realfake_hf.data.parallel import cores, in_threads
+from realfake_hf.data.parallel import cores_each, in_threads
 from realfake_hf.data.pictures import to_rgb
 from realfake_hf.data.pixels import geometry, sized
 from realfake_hf.data.protocols import PROTOCOLS, Protocol
@@ -26,15 +25,6 @@ _MOST_PIXELS: Final = 2**25  # of a batch, in memory at once
 
 Change = Callable[[Image.Image, str], Image.Image]
 Prepare = Callable[[Mapping[str, Any]], Image.Image]
-
-
-def join_processes() -> PartialState:
-    """Meet the other processes of `accelerate launch`, if any, before anything else asks who is the main one.
-
-    Where there is no accelerator that has to be said: otherwise each of several processes takes itself for the only
-    one.
-    """
-    return PartialState(cpu=not torch.accelerator.is_available())
 
 
 def score_all(
@@ -62,9 +52,8 @@ def score_all(
     starts = range(0, len(one.rows), _BLOCK)[state.process_index :: state.num_processes]
     hidden = None if state.is_main_process else True
     score = partial(_score_block, entrants, one, prepare=partial(_prepared, PROTOCOLS[protocol], change))
-    workers = max(1, cores() // state.num_processes) if state.device.type == "cpu" else 1
     bar = tqdm(
-        in_threads(score, starts, workers=workers),
+        in_threads(score, starts, workers=cores_each(state)),
         total=len(starts),
         desc=title or f"{one.name} {one.split} {protocol}",
         unit="block",

@@ -8,6 +8,7 @@ from itertools import chain, islice
 from typing import Generic, TypeVar
 
 import torch
+from accelerate import PartialState
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
@@ -72,6 +73,21 @@ def in_threads(
         finally:
             torch.set_num_threads(threads)  # a worker's setting is its own, but also what new threads begin with
             pool.shutdown(cancel_futures=True)
+
+
+def join_processes() -> PartialState:
+    """Meet the other processes of `accelerate launch`, if any, before anything else asks who is the main one.
+
+    Where there is no accelerator that has to be said: otherwise each of several processes takes itself for the only
+    one.
+    """
+    return PartialState(cpu=not torch.accelerator.is_available())
+
+
+def cores_each(state: PartialState) -> int:
+    """How many threads a process may put to a model: its share of the cores, or one beside an accelerator."""
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))  # set where there are several machines
+    return max(1, cores() // beside) if state.device.type == "cpu" else 1
 
 
 class _Calls(Dataset[Result], Generic[Work, Result]):

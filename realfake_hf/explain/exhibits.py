@@ -4,15 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from glob import glob
 from pathlib import Path
 from typing import Literal
 
 from datasets import Dataset
 from PIL import Image
 
-from realfake_hf.data.files import FolderFiles, read_file
-from realfake_hf.data.layouts import is_named_as_picture
+from realfake_hf.data.files import read_file
+from realfake_hf.data.picture_files import find_picture_files
 from realfake_hf.data.pictures import UnreadablePictureError, read_picture, to_rgb
 from realfake_hf.labels import LABEL_NAMES, LabelName
 
@@ -49,8 +48,7 @@ def exhibits_of_files(words: Sequence[str]) -> list[Exhibit]:
     Raises:
         FileNotFoundError: a word stands for no file.
     """
-    paths = dict.fromkeys(path for word in words for path in _paths(word))
-    return [Exhibit("path", str(path), None, partial(_read_path, path)) for path in paths]
+    return [Exhibit("path", str(path), None, partial(_read_path, path)) for path in find_picture_files(words)]
 
 
 def exhibits_of_rows(rows: Dataset) -> list[Exhibit]:
@@ -74,20 +72,6 @@ def take_evenly(groups: Sequence[Hashable], n: int) -> list[int]:
         ranks.append((seen[group], position))
         seen[group] += 1
     return sorted(position for _, position in sorted(ranks)[:n])
-
-
-def _paths(word: str) -> list[Path]:
-    path = Path(word).expanduser()
-    if path.is_dir():
-        found = [path / file for file in FolderFiles(path).paths if is_named_as_picture(file)]
-    elif path.exists() or path.is_symlink():  # a link to nothing is counted as unreadable
-        found = [path]
-    else:
-        matches = glob(str(path), recursive=True)  # noqa: PTH207  it skips hidden files, as shells do
-        found = sorted(match for match in map(Path, matches) if match.is_file())
-    if not found:
-        raise FileNotFoundError(f"wanted pictures at {word!r}; found none. Give files, folders or globs.")
-    return found
 
 
 def _read_path(path: Path) -> Image.Image:

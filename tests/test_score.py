@@ -1,0 +1,270 @@
+"""Scoring without end: every picture once, whatever it is and whatever dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from bad_files import corpus
+from datasets import Dataset, Image, concatenate_datasets
+from hub_to_write_to import serve
+from transformers import ViTImageProcessorPil
+
+from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification, Detector
+from realfake_hf.data.sources import load_images
+from realfake_hf.score import main
+
+ROOT = Path(__file__).parents[1]
+COLUMNS = ["id", "label", "p_fake", "is_sure", "is_far", "error"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "cnn"
+    torch.manual_seed(0)
+    CifakeCnnForImageClassification(CifakeCnnConfig(num_filters=8)).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    (folder / "operating_point.json").write_text(json.dumps({"threshold": 0.49, "chosen": "by hand", "n": 9}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    images = load_images("demo", cache_dir=tmp_path_factory.mktemp("rows"))
+    return concatenate_datasets([images["test"], images["validation"]]).select(range(300))
+
+
+def words(model, output, *data, **settings):
+    flags = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    return ["--model", str(model), "--data", *map(str, data), "--output", str(output), *flags]
+
+
+def scores_in(folder):
+    return Dataset.from_parquet([str(file) for file in sorted(folder.glob("part-*.parquet"))]).to_list()
+
+
+def files_of(rows, folder):
+    folder.mkdir()
+    for place, row in enumerate(rows.cast_column("image", Image(decode=False))):
+        (folder / f"{place:05d}.png").write_bytes(row["image"]["bytes"])
+    return folder
+
+
+def test_files_get_the_verdicts_of_the_detector(model, demo, tmp_path, capsys):
+    folder = files_of(demo, tmp_path / "pictures")
+    assert main(words(model, tmp_path / "scores", folder, part_size=128)) == 0
+    found = scores_in(tmp_path / "scores")
+    expected = Detector.from_pretrained(model).predict(demo["image"])
+    assert list(found[0]) == COLUMNS
+    assert [row["id"] for row in found] == [str(file) for file in sorted(folder.iterdir())]
+    assert [row["label"] for row in found] == [one.label for one in expected]
+    np.testing.assert_allclose([row["p_fake"] for row in found], [one.p_fake for one in expected], atol=1e-6)
+    assert {row["error"] for row in found} == {None}
+    assert len(list((tmp_path / "scores").glob("part-*"))) == 3
+    summary = json.loads((tmp_path / "scores/summary.json").read_text())
+    assert summary["n"] == 300 == summary["counts"]["FAKE"] + summary["counts"]["REAL"]
+    assert "| 300 |" in capsys.readouterr().out
+
+
+def test_shards_rows_and_files_get_the_same_scores(model, demo, tmp_path):
+    folder = files_of(demo, tmp_path / "pictures")
+    (tmp_path / "shards").mkdir()
+    demo.select(range(170)).to_parquet(tmp_path / "shards/a.parquet", batch_size=50)
+    demo.select(range(170, 300)).to_parquet(tmp_path / "shards/b.parquet")
+    demo.save_to_disk(tmp_path / "saved")
+    found = {}
+    for name, data in {
+        "files": [folder], "glob": [tmp_path / "pictures/*.png"], "folder of shards": [tmp_path / "shards"],
+        "two shards": sorted((tmp_path / "shards").iterdir()), "glob of shards": [tmp_path / "shards/*.parquet"],
+        "saved": [tmp_path / "saved"],
+    }.items():  # fmt: skip
+        assert main(words(model, tmp_path / f"scores of {name}", *data, part_size=64, batch_size=7)) == 0
+        found[name] = scores_in(tmp_path / f"scores of {name}")
+    for name, rows in found.items():
+        if name in ("files", "glob"):
+            continue
+        by_id = {row["id"]: row["p_fake"] for row in rows}
+        assert len(by_id) == 300
+        in_order = [by_id[own] for own in demo["id"]]
+        np.testing.assert_allclose(in_order, [row["p_fake"] for row in found["files"]], atol=1e-6)
+    assert [row["p_fake"] for row in found["glob"]] == [row["p_fake"] for row in found["files"]]
+
+
+def test_shards_without_ids_are_named_by_file_and_row(model, demo, tmp_path):
+    shard = tmp_path / "plain.parquet"
+    demo.select(range(20)).select_columns(["image"]).to_parquet(shard)
+    assert main(words(model, tmp_path / "scores", shard, part_size=8)) == 0
+    assert [row["id"] for row in scores_in(tmp_path / "scores")] == [f"{shard}#{row}" for row in range(20)]
+
+
+def test_whatever_people_upload_becomes_a_row(model, tmp_path):
+    files = list(corpus())
+    (folder := tmp_path / "uploads").mkdir()
+    for number, (_, data, _) in enumerate(files):
+        (folder / f"{number:03d}.png").write_bytes(data)
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    assert len(files) >= 40
+    assert main(words(model, tmp_path / "scores", folder)) == 0
+    found = scores_in(tmp_path / "scores")
+    assert len(found) == len(files) + 1
+    for (name, _, is_picture), row in zip(files, found, strict=False):
+        assert (row["error"] is None) == is_picture == (row["p_fake"] is not None) == (row["label"] is not None), name
+    assert found[-1]["error"] == "the file is missing"
+    counts = json.loads((tmp_path / "scores/summary.json").read_text())["counts"]
+    assert counts["errors"] == 1 + sum(not is_picture for _, _, is_picture in files)
+
+
+def test_broken_rows_of_shards_become_rows(model, picture_bytes, tmp_path):
+    images = [
+        {"bytes": picture_bytes(1), "path": None}, {"bytes": b"none", "path": None}, None,
+        {"bytes": None, "path": None}, {"bytes": None, "path": str(tmp_path / "missing.png")},
+    ]  # fmt: skip
+    table = pa.table({"image": pa.array(images, Image().pa_type), "id": ["a", "b", "c", None, "e"]})
+    pq.write_table(table, tmp_path / "odd.parquet")
+    assert main(words(model, tmp_path / "scores", tmp_path / "odd.parquet")) == 0
+    found = scores_in(tmp_path / "scores")
+    assert [row["error"] is None for row in found] == [True, False, False, False, False]
+    assert [row["error"] for row in found[2:]] == ["the row holds no picture"] * 2 + ["the file is missing"]
+    assert [row["id"] for row in found] == ["a", "b", "c", f"{tmp_path / 'odd.parquet'}#3", "e"]
+
+
+def test_a_part_that_is_cut_short_is_scored_again_and_named(model, demo, tmp_path, caplog):
+    folder = files_of(demo, tmp_path / "pictures")
+    given = words(model, tmp_path / "scores", folder, part_size=100)
+    assert main(given) == 0
+    before = scores_in(tmp_path / "scores")
+    part = tmp_path / "scores/part-000001.parquet"
+    part.write_bytes(part.read_bytes()[:-40])
+    untouched = (tmp_path / "scores/part-000000.parquet").stat().st_mtime_ns
+    (tmp_path / "scores/part-000002.parquet.999").write_bytes(b"half")
+    assert main(given) == 0
+    assert scores_in(tmp_path / "scores") == before
+    assert f"{part} is not whole" in caplog.text
+    assert (tmp_path / "scores/part-000000.parquet").stat().st_mtime_ns == untouched
+    assert not (tmp_path / "scores/part-000002.parquet.999").exists()
+
+
+REFUSED = {
+    "nowhere/*.png": "wanted pictures at 'nowhere/*.png'; found none",
+    "nowhere.parquet": "wanted parquet shards at 'nowhere.parquet'; found none",
+    "user/none": "wanted pictures at 'user/none'; found neither such a path here nor",
+    "rows.parquet pictures": "wanted parquet shards alone, or pictures alone; found both",
+    "broken.parquet": "wanted parquet in",
+    "numbers.parquet": "wanted one column of pictures in numbers.parquet; found 0 among number",
+    "none.parquet": "wanted pictures to score; found none in --data",
+    "pictures --part_size 0": "wanted --part_size of at least 1; found 0",
+    "pictures --batch_size 0": "wanted --batch_size of at least 1; found 0",
+}
+
+
+@pytest.fixture
+def odd_sources(demo, make_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_folder(["1.png"])
+    demo.select(range(2)).to_parquet("rows.parquet")
+    demo.select([]).to_parquet("none.parquet")
+    Dataset.from_dict({"number": [1]}).to_parquet("numbers.parquet")
+    Path("broken.parquet").write_bytes(b"PAR1 nothing")
+
+
+@pytest.mark.usefixtures("odd_sources")
+@pytest.mark.parametrize("data", REFUSED)
+def test_what_does_not_fit_is_refused_before_anything_is_written(model, capsys, data):
+    assert main(["--model", str(model), "--output", "scores", "--data", *data.split()]) == 1
+    assert REFUSED[data] in capsys.readouterr().err
+    assert not Path("scores").exists()
+
+
+def test_no_data_are_refused(model, tmp_path, capsys):
+    assert main(["--model", str(model), "--output", str(tmp_path / "scores")]) == 1
+    assert "wanted --data; found none" in capsys.readouterr().err
+
+
+def test_other_scores_in_the_folder_are_left_alone(model, demo, tmp_path, capsys):
+    folder = files_of(demo.select(range(9)), tmp_path / "pictures")
+    output = tmp_path / "scores"
+    assert main(words(model, output, folder)) == 0
+    assert main(words(model, output, folder, part_size=4)) == 1
+    assert "found another value of part_size" in capsys.readouterr().err
+    (folder / "another.png").write_bytes((folder / "00000.png").read_bytes())
+    assert main(words(model, output, folder)) == 1
+    assert "found another value of n, sha256" in capsys.readouterr().err
+    assert main(words(model, folder, folder)) == 1
+    assert "wanted an empty output folder, or that of a scoring" in capsys.readouterr().err
+
+
+def test_a_set_on_the_hub_is_read_from_there(model, demo, tmp_path):
+    demo.select(range(50)).to_parquet(tmp_path / "rows.parquet")
+    with serve() as (_, address):
+        environment = {**{k: v for k, v in os.environ.items() if not k.startswith("HF_")}, "HF_ENDPOINT": address}
+        environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_stand_in"}
+        upload = (
+            "from huggingface_hub import HfApi; api = HfApi(); api.create_repo('user/set', repo_type='dataset'); "
+            f"api.upload_file(path_or_fileobj={str(tmp_path / 'rows.parquet')!r}, "
+            "path_in_repo='data/train-00000.parquet', repo_id='user/set', repo_type='dataset')"
+        )
+        subprocess.run([sys.executable, "-c", upload], env=environment, check=True, capture_output=True, timeout=120)
+        done = subprocess.run(
+            [sys.executable, "-m", "realfake_hf.score", *words(model, tmp_path / "scores", "user/set")],
+            env=environment, capture_output=True, text=True, check=False, cwd=ROOT, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    expected = Detector.from_pretrained(model).probabilities(demo.select(range(50))["image"])
+    found = scores_in(tmp_path / "scores")
+    assert [row["id"] for row in found] == demo["id"][:50]
+    np.testing.assert_allclose([row["p_fake"] for row in found], expected, atol=1e-6)
+
+
+def start(given, *, processes=1):
+    """Score in a process group of its own, in one process or several."""
+    command = [sys.executable, "-m"]
+    if processes > 1:
+        command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--multi_gpu"]
+        command += ["--num_processes", str(processes), "-m"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [*command, "realfake_hf.score", *given], env=environment, cwd=ROOT, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_scores_of_one(model, demo, tmp_path):
+    folder = files_of(demo, tmp_path / "pictures")
+    assert main(words(model, tmp_path / "one", folder, part_size=32)) == 0
+    assert start(words(model, tmp_path / "two", folder, part_size=32), processes=2).wait(240) == 0
+    assert scores_in(tmp_path / "two") == scores_in(tmp_path / "one")
+    assert json.loads((tmp_path / "two/summary.json").read_text())["n"] == 300
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_after_a_kill_every_picture_is_scored_exactly_once(model, demo, tmp_path, processes):
+    folder = files_of(demo, tmp_path / "pictures")
+    originals = [file.read_bytes() for file in sorted(folder.iterdir())]
+    for copy in range(1, 12):
+        for place, data in enumerate(originals):
+            (folder / f"{copy:02d}-{place:05d}.png").write_bytes(data)
+    given = words(model, tmp_path / "scores", folder, part_size=32, batch_size=4)
+    killed = start(given, processes=processes)
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "scores").glob("part-*.parquet"))) < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "scores").glob("part-*.parquet")}
+    assert 5 <= len(kept) < 113
+    assert start(given, processes=processes).wait(240) == 0
+    found = scores_in(tmp_path / "scores")
+    assert sorted(row["id"] for row in found) == sorted(str(file) for file in folder.iterdir())
+    assert all(file.stat().st_mtime_ns == before for file, before in kept.items())
+    assert pq.read_metadata(tmp_path / "scores/part-000000.parquet").num_rows == 32
