@@ -23,11 +23,12 @@ from huggingface_hub import CommitInfo, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 from huggingface_hub.utils._validators import validate_repo_id
 
+from realfake_hf.data.card import make_data_card
+from realfake_hf.data.shards import write_shards
 from realfake_hf.data.sources import load_images
 from realfake_hf.measure.familiarity import FAMILIARITY
 from realfake_hf.measure.operating_point import OPERATING_POINT
 from realfake_hf.publish.card import cleaned, make_card
-from realfake_hf.publish.data_card import make_data_card, write_shards
 from realfake_hf.publish.results import read_run
 from realfake_hf.run_folder import FIGURES, HISTORY, METRICS, PASSPORT, write_json
 
@@ -182,7 +183,7 @@ def publish_dataset(
         name = repo_id.rpartition("/")[2]
         make_data_card(images, name=name, licence=licence, has_pictures=with_pictures).save(staged / "README.md")
         if with_pictures:
-            write_shards(images, staged / "data")
+            write_shards(images, staged)
         return _send(staged, repo_id, "dataset", private=private, token=token, dry_run=dry_run)
 
 

@@ -50,10 +50,21 @@ def benchmark_detector(results: Path) -> str:
         for way, row in ways.items()
     )
     note = (
-        f"{found['n']:,} files, batches of 64 where not one by one, on {found['machine']['cores']} cores. Accuracy on "
+        f"{found['n']:,} files, in batches where not one by one, on {found['machine']['cores']} cores. Accuracy on "
         f"{found['n_accuracy']:,} test pictures at the model's own threshold: {changes}."
     )
     return _ratio_table(rows, note)
+
+
+def benchmark_scoring(results: Path) -> str:
+    """Say how fast pictures are scored to parquet."""
+    found = _read(results / "benchmark_scoring.json")
+    speeds = ", ".join(f"{name} {row['median']:,.0f}" for name, row in found["rows"].items())
+    note = (
+        f"{found['n']:,} pictures through {found['settings']['model']}, on {found['machine']['cores']} cores; "
+        f"pictures/s: {speeds}."
+    )
+    return _ratio_table([_ratio(ratio, "pictures/s") for ratio in found["ratios"]], note)
 
 
 def benchmark_space(results: Path) -> str:

@@ -1,7 +1,6 @@
 """A data card: what a source holds in this project's schema, what is wrong with it, and under which licence."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Final
 
 from datasets import Dataset, DatasetDict
@@ -10,7 +9,6 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from realfake_hf.data.audit import find_duplicates
 from realfake_hf.labels import LABEL_NAMES
 
-SHARD_ROWS: Final = 20_000
 COLUMNS: Final = {
     "image": "the picture, as a file in its own encoding where that is plain RGB",
     "label": "REAL = 0, FAKE = 1",
@@ -64,13 +62,3 @@ def _row(split: str, rows: Dataset) -> str:
 def _counts(values: list[str | None]) -> str:
     known = Counter(value for value in values if value is not None)
     return ", ".join(f"{name} {n:,}" for name, n in sorted(known.items())) or "unknown"
-
-
-def write_shards(images: DatasetDict, folder: Path) -> None:
-    """Write the splits as parquet files of at most 20,000 rows each, with the pictures in them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, rows in images.items():
-        shards = max(1, -(-len(rows) // SHARD_ROWS))
-        for index in range(shards):
-            shard = rows.shard(num_shards=shards, index=index, contiguous=True)
-            shard.to_parquet(folder / f"{split}-{index:05d}-of-{shards:05d}.parquet")
