@@ -286,7 +286,8 @@ def test_a_data_set_goes_with_its_card_and_comes_back_in_the_schema(hub, tmp_pat
     files = hub.repositories["dataset", "user/set"].files("main")
     assert set(files) == {
         "README.md",
-        *(f"data/{split}-00000-of-00001.parquet" for split in ("train", "validation", "test")), "shards.json",
+        *(f"data/{split}-00000-of-00001.parquet" for split in ("train", "validation", "test")),
+        "shards.json",
     }
     card = files["README.md"].decode()
     assert "| train | 721 | 721 | astronaut 328, " in card
