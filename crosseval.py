@@ -25,6 +25,7 @@ from realfake_hf.run_folder import write_json
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, measure, write and print; give the exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("realfake_hf").setLevel(logging.INFO)
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of weight files; the pictures keep theirs
     [arguments] = parse(CrossevalArguments, argv=argv, description=__doc__)
     try:

@@ -17,6 +17,7 @@ from realfake_hf.scores.run import ScoreArguments, score
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, score, print the counts; give the exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("realfake_hf").setLevel(logging.INFO)
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of weight files; the pictures keep theirs
     (arguments,) = parse(ScoreArguments, argv=argv, description=__doc__)
     try:

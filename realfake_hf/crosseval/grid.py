@@ -24,7 +24,7 @@ from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.crosseval.shortcuts import Shortcut, find_shortcut
 from realfake_hf.crosseval.store import CellStore
 from realfake_hf.crosseval.testsets import Flags, TestSet, draw_from, load_test_set
-from realfake_hf.data.parallel import join_processes
+from realfake_hf.data.parallel import join_processes, told_of_lost_processes
 from realfake_hf.data.sources import find_source, unreadable_files
 from realfake_hf.measure.association import holm
 from realfake_hf.measure.paired import McNemar, mcnemar
@@ -100,6 +100,7 @@ class Grid:
         return {**self.facts, **parts}
 
 
+@told_of_lost_processes()
 def run_grid(arguments: CrossevalArguments) -> Grid:
     """Do what is not yet done of a grid, and give all of it.
 

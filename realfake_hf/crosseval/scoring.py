@@ -1,5 +1,7 @@
 """Ask all models about the pictures of a data set, each decoded once, shared out among processes."""
 
+import logging
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -18,6 +20,8 @@ from realfake_hf.data.parallel import cores_each, in_threads
 from realfake_hf.data.pictures import to_rgb
 from realfake_hf.data.pixels import geometry, sized
 from realfake_hf.data.protocols import PROTOCOLS, Protocol
+
+logger = logging.getLogger(__name__)
 
 _BLOCK: Final = 32  # pictures; whichever process takes a block, it goes through a model in the same batches. More of
 # them do not fit a core's cache: a ViT-Tiny then takes a sixth longer
@@ -60,6 +64,11 @@ def score_all(
         disable=hidden,
     )
     mine = list(zip(starts, bar, strict=True))
+    if state.num_processes > 1:
+        logger.info(
+            "process %d of %d on %s: %d blocks of %s",
+            state.process_index, state.num_processes, platform.node(), len(mine), title or f"{one.name} {protocol}",
+        )  # fmt: skip
     blocks = dict(gather_object(mine))
     return {
         entrant.name: np.concatenate([blocks[start][entrant.name] for start in sorted(blocks)]) for entrant in entrants

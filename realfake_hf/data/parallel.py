@@ -1,13 +1,16 @@
 """Run a function over much work, in order: in several processes with a progress bar, or on a thread for each core."""
 
 import os
+import platform
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Generic, TypeVar
 
 import torch
+import torch.distributed
 from accelerate import PartialState
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
@@ -82,6 +85,31 @@ def join_processes() -> PartialState:
     one.
     """
     return PartialState(cpu=not torch.accelerator.is_available())
+
+
+class LostProcessError(OSError):
+    """Another process of the job is gone, or cannot be reached any more."""
+
+
+@contextmanager
+def told_of_lost_processes() -> Iterator[None]:
+    """Turn what PyTorch raises where another process has died into a sentence.
+
+    Raises:
+        LostProcessError: another process of the job is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        reason = str(error).partition("\n")[0]
+        if not several or not (isinstance(error, torch.distributed.DistError) or "gloo" in reason.lower()):
+            raise
+        raise LostProcessError(
+            f"process {torch.distributed.get_rank()} of {torch.distributed.get_world_size()} on {platform.node()} has "
+            f"lost another one ({reason.rpartition('] ')[2]}). What is finished is kept: start the same command on "
+            "all machines again."
+        ) from error
 
 
 def cores_each(state: PartialState) -> int:

@@ -1,5 +1,7 @@
 """Score any number of pictures by one model, part by part, in as many processes as one likes."""
 
+import logging
+import platform
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,17 +13,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from PIL import Image
 from tqdm.auto import tqdm
 
 from realfake_hf.data.model_input import plain_size
-from realfake_hf.data.parallel import cores_each, in_threads, join_processes
+from realfake_hf.data.parallel import cores_each, in_threads, join_processes, told_of_lost_processes
 from realfake_hf.data.pictures import UnreadablePictureError, read_picture
 from realfake_hf.data.pixels import sized
 from realfake_hf.detector import Detector, load_detector
 from realfake_hf.run_folder import write_json
 from realfake_hf.scores.store import ScoreStore
 from realfake_hf.scores.supply import Item, Part, find_supply
+
+logger = logging.getLogger(__name__)
 
 SUMMARY: Final = "summary.json"
 _LARGE: Final = 2**20  # pixels above which a picture is brought to the model's size at once, for the memory's sake
@@ -52,7 +57,7 @@ class Scored:
         n: pictures of the whole.
         counts: FAKE, REAL, unsure, far, errors, in all parts that are finished.
         missing: parts that are not: another process has died, or is still at work.
-        new: pictures that this call scored, in this process.
+        new: pictures that this call scored, in all processes.
         seconds: that it took.
     """
 
@@ -74,6 +79,7 @@ class Scored:
         )
 
 
+@told_of_lost_processes()
 def score(arguments: ScoreArguments) -> Scored:
     """Score pictures; what is finished in the output folder is kept.
 
@@ -100,14 +106,18 @@ def score(arguments: ScoreArguments) -> Scored:
     began = time.perf_counter()
     new = _score_parts(mine, detector, store, state)
     seconds = time.perf_counter() - began
-    state.wait_for_everyone()
+    logger.info(
+        "process %d of %d on %s: %s pictures scored in %.0f s",
+        state.process_index, state.num_processes, platform.node(), f"{new:,}", seconds,
+    )  # fmt: skip
+    everywhere = gather_object([new])  # also waits for everyone
     counts = [store.counts(part) for part in supply.parts] if state.is_main_process else []
     found = Scored(
         folder=arguments.output,
         n=supply.n,
         counts=sum(filter(None, counts), Counter()),
         missing=counts.count(None),
-        new=new,
+        new=sum(everywhere),
         seconds=seconds,
     )
     if state.is_main_process and not found.missing:

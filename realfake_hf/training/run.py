@@ -1,5 +1,7 @@
 """Train a classifier with the Hugging Face `Trainer`, measure it, and leave a folder that `pipeline` loads."""
 
+import logging
+import platform
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from transformers import Trainer
 from transformers.trainer_utils import set_seed
 
 from realfake_hf.data.audit import leak_free
+from realfake_hf.data.parallel import told_of_lost_processes
 from realfake_hf.data.pixels import PixelDataset
 from realfake_hf.labels import FAKE
 from realfake_hf.measure.calibration import choose_operating_point
@@ -33,6 +36,8 @@ from realfake_hf.training.distillation import Teacher
 from realfake_hf.training.inputs import build_model, load_splits, pixel_sets, validation_recorder
 from realfake_hf.training.trainer import build_trainer, checkpoints_in_own_names, merge_lora
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
@@ -44,6 +49,7 @@ class Fitted:
     passport: dict[str, Any]
 
 
+@told_of_lost_processes()
 def train(data: DataArguments, model: ModelArguments, run: RunArguments) -> Outcome:
     """Train, keep the epoch that is best on validation, and measure it once on the test split.
 
@@ -104,6 +110,12 @@ def fit(data: DataArguments, model: ModelArguments, run: RunArguments, *, checkp
     if trainer.is_world_process_zero():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / PASSPORT, passport)
+    if run.world_size > 1:
+        logger.info(
+            "process %d of %d on %s: %d of the %d pictures of each step",
+            run.process_index, run.world_size, platform.node(), run.train_batch_size,
+            run.train_batch_size * run.world_size,
+        )  # fmt: skip
     with checkpoints_in_own_names(network):
         trainer.train(resume_from_checkpoint=run.resume_from_checkpoint or checkpoint)
     merge_lora(trainer, processor)

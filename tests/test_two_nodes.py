@@ -1,0 +1,139 @@
+"""Two machines, each in a network of its own, do what one does; and say so when one of them is lost."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from datasets import Dataset
+from nodes import ROOT, two_nodes
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
+import crosseval
+import train
+from realfake_hf.measure.validation_run import ValidationRun
+from realfake_hf.score import main as score
+
+LAUNCHES = sorted((ROOT / "recipes/accelerate").glob("*.yaml"))
+PATIENCE = 200  # seconds
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    with two_nodes() as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "vit"
+    torch.manual_seed(0)
+    shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 32}
+    names = {"id2label": {0: "REAL", 1: "FAKE"}, "label2id": {"REAL": 0, "FAKE": 1}}
+    ViTForImageClassification(ViTConfig(image_size=32, patch_size=8, **shape, **names)).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    (folder / "operating_point.json").write_text(json.dumps({"threshold": 0.49, "chosen": "by hand", "n": 9}))
+    return folder
+
+
+def run(nodes, words, folder):
+    """Run a script on both to its end; give their logs."""
+    started = nodes.start(words, folder)
+    codes = [node.wait(PATIENCE) for node in started]
+    logs = [(folder / f"node-{rank}.log").read_text() for rank in (0, 1)]
+    assert codes == [0, 0], logs
+    return logs
+
+
+@pytest.mark.parametrize("file", LAUNCHES, ids=lambda file: file.stem)
+def test_every_launch_is_understood_by_accelerate(file):
+    found = load_config_from_file(str(file))
+    assert found.num_processes == {"one_cpu": 1, "one_gpu": 1, "eight_gpus": 8, "fsdp": 8}.get(file.stem, 2)
+    assert f"--config_file recipes/accelerate/{file.name}" in file.read_text()
+
+
+@pytest.mark.slow
+def test_two_nodes_learn_what_one_process_learns(nodes, model, tmp_path):
+    words = ["--data", "demo", "--model", str(model), "--max_steps", "40", "--bootstrap_samples", "0"]
+    words += ["--learning_rate", "0.03", "--optim", "sgd"]
+    assert train.main([*words, "--per_device_train_batch_size", "32", "--output_dir", str(tmp_path / "one")]) == 0
+    words += ["--per_device_train_batch_size", "16", "--output_dir", str(tmp_path / "two")]
+    logs = run(nodes, ["train.py", *words], tmp_path)
+    one, two = (ValidationRun.read(tmp_path / name / "validation_probabilities.npz") for name in ("one", "two"))
+    np.testing.assert_allclose(one.p_fake, two.p_fake, atol=0.01)
+    for rank, log in enumerate(logs):
+        assert f"process {rank} of 2 on " in log
+        assert "16 of the 32 pictures of each step" in log
+
+
+@pytest.mark.slow
+def test_two_nodes_give_the_grid_of_one_process_to_the_last_digit(nodes, model, tmp_path):
+    words = ["--models", f"vit={model}", "--datasets", "demo=demo", "--bootstrap_samples", "20", "--output_dir"]
+    assert crosseval.main([*words, str(tmp_path / "one")]) == 0
+    logs = run(nodes, ["crosseval.py", *words, tmp_path / "two"], tmp_path)
+    one, two = (json.loads((tmp_path / name / "grid.json").read_text()) for name in ("one", "two"))
+    for grid in (one, two):
+        grid["settings"].pop("output_dir")
+    assert one == two
+    for rank, log in enumerate(logs):
+        assert f"process {rank} of 2 on " in log
+
+
+@pytest.mark.slow
+def test_two_nodes_share_a_scoring(nodes, model, tmp_path):
+    words = ["--model", str(model), "--data", "demo", "--part_size", "64", "--output"]
+    assert score([*words, str(tmp_path / "one")]) == 0
+    logs = run(nodes, ["-m", "realfake_hf.score", *words, tmp_path / "two"], tmp_path)
+    one, two = (
+        Dataset.from_parquet(sorted(map(str, (tmp_path / name).glob("part-*.parquet")))).to_list()
+        for name in ("one", "two")
+    )
+    assert one == two
+    for rank, log in enumerate(logs):
+        assert f"process {rank} of 2 on " in log
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_stops_the_other_with_a_sentence_and_the_job_goes_on_later(nodes, tmp_path):
+    words = ["train.py", "--data", "demo", "--per_device_train_batch_size", "64", "--output_dir", tmp_path / "run"]
+    words += ["--bootstrap_samples", "0", "--num_filters", "4"]
+    started = nodes.start([*words, "--num_train_epochs", "500"], tmp_path)
+    deadline = time.monotonic() + PATIENCE
+    while not list((tmp_path / "run").glob("checkpoint-*/trainer_state.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(script_of_rank(1, tmp_path), signal.SIGKILL)
+    killed = time.monotonic()
+    assert all(node.wait(60) for node in started)
+    assert time.monotonic() - killed < 60
+    log = (tmp_path / "node-0.log").read_text()
+    assert "train.py: process 0 of 2 on " in log
+    assert "has lost another one (" in log
+    passport = json.loads((tmp_path / "run/run.json").read_text())
+    passport["arguments"]["num_train_epochs"] = done = 2 + epochs_in(tmp_path / "run")
+    (tmp_path / "run/run.json").write_text(json.dumps(passport))  # as if so few had been asked for
+    run(nodes, [*words, "--num_train_epochs", str(done)], tmp_path)
+    history = json.loads((tmp_path / "run/history.json").read_text())
+    assert [row["epoch"] for row in history] == list(range(1, done + 1))
+
+
+def script_of_rank(rank, folder):
+    """The process that runs the script on a node, and not its launcher."""
+    found = subprocess.run(["pgrep", "-f", str(folder / "run")], capture_output=True, text=True, check=True).stdout
+    for one in map(int, found.split()):
+        environment = Path(f"/proc/{one}/environ").read_bytes().split(b"\0")
+        if f"RANK={rank}".encode() in environment:
+            return one
+    raise AssertionError(f"no process of rank {rank}")
+
+
+def epochs_in(folder):
+    last = max(int(one.name.partition("-")[2]) for one in folder.glob("checkpoint-*"))
+    state = json.loads((folder / f"checkpoint-{last}/trainer_state.json").read_text())
+    return round(state["epoch"])
