@@ -8,7 +8,7 @@ endif
 SECOND ?= data/second
 OTHERS := diffusiondb-coco-imagenet progan-lsun wild-art-kaggle-layout
 
-.PHONY: help space demo test slow lint types format cnn vit compare ablation processes twins study robust audit crosseval transfer shortcuts screenshot familiarity readme benchmarks
+.PHONY: help space demo test slow lint types format cnn vit compare ablation search processes twins study robust audit crosseval transfer shortcuts screenshot familiarity readme benchmarks
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -51,6 +51,9 @@ compare: .venv/installed ## the models of space/models on the same test images
 
 ablation: .venv/installed ## what each setting of the ViT's recipe buys; goes on where it was interrupted
 	$(PY) -m realfake_hf.publish.ablation --plan recipes/ablations/vit_tiny.yaml --output_dir runs/ablation-vit-tiny --output_file results/ablation_vit_tiny.json
+
+search: .venv/installed ## the paper's 36 topologies: hours on two cores; goes on where it was interrupted
+	$(PY) -m realfake_hf.search --config recipes/paper_search.yaml
 
 processes: .venv/installed ## a training in one process beside two
 	$(PY) -m benchmarks.processes --output_dir $(RUN)-processes --output_file results/two_processes.json

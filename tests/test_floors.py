@@ -30,6 +30,7 @@ FLOORS = {
     "crosseval": 3,
     "study": 3,
     "scores": 3,
+    "search": 4,
     "score": 4,
     "publish": 4,
 }

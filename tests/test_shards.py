@@ -30,7 +30,7 @@ def words(folder, **settings):
 
 
 def test_shards_hold_the_rows_of_the_source_in_its_schema(images, tmp_path, capsys):
-    assert main(words(tmp_path / "shards", shard_mib=0.3, licence="mit")) == 0
+    assert main(words(tmp_path / "shards", shard_mib=0.3, license="mit")) == 0
     loaded = load_dataset("parquet", data_dir=str(tmp_path / "shards/data"), cache_dir=str(tmp_path / "cache"))
     assert set(loaded) == set(images)
     for split, rows in images.items():

@@ -44,7 +44,7 @@ class ShardArguments:
     data: str = field(metadata={"help": "What train.py takes: cifake, a zip archive, a folder, parquet, a Hub id."})
     output_dir: Path = field(metadata={"help": "The folder of the shards; the same command goes on from there."})
     shard_mib: float = field(default=256, metadata={"help": "Size of a shard, in MiB, or a little less."})
-    licence: str = field(default="unknown", metadata={"help": "For the data card: an identifier of the Hub."})
+    license: str = field(default="unknown", metadata={"help": "For the data card: an identifier of the Hub."})
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         images = load_images(arguments.data, one_class=True)
         shards = write_shards(images, arguments.output_dir, shard_bytes=arguments.shard_mib * MIB)
         name = Path(arguments.data).stem or arguments.data
-        card = make_data_card(images, name=name, licence=arguments.licence, has_pictures=True)
+        card = make_data_card(images, name=name, licence=arguments.license, has_pictures=True)
         card.save(arguments.output_dir / CARD)
     except KeyboardInterrupt:
         print(f"\ninterrupted; the same command goes on from {arguments.output_dir}", file=sys.stderr)

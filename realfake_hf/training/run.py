@@ -3,13 +3,14 @@
 import logging
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import DatasetDict
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import set_seed
 
 from realfake_hf.data.audit import leak_free
@@ -50,12 +51,20 @@ class Fitted:
 
 
 @told_of_lost_processes()
-def train(data: DataArguments, model: ModelArguments, run: RunArguments) -> Outcome:
+def train(
+    data: DataArguments, model: ModelArguments, run: RunArguments, *, callbacks: Sequence[TrainerCallback] = ()
+) -> Outcome:
     """Train, keep the epoch that is best on validation, and measure it once on the test split.
 
     The folder also gets the operating point, chosen on validation.
 
     Called again with the same arguments after an interruption, it goes on from the last checkpoint.
+
+    Args:
+        data: which pictures.
+        model: which model.
+        run: how it learns, and the output folder.
+        callbacks: of the Trainer, beside its own.
 
     Raises:
         OSError: there is no such data source, or no such model.
@@ -65,7 +74,7 @@ def train(data: DataArguments, model: ModelArguments, run: RunArguments) -> Outc
     folder = Path(str(run.output_dir))
     checkpoint = resume_point(folder, _all_settings(data, model, run))
     before = seconds_until(checkpoint)
-    fitted = fit(data, model, run, checkpoint=checkpoint)
+    fitted = fit(data, model, run, checkpoint=checkpoint, callbacks=callbacks)
     trainer = fitted.trainer
     outcome, point = _measure(fitted, run)
     trainer.save_model(str(folder))
@@ -78,7 +87,14 @@ def train(data: DataArguments, model: ModelArguments, run: RunArguments) -> Outc
     return outcome
 
 
-def fit(data: DataArguments, model: ModelArguments, run: RunArguments, *, checkpoint: str | None = None) -> Fitted:
+def fit(
+    data: DataArguments,
+    model: ModelArguments,
+    run: RunArguments,
+    *,
+    checkpoint: str | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Fitted:
     """Train and keep the epoch that is best on validation; the test split is not looked at.
 
     Args:
@@ -86,6 +102,7 @@ def fit(data: DataArguments, model: ModelArguments, run: RunArguments, *, checkp
         model: which model.
         run: how it learns, and the folder of its checkpoints.
         checkpoint: a folder to go on from.
+        callbacks: of the Trainer, beside its own.
 
     Raises:
         OSError: there is no such data source, or no such model.
@@ -107,6 +124,8 @@ def fit(data: DataArguments, model: ModelArguments, run: RunArguments, *, checkp
     sets = pixel_sets(images, processor, run)
     recorder = validation_recorder(images, folder)
     trainer = build_trainer(network, processor, sets, recorder=recorder, model=model, run=run, teacher=teacher)
+    for callback in callbacks:
+        trainer.add_callback(callback)
     if trainer.is_world_process_zero():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / PASSPORT, passport)

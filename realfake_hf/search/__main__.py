@@ -1,0 +1,44 @@
+"""Search for the CNN's topology as the paper did: `python -m realfake_hf.search --config recipes/paper_search.yaml`.
+
+Started several times, on one machine or on several that see the same folder, the workers share the trainings.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+
+import optuna
+from transformers.utils.logging import disable_progress_bar
+
+from realfake_hf.cli import parse
+from realfake_hf.figures import save_figure
+from realfake_hf.run_folder import write_json
+from realfake_hf.search.plan import SearchArguments
+from realfake_hf.search.run import search
+from realfake_hf.search.table import draw, to_markdown
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, train what is left, write the table and its figure; give the exit status."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("realfake_hf").setLevel(logging.INFO)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # of weight files
+    (asked,) = parse(SearchArguments, argv=argv, description=__doc__)
+    try:
+        table = search(asked)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; the same command goes on from {asked.output_dir}", file=sys.stderr)
+        return 130
+    except (OSError, ValueError) as error:
+        print(f"search: {error}", file=sys.stderr)
+        return 1
+    write_json(asked.output_file, table)
+    if asked.figure_file is not None:
+        save_figure(draw(table), asked.figure_file)
+    print(to_markdown(table))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""A worker of the search: takes training after training until there are none left, and writes the table."""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import optuna
+import yaml
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from realfake_hf.cli import parse
+from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
+from realfake_hf.passport import environment
+from realfake_hf.run_folder import HISTORY, PASSPORT, write_json
+from realfake_hf.run_folder import METRICS as MEASURED
+from realfake_hf.search.plan import (
+    EXTRACTORS,
+    HEADS,
+    TOP,
+    SearchArguments,
+    Topology,
+    Training,
+    extractors,
+    finalists,
+    heads,
+    settings_of,
+)
+from realfake_hf.search.study import Facts, Job, SharedStudy, ranked
+from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
+from realfake_hf.training.run import train
+
+logger = logging.getLogger(__name__)
+
+ASKED: Final = "search.json"
+KEPT: Final = (MEASURED, HISTORY, PASSPORT)  # of a finished training
+MEASURES: Final = ("accuracy", "precision", "recall", "f1", "roc_auc", "nll")
+POLL: Final = 2.0  # seconds until a worker looks again whether others are done
+
+
+def search(asked: SearchArguments) -> dict[str, Any]:
+    """Work on the search until it is done, beside any number of other workers; give its table.
+
+    Raises:
+        OSError: there is no such recipe or data source.
+        ValueError: a setting does not fit, or the folder holds another search.
+    """
+    _begin(asked)
+    first = _stage(SharedStudy(asked.output_dir, EXTRACTORS, extractors(asked), prunes=asked.prune), asked)
+    best = _best([first], "No extractor came to its end")
+    second = _stage(SharedStudy(asked.output_dir, HEADS, heads(asked, best), prunes=asked.prune), asked)
+    order = ranked([first, second], _validation)
+    third = _stage(SharedStudy(asked.output_dir, TOP, finalists(asked, order)), asked)
+    rows = [
+        {"stage": training.stage, "topology": training.topology.to_dict(), "seed": training.seed, **facts}
+        for study in (first, second, third)
+        for training, facts in study.finished()
+    ]
+    return {"settings": _plain(asked), **environment(), "best_extractor": best.to_dict(), "rows": rows}
+
+
+def _begin(asked: SearchArguments) -> None:
+    """Make the folder, or make sure that it is that of the same search."""
+    recipe = Path(asked.base)
+    if not recipe.is_file():
+        raise FileNotFoundError(f"wanted a recipe as --base; found none at {recipe}.")
+    now = {**_plain(asked), "recipe": recipe.read_text(encoding="utf-8")}
+    file = asked.output_dir / ASKED
+    if not file.exists():
+        if asked.output_dir.exists() and any(asked.output_dir.iterdir()):
+            raise ValueError(
+                f"wanted an empty output folder, or that of a search; found other files in {asked.output_dir}. Name "
+                "another with --output_dir."
+            )
+        write_json(file, now)
+    before = json.loads(file.read_text(encoding="utf-8"))
+    changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    if changed:
+        raise ValueError(
+            f"wanted the settings of the search in {asked.output_dir} to work on it; found another value of "
+            f"{', '.join(changed)}. Give the same ones, or another --output_dir."
+        )
+
+
+def _plain(asked: SearchArguments) -> dict[str, Any]:
+    places = ("output_dir", "output_file", "figure_file")
+    return {name: value for name, value in vars(asked).items() if name not in places}
+
+
+def _stage(study: SharedStudy, asked: SearchArguments) -> SharedStudy:
+    """Train what waits; wait for what other workers train."""
+    while True:
+        with study.job() as job:
+            if job is not None:
+                _work(study, job, asked)
+                continue
+        if study.is_done:
+            return study
+        time.sleep(POLL)
+
+
+def _work(study: SharedStudy, job: Job, asked: SearchArguments) -> None:
+    began = time.monotonic()
+    try:
+        facts = _trained(job, asked)
+    except optuna.TrialPruned:
+        study.tell(job, None, pruned=True)
+        logger.info("%s: stopped", job.training.name)
+        return
+    except ValueError as error:
+        study.tell(job, None)
+        logger.warning("%s cannot be trained: %s", job.training.name, error)
+        return
+    study.tell(job, facts, value=_validation(facts))
+    logger.info(
+        "%s: %.2f %% on validation, %.2f %% on test (%.0f s)",
+        job.training.name, 100 * _validation(facts), 100 * facts["test"]["accuracy"], time.monotonic() - began,
+    )  # fmt: skip
+
+
+def _trained(job: Job, asked: SearchArguments) -> Facts:
+    """Train as any training is, or read what is finished; keep measurements, and nothing that is large."""
+    folder = job.folder
+    if not _is_finished(folder):
+        base = yaml.safe_load(Path(asked.base).read_text(encoding="utf-8"))
+        settings = {**base, **settings_of(job.training, asked), "output_dir": str(folder), "disable_tqdm": True}
+        recipe = folder.with_suffix(".yaml")
+        recipe.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        data, model, run = parse(DataArguments, ModelArguments, RunArguments, argv=["--config", str(recipe)])
+        watching = [Reporting(job.trial)] if asked.prune and job.training.stage != TOP else []
+        train(data, model, run, callbacks=watching)
+    facts = _facts(folder, job.training)
+    for place in folder.iterdir():
+        if place.is_dir():
+            shutil.rmtree(place)
+        elif place.name not in KEPT:
+            place.unlink()
+    return facts
+
+
+def _is_finished(folder: Path) -> bool:
+    passport = folder / PASSPORT
+    return passport.is_file() and json.loads(passport.read_text(encoding="utf-8"))["finished"]
+
+
+def _facts(folder: Path, training: Training) -> Facts:
+    measured, passport = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (MEASURED, PASSPORT))
+    splits = {
+        split: {name: measured[split][name]["value"] for name in MEASURES}
+        for split in ("validation", "test", "test_leak_free")
+    }
+    return {
+        **splits,
+        "n": {split: facts["n"] for split, facts in passport["data"].items()},
+        "best_epoch": measured["best_epoch"],
+        "parameters": parameters_of(training.topology),
+        "seconds": passport["seconds"],
+        "machine": passport["machine"],
+    }
+
+
+def parameters_of(topology: Topology) -> int:
+    """Count the parameters of a topology.
+
+    >>> parameters_of(Topology(32, 2, 64, 1))
+    141345
+    """
+    shape: dict[str, Any] = topology.to_dict()
+    model = CifakeCnnForImageClassification(CifakeCnnConfig(**shape))
+    return sum(weights.numel() for weights in model.parameters())
+
+
+def _validation(facts: Facts) -> float:
+    return float(facts["validation"]["accuracy"])
+
+
+def _best(studies: Sequence[SharedStudy], lack: str) -> Topology:
+    found = ranked(studies, _validation)
+    if not found:
+        raise ValueError(f"wanted a trained topology to go on with; found none. {lack}: the log says why.")
+    return found[0]
+
+
+class Reporting(TrainerCallback):
+    """Tell the study each epoch's accuracy on validation, and stop a training that falls behind.
+
+    Args:
+        trial: of the training.
+    """
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self.trial = trial
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,  # noqa: ARG002  the Trainer fixes the signature
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        """Report, and raise `optuna.TrialPruned` where the study says so."""
+        epoch = round(state.epoch or 0)
+        self.trial.report(kwargs["metrics"]["eval_accuracy"], epoch)
+        if self.trial.should_prune():
+            raise optuna.TrialPruned(f"behind the median after {epoch} epochs")

@@ -1,0 +1,261 @@
+"""The search for a topology: every training once, whoever does it, and the best of each stage goes on."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from realfake_hf.figures.topologies import GridPanel, ParameterPoint, topologies
+from realfake_hf.search import run
+from realfake_hf.search.__main__ import main
+from realfake_hf.search.plan import SearchArguments, Topology, Training, extractors, finalists, heads, settings_of
+from realfake_hf.search.study import SharedStudy, ranked
+from realfake_hf.search.table import draw, to_markdown
+
+ROOT = Path(__file__).parents[1]
+RECIPE = "data: demo\nmodel: cifake-cnn\nnum_train_epochs: 2\nbootstrap_samples: 0\nper_device_train_batch_size: 64\n"
+
+
+def asked(folder, **settings):
+    given = {
+        "num_filters": [4, 8],
+        "num_conv_layers": [1, 2],
+        "dense_units": [8],
+        "num_dense_layers": [1, 2],
+        "top": 1,
+    }
+    return SearchArguments(
+        output_dir=folder / "search", output_file=folder / "search.json", base=str(folder / "recipe.yaml"),
+        **{**given, "first_units": 8, "train_size": 200, "num_train_epochs": 1, **settings},
+    )  # fmt: skip
+
+
+def words(folder, **settings):
+    flags = []
+    for name, value in vars(asked(folder, **settings)).items():
+        if value is not None and value is not False:
+            flags += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return flags
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    return tmp_path
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Trainings that take no time; more filters, more units are better; the names of those that were done."""
+    done = []
+
+    def fake(job, _):
+        done.append(job.training.name)
+        shape = job.training.topology
+        accuracy = 0.5 + shape.num_filters * shape.num_conv_layers / 1000 + shape.dense_units / 1e5
+        measured = dict.fromkeys(run.MEASURES, accuracy)
+        return {
+            **dict.fromkeys(("validation", "test", "test_leak_free"), measured), "n": {"test": 10}, "best_epoch": 1,
+            "parameters": run.parameters_of(shape), "seconds": 1.0, "machine": {},
+        }  # fmt: skip
+
+    monkeypatch.setattr(run, "_trained", fake)
+    monkeypatch.setattr(run, "POLL", 0.01)
+    return done
+
+
+def test_the_papers_search_has_36_topologies(folder):
+    paper = SearchArguments(output_dir=folder, output_file=folder / "x.json")
+    assert len(extractors(paper)) == 12
+    assert len(heads(paper, Topology(32, 2, 64, 1))) == 24
+    assert len({one.topology for one in extractors(paper)}) == 12
+    assert {one.topology.num_filters for one in heads(paper, Topology(32, 2, 64, 1))} == {32}
+    best = finalists(paper, [Topology(32, 2, 64, 1)] * 2 + [Topology(16, 1, 64, 1)])
+    assert [one.topology for one in best] == [Topology(32, 2, 64, 1), Topology(16, 1, 64, 1)]
+
+
+def test_finalists_are_trained_as_the_recipe_says(folder):
+    given = asked(folder)
+    shape = Topology(8, 2, 8, 1)
+    assert settings_of(Training("heads", shape), given) == {
+        **shape.to_dict(), "seed": 0, "train_size": 200, "num_train_epochs": 1
+    }  # fmt: skip
+    assert settings_of(Training("top", shape, 3), given) == {**shape.to_dict(), "seed": 3}
+
+
+def test_the_best_of_each_stage_goes_on(folder, trained):
+    found = run.search(asked(folder, seeds=[0, 1]))
+    assert trained[:4] == [f"extractors-{shape}-8x1-seed0" for shape in ("4x1", "4x2", "8x1", "8x2")]
+    assert trained[4:6] == ["heads-8x2-8x1-seed0", "heads-8x2-8x2-seed0"]
+    assert trained[6:] == ["top-8x2-8x1-seed0", "top-8x2-8x1-seed1"]
+    assert [row["stage"] for row in found["rows"]] == ["extractors"] * 4 + ["heads"] * 2 + ["top"] * 2
+    assert found["best_extractor"] == {"num_filters": 8, "num_conv_layers": 2, "dense_units": 8, "num_dense_layers": 1}
+    assert run.search(asked(folder, seeds=[0, 1])) == found
+    assert len(trained) == 8
+
+
+def test_workers_share_the_trainings(folder, trained):
+    found = []
+    workers = [threading.Thread(target=lambda: found.append(run.search(asked(folder)))) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert found[0] == found[1] == found[2]
+    assert sorted(trained) == sorted(set(trained))
+    assert len(trained) == 7
+
+
+def test_what_a_dead_worker_left_is_taken_up_again(folder, trained):
+    given = asked(folder)
+    study = SharedStudy(given.output_dir, "extractors", extractors(given))
+    study._study.ask()  # taken by a worker that then dies without a word
+    assert not study.is_done
+    (folder / "search/search.json").write_text(json.dumps({**run._plain(given), "recipe": RECIPE}))
+    run.search(given)
+    assert sorted(trained) == sorted(set(trained))
+    assert len(trained) == 7
+
+
+def test_a_training_that_others_are_at_is_left_to_them(folder):
+    trainings = extractors(asked(folder, num_filters=[4], num_conv_layers=[1]))
+    mine, theirs = (SharedStudy(folder / "search", "extractors", trainings) for _ in range(2))
+    with mine.job() as job:
+        assert job is not None
+        with theirs.job() as other:
+            assert other is None
+        assert not theirs.is_done
+        mine.tell(job, {"validation": {"accuracy": 0.7}}, value=0.7)
+    assert theirs.is_done
+    assert ranked([theirs], lambda facts: facts["validation"]["accuracy"]) == [trainings[0].topology]
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_topology_that_cannot_be_trained_is_named_and_the_others_go_on(folder, monkeypatch, caplog):
+    fake = run._trained
+
+    def picky(job, given):
+        if job.training.topology.num_conv_layers == 2:
+            raise ValueError("no pixel is left")
+        return fake(job, given)
+
+    monkeypatch.setattr(run, "_trained", picky)
+
+    def refuse(*_):
+        raise ValueError("nothing works")
+
+    found = run.search(asked(folder))
+    assert found["best_extractor"]["num_conv_layers"] == 1
+    assert "extractors-8x2-8x1-seed0 cannot be trained: no pixel is left" in caplog.text
+    (folder / "search").rename(folder / "earlier")
+    monkeypatch.setattr(run, "_trained", refuse)
+    with pytest.raises(ValueError, match="wanted a trained topology to go on with; found none"):
+        run.search(asked(folder, num_filters=[4, 16]))
+
+
+@pytest.mark.usefixtures("trained")
+def test_other_settings_and_other_files_are_refused(folder, capsys):
+    run.search(asked(folder))
+    assert main(words(folder, train_size=100)) == 1
+    assert "found another value of train_size" in capsys.readouterr().err
+    (folder / "recipe.yaml").write_text(RECIPE + "flip: false\n")
+    assert main(words(folder)) == 1
+    assert "found another value of recipe" in capsys.readouterr().err
+    (folder / "mine").mkdir()
+    (folder / "mine/letter.txt").write_text("dear")
+    assert main([*words(folder), "--output_dir", str(folder / "mine")]) == 1
+    assert "wanted an empty output folder, or that of a search" in capsys.readouterr().err
+    assert main([*words(folder), "--base", "nowhere.yaml"]) == 1
+    assert "wanted a recipe as --base; found none at nowhere.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"num_filters": []}, "wanted one value of --num_filters"),
+        ({"top": -1}, "wanted --top of at least 0; found -1"),
+    ],
+)
+def test_a_search_for_nothing_is_refused(folder, settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        asked(folder, **settings)
+
+
+def test_real_trainings_leave_measurements_and_no_weights(folder, capsys):
+    figure = ["--figure_file", str(folder / "search.png")]
+    given = words(folder, num_filters=[4], num_conv_layers=[1], num_dense_layers=[1])
+    assert main([*given, *figure]) == 0
+    table = json.loads((folder / "search.json").read_text())
+    assert [row["stage"] for row in table["rows"]] == ["extractors", "heads", "top"]
+    for row in table["rows"]:
+        assert 0.3 < row["test"]["accuracy"] <= 1
+        assert row["parameters"] == run.parameters_of(Topology(**row["topology"]))
+    assert [row["n"]["train"] for row in table["rows"]] == [200, 200, 1442]
+    for trial in (folder / "search/trials").glob("*/"):
+        assert {file.name for file in trial.iterdir()} == {"metrics.json", "history.json", "run.json"}
+    text = capsys.readouterr().out
+    assert text.count("| 1 x 4 filters, 1 x 8 units | ") == 3
+    assert text.strip() == to_markdown(table)
+    assert (folder / "search.png").stat().st_size > 10_000
+    assert draw(table).axes
+
+
+def test_trainings_are_pruned_when_asked(folder):
+    given = asked(folder, prune=True, num_filters=[4], num_conv_layers=[1], num_dense_layers=[1], top=0)
+
+    class Behind:
+        def report(self, value, step):
+            self.seen = (value, step)
+
+        def should_prune(self):
+            return True
+
+    trial = Behind()
+    job = run.Job(extractors(given)[0], trial, folder / "trial")
+    with pytest.raises(run.optuna.TrialPruned, match="behind the median after 1 epochs"):
+        run._trained(job, given)
+    assert trial.seen[1] == 1
+    assert 0 < trial.seen[0] <= 1
+
+
+def test_the_figure_refuses_nothing_and_marks_the_front():
+    panel = GridPanel("extractors", ("filters", "convolutions"), [16, 32], [1, 2], [[0.9, None], [0.92, 0.95]])
+    points = [ParameterPoint(1000, 0.9, "a"), ParameterPoint(2000, 0.85, "a"), ParameterPoint(9000, 0.95, "b")]
+    figure = topologies([panel], points, paper=0.93)
+    [step] = [line for axes in figure.axes for line in axes.lines if line.get_label() == "best for its size"]
+    assert step.get_xdata().tolist() == [1000, 9000]
+    with pytest.raises(ValueError, match="wanted panels and points to draw"):
+        topologies([], [])
+
+
+@pytest.mark.slow
+def test_after_a_kill_the_search_ends_as_if_unbroken(folder):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "realfake_hf.search", *words(folder, num_train_epochs=3)]
+    workers = [
+        subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
+    deadline = time.monotonic() + 120
+    while len(list((folder / "search/trials").glob("*/metrics.json"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    workers[0].kill()
+    workers[0].wait()
+    assert workers[1].wait(200) == 0
+    rows = json.loads((folder / "search.json").read_text())["rows"]
+    assert [row["stage"] for row in rows] == ["extractors"] * 4 + ["heads"] * 2 + ["top"]
+    whole = folder / "unbroken"
+    whole.mkdir()
+    (whole / "recipe.yaml").write_text(RECIPE)
+    command = [sys.executable, "-m", "realfake_hf.search", *words(whole, num_train_epochs=3)]
+    subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True, timeout=240)
+    expected = json.loads((whole / "search.json").read_text())["rows"]
+    for row in (*rows, *expected):
+        row.pop("seconds")
+    assert rows == expected
