@@ -60,6 +60,7 @@ def test_the_training_benchmark_measures_every_way(tmp_path: Path, capsys: pytes
     assert "| trainer / bare loop | " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 def test_the_data_benchmark_measures_both_ways_cold_and_warm(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -212,6 +212,7 @@ def test_a_saved_model_loads_through_auto_classes_with_its_shape_and_logits(tmp_
     assert type(AutoImageProcessor.from_pretrained(folder)) is ViTImageProcessorPil
 
 
+@pytest.mark.slow
 def test_without_the_package_the_saved_folder_gives_the_same_scores(tmp_path, pictures):
     folder = save(build(), tmp_path / "model")
     words = [sys.executable, "-c", WITHOUT_THE_PACKAGE, str(folder), *map(str, pictures)]

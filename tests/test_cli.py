@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from realfake_hf.cli import parse
+from realfake_hf.search.plan import SearchArguments, extractors, heads
 from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
 
 ROOT = Path(__file__).parents[1]
+TRAININGS = sorted(set((ROOT / "recipes").glob("*.yaml")) - {ROOT / "recipes/paper_search.yaml"})
 
 
 @dataclass
@@ -187,7 +189,13 @@ def test_the_help_of_training_names_every_setting(capsys):
     assert all(f"--{name} " in said for name in ("data", "num_filters", "learning_rate", "early_stopping_patience"))
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_paper_search_fills_its_arguments():
+    [asked] = parse(SearchArguments, argv=["--config", str(ROOT / "recipes/paper_search.yaml")])
+    assert len(extractors(asked)) + len(heads(asked, extractors(asked)[0].topology)) == 36
+    assert (ROOT / asked.base).is_file()
+
+
+@pytest.mark.parametrize("file", TRAININGS, ids=lambda file: file.stem)
 def test_every_recipe_fills_the_arguments_of_training_and_makes_no_folder(file, tmp_path):
     folder = tmp_path / "run"
     words = ["--config", str(file), "--output_dir", str(folder)]

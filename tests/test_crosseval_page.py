@@ -215,6 +215,7 @@ def test_a_grid_is_published_as_numbers_page_and_figure_and_the_readme_renders_i
     assert f"- {findings(grid)[-1]}" in text
 
 
+@pytest.mark.slow
 def test_a_published_page_shows_the_errors_of_the_named_sets_alone(folder, grid, tmp_path):
     def sheets(*shown):
         asked = ["--output_file", str(tmp_path / "x.json"), "--page_file", str(tmp_path / "page.html")]

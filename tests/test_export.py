@@ -20,7 +20,7 @@ def pictures():
     return [Image.fromarray(random.integers(0, 256, (40, 30, 3), dtype=np.uint8)) for _ in range(70)]
 
 
-@pytest.mark.parametrize("name", ["cifake-cnn", "cifake-vit"])
+@pytest.mark.parametrize("name", ["cifake-cnn", pytest.param("cifake-vit", marks=pytest.mark.slow)])
 def test_an_exported_model_gives_the_same_probabilities_for_any_batch(name, pictures, tmp_path):
     detector = Detector.from_pretrained(MODELS / name)
     export(MODELS / name, tmp_path / "model.onnx")

@@ -120,7 +120,14 @@ EVERYTHING = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("settings", [[], EVERYTHING, ["--lora_rank", "2"]], ids=["plain", "everything", "lora"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param([], id="plain", marks=pytest.mark.slow),
+        pytest.param(EVERYTHING, id="everything"),
+        pytest.param(["--lora_rank", "2"], id="lora", marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_fine_tuning_ends_with_the_weights_of_an_unbroken_one(
     checkpoints, flags, tmp_path, monkeypatch, settings
 ):

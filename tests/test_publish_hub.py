@@ -64,7 +64,10 @@ def test_the_stand_in_follows_this_client():
     assert huggingface_hub.__version__.startswith(CLIENT)
 
 
-@pytest.mark.parametrize(("name", "code"), [("cifake-vit", ""), ("cifake-cnn", ", trust_remote_code=True")])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("cifake-vit", ""), pytest.param("cifake-cnn", ", trust_remote_code=True", marks=pytest.mark.slow)],
+)
 def test_published_and_loaded_by_name_gives_the_same_scores(hub, tmp_path, name, code):
     publish_model(MODELS / name, f"user/{name}")
     script = (

@@ -201,6 +201,7 @@ def test_other_scores_in_the_folder_are_left_alone(model, demo, tmp_path, capsys
     assert "wanted an empty output folder, or that of a scoring" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_set_on_the_hub_is_read_from_there(model, demo, tmp_path):
     demo.select(range(50)).to_parquet(tmp_path / "rows.parquet")
     with serve() as (_, address):

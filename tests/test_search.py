@@ -186,6 +186,7 @@ def test_a_search_for_nothing_is_refused(folder, settings, sentence):
         asked(folder, **settings)
 
 
+@pytest.mark.slow
 def test_real_trainings_leave_measurements_and_no_weights(folder, capsys):
     figure = ["--figure_file", str(folder / "search.png")]
     given = words(folder, num_filters=[4], num_conv_layers=[1], num_dense_layers=[1])

@@ -128,6 +128,7 @@ def test_a_file_above_the_limit_is_refused_before_it_is_kept(server):
     assert not [file for file in server.temporary.rglob("*") if file.is_file() and file.stat().st_size > 2**25]
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_there_is_told_and_no_page_opens(tmp_path):
     words = [sys.executable, str(SPACE / "app.py"), "--model", str(tmp_path / "missing")]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
