@@ -12,7 +12,7 @@ import torch
 from grid_stand_in import save_cnn
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
-from benchmarks import data_ready, grid_throughput, processes, training_throughput, vit_throughput
+from benchmarks import data_ready, grid_throughput, processes, scoring_throughput, training_throughput, vit_throughput
 from benchmarks.comparison import Comparison, Pair, measure_in_turn
 from benchmarks.ways_to_data import Taken, take
 from benchmarks.ways_to_vit import COMPILED, WAYS
@@ -159,6 +159,19 @@ def test_the_grid_benchmark_measures_both_ways(tmp_path: Path, capsys: pytest.Ca
     assert 0 <= changed["largest_difference"] < 0.1
     assert 0 <= changed["verdicts"] <= 8
     assert "| demo grid / demo pipeline, one by one |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_scoring_benchmark_measures_every_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_cnn(tmp_path / "one")
+    file = tmp_path / "scoring.json"
+    words = ["--model", str(tmp_path / "one"), "--data", "demo", "--n", "40", "--rounds", "1"]
+    assert scoring_throughput.main([*words, "--output_file", str(file)]) == 0
+    content = read(file)
+    assert content["n"] == 40
+    assert len(content["rows"]) == 4
+    assert [entry["goal"] for entry in content["ratios"]] == [0.9, 0.9, None, None]
+    assert "| score, files / model alone, ready tensors |" in capsys.readouterr().out
 
 
 def test_a_model_that_is_not_there_is_refused_by_the_grid_benchmark(
