@@ -142,7 +142,6 @@ def test_the_readme_block_of_what_explanations_cost_has_times_memory_and_goals(t
     assert (
         "batches of 16 unless it says one at a time, on 2 cores: 32/4 rollout 200 images/s, 32/4 relevance 50" in block
     )
-    assert "32/4 script: even a rollout that cost nothing beside the eager forward pass would reach 2.00." in block
 
 
 def test_the_readme_names_files_and_make_targets_that_exist():

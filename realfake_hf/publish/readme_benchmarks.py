@@ -137,16 +137,7 @@ def benchmark_explanations(results: Path) -> str:
         f"says one at a time, on {found['machine']['cores']} cores: {_speeds(found['rows'])}. Script: the loop of "
         "rollout scripts that are passed around; discarding: the lowest weights dropped, as is their default."
     )
-    missed = [ratio for ratio in found["ratios"] if ratio["goal"] and ratio["ratio"]["median"] < ratio["goal"]]
-    note += "".join(_most_possible(ratio, found["rows"]) for ratio in missed)
     return _ratio_table(rows, note)
-
-
-def _most_possible(ratio: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
-    """Say what a rollout that costs nothing beside its forward pass would reach."""
-    geometry = ratio["over"].split(" ")[0]
-    most = rows[ratio["over"]]["median"] / rows[f"{geometry} eager forward"]["median"]
-    return f" {ratio['over']}: even a rollout that cost nothing beside the eager forward pass would reach {most:.2f}."
 
 
 def _speeds(rows: Mapping[str, Any]) -> str:
