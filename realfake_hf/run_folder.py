@@ -89,6 +89,37 @@ def resume_point(folder: Path, arguments: Mapping[str, Any]) -> str | None:
     return _last_checkpoint(folder)
 
 
+def begin_or_go_on(file: Path, asked: Mapping[str, Any], *, what: str, flag: str = "--output_dir") -> None:
+    """Note in a folder what is done there, or make sure that the same was begun there.
+
+    Args:
+        file: where it is noted; its folder is made.
+        asked: everything that the work depends on.
+        what: the work, for the messages: study, scoring, search.
+        flag: that names the folder.
+
+    Raises:
+        ValueError: the folder holds something else, or was begun with other settings.
+    """
+    folder = file.parent
+    now = json.loads(json.dumps(asked))
+    if not file.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise ValueError(
+                f"wanted an empty output folder, or that of a {what}; found other files in {folder}. Name another "
+                f"with {flag}."
+            )
+        write_json(file, now)
+        return
+    before = json.loads(file.read_text(encoding="utf-8"))
+    changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    if changed:
+        raise ValueError(
+            f"wanted the settings of the {what} in {folder} to go on with it; found other values of "
+            f"{', '.join(changed)}. Give the same ones, or another {flag}."
+        )
+
+
 def seconds_until(checkpoint: str | None) -> float:
     """How long the epochs before a checkpoint took; 0 without one."""
     if checkpoint is None:

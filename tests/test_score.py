@@ -80,13 +80,15 @@ def test_shards_rows_and_files_get_the_same_scores(model, demo, tmp_path):
     demo.select(range(170)).to_parquet(tmp_path / "shards/a.parquet", batch_size=50)
     demo.select(range(170, 300)).to_parquet(tmp_path / "shards/b.parquet")
     demo.save_to_disk(tmp_path / "saved")
+    demo.to_parquet(tmp_path / "one group.parquet", batch_size=300)
+    assert pq.read_metadata(tmp_path / "one group.parquet").num_row_groups == 1
     found = {}
     for name, data in {
         "files": [folder], "glob": [tmp_path / "pictures/*.png"], "folder of shards": [tmp_path / "shards"],
         "two shards": sorted((tmp_path / "shards").iterdir()), "glob of shards": [tmp_path / "shards/*.parquet"],
-        "saved": [tmp_path / "saved"],
+        "saved": [tmp_path / "saved"], "one group": [tmp_path / "one group.parquet"],
     }.items():  # fmt: skip
-        assert main(words(model, tmp_path / f"scores of {name}", *data, part_size=64, batch_size=7)) == 0
+        assert main(words(model, tmp_path / f"scores of {name}", *data, part_size=70, batch_size=7)) == 0
         found[name] = scores_in(tmp_path / f"scores of {name}")
     for name, rows in found.items():
         if name in ("files", "glob"):
@@ -193,10 +195,10 @@ def test_other_scores_in_the_folder_are_left_alone(model, demo, tmp_path, capsys
     output = tmp_path / "scores"
     assert main(words(model, output, folder)) == 0
     assert main(words(model, output, folder, part_size=4)) == 1
-    assert "found another value of part_size" in capsys.readouterr().err
+    assert "found other values of part_size" in capsys.readouterr().err
     (folder / "another.png").write_bytes((folder / "00000.png").read_bytes())
     assert main(words(model, output, folder)) == 1
-    assert "found another value of n, sha256" in capsys.readouterr().err
+    assert "found other values of n, sha256" in capsys.readouterr().err
     assert main(words(model, folder, folder)) == 1
     assert "wanted an empty output folder, or that of a scoring" in capsys.readouterr().err
 

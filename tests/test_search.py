@@ -162,10 +162,10 @@ def test_a_topology_that_cannot_be_trained_is_named_and_the_others_go_on(folder,
 def test_other_settings_and_other_files_are_refused(folder, capsys):
     run.search(asked(folder))
     assert main(words(folder, train_size=100)) == 1
-    assert "found another value of train_size" in capsys.readouterr().err
+    assert "found other values of train_size" in capsys.readouterr().err
     (folder / "recipe.yaml").write_text(RECIPE + "flip: false\n")
     assert main(words(folder)) == 1
-    assert "found another value of recipe" in capsys.readouterr().err
+    assert "found other values of recipe" in capsys.readouterr().err
     (folder / "mine").mkdir()
     (folder / "mine/letter.txt").write_text("dear")
     assert main([*words(folder), "--output_dir", str(folder / "mine")]) == 1

@@ -217,7 +217,9 @@ class TestStore:
 
     def test_a_folder_in_use_is_refused(self, tmp_path):
         (tmp_path / "letter.txt").write_text("dear")
-        with pytest.raises(ValueError, match="wanted an empty output folder; found files in"):
+        with pytest.raises(
+            ValueError, match="wanted an empty output folder, or that of a study; found other files in"
+        ):
             Store(tmp_path, {})
 
 

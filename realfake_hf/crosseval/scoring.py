@@ -1,7 +1,6 @@
 """Ask all models about the pictures of a data set, each decoded once, shared out among processes."""
 
 import logging
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -16,7 +15,7 @@ from tqdm.auto import tqdm
 from realfake_hf.crosseval.entrants import Entrant
 from realfake_hf.crosseval.testsets import TestSet
 from realfake_hf.data.model_input import plain_size
-from realfake_hf.data.parallel import cores_each, in_threads
+from realfake_hf.data.parallel import cores_each, in_threads, this_process
 from realfake_hf.data.pictures import to_rgb
 from realfake_hf.data.pixels import geometry, sized
 from realfake_hf.data.protocols import PROTOCOLS, Protocol
@@ -65,10 +64,7 @@ def score_all(
     )
     mine = list(zip(starts, bar, strict=True))
     if state.num_processes > 1:
-        logger.info(
-            "process %d of %d on %s: %d blocks of %s",
-            state.process_index, state.num_processes, platform.node(), len(mine), title or f"{one.name} {protocol}",
-        )  # fmt: skip
+        logger.info("%s: %d blocks of %s", this_process(), len(mine), title or f"{one.name} {protocol}")
     blocks = dict(gather_object(mine))
     return {
         entrant.name: np.concatenate([blocks[start][entrant.name] for start in sorted(blocks)]) for entrant in entrants

@@ -1,4 +1,4 @@
-"""Run a function over much work, in order: in several processes with a progress bar, or on a thread for each core."""
+"""Work shared out: a function over much of it, in order, among processes or cores; and the processes of a launch."""
 
 import os
 import platform
@@ -87,6 +87,12 @@ def join_processes() -> PartialState:
     return PartialState(cpu=not torch.accelerator.is_available())
 
 
+def this_process() -> str:
+    """Name this process of a launch, and its machine, for the log."""
+    state = PartialState()
+    return f"process {state.process_index} of {state.num_processes} on {platform.node()}"
+
+
 class LostProcessError(OSError):
     """Another process of the job is gone, or cannot be reached any more."""
 
@@ -106,9 +112,8 @@ def told_of_lost_processes() -> Iterator[None]:
         if not several or not (isinstance(error, torch.distributed.DistError) or "gloo" in reason.lower()):
             raise
         raise LostProcessError(
-            f"process {torch.distributed.get_rank()} of {torch.distributed.get_world_size()} on {platform.node()} has "
-            f"lost another one ({reason.rpartition('] ')[2]}). What is finished is kept: start the same command on "
-            "all machines again."
+            f"{this_process()} has lost another one ({reason.rpartition('] ')[2]}). What is finished is kept: start "
+            "the same command on all machines again."
         ) from error
 
 

@@ -1,7 +1,6 @@
 """Score any number of pictures by one model, part by part, in as many processes as one likes."""
 
 import logging
-import platform
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from realfake_hf.data.model_input import plain_size
-from realfake_hf.data.parallel import cores_each, in_threads, join_processes, told_of_lost_processes
+from realfake_hf.data.parallel import cores_each, in_threads, join_processes, this_process, told_of_lost_processes
 from realfake_hf.data.pictures import UnreadablePictureError, read_picture
 from realfake_hf.data.pixels import sized
 from realfake_hf.detector import Detector, load_detector
@@ -106,10 +105,7 @@ def score(arguments: ScoreArguments) -> Scored:
     began = time.perf_counter()
     new = _score_parts(mine, detector, store, state)
     seconds = time.perf_counter() - began
-    logger.info(
-        "process %d of %d on %s: %s pictures scored in %.0f s",
-        state.process_index, state.num_processes, platform.node(), f"{new:,}", seconds,
-    )  # fmt: skip
+    logger.info("%s: %s pictures scored in %.0f s", this_process(), f"{new:,}", seconds)
     everywhere = gather_object([new])  # also waits for everyone
     counts = [store.counts(part) for part in supply.parts] if state.is_main_process else []
     found = Scored(

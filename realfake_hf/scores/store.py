@@ -11,7 +11,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from realfake_hf.run_folder import write_json
+from realfake_hf.run_folder import begin_or_go_on
 from realfake_hf.scores.supply import Part
 
 logger = logging.getLogger(__name__)
@@ -45,24 +45,7 @@ class ScoreStore:
     def __init__(self, folder: Path, asked: Mapping[str, Any], *, writes: bool = True) -> None:
         self.folder = folder
         if writes:
-            self._begin(folder / ASKED, json.loads(json.dumps(asked)))
-
-    def _begin(self, file: Path, asked: Mapping[str, Any]) -> None:
-        if not file.exists():
-            if self.folder.exists() and any(self.folder.iterdir()):
-                raise ValueError(
-                    f"wanted an empty output folder, or that of a scoring; found other files in {self.folder}. Name "
-                    "another with --output."
-                )
-            write_json(file, asked)
-            return
-        before = json.loads(file.read_text(encoding="utf-8"))
-        changed = sorted(name for name in {*before, *asked} if before.get(name) != asked.get(name))
-        if changed:
-            raise ValueError(
-                f"wanted what the scores in {self.folder} were begun with, to go on; found another value of "
-                f"{', '.join(changed)}. Give the same, or name another folder with --output."
-            )
+            begin_or_go_on(folder / ASKED, asked, what="scoring", flag="--output")
 
     def file(self, part: Part) -> Path:
         """Where the scores of a part lie."""

@@ -3,12 +3,14 @@
 import glob
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, Image
@@ -19,6 +21,8 @@ from realfake_hf.data.files import read_file
 from realfake_hf.data.picture_files import find_picture_files
 from realfake_hf.data.pictures import UnreadablePictureError
 from realfake_hf.data.sources import load_images
+
+Row = Mapping[str, Any]
 
 PARQUET: Final = ".parquet"
 _SAVED: Final = ("dataset_dict.json", "dataset_info.json")  # of a folder written by save_to_disk
@@ -131,22 +135,23 @@ def _of_rows(rows: Dataset, start: int, stop: int) -> Iterator[Item]:
 
 def _of_shard(shard: str, start: int, stop: int) -> Iterator[Item]:
     with _opened(shard) as file:
-        schema = file.schema_arrow
-        picture = _picture_column(schema, shard)
-        named = "id" in schema.names
-        row = 0
-        for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            if row + rows > start and row < stop:
-                columns = [picture, *(["id"] if named else [])]
-                for batch in file.iter_batches(_ROWS, row_groups=[group], columns=columns):
-                    first, last = max(start - row, 0), min(stop - row, len(batch))
-                    for place, one in enumerate(batch.slice(first, max(last - first, 0)).to_pylist(), row + first):
-                        own = one["id"] if named and one["id"] is not None else f"{shard}#{place}"
-                        yield Item(str(own), partial(_bytes_of, one[picture]))
-                    row += len(batch)
-            else:
-                row += rows
+        picture = _picture_column(file.schema_arrow, shard)
+        columns = [name for name in (picture, "id") if name in file.schema_arrow.names]
+        for row, one in _rows_of(file, columns, start, stop):
+            own = one.get("id")
+            yield Item(f"{shard}#{row}" if own is None else str(own), partial(_bytes_of, one[picture]))
+
+
+def _rows_of(file: pq.ParquetFile, columns: Sequence[str], start: int, stop: int) -> Iterator[tuple[int, Row]]:
+    """Numbers and values of the rows from and to; row groups without any of them are not read."""
+    ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
+    first, last = np.searchsorted(ends, [start, stop - 1], side="right").tolist()
+    row = int(ends[first - 1]) if first else 0
+    for batch in file.iter_batches(_ROWS, row_groups=range(first, last + 1), columns=columns):
+        low, high = max(start, row), min(stop, row + len(batch))
+        if low < high:
+            yield from enumerate(batch.slice(low - row, high - low).to_pylist(), low)
+        row += len(batch)
 
 
 def _bytes_of(picture: object) -> bytes:
@@ -160,10 +165,10 @@ def _bytes_of(picture: object) -> bytes:
 
 def _shards(words: Sequence[str]) -> list[str]:
     """The parquet files that are meant; none where the words mean something else."""
-    found = [shard for word in words for shard in _shards_of(word)]
-    if found and not all(_shards_of(word) for word in words):
+    found = [_shards_of(word) for word in words]
+    if any(found) and not all(found):
         raise ValueError(f"wanted parquet shards alone, or pictures alone; found both in {', '.join(words)}.")
-    return found
+    return list(chain.from_iterable(found))
 
 
 def _shards_of(word: str) -> list[str]:

@@ -10,12 +10,13 @@ from typing import Any, Final
 
 import optuna
 import yaml
+from filelock import FileLock
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from realfake_hf.cli import parse
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.passport import environment
-from realfake_hf.run_folder import HISTORY, PASSPORT, write_json
+from realfake_hf.run_folder import HISTORY, PASSPORT, begin_or_go_on
 from realfake_hf.run_folder import METRICS as MEASURED
 from realfake_hf.search.plan import (
     EXTRACTORS,
@@ -68,21 +69,9 @@ def _begin(asked: SearchArguments) -> None:
     if not recipe.is_file():
         raise FileNotFoundError(f"wanted a recipe as --base; found none at {recipe}.")
     now = {**_plain(asked), "recipe": recipe.read_text(encoding="utf-8")}
-    file = asked.output_dir / ASKED
-    if not file.exists():
-        if asked.output_dir.exists() and any(asked.output_dir.iterdir()):
-            raise ValueError(
-                f"wanted an empty output folder, or that of a search; found other files in {asked.output_dir}. Name "
-                "another with --output_dir."
-            )
-        write_json(file, now)
-    before = json.loads(file.read_text(encoding="utf-8"))
-    changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-    if changed:
-        raise ValueError(
-            f"wanted the settings of the search in {asked.output_dir} to work on it; found another value of "
-            f"{', '.join(changed)}. Give the same ones, or another --output_dir."
-        )
+    asked.output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{asked.output_dir}.lock"):  # workers may be started together
+        begin_or_go_on(asked.output_dir / ASKED, now, what="search")
 
 
 def _plain(asked: SearchArguments) -> dict[str, Any]:

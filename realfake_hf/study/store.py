@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from realfake_hf.run_folder import write_json
+from realfake_hf.run_folder import begin_or_go_on, write_json
 from realfake_hf.study.maps import MapSet
 
 ASKED: Final = "study.json"
@@ -29,21 +29,7 @@ class Store:
     def __init__(self, folder: Path, asked: Mapping[str, Any]) -> None:
         self.folder = folder
         self.seconds: dict[str, float] = {}  # that each part took, also one that was kept
-        if not folder.exists() or not any(folder.iterdir()):
-            write_json(folder / ASKED, asked)
-            return
-        if not (folder / ASKED).exists():
-            raise ValueError(
-                f"wanted an empty output folder; found files in {folder}. Name another with --output_dir."
-            )
-        before = json.loads((folder / ASKED).read_text())
-        now = json.loads(json.dumps(asked))
-        changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-        if changed:
-            raise ValueError(
-                f"wanted the settings of the study in {folder} to go on with it; found other values of "
-                f"{', '.join(changed)}. Give the same ones, or another --output_dir."
-            )
+        begin_or_go_on(folder / ASKED, asked, what="study")
 
     def part(self, name: str, make: Callable[[], Any]) -> Any:  # noqa: ANN401 - plain JSON
         """Give a part as plain JSON: the one that is kept, or a new one, which is kept then."""

@@ -1,7 +1,6 @@
 """Train a classifier with the Hugging Face `Trainer`, measure it, and leave a folder that `pipeline` loads."""
 
 import logging
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import set_seed
 
 from realfake_hf.data.audit import leak_free
-from realfake_hf.data.parallel import told_of_lost_processes
+from realfake_hf.data.parallel import this_process, told_of_lost_processes
 from realfake_hf.data.pixels import PixelDataset
 from realfake_hf.labels import FAKE
 from realfake_hf.measure.calibration import choose_operating_point
@@ -130,11 +129,8 @@ def fit(
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / PASSPORT, passport)
     if run.world_size > 1:
-        logger.info(
-            "process %d of %d on %s: %d of the %d pictures of each step",
-            run.process_index, run.world_size, platform.node(), run.train_batch_size,
-            run.train_batch_size * run.world_size,
-        )  # fmt: skip
+        share = run.train_batch_size
+        logger.info("%s: %d of the %d pictures of each step", this_process(), share, share * run.world_size)
     with checkpoints_in_own_names(network):
         trainer.train(resume_from_checkpoint=run.resume_from_checkpoint or checkpoint)
     merge_lora(trainer, processor)
