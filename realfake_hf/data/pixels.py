@@ -81,6 +81,16 @@ def sized(pictures: Sequence[PilImage.Image], processor: BaseImageProcessor) -> 
     return np.asarray(output["pixel_values"]).round().astype(np.uint8).transpose(0, 2, 3, 1)
 
 
+def fitted(picture: PilImage.Image, processor: BaseImageProcessor) -> PilImage.Image:
+    """Give what a model sees of an RGB picture, so that a large one need not be kept; the verdict is the same.
+
+    Where the processor does more than resize, that is the picture itself.
+    """
+    if plain_size(processor) is None:
+        return picture
+    return PilImage.fromarray(sized([picture], processor)[0])
+
+
 class PixelDataset(torch_data.Dataset[dict[str, Tensor]]):
     """Pictures and labels, fetched as whole batches: pass `collate_fn=as_batch` to the loader.
 

@@ -40,13 +40,11 @@ class ParameterPoint:
         parameters: how many.
         accuracy: in [0, 1].
         group: which colour it has.
-        name: beside the point; empty for none.
     """
 
     parameters: int
     accuracy: float
     group: str
-    name: str = ""
 
 
 def topologies(panels: Sequence[GridPanel], points: Sequence[ParameterPoint], *, paper: float | None = None) -> Figure:
@@ -104,7 +102,7 @@ def _draw_points(axes: Axes, points: Sequence[ParameterPoint], paper: float | No
         shown.append(100 * paper)
     axes.set(xscale="log", xlabel="parameters", ylabel="accuracy on test, %", ylim=percent_range(np.array(shown)))
     style_axes(axes)
-    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    axes.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(groups) + 2)
 
 
 def _front(points: Sequence[ParameterPoint]) -> list[ParameterPoint]:

@@ -16,10 +16,9 @@ from accelerate.utils import gather_object
 from PIL import Image
 from tqdm.auto import tqdm
 
-from realfake_hf.data.model_input import plain_size
 from realfake_hf.data.parallel import cores_each, in_threads, join_processes, this_process, told_of_lost_processes
 from realfake_hf.data.pictures import UnreadablePictureError, read_picture
-from realfake_hf.data.pixels import sized
+from realfake_hf.data.pixels import fitted
 from realfake_hf.detector import Detector, load_detector
 from realfake_hf.run_folder import write_json
 from realfake_hf.scores.store import ScoreStore
@@ -177,9 +176,7 @@ def _open(detector: Detector, item: Item) -> Image.Image | str:
         picture = read_picture(item.read())
     except (UnreadablePictureError, OSError) as error:
         return str(error)
-    if picture.width * picture.height <= _LARGE or plain_size(detector.processor) is None:
-        return picture
-    return Image.fromarray(sized([picture], detector.processor)[0])
+    return picture if picture.width * picture.height <= _LARGE else fitted(picture, detector.processor)
 
 
 def _at_least_one(value: int, flag: str) -> int:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -74,20 +74,22 @@ class SharedStudy:
     @contextmanager
     def job(self) -> Iterator[Job | None]:
         """Take a training that waits, and hold it; None where none does."""
-        held: FileLock | None = None
-        try:
+        with ExitStack() as held:
             with self._lock:
-                self._revive()
-                waiting = [trial for trial in self._trials() if trial.state == TrialState.WAITING]
-                trial = self._study.ask() if waiting else None
-                training = None if trial is None else self._taken(trial)
-                if training is not None:
-                    held = self._lock_of(training)
-                    held.acquire()
-            yield None if trial is None or training is None else Job(training, trial, self.folder_of(training))
-        finally:
-            if held is not None:
-                held.release()
+                job = self._take()
+                if job is not None:
+                    held.enter_context(self._lock_of(job.training))
+            yield job
+
+    def _take(self) -> Job | None:
+        self._revive()
+        if not any(trial.state == TrialState.WAITING for trial in self._trials()):
+            return None
+        trial = self._study.ask()
+        training = self._trainings[trial.user_attrs[TRAINING]]
+        for name in training.parameters:  # the study's own record
+            trial.suggest_categorical(name, sorted({one.parameters[name] for one in self._trainings.values()}))
+        return Job(training, trial, self.folder_of(training))
 
     def tell(self, job: Job, facts: Facts | None, *, value: float | None = None, pruned: bool = False) -> None:
         """Say what came of a training: its facts and the value that counts, that it was stopped, or that it failed."""
@@ -135,12 +137,6 @@ class SharedStudy:
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
-
-    def _taken(self, trial: Trial) -> Training:
-        training = self._trainings[trial.user_attrs[TRAINING]]
-        for name in training.parameters:  # the study's own record
-            trial.suggest_categorical(name, sorted({one.parameters[name] for one in self._trainings.values()}))
-        return training
 
 
 def ranked(studies: Sequence[SharedStudy], value: Callable[[Facts], float]) -> list[Topology]:

@@ -35,14 +35,9 @@ def draw(table: Mapping[str, Any]) -> Figure:
         _panel(table, HEADS, "dense_units", "num_dense_layers", ("units", "dense layers")),
     ]
     points = [
-        ParameterPoint(
-            rows[0]["parameters"],
-            mean(row["test"]["accuracy"] for row in rows),
-            stage,
-            shape.words if stage == TOP else "",
-        )
+        ParameterPoint(rows[0]["parameters"], mean(row["test"]["accuracy"] for row in rows), stage)
         for stage in (EXTRACTORS, HEADS, TOP)
-        for shape, rows in by_topology(table, stage)
+        for _, rows in by_topology(table, stage)
     ]
     return topologies([panel for panel in panels if panel], points, paper=PAPER)
 

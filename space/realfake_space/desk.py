@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from realfake_hf.data.claims import FileClaims
+from realfake_hf.data.pixels import fitted
 from realfake_hf.publish.study_words import method_name
 from realfake_space.answers import (
     TABLE_HEAD,
@@ -200,7 +201,7 @@ def _open(path: str | None, contestant: Contestant) -> _Opened | str | None:
         if path is None:
             return None
         picture, claims = open_upload(path)
-        return _Opened(contestant.fitted(picture), picture.size, claims)
+        return _Opened(fitted(picture, contestant.detector.processor), picture.size, claims)
     except RefusedError as error:
         return str(error)
 

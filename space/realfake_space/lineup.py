@@ -8,10 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from PIL import Image
-
-from realfake_hf.data.model_input import plain_size
-from realfake_hf.data.pixels import sized
 from realfake_hf.detector import Detector
 from realfake_hf.explain.attention_methods import lack_of_class_token
 from realfake_hf.explain.methods import ATTENTION_METHODS, METHODS, usual_method
@@ -83,12 +79,6 @@ class Contestant:
         """(width, height) in pixels of what the model sees."""
         size = self.detector.processor.to_dict()["size"]
         return (size["width"], size["height"]) if "width" in size else (size["shortest_edge"],) * 2
-
-    def fitted(self, picture: Image.Image) -> Image.Image:
-        """What the model sees of a picture, so that a large one need not be kept; the verdict is the same."""
-        if plain_size(self.detector.processor) is None:
-            return picture
-        return Image.fromarray(sized([picture], self.detector.processor)[0])
 
 
 def line_up(places: Sequence[str], *, trust_remote_code: bool = False) -> dict[str, Contestant]:
