@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import psutil
 
 SPACE: Final = Path(__file__).resolve().parents[1] / "space"
 _PATIENCE: Final = 60  # seconds until an app must be up
@@ -75,10 +76,9 @@ class Server:
             raise
 
     def memory_mib(self) -> float:
-        """Give its resident memory now."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        [line] = [one for one in status.splitlines() if one.startswith("VmRSS")]
-        return int(line.split()[1]) / 1024
+        """Give the resident memory of its processes now; what they share is counted once for each."""
+        app = psutil.Process(self.process.pid)
+        return float(sum(one.memory_info().rss for one in [app, *app.children(recursive=True)]) / 2**20)
 
     def get(self, path: str) -> httpx.Response:
         """Ask a route of Gradio's API."""

@@ -1,11 +1,13 @@
 import csv
 import json
+import os
 import re
 import tomllib
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 from bad_files import corpus, picture, saved
@@ -15,10 +17,12 @@ from PIL import Image
 from realfake_hf.detector import Detector
 from realfake_hf.publish.readme import render
 from realfake_hf.publish.space import ARCHIVE, measured, package_files
+from realfake_space import model_process
 from realfake_space.answers import TABLE_HEAD, read_measured
 from realfake_space.desk import Desk
 from realfake_space.examples import EXAMPLES, check_installation
-from realfake_space.lineup import MODELS, Contestant, line_up
+from realfake_space.lineup import MODELS, Contestant, ModelProcess, line_up
+from realfake_space.model_process import Source, judge
 from realfake_space.pictures import MOST_BYTES, MOST_PIXELS, RefusedError, open_upload
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +40,16 @@ def photo(tmp_path):
     file = tmp_path / "photo.jpg"
     picture((640, 480)).save(file)
     return str(file)
+
+
+def _loaded_models():
+    return model_process._detector.cache_info().currsize
+
+
+def _judge_or_die(source, paths):
+    if "deadly" in paths:
+        os._exit(1)
+    return judge(source, paths)
 
 
 def test_the_page_answers_what_the_detector_says(desk, photo):
@@ -89,13 +103,13 @@ def test_warnings_are_earned(desk, tmp_path):
 def test_a_picture_far_from_the_training_is_warned_of(desk, tmp_path):
     file = tmp_path / "noise.jpg"
     Image.fromarray((np.indices((32, 32)).sum(axis=0) % 2 * 255).astype(np.uint8)).convert("RGB").save(file)
-    contestant = desk.lineup["cifake-vit"]
-    [verdict] = contestant.detector.predict([Image.open(file)])
+    detector = Detector.from_pretrained(MODELS / "cifake-vit")
+    [verdict] = detector.predict([Image.open(file)])
     [[found]] = desk.predict([str(file)], ["cifake-vit"])
     far = "The model sees this picture far from all that it learnt from: its probability means little here."
     assert verdict.is_far
     assert far in found["warnings"]
-    assert not any(one.is_far for one in contestant.detector.predict([Image.open(one.file) for one in EXAMPLES[:1]]))
+    assert not any(one.is_far for one in detector.predict([Image.open(one.file) for one in EXAMPLES[:1]]))
 
 
 def test_a_probability_is_said_with_what_it_means_where_it_was_measured(desk, photo):
@@ -131,17 +145,31 @@ def test_weights_that_can_hold_code_are_refused(tmp_path):
     detector.processor.save_pretrained(tmp_path / "old")
     (tmp_path / "old/model.safetensors").rename(tmp_path / "old/pytorch_model.bin")
     with pytest.raises(OSError, match=r"model\.safetensors"):
-        Contestant("old", str(tmp_path / "old")).detector  # noqa: B018
+        Contestant("old", Source(str(tmp_path / "old")), ModelProcess()).facts  # noqa: B018
 
 
-def test_models_are_loaded_when_they_are_asked(monkeypatch):
-    loaded = []
-    monkeypatch.setattr(Detector, "from_pretrained", lambda place, **_: loaded.append(Path(place).name))
+def test_models_are_loaded_when_they_are_asked(photo):
     lineup = line_up([])
     assert list(lineup) == ["cifake-cnn", "cifake-vit"]
-    assert loaded == []
-    assert lineup["cifake-vit"].detector is None
-    assert loaded == ["cifake-vit"]
+    process = lineup["cifake-cnn"]._process
+    assert not process.is_started
+    lineup["cifake-cnn"].judge([photo])
+    assert process.work(_loaded_models) == 1
+
+
+def test_a_process_that_ends_is_started_again(desk, photo):
+    before = desk.predict([photo], ["cifake-cnn"])
+    process = psutil.Process(desk.lineup["cifake-cnn"]._process.work(os.getpid))
+    process.kill()
+    process.wait(10)
+    assert desk.predict([photo], ["cifake-cnn"]) == before
+
+
+def test_a_file_that_ends_the_process_takes_no_other_answer_with_it(desk, monkeypatch, photo):
+    monkeypatch.setattr(model_process, "judge", _judge_or_die)
+    ended, found = desk.lineup["cifake-cnn"].judge(["deadly", photo])
+    assert ended == "No verdict: the models' process ended each time that it came to this file."
+    assert 0 <= found.verdict.p_fake <= 1
 
 
 def test_two_models_of_one_name_are_refused(tmp_path):
@@ -152,9 +180,9 @@ def test_two_models_of_one_name_are_refused(tmp_path):
 
 
 def test_methods_of_attention_are_offered_to_the_transformer_alone(desk):
-    assert desk.lineup["cifake-cnn"].methods == ("grad_cam", "integrated_gradients")
-    assert desk.lineup["cifake-vit"].methods[0] == "relevance"
-    assert set(desk.lineup["cifake-vit"].methods) > {"rollout", "grad_cam", "last_attention"}
+    assert desk.lineup["cifake-cnn"].facts.methods == ("grad_cam", "integrated_gradients")
+    assert desk.lineup["cifake-vit"].facts.methods[0] == "relevance"
+    assert set(desk.lineup["cifake-vit"].facts.methods) > {"rollout", "grad_cam", "last_attention"}
 
 
 def test_a_map_lies_over_the_picture_and_comes_as_numbers(desk, photo):

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from realfake_hf.data.claims import FileClaims
-from realfake_hf.labels import Verdict
 from realfake_hf.measure.operating_point import OperatingPoint
-from realfake_space.lineup import Contestant
+from realfake_space.model_process import Judged, ModelFacts
 
 MEASURED: Final = Path(__file__).resolve().parents[1] / "measured.json"
 SURE: Final = {"FAKE": "Likely AI-generated", "REAL": "Likely real"}
@@ -62,20 +61,19 @@ def limits(measured: Mapping[str, Plain]) -> str:
     )
 
 
-def answer(
-    contestant: Contestant, verdict: Verdict, size: tuple[int, int], claims: FileClaims, measured: Mapping[str, Plain]
-) -> Answer:
-    """Put a verdict on an upright picture of this (width, height) into words."""
+def answer(name: str, model: ModelFacts, judged: Judged, measured: Mapping[str, Plain]) -> Answer:
+    """Put what a model of this name found of an upload into words."""
+    verdict = judged.verdict
     words = UNSURE if verdict.is_sure is False else SURE
-    found = measured.get(contestant.digest)
+    found = measured.get(model.digest)
     return Answer(
-        model=contestant.name,
+        model=name,
         verdict=words[verdict.label],
         label=verdict.label,
         p_fake=round(verdict.p_fake, 6),
         decided=verdict.is_sure,
         meaning=_meaning(verdict.p_fake, found),
-        warnings=tuple(_warnings(contestant, verdict, size, claims, found)),
+        warnings=tuple(_warnings(model, judged, found)),
     )
 
 
@@ -87,12 +85,10 @@ def _meaning(p_fake: float, found: Plain | None) -> str:
     return f"{home}{row['high']:.2f}, {row['share_fake']:.1%} were AI-generated. {found['elsewhere']}"
 
 
-def _warnings(
-    contestant: Contestant, verdict: Verdict, size: tuple[int, int], claims: FileClaims, found: Plain | None
-) -> Iterator[str]:
-    if verdict.is_far:
+def _warnings(model: ModelFacts, judged: Judged, found: Plain | None) -> Iterator[str]:
+    if judged.verdict.is_far:
         yield "The model sees this picture far from all that it learnt from: its probability means little here."
-    (own_width, own_height), (width, height) = size, contestant.side
+    (own_width, own_height), (width, height) = judged.size, model.side
     if own_width >= _MUCH * width or own_height >= _MUCH * height:
         share = width * height / (own_width * own_height)
         yield (
@@ -103,8 +99,8 @@ def _warnings(
         yield f"The picture is smaller than the {width} x {height} pixels that the model sees; it was enlarged."
     if abs(own_width * height - own_height * width) > 0.1 * own_height * width:
         yield "The picture is not of the model's shape: its sides were squeezed."
-    if found and claims.format != found["format"]:
-        yield f"The file is {claims.format}; the model learnt from {found['format']} files alone."
+    if found and judged.claims.format != found["format"]:
+        yield f"The file is {judged.claims.format}; the model learnt from {found['format']} files alone."
 
 
 def _per_cent(share: float) -> str:

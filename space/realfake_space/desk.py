@@ -7,18 +7,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from realfake_hf.data.claims import FileClaims
-from realfake_hf.data.pixels import fitted
-from realfake_hf.publish.study_words import method_name
 from realfake_space.answers import (
     TABLE_HEAD,
     Answer,
@@ -30,11 +25,11 @@ from realfake_space.answers import (
     refused_row,
     table_row,
 )
-from realfake_space.lineup import BATCH, Contestant
-from realfake_space.pictures import RefusedError, open_upload, read_header
+from realfake_space.lineup import Contestant
+from realfake_space.model_process import BATCH, Judged
+from realfake_space.pictures import RefusedError, read_header
 
 COPIED_SECONDS: Final = 60  # after that a table is copied
-SHOWN_SIDE: Final = 768  # pixels of the longer side of a picture under its map
 Plain = dict[str, Any]
 
 
@@ -60,7 +55,7 @@ class Desk:
 
     def show_verdicts(self, name: str, paths: Sequence[str | None]) -> list[list[str]]:
         """Judge uploads by one model: HTML of each."""
-        point = self.lineup[name].detector.point
+        point = self.lineup[name].facts.point
         found = self._judge(name, paths)
         return [
             [
@@ -74,7 +69,7 @@ class Desk:
     def show_map(self, name: str, path: str | None, method: str | None, strength: float) -> NDArray[np.uint8] | None:
         """Lay a model's map over an upload; None where there is no picture."""
         try:
-            return None if path is None else self._map(name, path, method, strength)[0]
+            return None if path is None else self.lineup[name].explain(path, method, strength)[0]
         except RefusedError:
             return None  # the verdict's place says why
         except ValueError as error:
@@ -107,7 +102,7 @@ class Desk:
         if model not in self.lineup or picture is None:
             return None, {"error": self._unknown(model) if model not in self.lineup else "Give a picture."}
         try:
-            return self._map(model, picture, method or None, strength)
+            return self.lineup[model].explain(picture, method or None, strength)
         except ValueError as error:
             return None, {"error": str(error)}
 
@@ -151,59 +146,14 @@ class Desk:
 
     def _judge(self, name: str, paths: Sequence[str | None]) -> list[Answer | str | None]:
         """Answers in order; a sentence for a file that gets none, None where there is no file."""
-        return self.lineup[name].work(self._judge_at_once, self.lineup[name], paths)
-
-    def _judge_at_once(self, contestant: Contestant, paths: Sequence[str | None]) -> list[Answer | str | None]:
-        opened = [_open(path, contestant) for path in paths]
-        good = [(place, one) for place, one in enumerate(opened) if isinstance(one, _Opened)]
-        verdicts = contestant.detector.predict([one.fitted for _, one in good]) if good else []
-        found: list[Answer | str | None] = [None if isinstance(one, _Opened) else one for one in opened]
-        for (place, one), verdict in zip(good, verdicts, strict=True):
-            found[place] = answer(contestant, verdict, one.size, one.claims, self.measured)
-        return found
-
-    def _map(self, name: str, path: str, method: str | None, strength: float) -> tuple[NDArray[np.uint8], Plain]:
-        return self.lineup[name].work(self._map_at_once, self.lineup[name], path, method, strength)
-
-    def _map_at_once(
-        self, contestant: Contestant, path: str, method: str | None, strength: float
-    ) -> tuple[NDArray[np.uint8], Plain]:
-        picture, _ = open_upload(path)
-        [found] = contestant.detector.explain(picture, method=method or contestant.methods[0])
-        picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-        shown = found.overlay(contestant.detector.view(picture), strength=strength)
-        about = {
-            "model": contestant.name,
-            "method": found.method,
-            "explains": found.target,
-            "p_fake": round(found.verdict.p_fake, 6),
-            "is_empty": found.is_empty,
-            "grid": [[round(float(value), 4) for value in row] for row in found.map],
-            "note": f"{method_name(found.method)}; a claim about the model, no proof about the picture",
-        }
-        return shown, about
+        contestant = self.lineup[name]
+        return [
+            answer(contestant.name, contestant.facts, one, self.measured) if isinstance(one, Judged) else one
+            for one in contestant.judge(paths)
+        ]
 
     def _unknown(self, name: str) -> str:
         return f"Wanted a model named {' or '.join(self.lineup)}; found {name!r}."
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """An upload, as little of it as is needed: the whole picture of each of a batch would fill the memory."""
-
-    fitted: Image.Image
-    size: tuple[int, int]
-    claims: FileClaims
-
-
-def _open(path: str | None, contestant: Contestant) -> _Opened | str | None:
-    try:
-        if path is None:
-            return None
-        picture, claims = open_upload(path)
-        return _Opened(fitted(picture, contestant.detector.processor), picture.size, claims)
-    except RefusedError as error:
-        return str(error)
 
 
 def _harmless(cell: str) -> str:

@@ -67,7 +67,7 @@ def _rows(desk: Desk | None) -> Iterator[str]:
 
 
 def _found(desk: Desk, one: Example, digest: str, expected: float) -> str:
-    found = [name for name, contestant in desk.lineup.items() if contestant.digest == digest]
+    found = [name for name, contestant in desk.lineup.items() if contestant.facts.digest == digest]
     if not found:
         return " | model is not on this page |"
     p_fake = desk.judge_one(found[0], str(one.file)).p_fake

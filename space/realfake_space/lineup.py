@@ -1,22 +1,73 @@
-"""The models of the page: loaded when first asked for, one question at a time each."""
+"""The models of the page, in a process of their own: loaded when first asked for, one question at a time."""
 
 import json
+import logging
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import cached_property
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from realfake_hf.detector import Detector
-from realfake_hf.explain.attention_methods import lack_of_class_token
-from realfake_hf.explain.methods import ATTENTION_METHODS, METHODS, usual_method
+import numpy as np
+from numpy.typing import NDArray
+
+from realfake_space import model_process
+from realfake_space.model_process import Judged, ModelFacts, Source
+from realfake_space.pictures import RefusedError
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
 MODELS: Final = Path(__file__).resolve().parents[1] / "models"
 PINNED: Final = MODELS.with_name("pinned.json")
-BATCH: Final = 32  # pictures that go through a model at once
+ATTEMPTS: Final = 2  # with a process that ends, before a picture is refused
+
+
+class ModelProcess:
+    """The process that holds the page's models and takes one call after the other; it starts with the first one.
+
+    A forward pass beside the page's threads would wait for the interpreter between any two operations; and what kills
+    a decoder or a model does not kill the page.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pool: ProcessPoolExecutor | None = None
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it runs."""
+        return self._pool is not None
+
+    def work(self, call: Callable[..., Result], *arguments: Any) -> Result:  # noqa: ANN401 - those of the call
+        """Call there; in a fresh process where the one before has ended.
+
+        Raises:
+            RefusedError: each process ended in this call.
+        """
+        for _ in range(ATTEMPTS):
+            pool = self._running()
+            try:
+                return pool.submit(call, *arguments).result()
+            except BrokenProcessPool:
+                logger.warning("the models' process ended; another one is started")
+                self._forget(pool)
+        raise RefusedError("No verdict: the models' process ended each time that it came to this file.")
+
+    def _running(self) -> ProcessPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=model_process.begin)
+            return self._pool
+
+    def _forget(self, pool: ProcessPoolExecutor) -> None:
+        with self._lock:
+            if self._pool is pool:
+                self._pool = None
 
 
 class Contestant:
@@ -24,61 +75,43 @@ class Contestant:
 
     Args:
         name: what the page calls it.
-        place: its folder or Hub id.
-        trust_remote_code: whether code that comes with it may run; the operator says so.
-        revision: the commit, tag or branch of a Hub id.
+        source: where it comes from.
+        process: that holds it.
     """
 
-    def __init__(self, name: str, place: str, *, trust_remote_code: bool = False, revision: str = "main") -> None:
+    def __init__(self, name: str, source: Source, process: ModelProcess) -> None:
         self.name = name
-        self.place = place
-        self._revision = revision
-        self._trust = trust_remote_code
-        self._lock = threading.Lock()  # of the weights, until they are loaded
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self.source = source
+        self._process = process
 
-    def work(self, call: Callable[..., Result], *arguments: Any) -> Result:  # noqa: ANN401 - those of the call
-        """Do something with the model in its own thread, one call after the other.
-
-        A thread that decodes pictures and runs models keeps some of their memory, so that few should.
-        """
-        return self._worker.submit(call, *arguments).result()
-
-    @property
-    def detector(self) -> Detector:
-        """The model, loaded on the first call.
+    @cached_property
+    def facts(self) -> ModelFacts:
+        """What the page needs to know of the model, which is loaded for it.
 
         Raises:
             OSError: there is no such model, or its weights are not safetensors.
             ValueError: its labels do not say real and fake.
         """
-        with self._lock:
-            return self._loaded
+        return self._process.work(model_process.facts_of, self.source)
 
-    @cached_property
-    def _loaded(self) -> Detector:
-        return Detector.from_pretrained(
-            self.place, batch_size=BATCH, trust_remote_code=self._trust, only_safetensors=True, revision=self._revision
-        )
+    def judge(self, paths: Sequence[str | None]) -> list[Judged | str | None]:
+        """Judge uploads in order; a sentence for a file that gets no verdict, None where there is no file."""
+        try:
+            return self._process.work(model_process.judge, self.source, paths)
+        except RefusedError as error:
+            if len(paths) == 1:
+                return [str(error)]
+            return [self.judge([path])[0] for path in paths]  # one of them ends the process: the others get answers
 
-    @cached_property
-    def digest(self) -> str:
-        """Names its weights."""
-        return self.detector.digest()
+    def explain(self, path: str, method: str | None, strength: float) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        """Lay a map over an upload, and say what it is; the model's usual method where none is named.
 
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """The methods of explanation that fit the model, its usual one first."""
-        model = self.detector.model
-        fitting = [name for name in METHODS if name not in ATTENTION_METHODS or not lack_of_class_token(model)]
-        usual = usual_method(model)
-        return (usual, *(name for name in fitting if name != usual))
-
-    @cached_property
-    def side(self) -> tuple[int, int]:
-        """(width, height) in pixels of what the model sees."""
-        size = self.detector.processor.to_dict()["size"]
-        return (size["width"], size["height"]) if "width" in size else (size["shortest_edge"],) * 2
+        Raises:
+            RefusedError: the file gets no verdict.
+            ValueError: the method does not fit the model.
+        """
+        shown, about = self._process.work(model_process.explain, self.source, path, method, strength)
+        return shown, {"model": self.name, **about}
 
 
 def line_up(places: Sequence[str], *, trust_remote_code: bool = False) -> dict[str, Contestant]:
@@ -97,7 +130,8 @@ def line_up(places: Sequence[str], *, trust_remote_code: bool = False) -> dict[s
     names = [Path(place).resolve().name if Path(place).is_dir() else place for place in found]
     if len(set(names)) < len(names):
         raise ValueError(f"wanted models of different names; found {', '.join(names)}. Rename a folder.")
+    process = ModelProcess()
     return {
-        name: Contestant(name, place, trust_remote_code=trust_remote_code, revision=pinned.get(place, "main"))
+        name: Contestant(name, Source(place, trust_remote_code, pinned.get(place, "main")), process)
         for name, place in zip(names, found, strict=True)
     }

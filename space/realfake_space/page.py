@@ -16,7 +16,8 @@ from realfake_hf.publish.study_words import method_name
 from realfake_space.answers import limits
 from realfake_space.desk import Desk
 from realfake_space.examples import EXAMPLES, check_installation, expected_table
-from realfake_space.lineup import BATCH, Contestant
+from realfake_space.lineup import Contestant
+from realfake_space.model_process import BATCH
 from realfake_space.pictures import MOST_BYTES
 from realfake_space.uploads import PicturesUpload, PictureUpload
 
@@ -134,7 +135,7 @@ def _model_column(page: gr.Blocks, desk: Desk, name: str, upload: gr.Image, stre
 
 
 def _method_choices(desk: Desk, name: str) -> gr.Dropdown:
-    methods = desk.lineup[name].methods
+    methods = desk.lineup[name].facts.methods
     return gr.Dropdown([(method_name(one), one) for one in methods], value=methods[0])
 
 
