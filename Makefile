@@ -92,6 +92,7 @@ benchmarks: .venv/installed ## speed and memory beside named alternatives
 	$(PY) -m benchmarks.grid_throughput --datasets cifake=cifake diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet --n 1600 --output_file results/benchmark_grid.json
 	$(PY) -m benchmarks.detector_throughput --output_file results/benchmark_detector.json
 	$(PY) -m benchmarks.scoring_throughput --output_file results/benchmark_scoring.json
+	$(PY) -m benchmarks.streaming_memory --output_file results/benchmark_streaming.json
 	$(PY) -m benchmarks.space_load --output_file results/benchmark_space.json
 
 space: .venv/installed ## open the demo page

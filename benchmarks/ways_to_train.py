@@ -24,9 +24,10 @@ from transformers.trainer_utils import set_seed
 
 from realfake_hf.data.model_input import ModelInput
 from realfake_hf.data.pixels import PixelDataset
+from realfake_hf.data.stream import StreamedPixels
 from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
 from realfake_hf.training.callbacks import EpochAugmentation
-from realfake_hf.training.inputs import build_model, load_splits, pixel_sets, validation_recorder
+from realfake_hf.training.inputs import TrainingData, build_model, load_splits, pixel_sets, validation_recorder
 from realfake_hf.training.trainer import build_trainer
 
 Transform = Callable[[Image.Image], Tensor]
@@ -46,7 +47,7 @@ class Work:
     """
 
     images: DatasetDict
-    sets: dict[str, PixelDataset]
+    sets: Mapping[str, PixelDataset | StreamedPixels]
     model: ModelArguments
     processor: BaseImageProcessor
     run: RunArguments
@@ -104,7 +105,7 @@ def prepare(
         )
     model = model or ModelArguments()
     processor = build_model(model)[1]
-    return Work(images, pixel_sets(images, processor, run), model, processor, run, warm_up_steps)
+    return Work(images, pixel_sets(TrainingData(images), processor, run), model, processor, run, warm_up_steps)
 
 
 def trainer(work: Work) -> float:
@@ -244,6 +245,7 @@ def _ready(work: Work) -> Iterator[dict[str, Tensor]]:
 def _batches(work: Work) -> Iterator[dict[str, Tensor]]:
     """Yield `max_steps` shuffled batches, epoch after epoch, without short ones."""
     pixels, size = work.sets["train"], work.run.per_device_train_batch_size
+    assert isinstance(pixels, PixelDataset)
     each_epoch = len(pixels) // size
     for step in range(work.run.max_steps):
         if step % each_epoch == 0:

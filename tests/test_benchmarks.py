@@ -12,10 +12,19 @@ import torch
 from grid_stand_in import save_cnn
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
-from benchmarks import data_ready, grid_throughput, processes, scoring_throughput, training_throughput, vit_throughput
+from benchmarks import (
+    data_ready,
+    grid_throughput,
+    processes,
+    scoring_throughput,
+    streaming_memory,
+    training_throughput,
+    vit_throughput,
+)
 from benchmarks.comparison import Comparison, Pair, measure_in_turn
 from benchmarks.ways_to_data import Taken, take
 from benchmarks.ways_to_vit import COMPILED, WAYS
+from realfake_hf.data.shards import main as write_shards
 
 
 @pytest.fixture(autouse=True)
@@ -217,3 +226,15 @@ class TestProcesses:
         assert [run["processes"] for run in content["runs"]] == [1, 2]
         assert content["runs"][0]["n"] == content["runs"][1]["n"]
         assert "| 2 | " in capsys.readouterr().out
+
+
+def test_a_stream_of_cycled_shards_is_watched(tmp_path, capsys):
+    shards = tmp_path / "shards"
+    assert write_shards(["--data", "demo", "--output_dir", str(shards), "--shard_mib", "0.2"]) == 0
+    words = ["--data", str(shards), "--images", "4000", "--workers", "0", "--buffer_size", "256", "--samples", "20"]
+    assert streaming_memory.main([*words, "--output_file", str(tmp_path / "out.json")]) == 0
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["n"] >= 4000  # more than there are: they came again
+    assert len(found["samples"]) == 20
+    assert found["growth"] == pytest.approx(found["memory_mib"]["last tenth"] / found["memory_mib"]["second tenth"])
+    assert "4," in capsys.readouterr().out

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,12 @@ from safetensors.torch import load_file
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 import train
+from realfake_hf.data.shards import main as write_shards
 from realfake_hf.data.sources import load_images
 from realfake_hf.detector import Detector
 from realfake_hf.measure.validation_run import ValidationRun
 from realfake_hf.training.callbacks import EpochLines
+from realfake_hf.training.streaming import StreamPlace
 
 ROOT = Path(__file__).parents[1]
 FILES = {
@@ -137,6 +140,71 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(run, tmp_path, monkeypat
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     before, after = (ValidationRun.read(folder / "validation_probabilities.npz") for folder in (run, tmp_path / "run"))
     np.testing.assert_array_equal(before.p_fake, after.p_fake)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards") / "demo"
+    words = ["--data", "demo", "--all_splits", "true", "--shard_mib", "0.05", "--output_dir", str(folder)]
+    assert write_shards(words) == 0
+    return folder
+
+
+def streamed(shards: Path, folder: Path, *flags: str) -> list[str]:
+    settings = ["--data", str(shards), "--streaming", "true", "--buffer_size", "100", "--num_train_epochs", "2"]
+    return [*small(folder), *settings, "--per_device_train_batch_size", "16", "--checkpoint_steps", "7", *flags]
+
+
+def test_a_stream_interrupted_inside_an_epoch_goes_on_to_the_same_weights(shards, tmp_path, monkeypatch):
+    assert train.main(streamed(shards, tmp_path / "whole")) == 0
+    step = StreamPlace.on_step_end
+
+    def interrupt(self, args, state, control, **kwargs):
+        if state.global_step == 10:
+            raise KeyboardInterrupt
+        step(self, args, state, control, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StreamPlace, "on_step_end", interrupt)
+        assert train.main(streamed(shards, tmp_path / "run")) == 130
+    assert (tmp_path / "run/checkpoint-7/stream-0.pt").is_file()
+    assert train.main(streamed(shards, tmp_path / "run")) == 0
+    assert left_behind(tmp_path / "run") == FILES
+    whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "run"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    histories = [json.loads((tmp_path / name / "history.json").read_text()) for name in ("whole", "run")]
+    assert [[row["epoch"] for row in rows] for rows in histories] == [[1, 2], [1, 2]]
+    assert histories[0][1]["eval_loss"] == histories[1][1]["eval_loss"]
+    metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "run")]
+    assert metrics[0] == metrics[1]
+    assert 0 < metrics[0]["test_leak_free"]["n"] <= metrics[0]["test"]["n"]
+
+
+def test_a_stream_without_what_it_needs_ends_with_a_sentence(shards, tmp_path, capsys):
+    bare = tmp_path / "bare"
+    shutil.copytree(shards, bare)
+    for file in [bare / "README.md", *(bare / "data").glob("validation-*")]:
+        file.unlink()
+    assert train.main(streamed(bare, tmp_path / "run")) == 1
+    assert "--all_splits true" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        train.main(streamed(shards, tmp_path / "run", "--train_size", "5"))
+    assert "wanted --streaming or --train_size; found both" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_stream_and_go_on_only_as_two(shards, tmp_path, capsys):
+    words = streamed(shards, tmp_path / "run", "--per_device_train_batch_size", "8")
+    launch_two([*words, "--max_steps", "9", "--num_train_epochs", "2"], tmp_path / "hf")
+    assert json.loads((tmp_path / "run/run.json").read_text())["processes"] == 2
+    run = json.loads((tmp_path / "run/run.json").read_text())
+    (tmp_path / "run/run.json").write_text(json.dumps({**run, "finished": False}))
+    assert {file.name for file in (tmp_path / "run/checkpoint-7").glob("stream-*")} == {"stream-0.pt", "stream-1.pt"}
+    for later in (tmp_path / "run").glob("checkpoint-*"):
+        if later.name != "checkpoint-7":
+            shutil.rmtree(later)
+    assert train.main([*words, "--max_steps", "9"]) == 1
+    assert "wanted the same number of processes as the interrupted run had, 2" in capsys.readouterr().err
 
 
 def test_a_finished_run_is_not_overwritten(run, capsys):

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from realfake_hf.cli import parse
 from realfake_hf.data.card import make_data_card
 from realfake_hf.data.sources import load_images
+from realfake_hf.data.splits import with_all_splits
 from realfake_hf.labels import FAKE
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,12 @@ class ShardArguments:
     data: str = field(metadata={"help": "What train.py takes: cifake, a zip archive, a folder, parquet, a Hub id."})
     output_dir: Path = field(metadata={"help": "The folder of the shards; the same command goes on from there."})
     shard_mib: float = field(default=256, metadata={"help": "Size of a shard, in MiB, or a little less."})
+    all_splits: bool = field(
+        default=False, metadata={"help": "Cut validation and test off the training pictures where there are none."}
+    )
+    validation_share: float = field(default=0.05, metadata={"help": "Of the training pictures; as train.py has it."})
+    test_share: float = field(default=0.2, metadata={"help": "Of the training pictures; as train.py has it."})
+    split_seed: int = field(default=0, metadata={"help": "Of these cuts; as train.py has it."})
     license: str = field(default="unknown", metadata={"help": "For the data card: an identifier of the Hub."})
 
 
@@ -200,7 +207,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     (arguments,) = parse(ShardArguments, argv=argv, description=__doc__)
     try:
-        images = load_images(arguments.data, one_class=True)
+        images = load_images(arguments.data, one_class=not arguments.all_splits)
+        if arguments.all_splits:
+            shares = {"validation_share": arguments.validation_share, "test_share": arguments.test_share}
+            images = with_all_splits(images, **shares, seed=arguments.split_seed)
         shards = write_shards(images, arguments.output_dir, shard_bytes=arguments.shard_mib * MIB)
         name = Path(arguments.data).stem or arguments.data
         card = make_data_card(images, name=name, licence=arguments.license, has_pictures=True)

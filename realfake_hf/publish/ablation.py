@@ -122,7 +122,7 @@ def _train_one(plan: Plan, changes: Mapping[str, Any], seed: int, scratch: Path)
     rows = epoch_rows(fitted.trainer.state.log_history)
     best = max(rows, key=lambda row: row["eval_accuracy"])
     seconds = sum(row["seconds"] for row in rows)
-    n = {split: facts["n"] for split, facts in data_fingerprint(fitted.images).items() if split != "test"}
+    n = {split: facts["n"] for split, facts in data_fingerprint(fitted.data.images).items() if split != "test"}
     shutil.rmtree(scratch)
     return {name: best[name] for name in MEASURES[:-1]} | {"seconds": seconds, "data": n}
 

@@ -29,15 +29,23 @@ class DataArguments:
     test_share: float = _setting(0.2, "Share of the training pictures set aside where the source has no test split.")
     split_seed: int = _setting(0, "Seed of these cuts; the same for all seeds of a model, so that runs compare.")
     train_size: int | None = _setting(None, "Train on so many pictures only, even in labels and contents; None: all.")
+    streaming: bool = _setting(False, "Read training pictures as they come from parquet shards; memory stays small.")
+    buffer_size: int = _setting(
+        8192, "With --streaming: training pictures that are shuffled at once, for each worker."
+    )
 
     def __post_init__(self) -> None:
-        """Refuse an empty training set.
+        """Refuse an empty training set, and a stream of which a part is wanted.
 
         Raises:
             ValueError: it is asked for.
         """
         if self.train_size is not None and self.train_size < 1:
             raise ValueError(f"wanted --train_size of at least 1; found {self.train_size}.")
+        if self.streaming and self.train_size is not None:
+            raise ValueError("wanted --streaming or --train_size; found both. Write shards of fewer pictures.")
+        if self.buffer_size < 1:
+            raise ValueError(f"wanted --buffer_size of at least 1; found {self.buffer_size}.")
 
 
 @dataclass
@@ -109,6 +117,7 @@ class RunArguments(TrainingArguments):
     robust_share: float = _setting(0.0, "Share of training pictures degraded by JPEG, blur, noise or rescaling.")
     ema_decay: float | None = _setting(None, "Measure and keep a running mean of the weights with this memory: 0.999.")
     early_stopping_patience: int | None = _setting(None, "Stop after so many epochs without improvement.")
+    checkpoint_steps: int | None = _setting(None, "A checkpoint after every so many steps, too, inside an epoch.")
     bootstrap_samples: int = _setting(1000, "Replicates behind each interval of the final report.")
 
     def __post_init__(self) -> None:

@@ -1,20 +1,26 @@
 """What a training is given: a model and its image processor, pictures in splits, pixels in batches."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from accelerate import PartialState
 from datasets import DatasetDict
+from numpy.typing import NDArray
 from transformers import BaseImageProcessor, PreTrainedModel, ViTImageProcessorPil
 
+from realfake_hf.data.audit import leak_free
 from realfake_hf.data.augment import Augmentation
 from realfake_hf.data.pixels import PixelDataset, cached_pixels
 from realfake_hf.data.sources import load_images
 from realfake_hf.data.splits import cut, with_all_splits
+from realfake_hf.data.stream import ShardedSplit, StreamedPixels, find_shards, streamed_leak_free
 from realfake_hf.labels import FAKE, id2label, label2id
 from realfake_hf.measure.validation_run import ValidationRun
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.models.pretrained import load_pretrained
+from realfake_hf.passport import data_fingerprint
 from realfake_hf.run_folder import VALIDATION
 from realfake_hf.training.arguments import CIFAKE_CNN, CNN_SHAPE, DataArguments, ModelArguments, RunArguments
 from realfake_hf.training.callbacks import ValidationRecorder
@@ -56,15 +62,71 @@ def load_splits(arguments: DataArguments) -> DatasetDict:
     return splits
 
 
-def pixel_sets(images: DatasetDict, processor: BaseImageProcessor, run: RunArguments) -> dict[str, PixelDataset]:
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """The pictures of a training.
+
+    Attributes:
+        images: the splits as data sets; train is not among them where it is streamed.
+        stream: the shards of a streamed train split.
+        buffer_size: pictures of the stream that are shuffled at once.
+    """
+
+    images: DatasetDict
+    stream: ShardedSplit | None = None
+    buffer_size: int = 1
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Size and class balance of each split, and what names its pictures."""
+        found = data_fingerprint(self.images)
+        return {"train": self.stream.fingerprint(), **found} if self.stream else found
+
+    def leak_free(self) -> NDArray[np.bool_]:
+        """Say of each test picture, (n_test,), whether it occurs in no other split."""
+        if self.stream is None:
+            return leak_free(self.images)
+        return streamed_leak_free(self.images["test"], {"train": self.stream, "validation": self.images["validation"]})
+
+
+def load_training_data(arguments: DataArguments) -> TrainingData:
+    """Read a source, or find its shards where they are streamed.
+
+    Raises:
+        OSError: there is no such data source.
+        ValueError: it cannot be used.
+    """
+    if not arguments.streaming:
+        return TrainingData(load_splits(arguments))
+    shards = find_shards(arguments.data)
+    lacking = [split for split in ("train", "validation", "test") if split not in shards]
+    if lacking:
+        raise ValueError(
+            f"wanted shards of train, validation and test; found none of {', '.join(lacking)} in {arguments.data}. "
+            "`python -m realfake_hf.data.shards --all_splits true` cuts what a source lacks off its training pictures."
+        )
+    with PartialState().main_process_first():
+        images = DatasetDict({split: shards[split].load() for split in ("validation", "test")})
+    return TrainingData(images, shards["train"], arguments.buffer_size)
+
+
+def pixel_sets(
+    data: TrainingData, processor: BaseImageProcessor, run: RunArguments
+) -> dict[str, PixelDataset | StreamedPixels]:
     """Give the pictures of each split as pixels in batches; those of the training split are augmented."""
     augment = Augmentation(flip=run.flip, crop_padding=run.crop_padding, robust_share=run.robust_share, seed=run.seed)
-    return {
+    found: dict[str, PixelDataset | StreamedPixels] = {
         split: PixelDataset(
             cached_pixels(rows, processor), rows["label"][:], augment=augment if split == "train" else None
         )
-        for split, rows in images.items()
+        for split, rows in data.images.items()
     }
+    if data.stream:
+        found["train"] = StreamedPixels(
+            data.stream, processor, batch_size=run.train_batch_size, buffer_size=data.buffer_size,
+            processes=run.world_size, process=run.process_index, workers=run.dataloader_num_workers,
+            multiple=run.gradient_accumulation_steps, augment=augment, seed=run.seed,
+        )  # fmt: skip
+    return found
 
 
 def validation_recorder(images: DatasetDict, folder: Path) -> ValidationRecorder:

@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import DatasetDict
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import set_seed
 
-from realfake_hf.data.audit import leak_free
 from realfake_hf.data.parallel import this_process, told_of_lost_processes
 from realfake_hf.data.pixels import PixelDataset
+from realfake_hf.data.stream import StreamedPixels
 from realfake_hf.labels import FAKE
 from realfake_hf.measure.calibration import choose_operating_point
 from realfake_hf.measure.operating_point import OPERATING_POINT, OperatingPoint
 from realfake_hf.measure.report import make_report
-from realfake_hf.passport import data_fingerprint, environment, peak_memory_gib
+from realfake_hf.passport import environment, peak_memory_gib
 from realfake_hf.run_folder import (
     PASSPORT,
     Outcome,
@@ -33,7 +32,8 @@ from realfake_hf.run_folder import (
 from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
 from realfake_hf.training.callbacks import p_fake_of
 from realfake_hf.training.distillation import Teacher
-from realfake_hf.training.inputs import build_model, load_splits, pixel_sets, validation_recorder
+from realfake_hf.training.inputs import TrainingData, build_model, load_training_data, pixel_sets, validation_recorder
+from realfake_hf.training.streaming import StreamTrainer, go_on_inside_epoch
 from realfake_hf.training.trainer import build_trainer, checkpoints_in_own_names, merge_lora
 
 logger = logging.getLogger(__name__)
@@ -44,8 +44,8 @@ class Fitted:
     """A training that has ended, its best epoch in place, and what it was given."""
 
     trainer: Trainer
-    images: DatasetDict
-    sets: dict[str, PixelDataset]
+    data: TrainingData
+    sets: dict[str, PixelDataset | StreamedPixels]
     passport: dict[str, Any]
 
 
@@ -112,16 +112,16 @@ def fit(
     set_seed(run.seed)
     network, processor = build_model(model)
     teacher = Teacher.from_pretrained(model.teacher, weight=model.teacher_weight) if model.teacher else None
-    images = load_splits(data)
+    pictures = load_training_data(data)
     passport = {
         "finished": False,
         "arguments": _all_settings(data, model, run),
         **environment(),
-        "data": data_fingerprint(images),
+        "data": pictures.fingerprint(),
     }
     refuse_other_data(folder, passport["data"])
-    sets = pixel_sets(images, processor, run)
-    recorder = validation_recorder(images, folder)
+    sets = pixel_sets(pictures, processor, run)
+    recorder = validation_recorder(pictures.images, folder)
     trainer = build_trainer(network, processor, sets, recorder=recorder, model=model, run=run, teacher=teacher)
     for callback in callbacks:
         trainer.add_callback(callback)
@@ -131,11 +131,13 @@ def fit(
     if run.world_size > 1:
         share = run.train_batch_size
         logger.info("%s: %d of the %d pictures of each step", this_process(), share, share * run.world_size)
+    if checkpoint and isinstance(trainer, StreamTrainer):
+        go_on_inside_epoch(trainer, checkpoint)
     with checkpoints_in_own_names(network):
         trainer.train(resume_from_checkpoint=run.resume_from_checkpoint or checkpoint)
     merge_lora(trainer, processor)
     trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # measured as it is saved: no autocast
-    return Fitted(trainer, images, sets, passport)
+    return Fitted(trainer, pictures, sets, passport)
 
 
 def _refuse_dropping(run: RunArguments) -> None:
@@ -157,7 +159,7 @@ def _run_settings(run: RunArguments) -> dict[str, Any]:
     where it is published.
     """
     default, chosen = RunArguments().to_dict(), run.to_dict()  # type: ignore[no-untyped-call]
-    free = {"output_dir", "run_name", "disable_tqdm", "resume_from_checkpoint", "local_rank"}
+    free = {"output_dir", "run_name", "disable_tqdm", "resume_from_checkpoint", "local_rank", "checkpoint_steps"}
     free |= {name for name in chosen if name.startswith(("hub_", "push_to_hub"))}
     named = set(RunArguments.__annotations__) - free
     return {
@@ -169,13 +171,13 @@ def _run_settings(run: RunArguments) -> dict[str, Any]:
 
 def _measure(fitted: Fitted, run: RunArguments) -> tuple[Outcome, OperatingPoint]:
     """Measure validation and test once each; what is chosen is chosen on validation."""
-    trainer, images, sets = fitted.trainer, fitted.images, fitted.sets
+    trainer, images, sets = fitted.trainer, fitted.data.images, fitted.sets
     trainer.compute_metrics = None  # the last epoch's probabilities are recorded already
     settings = {"bootstrap_samples": run.bootstrap_samples, "seed": run.seed}
     p_fake = {split: p_fake_of(trainer.predict(sets[split]).predictions) for split in ("validation", "test")}
     is_fake = {split: np.asarray(images[split]["label"][:]) == FAKE for split in p_fake}
     content = {split: images[split]["content"][:] for split in p_fake}
-    clean = np.flatnonzero(leak_free(images))
+    clean = np.flatnonzero(fitted.data.leak_free())
     whole = {split: make_report(is_fake[split], p_fake[split], content=content[split], **settings) for split in p_fake}
     test_leak_free = make_report(
         is_fake["test"][clean], p_fake["test"][clean], content=[content["test"][row] for row in clean], **settings

@@ -1,7 +1,7 @@
 """Build the `Trainer`: what learns, from which batches, with which loss, optimizer and callbacks."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -21,17 +21,19 @@ from transformers import (
 
 from realfake_hf.data.model_input import ModelInput
 from realfake_hf.data.pixels import PixelDataset, as_batch
+from realfake_hf.data.stream import StreamedPixels
 from realfake_hf.models.heads import backbone_parameters
 from realfake_hf.training.arguments import ModelArguments, RunArguments
 from realfake_hf.training.callbacks import EpochAugmentation, EpochLines, QuietProgress, ValidationRecorder
 from realfake_hf.training.distillation import TaughtTrainer, Teacher
 from realfake_hf.training.optimization import HeadFirst, WeightAverage, parameter_groups, with_lora
+from realfake_hf.training.streaming import InnerCheckpoints, StreamPlace, StreamTrainer
 
 
 def build_trainer(
     network: PreTrainedModel,
     processor: BaseImageProcessor,
-    sets: dict[str, PixelDataset],
+    sets: Mapping[str, PixelDataset | StreamedPixels],
     *,
     recorder: ValidationRecorder,
     model: ModelArguments,
@@ -56,7 +58,8 @@ def build_trainer(
             parameter.requires_grad_(False)
     ModelInput(processor).attach(learner)
     run.label_names = ["labels"]
-    trainer = TaughtTrainer(
+    is_stream = isinstance(sets["train"], StreamedPixels)
+    trainer = (StreamTrainer if is_stream else TaughtTrainer)(
         teacher=teacher,
         model=learner,
         args=run,
@@ -87,6 +90,10 @@ def _set_callbacks(trainer: Trainer, network: PreTrainedModel, model: ModelArgum
         trainer.add_callback(WeightAverage(run.ema_decay))
     if run.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(run.early_stopping_patience))
+    if run.checkpoint_steps is not None:
+        trainer.add_callback(InnerCheckpoints(run.checkpoint_steps))
+    if isinstance(trainer, StreamTrainer):
+        trainer.add_callback(StreamPlace(trainer))  # after all that ask for checkpoints
 
 
 def _layered_optimizer(
