@@ -1,6 +1,7 @@
 """What a run leaves behind: passport, measurements, history and figures; and whether it can be resumed."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import Any, Final
 import numpy as np
 
 from realfake_hf import figures
+from realfake_hf.checksums import CHECKSUMS, damaged_files
 from realfake_hf.measure.report import Report
 from realfake_hf.measure.validation_run import ValidationRun
+
+logger = logging.getLogger(__name__)
 
 PASSPORT: Final = "run.json"
 METRICS: Final = "metrics.json"
@@ -182,9 +186,14 @@ def write_results(folder: Path, outcome: Outcome, history: Sequence[Mapping[str,
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """The latest checkpoint that is whole; a Trainer writes its state last."""
-    whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json")]
-    return str(max(whole, key=lambda checkpoint: int(checkpoint.name.split("-")[-1]))) if whole else None
+    """The latest checkpoint that is whole: a Trainer writes its state last, and then checksums are noted."""
+    written = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json")]
+    for checkpoint in sorted(written, key=lambda one: int(one.name.split("-")[-1]), reverse=True):
+        damaged = damaged_files(checkpoint / CHECKSUMS)
+        if not damaged:
+            return str(checkpoint)
+        logger.warning("%s is not as its checksum says: an earlier checkpoint is used", checkpoint / damaged[0])
+    return None
 
 
 def _confusion(report: Report) -> np.ndarray[Any, np.dtype[np.int64]]:

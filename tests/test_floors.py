@@ -11,6 +11,7 @@ FLOORS = {
     "labels": 0,
     "sharing": 0,
     "cli": 0,
+    "checksums": 0,
     "figures": 1,
     "passport": 1,
     "data": 1,

@@ -163,7 +163,7 @@ def test_callers_at_the_same_time_share_one_file_and_one_decoding(images, tmp_pa
         arrays = [call.result() for call in calls]
     assert len(decoded) == ROWS
     assert len({array.filename for array in arrays}) == 1
-    assert {file.suffix for file in tmp_path.iterdir()} <= {".npy", ".lock"}
+    assert {file.suffix for file in tmp_path.iterdir()} <= {".npy", ".json", ".lock"}
 
 
 def test_a_decoding_that_was_cut_short_is_begun_again(images, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 import pyarrow as pa
 from datasets import ClassLabel, Features, Image, Value
 
+from realfake_hf.checksums import CHECKSUMS, write_checksums
 from realfake_hf.data.layouts import DEFAULT_SPLIT, Record, opaque_id
 from realfake_hf.data.parallel import in_chunks
 from realfake_hf.data.pictures import UnreadablePictureError, pixel_hash, usable_bytes
@@ -72,6 +73,7 @@ def write_splits(
         readable = _counts(record for record in records if record.key not in left_out)
         refuse_one_class(readable, name, one_class=one_class)
         (scratch / "unreadable.json").write_text(json.dumps([asdict(file) for file in unreadable], indent=1))
+        write_checksums(sorted(scratch.iterdir()), scratch / CHECKSUMS)
         scratch.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

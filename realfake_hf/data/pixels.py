@@ -7,6 +7,7 @@ The geometry (size, resampling, crop) is that of the model's saved image process
 import hashlib
 import io
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -26,10 +27,13 @@ from torch.utils import data as torch_data
 from transformers import BaseImageProcessor
 from transformers.image_processing_backends import PilBackend
 
+from realfake_hf.checksums import damaged_files, write_checksums
 from realfake_hf.data.augment import Augmentation
 from realfake_hf.data.model_input import plain_size
 from realfake_hf.data.parallel import in_chunks
 from realfake_hf.data.pictures import read_picture
+
+logger = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]
 
@@ -59,8 +63,14 @@ def cached_pixels(
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{_fingerprint(images, processor)}.npy"
     with FileLock(f"{file}.lock"):
+        note = file.with_suffix(".json")
+        if file.exists() and damaged_files(note):
+            logger.warning("%s is not as its checksum says: the pictures are decoded again", file)
+            file.unlink()
         if not file.exists():
+            note.unlink(missing_ok=True)
             _decode_all(images, processor, file)
+            write_checksums([file], note)
     return np.load(file, mmap_mode="r")  # type: ignore[no-any-return]
 
 

@@ -22,6 +22,7 @@ from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from realfake_hf.checksums import sha256_of
 from realfake_hf.cli import parse
 from realfake_hf.data.card import make_data_card
 from realfake_hf.data.sources import load_images
@@ -149,7 +150,7 @@ def _write(rows: Dataset, folder: Path, file: str, split: str) -> Shard:
         os.fsync(stream.fileno())
     part.replace(folder / file)
     n_fake = sum(label == FAKE for label in rows["label"][:])
-    return Shard(file, split, len(rows), n_fake, (folder / file).stat().st_size, _sha256(folder / file))
+    return Shard(file, split, len(rows), n_fake, (folder / file).stat().st_size, sha256_of(folder / file))
 
 
 def _begun(folder: Path, facts: Mapping[str, Any]) -> dict[str, Shard]:
@@ -182,15 +183,10 @@ def _write_manifest(folder: Path, facts: Mapping[str, Any], shards: Sequence[Sha
 
 def _is_whole(folder: Path, shard: Shard, *, tell: bool = True) -> bool:
     file = folder / shard.file
-    is_whole = file.is_file() and file.stat().st_size == shard.bytes and _sha256(file) == shard.sha256
+    is_whole = file.is_file() and file.stat().st_size == shard.bytes and sha256_of(file) == shard.sha256
     if tell and not is_whole:
         logger.warning("%s is not as its checksum says: it is written again", file)
     return is_whole
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _fingerprint(images: DatasetDict) -> str:

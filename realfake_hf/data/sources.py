@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import Final
 from datasets import Dataset, DatasetDict, config
 from filelock import FileLock
 
+from realfake_hf.checksums import CHECKSUMS, damaged_files
 from realfake_hf.data import hub
 from realfake_hf.data.demo import demo_path
 from realfake_hf.data.files import FolderFiles, ZipFiles, stamp
@@ -76,6 +78,7 @@ def load_images(
     folder = _cache_folder(found, cache_dir)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
+        _remove_damaged(folder)
         if not folder.exists():
             write_splits(found.records(), found.reader, folder, name=found.name, one_class=one_class)
     _warn_of_unreadable(found.name, _unreadable_in(folder))
@@ -195,6 +198,13 @@ def _only_cifake(source: Source, place: Path) -> Source:
         return found
 
     return replace(source, name=CIFAKE, records=records)
+
+
+def _remove_damaged(folder: Path) -> None:
+    damaged = damaged_files(folder / CHECKSUMS)
+    if damaged:
+        logger.warning("%s is not as its checksum says: the source is read again", folder / damaged[0])
+        shutil.rmtree(folder)
 
 
 def _unreadable_in(folder: Path) -> list[Unreadable]:

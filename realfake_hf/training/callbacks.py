@@ -3,7 +3,7 @@
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -18,9 +18,14 @@ from transformers import (
     TrainingArguments,
 )
 
+from realfake_hf.checksums import CHECKSUMS, write_checksums
 from realfake_hf.labels import FAKE
 from realfake_hf.measure.metric import RealFakeMetric
 from realfake_hf.measure.validation_run import ValidationRun
+
+_OF_THE_MAIN_PROCESS: Final = (
+    "model.safetensors", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json",
+)  # fmt: skip
 
 
 class ValidationRecorder(TrainerCallback):
@@ -60,6 +65,18 @@ class EpochAugmentation(TrainerCallback):
     ) -> None:
         """Set the epoch, counted from 0."""
         kwargs["train_dataloader"].dataset.set_epoch(int(state.epoch or 0))
+
+
+class CheckpointSums(TrainerCallback):
+    """Note the checksums of each checkpoint, so that a damaged one is found before a run goes on from it."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Note those of the files that the main process wrote; others may still be at work on theirs."""
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and folder.is_dir():
+            write_checksums(
+                (folder / name for name in _OF_THE_MAIN_PROCESS if (folder / name).is_file()), folder / CHECKSUMS
+            )
 
 
 class EpochLines(TrainerCallback):

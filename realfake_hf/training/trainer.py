@@ -24,7 +24,13 @@ from realfake_hf.data.pixels import PixelDataset, as_batch
 from realfake_hf.data.stream import StreamedPixels
 from realfake_hf.models.heads import backbone_parameters
 from realfake_hf.training.arguments import ModelArguments, RunArguments
-from realfake_hf.training.callbacks import EpochAugmentation, EpochLines, QuietProgress, ValidationRecorder
+from realfake_hf.training.callbacks import (
+    CheckpointSums,
+    EpochAugmentation,
+    EpochLines,
+    QuietProgress,
+    ValidationRecorder,
+)
 from realfake_hf.training.distillation import TaughtTrainer, Teacher
 from realfake_hf.training.optimization import HeadFirst, WeightAverage, parameter_groups, with_lora
 from realfake_hf.training.streaming import InnerCheckpoints, StreamPlace, StreamTrainer
@@ -70,7 +76,7 @@ def build_trainer(
         compute_loss_func=None if takes_labels else partial(_loss_of_logits, smoothing=run.label_smoothing_factor),
         compute_metrics=recorder.compute_metrics,
         preprocess_logits_for_metrics=_first_logits,
-        callbacks=[recorder, EpochAugmentation(), EpochLines()],
+        callbacks=[recorder, EpochAugmentation(), EpochLines(), CheckpointSums()],
     )
     if model.layer_decay < 1:
         trainer.optimizer = _layered_optimizer(trainer, learner, model, run)
