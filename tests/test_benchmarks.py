@@ -14,6 +14,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from benchmarks import (
     data_ready,
+    faults,
     grid_throughput,
     processes,
     scoring_throughput,
@@ -238,3 +239,17 @@ def test_a_stream_of_cycled_shards_is_watched(tmp_path, capsys):
     assert len(found["samples"]) == 20
     assert found["growth"] == pytest.approx(found["memory_mib"]["last tenth"] / found["memory_mib"]["second tenth"])
     assert "4," in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cifake_archive")
+def test_a_job_that_is_killed_gives_the_same_result(tmp_path):
+    out = tmp_path / "faults.json"
+    assert faults.main(["--jobs", "training", "--kills", "2", "--output_file", str(out)]) == 0
+    found = json.loads(out.read_text())
+    training = found["jobs"]["training"]
+    assert training["kill -9"]["n"] == training["kill -9"]["same"] == 2
+    assert training["file cut short"]["same"]
+    assert training["file cut short"]["named"]
+    assert {row["tracebacks"] for row in found["bad pictures"].values()} == {0}
+    assert all(row["named"] == row["n"] > 20 for row in found["bad pictures"].values())

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -271,3 +272,18 @@ def test_after_a_kill_every_picture_is_scored_exactly_once(model, demo, tmp_path
     assert sorted(row["id"] for row in found) == sorted(str(file) for file in folder.iterdir())
     assert all(file.stat().st_mtime_ns == before for file, before in kept.items())
     assert pq.read_metadata(tmp_path / "scores/part-000000.parquet").num_rows == 32
+
+
+def test_what_an_archive_cannot_give_is_a_row_with_an_error(model, demo, tmp_path):
+    files = files_of(demo, tmp_path / "pictures")
+    with ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        for place, file in enumerate(sorted(files.iterdir())):
+            archive.write(file, f"train/{'FAKE' if place % 2 else 'REAL'}/{file.name}")
+        archive.writestr("train/REAL/broken.jpg", b"no picture")
+    assert main(words(model, tmp_path / "scores", tmp_path / "pictures.zip")) == 0
+    rows = scores_in(tmp_path / "scores")
+    assert len(rows) == len(demo) + 1
+    [broken] = [row for row in rows if row["error"]]
+    assert broken["id"].endswith("train/REAL/broken.jpg")
+    assert broken["p_fake"] is None
+    assert "not an image file" in broken["error"]

@@ -147,10 +147,18 @@ def _decode_all(images: Dataset, processor: BaseImageProcessor, file: Path) -> N
         decode = partial(_decode, encoded, processor)
     part = file.with_suffix(".part")
     pixels = open_memmap(part, mode="w+", dtype=np.uint8, shape=(len(images), *size))
+    _take_room(part)
     for rows, decoded in in_chunks(decode, range(len(images)), description="decoding"):
         pixels[rows.start : rows.stop] = decoded
     pixels.flush()
     part.replace(file)
+
+
+def _take_room(file: Path) -> None:
+    """Have the disk give all of a file's room now: a full one would end the process where a mapped page is written."""
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
 
 
 def _smaller_size(encoded: Dataset, processor: BaseImageProcessor) -> tuple[int, int] | None:

@@ -18,9 +18,10 @@ from huggingface_hub import HfFileSystem
 from huggingface_hub.errors import HfHubHTTPError
 
 from realfake_hf.data.files import read_file
+from realfake_hf.data.ingest import Unreadable
 from realfake_hf.data.picture_files import find_picture_files
 from realfake_hf.data.pictures import UnreadablePictureError
-from realfake_hf.data.sources import load_images
+from realfake_hf.data.sources import load_images, unreadable_files
 
 Row = Mapping[str, Any]
 
@@ -99,7 +100,10 @@ def find_supply(words: Sequence[str], *, part_size: int) -> Supply:
     if len(words) == 1 and _is_data_set(words[0]):
         splits = load_images(words[0], one_class=True)
         raw = [rows.cast_column("image", Image(decode=False)) for rows in splits.values()]
-        return _supply("rows", [(rows, len(rows), "\n".join(rows["sha256"][:])) for rows in raw], _of_rows, part_size)
+        left_out = unreadable_files(words[0])
+        heaps = [(rows, len(rows), "\n".join(rows["sha256"][:])) for rows in raw]
+        heaps += [(left_out, len(left_out), "\n".join(file.key for file in left_out))]
+        return _supply("rows", heaps, _of_rows, part_size)
     files = find_picture_files(words)
     return _supply("files", [(files, len(files), "\n".join(map(str, files)))], _of_files, part_size)
 
@@ -126,11 +130,18 @@ def _of_files(files: Sequence[Path], start: int, stop: int) -> Iterator[Item]:
     return (Item(str(file), partial(read_file, file)) for file in files[start:stop])
 
 
-def _of_rows(rows: Dataset, start: int, stop: int) -> Iterator[Item]:
+def _of_rows(rows: Dataset | list[Unreadable], start: int, stop: int) -> Iterator[Item]:
+    if isinstance(rows, list):
+        yield from (Item(file.key, partial(_fail, file.reason)) for file in rows[start:stop])
+        return
     for first in range(start, stop, _ROWS):
         some = rows[first : min(first + _ROWS, stop)]
         for own, picture in zip(some["id"], some["image"], strict=True):
             yield Item(own, partial(_bytes_of, picture))
+
+
+def _fail(reason: str) -> bytes:
+    raise UnreadablePictureError(reason)
 
 
 def _of_shard(shard: str, start: int, stop: int) -> Iterator[Item]:

@@ -1,0 +1,279 @@
+"""What is left of long work after a fault: `python -m benchmarks.faults --output_file results/faults.json`.
+
+Each job is done unbroken, then broken by a fault and started again by the same command: its result must be the same.
+Faults: kill -9 at random moments, a full disk, a damaged file, a clock set back, two at once, a cache that cannot be
+written. Disks are small tmpfs, which want root on Linux.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any, Final
+
+from tqdm.auto import tqdm
+
+from benchmarks.bad_pictures import through_everything
+from benchmarks.comparison import write_benchmark
+from benchmarks.jobs import DIGEST, JOBS, PICTURES, Job, take_pictures
+from realfake_hf.cli import parse
+
+LOG: Final = "log.txt"
+DAY: Final = 86_400.0
+PATIENCE: Final = 300.0  # seconds until a job is taken to hang
+DAMAGED: Final[dict[str, str]] = {  # of each job that keeps what is read again: what is cut short
+    "cache building": "cache/**/*.arrow",
+    "training": "run/checkpoint-*/model.safetensors",
+}
+PIXELS: Final = "cache/**/*.npy"
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Settings:
+    """How often, and which jobs."""
+
+    kills: int = field(default=20, metadata={"help": "Moments at which each job is killed."})
+    jobs: list[str] = field(default_factory=lambda: [job.name for job in JOBS], metadata={"help": "Which."})
+    seed: int = field(default=0, metadata={"help": "Of the moments."})
+    output_file: Path = field(default=Path("results/faults.json"), metadata={"help": "Where the JSON goes."})
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended.
+
+    Attributes:
+        status: its exit status; below 0 where a signal ended it.
+        seconds: that it took.
+        log: what it wrote in this run.
+    """
+
+    status: int
+    seconds: float
+    log: str
+
+    @property
+    def has_traceback(self) -> bool:
+        """Whether a traceback was shown."""
+        return "Traceback" in self.log
+
+
+class Bench:
+    """Runs jobs in processes of their own, which begin with everything imported.
+
+    Args:
+        folder: where their folders are made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pictures = folder / PICTURES
+        take_pictures(self.pictures)
+        self._context = get_context("forkserver")
+        self._context.set_forkserver_preload(["benchmarks.jobs"])
+
+    def start(self, job: Job, place: Path, *, clock: float = 0) -> ForkServerProcess:
+        """Start a job in a folder, with its clock so many seconds ahead."""
+        place.mkdir(exist_ok=True)
+        process = self._context.Process(target=_run, args=(job.name, self.pictures, place, clock))
+        process.start()
+        return process
+
+    def run(self, job: Job, place: Path, *, kill_after: float | None = None, clock: float = 0) -> Ended:
+        """Run a job to its end, or kill it and all that it started."""
+        log = place / LOG
+        before = log.stat().st_size if log.is_file() else 0
+        began = time.monotonic()
+        process = self.start(job, place, clock=clock)
+        process.join(PATIENCE if kill_after is None else kill_after)
+        if process.is_alive():
+            os.killpg(int(process.pid or 0), signal.SIGKILL)
+            process.join()
+        seconds = time.monotonic() - began
+        said = log.read_bytes()[before:].decode(errors="replace") if log.is_file() else ""
+        return Ended(int(process.exitcode or 0), seconds, said)
+
+
+def _run(name: str, pictures: Path, place: Path, clock: float) -> None:
+    os.setsid()
+    if clock:
+        now = time.time
+        time.time = lambda: now() + clock
+    job = next(one for one in JOBS if one.name == name)
+    with (place / LOG).open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+        status = job.run(pictures, place)
+    sys.exit(status)
+
+
+def kills(bench: Bench, job: Job, whole: Ended, wanted: str, settings: Settings) -> Row:
+    """Kill a job at random moments, and do it to its end each time."""
+    draw = random.Random(f"{settings.seed} {job.name}")
+    rows: list[Row] = []
+    for number in tqdm(range(settings.kills), desc=f"{job.name}: kill -9", disable=None):
+        place = bench.folder / f"{job.name}-kill-{number}".replace(" ", "-")
+        moment = draw.uniform(0, whole.seconds)
+        killed = bench.run(job, place, kill_after=moment)
+        rows.append(
+            {"seconds": moment, "killed": killed.status == -signal.SIGKILL, **_again(bench, job, place, wanted)}
+        )
+        shutil.rmtree(place)
+    return {
+        "n": len(rows),
+        "killed": sum(row["killed"] for row in rows),
+        "same": sum(row["same"] for row in rows),
+        "tracebacks": sum(row["traceback"] for row in rows),
+        "seconds_unbroken": whole.seconds,
+        "rows": rows,
+    }
+
+
+def _again(bench: Bench, job: Job, place: Path, wanted: str, *, clock: float = 0) -> Row:
+    """Start the same command again, and compare."""
+    ended = bench.run(job, place, clock=clock)
+    same = ended.status == 0 and (place / DIGEST).read_text(encoding="utf-8") == wanted
+    return {"same": same, "traceback": ended.has_traceback, **({} if same else {"log": ended.log[-600:]})}
+
+
+def clock_set_back(bench: Bench, job: Job, whole: Ended, wanted: str) -> Row:
+    """Kill a job half way, and go on a day earlier."""
+    place = bench.folder / "clock"
+    bench.run(job, place, kill_after=whole.seconds / 2)
+    row = _again(bench, job, place, wanted, clock=-DAY)
+    shutil.rmtree(place)
+    return row
+
+
+def two_at_once(bench: Bench, job: Job, _: Ended, wanted: str) -> Row:
+    """Start two on one folder together."""
+    place = bench.folder / "two"
+    both = [bench.start(job, place) for _ in range(2)]
+    for process in both:
+        process.join(PATIENCE)
+    same = all(process.exitcode == 0 for process in both) and (place / DIGEST).read_text(encoding="utf-8") == wanted
+    said = (place / LOG).read_text(encoding="utf-8")
+    shutil.rmtree(place)
+    return {"same": same, "traceback": "Traceback" in said, **({} if same else {"log": said[-600:]})}
+
+
+def damaged_file(bench: Bench, job: Job, whole: Ended, wanted: str, *, pattern: str) -> Row:
+    """Cut a file short that is read again, and start the same command; it must be named."""
+    place = bench.folder / "damaged"
+    bench.run(job, place, kill_after=None if job.name == "cache building" else whole.seconds * 0.7)
+    files = sorted(place.glob(pattern), key=lambda file: file.stat().st_mtime)
+    if not files:
+        return {"same": False, "log": f"no {pattern} was there yet"}
+    data = files[-1].read_bytes()
+    files[-1].write_bytes(data[: len(data) // 2])
+    ended = bench.run(job, place)
+    same = ended.status == 0 and (place / DIGEST).read_text(encoding="utf-8") == wanted
+    named = f"{files[-1].name} is not as its checksum says" in ended.log
+    shutil.rmtree(place)
+    row = {"same": same, "named": named, "traceback": ended.has_traceback}
+    return row if same and named else {**row, "log": ended.log[-600:]}
+
+
+@contextmanager
+def small_disk(place: Path, size: int) -> Iterator[Callable[[str], None]]:
+    """Mount a disk of so many bytes; what is given can be called to mount it anew with other options."""
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)], check=True)
+    try:
+        yield lambda options: _remount(place, options)
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+        place.rmdir()
+
+
+def _remount(place: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True)
+
+
+def full_disk(bench: Bench, job: Job, _: Ended, wanted: str, *, bytes_needed: int) -> Row:
+    """Do a job on a disk that is too small, then on the same disk made larger."""
+    place = bench.folder / "full"
+    with small_disk(place, max(bytes_needed // 3, 2**16)) as remount:
+        ended = bench.run(job, place)
+        remount(f"size={4 * bytes_needed + 2**24}")
+        row = {"refused": ended.status == 1, "sentence": _last_line(ended.log), **_again(bench, job, place, wanted)}
+    return {**row, "traceback": row["traceback"] or ended.has_traceback}
+
+
+def read_only_cache(bench: Bench, job: Job, _: Ended, wanted: str) -> Row:
+    """Do a job whose cache cannot be written, then once more when it can."""
+    place = bench.folder / "read-only"
+    place.mkdir()
+    with small_disk(place / "cache", 2**28) as remount:
+        remount("ro")
+        ended = bench.run(job, place)
+        remount("rw")
+        row = {"refused": ended.status == 1, "sentence": _last_line(ended.log), **_again(bench, job, place, wanted)}
+    shutil.rmtree(place)
+    return {**row, "traceback": row["traceback"] or ended.has_traceback}
+
+
+def _last_line(log: str) -> str:
+    lines = log.strip().splitlines()
+    return lines[-1][:300] if lines else ""
+
+
+def _all_faults(bench: Bench, job: Job, settings: Settings) -> Row:
+    place = bench.folder / "whole"
+    bench.run(job, place)  # once before the clock counts
+    shutil.rmtree(place)
+    whole = bench.run(job, place)
+    if whole.status:
+        raise RuntimeError(f"{job.name} does not come to its end unbroken: {whole.log[-2000:]}")
+    wanted = (place / DIGEST).read_text(encoding="utf-8")
+    size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+    shutil.rmtree(place)
+    given = (bench, job, whole, wanted)
+    rows = {"kill -9": kills(*given, settings), "clock set back": clock_set_back(*given)}
+    if job.name in ("cache building", "search", "scoring"):
+        rows["two at once"] = two_at_once(*given)
+    if job.name in DAMAGED:
+        rows["file cut short"] = damaged_file(*given, pattern=DAMAGED[job.name])
+    if job.name == "cache building":
+        rows["pixels cut short"] = damaged_file(*given, pattern=PIXELS)
+    if os.geteuid() == 0 and sys.platform == "linux":
+        rows["full disk"] = full_disk(*given, bytes_needed=size)
+        rows["read-only cache"] = read_only_cache(*given)
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, break, write, print; give the exit status."""
+    (settings,) = parse(Settings, argv=argv, description=__doc__)
+    found: dict[str, Row] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            bench = Bench(Path(folder))
+            for job in JOBS:
+                if job.name in settings.jobs:
+                    found[job.name] = _all_faults(bench, job, settings)
+        except (OSError, RuntimeError) as error:
+            print(f"faults: {error}", file=sys.stderr)
+            return 1
+    with tempfile.TemporaryDirectory() as folder:
+        bad = through_everything(Path(folder))
+    write_benchmark(settings.output_file, settings=asdict(settings), results={"jobs": found, "bad pictures": bad})
+    for name, faults in found.items():
+        for fault, row in faults.items():
+            print(f"{name}, {fault}: { ({k: v for k, v in row.items() if k != 'rows'}) }")
+    print(*(f"bad pictures, {name}: {row}" for name, row in bad.items()), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
