@@ -236,7 +236,7 @@ def test_a_stream_of_cycled_shards_is_watched(tmp_path, capsys):
     assert streaming_memory.main([*words, "--output_file", str(tmp_path / "out.json")]) == 0
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["n"] >= 4000  # more than there are: they came again
-    assert len(found["samples"]) == 20
+    assert len(found["samples"]) in (20, 21)
     assert found["growth"] == pytest.approx(found["memory_mib"]["last tenth"] / found["memory_mib"]["second tenth"])
     assert "4," in capsys.readouterr().out
 

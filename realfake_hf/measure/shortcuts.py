@@ -10,6 +10,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
+from threadpoolctl import threadpool_limits
 
 from realfake_hf.measure.resampling import Mean
 
@@ -180,8 +181,11 @@ def _verdicts(facts: Mapping[str, Column], *, is_fake: Flags, fold: NDArray[np.i
     if (table == table[0]).all():  # nothing to go by
         return called_fake
     for own in np.unique(fold):
-        model = _model(words, seed).fit(table[fold != own], is_fake[fold != own])
-        called_fake[fold == own] = model.predict_proba(table[fold == own])[:, 1] > _DRAW
+        with threadpool_limits(
+            1
+        ):  # trees of so few rows: cores would wait for each other, for minutes on a busy machine
+            model = _model(words, seed).fit(table[fold != own], is_fake[fold != own])
+            called_fake[fold == own] = model.predict_proba(table[fold == own])[:, 1] > _DRAW
     return called_fake
 
 
