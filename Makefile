@@ -8,7 +8,7 @@ endif
 SECOND ?= data/second
 OTHERS := diffusiondb-coco-imagenet progan-lsun wild-art-kaggle-layout
 
-.PHONY: help space demo test slow lint types format cnn vit compare ablation search processes twins study robust audit crosseval transfer shortcuts screenshot familiarity readme benchmarks
+.PHONY: help space demo test slow lint types format cnn vit compare ablation search processes twins study robust audit crosseval transfer shortcuts screenshot familiarity readme benchmarks scaling faults
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -95,6 +95,12 @@ benchmarks: .venv/installed ## speed and memory beside named alternatives
 	$(PY) -m benchmarks.streaming_memory --output_file results/benchmark_streaming.json
 	$(PY) -m benchmarks.space_load --output_file results/benchmark_space.json
 
+scaling: .venv/installed ## time and memory against the number of pictures: docs/scale.md
+	$(PY) -m benchmarks.scaling
+
+faults: .venv/installed ## kill -9, full disks, damaged files and more, and what is left of long work; a quarter of an hour
+	$(PY) -m benchmarks.faults
+
 space: .venv/installed ## open the demo page
 	$(PY) space/app.py
 
@@ -110,4 +116,5 @@ familiarity: .venv/installed ## which pictures the models see far from what they
 
 readme: .venv/installed ## the tables of README and model card from results/
 	$(PY) -m realfake_hf.publish.readme
+	$(PY) -m realfake_hf.publish.readme --readme docs/scale.md
 	$(PY) -m realfake_hf.publish.card --model_dir space/models/cifake-vit --output_file model_card.md

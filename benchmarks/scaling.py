@@ -127,15 +127,17 @@ def fitted(rows: Sequence[Row]) -> Row:
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """Draw seconds and memory against n, both on logarithmic scales."""
+    """Draw seconds and memory against n."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
     for marker, name in zip("osD", dict.fromkeys(row["job"] for row in rows), strict=False):
         some = [row for row in rows if row["job"] == name and row["processes"] == 1]
         for place, value in zip(axes, ("seconds", "memory_gib"), strict=True):
             place.plot([row["n"] for row in some], [row[value] for row in some], marker=marker, label=name)
     for place, title in zip(axes, ("seconds", "peak memory, GiB"), strict=True):
-        place.set(xscale="log", yscale="log", xlabel="pictures", title=title)
+        place.set(xscale="log", xlabel="pictures", title=title)
         place.grid(alpha=0.3)
+    axes[0].set_yscale("log")
+    axes[1].set_ylim(bottom=0)
     axes[0].legend(frameon=False)
     return figure
 

@@ -75,8 +75,9 @@ def test_the_same_run_twice_is_refused(runs):
         results.summarize([first, first])
 
 
-def test_the_readme_says_what_the_results_say():
-    text = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("page", ["README.md", "docs/scale.md"])
+def test_the_readme_says_what_the_results_say(page):
+    text = (ROOT / page).read_text()
     assert readme.render(text, ROOT / "results") == text
 
 

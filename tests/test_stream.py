@@ -160,6 +160,16 @@ def test_a_damaged_picture_is_named_and_the_rest_is_given(images, tmp_path, capl
     assert f"{spoilt['id'][7]} is left out" in caplog.text
 
 
+def test_a_stream_without_any_picture_ends_with_a_sentence(images, tmp_path):
+    rows = images["train"].select(range(20)).with_format("arrow")[:]
+    spoilt = {name: rows[name].to_pylist() for name in rows.column_names}
+    spoilt["image"] = [{"bytes": b"no picture", "path": None}] * 20
+    (tmp_path / "data").mkdir()
+    Dataset.from_dict(spoilt, features=images["train"].features).to_parquet(tmp_path / "data/train-0.parquet")
+    with pytest.raises(ValueError, match="found none that can be read in the part of 1 that fell to this process"):
+        list(stream(find_shards(str(tmp_path))["train"]))
+
+
 def test_leaks_are_counted_by_hashes_alone(images, folder):
     found = find_shards(str(folder))
     test = images["test"]

@@ -221,6 +221,7 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
         self._start = state
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        self._state = {}
         start, self._start = self._start or {"epoch": self.epoch, "lap": 0, "given": 0}, None
         self.epoch = start["epoch"]
         given = start["given"]
@@ -232,6 +233,11 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
                     yield batch
                     if given == self._own_batches:
                         return
+            if not self._state:
+                raise ValueError(
+                    f"wanted pictures in the {self.split.name} shards; found none that can be read in the part of "
+                    f"{self._parts} that fell to this process. Look at the warnings, and write the shards again."
+                )
 
     def _lap(self, lap: int, start: State) -> Generator[tuple[dict[str, Tensor], State]]:
         """One pass over the rows of this part, and the place after each batch."""

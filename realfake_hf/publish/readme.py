@@ -30,7 +30,7 @@ from realfake_hf.publish.readme_crosseval import (
     robustness_table,
     transfer_table,
 )
-from realfake_hf.publish.readme_scale import benchmark_streaming
+from realfake_hf.publish.readme_scale import benchmark_streaming, faults_table, scale_needs, scaling_table
 from realfake_hf.publish.study_findings import headline
 
 _BLOCK: Final = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -222,6 +222,9 @@ RENDERERS: Final[dict[str, Callable[[Path], str]]] = {
     "benchmark_scoring": benchmark_scoring,
     "benchmark_space": benchmark_space,
     "benchmark_streaming": benchmark_streaming,
+    "faults": faults_table,
+    "scaling": scaling_table,
+    "scale_needs": scale_needs,
     "benchmark_explanations": benchmark_explanations,
     "ablation_vit_tiny": _ablation,
     "two_processes": two_processes,

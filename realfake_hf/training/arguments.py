@@ -127,6 +127,8 @@ class RunArguments(TrainingArguments):
             ValueError: a setting is out of its range.
         """
         Augmentation(crop_padding=self.crop_padding, robust_share=self.robust_share)  # checks them
+        if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
+            raise ValueError(f"wanted --checkpoint_steps of at least 1; found {self.checkpoint_steps}.")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"wanted --ema_decay between 0 and 1; found {self.ema_decay}.")
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
