@@ -1,10 +1,11 @@
 """What is left of long work after a fault: `python -m benchmarks.faults --output_file results/faults.json`.
 
-Each job is done unbroken, then broken by a fault and started again by the same command: its result must be the same.
+What the file says of jobs that are not named by --jobs stays as it is. Each job is done unbroken, then broken by a fault and started again by the same command: its result must be the same.
 Faults: kill -9 at random moments, a full disk, a damaged file, a clock set back, two at once, a cache that cannot be
 written. Disks are small tmpfs, which want root on Linux.
 """
 
+import json
 import os
 import random
 import shutil
@@ -27,6 +28,7 @@ from benchmarks.bad_pictures import through_everything
 from benchmarks.comparison import write_benchmark
 from benchmarks.jobs import DIGEST, JOBS, PICTURES, Job, take_pictures
 from realfake_hf.cli import parse
+from realfake_hf.passport import commit
 
 LOG: Final = "log.txt"
 DAY: Final = 86_400.0
@@ -255,19 +257,25 @@ def _all_faults(bench: Bench, job: Job, settings: Settings) -> Row:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, break, write, print; give the exit status."""
     (settings,) = parse(Settings, argv=argv, description=__doc__)
-    found: dict[str, Row] = {}
+    kept = json.loads(settings.output_file.read_text(encoding="utf-8")) if settings.output_file.is_file() else {}
+    found: dict[str, Row] = kept.get("jobs", {})
+    commits: dict[str, str | None] = kept.get("commits", dict.fromkeys(found, kept.get("commit")))
     with tempfile.TemporaryDirectory() as folder:
         try:
             bench = Bench(Path(folder))
             for job in JOBS:
                 if job.name in settings.jobs:
-                    found[job.name] = _all_faults(bench, job, settings)
+                    found[job.name], commits[job.name] = _all_faults(bench, job, settings), commit()
         except (OSError, RuntimeError) as error:
             print(f"faults: {error}", file=sys.stderr)
             return 1
     with tempfile.TemporaryDirectory() as folder:
         bad = through_everything(Path(folder))
-    write_benchmark(settings.output_file, settings=asdict(settings), results={"jobs": found, "bad pictures": bad})
+    write_benchmark(
+        settings.output_file,
+        settings=asdict(settings),
+        results={"jobs": found, "commits": commits, "bad pictures": bad},
+    )
     for name, faults in found.items():
         for fault, row in faults.items():
             print(f"{name}, {fault}: { ({k: v for k, v in row.items() if k != 'rows'}) }")

@@ -670,3 +670,14 @@ def test_the_kept_rows_are_plain_arrow_with_the_schema_inside(make_folder: MakeF
     with pa.OSFile(rows.cache_files[0]["filename"]) as file:
         schema = pa.ipc.open_stream(io.BytesIO(file.read())).schema
     assert set(json.loads(schema.metadata[b"huggingface"])["info"]["features"]) == set(SCHEMA)
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path):
+    images = load_images("demo", cache_dir=tmp_path / "first")
+    [folder] = [place for place in (tmp_path / "first").iterdir() if place.is_dir()]
+    left = tmp_path / "second" / f"{folder.name}.part-killed"
+    left.mkdir(parents=True)
+    (left / "train.arrow").write_bytes(b"half of it")
+    again = load_images("demo", cache_dir=tmp_path / "second")
+    assert again["train"]["id"][:] == images["train"]["id"][:]
+    assert not left.exists()

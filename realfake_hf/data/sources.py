@@ -80,6 +80,8 @@ def load_images(
     with FileLock(f"{folder}.lock"):
         _remove_damaged(folder)
         if not folder.exists():
+            for left in folder.parent.glob(f"{folder.name}.part-*"):  # by a process that was killed: the lock is ours
+                shutil.rmtree(left)
             write_splits(found.records(), found.reader, folder, name=found.name, one_class=one_class)
     _warn_of_unreadable(found.name, _unreadable_in(folder))
     files = {split: folder / f"{split}.arrow" for split in SPLITS}
