@@ -1,6 +1,8 @@
 """What is left of long work after a fault: `python -m benchmarks.faults --output_file results/faults.json`.
 
-What the file says of jobs that are not named by --jobs stays as it is. Each job is done unbroken, then broken by a fault and started again by the same command: its result must be the same.
+Each job is done unbroken, then broken by a fault and started again by the same command: its result must be the same.
+What the file says of jobs that are not named by --jobs stays as it is.
+
 Faults: kill -9 at random moments, a full disk, a damaged file, a clock set back, two at once, a cache that cannot be
 written. Disks are small tmpfs, which want root on Linux.
 """
@@ -208,7 +210,11 @@ def full_disk(bench: Bench, job: Job, _: Ended, wanted: str, *, bytes_needed: in
     with small_disk(place, max(bytes_needed // 3, 2**16)) as remount:
         ended = bench.run(job, place)
         remount(f"size={4 * bytes_needed + 2**24}")
-        row = {"refused": ended.status == 1, "sentence": _last_line(ended.log), **_again(bench, job, place, wanted)}
+        row = {
+            "refused": ended.status == 1,
+            "sentence": _last_line(ended.log, bench.folder),
+            **_again(bench, job, place, wanted),
+        }
     return {**row, "traceback": row["traceback"] or ended.has_traceback}
 
 
@@ -220,13 +226,17 @@ def read_only_cache(bench: Bench, job: Job, _: Ended, wanted: str) -> Row:
         remount("ro")
         ended = bench.run(job, place)
         remount("rw")
-        row = {"refused": ended.status == 1, "sentence": _last_line(ended.log), **_again(bench, job, place, wanted)}
+        row = {
+            "refused": ended.status == 1,
+            "sentence": _last_line(ended.log, bench.folder),
+            **_again(bench, job, place, wanted),
+        }
     shutil.rmtree(place)
     return {**row, "traceback": row["traceback"] or ended.has_traceback}
 
 
-def _last_line(log: str) -> str:
-    lines = log.strip().splitlines()
+def _last_line(log: str, folder: Path) -> str:
+    lines = log.replace(str(folder), ".").strip().splitlines()
     return lines[-1][:300] if lines else ""
 
 
