@@ -18,9 +18,8 @@ import pyarrow.parquet as pq
 import crosseval
 import explain
 import train
-from benchmarks.jobs import MODELS
+from benchmarks.jobs import MODELS, some_of_cifake
 from realfake_hf import score
-from realfake_hf.data.sources import local_cifake
 from realfake_hf.detector import Detector
 
 CORPUS: Final = Path(__file__).resolve().parents[1] / "tests/bad_files.py"
@@ -41,15 +40,11 @@ def corpus() -> Iterator[tuple[str, bytes, bool]]:
 
 def lay_out(folder: Path) -> list[Path]:
     """Write real pictures and bad files as a data set, as a folder, an archive and parquet; give the bad files."""
-    whole = local_cifake()
-    assert whole is not None
     bad: list[Path] = []
-    with ZipFile(whole) as archive:
-        for label in ("REAL", "FAKE"):
-            place = folder / "pictures" / label
-            place.mkdir(parents=True)
-            for name in [one for one in archive.namelist() if one.startswith(f"train/{label}/")][:GOOD]:
-                (place / Path(name).name).write_bytes(archive.read(name))
+    for name, data in some_of_cifake({"train": GOOD}):
+        file = folder / name.replace("train/", "pictures/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
     for number, (_, data, is_picture) in enumerate(corpus()):
         if not is_picture:
             bad.append(folder / "pictures" / ("REAL" if number % 2 else "FAKE") / f"bad{number:03d}.jpg")

@@ -12,12 +12,11 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
@@ -29,6 +28,8 @@ from tqdm.auto import tqdm
 from benchmarks.bad_pictures import through_everything
 from benchmarks.comparison import write_benchmark
 from benchmarks.jobs import DIGEST, JOBS, PICTURES, Job, take_pictures
+from benchmarks.small_disk import small_disk
+from realfake_hf.checksums import CHECKSUMS
 from realfake_hf.cli import parse
 from realfake_hf.passport import commit
 
@@ -146,8 +147,12 @@ def kills(bench: Bench, job: Job, whole: Ended, wanted: str, settings: Settings)
 def _again(bench: Bench, job: Job, place: Path, wanted: str, *, clock: float = 0) -> Row:
     """Start the same command again, and compare."""
     ended = bench.run(job, place, clock=clock)
-    same = ended.status == 0 and (place / DIGEST).read_text(encoding="utf-8") == wanted
+    same = ended.status == 0 and _digest(place) == wanted
     return {"same": same, "traceback": ended.has_traceback, **({} if same else {"log": ended.log[-600:]})}
+
+
+def _digest(place: Path) -> str:
+    return (place / DIGEST).read_text(encoding="utf-8")
 
 
 def clock_set_back(bench: Bench, job: Job, whole: Ended, wanted: str) -> Row:
@@ -165,57 +170,46 @@ def two_at_once(bench: Bench, job: Job, _: Ended, wanted: str) -> Row:
     both = [bench.start(job, place) for _ in range(2)]
     for process in both:
         process.join(PATIENCE)
-    same = all(process.exitcode == 0 for process in both) and (place / DIGEST).read_text(encoding="utf-8") == wanted
+    same = all(process.exitcode == 0 for process in both) and _digest(place) == wanted
     said = (place / LOG).read_text(encoding="utf-8")
     shutil.rmtree(place)
     return {"same": same, "traceback": "Traceback" in said, **({} if same else {"log": said[-600:]})}
 
 
-def damaged_file(bench: Bench, job: Job, whole: Ended, wanted: str, *, pattern: str) -> Row:
+def damaged_file(bench: Bench, job: Job, _: Ended, wanted: str, *, pattern: str) -> Row:
     """Cut a file short that is read again, and start the same command; it must be named."""
     place = bench.folder / "damaged"
-    bench.run(job, place, kill_after=None if job.name == "cache building" else whole.seconds * 0.7)
-    files = sorted(place.glob(pattern), key=lambda file: file.stat().st_mtime)
-    if not files:
-        return {"same": False, "log": f"no {pattern} was there yet"}
-    data = files[-1].read_bytes()
-    files[-1].write_bytes(data[: len(data) // 2])
-    ended = bench.run(job, place)
-    same = ended.status == 0 and (place / DIGEST).read_text(encoding="utf-8") == wanted
-    named = f"{files[-1].name} is not as its checksum says" in ended.log
+    file = _broken_off_after(bench, job, place, pattern)
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2])
+    log = place / LOG
+    before = log.stat().st_size
+    row = _again(bench, job, place, wanted)
+    row["named"] = f"{file.name} is not as its checksum says" in log.read_bytes()[before:].decode(errors="replace")
     shutil.rmtree(place)
-    row = {"same": same, "named": named, "traceback": ended.has_traceback}
-    return row if same and named else {**row, "log": ended.log[-600:]}
+    return row
 
 
-@contextmanager
-def small_disk(place: Path, size: int) -> Iterator[Callable[[str], None]]:
-    """Mount a disk of so many bytes; what is given can be called to mount it anew with other options."""
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)], check=True)
-    try:
-        yield lambda options: _remount(place, options)
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
-        place.rmdir()
-
-
-def _remount(place: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True)
+def _broken_off_after(bench: Bench, job: Job, place: Path, pattern: str) -> Path:
+    """Do a job until a second checkpoint is whole, or to its end, and give the last file that it will read again."""
+    process = bench.start(job, place)
+    while process.is_alive() and len(list(place.glob(f"run/checkpoint-*/{CHECKSUMS}"))) < 2:  # noqa: PLR2004
+        time.sleep(0.02)
+    if process.is_alive():
+        os.killpg(int(process.pid or 0), signal.SIGKILL)
+    process.join()
+    is_of_checkpoint = pattern.startswith("run/")
+    whole = [file for file in place.glob(pattern) if not is_of_checkpoint or file.with_name(CHECKSUMS).is_file()]
+    if not whole:
+        raise RuntimeError(f"{job.name} left no {pattern} that could be damaged")
+    return max(whole, key=lambda file: file.stat().st_mtime)
 
 
 def full_disk(bench: Bench, job: Job, _: Ended, wanted: str, *, bytes_needed: int) -> Row:
     """Do a job on a disk that is too small, then on the same disk made larger."""
     place = bench.folder / "full"
     with small_disk(place, max(bytes_needed // 3, 2**16)) as remount:
-        ended = bench.run(job, place)
-        remount(f"size={4 * bytes_needed + 2**24}")
-        row = {
-            "refused": ended.status == 1,
-            "sentence": _last_line(ended.log, bench.folder),
-            **_again(bench, job, place, wanted),
-        }
-    return {**row, "traceback": row["traceback"] or ended.has_traceback}
+        return _refused_first(bench, job, place, wanted, lambda: remount(f"size={4 * bytes_needed + 2**24}"))
 
 
 def read_only_cache(bench: Bench, job: Job, _: Ended, wanted: str) -> Row:
@@ -224,15 +218,18 @@ def read_only_cache(bench: Bench, job: Job, _: Ended, wanted: str) -> Row:
     place.mkdir()
     with small_disk(place / "cache", 2**28) as remount:
         remount("ro")
-        ended = bench.run(job, place)
-        remount("rw")
-        row = {
-            "refused": ended.status == 1,
-            "sentence": _last_line(ended.log, bench.folder),
-            **_again(bench, job, place, wanted),
-        }
+        row = _refused_first(bench, job, place, wanted, lambda: remount("rw"))
     shutil.rmtree(place)
-    return {**row, "traceback": row["traceback"] or ended.has_traceback}
+    return row
+
+
+def _refused_first(bench: Bench, job: Job, place: Path, wanted: str, mend: Callable[[], None]) -> Row:
+    """Do a job where it cannot be done, mend what is in its way, and do it again."""
+    ended = bench.run(job, place)
+    mend()
+    row = _again(bench, job, place, wanted)
+    said = {"refused": ended.status == 1, "sentence": _last_line(ended.log, bench.folder)}
+    return {**said, **row, "traceback": row["traceback"] or ended.has_traceback}
 
 
 def _last_line(log: str, folder: Path) -> str:
@@ -247,7 +244,7 @@ def _all_faults(bench: Bench, job: Job, settings: Settings) -> Row:
     whole = bench.run(job, place)
     if whole.status:
         raise RuntimeError(f"{job.name} does not come to its end unbroken: {whole.log[-2000:]}")
-    wanted = (place / DIGEST).read_text(encoding="utf-8")
+    wanted = _digest(place)
     size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
     shutil.rmtree(place)
     given = (bench, job, whole, wanted)

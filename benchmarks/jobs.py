@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,9 +16,11 @@ from transformers import ViTImageProcessorPil
 
 import crosseval
 import train
+from benchmarks.data_ready import find_archive
 from realfake_hf import score
 from realfake_hf.data.pixels import cached_pixels
-from realfake_hf.data.sources import load_images, local_cifake
+from realfake_hf.data.sources import load_images
+from realfake_hf.labels import LABEL_NAMES
 from realfake_hf.search import __main__ as search
 
 MODELS: Final = Path(__file__).resolve().parents[1] / "space/models"
@@ -63,15 +65,22 @@ def take_pictures(file: Path) -> None:
     Raises:
         FileNotFoundError: CIFAKE is not there.
     """
-    whole = local_cifake()
-    if whole is None:
-        raise FileNotFoundError("wanted CIFAKE's archive.zip below REALFAKE_SHARED; found none. Set REALFAKE_SHARED.")
-    with ZipFile(whole) as archive, ZipFile(file, "w") as some:
-        for split, each in EACH.items():
-            for label in ("REAL", "FAKE"):
+    with ZipFile(file, "w") as some:
+        for name, data in some_of_cifake(EACH):
+            some.writestr(name, data)
+
+
+def some_of_cifake(each: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
+    """Give names and bytes of so many pictures of each label, by split.
+
+    Raises:
+        FileNotFoundError: CIFAKE is not there.
+    """
+    with ZipFile(find_archive("cifake", Path())) as archive:
+        for split, n in each.items():
+            for label in LABEL_NAMES:
                 names = [name for name in archive.namelist() if name.startswith(f"{split}/{label}/")]
-                for name in names[:each]:
-                    some.writestr(name, archive.read(name))
+                yield from ((name, archive.read(name)) for name in names[:n])
 
 
 def _cache(pictures: Path, _: Path) -> int:

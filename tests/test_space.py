@@ -152,7 +152,7 @@ def test_models_are_loaded_when_they_are_asked(photo):
     lineup = line_up([])
     assert list(lineup) == ["cifake-cnn", "cifake-vit"]
     process = lineup["cifake-cnn"]._process
-    assert not process.is_started
+    assert process._pool is None
     lineup["cifake-cnn"].judge([photo])
     assert process.work(_loaded_models) == 1
 

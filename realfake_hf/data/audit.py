@@ -1,7 +1,7 @@
 """Exact duplicates within a data set and across its splits and labels: what leaks from training into the test."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
@@ -92,5 +92,13 @@ def _by_content(pairs: Counter[tuple[Place, Place]]) -> dict[str, int]:
 
 def leak_free(images: Mapping[str, Dataset]) -> NDArray[np.bool_]:
     """Say of each test picture, (n_test,), whether it occurs in no other split."""
-    seen = {digest for split, rows in images.items() if split != "test" for digest in rows["sha256"][:]}
-    return np.array([digest not in seen for digest in images["test"]["sha256"][:]], dtype=np.bool_)
+    others = (rows["sha256"][:] for split, rows in images.items() if split != "test")
+    return in_none_of(images["test"]["sha256"][:], others)
+
+
+def in_none_of(digests: Sequence[str], others: Iterable[Iterable[str]]) -> NDArray[np.bool_]:
+    """Say of each picture, (n,), by its hash whether it is in none of other heaps, which are never held together."""
+    wanted, seen = set(digests), set[str]()
+    for some in others:
+        seen |= wanted.intersection(some)
+    return np.array([digest not in seen for digest in digests], dtype=np.bool_)

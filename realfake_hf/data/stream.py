@@ -3,9 +3,10 @@
 Shards lie in a folder or on the Hub, as `realfake_hf.data.shards` writes them; none of them is ever held whole.
 """
 
+import hashlib
 import itertools
 import logging
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from datasets import Dataset, Image, IterableDataset, load_dataset, load_dataset_builder
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import data as torch_data
 from transformers import BaseImageProcessor
@@ -79,9 +79,14 @@ class ShardedSplit:
         return sum(sorted(self.groups, reverse=True)[: -(-len(self.groups) // parts)])
 
     def fingerprint(self) -> dict[str, Any]:
-        """Size, class balance and digest, as those of pictures that are not streamed."""
-        fake = sum(sum(labels) for labels in self.column("label"))
-        return {"n": self.n, "n_real": self.n - fake, "n_fake": fake, "shards": [_stem(file) for file in self.files]}
+        """Size, class balance and digest; the digest covers pictures and labels, in order."""
+        digest, fake = hashlib.sha256(), 0
+        for labels, pictures in zip(self.column("label"), self.column("sha256"), strict=True):
+            fake += sum(labels)
+            digest.update(
+                "".join(f"{label} {picture}\n" for label, picture in zip(labels, pictures, strict=True)).encode()
+            )
+        return {"n": self.n, "n_real": self.n - fake, "n_fake": fake, "sha256": digest.hexdigest()}
 
 
 def find_shards(source: str) -> dict[str, ShardedSplit]:
@@ -101,7 +106,7 @@ def find_shards(source: str) -> dict[str, ShardedSplit]:
     strange = [file for files in found.values() for file in files if not file.endswith(".parquet")]
     if strange:
         raise ValueError(
-            f"wanted parquet shards alone in {source!r}; found {_stem(strange[0])}. "
+            f"wanted parquet shards alone in {source!r}; found {_name_of(strange[0])}. "
             "`python -m realfake_hf.data.shards` makes shards of other sources."
         )
     return {
@@ -129,24 +134,8 @@ def _groups(file: str) -> list[int]:
     return groups
 
 
-def _stem(file: str) -> str:
+def _name_of(file: str) -> str:
     return file.rpartition("/")[2]
-
-
-def streamed_leak_free(test: Dataset, others: Mapping[str, ShardedSplit | Dataset]) -> NDArray[np.bool_]:
-    """Say of each test picture, (n_test,), whether it occurs in no other split; hashes alone are read.
-
-    Args:
-        test: the test split.
-        others: the other splits by name.
-    """
-    digests = test["sha256"][:]
-    wanted, seen = set(digests), set()
-    for split in others.values():
-        some = split.column("sha256") if isinstance(split, ShardedSplit) else [split["sha256"][:]]
-        for part in some:
-            seen |= wanted.intersection(part)
-    return np.array([digest not in seen for digest in digests], dtype=np.bool_)
 
 
 class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
@@ -242,7 +231,8 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
     def _lap(self, lap: int, start: State) -> Generator[tuple[dict[str, Tensor], State]]:
         """One pass over the rows of this part, and the place after each batch."""
         part = self._first + self._worker()
-        rows = self._rows.shuffle(seed=self._drawn("row groups"), buffer_size=1, max_buffer_input_shards=1)
+        drawn = int(np.random.default_rng([self._seed, self.epoch]).integers(2**31))  # alike in all parts
+        rows = self._rows.shuffle(seed=drawn, buffer_size=1, max_buffer_input_shards=1)
         own = rows.with_format("arrow").shard(num_shards=self._parts, index=part)
         before = start.get("rows")
         if before:
@@ -264,9 +254,6 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
     def _worker(self) -> int:
         worker = torch_data.get_worker_info()
         return worker.id if worker else 0
-
-    def _drawn(self, what: str) -> int:
-        return int(np.random.default_rng([self._seed, self.epoch, *what.encode()]).integers(2**31))
 
     def _decoded(self, rows: pa.Table, first: int) -> dict[str, Tensor] | None:
         pictures, labels = [], []

@@ -181,9 +181,7 @@ def _verdicts(facts: Mapping[str, Column], *, is_fake: Flags, fold: NDArray[np.i
     if (table == table[0]).all():  # nothing to go by
         return called_fake
     for own in np.unique(fold):
-        with threadpool_limits(
-            1
-        ):  # trees of so few rows: cores would wait for each other, for minutes on a busy machine
+        with threadpool_limits(1):  # cores that share so few rows wait for each other, on a busy machine for minutes
             model = _model(words, seed).fit(table[fold != own], is_fake[fold != own])
             called_fake[fold == own] = model.predict_proba(table[fold == own])[:, 1] > _DRAW
     return called_fake

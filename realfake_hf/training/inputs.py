@@ -1,6 +1,7 @@
 """What a training is given: a model and its image processor, pictures in splits, pixels in batches."""
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ from datasets import DatasetDict
 from numpy.typing import NDArray
 from transformers import BaseImageProcessor, PreTrainedModel, ViTImageProcessorPil
 
-from realfake_hf.data.audit import leak_free
+from realfake_hf.data.audit import in_none_of, leak_free
 from realfake_hf.data.augment import Augmentation
 from realfake_hf.data.pixels import PixelDataset, cached_pixels
 from realfake_hf.data.sources import load_images
 from realfake_hf.data.splits import cut, with_all_splits
-from realfake_hf.data.stream import ShardedSplit, StreamedPixels, find_shards, streamed_leak_free
+from realfake_hf.data.stream import ShardedSplit, StreamedPixels, find_shards
 from realfake_hf.labels import FAKE, id2label, label2id
 from realfake_hf.measure.validation_run import ValidationRun
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
@@ -85,7 +86,8 @@ class TrainingData:
         """Say of each test picture, (n_test,), whether it occurs in no other split."""
         if self.stream is None:
             return leak_free(self.images)
-        return streamed_leak_free(self.images["test"], {"train": self.stream, "validation": self.images["validation"]})
+        test, validation = (self.images[split]["sha256"][:] for split in ("test", "validation"))
+        return in_none_of(test, chain(self.stream.column("sha256"), [validation]))
 
 
 def load_training_data(arguments: DataArguments) -> TrainingData:

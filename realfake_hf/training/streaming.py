@@ -42,7 +42,7 @@ class StreamTrainer(TaughtTrainer):
 
     loader: StatefulDataLoader[Any] | None = None
 
-    def get_train_dataloader(self) -> Loader:
+    def get_train_dataloader(self) -> StatefulDataLoader[Any]:
         """Load batches in workers; each process has its own part of the stream already."""
         if self.loader is None:
             assert isinstance(self.train_dataset, StreamedPixels)
@@ -52,7 +52,7 @@ class StreamTrainer(TaughtTrainer):
                 ahead=self.args.dataloader_prefetch_factor,
                 pin_memory=self.args.dataloader_pin_memory,
             )
-        return self.loader  # type: ignore[no-any-return]
+        return self.loader
 
     def num_examples(self, dataloader: Loader) -> int:
         """Pictures of an epoch, in all processes."""
@@ -80,7 +80,6 @@ class StreamPlace(TrainerCallback):
         if control.should_save and state.global_step % steps:
             folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
             folder.mkdir(parents=True, exist_ok=True)
-            assert isinstance(loader, StatefulDataLoader)
             torch.save(_plain(loader.state_dict()), folder / _file(args))
 
 
@@ -119,7 +118,6 @@ def go_on_inside_epoch(trainer: StreamTrainer, checkpoint: str) -> None:
             f"of its stream; found {args.world_size}. Start as many, or give another --output_dir."
         )
     loader = trainer.get_train_dataloader()
-    assert isinstance(loader, StatefulDataLoader)
     loader.load_state_dict(torch.load(place, weights_only=True))
     args.ignore_data_skip = True
 

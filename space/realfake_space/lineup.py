@@ -38,11 +38,6 @@ class ModelProcess:
         self._lock = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
 
-    @property
-    def is_started(self) -> bool:
-        """Whether it runs."""
-        return self._pool is not None
-
     def work(self, call: Callable[..., Result], *arguments: Any) -> Result:  # noqa: ANN401 - those of the call
         """Call there; in a fresh process where the one before has ended.
 
