@@ -53,7 +53,7 @@ def cycled(split: ShardedSplit, images: int, folder: Path) -> ShardedSplit:
             link = folder / f"train-{turn:05d}-{place:05d}.parquet"
             link.symlink_to(Path(file).resolve())
             files.append(str(link))
-    return ShardedSplit("train", tuple(files), split.groups * times)
+    return ShardedSplit("train", tuple(files), split.groups * times, split.groups_of_files * times)
 
 
 def measure(split: ShardedSplit, settings: Settings) -> dict[str, Any]:

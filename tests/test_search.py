@@ -13,7 +13,16 @@ import pytest
 from realfake_hf.figures.topologies import GridPanel, ParameterPoint, topologies
 from realfake_hf.search import run
 from realfake_hf.search.__main__ import main
-from realfake_hf.search.plan import SearchArguments, Topology, Training, extractors, finalists, heads, settings_of
+from realfake_hf.search.plan import (
+    SearchArguments,
+    Topology,
+    Training,
+    extractors,
+    finalists,
+    heads,
+    settings_of,
+    with_other_seeds,
+)
 from realfake_hf.search.study import SharedStudy, ranked
 from realfake_hf.search.table import draw, to_markdown
 
@@ -38,7 +47,7 @@ def asked(folder, **settings):
 def words(folder, **settings):
     flags = []
     for name, value in vars(asked(folder, **settings)).items():
-        if value is not None and value is not False:
+        if value not in (None, False, []):
             flags += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
     return flags
 
@@ -86,10 +95,25 @@ def test_finalists_are_trained_as_the_recipe_says(folder):
         **shape.to_dict(), "seed": 0, "train_size": 200, "num_train_epochs": 1
     }  # fmt: skip
     assert settings_of(Training("top", shape, 3), given) == {**shape.to_dict(), "seed": 3}
+    assert settings_of(Training("top", shape, 3), asked(folder, bf16=True))["bf16"] is True
+
+
+def test_the_reference_is_a_finalist_and_has_all_seeds_as_the_best_does(folder):
+    best, other, reference = Topology(8, 2, 8, 1), Topology(8, 1, 8, 1), Topology(4, 1, 8, 1)
+    given = asked(folder, top=2, seeds=[5, 6, 7], reference=[4, 1, 8, 1])
+    first = finalists(given, [best, other, reference])
+    assert [(one.topology, one.seed) for one in first] == [(best, 5), (other, 5), (reference, 5)]
+    again = with_other_seeds(given, [best, other, reference])
+    assert [(one.topology, one.seed) for one in again] == [(best, 6), (reference, 6), (best, 7), (reference, 7)]
+    assert with_other_seeds(given, [reference, best]) == [Training("top", reference, seed) for seed in (6, 7)]
 
 
 def test_the_best_of_each_stage_goes_on(folder, trained):
-    found = run.search(asked(folder, seeds=[0, 1]))
+    kept = []
+    found = run.search(asked(folder, seeds=[0, 1]), keep=kept.append)
+    assert [len(table["rows"]) for table in kept] == list(range(1, 9))
+    assert [table["waiting"] for table in kept] == [3, 2, 1, 0, 1, 0, 0, 0]
+    assert kept[-1] == found
     assert trained[:4] == [f"extractors-{shape}-8x1-seed0" for shape in ("4x1", "4x2", "8x1", "8x2")]
     assert trained[4:6] == ["heads-8x2-8x1-seed0", "heads-8x2-8x2-seed0"]
     assert trained[6:] == ["top-8x2-8x1-seed0", "top-8x2-8x1-seed1"]
@@ -179,6 +203,7 @@ def test_other_settings_and_other_files_are_refused(folder, capsys):
     [
         ({"num_filters": []}, "wanted one value of --num_filters"),
         ({"top": -1}, "wanted --top of at least 0; found -1"),
+        ({"reference": [32, 2, 64]}, "units and dense layers as --reference; found 32 2 64"),
     ],
 )
 def test_a_search_for_nothing_is_refused(folder, settings, sentence):

@@ -43,6 +43,10 @@ class CrossevalArguments:
             "help": "Compute in bfloat16: faster where the processor has it, scores moved by a hundredth or so."
         },
     )
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "Read all data sets as they come from parquet shards; memory and disk stay small."},
+    )
     fresh: bool = field(default=False, metadata={"help": "Do finished cells again."})
     robustness: list[str] = field(
         default_factory=list, metadata={"help": "Names of --datasets whose pictures are also changed step by step."}
@@ -88,6 +92,11 @@ class CrossevalArguments:
         }
         if small := [f"--{name} {count}" for name, count in counts.items() if count < 2]:  # noqa: PLR2004 - a pair
             raise ValueError(f"wanted at least 2 pictures; found {', '.join(small)}.")
+        if self.streaming and self.duplicates_of:
+            raise ValueError(
+                "wanted --streaming or --duplicates_of; found both. Near-duplicates are looked for among pictures "
+                "that are at hand: run once more without --streaming, on fewer of them."
+            )
         if self.errors < 0:
             raise ValueError(f"wanted --errors of at least 0; found {self.errors}.")
         if self.bootstrap_samples < 1:

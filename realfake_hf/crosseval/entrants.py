@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,8 @@ from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor
 
 from realfake_hf.crosseval.arguments import TRIVIAL
-from realfake_hf.crosseval.testsets import TestSet, load_test_set
+from realfake_hf.crosseval.testsets import TestSet
+from realfake_hf.data.audit import in_none_of
 from realfake_hf.data.pictures import to_rgb
 from realfake_hf.detector import Detector, load_detector
 from realfake_hf.labels import fake_index
@@ -117,16 +119,14 @@ def _trained_on(folder: Path) -> str | None:
     return json.loads(file.read_text(encoding="utf-8"))["arguments"]["data"] if file.is_file() else None
 
 
-def fit_trivial(source: str, *, n: int, seed: int, test_sets: Sequence[TestSet]) -> Entrant:
-    """Fit the trivial baseline on pictures of a source's training split, none of which is measured.
+def fit_trivial(training: TestSet, test_sets: Sequence[TestSet]) -> Entrant:
+    """Fit the trivial baseline on training pictures, none of which is measured.
 
     Raises:
-        FileNotFoundError: there is no such source.
-        ValueError: the source has no training split, or only pictures that are measured.
+        ValueError: all of them are measured.
     """
-    measured = {digest for one in test_sets for digest in one.rows["sha256"][:]}
-    training = load_test_set("--baseline_data", source, split="train", limit=n, seed=seed)
-    kept = np.flatnonzero([digest not in measured for digest in training.rows["sha256"][:]])
+    own, source = list(chain.from_iterable(training.digests())), training.source
+    kept = np.flatnonzero(in_none_of(own, chain.from_iterable(one.digests() for one in test_sets)))
     is_fake = training.is_fake[kept]
     if len(set(is_fake.tolist())) < 2:  # noqa: PLR2004 - both labels
         raise ValueError(

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -23,9 +23,10 @@ from realfake_hf.crosseval.robustness import Robustness, measure_robustness
 from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.crosseval.shortcuts import Shortcut, find_shortcut
 from realfake_hf.crosseval.store import CellStore
-from realfake_hf.crosseval.testsets import Flags, TestSet, draw_from, load_test_set
+from realfake_hf.crosseval.testsets import Flags, TestSet, draw_from, load_test_set, stream_test_set
 from realfake_hf.data.parallel import join_processes, told_of_lost_processes
 from realfake_hf.data.sources import find_source, unreadable_files
+from realfake_hf.data.stream import find_shards
 from realfake_hf.measure.association import holm
 from realfake_hf.measure.paired import McNemar, mcnemar
 from realfake_hf.passport import environment
@@ -111,13 +112,11 @@ def run_grid(arguments: CrossevalArguments) -> Grid:
     join_processes()
     check_models(arguments.places)
     store = CellStore(arguments.output_dir, writes=PartialState().is_main_process)
-    for source in (*arguments.sources.values(), arguments.baseline_data, arguments.duplicates_of):
-        _ = source and find_source(source)
-    draw = partial(load_test_set, split=arguments.split, limit=arguments.limit, seed=arguments.seed)
-    sets = [draw(name, source) for name, source in arguments.sources.items()]
-    training = arguments.duplicates_of and load_test_set(
-        "--duplicates_of", arguments.duplicates_of, split="train", seed=arguments.seed
-    )
+    load = _loader(arguments)
+    sets = [
+        load(name, source, split=arguments.split, limit=arguments.limit) for name, source in arguments.sources.items()
+    ]
+    training = arguments.duplicates_of and load("--duplicates_of", arguments.duplicates_of, split="train")
     baseline = _baseline(arguments, sets)
     entrants = [*(load_model(name, place, bf16=arguments.bf16) for name, place in arguments.places.items()), *baseline]
     if arguments.fresh:
@@ -136,6 +135,14 @@ def run_grid(arguments: CrossevalArguments) -> Grid:
     robustness = tuple(found for one in drawn for found in measure_robustness(entrants, one, store, **settings))
     errors = tuple(_errors(work, sets)) if arguments.errors and PartialState().is_main_process else ()
     return Grid(_facts(arguments, entrants, sets), cells, pairs, shortcuts, robustness, errors)
+
+
+def _loader(arguments: CrossevalArguments) -> Callable[..., TestSet]:
+    """Make sure that all sources are there, and give what loads them."""
+    find = partial(find_shards, columns=[]) if arguments.streaming else find_source
+    for source in (*arguments.sources.values(), arguments.baseline_data, arguments.duplicates_of):
+        _ = source and find(source)
+    return partial(stream_test_set if arguments.streaming else load_test_set, seed=arguments.seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,9 +205,8 @@ def _errors(work: _Work, sets: Sequence[TestSet]) -> Iterator[ShownError]:
     """Show errors under the first protocol, from scores that are kept; the main process alone, after all else."""
     arguments, folder = work.arguments, work.store.folder.parent
     shutil.rmtree(folder / ERRORS, ignore_errors=True)
-    training = arguments.training_data and load_test_set(
-        "--training_data", arguments.training_data, split="train", limit=arguments.neighbours_n, seed=arguments.seed
-    )
+    load = partial(_loader(arguments), split="train", limit=arguments.neighbours_n)
+    training = arguments.training_data and load("--training_data", arguments.training_data)
     protocol = arguments.protocols[0]
     for entrant in [one for one in work.entrants if one.detector]:
         assert entrant.detector is not None
@@ -219,7 +225,8 @@ def _errors(work: _Work, sets: Sequence[TestSet]) -> Iterator[ShownError]:
 def _baseline(arguments: CrossevalArguments, sets: Sequence[TestSet]) -> list[Entrant]:
     if not arguments.baseline_data:
         return []
-    return [fit_trivial(arguments.baseline_data, n=arguments.baseline_n, seed=arguments.seed, test_sets=sets)]
+    load = partial(_loader(arguments), split="train", limit=arguments.baseline_n)
+    return [fit_trivial(load("--baseline_data", arguments.baseline_data), sets)]
 
 
 def _corrected(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
@@ -229,9 +236,10 @@ def _corrected(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
 
 def _shortcut(one: TestSet, store: CellStore, seed: int) -> Shortcut:
     def make() -> Plain:
-        return asdict(find_shortcut(one.name, one.source, seed=seed))
+        return asdict(find_shortcut(one, seed=seed))
 
-    found = Shortcut.from_dict(store.cell(f"{one.name}-files", {"source": one.source, "seed": seed}, make))
+    asked = {"source": one.source, "seed": seed, **({"pictures": one.sha256} if one.is_streamed else {})}
+    found = Shortcut.from_dict(store.cell(f"{one.name}-files", asked, make))
     if found.warning:
         logger.warning(found.words)
     return found
@@ -264,6 +272,6 @@ def _facts(arguments: CrossevalArguments, entrants: Sequence[Entrant], sets: Seq
 
 
 def _data(one: TestSet) -> Plain:
-    left_out = [asdict(file) for file in unreadable_files(one.source)]
+    left_out = [] if one.is_streamed else [asdict(file) for file in unreadable_files(one.source)]
     facts = {"source": one.source, "split": one.split, "n": len(one.rows), "sha256": one.sha256}
     return {**facts, "unreadable": left_out}

@@ -49,7 +49,8 @@ class Neighbours:
         self.detector, self.training = detector, training
         asked = {"weights": digest, "pictures": training.sha256}
         kept = store.array(f"embeddings-{name}", asked)
-        made = kept if kept is not None else detector.embeddings(to_rgb(one) for one in training.rows["image"])
+        pictures = (to_rgb(training.rows[row]["image"]) for row in range(len(training.rows)))
+        made = kept if kept is not None else detector.embeddings(pictures)
         if kept is None:
             store.keep_array(f"embeddings-{name}", asked, made)
         self._unit = _unit(made.astype(np.float32))

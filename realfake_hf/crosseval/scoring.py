@@ -1,7 +1,7 @@
 """Ask all models about the pictures of a data set, each decoded once, shared out among processes."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -52,33 +52,31 @@ def score_all(
         title: of the progress bar.
     """
     state = PartialState()
-    starts = range(0, len(one.rows), _BLOCK)[state.process_index :: state.num_processes]
+    places, blocks = one.share(_BLOCK, processes=state.num_processes, process=state.process_index)
     hidden = None if state.is_main_process else True
-    score = partial(_score_block, entrants, one, prepare=partial(_prepared, PROTOCOLS[protocol], change))
+    score = partial(_score_block, entrants, prepare=partial(_prepared, PROTOCOLS[protocol], change))
     bar = tqdm(
-        in_threads(score, starts, workers=cores_each(state)),
-        total=len(starts),
+        in_threads(score, blocks, workers=cores_each(state)),
+        total=len(places),
         desc=title or f"{one.name} {one.split} {protocol}",
         unit="block",
         disable=hidden,
     )
-    mine = list(zip(starts, bar, strict=True))
+    mine = [(place.start, scores) for place, scores in zip(places, bar, strict=True)]
     if state.num_processes > 1:
         logger.info("%s: %d blocks of %s", this_process(), len(mine), title or f"{one.name} {protocol}")
-    blocks = dict(gather_object(mine))
+    found = dict(gather_object(mine))
     return {
-        entrant.name: np.concatenate([blocks[start][entrant.name] for start in sorted(blocks)]) for entrant in entrants
+        entrant.name: np.concatenate([found[start][entrant.name] for start in sorted(found)]) for entrant in entrants
     }
 
 
 def _score_block(
-    entrants: Sequence[Entrant], one: TestSet, start: int, *, prepare: Prepare
+    entrants: Sequence[Entrant], rows: Iterable[Mapping[str, Any]], *, prepare: Prepare
 ) -> dict[str, NDArray[Any]]:
-    rows = range(start, min(start + _BLOCK, len(one.rows)))
-    pictures = (prepare(one.rows[row]) for row in rows)
     found = [
         {entrant.name: entrant.score(given) for entrant, given in _sized_once(entrants, batch)}
-        for batch in _batches(pictures)
+        for batch in _batches(map(prepare, rows))
     ]
     return {entrant.name: np.concatenate([part[entrant.name] for part in found]) for entrant in entrants}
 

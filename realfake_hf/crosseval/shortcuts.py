@@ -8,7 +8,8 @@ from typing import Any, Final, Self
 
 from datasets import DatasetDict, concatenate_datasets
 
-from realfake_hf.data.file_facts import read_file_facts
+from realfake_hf.crosseval.testsets import TestSet
+from realfake_hf.data.file_facts import FileFacts, read_file_facts
 from realfake_hf.data.near_duplicates import NearDuplicates, find_near_duplicates, hash_pictures
 from realfake_hf.data.sources import find_source, load_images
 from realfake_hf.measure.resampling import Mean
@@ -123,15 +124,19 @@ def audit_source(source: str | os.PathLike[str], *, limit: int | None = None, se
         FileNotFoundError: there is no such source.
         ValueError: the source cannot be read, or has too few files of a label.
     """
-    facts = read_file_facts(source, limit=limit, seed=seed)
+    return _audit(read_file_facts(source, limit=limit, seed=seed), seed=seed)
+
+
+def _audit(facts: FileFacts, *, seed: int) -> SourceAudit:
     shortcuts = audit_shortcuts(facts.columns, is_fake=facts.is_fake, groups=facts.digest, seed=seed)
     return SourceAudit(facts.name, facts.as_stored, facts.unreadable, shortcuts)
 
 
-def find_shortcut(name: str, source: str, *, seed: int) -> Shortcut:
+def find_shortcut(one: TestSet, *, seed: int) -> Shortcut:
     """Audit the file facts of a data set for a grid, or say why that cannot be done."""
+    name = one.name
     try:
-        audit = audit_source(source, limit=FILES, seed=seed)
+        audit = _audit(one.file_facts(FILES, seed=seed), seed=seed)
     except ValueError as error:
         return Shortcut(name, refused=str(error))
     found = audit.shortcuts

@@ -85,19 +85,40 @@ def read_file_facts(source: str | os.PathLike[str], *, limit: int | None = None,
     records = _draw(found.records(), limit, np.random.default_rng(seed))
     read = partial(_facts_of, found.reader)
     rows = [row for _, chunk in in_chunks(read, records, description=f"file facts of {found.name}") for row in chunk]
-    kept = [(record, row) for record, row in zip(records, rows, strict=True) if row]
+    is_fake = np.array([record.label == "FAKE" for record in records])
+    return _together(rows, is_fake, name=found.name, as_stored=isinstance(found.reader, HubRows))
+
+
+def facts_of_files(files: Sequence[bytes], is_fake: NDArray[np.bool_], *, name: str) -> FileFacts:
+    """Read the facts of files as they are stored in a data set's rows.
+
+    Args:
+        files: their bytes.
+        is_fake: (n,) their labels.
+        name: of the data set.
+
+    Raises:
+        ValueError: no header can be read.
+    """
+    return _together([_facts_or_nothing(data) for data in files], is_fake, name=name, as_stored=True)
+
+
+def _together(
+    rows: Sequence[Mapping[str, Fact]], is_fake: NDArray[np.bool_], *, name: str, as_stored: bool
+) -> FileFacts:
+    kept = [row for row in rows if row]
     if not kept:
         raise ValueError(
-            f"wanted picture files with a readable header in {found.name}; found none among {len(records):,}. "
-            "Get the data set anew."
+            f"wanted picture files with a readable header in {name}; found none among {len(rows):,}. Get the data set "
+            "anew."
         )
     return FileFacts(
-        name=found.name,
-        as_stored=isinstance(found.reader, HubRows),
-        is_fake=np.array([record.label == "FAKE" for record, _ in kept]),
-        digest=np.array([row["digest"] for _, row in kept]),
-        columns={fact: np.array([row[fact] for _, row in kept]) for fact in FACTS},
-        unreadable=len(records) - len(kept),
+        name=name,
+        as_stored=as_stored,
+        is_fake=is_fake[[bool(row) for row in rows]],
+        digest=np.array([row["digest"] for row in kept]),
+        columns={fact: np.array([row[fact] for row in kept]) for fact in FACTS},
+        unreadable=len(rows) - len(kept),
     )
 
 
@@ -131,12 +152,18 @@ def _short_digest(tables: Mapping[int, Sequence[int]]) -> str:
 
 
 def _facts_of(reader: Reader, records: Sequence[Record]) -> list[dict[str, Fact]]:
-    return [_facts_or_nothing(reader, record) for record in records]
+    return [_facts_or_nothing(_bytes_or_nothing(reader, record)) for record in records]
 
 
-def _facts_or_nothing(reader: Reader, record: Record) -> dict[str, Fact]:
+def _bytes_or_nothing(reader: Reader, record: Record) -> bytes:
     try:
-        data = reader.read(record.key)
+        return reader.read(record.key)
+    except _BROKEN_HEADER_ERRORS:
+        return b""
+
+
+def _facts_or_nothing(data: bytes) -> dict[str, Fact]:
+    try:
         return header_facts(data) | {"digest": hashlib.sha256(data).hexdigest()}
     except _BROKEN_HEADER_ERRORS:
         return {}

@@ -6,7 +6,7 @@ Shards lie in a folder or on the Hub, as `realfake_hf.data.shards` writes them; 
 import hashlib
 import itertools
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -47,21 +47,23 @@ class ShardedSplit:
         name: of the split.
         files: paths, or addresses that begin with `hf://`.
         groups: rows of each row group of all files, in order.
+        groups_of_files: how many row groups each file has.
     """
 
     name: str
     files: tuple[str, ...]
     groups: tuple[int, ...]
+    groups_of_files: tuple[int, ...]
 
     @property
     def n(self) -> int:
         """How many pictures there are."""
         return sum(self.groups)
 
-    def rows(self) -> IterableDataset:
+    def rows(self, columns: Sequence[str] = ("id", "image", "label")) -> IterableDataset:
         """Their rows, with the pictures as the bytes of their files; a row group is the least that is shared out."""
         rows = load_dataset("parquet", data_files=list(self.files), split="train", streaming=True).reshard()
-        return rows.select_columns(["id", "image", "label"]).cast_column("image", Image(decode=False))
+        return rows.select_columns(list(columns)).cast_column("image", Image(decode=False))
 
     def load(self) -> Dataset:
         """All of it in the columns of `load_images`, memory-mapped: for splits to measure on."""
@@ -89,8 +91,12 @@ class ShardedSplit:
         return {"n": self.n, "n_real": self.n - fake, "n_fake": fake, "sha256": digest.hexdigest()}
 
 
-def find_shards(source: str) -> dict[str, ShardedSplit]:
+def find_shards(source: str, *, columns: Collection[str] = COLUMNS) -> dict[str, ShardedSplit]:
     """Find the shards of a folder or a Hub set, and read how many rows they have.
+
+    Args:
+        source: a folder, or the id of a Hub set.
+        columns: that they must have.
 
     Raises:
         FileNotFoundError: there are none.
@@ -109,16 +115,18 @@ def find_shards(source: str) -> dict[str, ShardedSplit]:
             f"wanted parquet shards alone in {source!r}; found {_name_of(strange[0])}. "
             "`python -m realfake_hf.data.shards` makes shards of other sources."
         )
-    return {
-        str(name): ShardedSplit(str(name), tuple(files), tuple(itertools.chain.from_iterable(map(_groups, files))))
-        for name, files in found.items()
-    }
+    return {str(name): _counted(str(name), tuple(files), columns) for name, files in found.items()}
 
 
-def _groups(file: str) -> list[int]:
+def _counted(name: str, files: tuple[str, ...], columns: Collection[str]) -> ShardedSplit:
+    groups = [_groups(file, columns) for file in files]
+    return ShardedSplit(name, files, tuple(itertools.chain.from_iterable(groups)), tuple(map(len, groups)))
+
+
+def _groups(file: str, columns: Collection[str]) -> list[int]:
     try:
         with fsspec.open(file) as opened, pq.ParquetFile(opened) as shard:
-            lacking = sorted(COLUMNS - set(shard.schema_arrow.names))
+            lacking = sorted(set(columns) - set(shard.schema_arrow.names))
             facts = shard.metadata
             groups = [facts.row_group(group).num_rows for group in range(facts.num_row_groups)]
     except pa.ArrowInvalid as error:
@@ -128,7 +136,7 @@ def _groups(file: str) -> list[int]:
         ) from error
     if lacking:
         raise ValueError(
-            f"wanted the columns {', '.join(sorted(COLUMNS))} in {file}; found no {', '.join(lacking)}. "
+            f"wanted the columns {', '.join(sorted(columns))} in {file}; found no {', '.join(lacking)}. "
             "`python -m realfake_hf.data.shards --data` writes a source with all of them."
         )
     return groups

@@ -8,6 +8,8 @@ from typing import Any, Final
 EXTRACTORS: Final = "extractors"
 HEADS: Final = "heads"
 TOP: Final = "top"
+SEEDS: Final = "seeds"  # of the best of the top; its trainings stand among these
+_PARTS: Final = 4  # of a topology
 
 
 @dataclass
@@ -37,8 +39,17 @@ class SearchArguments:
     top: int = field(
         default=5, metadata={"help": "So many of the best are trained on all pictures, as the recipe says."}
     )
+    reference: list[int] = field(
+        default_factory=list,
+        metadata={"help": "Filters, convolutions, units and dense layers of a topology that is trained beside those."},
+    )
     seeds: list[int] = field(
-        default_factory=lambda: [0], metadata={"help": "Each of those is trained once with each."}
+        default_factory=lambda: [0],
+        metadata={"help": "Those are trained with the first; the best of them and the reference with each."},
+    )
+    bf16: bool = field(
+        default=False,
+        metadata={"help": "Compute with bfloat16 while learning, faster where there is hardware for it."},
     )
     prune: bool = field(
         default=False, metadata={"help": "Stop trainings of extractors and heads that fall behind the median."}
@@ -53,6 +64,11 @@ class SearchArguments:
         for name in ("num_filters", "num_conv_layers", "dense_units", "num_dense_layers", "seeds"):
             if not getattr(self, name):
                 raise ValueError(f"wanted one value of --{name} or more; found none.")
+        if self.reference and len(self.reference) != _PARTS:
+            raise ValueError(
+                "wanted filters, convolutions, units and dense layers as --reference; found "
+                f"{' '.join(map(str, self.reference))}."
+            )
         if self.top < 0:
             raise ValueError(f"wanted --top of at least 0; found {self.top}.")
 
@@ -141,13 +157,24 @@ def heads(asked: SearchArguments, best: Topology) -> list[Training]:
 
 
 def finalists(asked: SearchArguments, ranked: Sequence[Topology]) -> list[Training]:
-    """The best of all, each with every seed; seed by seed, so that a broken-off search is even."""
+    """The best of all and the reference, on all pictures."""
     best = list(dict.fromkeys(ranked))[: asked.top]
-    return [Training(TOP, topology, seed) for seed in asked.seeds for topology in best]
+    return [Training(TOP, topology, asked.seeds[0]) for topology in _with_reference(asked, best)]
+
+
+def with_other_seeds(asked: SearchArguments, ranked: Sequence[Topology]) -> list[Training]:
+    """The best finalist and the reference once more; seed by seed, so that a broken-off search is even."""
+    best = _with_reference(asked, ranked[:1])
+    return [Training(TOP, topology, seed) for seed in asked.seeds[1:] for topology in best]
+
+
+def _with_reference(asked: SearchArguments, best: Sequence[Topology]) -> list[Topology]:
+    return list(dict.fromkeys([*best, *([Topology(*asked.reference)] if asked.reference else [])]))
 
 
 def settings_of(training: Training, asked: SearchArguments) -> dict[str, Any]:
     """What a training changes in the recipe."""
     smaller = {"train_size": asked.train_size, "num_train_epochs": asked.num_train_epochs}
     chosen = {} if training.stage == TOP else {name: value for name, value in smaller.items() if value is not None}
-    return {**chosen, **training.topology.to_dict(), "seed": training.seed}
+    precision = {"bf16": True} if asked.bf16 else {}
+    return {**chosen, **precision, **training.topology.to_dict(), "seed": training.seed}

@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from realfake_hf.run_folder import METRICS as MEASURED
 from realfake_hf.search.plan import (
     EXTRACTORS,
     HEADS,
+    SEEDS,
     TOP,
     SearchArguments,
     Topology,
@@ -29,6 +30,7 @@ from realfake_hf.search.plan import (
     finalists,
     heads,
     settings_of,
+    with_other_seeds,
 )
 from realfake_hf.search.study import Facts, Job, SharedStudy, ranked
 from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
@@ -42,25 +44,31 @@ MEASURES: Final = ("accuracy", "precision", "recall", "f1", "roc_auc", "nll")
 POLL: Final = 2.0  # seconds until a worker looks again whether others are done
 
 
-def search(asked: SearchArguments) -> dict[str, Any]:
+def search(asked: SearchArguments, *, keep: Callable[[dict[str, Any]], None] = lambda _: None) -> dict[str, Any]:
     """Work on the search until it is done, beside any number of other workers; give its table.
+
+    Args:
+        asked: what is searched.
+        keep: is given the table as it stands after each training of this worker; `waiting` is how many trainings of
+            the stages that have begun are not at their end.
 
     Raises:
         OSError: there is no such recipe or data source.
         ValueError: a setting does not fit, or the folder holds another search.
     """
     _begin(asked)
-    first = _stage(SharedStudy(asked.output_dir, EXTRACTORS, extractors(asked), prunes=asked.prune), asked)
-    best = _best([first], "No extractor came to its end")
-    second = _stage(SharedStudy(asked.output_dir, HEADS, heads(asked, best), prunes=asked.prune), asked)
-    order = ranked([first, second], _validation)
-    third = _stage(SharedStudy(asked.output_dir, TOP, finalists(asked, order)), asked)
-    rows = [
-        {"stage": training.stage, "topology": training.topology.to_dict(), "seed": training.seed, **facts}
-        for study in (first, second, third)
-        for training, facts in study.finished()
-    ]
-    return {"settings": _plain(asked), **environment(), "best_extractor": best.to_dict(), "rows": rows}
+    stages: list[SharedStudy] = []
+
+    def go_through(name: str, trainings: Sequence[Training], *, prunes: bool = False) -> None:
+        stages.append(SharedStudy(asked.output_dir, name, trainings, prunes=prunes))
+        for _ in _worked_off(stages[-1], asked):
+            keep(_table(asked, stages))
+
+    go_through(EXTRACTORS, extractors(asked), prunes=asked.prune)
+    go_through(HEADS, heads(asked, _best(stages, "No extractor came to its end")), prunes=asked.prune)
+    go_through(TOP, finalists(asked, ranked(stages, _validation)))
+    go_through(SEEDS, with_other_seeds(asked, ranked(stages[-1:], _validation)))
+    return _table(asked, stages)
 
 
 def _begin(asked: SearchArguments) -> None:
@@ -79,16 +87,27 @@ def _plain(asked: SearchArguments) -> dict[str, Any]:
     return {name: value for name, value in vars(asked).items() if name not in places}
 
 
-def _stage(study: SharedStudy, asked: SearchArguments) -> SharedStudy:
-    """Train what waits; wait for what other workers train."""
-    while True:
+def _table(asked: SearchArguments, stages: Sequence[SharedStudy]) -> dict[str, Any]:
+    rows = [
+        {"stage": training.stage, "topology": training.topology.to_dict(), "seed": training.seed, **facts}
+        for study in stages
+        for training, facts in study.finished()
+    ]
+    best = ranked(stages[:1], _validation)[0].to_dict() if rows else None
+    waiting = sum(study.waiting for study in stages)
+    return {"settings": _plain(asked), **environment(), "best_extractor": best, "waiting": waiting, "rows": rows}
+
+
+def _worked_off(study: SharedStudy, asked: SearchArguments) -> Iterator[None]:
+    """Train what waits, and say so after each; wait for what other workers train."""
+    while not study.is_done:
         with study.job() as job:
             if job is not None:
                 _work(study, job, asked)
-                continue
-        if study.is_done:
-            return study
-        time.sleep(POLL)
+        if job is None:
+            time.sleep(POLL)
+        else:
+            yield
 
 
 def _work(study: SharedStudy, job: Job, asked: SearchArguments) -> None:

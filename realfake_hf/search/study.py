@@ -103,7 +103,12 @@ class SharedStudy:
     @property
     def is_done(self) -> bool:
         """Whether no training waits or runs."""
-        return not any(trial.state in (TrialState.WAITING, TrialState.RUNNING) for trial in self._trials())
+        return self.waiting == 0
+
+    @property
+    def waiting(self) -> int:
+        """How many trainings wait or run."""
+        return sum(trial.state in (TrialState.WAITING, TrialState.RUNNING) for trial in self._trials())
 
     def finished(self) -> list[tuple[Training, Facts]]:
         """The trainings that came to their end, in the order of the plan."""
