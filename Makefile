@@ -8,7 +8,7 @@ endif
 SECOND ?= data/second
 OTHERS := diffusiondb-coco-imagenet progan-lsun wild-art-kaggle-layout
 
-.PHONY: help space demo test slow lint types format cnn vit compare ablation search processes twins study robust audit crosseval transfer shortcuts screenshot familiarity readme benchmarks scaling faults
+.PHONY: help space demo test slow lint types format cnn vit compare ablation search processes nodes twins study robust audit crosseval transfer shortcuts screenshot familiarity readme benchmarks scaling faults
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -57,6 +57,9 @@ search: .venv/installed ## the paper's 36 topologies: hours on two cores; goes o
 
 processes: .venv/installed ## a training in one process beside two
 	$(PY) -m benchmarks.processes --output_dir $(RUN)-processes --output_file results/two_processes.json
+
+nodes: .venv/installed ## a training and a grid on one machine beside two, which are network namespaces where root allows
+	$(PY) -m benchmarks.two_nodes --output_dir $(RUN)-nodes --output_file results/two_nodes.json
 
 twins: .venv/installed ## the two models of space/models of another training seed: an hour or two on two cores
 	$(PY) train.py --config recipes/cifake_cnn.yaml --seed 1 --output_dir runs/twins/cnn

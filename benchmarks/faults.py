@@ -16,8 +16,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, field
+from difflib import unified_diff
+from itertools import islice
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -27,7 +29,7 @@ from tqdm.auto import tqdm
 
 from benchmarks.bad_pictures import through_everything
 from benchmarks.comparison import write_benchmark
-from benchmarks.jobs import DIGEST, JOBS, PICTURES, Job, take_pictures
+from benchmarks.jobs import JOBS, PICTURES, RESULT, Job, take_pictures
 from benchmarks.small_disk import small_disk
 from realfake_hf.checksums import CHECKSUMS
 from realfake_hf.cli import parse
@@ -104,11 +106,18 @@ class Bench:
         process = self.start(job, place, clock=clock)
         process.join(PATIENCE if kill_after is None else kill_after)
         if process.is_alive():
-            os.killpg(int(process.pid or 0), signal.SIGKILL)
-            process.join()
+            _kill(process)
         seconds = time.monotonic() - began
         said = log.read_bytes()[before:].decode(errors="replace") if log.is_file() else ""
         return Ended(int(process.exitcode or 0), seconds, said)
+
+
+def _kill(process: ForkServerProcess) -> None:
+    """Kill a process and all that it started."""
+    with suppress(ProcessLookupError):  # it has no group of its own yet, and has started nothing
+        os.killpg(int(process.pid or 0), signal.SIGKILL)
+    process.kill()
+    process.join()
 
 
 def _run(name: str, pictures: Path, place: Path, clock: float) -> None:
@@ -147,12 +156,20 @@ def kills(bench: Bench, job: Job, whole: Ended, wanted: str, settings: Settings)
 def _again(bench: Bench, job: Job, place: Path, wanted: str, *, clock: float = 0) -> Row:
     """Start the same command again, and compare."""
     ended = bench.run(job, place, clock=clock)
-    same = ended.status == 0 and _digest(place) == wanted
-    return {"same": same, "traceback": ended.has_traceback, **({} if same else {"log": ended.log[-600:]})}
+    found = _result(place) if ended.status == 0 else ""
+    same = found == wanted
+    said = {} if same else {"log": ended.log[-600:], "differs": _difference(wanted, found)}
+    return {"same": same, "traceback": ended.has_traceback, **said}
 
 
-def _digest(place: Path) -> str:
-    return (place / DIGEST).read_text(encoding="utf-8")
+def _result(place: Path) -> str:
+    return (place / RESULT).read_text(encoding="utf-8")
+
+
+def _difference(wanted: str, found: str) -> list[str]:
+    """Give the first lines in which two results differ."""
+    lines = unified_diff(wanted.splitlines(), found.splitlines(), "unbroken", "broken", n=0, lineterm="")
+    return list(islice(lines, 12))
 
 
 def clock_set_back(bench: Bench, job: Job, whole: Ended, wanted: str) -> Row:
@@ -170,7 +187,7 @@ def two_at_once(bench: Bench, job: Job, _: Ended, wanted: str) -> Row:
     both = [bench.start(job, place) for _ in range(2)]
     for process in both:
         process.join(PATIENCE)
-    same = all(process.exitcode == 0 for process in both) and _digest(place) == wanted
+    same = all(process.exitcode == 0 for process in both) and _result(place) == wanted
     said = (place / LOG).read_text(encoding="utf-8")
     shutil.rmtree(place)
     return {"same": same, "traceback": "Traceback" in said, **({} if same else {"log": said[-600:]})}
@@ -196,7 +213,7 @@ def _broken_off_after(bench: Bench, job: Job, place: Path, pattern: str) -> Path
     while process.is_alive() and len(list(place.glob(f"run/checkpoint-*/{CHECKSUMS}"))) < 2:  # noqa: PLR2004
         time.sleep(0.02)
     if process.is_alive():
-        os.killpg(int(process.pid or 0), signal.SIGKILL)
+        _kill(process)
     process.join()
     is_of_checkpoint = pattern.startswith("run/")
     whole = [file for file in place.glob(pattern) if not is_of_checkpoint or file.with_name(CHECKSUMS).is_file()]
@@ -244,7 +261,7 @@ def _all_faults(bench: Bench, job: Job, settings: Settings) -> Row:
     whole = bench.run(job, place)
     if whole.status:
         raise RuntimeError(f"{job.name} does not come to its end unbroken: {whole.log[-2000:]}")
-    wanted = _digest(place)
+    wanted = _result(place)
     size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
     shutil.rmtree(place)
     given = (bench, job, whole, wanted)

@@ -1,4 +1,4 @@
-"""Long work on a few real pictures, as jobs for `faults` to break: each leaves a digest of its result."""
+"""Long work on a few real pictures, as jobs for `faults` to break: each leaves its result."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ from realfake_hf.labels import LABEL_NAMES
 from realfake_hf.search import __main__ as search
 
 MODELS: Final = Path(__file__).resolve().parents[1] / "space/models"
-DIGEST: Final = "digest"
+RESULT: Final = "result.json"
 PICTURES: Final = "pictures.zip"
 EACH: Final = {"train": 700, "test": 200}  # pictures of each label
 
@@ -46,7 +46,7 @@ class Job:
     result: Callable[[Path, Path], object]
 
     def run(self, pictures: Path, folder: Path) -> int:
-        """Do it to the end, and write the digest of its result."""
+        """Do it to the end, and write its result, a value on a line."""
         datasets.config.HF_DATASETS_CACHE = str(folder / "cache")
         try:
             status = self.work(pictures, folder)
@@ -54,8 +54,8 @@ class Job:
             print(f"{self.name}: {error}", file=sys.stderr)
             status = 1
         if status == 0:
-            found = json.dumps(self.result(pictures, folder), sort_keys=True, default=str)
-            (folder / DIGEST).write_text(hashlib.sha256(found.encode()).hexdigest(), encoding="utf-8")
+            found = json.dumps(self.result(pictures, folder), sort_keys=True, default=str, indent=1)
+            (folder / RESULT).write_text(found, encoding="utf-8")
         return status
 
 

@@ -23,7 +23,7 @@ _ROOT: Final = Path(__file__).resolve().parents[1]
 
 
 @dataclass
-class Settings:
+class Subject:
     """What is trained twice."""
 
     output_dir: Path = field(metadata={"help": "Where the two runs go: an empty or a new folder."})
@@ -31,6 +31,12 @@ class Settings:
     data: str | None = field(default=None, metadata={"help": "In place of the recipe's pictures."})
     train_size: int | None = field(default=20_000, metadata={"help": "Pictures of the subset; none for all."})
     num_train_epochs: int = field(default=1, metadata={"help": "Passes over them."})
+
+
+@dataclass
+class Settings(Subject):
+    """What is trained twice, and by how many."""
+
     processes: int = field(default=2, metadata={"help": "The other number of processes."})
     output_file: Path = field(default=Path("results/two_processes.json"), metadata={"help": "Where the JSON goes."})
 
@@ -40,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     (settings,) = parse(Settings, argv=argv, description=__doc__)
     counts = {"one": 1, "several": settings.processes}
     try:
-        batch_sizes = {name: _batch_size(settings.recipe, n) for name, n in counts.items()}
+        batch_sizes = {name: batch_size_each(settings.recipe, n) for name, n in counts.items()}
         runs = {name: _train(settings, name, n, batch_size=batch_sizes[name]) for name, n in counts.items()}
     except ValueError as error:
         print(f"processes: {error}", file=sys.stderr)
@@ -80,8 +86,12 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     return "\n".join(["| processes | validation | test | seconds |", "|--:|--:|--:|--:|", *rows, "", note])
 
 
-def _batch_size(recipe: Path, processes: int) -> int:
-    """Share a recipe's batch out among processes, before anything is trained."""
+def batch_size_each(recipe: Path, processes: int) -> int:
+    """Share a recipe's batch out among processes, before anything is trained.
+
+    Raises:
+        ValueError: that leaves a remainder.
+    """
     total = int(yaml.safe_load(recipe.read_text(encoding="utf-8")).get("per_device_train_batch_size", 128))
     if total % processes:
         raise ValueError(
@@ -92,15 +102,20 @@ def _batch_size(recipe: Path, processes: int) -> int:
 
 def _train(settings: Settings, name: str, processes: int, *, batch_size: int) -> dict[str, Any]:
     folder = settings.output_dir / name
-    words = [str(_ROOT / "train.py"), "--config", str(settings.recipe), "--output_dir", str(folder)]
-    words += ["--num_train_epochs", str(settings.num_train_epochs), "--bootstrap_samples", "0"]
-    words += ["--per_device_train_batch_size", str(batch_size)]
-    words += ["--train_size", str(settings.train_size)] if settings.train_size else []
-    words += ["--data", settings.data] if settings.data else []
+    words = [str(_ROOT / "train.py"), *training_words(settings, folder, batch_size=batch_size)]
     done = subprocess.run([*_launcher(processes), *words], env=_environment(processes), check=False)
     if done.returncode:
         raise ValueError(f"wanted the training in {processes} process(es) to end; found status {done.returncode}.")
-    return _found(folder)
+    return training_found(folder)
+
+
+def training_words(subject: Subject, folder: Path, *, batch_size: int) -> list[str]:
+    """What train.py is told."""
+    words = ["--config", str(subject.recipe), "--output_dir", str(folder)]
+    words += ["--num_train_epochs", str(subject.num_train_epochs), "--bootstrap_samples", "0"]
+    words += ["--per_device_train_batch_size", str(batch_size)]
+    words += ["--train_size", str(subject.train_size)] if subject.train_size else []
+    return words + (["--data", subject.data] if subject.data else [])
 
 
 def _launcher(processes: int) -> list[str]:
@@ -116,7 +131,8 @@ def _environment(processes: int) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(threads)}
 
 
-def _found(folder: Path) -> dict[str, Any]:
+def training_found(folder: Path) -> dict[str, Any]:
+    """What a training left that `compare` takes."""
     measured, passport = (json.loads((folder / name).read_text()) for name in (METRICS, PASSPORT))
     splits = ("validation", "test")
     return {

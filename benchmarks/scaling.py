@@ -33,6 +33,8 @@ from realfake_hf.data.sources import load_images
 from realfake_hf.figures import save_figure
 from realfake_hf.passport import peak_memory_gib
 from realfake_hf.run_folder import write_json
+from realfake_hf.study.arguments import StudyArguments
+from realfake_hf.study.run import run_study
 
 Row = dict[str, Any]
 
@@ -40,6 +42,9 @@ SHARDS: Final = "shards"
 TRAIN: Final = "training, one pass"
 GRID: Final = "grid, one model"
 SCORE: Final = "scoring"
+STUDY: Final = "study of explanations, one model"
+SHARED: Final = (TRAIN, GRID, SCORE)  # what several processes share
+_BATCH: Final = 128  # pictures of a training step, over all processes
 
 
 @dataclass
@@ -50,7 +55,12 @@ class Settings:
         default_factory=lambda: [1000, 4000, 16_000, 40_000, 120_000], metadata={"help": "Numbers of pictures."}
     )
     jobs: list[str] = field(default_factory=lambda: [*JOBS], metadata={"help": "Which."})
-    processes: int = field(default=2, metadata={"help": "Scoring is also done by so many, on the most pictures."})
+    study_most: int = field(
+        default=16_000, metadata={"help": "The study's largest number: it takes a hundred times as long as a verdict."}
+    )
+    processes: int = field(
+        default=2, metadata={"help": "Training, grid and scoring are also done by so many, on the most pictures."}
+    )
     output_file: Path = field(default=Path("results/scaling.json"), metadata={"help": "Where the JSON goes."})
     figure_file: Path | None = field(default=Path("results/figures/scaling.png"), metadata={"help": "The figure."})
     one: str | None = field(default=None, metadata={"help": "Do this job alone, in --folder, and write what it took."})
@@ -59,6 +69,7 @@ class Settings:
 
 def _train(folder: Path) -> int:
     words = ["--num_train_epochs", "1", "--test_share", "0.05", "--bootstrap_samples", "100", "--disable_tqdm", "true"]
+    words += ["--per_device_train_batch_size", str(_BATCH // int(os.environ.get("WORLD_SIZE", "1")))]
     return train.main(["--data", str(folder / SHARDS), *words, "--output_dir", str(folder / "run")])
 
 
@@ -72,7 +83,18 @@ def _score(folder: Path) -> int:
     return score.main([*words, "--output", str(folder / "scores")])
 
 
-JOBS: Final[Mapping[str, Callable[[Path], int]]] = {TRAIN: _train, GRID: _grid, SCORE: _score}
+def _study(folder: Path) -> int:
+    """Maps of all pictures by each method that fits the CNN, and whether they agree."""
+    run_study(
+        StudyArguments(
+            output_dir=folder / "study", compare=[f"cnn={MODELS / 'cifake-cnn'}"], data=str(folder / SHARDS),
+            split="train", parts=["agreement"], n=10**9, gallery=0, bootstrap_samples=100,
+        )
+    )  # fmt: skip
+    return 0
+
+
+JOBS: Final[Mapping[str, Callable[[Path], int]]] = {TRAIN: _train, GRID: _grid, SCORE: _score, STUDY: _study}
 
 
 def lay_out(n: int, folder: Path) -> None:
@@ -129,7 +151,7 @@ def fitted(rows: Sequence[Row]) -> Row:
 def draw(rows: Sequence[Row]) -> Figure:
     """Draw seconds and memory against n."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
-    for marker, name in zip("osD", dict.fromkeys(row["job"] for row in rows), strict=False):
+    for marker, name in zip("osD^", dict.fromkeys(row["job"] for row in rows), strict=False):
         some = [row for row in rows if row["job"] == name and row["processes"] == 1]
         for place, value in zip(axes, ("seconds", "memory_gib"), strict=True):
             place.plot([row["n"] for row in some], [row[value] for row in some], marker=marker, label=name)
@@ -144,17 +166,23 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 def _measure_all(settings: Settings) -> dict[str, Any]:
     rows: list[Row] = []
-    work = [(n, name) for n in sorted(settings.sizes) for name in settings.jobs]
+    work = [
+        (n, name)
+        for n in sorted(settings.sizes)
+        for name in settings.jobs
+        if name != STUDY or n <= settings.study_most
+    ]
     with tempfile.TemporaryDirectory() as place:
         for n, name in tqdm(work, desc="measuring", disable=None):
             folder = Path(place) / f"{n}"
             if not folder.exists():
                 lay_out(n, folder)
             rows.append({"n": n, **measure(name, folder)})
-        if SCORE in settings.jobs and settings.processes > 1:
-            several = Path(place) / "several"
+        shared = [name for name in settings.jobs if name in SHARED and settings.processes > 1]
+        for name in tqdm(shared, desc="measuring several processes", disable=None):
+            several = Path(place) / f"several-{name}"
             lay_out(max(settings.sizes), several)
-            rows.append({"n": max(settings.sizes), **measure(SCORE, several, processes=settings.processes)})
+            rows.append({"n": max(settings.sizes), **measure(name, several, processes=settings.processes)})
     alone = {name: [row for row in rows if row["job"] == name and row["processes"] == 1] for name in settings.jobs}
     return {"rows": rows, "fits": {name: fitted(some) for name, some in alone.items()}}
 

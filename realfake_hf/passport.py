@@ -33,10 +33,14 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The git commit of this code, with `-dirty` where tracked files differ from it; None outside a checkout."""
+    """The git commit of this code, with `-dirty` where tracked files differ from it.
+
+    Outside a checkout it is what the variable REALFAKE_COMMIT says, for code that was copied to a machine without its
+    history; None where that is not set.
+    """
     here = Path(__file__)
     if _git("ls-files", "--error-unmatch", here.name, folder=here.parent) is None:
-        return None  # installed, perhaps inside the checkout of something else
+        return os.environ.get("REALFAKE_COMMIT")  # installed, perhaps inside the checkout of something else
     return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*", folder=here.parent)
 
 

@@ -32,6 +32,8 @@ FLOORS = {
     "study": 3,
     "scores": 3,
     "search": 4,
+    "search/plan": 3,
+    "search/table": 3,
     "score": 4,
     "publish": 4,
 }

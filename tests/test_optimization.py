@@ -2,6 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import distributed
+from torch.distributed.fsdp import fully_shard
 from transformers import (
     ConvNextConfig,
     ConvNextForImageClassification,
@@ -120,9 +122,20 @@ def test_the_backbone_waits_for_the_head_and_then_learns():
 
 
 @pytest.fixture
-def averaged(tmp_path):
-    """A one-number model, its average with a memory of one half, and the Trainer's arguments."""
+def mesh(tmp_path):
+    distributed.init_process_group(
+        "gloo", store=distributed.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1
+    )
+    yield distributed.device_mesh.init_device_mesh("cpu", (1,))
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(params=["whole", "in pieces"])
+def averaged(tmp_path, request):
+    """A one-number model, as it is or in pieces (FSDP), its average that forgets half, and the Trainer's arguments."""
     model = torch.nn.Linear(1, 1, bias=False)
+    if request.param == "in pieces":
+        fully_shard(model, mesh=request.getfixturevalue("mesh"))
     torch.nn.init.constant_(model.weight, 0.0)
     callback = WeightAverage(0.5)
     args = SimpleNamespace(output_dir=str(tmp_path), load_best_model_at_end=False)

@@ -92,6 +92,19 @@ def test_outside_a_checkout_there_is_no_commit(tmp_path, monkeypatch):
     assert commit() is None
 
 
+def test_code_without_its_history_is_told_its_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr(passport, "__file__", str(tmp_path / "passport.py"))
+    monkeypatch.setenv("REALFAKE_COMMIT", "0123abc")
+    assert commit() == "0123abc"
+
+
+@pytest.mark.usefixtures("checkout")
+def test_a_checkout_does_not_believe_what_it_is_told(monkeypatch):
+    before = commit()
+    monkeypatch.setenv("REALFAKE_COMMIT", "0123abc")
+    assert commit() == before
+
+
 def test_without_git_there_is_no_commit(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert commit() is None

@@ -133,7 +133,7 @@ def test_the_readme_block_of_what_explanations_cost_has_times_memory_and_goals(t
             "32/4 relevance": {"median": 20.0},
         },
         "ratios": ratios, "memory": {"ratios": [ratio("many", "few", 1.0, limit=1.1)]},
-        "settings": {"batch_size": 16}, "machine": {"cores": 2},
+        "settings": {"batch_size": 16}, "machine": {"cores": 2, "device": "cpu"},
     }  # fmt: skip
     (tmp_path / "benchmark_explanations.json").write_text(json.dumps(found))
     block = readme.render("<!-- results: benchmark_explanations -->\n<!-- end -->", tmp_path)
@@ -143,6 +143,12 @@ def test_the_readme_block_of_what_explanations_cost_has_times_memory_and_goals(t
     assert (
         "batches of 16 unless it says one at a time, on 2 cores: 32/4 rollout 200 images/s, 32/4 relevance 50" in block
     )
+    del found["memory"]  # of ways that are all in one process
+    found["machine"]["device"] = "Accelerator 9"
+    (tmp_path / "benchmark_explanations_gpu.json").write_text(json.dumps(found))
+    block = readme.render("<!-- results: benchmark_explanations_gpu -->\n<!-- end -->", tmp_path)
+    assert "memory" not in block
+    assert "one at a time, on one Accelerator 9: 32/4 rollout 200 images/s" in block
 
 
 def test_the_readme_names_files_and_make_targets_that_exist():
@@ -362,3 +368,17 @@ def test_the_published_vit_loads_in_a_plain_pipeline_and_is_as_good_as_it_says(c
     stated = json.loads((ROOT / "space/models/cifake-vit/metrics.json").read_text())["test"]["accuracy"]["value"]
     found = np.mean(called_fake == (np.array(rows["label"][:]) == 1))
     assert abs(found - stated) < 4 * (stated * (1 - stated) / 400) ** 0.5
+
+
+def test_the_readme_block_of_two_machines_says_what_differs(tmp_path):
+    training = {
+        "runs": [{"n": {"validation": 5000, "test": 20000}}], "points": {"validation": 0.1, "test": -0.05},
+        "allowed_points": 0.3,
+    }  # fmt: skip
+    grid = {"n": 4000, "models": 2, "values": 1234, "values_apart": 0}
+    found = {"are_apart": True, "training": training, "grid": grid, "settings": {"train_size": 20000}}
+    (tmp_path / "two_nodes.json").write_text(json.dumps(found))
+    block = readme.render("<!-- results: two_nodes -->\n<!-- end -->", tmp_path)
+    assert "Two machines (two network namespaces joined by a virtual cable) beside one" in block
+    assert "+0.10 on validation (n = 5,000) and -0.05 on test (n = 20,000) points of accuracy (allowed: 0.3)" in block
+    assert "A grid of 2 models on 4,000 pictures: 0 of 1,234 values differ in any digit." in block

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+from transformers import Trainer, ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 import train
 from realfake_hf.data.shards import main as write_shards
@@ -18,7 +18,7 @@ from realfake_hf.data.sources import load_images
 from realfake_hf.detector import Detector
 from realfake_hf.measure.validation_run import ValidationRun
 from realfake_hf.training.callbacks import EpochLines
-from realfake_hf.training.streaming import StreamPlace
+from realfake_hf.training.streaming import StreamPlace, StreamTrainer
 
 ROOT = Path(__file__).parents[1]
 FILES = {
@@ -178,6 +178,25 @@ def test_a_stream_interrupted_inside_an_epoch_goes_on_to_the_same_weights(shards
     metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "run")]
     assert metrics[0] == metrics[1]
     assert 0 < metrics[0]["test_leak_free"]["n"] <= metrics[0]["test"]["n"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_training_killed_between_an_epoch_and_its_evaluation_evaluates_it(shards, tmp_path, monkeypatch, streaming):
+    words = ["--checkpoint_steps", "1", *([] if streaming else ["--data", "demo", "--streaming", "false"])]
+    evaluate = StreamTrainer.evaluate if streaming else Trainer.evaluate
+
+    def interrupt(self, *args, **kwargs):
+        if self.state.global_step == self.state.max_steps:
+            raise KeyboardInterrupt
+        return evaluate(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StreamTrainer if streaming else Trainer, "evaluate", interrupt)
+        assert train.main(streamed(shards, tmp_path / "run", *words)) == 130
+    assert train.main(streamed(shards, tmp_path / "run", *words)) == 0
+    history = json.loads((tmp_path / "run/history.json").read_text())
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert all("eval_accuracy" in row for row in history)
 
 
 def test_a_stream_without_what_it_needs_ends_with_a_sentence(shards, tmp_path, capsys):

@@ -12,11 +12,11 @@ import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from datasets import Dataset
-from nodes import ROOT, two_nodes
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 import crosseval
 import train
+from benchmarks.nodes import ROOT, two_nodes
 from realfake_hf.measure.validation_run import ValidationRun
 from realfake_hf.score import main as score
 

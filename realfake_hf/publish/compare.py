@@ -32,10 +32,10 @@ from realfake_hf.measure.operating_point import OPERATING_POINT
 from realfake_hf.measure.paired import McNemar, mcnemar
 from realfake_hf.measure.report import Report, make_report
 from realfake_hf.passport import data_fingerprint, environment
-from realfake_hf.publish import PAPER_ACCURACY
 from realfake_hf.publish.readme import comparison_table
 from realfake_hf.publish.results import Run, read_run
 from realfake_hf.run_folder import write_json
+from realfake_hf.search.plan import PAPER_ACCURACY
 from realfake_hf.training.arguments import DataArguments
 
 THRESHOLD: Final = 0.5  # called FAKE above it

@@ -12,15 +12,16 @@ from typing import Any, Final
 
 from realfake_hf.cli import parse
 from realfake_hf.measure.paired import McNemar
-from realfake_hf.publish import PAPER_ACCURACY
 from realfake_hf.publish.readme_benchmarks import (
     benchmark_detector,
     benchmark_explanations,
+    benchmark_explanations_gpu,
     benchmark_grid,
     benchmark_scoring,
     benchmark_space,
     benchmark_vit,
     benchmarks,
+    two_nodes,
     two_processes,
 )
 from realfake_hf.publish.readme_crosseval import (
@@ -31,7 +32,9 @@ from realfake_hf.publish.readme_crosseval import (
     transfer_table,
 )
 from realfake_hf.publish.readme_scale import benchmark_streaming, faults_table, scale_needs, scaling_table
+from realfake_hf.publish.readme_search import paper_search, paper_search_all
 from realfake_hf.publish.study_findings import headline
+from realfake_hf.search.plan import PAPER_ACCURACY
 
 _BLOCK: Final = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 STATISTICS: Final = {
@@ -223,11 +226,15 @@ RENDERERS: Final[dict[str, Callable[[Path], str]]] = {
     "benchmark_space": benchmark_space,
     "benchmark_streaming": benchmark_streaming,
     "faults": faults_table,
+    "paper_search": paper_search,
+    "paper_search_all": paper_search_all,
     "scaling": scaling_table,
     "scale_needs": scale_needs,
     "benchmark_explanations": benchmark_explanations,
+    "benchmark_explanations_gpu": benchmark_explanations_gpu,
     "ablation_vit_tiny": _ablation,
     "two_processes": two_processes,
+    "two_nodes": two_nodes,
     "explanation_study": _explanation_study,
     "crosseval": crosseval_table,
     "crosseval_findings": crosseval_findings,

@@ -127,17 +127,29 @@ def benchmark_vit(results: Path) -> str:
 
 
 def benchmark_explanations(results: Path) -> str:
-    """Render what explanations cost."""
-    found = _read(results / "benchmark_explanations.json")
-    ratios = [*found["ratios"], *found["memory"]["ratios"]]
-    rows = [_ratio(ratio, "memory" if ratio in found["memory"]["ratios"] else "time") for ratio in ratios]
-    settings = found["settings"]
+    """Render what explanations cost on a CPU."""
     note = (
-        f"Time a picture of a ViT-Tiny at an image / patch size, in batches of {settings['batch_size']} unless it "
-        f"says one at a time, on {found['machine']['cores']} cores: {_speeds(found['rows'])}. Script: the loop of "
-        "rollout scripts that are passed around; discarding: the lowest weights dropped, as is their default."
+        "Script: the loop of rollout scripts that are passed around; discarding: the lowest weights dropped, as is "
+        "their default."
     )
-    return _ratio_table(rows, note)
+    return _explanations(_read(results / "benchmark_explanations.json"), note)
+
+
+def benchmark_explanations_gpu(results: Path) -> str:
+    """Render what explanations cost on a GPU."""
+    return _explanations(_read(results / "benchmark_explanations_gpu.json"), "The ways are those above.")
+
+
+def _explanations(found: Mapping[str, Any], note: str) -> str:
+    of_memory = found.get("memory", {"ratios": []})["ratios"]
+    rows = [_ratio(ratio, "time") for ratio in found["ratios"]] + [_ratio(ratio, "memory") for ratio in of_memory]
+    machine = found["machine"]
+    place = f"{machine['cores']} cores" if machine["device"] == "cpu" else f"one {machine['device']}"
+    return _ratio_table(
+        rows,
+        f"Time a picture of a ViT-Tiny at an image / patch size, in batches of {found['settings']['batch_size']} "
+        f"unless it says one at a time, on {place}: {_speeds(found['rows'])}. {note}",
+    )
 
 
 def _speeds(rows: Mapping[str, Any]) -> str:
@@ -156,6 +168,22 @@ def two_processes(results: Path) -> str:
         f"{several['processes']} processes beside one, the same batch in total, one pass over "
         f"{found['settings']['train_size']:,} pictures: {points}points of accuracy, in {found['seconds_ratio']:.2f} x "
         f"the seconds on {found['machine']['cores']} cores."
+    )
+
+
+def two_nodes(results: Path) -> str:
+    """Say what a second machine changes."""
+    found = _read(results / "two_nodes.json")
+    training, grid = found["training"], found["grid"]
+    points = "and ".join(
+        f"{value:+.2f} on {split} (n = {training['runs'][0]['n'][split]:,}) "
+        for split, value in training["points"].items()
+    )
+    place = "two network namespaces joined by a virtual cable" if found["are_apart"] else "loopback"
+    return (
+        f"Two machines ({place}) beside one, one pass over {found['settings']['train_size']:,} pictures: {points}"
+        f"points of accuracy (allowed: {training['allowed_points']}). A grid of {grid['models']} models on "
+        f"{grid['n']:,} pictures: {grid['values_apart']:,} of {grid['values']:,} values differ in any digit."
     )
 
 

@@ -2,21 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
-from typing import Any, Final
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from realfake_hf.figures.topologies import GridPanel, ParameterPoint, topologies
-from realfake_hf.search.plan import EXTRACTORS, HEADS, TOP, Topology
-
-PAPER: Final = 0.9298  # accuracy of the best network of Bird & Lotfi (2024)
+from realfake_hf.search.plan import EXTRACTORS, HEADS, PAPER_ACCURACY, TOP, Topology
 
 Row = Mapping[str, Any]
 
 
 def to_markdown(table: Mapping[str, Any]) -> str:
     """Render each stage, the best first."""
-    parts = [f"{stage}\n\n{_stage(table, stage)}" for stage in (EXTRACTORS, HEADS, TOP) if _rows(table, stage)]
+    parts = [f"{stage}\n\n{stage_table(table, stage)}" for stage in (EXTRACTORS, HEADS, TOP) if _rows(table, stage)]
     return "\n\n".join(parts)
 
 
@@ -39,7 +37,7 @@ def draw(table: Mapping[str, Any]) -> Figure:
         for stage in (EXTRACTORS, HEADS, TOP)
         for _, rows in by_topology(table, stage)
     ]
-    return topologies([panel for panel in panels if panel], points, paper=PAPER)
+    return topologies([panel for panel in panels if panel], points, paper=PAPER_ACCURACY)
 
 
 def _panel(table: Mapping[str, Any], stage: str, across: str, down: str, names: tuple[str, str]) -> GridPanel | None:
@@ -50,7 +48,8 @@ def _panel(table: Mapping[str, Any], stage: str, across: str, down: str, names: 
     return GridPanel(stage, names, columns, lines, values) if rows else None
 
 
-def _stage(table: Mapping[str, Any], stage: str) -> str:
+def stage_table(table: Mapping[str, Any], stage: str) -> str:
+    """Render a stage, the best on validation first."""
     head = (
         "| topology | parameters | n | seeds | accuracy, validation | accuracy, test | precision | recall | F1 | "
         "log loss | seconds |\n|---|" + "--:|" * 10

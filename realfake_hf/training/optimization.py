@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -139,7 +140,9 @@ class WeightAverage(TrainerCallback):
         weights = dict(kwargs["model"].named_parameters())
         kept = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
         move = get_ema_multi_avg_fn(kept)  # type: ignore[no-untyped-call]
-        move(list(self._mean.values()), [weights[name] for name in self._mean], None)
+        move(
+            [_own_piece(one) for one in self._mean.values()], [_own_piece(weights[name]) for name in self._mean], None
+        )
         self._before_pause(args, state, control, kwargs["model"])
 
     def on_epoch_end(
@@ -168,17 +171,33 @@ class WeightAverage(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module
     ) -> None:
         """The checkpoint's own state file is written last, so that a checkpoint with it has this file, too."""
-        if control.should_save and state.is_world_process_zero:
+        if control.should_save:
+            whole = {name: _whole(value) for name, value in self._mean.items()}  # by all processes together
             folder = _checkpoint(args, state)
-            folder.mkdir(parents=True, exist_ok=True)
-            save_file(self._mean, folder / AVERAGE_FILE)
+            if state.is_world_process_zero:
+                folder.mkdir(parents=True, exist_ok=True)
+                save_file(whole, folder / AVERAGE_FILE)
         if control.should_evaluate and not self._own:
             self._own = _copy(model)
             _set(model, self._mean)
 
     def _read(self, checkpoint: Path) -> None:
         for name, value in load_file(checkpoint / AVERAGE_FILE).items():
-            self._mean[name].copy_(value)
+            mean = self._mean[name]
+            mean.copy_(_in_pieces(value, mean) if isinstance(mean, DTensor) else value)
+
+
+def _own_piece(weights: Tensor) -> Tensor:
+    """The part of the weights that this process holds: all of them, but where they lie in pieces (FSDP 2)."""
+    return weights.to_local() if isinstance(weights, DTensor) else weights
+
+
+def _whole(weights: Tensor) -> Tensor:
+    return weights.full_tensor() if isinstance(weights, DTensor) else weights
+
+
+def _in_pieces(weights: Tensor, like: DTensor) -> DTensor:
+    return distribute_tensor(weights.to(like.device), like.device_mesh, like.placements)
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

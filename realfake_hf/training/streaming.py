@@ -60,8 +60,27 @@ class StreamTrainer(TaughtTrainer):
         return self.train_dataset.split.n
 
 
+class StreamEpoch(TrainerCallback):
+    """Count epochs right after going on from a checkpoint inside one; before all that ask which epoch it is.
+
+    Args:
+        trainer: whose stream it is.
+    """
+
+    def __init__(self, trainer: StreamTrainer) -> None:
+        self._trainer = trainer
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Say how many epochs are done, a whole number at the end of each."""
+        state.epoch = state.global_step / (
+            len(self._trainer.get_train_dataloader()) // args.gradient_accumulation_steps
+        )
+
+
 class StreamPlace(TrainerCallback):
-    """Keep the stream's place in checkpoints inside an epoch, and count epochs right after going on from one.
+    """Keep the stream's place in checkpoints inside an epoch; after all that ask for them.
 
     Args:
         trainer: whose stream it is.
@@ -74,13 +93,10 @@ class StreamPlace(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Write the place before the rest of the checkpoint, whose last file says that it is whole."""
-        loader = self._trainer.get_train_dataloader()
-        steps = len(loader) // args.gradient_accumulation_steps
-        state.epoch = state.global_step / steps
-        if control.should_save and state.global_step % steps:
+        if control.should_save and _is_inside_epoch(state):
             folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
             folder.mkdir(parents=True, exist_ok=True)
-            torch.save(_plain(loader.state_dict()), folder / _file(args))
+            torch.save(_plain(self._trainer.get_train_dataloader().state_dict()), folder / _file(args))
 
 
 class InnerCheckpoints(TrainerCallback):
@@ -96,9 +112,16 @@ class InnerCheckpoints(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Ask for it."""
-        if state.global_step % self._steps == 0:
+        """Ask for it, but not at an epoch's last step: that checkpoint comes when the epoch has been evaluated.
+
+        A training that went on from one before the evaluation would take the epoch for done, and never evaluate it.
+        """
+        if state.global_step % self._steps == 0 and _is_inside_epoch(state):
             control.should_save = True
+
+
+def _is_inside_epoch(state: TrainerState) -> bool:
+    return not float(state.epoch or 0).is_integer()
 
 
 def go_on_inside_epoch(trainer: StreamTrainer, checkpoint: str) -> None:

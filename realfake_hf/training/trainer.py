@@ -33,7 +33,7 @@ from realfake_hf.training.callbacks import (
 )
 from realfake_hf.training.distillation import TaughtTrainer, Teacher
 from realfake_hf.training.optimization import HeadFirst, WeightAverage, parameter_groups, with_lora
-from realfake_hf.training.streaming import InnerCheckpoints, StreamPlace, StreamTrainer
+from realfake_hf.training.streaming import InnerCheckpoints, StreamEpoch, StreamPlace, StreamTrainer
 
 
 def build_trainer(
@@ -96,10 +96,12 @@ def _set_callbacks(trainer: Trainer, network: PreTrainedModel, model: ModelArgum
         trainer.add_callback(WeightAverage(run.ema_decay))
     if run.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(run.early_stopping_patience))
+    if isinstance(trainer, StreamTrainer):
+        trainer.add_callback(StreamEpoch(trainer))
     if run.checkpoint_steps is not None:
         trainer.add_callback(InnerCheckpoints(run.checkpoint_steps))
     if isinstance(trainer, StreamTrainer):
-        trainer.add_callback(StreamPlace(trainer))  # after all that ask for checkpoints
+        trainer.add_callback(StreamPlace(trainer))
 
 
 def _layered_optimizer(

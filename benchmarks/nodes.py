@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,8 @@ NAMES = ("realfake-a", "realfake-b")
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 
 
-def ip(*words, check=True):
+def ip(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Call iproute2."""
     return subprocess.run(["ip", *words], check=check, capture_output=True, text=True)
 
 
@@ -38,16 +39,22 @@ def two_nodes() -> Iterator["Nodes"]:
 
 
 class Nodes:
-    """Where a script is started on both machines."""
+    """Where a script is started on both machines.
 
-    def __init__(self, *, are_apart):
+    Args:
+        are_apart: each has a network of its own.
+    """
+
+    root = ROOT
+
+    def __init__(self, *, are_apart: bool) -> None:
         self.are_apart = are_apart
 
-    def start(self, words, folder, *, port=29500):
+    def start(self, words: Sequence[str | Path], folder: Path, *, port: int = 29500) -> list[subprocess.Popen[bytes]]:
         """Start `accelerate launch` on each; give the two processes, each with a log in the folder."""
         return [self._start(rank, words, folder, port) for rank in (0, 1)]
 
-    def _start(self, rank, words, folder, port):
+    def _start(self, rank: int, words: Sequence[str | Path], folder: Path, port: int) -> subprocess.Popen[bytes]:
         accelerate = str(Path(sys.executable).with_name("accelerate"))
         command = [accelerate, "launch", "--config_file", str(CONFIG), "--machine_rank", str(rank)]
         command += ["--main_process_ip", ADDRESSES[0] if self.are_apart else "127.0.0.1"]
