@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from realfake_hf.figures.topologies import GridPanel, ParameterPoint, topologies
 from realfake_hf.search import run
@@ -95,7 +96,6 @@ def test_finalists_are_trained_as_the_recipe_says(folder):
         **shape.to_dict(), "seed": 0, "train_size": 200, "num_train_epochs": 1
     }  # fmt: skip
     assert settings_of(Training("top", shape, 3), given) == {**shape.to_dict(), "seed": 3}
-    assert settings_of(Training("top", shape, 3), asked(folder, bf16=True))["bf16"] is True
 
 
 def test_the_reference_is_a_finalist_and_has_all_seeds_as_the_best_does(folder):
@@ -180,6 +180,16 @@ def test_a_topology_that_cannot_be_trained_is_named_and_the_others_go_on(folder,
     monkeypatch.setattr(run, "_trained", refuse)
     with pytest.raises(ValueError, match="wanted a trained topology to go on with; found none"):
         run.search(asked(folder, num_filters=[4, 16]))
+
+
+def test_each_worker_has_its_own_precision_and_a_training_that_was_begun_keeps_its_own(folder):
+    rough, exact = asked(folder, bf16=True), asked(folder)
+    assert run._plain(rough) == run._plain(exact)
+    study = SharedStudy(rough.output_dir, "extractors", extractors(rough))
+    with study.job() as begun, study.job() as new:
+        assert yaml.safe_load(run._recipe(begun, rough).read_text())["bf16"] is True
+        assert yaml.safe_load(run._recipe(begun, exact).read_text())["bf16"] is True
+        assert yaml.safe_load(run._recipe(new, exact).read_text())["bf16"] is False
 
 
 @pytest.mark.usefixtures("trained")

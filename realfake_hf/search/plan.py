@@ -49,7 +49,7 @@ class SearchArguments:
     )
     bf16: bool = field(
         default=False,
-        metadata={"help": "Compute with bfloat16 while learning, faster where there is hardware for it."},
+        metadata={"help": "This worker computes with bfloat16 while learning, faster where there is hardware for it."},
     )
     prune: bool = field(
         default=False, metadata={"help": "Stop trainings of extractors and heads that fall behind the median."}
@@ -188,5 +188,4 @@ def settings_of(training: Training, asked: SearchArguments) -> dict[str, Any]:
     """What a training changes in the recipe."""
     smaller = {"train_size": asked.train_size, "num_train_epochs": asked.num_train_epochs}
     chosen = {} if training.stage == TOP else {name: value for name, value in smaller.items() if value is not None}
-    precision = {"bf16": True} if asked.bf16 else {}
-    return {**chosen, **precision, **training.topology.to_dict(), "seed": training.seed}
+    return {**chosen, **training.topology.to_dict(), "seed": training.seed}

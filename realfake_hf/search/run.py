@@ -83,8 +83,8 @@ def _begin(asked: SearchArguments) -> None:
 
 
 def _plain(asked: SearchArguments) -> dict[str, Any]:
-    places = ("output_dir", "output_file", "figure_file")
-    return {name: value for name, value in vars(asked).items() if name not in places}
+    of_a_worker = ("output_dir", "output_file", "figure_file", "bf16")  # each has its own places and its own hardware
+    return {name: value for name, value in vars(asked).items() if name not in of_a_worker}
 
 
 def _table(asked: SearchArguments, stages: Sequence[SharedStudy]) -> dict[str, Any]:
@@ -133,10 +133,7 @@ def _trained(job: Job, asked: SearchArguments) -> Facts:
     """Train as any training is, or read what is finished; keep measurements, and nothing that is large."""
     folder = job.folder
     if not _is_finished(folder):
-        base = yaml.safe_load(Path(asked.base).read_text(encoding="utf-8"))
-        settings = {**base, **settings_of(job.training, asked), "output_dir": str(folder), "disable_tqdm": True}
-        recipe = folder.with_suffix(".yaml")
-        recipe.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        recipe = _recipe(job, asked)
         data, model, run = parse(DataArguments, ModelArguments, RunArguments, argv=["--config", str(recipe)])
         watching = [Reporting(job.trial)] if asked.prune and job.training.stage != TOP else []
         train(data, model, run, callbacks=watching)
@@ -147,6 +144,17 @@ def _trained(job: Job, asked: SearchArguments) -> Facts:
         elif place.name not in KEPT:
             place.unlink()
     return facts
+
+
+def _recipe(job: Job, asked: SearchArguments) -> Path:
+    """Write what a training is told; where another worker has begun it, its precision stays."""
+    recipe = job.folder.with_suffix(".yaml")
+    settings = {**yaml.safe_load(Path(asked.base).read_text(encoding="utf-8")), **settings_of(job.training, asked)}
+    settings |= {"bf16": asked.bf16, "output_dir": str(job.folder), "disable_tqdm": True}
+    if recipe.is_file():
+        settings["bf16"] = yaml.safe_load(recipe.read_text(encoding="utf-8"))["bf16"]
+    recipe.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return recipe
 
 
 def _is_finished(folder: Path) -> bool:
@@ -165,8 +173,10 @@ def _facts(folder: Path, training: Training) -> Facts:
         "n": {split: facts["n"] for split, facts in passport["data"].items()},
         "best_epoch": measured["best_epoch"],
         "parameters": parameters_of(training.topology),
+        "bf16": bool(passport["arguments"].get("bf16")),
         "seconds": passport["seconds"],
         "machine": passport["machine"],
+        "commit": passport["commit"],
     }
 
 
