@@ -96,6 +96,7 @@ benchmarks: .venv/installed ## speed and memory beside named alternatives
 	$(PY) -m benchmarks.detector_throughput --output_file results/benchmark_detector.json
 	$(PY) -m benchmarks.scoring_throughput --output_file results/benchmark_scoring.json
 	$(PY) -m benchmarks.streaming_memory --output_file results/benchmark_streaming.json
+	$(PY) -m benchmarks.bfloat16 --datasets cifake=cifake $(foreach name,$(OTHERS),$(name)=$(SECOND)/$(name)) --output_file results/bfloat16.json
 	$(PY) -m benchmarks.space_load --output_file results/benchmark_space.json
 
 scaling: .venv/installed ## time and memory against the number of pictures: docs/scale.md
@@ -120,4 +121,5 @@ familiarity: .venv/installed ## which pictures the models see far from what they
 readme: .venv/installed ## the tables of README and model card from results/
 	$(PY) -m realfake_hf.publish.readme
 	$(PY) -m realfake_hf.publish.readme --readme docs/scale.md
+	$(PY) -m realfake_hf.publish.readme --readme docs/topologies.md
 	$(PY) -m realfake_hf.publish.card --model_dir space/models/cifake-vit --output_file model_card.md

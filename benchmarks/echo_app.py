@@ -8,9 +8,9 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "space")]
 
 import gradio as gr  # noqa: E402 - the folder of the Space comes first
 
+from realfake_space.controls import PictureUpload  # noqa: E402
 from realfake_space.model_process import BATCH  # noqa: E402
 from realfake_space.page import launch_settings, use_folder_of_its_own  # noqa: E402
-from realfake_space.uploads import PictureUpload  # noqa: E402
 
 
 def echo(picture: Sequence[str], model: Sequence[str]) -> list[list[dict[str, object]]]:

@@ -27,7 +27,7 @@ from realfake_hf.labels import Verdict, fake_index
 from realfake_hf.measure.familiarity import Familiarity, load_familiarity
 from realfake_hf.measure.operating_point import DEFAULT, OperatingPoint, load_operating_point
 from realfake_hf.models.heads import caught_embeddings
-from realfake_hf.models.packed import pack
+from realfake_hf.models.packed import has_fast_bfloat16, in_bfloat16, pack
 from realfake_hf.sharing import SharedLock
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
@@ -46,6 +46,8 @@ class Detector:
         batch_size: pictures that go through the model at once.
         point: the threshold and band by which pictures are judged; by default one half and no band.
         familiarity: where the training pictures lie in what the model sees, for `Verdict.is_far`; by default unknown.
+        bf16: judge with a copy of the model that multiplies in bfloat16 where the processor has it: more than twice as
+            fast for a ViT, `p_fake` moved by a hundredth at most or so. Explanations are always of the model itself.
 
     Raises:
         ValueError: the model's labels do not say which of its outputs means fake.
@@ -62,8 +64,10 @@ class Detector:
         batch_size: int = 32,
         point: OperatingPoint = DEFAULT,
         familiarity: Familiarity | None = None,
+        bf16: bool = False,
     ) -> None:
         self.model = model.eval()
+        self._judge_model = in_bfloat16(self.model) if bf16 and has_fast_bfloat16() else self.model
         self.processor = processor
         self.batch_size = batch_size
         self.point = point
@@ -83,6 +87,7 @@ class Detector:
         trust_remote_code: bool = False,
         attn_implementation: str | None = None,
         only_safetensors: bool = False,
+        bf16: bool = False,
     ) -> Self:
         """Load a detector from a folder or the Hub, with the operating point and familiarity that lie there, if any.
 
@@ -95,6 +100,7 @@ class Detector:
             attn_implementation: how attention is computed. "eager" saves `explain` from switching it for each batch;
                 None leaves the choice to transformers.
             only_safetensors: refuse weights of formats that can hold code.
+            bf16: judge in bfloat16 where the processor has it, as the class says.
 
         Raises:
             OSError: there is no model of that name, or none in a format that is allowed.
@@ -113,7 +119,7 @@ class Detector:
             os.fspath(name), backend="pil", **settings
         )  # as in training, whatever else is installed
         pack(model)
-        return cls(model.to(device), processor, batch_size=batch_size, point=point, familiarity=familiarity)
+        return cls(model.to(device), processor, batch_size=batch_size, point=point, familiarity=familiarity, bf16=bf16)
 
     def predict(self, images: Picture | Iterable[Picture]) -> list[Verdict]:
         """Judge pictures by the model's operating point, one verdict each, in order.
@@ -212,7 +218,7 @@ class Detector:
         return digest.hexdigest()
 
     def _with_embeddings(self, pictures: list[Image.Image]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        with caught_embeddings(self.model) as caught:
+        with caught_embeddings(self._judge_model) as caught:
             p_fake = self._score(pictures)
         [embeddings] = caught
         return p_fake, embeddings.float().cpu().numpy()
@@ -221,7 +227,7 @@ class Detector:
     def _score(self, pictures: list[Image.Image]) -> NDArray[np.float32]:
         pixels = self._pixels(pictures)
         with self._lock.together():
-            logits = self.model(pixel_values=pixels).logits
+            logits = self._judge_model(pixel_values=pixels).logits
         return logits.float().softmax(dim=-1)[:, self.fake].cpu().numpy()  # type: ignore[no-any-return]
 
     def _pixels(self, pictures: list[Image.Image]) -> Tensor:

@@ -13,6 +13,7 @@ from grid_stand_in import save_cnn
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from benchmarks import (
+    bfloat16,
     data_ready,
     faults,
     grid_throughput,
@@ -26,6 +27,7 @@ from benchmarks.comparison import Comparison, Pair, measure_in_turn
 from benchmarks.ways_to_data import Taken, take
 from benchmarks.ways_to_vit import COMPILED, WAYS
 from realfake_hf.data.shards import main as write_shards
+from realfake_hf.models.packed import has_fast_bfloat16
 
 
 @pytest.fixture(autouse=True)
@@ -227,6 +229,17 @@ class TestProcesses:
         assert [run["processes"] for run in content["runs"]] == [1, 2]
         assert content["runs"][0]["n"] == content["runs"][1]["n"]
         assert "| 2 | " in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not has_fast_bfloat16(), reason="this processor has no bfloat16 in hardware")
+def test_the_benchmark_of_bfloat16_counts_what_changes(tmp_path, capsys):
+    file = tmp_path / "bfloat16.json"
+    words = ["--datasets", "demo=demo", "--limit", "40", "--n", "40", "--rounds", "1", "--output_file", str(file)]
+    assert bfloat16.main(words) == 0
+    found = read(file)
+    assert found["changes"]["demo"]["n"] == 40
+    assert 0 < found["changes"]["demo"]["largest_difference"] < 0.03
+    assert "bfloat16 / float32" in capsys.readouterr().out
 
 
 def test_a_stream_of_cycled_shards_is_watched(tmp_path, capsys):

@@ -16,6 +16,7 @@ from realfake_hf.data import parallel
 from realfake_hf.data.pictures import UnreadablePictureError
 from realfake_hf.data.sources import load_images
 from realfake_hf.detector import Detector, Verdict
+from realfake_hf.models.packed import has_fast_bfloat16
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -252,6 +253,17 @@ def test_an_endless_stream_is_judged_as_it_comes(detector, picture_bytes):
     alone = detector.probabilities([picture_bytes(seed) for seed in range(5)])
     assert [one.p_fake for one in found] == pytest.approx(alone.tolist(), abs=1e-6)
     assert len(taken) <= (1 + parallel.cores()) * detector.batch_size
+
+
+@pytest.mark.skipif(not has_fast_bfloat16(), reason="this processor has no bfloat16 in hardware")
+def test_verdicts_in_bfloat16_are_nearly_those_of_float32_and_explanations_are_the_same(column):
+    model = Path(__file__).parents[1] / "space/models/cifake-vit"
+    exact, rough = (Detector.from_pretrained(model, bf16=bf16) for bf16 in (False, True))
+    difference = np.abs(exact.probabilities(column) - rough.probabilities(column))
+    assert 0 < difference.max() < 0.03
+    ours, theirs = (one.explain(column[:4], method="rollout") for one in (exact, rough))
+    assert all(np.array_equal(a.map, b.map) and a.verdict == b.verdict for a, b in zip(ours, theirs, strict=True))
+    assert exact.digest() == rough.digest()
 
 
 def test_threads_may_share_a_detector_and_explain_meanwhile(picture_bytes):

@@ -75,7 +75,7 @@ def test_the_same_run_twice_is_refused(runs):
         results.summarize([first, first])
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/scale.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/scale.md", "docs/topologies.md"])
 def test_the_readme_says_what_the_results_say(page):
     text = (ROOT / page).read_text()
     assert readme.render(text, ROOT / "results") == text
@@ -149,6 +149,62 @@ def test_the_readme_block_of_what_explanations_cost_has_times_memory_and_goals(t
     block = readme.render("<!-- results: benchmark_explanations_gpu -->\n<!-- end -->", tmp_path)
     assert "memory" not in block
     assert "one at a time, on one Accelerator 9: 32/4 rollout 200 images/s" in block
+
+
+def search_row(stage, shape, accuracy, *, seed=0, device="cpu", **facts):
+    names = ("num_filters", "num_conv_layers", "dense_units", "num_dense_layers")
+    measured = dict.fromkeys(("accuracy", "precision", "recall", "f1", "nll"), accuracy)
+    return {
+        "stage": stage, "topology": dict(zip(names, shape, strict=True)), "seed": seed, "validation": measured,
+        "test": measured, "n": {"train": 95_000, "validation": 5_000, "test": 20_000}, "parameters": shape[0] * 1000,
+        "seconds": 60.0, "machine": {"device": device, "cores": 2}, **facts,
+    }  # fmt: skip
+
+
+def test_the_readme_block_of_the_search_says_who_won_and_what_is_missing(tmp_path):
+    rows = [
+        search_row("extractors", (32, 2, 64, 1), 0.93), search_row("extractors", (64, 2, 64, 1), 0.95),
+        search_row("heads", (64, 2, 128, 1), 0.96), search_row("heads", (64, 2, 32, 1), 0.94),
+        search_row("top", (64, 2, 128, 1), 0.97), search_row("top", (64, 2, 128, 1), 0.96, seed=1, bf16=True),
+        search_row("top", (32, 2, 64, 1), 0.94, device="Accelerator 9"),
+    ]  # fmt: skip
+    found = {"settings": {"num_train_epochs": 6.0}, "waiting": 2, "rows": rows}
+    (tmp_path / "paper_search.json").write_text(json.dumps(found))
+    block = readme.render("<!-- results: paper_search -->\n<!-- end -->", tmp_path)
+    assert "| 2 x 64 filters, 1 x 128 units | 64,000 | 20,000 | 2 | 96.50 ± 0.71 % |" in block
+    assert "the best on validation has 2 x 64 filters (95.00 %); the paper's, 2 x 32 filters, is number 2" in block
+    assert "Of 2 heads on it the best has 1 x 128 units (96.00 %), 2.00 points above the last one." in block
+    assert "does not win: on the test split it reaches 94.00 % with one seed" in block
+    assert "+2.50 points for 2.0 times the parameters" in block
+    assert "2 trainings of this search are still to come." in block
+    page = readme.render("<!-- results: paper_search_all -->\n<!-- end -->", tmp_path)
+    assert "5 on 2 cores in float32, 1 on 2 cores in bfloat16, 1 on one Accelerator 9 in float32" in page
+    assert page.index("## Extractors") < page.index("## Heads") < page.index("## Top")
+
+
+def test_where_the_papers_topology_wins_the_readme_says_so(tmp_path):
+    rows = [search_row(stage, (32, 2, 64, 1), 0.93) for stage in ("extractors", "heads", "top")]
+    found = {"settings": {"num_train_epochs": 6.0}, "waiting": 0, "rows": rows}
+    (tmp_path / "paper_search.json").write_text(json.dumps(found))
+    block = readme.render("<!-- results: paper_search -->\n<!-- end -->", tmp_path)
+    assert "On all pictures the paper's winner wins here, too." in block
+    assert "still to come" not in block
+
+
+def test_the_readme_block_of_bfloat16_says_what_changes(tmp_path):
+    found = {
+        "ratios": [{"ratio": {"n": 3, "median": 2.0, "min": 1.9, "max": 2.1}}], "machine": {"cores": 2},
+        "changes": {
+            "here": {
+                "n": 2000, "largest_difference": 0.0123, "mean_difference": 0.0001, "other_labels": 1,
+                "other_decisions": 2,
+            }
+        },
+    }  # fmt: skip
+    (tmp_path / "bfloat16.json").write_text(json.dumps(found))
+    block = readme.render("<!-- results: bfloat16 -->\n<!-- end -->", tmp_path)
+    assert "the ViT answers 2.00 x as fast (1.90-2.10, 3 rounds, 2 cores)" in block
+    assert "here (2,000 pictures): `p_fake` by at most 0.012, on average 0.00010, 1 other labels, 2 others" in block
 
 
 def test_the_readme_names_files_and_make_targets_that_exist():

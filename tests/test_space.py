@@ -4,6 +4,7 @@ import os
 import re
 import tomllib
 import zipfile
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,11 @@ def photo(tmp_path):
     return str(file)
 
 
+def pixels(shown):
+    """What a PNG shows."""
+    return np.asarray(Image.open(BytesIO(shown)))
+
+
 def _loaded_models():
     return model_process._detector.cache_info().currsize
 
@@ -54,11 +60,18 @@ def _judge_or_die(source, paths):
 
 def test_the_page_answers_what_the_detector_says(desk, photo):
     for name in desk.lineup:
-        [verdict] = Detector.from_pretrained(MODELS / name).predict(photo)
+        [verdict] = Detector.from_pretrained(MODELS / name, bf16=True).predict(photo)
         [[found]] = desk.predict([photo], [name])
         assert found["p_fake"] == pytest.approx(verdict.p_fake, abs=1e-5)
         assert (found["label"], found["decided"]) == (verdict.label, verdict.is_sure)
         assert found["verdict"].startswith("Unsure, leaning to" if not verdict.is_sure else "Likely")
+
+
+def test_where_asked_the_page_answers_in_float32(photo):
+    exact = Desk(line_up([str(MODELS / "cifake-vit")], float32=True))
+    [verdict] = Detector.from_pretrained(MODELS / "cifake-vit").predict(photo)
+    [[found]] = exact.predict([photo], ["cifake-vit"])
+    assert found["p_fake"] == pytest.approx(verdict.p_fake, abs=1e-5)
 
 
 def test_a_batch_of_questions_has_an_answer_each_in_order(desk, tmp_path):
@@ -187,12 +200,12 @@ def test_methods_of_attention_are_offered_to_the_transformer_alone(desk):
 
 def test_a_map_lies_over_the_picture_and_comes_as_numbers(desk, photo):
     shown, about = desk.explain(photo, "cifake-vit", "rollout", 0.5)
-    assert shown.shape == (480, 640, 3)
+    assert pixels(shown).shape == (480, 640, 3)
     assert (about["method"], np.shape(about["grid"]), about["explains"]) == ("rollout", (8, 8), None)
     assert desk.explain(photo, "cifake-cnn", "", 0.5)[1]["method"] == "grad_cam"
-    none = desk.show_map("cifake-vit", photo, "rollout", 0)
+    none = pixels(desk.show_map("cifake-vit", photo, "rollout", 0))
     assert np.ptp(none, axis=2).max() == 0  # grey, without any colour of the map
-    assert np.ptp(desk.show_map("cifake-vit", photo, "rollout", 1), axis=2).max() > 100
+    assert np.ptp(pixels(desk.show_map("cifake-vit", photo, "rollout", 1)), axis=2).max() > 100
 
 
 def test_a_method_that_does_not_fit_is_told_in_words(desk, photo):
@@ -206,7 +219,7 @@ def test_a_method_that_does_not_fit_is_told_in_words(desk, photo):
 def test_large_pictures_are_shown_smaller_under_their_map(desk, tmp_path):
     file = tmp_path / "large.jpg"
     picture((2000, 1000)).save(file)
-    assert desk.show_map("cifake-cnn", str(file), None, 0.5).shape == (384, 768, 3)
+    assert pixels(desk.show_map("cifake-cnn", str(file), None, 0.5)).shape == (384, 768, 3)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +235,7 @@ def test_every_file_gets_an_answer_or_a_sentence(desk, tmp_path, name, data, is_
     if is_picture:
         assert 0 <= found["p_fake"] <= 1
         assert found["verdict"] in page.words
-        assert desk.show_map("cifake-vit", str(file), "rollout", 0.5).ndim == 3
+        assert pixels(desk.show_map("cifake-vit", str(file), "rollout", 0.5)).ndim == 3
         assert "bytes" in desk.facts(str(file))
         return
     assert re.fullmatch(r"No verdict: .+\.", found["error"])

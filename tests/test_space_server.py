@@ -40,7 +40,7 @@ def client(server):
 def test_what_comes_over_http_is_judged_byte_for_byte(client, tmp_path):
     for name in ("photo.jpg", "photo.png", "photo.webp"):
         picture((200, 150)).save(tmp_path / name)
-        [verdict] = Detector.from_pretrained(SPACE / "models/cifake-vit").predict(str(tmp_path / name))
+        [verdict] = Detector.from_pretrained(SPACE / "models/cifake-vit", bf16=True).predict(str(tmp_path / name))
         answer = client.predict(handle_file(str(tmp_path / name)), "cifake-vit", api_name="/predict")
         assert answer["p_fake"] == pytest.approx(verdict.p_fake, abs=1e-5)
 

@@ -39,10 +39,11 @@ def overlay(image: Image, heat: NDArray[np.floating], *, strength: float = 0.6) 
     height, width = large.shape[:2]
     rows = np.arange(height) * heat.shape[0] // height
     columns = np.arange(width) * heat.shape[1] // width
-    colors = mpl.colormaps[COLOR_MAP](heat[np.ix_(rows, columns)])[..., :3]  # (height, width, 3) in [0, 1]
-    grey = large @ np.array([0.299, 0.587, 0.114]) / 255  # ITU-R BT.601
-    mixed: Image = np.round(255 * ((1 - strength) * grey[..., None] + strength * colors)).astype(np.uint8)
-    return mixed
+    colors = 255 * mpl.colormaps[COLOR_MAP](heat)[..., :3].astype(np.float32)  # (grid_h, grid_w, 3) in [0, 255]
+    grey = large @ np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+    mixed = strength * colors[rows][:, columns]
+    mixed += ((1 - strength) * grey)[..., None]
+    return np.rint(mixed, out=mixed).astype(np.uint8)  # type: ignore[no-any-return]
 
 
 def enlarge(image: Image) -> Image:

@@ -21,6 +21,7 @@ from realfake_hf.publish.readme_benchmarks import (
     benchmark_space,
     benchmark_vit,
     benchmarks,
+    bfloat16,
     two_nodes,
     two_processes,
 )
@@ -232,6 +233,7 @@ RENDERERS: Final[dict[str, Callable[[Path], str]]] = {
     "scale_needs": scale_needs,
     "benchmark_explanations": benchmark_explanations,
     "benchmark_explanations_gpu": benchmark_explanations_gpu,
+    "bfloat16": bfloat16,
     "ablation_vit_tiny": _ablation,
     "two_processes": two_processes,
     "two_nodes": two_nodes,

@@ -29,10 +29,22 @@ def paper_search_all(results: Path) -> str:
     note = (
         f"Extractors and heads: {settings['num_train_epochs']:g} passes over {n['train']:,} pictures; finalists: the "
         f"recipe's passes over all. Validation n = {n['validation']:,}, test n = {n['test']:,}; the order is that of "
-        f"validation. Seconds on {found['machine']['cores']} cores, beside other work."
+        f"validation. {_places(found['rows'])}"
     )
     parts = [f"## {stage.capitalize()}\n\n{stage_table(found, stage)}" for stage in (EXTRACTORS, HEADS, TOP)]
     return "\n\n".join(["", note, *parts, ""])
+
+
+def _places(rows: list[Row]) -> str:
+    """Say where the trainings ran, and in which precision."""
+    where: dict[str, int] = {}
+    for row in rows:
+        machine = row["machine"]
+        place = f"{machine['cores']} cores" if machine["device"] == "cpu" else f"one {machine['device']}"
+        place += " in bfloat16" if row.get("bf16") else " in float32"
+        where[place] = where.get(place, 0) + 1
+    counts = ", ".join(f"{count} on {place}" for place, count in where.items())
+    return f"Trainings: {counts}; workers shared each machine, so that their seconds are more than those of one alone."
 
 
 def _of_extractors(ranking: Ranking, found: dict[str, Any]) -> str:

@@ -66,9 +66,19 @@ def _line(shape: Topology, rows: Sequence[Row]) -> str:
         shape.words, f"{rows[0]['parameters']:,}", f"{rows[0]['n']['test']:,}", f"{len(rows)}",
         percent("validation", "accuracy"),
         *(percent("test", name) for name in ("accuracy", "precision", "recall", "f1")),
-        _spread([row["test"]["nll"] for row in rows], 3), f"{mean(row['seconds'] for row in rows):,.0f}",
+        _spread([row["test"]["nll"] for row in rows], 3), _seconds(rows),
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
+
+
+def _seconds(rows: Sequence[Row]) -> str:
+    """The mean on each kind of machine."""
+    by_device: dict[str, list[float]] = {}
+    for row in rows:
+        by_device.setdefault(row["machine"].get("device", ""), []).append(row["seconds"])
+    if len(by_device) == 1:
+        return f"{mean(row['seconds'] for row in rows):,.0f}"
+    return ", ".join(f"{mean(seconds):,.0f} ({device})" for device, seconds in by_device.items())
 
 
 def _spread(values: Sequence[float], digits: int) -> str:

@@ -1,4 +1,4 @@
-"""What the page and its API ask for, in plain values: paths in; HTML, rows, dictionaries and pixels out."""
+"""What the page and its API ask for, in plain values: paths in; HTML, rows, dictionaries and PNGs out."""
 
 import atexit
 import csv
@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
-import numpy as np
-from numpy.typing import NDArray
 
 from realfake_space.answers import (
     TABLE_HEAD,
@@ -66,8 +64,8 @@ class Desk:
             ]
         ]  # fmt: skip
 
-    def show_map(self, name: str, path: str | None, method: str | None, strength: float) -> NDArray[np.uint8] | None:
-        """Lay a model's map over an upload; None where there is no picture."""
+    def show_map(self, name: str, path: str | None, method: str | None, strength: float) -> bytes | None:
+        """Lay a model's map over an upload, as a PNG; None where there is no picture."""
         try:
             return None if path is None else self.lineup[name].explain(path, method, strength)[0]
         except RefusedError:
@@ -95,10 +93,8 @@ class Desk:
                 found[place] = one.to_dict() if isinstance(one, Answer) else {"error": one or "Give a picture."}
         return [found]
 
-    def explain(
-        self, picture: str | None, model: str, method: str, strength: float
-    ) -> tuple[NDArray[np.uint8] | None, Plain]:
-        """Lay a model's map over an upload, and say what it is; a dictionary with `error` where there is none."""
+    def explain(self, picture: str | None, model: str, method: str, strength: float) -> tuple[bytes | None, Plain]:
+        """Lay a map over an upload, as a PNG, and say what it is; a dictionary with `error` where there is none."""
         if model not in self.lineup or picture is None:
             return None, {"error": self._unknown(model) if model not in self.lineup else "Give a picture."}
         try:

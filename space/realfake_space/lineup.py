@@ -11,9 +11,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from realfake_space import model_process
 from realfake_space.model_process import Judged, ModelFacts, Source
 from realfake_space.pictures import RefusedError
@@ -98,8 +95,8 @@ class Contestant:
                 return [str(error)]
             return [self.judge([path])[0] for path in paths]  # one of them ends the process: the others get answers
 
-    def explain(self, path: str, method: str | None, strength: float) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        """Lay a map over an upload, and say what it is; the model's usual method where none is named.
+    def explain(self, path: str, method: str | None, strength: float) -> tuple[bytes, dict[str, Any]]:
+        """Lay a map over an upload, as the bytes of a PNG, and say what it is; the usual method where none is named.
 
         Raises:
             RefusedError: the file gets no verdict.
@@ -109,13 +106,14 @@ class Contestant:
         return shown, {"model": self.name, **about}
 
 
-def line_up(places: Sequence[str], *, trust_remote_code: bool = False) -> dict[str, Contestant]:
+def line_up(places: Sequence[str], *, trust_remote_code: bool = False, float32: bool = False) -> dict[str, Contestant]:
     """Name the models of the page, without loading them: a folder by its last part, a Hub id by itself.
 
     Args:
         places: folders or Hub ids; none for those that `pinned.json` names with their revisions, and where there is no
             such file for all folders of `models/`.
         trust_remote_code: whether code that comes with them may run.
+        float32: whether they judge in float32 whatever the processor has.
 
     Raises:
         ValueError: two have one name.
@@ -127,6 +125,6 @@ def line_up(places: Sequence[str], *, trust_remote_code: bool = False) -> dict[s
         raise ValueError(f"wanted models of different names; found {', '.join(names)}. Rename a folder.")
     process = ModelProcess()
     return {
-        name: Contestant(name, Source(place, trust_remote_code, pinned.get(place, "main")), process)
+        name: Contestant(name, Source(place, trust_remote_code, pinned.get(place, "main"), float32), process)
         for name, place in zip(names, found, strict=True)
     }

@@ -14,12 +14,12 @@ import gradio as gr
 from realfake_hf.explain.methods import METHODS
 from realfake_hf.publish.study_words import method_name
 from realfake_space.answers import limits
+from realfake_space.controls import MapImage, PicturesUpload, PictureUpload
 from realfake_space.desk import Desk
 from realfake_space.examples import EXAMPLES, check_installation, expected_table
 from realfake_space.lineup import Contestant
 from realfake_space.model_process import BATCH
 from realfake_space.pictures import MOST_BYTES
-from realfake_space.uploads import PicturesUpload, PictureUpload
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 STRENGTH: Final = 0.6
@@ -117,7 +117,7 @@ def _model_column(page: gr.Blocks, desk: Desk, name: str, upload: gr.Image, stre
         method = gr.Dropdown(
             [(method_name(one), one) for one in METHODS], label=f"Map of {name}", elem_id=f"method-{name}"
         )
-        shown = gr.Image(
+        shown = MapImage(
             label=f"Where {name} looked", interactive=False, format="png", buttons=["download", "fullscreen"],
             elem_id=f"map-{name}", alt_text=f"The picture under a map of where {name} looked; brighter is more.",
         )  # fmt: skip
@@ -181,7 +181,7 @@ def _api(desk: Desk) -> None:
         strength = gr.Number(label="strength", value=STRENGTH)
         ask, show = gr.Button("predict"), gr.Button("explain")
         answer, explained = gr.JSON(label="answer"), gr.JSON(label="explanation")
-        shown = gr.Image(label="map", format="png")
+        shown = MapImage(label="map", format="png")
     ask.click(
         desk.predict, [picture, model], answer, api_name="predict", batch=True, max_batch_size=BATCH,
         concurrency_id="predict", concurrency_limit=1,

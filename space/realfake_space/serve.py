@@ -17,6 +17,9 @@ class SpaceArguments:
 
     model: list[str] = field(default_factory=list, metadata={"help": "Folders or Hub ids; all of models/ by default."})
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with these models."})
+    float32: bool = field(
+        default=False, metadata={"help": "Judge in float32 also where the processor has bfloat16, which is faster."}
+    )
     host: str | None = field(
         default=None, metadata={"help": "Address; by default that of Gradio, this machine alone."}
     )
@@ -27,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, warm up, serve until interrupted; give the exit status."""
     [arguments] = parse(SpaceArguments, argv=argv, description=__doc__)
     try:
-        lineup = line_up(arguments.model, trust_remote_code=arguments.trust_remote_code)
+        lineup = line_up(arguments.model, trust_remote_code=arguments.trust_remote_code, float32=arguments.float32)
         threading.Thread(target=_warm, args=(lineup,), daemon=True).start()
         from realfake_space.page import build, launch_settings, use_folder_of_its_own
 

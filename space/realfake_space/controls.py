@@ -1,13 +1,14 @@
-"""Upload controls that hand on the path of the file as it came: no byte of it is encoded anew or decoded here.
+"""Controls that hand on files as they are: no byte of an upload or a map is encoded anew or decoded here.
 
-Gradio's own image control opens the file and fails on a broken one; its file control leaves an empty temporary file
-beside each upload.
+Gradio's own image control opens an upload and fails on a broken one, and compresses what it shows as hard as it can,
+which takes longer than the model; its file control leaves an empty temporary file beside each upload.
 """
 
 from pathlib import Path
 
 import gradio as gr
 from gradio.data_classes import FileData, ImageData, ListFiles
+from gradio.processing_utils import save_bytes_to_cache
 
 
 class PictureUpload(gr.Image):
@@ -22,6 +23,19 @@ class PictureUpload(gr.Image):
         if payload.path:
             return payload.path
         return super().preprocess(payload)  # type: ignore[return-value]  # a data URL of an API client
+
+
+class MapImage(gr.Image):
+    """A map over its picture, given as the bytes of a PNG."""
+
+    is_template = True
+
+    def postprocess(self, value: bytes | None) -> ImageData | None:  # type: ignore[override]
+        """Keep the bytes where the browser fetches them."""
+        if value is None:
+            return None
+        path = save_bytes_to_cache(value, "map.png", self.GRADIO_CACHE)
+        return ImageData(path=path, orig_name="map.png", mime_type="image/png", size=len(value))
 
 
 class PicturesUpload(gr.File):
