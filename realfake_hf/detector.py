@@ -17,7 +17,6 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor
 
 from realfake_hf.data.model_input import Normalize, plain_size
-from realfake_hf.data.parallel import in_threads
 from realfake_hf.data.pictures import UnreadablePictureError, read_picture, to_rgb
 from realfake_hf.data.pixels import sized
 from realfake_hf.explain.attention_methods import eager_attention
@@ -29,6 +28,7 @@ from realfake_hf.measure.operating_point import DEFAULT, OperatingPoint, load_op
 from realfake_hf.models.heads import caught_embeddings
 from realfake_hf.models.packed import has_fast_bfloat16, in_bfloat16, pack
 from realfake_hf.sharing import SharedLock
+from realfake_hf.threads import in_threads
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 Answer = TypeVar("Answer")
@@ -47,7 +47,7 @@ class Detector:
         point: the threshold and band by which pictures are judged; by default one half and no band.
         familiarity: where the training pictures lie in what the model sees, for `Verdict.is_far`; by default unknown.
         bf16: judge with a copy of the model that multiplies in bfloat16 where the processor has it: more than twice as
-            fast for a ViT, `p_fake` moved by a hundredth at most or so. Explanations are always of the model itself.
+            fast for a ViT, `p_fake` moved by less than two hundredths. Explanations are always of the model itself.
 
     Raises:
         ValueError: the model's labels do not say which of its outputs means fake.

@@ -40,6 +40,7 @@ def test_every_variant_is_trained_with_every_seed_and_gains_are_paired(plan):
     assert 195 <= table["data"]["train"] <= 205
 
 
+@pytest.mark.slow
 def test_an_interrupted_ablation_goes_on_with_what_is_missing(plan, monkeypatch, capsys):
     trained = []
 

@@ -20,9 +20,11 @@ from transformers import (
 from realfake_hf.explain.attention import (
     attention_rollout,
     class_token_map,
+    distributions,
     fuse_heads,
     gradient_rollout,
     relevance,
+    rollout_rows,
 )
 from realfake_hf.explain.methods import ATTENTION_METHODS, METHODS, usual_method
 from realfake_hf.labels import id2label, label2id
@@ -387,3 +389,12 @@ def test_the_usual_method_is_relevance_where_a_class_token_is_read_and_else_grad
     assert usual_method(build()) == "relevance"
     assert usual_method(build_beit(use_mean_pooling=False)) == "relevance"
     assert usual_method(build_beit()) == "grad_cam"
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_a_few_rows_are_those_of_the_whole_rollout(rows):
+    layers = [random_attention(3, 2, 5, 5, seed=seed) for seed in range(4)]
+    whole = attention_rollout(layers, head_fusion="max", discard_ratio=0.3)
+    found = rollout_rows([distributions(one, head_fusion="max", discard_ratio=0.3) for one in layers], rows=rows)
+    assert found.shape == (3, rows, 5)
+    assert torch.allclose(found, whole[:, :rows], atol=1e-6)

@@ -68,6 +68,7 @@ def test_damaged_pixels_are_decoded_again(tmp_path, caplog, damage):
     assert caplog.text == ""
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path, monkeypatch, caplog):
     words = ["--data", "demo", "--num_filters", "4", "--dense_units", "4", "--num_train_epochs", "3"]
     words += ["--bootstrap_samples", "0", "--save_total_limit", "5", "--output_dir"]

@@ -129,6 +129,7 @@ def test_groups_are_contents_generators_and_what_cifake_has(done, models, pictur
     assert cell.majority == 0.5
 
 
+@pytest.mark.slow
 def test_a_grid_that_is_done_is_neither_scored_nor_measured_again(done, models, pictures, monkeypatch, capsys):
     def again(*_, **__):
         raise AssertionError
@@ -141,6 +142,7 @@ def test_a_grid_that_is_done_is_neither_scored_nor_measured_again(done, models, 
     assert (done / "grid.md").read_text().strip() == capsys.readouterr().out.strip()
 
 
+@pytest.mark.slow
 def test_fresh_does_every_cell_again(models, pictures, tmp_path):
     given = words(models, pictures, tmp_path / "grid", "--protocols", "native", names=("one",))
     assert crosseval.main(given) == 0
@@ -220,6 +222,7 @@ def test_a_data_set_whose_files_give_the_label_away_is_warned_of_above_all(model
     assert found["together"]["value"] > 0.9
 
 
+@pytest.mark.slow
 def test_near_duplicates_of_the_training_are_counted_once_and_kept(models, pictures, tmp_path, monkeypatch):
     folder = save_pictures(tmp_path / "alike", n=12)  # its real ones are the first twelve of the same draw
     for file in (pictures / "fake").iterdir():

@@ -11,8 +11,7 @@ from datasets import Dataset
 from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
-from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
-from realfake_hf.data import parallel
+from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification, threads
 from realfake_hf.data.pictures import UnreadablePictureError
 from realfake_hf.data.sources import load_images
 from realfake_hf.detector import Detector, Verdict
@@ -124,7 +123,7 @@ def test_batch_sizes_and_neighbours_do_not_change_a_verdict(column):
 
 
 def test_pictures_are_taken_a_batch_for_each_core_ahead(column, monkeypatch):
-    monkeypatch.setattr(parallel, "cores", lambda: 2)
+    monkeypatch.setattr(threads, "cores", lambda: 2)
     taken = []
     detector = Detector(make_model(), make_processor(), batch_size=2)
     verdicts = detector.stream(taken.append(picture) or picture for picture in column)
@@ -252,7 +251,7 @@ def test_an_endless_stream_is_judged_as_it_comes(detector, picture_bytes):
     found = list(islice(detector.stream(endless()), 5))
     alone = detector.probabilities([picture_bytes(seed) for seed in range(5)])
     assert [one.p_fake for one in found] == pytest.approx(alone.tolist(), abs=1e-6)
-    assert len(taken) <= (1 + parallel.cores()) * detector.batch_size
+    assert len(taken) <= (1 + threads.cores()) * detector.batch_size
 
 
 @pytest.mark.skipif(not has_fast_bfloat16(), reason="this processor has no bfloat16 in hardware")

@@ -77,7 +77,13 @@ def flags(pictures):
     return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, "deit-distilled"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        name if name in ("vit", "convnext") else pytest.param(name, marks=pytest.mark.slow)
+        for name in [*FAMILIES, "deit-distilled"]
+    ],
+)
 def test_a_family_fine_tunes_and_its_folder_is_what_was_measured(checkpoints, pictures, flags, tmp_path, family):
     assert train.main(["--model", str(checkpoints / family), *flags, "--output_dir", str(tmp_path / "run")]) == 0
     before = AutoModelForImageClassification.from_pretrained(checkpoints / family, num_labels=5)
@@ -128,6 +134,7 @@ EVERYTHING = [
         pytest.param(["--lora_rank", "2"], id="lora", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_an_interrupted_fine_tuning_ends_with_the_weights_of_an_unbroken_one(
     checkpoints, flags, tmp_path, monkeypatch, settings
 ):

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1] / "realfake_hf"
 FLOORS = {
     "labels": 0,
     "sharing": 0,
+    "threads": 0,
     "cli": 0,
     "checksums": 0,
     "figures": 1,

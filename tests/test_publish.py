@@ -416,6 +416,7 @@ def test_the_published_vit_has_the_figures_of_its_results():
     assert summary["data"]["test"]["n"] == 20_000
 
 
+@pytest.mark.slow
 def test_the_published_vit_loads_in_a_plain_pipeline_and_is_as_good_as_it_says(cifake_archive):
     classify = pipeline("image-classification", model=str(ROOT / "space/models/cifake-vit"))
     rows = load_images(cifake_archive)["test"].select(range(400))

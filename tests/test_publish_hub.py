@@ -66,8 +66,9 @@ def test_the_stand_in_follows_this_client():
 
 @pytest.mark.parametrize(
     ("name", "code"),
-    [("cifake-vit", ""), pytest.param("cifake-cnn", ", trust_remote_code=True", marks=pytest.mark.slow)],
+    [("cifake-vit", ""), ("cifake-cnn", ", trust_remote_code=True")],
 )
+@pytest.mark.slow
 def test_published_and_loaded_by_name_gives_the_same_scores(hub, tmp_path, name, code):
     publish_model(MODELS / name, f"user/{name}")
     script = (
@@ -391,6 +392,7 @@ def train_words(folder, *more):
     return ["--config", str(ROOT / "recipes/demo.yaml"), *small, "--output_dir", str(folder), *more]
 
 
+@pytest.mark.slow
 def test_a_training_is_published_when_it_is_done(hub, tmp_path, capsys):
     words_of_it = train_words(tmp_path / "run", "--push_to_hub", "--hub_model_id", "user/mine")
     assert train.main(words_of_it) == 0

@@ -119,6 +119,7 @@ def test_the_page_has_a_row_a_step_and_the_figure_is_drawn(done):
     assert (done / "robustness-boats.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_finished_steps_are_kept(done, models, pictures, monkeypatch):
     def again(*_, **__):
         raise AssertionError

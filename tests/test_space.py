@@ -67,6 +67,7 @@ def test_the_page_answers_what_the_detector_says(desk, photo):
         assert found["verdict"].startswith("Unsure, leaning to" if not verdict.is_sure else "Likely")
 
 
+@pytest.mark.slow
 def test_where_asked_the_page_answers_in_float32(photo):
     exact = Desk(line_up([str(MODELS / "cifake-vit")], float32=True))
     [verdict] = Detector.from_pretrained(MODELS / "cifake-vit").predict(photo)
@@ -140,6 +141,7 @@ def test_a_probability_is_said_with_what_it_means_where_it_was_measured(desk, ph
     assert f"{cell['confidence']['wrong']['value']:.1%} of its verdicts were wrong there" in found["meaning"]
 
 
+@pytest.mark.slow
 def test_a_model_of_the_operators_own_is_not_said_to_be_measured(tmp_path, photo):
     detector = Detector.from_pretrained(MODELS / "cifake-cnn")
     next(detector.model.parameters()).data += 0.01
@@ -152,6 +154,7 @@ def test_a_model_of_the_operators_own_is_not_said_to_be_measured(tmp_path, photo
     assert "Likely" in found["verdict"]
 
 
+@pytest.mark.slow
 def test_weights_that_can_hold_code_are_refused(tmp_path):
     detector = Detector.from_pretrained(MODELS / "cifake-cnn")
     detector.model.save_pretrained(tmp_path / "old")
@@ -161,6 +164,7 @@ def test_weights_that_can_hold_code_are_refused(tmp_path):
         Contestant("old", Source(str(tmp_path / "old")), ModelProcess()).facts  # noqa: B018
 
 
+@pytest.mark.slow
 def test_models_are_loaded_when_they_are_asked(photo):
     lineup = line_up([])
     assert list(lineup) == ["cifake-cnn", "cifake-vit"]
@@ -170,6 +174,7 @@ def test_models_are_loaded_when_they_are_asked(photo):
     assert process.work(_loaded_models) == 1
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_is_started_again(desk, photo):
     before = desk.predict([photo], ["cifake-cnn"])
     process = psutil.Process(desk.lineup["cifake-cnn"]._process.work(os.getpid))
@@ -178,6 +183,7 @@ def test_a_process_that_ends_is_started_again(desk, photo):
     assert desk.predict([photo], ["cifake-cnn"]) == before
 
 
+@pytest.mark.slow
 def test_a_file_that_ends_the_process_takes_no_other_answer_with_it(desk, monkeypatch, photo):
     monkeypatch.setattr(model_process, "judge", _judge_or_die)
     ended, found = desk.lineup["cifake-cnn"].judge(["deadly", photo])

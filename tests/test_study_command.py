@@ -48,6 +48,7 @@ def test_a_model_that_is_its_own_twin_agrees_with_itself_fully(studied):
     assert (ceiling["spearman"]["value"], ceiling["iou_top_20"]["value"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_study_that_is_done_is_not_done_again(studied, monkeypatch, capsys):
     def again(*_, **__):
         raise AssertionError

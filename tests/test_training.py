@@ -155,6 +155,7 @@ def streamed(shards: Path, folder: Path, *flags: str) -> list[str]:
     return [*small(folder), *settings, "--per_device_train_batch_size", "16", "--checkpoint_steps", "7", *flags]
 
 
+@pytest.mark.slow
 def test_a_stream_interrupted_inside_an_epoch_goes_on_to_the_same_weights(shards, tmp_path, monkeypatch):
     assert train.main(streamed(shards, tmp_path / "whole")) == 0
     step = StreamPlace.on_step_end
@@ -181,6 +182,7 @@ def test_a_stream_interrupted_inside_an_epoch_goes_on_to_the_same_weights(shards
 
 
 @pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.slow
 def test_a_training_killed_between_an_epoch_and_its_evaluation_evaluates_it(shards, tmp_path, monkeypatch, streaming):
     words = ["--checkpoint_steps", "1", *([] if streaming else ["--data", "demo", "--streaming", "false"])]
     evaluate = StreamTrainer.evaluate if streaming else Trainer.evaluate

@@ -4,7 +4,7 @@ A layer's attention is (batch, heads, tokens, tokens): row i says how output tok
 to 1. Layers are taken one at a time, first layer first, so an iterator keeps the memory at one of them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal, get_args
 
 import torch
@@ -43,14 +43,24 @@ def attention_rollout(
     """
     rollout = None
     for attention in attentions:
-        rollout = rollout_step(rollout, attention, head_fusion=head_fusion, discard_ratio=discard_ratio)
+        rollout = _mixed(rollout, distributions(attention, head_fusion=head_fusion, discard_ratio=discard_ratio))
     return _folded(rollout)
 
 
-def rollout_step(
-    rollout: Tensor | None, attention: Tensor, *, head_fusion: HeadFusion = "mean", discard_ratio: float = 0.0
-) -> Tensor:
-    """Add one layer to a rollout; None begins one. Arguments, result and errors are those of `attention_rollout`."""
+def distributions(attention: Tensor, *, head_fusion: HeadFusion = "mean", discard_ratio: float = 0.0) -> Tensor:
+    """Make one of a layer's heads, and rows that sum to 1 of what is not discarded: the W of `attention_rollout`.
+
+    Args:
+        attention: (batch, heads, tokens, tokens); rows sum to 1.
+        head_fusion: as in `attention_rollout`.
+        discard_ratio: as in `attention_rollout`.
+
+    Returns:
+        (batch, tokens, tokens) float32.
+
+    Raises:
+        ValueError: an unknown fusion; a ratio outside [0, 1).
+    """
     if not 0 <= discard_ratio < 1:
         raise ValueError(
             f"wanted a discard_ratio in [0, 1); found {discard_ratio}. It is the share of weights that is dropped."
@@ -60,7 +70,24 @@ def rollout_step(
         weights = _without_lowest(weights, discard_ratio)
     if discard_ratio or head_fusion != "mean":  # the mean of distributions is one
         weights = _as_distributions(weights)
-    return _mixed(rollout, weights)
+    return weights
+
+
+def rollout_rows(layers: Sequence[Tensor], *, rows: int) -> Tensor:
+    """Give the first rows of a rollout: from the last layer back a few rows are multiplied, and no whole matrices.
+
+    Args:
+        layers: `distributions` of each layer, first layer first: (batch, tokens, tokens).
+        rows: how many output tokens, from the first one on.
+
+    Returns:
+        (batch, rows, tokens) float32: `attention_rollout(...)[:, :rows]`, up to rounding.
+    """
+    last = layers[-1]
+    found = _identity(last)[:rows].lerp(last[:, :rows], 0.5)
+    for layer in reversed(layers[:-1]):
+        found = torch.baddbmm(found, found, layer, beta=0.5, alpha=0.5)
+    return found
 
 
 def fuse_heads(attention: Tensor, *, head_fusion: HeadFusion = "mean") -> Tensor:
@@ -129,7 +156,7 @@ def class_token_map(matrix: Tensor, *, grid: tuple[int, int], class_tokens: int 
     DeiT (class, distillation).
 
     Args:
-        matrix: (batch, tokens, tokens), row i for output token i.
+        matrix: (batch, tokens, tokens), row i for output token i; rows beyond the class tokens may be missing.
         grid: height and width of the patches' grid.
         class_tokens: the leading tokens that the classifier reads; the map is the mean of their rows. One in ViT and
             DeiT; two in a DeiT with a distilled head, whose logits are the mean of a head on each.

@@ -1,5 +1,6 @@
 """Attention maps of a model: run it, take each layer's weights as it is reached, read the row of the class token."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 from realfake_hf.explain import attention
 from realfake_hf.explain.attention import HeadFusion
 from realfake_hf.explain.maps import Maps, Target, direction, log_odds, patch_grid
+from realfake_hf.threads import cores, in_threads
 
 
 def rollout(
@@ -23,10 +25,11 @@ def rollout(
 ) -> Maps:
     """Give `attention.attention_rollout` maps, which know no class and ignore the classifier's head.
 
-    Each layer is folded as soon as it is computed, so that the attention of one layer at a time is in memory.
+    The heads of each layer become one as soon as it is computed, so that those of one layer at a time are in memory.
     """
-    step = partial(attention.rollout_step, head_fusion=head_fusion, discard_ratio=discard_ratio)
-    return _folded(model, pixel_values, step)
+    fuse = partial(attention.distributions, head_fusion=head_fusion, discard_ratio=discard_ratio)
+    read = partial(attention.rollout_rows, rows=_class_tokens(model))
+    return _folded(model, pixel_values, lambda before, weights: [*(before or []), fuse(weights)], read)
 
 
 def last_attention(
@@ -37,7 +40,8 @@ def last_attention(
     head_fusion: HeadFusion = "mean",
 ) -> Maps:
     """Give the attention of the last layer as it is, its heads fused."""
-    return _folded(model, pixel_values, lambda _, weights: attention.fuse_heads(weights, head_fusion=head_fusion))
+    fuse = partial(attention.fuse_heads, head_fusion=head_fusion)
+    return _folded(model, pixel_values, lambda _, weights: [fuse(weights)], lambda found: found[0])
 
 
 def gradient_rollout(model: PreTrainedModel, pixel_values: Tensor, target: Target) -> Maps:
@@ -75,18 +79,32 @@ def eager_attention(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def _folded(model: PreTrainedModel, pixel_values: Tensor, step: Callable[[Tensor | None, Tensor], Tensor]) -> Maps:
-    folded: Tensor | None = None
+def _folded(
+    model: PreTrainedModel,
+    pixel_values: Tensor,
+    keep: Callable[[list[Tensor] | None, Tensor], list[Tensor]],
+    read: Callable[[list[Tensor]], Tensor],
+) -> Maps:
+    """Keep of each layer's attention what is read in the end; on a CPU each core has a part of the batch."""
+    kept: dict[int, list[Tensor]] = {}  # by thread
 
-    def fold(weights: Tensor) -> None:
-        nonlocal folded
-        folded = step(folded, weights)
+    def look(weights: Tensor) -> None:
+        thread = threading.get_ident()
+        kept[thread] = keep(kept.get(thread), weights)
 
-    with torch.no_grad(), _each_attention(model, fold):
-        odds = log_odds(model, pixel_values)
-    if folded is None:
-        raise ValueError(attention.NO_WEIGHTS)
-    return _read(folded, model, pixel_values, odds)
+    @torch.no_grad()
+    def maps_of(part: Tensor) -> Maps:
+        kept.pop(threading.get_ident(), None)  # of a part that failed
+        odds = log_odds(model, part)
+        found = kept.pop(threading.get_ident(), None)
+        if found is None:
+            raise ValueError(attention.NO_WEIGHTS)
+        return _read(read(found), model, part, odds)
+
+    parts = pixel_values.chunk(cores()) if pixel_values.device.type == "cpu" else (pixel_values,)
+    with _each_attention(model, look):
+        maps = list(in_threads(maps_of, parts))
+    return Maps(torch.cat([one.values for one in maps]), torch.cat([one.log_odds for one in maps]))
 
 
 def _differentiated(
@@ -103,9 +121,12 @@ def _differentiated(
 
 
 def _read(matrix: Tensor, model: PreTrainedModel, pixel_values: Tensor, odds: Tensor) -> Maps:
-    class_tokens = 2 if hasattr(model, "distillation_classifier") else 1
     grid = patch_grid(model, pixel_values)
-    return Maps(attention.class_token_map(matrix, grid=grid, class_tokens=class_tokens), odds)
+    return Maps(attention.class_token_map(matrix, grid=grid, class_tokens=_class_tokens(model)), odds)
+
+
+def _class_tokens(model: PreTrainedModel) -> int:
+    return 2 if hasattr(model, "distillation_classifier") else 1
 
 
 @contextmanager

@@ -4,13 +4,13 @@ from itertools import count, islice
 import pytest
 import torch
 
-from realfake_hf.data import parallel
-from realfake_hf.data.parallel import in_threads
+from realfake_hf import threads
+from realfake_hf.threads import in_threads
 
 
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch):
-    monkeypatch.setattr(parallel, "cores", lambda: 2)
+    monkeypatch.setattr(threads, "cores", lambda: 2)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
