@@ -26,7 +26,7 @@ from realfake_hf.labels import Verdict, fake_index
 from realfake_hf.measure.familiarity import Familiarity, load_familiarity
 from realfake_hf.measure.operating_point import DEFAULT, OperatingPoint, load_operating_point
 from realfake_hf.models.heads import caught_embeddings
-from realfake_hf.models.packed import has_fast_bfloat16, in_bfloat16, pack
+from realfake_hf.models.packed import has_fast_bfloat16, in_bfloat16, logits_of, pack
 from realfake_hf.sharing import SharedLock
 from realfake_hf.threads import in_threads
 
@@ -220,15 +220,14 @@ class Detector:
     def _with_embeddings(self, pictures: list[Image.Image]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         with caught_embeddings(self._judge_model) as caught:
             p_fake = self._score(pictures)
-        [embeddings] = caught
-        return p_fake, embeddings.float().cpu().numpy()
+        return p_fake, torch.cat(caught)[: len(pictures)].float().cpu().numpy()
 
     @torch.inference_mode()
     def _score(self, pictures: list[Image.Image]) -> NDArray[np.float32]:
         pixels = self._pixels(pictures)
         with self._lock.together():
-            logits = self._judge_model(pixel_values=pixels).logits
-        return logits.float().softmax(dim=-1)[:, self.fake].cpu().numpy()  # type: ignore[no-any-return]
+            logits = logits_of(self._judge_model, pixels)
+        return logits.float().softmax(dim=-1)[:, self.fake].cpu().numpy()
 
     def _pixels(self, pictures: list[Image.Image]) -> Tensor:
         pixels = torch.from_numpy(sized(pictures, self.processor)).to(self.model.device)

@@ -15,7 +15,7 @@ from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification, thread
 from realfake_hf.data.pictures import UnreadablePictureError
 from realfake_hf.data.sources import load_images
 from realfake_hf.detector import Detector, Verdict
-from realfake_hf.models.packed import has_fast_bfloat16
+from realfake_hf.models.packed import has_fast_bfloat16, logits_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -263,6 +263,23 @@ def test_verdicts_in_bfloat16_are_nearly_those_of_float32_and_explanations_are_t
     ours, theirs = (one.explain(column[:4], method="rollout") for one in (exact, rough))
     assert all(np.array_equal(a.map, b.map) and a.verdict == b.verdict for a, b in zip(ours, theirs, strict=True))
     assert exact.digest() == rough.digest()
+
+
+@pytest.mark.skipif(not has_fast_bfloat16(), reason="this processor has no bfloat16 in hardware")
+def test_neighbours_do_not_change_a_verdict_in_bfloat16(column):
+    rough = Detector.from_pretrained(Path(__file__).parents[1] / "space/models/cifake-vit", bf16=True)
+    pixels = rough._pixels([column[place % len(column)].convert("RGB") for place in range(32)])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as each of several workers has it
+    try:
+        with torch.inference_mode():
+            whole = logits_of(rough._judge_model, pixels)
+            some = [logits_of(rough._judge_model, pixels[:n]) for n in range(1, 32)]
+            embeddings = rough._with_embeddings([column[0].convert("RGB")])[1]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, whole[: len(one)]) for one in some)
+    assert embeddings.shape == (1, 192)
 
 
 def test_threads_may_share_a_detector_and_explain_meanwhile(picture_bytes):

@@ -129,7 +129,6 @@ def test_a_rounding_copy_says_nearly_the_same_and_leaves_the_model_alone(name, p
     assert found.dtype == torch.float32
     assert 0 < (found - before).abs().max() < 0.03 * before.abs().max() + 0.02
     assert torch.equal(logits(model, pixels), before)
-    assert torch.equal(logits(rough, pixels[:1]), found[:1])  # neighbours change nothing
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), rough.parameters(), strict=True))
 
 
