@@ -12,6 +12,8 @@ from realfake_hf.data.layouts import CIFAKE_CONTENTS
 from realfake_hf.data.sources import load_images
 from realfake_hf.data.splits import with_all_splits
 
+pytestmark = pytest.mark.slow
+
 N = {"train": 100_000, "test": 20_000}
 
 

@@ -15,6 +15,8 @@ from page_in_browser import CHROMIUM
 from benchmarks.space_server import SPACE, Server
 from realfake_hf.detector import Detector
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = SPACE / "examples/rocket.jpg"
 SHOTS = ROOT / "runs/space-screenshots"

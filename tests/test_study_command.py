@@ -10,6 +10,8 @@ import explain
 from realfake_hf.study import run
 from realfake_hf.study.arguments import PARTS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 CNN, VIT = ROOT / "space/models/cifake-cnn", ROOT / "space/models/cifake-vit"
 SMALL = [

@@ -15,6 +15,8 @@ from realfake_hf.data.sources import load_images
 from realfake_hf.figures.transfer import MatrixPanel, transfer_matrix
 from realfake_hf.publish import readme, transfer
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -50,6 +50,13 @@ class ModelProcess:
                 self._forget(pool)
         raise RefusedError("No verdict: the models' process ended each time that it came to this file.")
 
+    def close(self) -> None:
+        """Let it end before this process does: while an interpreter ends, the one may trip over the other."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+
     def _running(self) -> ProcessPoolExecutor:
         with self._lock:
             if self._pool is None:
@@ -75,6 +82,10 @@ class Contestant:
         self.name = name
         self.source = source
         self._process = process
+
+    def close(self) -> None:
+        """End the process that holds it."""
+        self._process.close()
 
     @cached_property
     def facts(self) -> ModelFacts:

@@ -29,6 +29,7 @@ class SpaceArguments:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, warm up, serve until interrupted; give the exit status."""
     [arguments] = parse(SpaceArguments, argv=argv, description=__doc__)
+    lineup: dict[str, Contestant] = {}
     try:
         lineup = line_up(arguments.model, trust_remote_code=arguments.trust_remote_code, float32=arguments.float32)
         threading.Thread(target=_warm, args=(lineup,), daemon=True).start()
@@ -37,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         next(iter(lineup.values())).facts  # noqa: B018 - a wrong first name is told before the page opens
     except (OSError, ValueError) as error:
         print(f"app.py: {error}", file=sys.stderr)
+        for one in lineup.values():
+            one.close()
         return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container's stop, too, leaves nothing behind
     use_folder_of_its_own()
