@@ -166,7 +166,7 @@ def test_the_readme_block_of_the_search_says_who_won_and_what_is_missing(tmp_pat
         search_row("extractors", (32, 2, 64, 1), 0.93), search_row("extractors", (64, 2, 64, 1), 0.95),
         search_row("heads", (64, 2, 128, 1), 0.96), search_row("heads", (64, 2, 32, 1), 0.94),
         search_row("top", (64, 2, 128, 1), 0.97), search_row("top", (64, 2, 128, 1), 0.96, seed=1, bf16=True),
-        search_row("top", (32, 2, 64, 1), 0.94, device="Accelerator 9"),
+        search_row("top", (32, 2, 64, 1), 0.94, device="Accelerator 9"), search_row("top", (64, 2, 32, 1), 0.98),
     ]  # fmt: skip
     found = {"settings": {"num_train_epochs": 6.0}, "waiting": 2, "rows": rows}
     (tmp_path / "paper_search.json").write_text(json.dumps(found))
@@ -178,7 +178,7 @@ def test_the_readme_block_of_the_search_says_who_won_and_what_is_missing(tmp_pat
     assert "+2.50 points for 2.0 times the parameters" in block
     assert "2 trainings of this search are still to come." in block
     page = readme.render("<!-- results: paper_search_all -->\n<!-- end -->", tmp_path)
-    assert "5 on 2 cores in float32, 1 on 2 cores in bfloat16, 1 on one Accelerator 9 in float32" in page
+    assert "6 on 2 cores in float32, 1 on 2 cores in bfloat16, 1 on one Accelerator 9 in float32" in page
     assert page.index("## Extractors") < page.index("## Heads") < page.index("## Top")
 
 
