@@ -18,8 +18,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, field
-from difflib import unified_diff
-from itertools import islice
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -29,7 +27,7 @@ from tqdm.auto import tqdm
 
 from benchmarks.bad_pictures import through_everything
 from benchmarks.comparison import write_benchmark
-from benchmarks.jobs import JOBS, PICTURES, RESULT, Job, take_pictures
+from benchmarks.jobs import JOBS, PICTURES, Job, difference, result_of, take_pictures
 from benchmarks.small_disk import small_disk
 from realfake_hf.checksums import CHECKSUMS
 from realfake_hf.cli import parse
@@ -156,20 +154,10 @@ def kills(bench: Bench, job: Job, whole: Ended, wanted: str, settings: Settings)
 def _again(bench: Bench, job: Job, place: Path, wanted: str, *, clock: float = 0) -> Row:
     """Start the same command again, and compare."""
     ended = bench.run(job, place, clock=clock)
-    found = _result(place) if ended.status == 0 else ""
+    found = result_of(place) if ended.status == 0 else ""
     same = found == wanted
-    said = {} if same else {"log": ended.log[-600:], "differs": _difference(wanted, found)}
+    said = {} if same else {"log": ended.log[-600:], "differs": difference(wanted, found)}
     return {"same": same, "traceback": ended.has_traceback, **said}
-
-
-def _result(place: Path) -> str:
-    return (place / RESULT).read_text(encoding="utf-8")
-
-
-def _difference(wanted: str, found: str) -> list[str]:
-    """Give the first lines in which two results differ."""
-    lines = unified_diff(wanted.splitlines(), found.splitlines(), "unbroken", "broken", n=0, lineterm="")
-    return list(islice(lines, 12))
 
 
 def clock_set_back(bench: Bench, job: Job, whole: Ended, wanted: str) -> Row:
@@ -187,7 +175,7 @@ def two_at_once(bench: Bench, job: Job, _: Ended, wanted: str) -> Row:
     both = [bench.start(job, place) for _ in range(2)]
     for process in both:
         process.join(PATIENCE)
-    same = all(process.exitcode == 0 for process in both) and _result(place) == wanted
+    same = all(process.exitcode == 0 for process in both) and result_of(place) == wanted
     said = (place / LOG).read_text(encoding="utf-8")
     shutil.rmtree(place)
     return {"same": same, "traceback": "Traceback" in said, **({} if same else {"log": said[-600:]})}
@@ -261,7 +249,7 @@ def _all_faults(bench: Bench, job: Job, settings: Settings) -> Row:
     whole = bench.run(job, place)
     if whole.status:
         raise RuntimeError(f"{job.name} does not come to its end unbroken: {whole.log[-2000:]}")
-    wanted = _result(place)
+    wanted = result_of(place)
     size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
     shutil.rmtree(place)
     given = (bench, job, whole, wanted)

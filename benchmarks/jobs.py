@@ -5,6 +5,8 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import unified_diff
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 from zipfile import ZipFile
@@ -68,6 +70,17 @@ def take_pictures(file: Path) -> None:
     with ZipFile(file, "w") as some:
         for name, data in some_of_cifake(EACH):
             some.writestr(name, data)
+
+
+def result_of(place: Path) -> str:
+    """Read what a job that came to its end left."""
+    return (place / RESULT).read_text(encoding="utf-8")
+
+
+def difference(wanted: str, found: str) -> list[str]:
+    """Give the first lines in which two results differ."""
+    lines = unified_diff(wanted.splitlines(), found.splitlines(), "unbroken", "broken", n=0, lineterm="")
+    return list(islice(lines, 12))
 
 
 def some_of_cifake(each: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
