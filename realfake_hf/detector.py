@@ -26,7 +26,8 @@ from realfake_hf.labels import Verdict, fake_index
 from realfake_hf.measure.familiarity import Familiarity, load_familiarity
 from realfake_hf.measure.operating_point import DEFAULT, OperatingPoint, load_operating_point
 from realfake_hf.models.heads import caught_embeddings
-from realfake_hf.models.packed import has_fast_bfloat16, in_bfloat16, logits_of, pack
+from realfake_hf.models.packed import pack
+from realfake_hf.models.rounding import has_fast_bfloat16, in_bfloat16, logits_of
 from realfake_hf.sharing import SharedLock
 from realfake_hf.threads import in_threads
 

@@ -27,7 +27,7 @@ from benchmarks.comparison import Comparison, Pair, measure_in_turn
 from benchmarks.ways_to_data import Taken, take
 from benchmarks.ways_to_vit import COMPILED, WAYS
 from realfake_hf.data.shards import main as write_shards
-from realfake_hf.models.packed import has_fast_bfloat16
+from realfake_hf.models.rounding import has_fast_bfloat16
 
 
 @pytest.fixture(autouse=True)

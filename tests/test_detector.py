@@ -15,7 +15,7 @@ from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification, thread
 from realfake_hf.data.pictures import UnreadablePictureError
 from realfake_hf.data.sources import load_images
 from realfake_hf.detector import Detector, Verdict
-from realfake_hf.models.packed import has_fast_bfloat16, logits_of
+from realfake_hf.models.rounding import has_fast_bfloat16, logits_of
 
 ROOT = Path(__file__).resolve().parents[1]
 

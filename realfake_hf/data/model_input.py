@@ -1,6 +1,5 @@
 """From stored pixels to what a model takes: an image processor's size and numbers, a batch at a time on its device."""
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -50,7 +49,7 @@ class ModelInput:
     def __init__(self, processor: BaseImageProcessor) -> None:
         self.size = plain_size(processor)
         self.normalize = Normalize(processor)
-        self._filter = Resampling(processor.to_dict().get("resample", Resampling.BILINEAR))
+        self._filter = filter_of(processor)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Turn (batch, height, width, 3) uint8 into (batch, 3, *the processor's size) float32."""
@@ -70,11 +69,20 @@ class ModelInput:
 
 def plain_size(processor: BaseImageProcessor) -> tuple[int, int] | None:
     """The (width, height) that a processor only resizes to, or None where it also crops or pads."""
-    numbers: Mapping[str, Any] = processor.to_dict()
-    size = numbers.get("size") or {}
-    if numbers.get("do_center_crop") or numbers.get("do_pad") or not {"height", "width"} <= set(size):
+    if not _says(processor, "do_resize") or _says(processor, "do_center_crop") or _says(processor, "do_pad"):
         return None
-    return (size["width"], size["height"]) if numbers.get("do_resize") else None
+    size = dict(_says(processor, "size") or {})
+    return (size["width"], size["height"]) if size.get("width") and size.get("height") else None
+
+
+def filter_of(processor: BaseImageProcessor) -> Resampling:
+    """Pillow's filter that a processor resizes with."""
+    return Resampling(getattr(processor, "resample", Resampling.BILINEAR))
+
+
+def _says(processor: BaseImageProcessor, name: str) -> Any:  # noqa: ANN401
+    """One of a processor's settings, or None; its `to_dict` copies all of them first."""
+    return getattr(processor, name, None)
 
 
 def resized(pixels: Tensor, size: tuple[int, int], *, resample: Resampling) -> Tensor:

@@ -21,7 +21,6 @@ from filelock import FileLock
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from PIL import Image as PilImage
-from PIL.Image import Resampling
 from torch import Tensor
 from torch.utils import data as torch_data
 from transformers import BaseImageProcessor
@@ -29,7 +28,7 @@ from transformers.image_processing_backends import PilBackend
 
 from realfake_hf.checksums import damaged_files, write_checksums
 from realfake_hf.data.augment import Augmentation
-from realfake_hf.data.model_input import plain_size
+from realfake_hf.data.model_input import filter_of, plain_size
 from realfake_hf.data.parallel import in_chunks
 from realfake_hf.data.pictures import read_picture
 
@@ -85,7 +84,7 @@ def sized(pictures: Sequence[PilImage.Image], processor: BaseImageProcessor) -> 
     if size is not None and all(picture.size == size for picture in pictures):
         return np.stack([np.asarray(picture) for picture in pictures])
     if size is not None and getattr(type(processor), "resize", None) is PilBackend.resize:
-        resample = Resampling(processor.to_dict().get("resample", Resampling.BILINEAR))
+        resample = filter_of(processor)
         return np.stack([np.asarray(picture.resize(size, resample)) for picture in pictures])
     output = processor(list(pictures), do_rescale=False, do_normalize=False, return_tensors="np")
     return np.asarray(output["pixel_values"]).round().astype(np.uint8).transpose(0, 2, 3, 1)

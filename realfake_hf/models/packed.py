@@ -4,8 +4,8 @@ For each call PyTorch's own float32 layer copies the bias over its output, multi
 follows to another pass over memory.
 """
 
-import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
 import torch
@@ -14,9 +14,7 @@ from transformers import PreTrainedModel
 from transformers.activations import GELUActivation
 
 _ACTIVATED: Final = ("fc1", "activation_fn")  # a linear layer and what follows it, as transformers' blocks name them
-LEAST: Final = 4  # pictures that a rounding model gets
-_ROUNDED: Final = ("vit", "deit", "dinov2")  # types whose residuals are kept apart from what their layers add
-_CLASS_TOKENS: Final = {"vit": 1, "deit": 2}  # leading tokens that a classifier of this type reads at most
+CLASS_TOKENS: Final = {"vit": 1, "deit": 2}  # leading tokens that a classifier of this type reads at most
 
 
 class PackedLinear(nn.Linear):
@@ -34,29 +32,44 @@ class PackedLinear(nn.Linear):
         super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
         self.fuses_gelu = self.rounds = False
-        self._packed: tuple[Tensor, int, Tensor] | None = None  # weight, its version, laid out
+        self._packed: _Packed | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """Give (..., out_features) of (..., in_features)."""
         if not is_packable(input, rounds=self.rounds):
             return super().forward(input)
         attr, algorithm = ("gelu", "none") if self.fuses_gelu else ("none", "")
-        bias: Tensor | None = self.bias
-        if self.rounds:
-            input, bias = input.bfloat16(), None if bias is None else bias.bfloat16()
-        return torch.ops.mkldnn._linear_pointwise(input, self._laid_out(), bias, attr, [], algorithm)  # type: ignore[no-any-return]
+        weight, bias = self._laid_out()
+        values = input.bfloat16() if self.rounds else input
+        return torch.ops.mkldnn._linear_pointwise(values, weight, bias, attr, [], algorithm)  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_packed": None}  # a copy lays its own weights out
 
-    def _laid_out(self) -> Tensor:
-        found, weight = self._packed, self.weight
-        if found is None or found[0].data_ptr() != weight.data_ptr() or found[1] != weight._version:
-            source = weight.detach()  # keeps its memory from being given to other weights
-            packed = torch.ops.mkldnn._reorder_linear_weight(source.bfloat16() if self.rounds else source)
-            found = (source, weight._version, packed)
-            self._packed = found
-        return found[2]
+    def _laid_out(self) -> tuple[Tensor, Tensor | None]:
+        sources = (self.weight.detach(), None if self.bias is None else self.bias.detach())
+        state = tuple((one.data_ptr(), one._version) for one in sources if one is not None)
+        if self._packed is None or self._packed.state != state:
+            weight, bias = (one if one is None or not self.rounds else one.bfloat16() for one in sources)
+            self._packed = _Packed(state, sources, torch.ops.mkldnn._reorder_linear_weight(weight), bias)
+        return self._packed.weight, self._packed.bias
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Parameters as oneDNN wants them.
+
+    Attributes:
+        state: where the parameters lay, and their versions.
+        sources: the parameters, so that their memory is not given to others.
+        weight: laid out.
+        bias: of the weight's type.
+    """
+
+    state: tuple[tuple[int, int], ...]
+    sources: tuple[Tensor, Tensor | None]
+    weight: Tensor
+    bias: Tensor | None
 
 
 class FusedGelu(nn.Module):
@@ -115,45 +128,16 @@ def pack(model: PreTrainedModel) -> None:
             model.set_submodule(name, PackedLinear(module))
     for block in list(model.modules()):
         _fuse_gelu(block)
-    tokens = _CLASS_TOKENS.get(model.config.model_type)
+    tokens = CLASS_TOKENS.get(model.config.model_type)
     if tokens:
-        mlp: Any = list(model.base_model.get_submodule("layers").children())[-1].mlp
+        mlp: Any = last_block(model).mlp
         mlp.forward = FirstTokens(mlp.forward, tokens)
 
 
-def has_fast_bfloat16() -> bool:
-    """Say whether this processor multiplies matrices of bfloat16 in hardware (AMX)."""
-    return bool(torch.backends.mkldnn.is_available() and torch.cpu.get_capabilities().get("amx_bf16"))  # type: ignore[no-untyped-call]
-
-
-def in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:
-    """Copy a packed ViT, DeiT or DINOv2; the copy multiplies in bfloat16 on CPUs, where nobody asks for gradients.
-
-    What lies between its linear layers stays in float32: the residuals, norms, and the classifier. So its scores are
-    nearer to those of float32 than where all weights are rounded. The speed is that of processors for which
-    `has_fast_bfloat16`. Other models are copied as they are.
-    """
-    rough = copy.deepcopy(model)
-    if model.config.model_type not in _ROUNDED:
-        return rough
-    for module in rough.base_model.modules():
-        if isinstance(module, PackedLinear | FusedGelu):
-            module.rounds = True
-    return rough
-
-
-def logits_of(model: PreTrainedModel, pixels: Tensor) -> Tensor:
-    """Give the logits of a batch, the same for a picture whatever its neighbours.
-
-    oneDNN adds up the few rows of one or two pictures in another order than those of more, which in bfloat16 shows in
-    the third digit. So a model of `in_bfloat16` never gets so few: nothing stands in for the missing ones. Others get
-    the batch as it is.
-    """
-    missing = LEAST - len(pixels)
-    if missing <= 0 or not any(isinstance(module, PackedLinear) and module.rounds for module in model.modules()):
-        return model(pixel_values=pixels).logits  # type: ignore[no-any-return]
-    padded = torch.cat([pixels, pixels.new_zeros(missing, *pixels.shape[1:])])
-    return model(pixel_values=padded).logits[: len(pixels)]  # type: ignore[no-any-return]
+def last_block(model: PreTrainedModel) -> nn.Module:
+    """Give the last block of a ViT, DeiT or DINOv2."""
+    layers = [module for module in model.base_model.modules() if isinstance(module, nn.ModuleList)]
+    return list(layers[0])[-1]
 
 
 def _fuse_gelu(block: nn.Module) -> None:
