@@ -3,55 +3,19 @@ import pickle
 
 import pytest
 import torch
+from small_models import MODELS, logits, make, some_pixels
 from torch import nn
-from transformers import (
-    DeiTConfig,
-    DeiTForImageClassification,
-    DeiTForImageClassificationWithTeacher,
-    Dinov2Config,
-    Dinov2ForImageClassification,
-    SwinConfig,
-    SwinForImageClassification,
-    ViTConfig,
-    ViTForImageClassification,
-)
+from transformers import ViTForImageClassification
 
-from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.models.packed import PackedLinear, pack
-
-SMALL = {
-    "image_size": 32, "patch_size": 8, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2,
-    "intermediate_size": 48, "initializer_range": 0.5, "num_labels": 2,
-}  # fmt: skip
-MAKERS = {
-    "vit": lambda: ViTForImageClassification(ViTConfig(**SMALL)),
-    "vit with the other gelu": lambda: ViTForImageClassification(ViTConfig(**SMALL, hidden_act="gelu_new")),
-    "deit": lambda: DeiTForImageClassification(DeiTConfig(**SMALL)),
-    "distilled deit": lambda: DeiTForImageClassificationWithTeacher(DeiTConfig(**SMALL)),
-    "dinov2": lambda: Dinov2ForImageClassification(Dinov2Config(**SMALL)),
-    "swin": lambda: SwinForImageClassification(
-        SwinConfig(image_size=32, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4)
-    ),
-    "cnn": lambda: CifakeCnnForImageClassification(CifakeCnnConfig()),
-}
 
 
 @pytest.fixture
 def pixels():
-    return torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return some_pixels()
 
 
-def make(name):
-    torch.manual_seed(0)
-    return MAKERS[name]().eval()
-
-
-def logits(model, pixels):
-    with torch.inference_mode():
-        return model(pixel_values=pixels).logits
-
-
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_a_packed_model_says_what_it_said(name, attention, pixels):
     model = make(name)

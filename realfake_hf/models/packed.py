@@ -47,9 +47,10 @@ class PackedLinear(nn.Linear):
         return {**self.__dict__, "_packed": None}  # a copy lays its own weights out
 
     def _laid_out(self) -> tuple[Tensor, Tensor | None]:
-        sources = (self.weight.detach(), None if self.bias is None else self.bias.detach())
-        state = tuple((one.data_ptr(), one._version) for one in sources if one is not None)
+        given = (self.weight, self.bias)
+        state = tuple((one.data_ptr(), one._version) for one in given if one is not None)
         if self._packed is None or self._packed.state != state:
+            sources = (self.weight.detach(), None if self.bias is None else self.bias.detach())
             weight, bias = (one if one is None or not self.rounds else one.bfloat16() for one in sources)
             self._packed = _Packed(state, sources, torch.ops.mkldnn._reorder_linear_weight(weight), bias)
         return self._packed.weight, self._packed.bias

@@ -105,5 +105,5 @@ def _joined(layers: list[nn.Linear]) -> nn.Linear:
 
 
 def _added(rounded: Tensor, hidden: Tensor, scale: Any) -> Tensor:  # noqa: ANN401
-    exact = rounded.float()  # adding tensors of two types takes twice as long
+    exact = rounded.float()  # tensors of two types are added more slowly
     return (exact if scale is None else exact.mul_(scale.lambda1)).add_(hidden)
