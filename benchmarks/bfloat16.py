@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     pictures = [to_rgb(one) for one in next(iter(images.values()))[: settings.n]]
     ways = {name: partial(_images_per_second, one, pictures) for name, one in detectors.items()}
     found = Comparison("images/s", measure_in_turn(ways, rounds=settings.rounds), [Pair("bfloat16", "float32")])
-    write_benchmark(settings.output_file, settings=asdict(settings), results={"changes": changes, **found.to_dict()})
+    said = {**asdict(settings), "datasets": list(sources)}  # where they lie is of this machine
+    write_benchmark(settings.output_file, settings=said, results={"changes": changes, **found.to_dict()})
     print(found.to_markdown(), *(f"{name}: {row}" for name, row in changes.items()), sep="\n")
     return 0
 

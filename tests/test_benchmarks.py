@@ -237,6 +237,7 @@ def test_the_benchmark_of_bfloat16_counts_what_changes(tmp_path, capsys):
     words = ["--datasets", "demo=demo", "--limit", "40", "--n", "40", "--rounds", "1", "--output_file", str(file)]
     assert bfloat16.main(words) == 0
     found = read(file)
+    assert found["settings"]["datasets"] == ["demo"]
     assert found["changes"]["demo"]["n"] == 40
     assert 0 < found["changes"]["demo"]["largest_difference"] < 0.03
     assert "bfloat16 / float32" in capsys.readouterr().out
