@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.comparison import Comparison, Pair, measure_in_turn, refuse_in_vain, run_apart, write_benchmark
 from benchmarks.vit_throughput import sides
-from benchmarks.ways_to_explain import STREAMED, WAYS, Taken, Task, take
+from benchmarks.ways_to_explain import SINGLY, STREAMED, WAYS, Taken, Task, take
 from realfake_hf.cli import parse
 
 GEOMETRIES: Final = ("32/4", "224/16")  # image size / patch size
@@ -36,6 +36,7 @@ class Settings:
     )
     batch_size: int = field(default=16, metadata={"help": "Pictures in a batch."})
     steps: int = field(default=8, metadata={"help": "Batches timed in each way and round."})
+    singles: int = field(default=128, metadata={"help": "Pictures timed where they come one at a time."})
     many: int = field(default=1000, metadata={"help": f"Pictures whose memory is compared with that of {FEW}."})
     rounds: int = field(default=3, metadata={"help": "How often each way is measured, in turn."})
     apart: bool = field(
@@ -69,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _ways(settings: Settings) -> dict[str, Callable[[], Taken]]:
     timed = settings.batch_size * settings.steps
     tasks = {
-        f"{geometry} {way}": _task(settings, geometry, way, timed) for geometry in settings.geometries for way in WAYS
+        f"{geometry} {way}": _task(settings, geometry, way, settings.singles if way in SINGLY else timed)
+        for geometry in settings.geometries
+        for way in WAYS
     }
     streamed = {
         _streamed(settings, n): _task(settings, settings.geometries[-1], STREAMED, n) for n in (settings.many, FEW)

@@ -37,6 +37,9 @@ STREAMED: Final = "rollout, streamed"
 DISCARDED: Final = 0.9  # share of the weights, where some are discarded
 SCRIPT: Final = "script, one at a time"
 SCRIPT_DISCARDING: Final = "script, discarding, one at a time"
+DISTINCT: Final = 512  # pictures that are read where tensors are to lie ready; more than these are copies of them
+RELEVANCE_SINGLY: Final = "relevance, one at a time"
+SINGLY: Final = frozenset({SCRIPT, SCRIPT_DISCARDING, RELEVANCE_SINGLY})
 PLAIN: Final = ("eager forward", SCRIPT, SCRIPT_DISCARDING)  # of these the model is as transformers loads it
 
 Way = Callable[[PreTrainedModel, Tensor], object]
@@ -140,15 +143,17 @@ WAYS: Final[dict[str, Way]] = {
     "rollout, discarding": partial(explain, method="rollout", options={"discard_ratio": DISCARDED}),
     SCRIPT: script_rollout,
     SCRIPT_DISCARDING: partial(script_rollout, discard_ratio=DISCARDED),
-    "relevance, one at a time": partial(one_at_a_time, method="relevance"),
+    RELEVANCE_SINGLY: partial(one_at_a_time, method="relevance"),
 }
 
 
 def _batched(task: Task, detector: Detector, rows: Dataset) -> float:
     """Time a way on tensors that lie ready: seconds."""
     model, processor, way = detector.model, detector.processor, WAYS[task.way]
-    pixels = torch.from_numpy(sized(list(_pictures(rows, task.pictures)), processor)).to(model.device)
-    batches = torch.split(Normalize(processor)(pixels), task.batch_size)
+    distinct = min(task.pictures, DISTINCT)
+    pixels = torch.from_numpy(sized(list(_pictures(rows, distinct)), processor)).to(model.device)
+    chosen = torch.arange(task.pictures, device=model.device) % distinct
+    batches = torch.split(Normalize(processor)(pixels)[chosen], task.batch_size)
     way(model, batches[0])
     return _seconds(lambda: [way(model, batch) for batch in batches])
 

@@ -24,6 +24,7 @@ from realfake_hf.explain.attention import (
     fuse_heads,
     gradient_rollout,
     relevance,
+    relevance_rows,
     rollout_rows,
 )
 from realfake_hf.explain.methods import ATTENTION_METHODS, METHODS, usual_method
@@ -398,3 +399,18 @@ def test_a_few_rows_are_those_of_the_whole_rollout(rows):
     found = rollout_rows([distributions(one, head_fusion="max", discard_ratio=0.3) for one in layers], rows=rows)
     assert found.shape == (3, rows, 5)
     assert torch.allclose(found, whole[:, :rows], atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_a_few_rows_are_those_of_the_whole_relevance(rows):
+    layers = [random_attention(3, 2, 5, 5, seed=seed) for seed in range(4)]
+    gradients = [torch.randn(3, 2, 5, 5, generator=torch.Generator().manual_seed(seed)) for seed in range(4, 8)]
+    found = relevance_rows(layers, gradients, rows=rows)
+    assert found.shape == (3, rows, 5)
+    torch.testing.assert_close(found, relevance(layers, gradients)[:, :rows])
+
+
+def test_no_weights_are_refused_whichever_rows_are_asked_for():
+    for give in (lambda: rollout_rows([], rows=1), lambda: relevance_rows([], [], rows=1)):
+        with pytest.raises(ValueError, match="wanted the attention of one layer or more; found none"):
+            give()

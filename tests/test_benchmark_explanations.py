@@ -36,6 +36,7 @@ def words(tmp_path: Path) -> list[str]:
     tiny_vit().save_pretrained(tmp_path / "vit")
     ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vit")
     sizes = ["--geometries", "32/8", "--batch_size", "4", "--steps", "1", "--rounds", "1", "--many", "70"]
+    sizes += ["--singles", "2"]
     return ["--model", str(tmp_path / "vit"), "--data", "demo", *sizes]
 
 

@@ -83,11 +83,7 @@ def rollout_rows(layers: Sequence[Tensor], *, rows: int) -> Tensor:
     Returns:
         (batch, rows, tokens) float32: `attention_rollout(...)[:, :rows]`, up to rounding.
     """
-    last = layers[-1]
-    found = _identity(last)[:rows].lerp(last[:, :rows], 0.5)
-    for layer in reversed(layers[:-1]):
-        found = torch.baddbmm(found, found, layer, beta=0.5, alpha=0.5)
-    return found
+    return _first_rows(reversed(layers), rows=rows, share=0.5)
 
 
 def fuse_heads(attention: Tensor, *, head_fusion: HeadFusion = "mean") -> Tensor:
@@ -149,6 +145,20 @@ def relevance(attentions: Iterable[Tensor], gradients: Iterable[Tensor]) -> Tens
     return _folded(total)
 
 
+def relevance_rows(attentions: Sequence[Tensor], gradients: Sequence[Tensor], *, rows: int) -> Tensor:
+    """Give the first rows of a relevance as `rollout_rows` does those of a rollout.
+
+    Args:
+        attentions: as `relevance` takes them.
+        gradients: likewise.
+        rows: how many output tokens, from the first one on.
+
+    Returns:
+        (batch, rows, tokens) float32: `relevance(...)[:, :rows]`, up to rounding.
+    """
+    return _first_rows(_evidence(reversed(attentions), reversed(gradients)), rows=rows, share=1)
+
+
 def class_token_map(matrix: Tensor, *, grid: tuple[int, int], class_tokens: int = 1) -> Tensor:
     """Read what the class token took from each patch.
 
@@ -191,6 +201,17 @@ def _as_distributions(weights: Tensor) -> Tensor:
 def _evidence(attentions: Iterable[Tensor], gradients: Iterable[Tensor]) -> Iterator[Tensor]:
     for weights, gradient in zip(attentions, gradients, strict=True):
         yield (gradient.float() * weights.detach().float()).relu_().mean(dim=1)
+
+
+def _first_rows(layers: Iterable[Tensor], *, rows: int, share: float) -> Tensor:
+    """Multiply share * (I + W) of each layer, last layer first, as far as the first rows of the product need it."""
+    found = None
+    for layer in layers:
+        if found is None:
+            found = share * (_identity(layer)[:rows] + layer[:, :rows])
+        else:
+            found = torch.baddbmm(found, found, layer, beta=share, alpha=share)
+    return _folded(found)
 
 
 def _mixed(product: Tensor | None, weights: Tensor) -> Tensor:

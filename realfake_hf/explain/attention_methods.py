@@ -53,7 +53,8 @@ def gradient_rollout(model: PreTrainedModel, pixel_values: Tensor, target: Targe
 def relevance(model: PreTrainedModel, pixel_values: Tensor, target: Target) -> Maps:
     """Give `attention.relevance` maps. The attention of all layers of the batch is in memory at once."""
     weights, gradients, odds = _differentiated(model, pixel_values, target)
-    return _read(attention.relevance(weights, gradients), model, pixel_values, odds)
+    rows = attention.relevance_rows(weights, gradients, rows=_class_tokens(model))
+    return _read(rows, model, pixel_values, odds)
 
 
 def lack_of_class_token(model: PreTrainedModel) -> str | None:
@@ -131,7 +132,10 @@ def _class_tokens(model: PreTrainedModel) -> int:
 
 @contextmanager
 def _each_attention(model: PreTrainedModel, use: Callable[[Tensor], None]) -> Iterator[None]:
-    """Call `use` with the attention weights of each layer when the forward pass computes them."""
+    """Call `use` with the attention weights of each layer when the forward pass computes them.
+
+    What computes them has layers of its own, for queries and keys, so that the leaves of the model are left alone.
+    """
     _check_attention(model)
 
     def look(_module: nn.Module, _inputs: object, output: object) -> None:
@@ -139,7 +143,8 @@ def _each_attention(model: PreTrainedModel, use: Callable[[Tensor], None]) -> It
             case (Tensor(), Tensor(ndim=4) as weights, *_):
                 use(weights)
 
-    handles = [module.register_forward_hook(look) for module in model.modules()]
+    inner = [module for module in model.modules() if next(module.children(), None) is not None]
+    handles = [module.register_forward_hook(look) for module in inner]
     try:
         yield
     finally:

@@ -90,9 +90,10 @@ def explain(
         ValueError: an unknown method, target, option or option's value; a model in training mode, of a kind that the
             method does not fit, or whose labels do not say which output means fake.
     """
-    chosen = {} if options is None else dict(options)
-    _check(model, method, target, chosen)
-    maps = METHODS[method](model, pixel_values, target, **chosen)
+    given = {} if options is None else dict(options)
+    _check(model, method, target, given)
+    maps = METHODS[method](model, pixel_values, target, **given)
+    all_options = default_options(method) | given
     scaled, empty = scale(maps.values)
     verdicts = [Verdict.of(p) for p in maps.log_odds.float().sigmoid().tolist()]
     return [
@@ -102,7 +103,7 @@ def explain(
             is_empty=is_empty,
             method=method,
             target=_explained(method, target, verdict),
-            options=default_options(method) | chosen,
+            options=all_options.copy(),
             layer=maps.layer,
         )
         for verdict, heat, is_empty in zip(verdicts, scaled.cpu().numpy(), empty.tolist(), strict=True)
