@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -137,7 +138,7 @@ class WeightAverage(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Move the mean towards the new weights."""
-        weights = dict(kwargs["model"].named_parameters())
+        weights = _weights(kwargs["model"])
         kept = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
         move = get_ema_multi_avg_fn(kept)  # type: ignore[no-untyped-call]
         move(
@@ -200,13 +201,21 @@ def _in_pieces(weights: Tensor, like: DTensor) -> DTensor:
     return distribute_tensor(weights.to(like.device), like.device_mesh, like.placements)
 
 
+def _weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """By name; where they lie in pieces, as pieces, though an evaluation has put some of them together."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+    return dict(model.named_parameters())
+
+
 def _copy(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone().contiguous() for name, value in model.named_parameters()}
+    return {name: value.detach().clone().contiguous() for name, value in _weights(model).items()}
 
 
 @torch.no_grad()
 def _set(model: nn.Module, values: Mapping[str, Tensor]) -> None:
-    for name, value in model.named_parameters():
+    for name, value in _weights(model).items():
         value.copy_(values[name])
 
 
