@@ -1,0 +1,69 @@
+"""A model whose weights lie in pieces on several processes (FSDP 2) learns what a whole one learns, and goes on."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import ViTImageProcessorPil
+
+from benchmarks.nodes import ROOT
+from realfake_hf.detector import Detector
+from realfake_hf.measure.validation_run import ValidationRun
+from tests.small_models import make
+
+LAUNCHES = ROOT / "recipes/accelerate"
+IN_PIECES = ("fsdp.yaml", ["tests/fsdp_on_cpus.py", "train.py"])
+WHOLE = ("two_cpu_processes.yaml", ["train.py"])
+PATIENCE = 300  # seconds
+
+
+def train_in_two_processes(recipe, script, words, *, port=29541):
+    """Train as a recipe launches it, but in two processes on CPUs and in float32; give what they said."""
+    launch = [Path(sys.executable).with_name("accelerate"), "launch", "--config_file", LAUNCHES / recipe]
+    launch += ["--num_processes", "2", "--mixed_precision", "no", "--main_process_port", port, *script]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*map(str, launch), *words],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    return said
+
+
+def p_fake(folder):
+    return ValidationRun.read(folder / "validation_probabilities.npz").p_fake
+
+
+@pytest.mark.slow
+def test_a_model_in_pieces_learns_what_a_whole_one_learns_and_goes_on_where_it_stopped(tmp_path):
+    make("vit").save_pretrained(tmp_path / "vit")
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vit")
+    words = ["--data", "demo", "--model", str(tmp_path / "vit")]
+    words += ["--num_train_epochs", "2", "--bootstrap_samples", "0", "--ema_decay", "0.9", "--save_total_limit", "9"]
+    words += ["--learning_rate", "0.001"]
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    words += ["--per_device_train_batch_size", "16", "--output_dir"]
+    train_in_two_processes(*WHOLE, [*words, whole])
+    assert "16 of the 32 pictures of each step" in train_in_two_processes(*IN_PIECES, [*words, pieces])
+    assert list(pieces.glob("checkpoint-*/pytorch_model_fsdp.bin"))
+    np.testing.assert_allclose(p_fake(pieces), p_fake(whole), atol=1e-3)
+
+    first, last = sorted(pieces.glob("checkpoint-*"), key=lambda one: int(one.name.partition("-")[2]))
+    unbroken, weights = p_fake(pieces), (pieces / "model.safetensors").read_bytes()
+    for file in (one for one in pieces.iterdir() if one != first):
+        shutil.rmtree(file) if file.is_dir() else file.name == "run.json" or file.unlink()
+    passport = json.loads((pieces / "run.json").read_text())
+    (pieces / "run.json").write_text(json.dumps({**passport, "finished": False}))  # as if killed in the second pass
+    train_in_two_processes(*IN_PIECES, [*words, pieces])
+    assert last.is_dir()
+    np.testing.assert_array_equal(p_fake(pieces)[-1], unbroken[-1])
+    assert (pieces / "model.safetensors").read_bytes() == weights
+    pictures = sorted((ROOT / "space/examples").glob("*.jpg"))
+    one, other = ([verdict.p_fake for verdict in Detector.from_pretrained(at).predict(pictures)] for at in (whole, pieces))
+    np.testing.assert_allclose(one, other, atol=1e-3)
