@@ -65,5 +65,7 @@ def test_a_model_in_pieces_learns_what_a_whole_one_learns_and_goes_on_where_it_s
     np.testing.assert_array_equal(p_fake(pieces)[-1], unbroken[-1])
     assert (pieces / "model.safetensors").read_bytes() == weights
     pictures = sorted((ROOT / "space/examples").glob("*.jpg"))
-    one, other = ([verdict.p_fake for verdict in Detector.from_pretrained(at).predict(pictures)] for at in (whole, pieces))
+    one, other = (
+        [verdict.p_fake for verdict in Detector.from_pretrained(at).predict(pictures)] for at in (whole, pieces)
+    )
     np.testing.assert_allclose(one, other, atol=1e-3)
