@@ -112,6 +112,11 @@ def test_patches_that_do_not_divide_the_image_are_refused():
         fit_to_images(vit(), image_size=30)
 
 
+def test_weights_that_are_elsewhere_cannot_be_fitted():
+    with pytest.raises(ValueError, match="found them in the first one alone"):
+        fit_to_images(vit().to("meta"), image_size=64)
+
+
 def test_deit_and_dinov2_can_be_fitted_and_convnext_cannot():
     deit = DeiTForImageClassification(DeiTConfig(image_size=32, patch_size=8, **SMALL))
     dino = Dinov2ForImageClassification(

@@ -27,8 +27,13 @@ def fit_to_images(
     in pixels, and None keeps the model's own.
 
     Raises:
-        ValueError: the patches do not divide the image.
+        ValueError: the patches do not divide the image, or the weights are not in this process.
     """
+    if any(value.is_meta for value in model.parameters()):
+        raise ValueError(
+            "wanted the weights of the model in each process, to fit it to the pictures; found them in the first one "
+            "alone. Launch with fsdp_cpu_ram_efficient_loading: false, as recipes/accelerate/fsdp.yaml does."
+        )
     config: Any = copy.deepcopy(model.config)
     image_size, patch_size = image_size or config.image_size, patch_size or config.patch_size
     if image_size % patch_size:
