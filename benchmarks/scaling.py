@@ -56,7 +56,7 @@ class Settings:
     )
     jobs: list[str] = field(default_factory=lambda: [*JOBS], metadata={"help": "Which."})
     study_most: int = field(
-        default=16_000, metadata={"help": "The study's largest number: it takes a hundred times as long as a verdict."}
+        default=16_000, metadata={"help": "The study's largest number: it takes far longer than verdicts."}
     )
     processes: int = field(
         default=2, metadata={"help": "Training, grid and scoring are also done by so many, on the most pictures."}

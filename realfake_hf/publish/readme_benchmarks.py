@@ -137,7 +137,8 @@ def benchmark_explanations(results: Path) -> str:
 
 def benchmark_explanations_gpu(results: Path) -> str:
     """Render what explanations cost on a GPU."""
-    return _explanations(_read(results / "benchmark_explanations_gpu.json"), "The ways are those above.")
+    found = _read(results / "benchmark_explanations_gpu.json")
+    return _explanations(found, f"The ways are those above, as of commit {found['commit'][:7]}.")
 
 
 def _explanations(found: Mapping[str, Any], note: str) -> str:
