@@ -144,10 +144,12 @@ def test_the_readme_block_of_what_explanations_cost_has_times_memory_and_goals(t
         "batches of 16 unless it says one at a time, on 2 cores: 32/4 rollout 200 images/s, 32/4 relevance 50" in block
     )
     del found["memory"]  # of ways that are all in one process
+    found["commit"] = "0123456789abcdef"
     found["machine"]["device"] = "Accelerator 9"
     (tmp_path / "benchmark_explanations_gpu.json").write_text(json.dumps(found))
     block = readme.render("<!-- results: benchmark_explanations_gpu -->\n<!-- end -->", tmp_path)
     assert "memory" not in block
+    assert "as of commit 0123456." in block
     assert "one at a time, on one Accelerator 9: 32/4 rollout 200 images/s" in block
 
 
