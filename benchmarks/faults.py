@@ -3,8 +3,8 @@
 Each job is done unbroken, then broken by a fault and started again by the same command: its result must be the same.
 What the file says of jobs that are not named by --jobs stays as it is.
 
-Faults: kill -9 at random moments, a full disk, a damaged file, a clock set back, two at once, a cache that cannot be
-written. Disks are small tmpfs, which want root on Linux.
+Faults: kill -9 at random moments and as it writes, a full disk, a damaged file, a clock set back, two at once, a cache
+that cannot be written. Disks are small tmpfs, which want root on Linux.
 """
 
 import json
@@ -16,26 +16,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Final
 
 from tqdm.auto import tqdm
 
 from benchmarks.bad_pictures import through_everything
+from benchmarks.breakable import LOG, PATIENCE, Bench, Ended, kill
 from benchmarks.comparison import write_benchmark
-from benchmarks.jobs import JOBS, PICTURES, Job, difference, result_of, take_pictures
+from benchmarks.jobs import JOBS, Job, difference, result_of
 from benchmarks.small_disk import small_disk
+from benchmarks.writes import DieAt, NoteWrites, moments_of
 from realfake_hf.checksums import CHECKSUMS
 from realfake_hf.cli import parse
 from realfake_hf.passport import commit
 
-LOG: Final = "log.txt"
 DAY: Final = 86_400.0
-PATIENCE: Final = 300.0  # seconds until a job is taken to hang
 DAMAGED: Final[dict[str, str]] = {  # of each job that keeps what is read again: what is cut short
     "cache building": "cache/**/*.arrow",
     "training": "run/checkpoint-*/model.safetensors",
@@ -50,83 +47,10 @@ class Settings:
     """How often, and which jobs."""
 
     kills: int = field(default=20, metadata={"help": "Moments at which each job is killed."})
+    writes: int = field(default=40, metadata={"help": "Moments at which each job is killed as it writes, at most."})
     jobs: list[str] = field(default_factory=lambda: [job.name for job in JOBS], metadata={"help": "Which."})
     seed: int = field(default=0, metadata={"help": "Of the moments."})
     output_file: Path = field(default=Path("results/faults.json"), metadata={"help": "Where the JSON goes."})
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a process ended.
-
-    Attributes:
-        status: its exit status; below 0 where a signal ended it.
-        seconds: that it took.
-        log: what it wrote in this run.
-    """
-
-    status: int
-    seconds: float
-    log: str
-
-    @property
-    def has_traceback(self) -> bool:
-        """Whether a traceback was shown."""
-        return "Traceback" in self.log
-
-
-class Bench:
-    """Runs jobs in processes of their own, which begin with everything imported.
-
-    Args:
-        folder: where their folders are made.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.pictures = folder / PICTURES
-        take_pictures(self.pictures)
-        self._context = get_context("forkserver")
-        self._context.set_forkserver_preload(["benchmarks.jobs"])
-
-    def start(self, job: Job, place: Path, *, clock: float = 0) -> ForkServerProcess:
-        """Start a job in a folder, with its clock so many seconds ahead."""
-        place.mkdir(exist_ok=True)
-        process = self._context.Process(target=_run, args=(job.name, self.pictures, place, clock))
-        process.start()
-        return process
-
-    def run(self, job: Job, place: Path, *, kill_after: float | None = None, clock: float = 0) -> Ended:
-        """Run a job to its end, or kill it and all that it started."""
-        log = place / LOG
-        before = log.stat().st_size if log.is_file() else 0
-        began = time.monotonic()
-        process = self.start(job, place, clock=clock)
-        process.join(PATIENCE if kill_after is None else kill_after)
-        if process.is_alive():
-            _kill(process)
-        seconds = time.monotonic() - began
-        said = log.read_bytes()[before:].decode(errors="replace") if log.is_file() else ""
-        return Ended(int(process.exitcode or 0), seconds, said)
-
-
-def _kill(process: ForkServerProcess) -> None:
-    """Kill a process and all that it started."""
-    with suppress(ProcessLookupError):  # it has no group of its own yet, and has started nothing
-        os.killpg(int(process.pid or 0), signal.SIGKILL)
-    process.kill()
-    process.join()
-
-
-def _run(name: str, pictures: Path, place: Path, clock: float) -> None:
-    os.setsid()
-    if clock:
-        now = time.time
-        time.time = lambda: now() + clock
-    job = next(one for one in JOBS if one.name == name)
-    with (place / LOG).open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
-        status = job.run(pictures, place)
-    sys.exit(status)
 
 
 def kills(bench: Bench, job: Job, whole: Ended, wanted: str, settings: Settings) -> Row:
@@ -137,17 +61,38 @@ def kills(bench: Bench, job: Job, whole: Ended, wanted: str, settings: Settings)
         place = bench.folder / f"{job.name}-kill-{number}".replace(" ", "-")
         moment = draw.uniform(0, whole.seconds)
         killed = bench.run(job, place, kill_after=moment)
-        rows.append(
-            {"seconds": moment, "killed": killed.status == -signal.SIGKILL, **_again(bench, job, place, wanted)}
-        )
+        rows.append({"seconds": moment, "killed": _is_killed(killed), **_again(bench, job, place, wanted)})
         shutil.rmtree(place)
+    return {**_counted(rows), "seconds_unbroken": whole.seconds, "rows": rows}
+
+
+def kills_at_writes(bench: Bench, job: Job, wanted: str, settings: Settings) -> Row:
+    """Kill a job as it writes, and do it to its end each time."""
+    place = bench.folder / "writes"
+    notes = NoteWrites(bench.folder / "writes.txt")
+    bench.run(job, place, at_writes=notes)
+    writes = notes.read()
+    notes.file.unlink()
+    shutil.rmtree(place)
+    rows: list[Row] = []
+    for moment in tqdm(moments_of(writes, settings.writes), desc=f"{job.name}: kill -9 as it writes", disable=None):
+        killed = bench.run(job, place, at_writes=DieAt(moment))
+        when = {"write": moment.write.kind, "begun": moment.is_begun, "killed": _is_killed(killed)}
+        rows.append({**when, **_again(bench, job, place, wanted)})
+        shutil.rmtree(place)
+    return {**_counted(rows), "writes": len(writes), "rows": rows}
+
+
+def _is_killed(ended: Ended) -> bool:
+    return ended.status == -signal.SIGKILL
+
+
+def _counted(rows: list[Row]) -> Row:
     return {
         "n": len(rows),
         "killed": sum(row["killed"] for row in rows),
         "same": sum(row["same"] for row in rows),
         "tracebacks": sum(row["traceback"] for row in rows),
-        "seconds_unbroken": whole.seconds,
-        "rows": rows,
     }
 
 
@@ -201,7 +146,7 @@ def _broken_off_after(bench: Bench, job: Job, place: Path, pattern: str) -> Path
     while process.is_alive() and len(list(place.glob(f"run/checkpoint-*/{CHECKSUMS}"))) < 2:  # noqa: PLR2004
         time.sleep(0.02)
     if process.is_alive():
-        _kill(process)
+        kill(process)
     process.join()
     is_of_checkpoint = pattern.startswith("run/")
     whole = [file for file in place.glob(pattern) if not is_of_checkpoint or file.with_name(CHECKSUMS).is_file()]
@@ -253,7 +198,9 @@ def _all_faults(bench: Bench, job: Job, settings: Settings) -> Row:
     size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
     shutil.rmtree(place)
     given = (bench, job, whole, wanted)
-    rows = {"kill -9": kills(*given, settings), "clock set back": clock_set_back(*given)}
+    rows = {"kill -9": kills(*given, settings)}
+    rows["kill -9 as it writes"] = kills_at_writes(bench, job, wanted, settings)
+    rows["clock set back"] = clock_set_back(*given)
     if job.name in ("cache building", "search", "scoring"):
         rows["two at once"] = two_at_once(*given)
     if job.name in DAMAGED:

@@ -73,9 +73,9 @@ def resume_point(folder: Path, arguments: Mapping[str, Any]) -> str | None:
     Raises:
         ValueError: the folder holds a finished run, an interrupted one with other arguments, or something else.
     """
-    if not folder.exists() or not any(folder.iterdir()):
-        return None
     if not (folder / PASSPORT).exists():
+        if not strangers(folder, PASSPORT):
+            return None
         raise ValueError(f"wanted an empty output folder; found files in {folder}. Name another with --output_dir.")
     earlier = json.loads((folder / PASSPORT).read_text())
     if earlier["finished"]:
@@ -108,7 +108,7 @@ def begin_or_go_on(file: Path, asked: Mapping[str, Any], *, what: str, flag: str
     folder = file.parent
     now = json.loads(json.dumps(asked))
     if not file.exists():
-        if folder.exists() and any(folder.iterdir()):
+        if strangers(folder, file.name):
             raise ValueError(
                 f"wanted an empty output folder, or that of a {what}; found other files in {folder}. Name another "
                 f"with {flag}."
@@ -122,6 +122,17 @@ def begin_or_go_on(file: Path, asked: Mapping[str, Any], *, what: str, flag: str
             f"wanted the settings of the {what} in {folder} to go on with it; found other values of "
             f"{', '.join(changed)}. Give the same ones, or another {flag}."
         )
+
+
+def strangers(folder: Path, *own: str) -> list[str]:
+    """Name what lies in a folder beside files of the given names and what a killed process left of them.
+
+    Args:
+        folder: which need not be there.
+        own: names of files that are written as `write_json` writes them.
+    """
+    expected = {*own, *(f"{name}.part" for name in own)}
+    return sorted(file.name for file in folder.iterdir() if file.name not in expected) if folder.exists() else []
 
 
 def seconds_until(checkpoint: str | None) -> float:
@@ -186,8 +197,8 @@ def write_results(folder: Path, outcome: Outcome, history: Sequence[Mapping[str,
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """The latest checkpoint that is whole: a Trainer writes its state last, and then checksums are noted."""
-    written = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json")]
+    """The latest checkpoint that is whole: its checksums are noted when all else is written."""
+    written = [note.parent for note in folder.glob(f"checkpoint-*/{CHECKSUMS}")]
     for checkpoint in sorted(written, key=lambda one: int(one.name.split("-")[-1]), reverse=True):
         damaged = damaged_files(checkpoint / CHECKSUMS)
         if not damaged:

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from realfake_hf.checksums import CHECKSUMS, write_checksums
 from realfake_hf.measure.report import make_report
 from realfake_hf.measure.validation_run import ValidationRun
 from realfake_hf.run_folder import (
@@ -12,6 +13,7 @@ from realfake_hf.run_folder import (
     PASSPORT,
     VALIDATION,
     Outcome,
+    begin_or_go_on,
     epoch_rows,
     resume_point,
     write_json,
@@ -53,7 +55,13 @@ def interrupted(tmp_path):
         (tmp_path / f"checkpoint-{step}" / "model.safetensors").touch()
     for step in (5, 10):
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
+        note_checksums(tmp_path / f"checkpoint-{step}")
+    (tmp_path / "checkpoint-15" / "trainer_state.json").write_text('{"epoch": 1.')
     return tmp_path
+
+
+def note_checksums(checkpoint):
+    write_checksums(list(checkpoint.iterdir()), checkpoint / CHECKSUMS)
 
 
 def write_validation(folder, *, content):
@@ -66,7 +74,17 @@ def write_validation(folder, *, content):
 def test_a_new_or_empty_folder_starts_from_the_beginning(tmp_path):
     assert resume_point(tmp_path, ARGUMENTS) is None
     assert resume_point(tmp_path / "new", ARGUMENTS) is None
+    (tmp_path / f"{PASSPORT}.part").write_text('{"finis')  # killed as it was written
+    assert resume_point(tmp_path, ARGUMENTS) is None
     assert not (tmp_path / "new").exists()
+
+
+def test_a_study_killed_as_it_began_begins_again_and_one_elsewhere_is_refused(tmp_path):
+    (tmp_path / "asked.json.part").write_text('{"n": ')
+    begin_or_go_on(tmp_path / "asked.json", {"n": 9}, what="study")
+    begin_or_go_on(tmp_path / "asked.json", {"n": 9}, what="study")
+    with pytest.raises(ValueError, match=f"that of a scoring; found other files in {tmp_path}"):
+        begin_or_go_on(tmp_path / "plan.json", {"n": 9}, what="scoring")
 
 
 def test_a_folder_with_other_files_is_refused_and_left_as_it_is(tmp_path):
@@ -94,6 +112,7 @@ def test_an_interrupted_run_goes_on_from_its_last_whole_checkpoint(interrupted):
 def test_the_last_checkpoint_is_the_one_of_most_steps(interrupted):
     (interrupted / "checkpoint-100").mkdir()
     (interrupted / "checkpoint-100" / "trainer_state.json").touch()
+    note_checksums(interrupted / "checkpoint-100")
     assert resume_point(interrupted, ARGUMENTS) == str(interrupted / "checkpoint-100")
 
 

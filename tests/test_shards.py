@@ -54,6 +54,8 @@ def test_shards_hold_the_rows_of_the_source_in_its_schema(images, tmp_path, caps
 
 def test_what_is_there_is_kept_and_what_is_damaged_is_written_again(images, tmp_path, caplog):
     folder = tmp_path / "shards"
+    folder.mkdir()
+    (folder / "shards.json.part").write_text("{")  # of one that was killed as it began
     before = write_shards(images, folder, shard_bytes=0.3 * MIB)
     assert damaged_shards(folder) == []
     cut, gone, changed, kept = (folder / before[number].file for number in (0, 1, 2, 3))

@@ -157,7 +157,8 @@ def _begun(folder: Path, facts: Mapping[str, Any]) -> dict[str, Shard]:
     """The shards that `shards.json` knows already."""
     manifest = folder / MANIFEST
     if not manifest.exists():
-        strange = [file.name for file in folder.iterdir() if file.name not in (DATA, CARD)] if folder.exists() else []
+        own = {DATA, CARD, f"{MANIFEST}.part"}  # the last where it was killed
+        strange = sorted(file.name for file in folder.iterdir() if file.name not in own) if folder.exists() else []
         if strange:
             raise ValueError(
                 f"wanted an empty folder, or one of shards; found {strange[0]} in {folder}. Name another with "

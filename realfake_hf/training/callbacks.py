@@ -24,7 +24,8 @@ from realfake_hf.measure.metric import RealFakeMetric
 from realfake_hf.measure.validation_run import ValidationRun
 
 _OF_THE_MAIN_PROCESS: Final = (
-    "model.safetensors", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json",
+    "model.safetensors", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth",
+    "rng_state_0.pth", "stream-0.pt", "trainer_state.json",
 )  # fmt: skip
 
 
