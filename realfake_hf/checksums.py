@@ -15,11 +15,16 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def write_whole(file: Path, text: str) -> None:
+    """Write a text file that appears whole or not at all; a kill leaves the one before, and a `.part` at most."""
+    part = file.with_name(f"{file.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(file)
+
+
 def write_checksums(files: Iterable[Path], note: Path) -> None:
     """Note the checksums of files that lie in one folder; the note appears whole or not at all."""
-    part = note.with_name(f"{note.name}.part")
-    part.write_text(json.dumps({file.name: sha256_of(file) for file in files}, indent=1) + "\n", encoding="utf-8")
-    part.replace(note)
+    write_whole(note, json.dumps({file.name: sha256_of(file) for file in files}, indent=1) + "\n")
 
 
 def damaged_files(note: Path) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from realfake_hf import figures
-from realfake_hf.checksums import CHECKSUMS, damaged_files
+from realfake_hf.checksums import CHECKSUMS, damaged_files, write_whole
 from realfake_hf.measure.report import Report
 from realfake_hf.measure.validation_run import ValidationRun
 
@@ -163,9 +163,7 @@ def refuse_other_data(folder: Path, data: Mapping[str, Any]) -> None:
 def write_json(file: Path, content: object) -> None:
     """Write indented JSON with a final newline, making its folder; the file appears whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"{file.name}.part")
-    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    part.replace(file)
+    write_whole(file, json.dumps(content, indent=2) + "\n")
 
 
 def epoch_rows(log_history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:

@@ -192,6 +192,22 @@ def test_each_worker_has_its_own_precision_and_a_training_that_was_begun_keeps_i
         assert yaml.safe_load(run._recipe(new, exact).read_text())["bf16"] is False
 
 
+def test_a_worker_killed_as_it_writes_a_recipe_leaves_it_to_be_written_again(folder, monkeypatch):
+    settings = asked(folder)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with SharedStudy(settings.output_dir, "extractors", extractors(settings)).job() as job:
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "replace", killed)
+            with pytest.raises(KeyboardInterrupt):
+                run._recipe(job, settings)
+        job.folder.with_suffix(".yaml.part").write_text("")
+        assert yaml.safe_load(run._recipe(job, settings).read_text())["output_dir"] == str(job.folder)
+        assert sorted(file.name for file in job.folder.parent.glob("*.yaml*")) == [f"{job.folder.name}.yaml"]
+
+
 @pytest.mark.usefixtures("trained")
 def test_other_settings_and_other_files_are_refused(folder, capsys):
     run.search(asked(folder))

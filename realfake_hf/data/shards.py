@@ -22,7 +22,7 @@ from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from realfake_hf.checksums import sha256_of
+from realfake_hf.checksums import sha256_of, write_whole
 from realfake_hf.cli import parse
 from realfake_hf.data.card import make_data_card
 from realfake_hf.data.sources import load_images
@@ -176,10 +176,8 @@ def _begun(folder: Path, facts: Mapping[str, Any]) -> dict[str, Shard]:
 
 
 def _write_manifest(folder: Path, facts: Mapping[str, Any], shards: Sequence[Shard]) -> None:
-    part = folder / f"{MANIFEST}.part"
     content = {**facts, "shards": [asdict(shard) for shard in shards]}
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(folder / MANIFEST)
+    write_whole(folder / MANIFEST, json.dumps(content, indent=1) + "\n")
 
 
 def _is_whole(folder: Path, shard: Shard, *, tell: bool = True) -> bool:

@@ -13,6 +13,7 @@ import yaml
 from filelock import FileLock
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from realfake_hf.checksums import write_whole
 from realfake_hf.cli import parse
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.passport import environment
@@ -153,7 +154,7 @@ def _recipe(job: Job, asked: SearchArguments) -> Path:
     settings |= {"bf16": asked.bf16, "output_dir": str(job.folder), "disable_tqdm": True}
     if recipe.is_file():
         settings["bf16"] = yaml.safe_load(recipe.read_text(encoding="utf-8"))["bf16"]
-    recipe.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    write_whole(recipe, yaml.safe_dump(settings))
     return recipe
 
 
