@@ -102,7 +102,7 @@ benchmarks: .venv/installed ## speed and memory beside named alternatives
 scaling: .venv/installed ## time and memory against the number of pictures: docs/scale.md
 	$(PY) -m benchmarks.scaling
 
-faults: .venv/installed ## kill -9, full disks, damaged files and more, and what is left of long work; a quarter of an hour
+faults: .venv/installed ## kill -9, full disks, damaged files and more, and what is left of long work; an hour
 	$(PY) -m benchmarks.faults
 
 space: .venv/installed ## open the demo page

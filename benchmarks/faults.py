@@ -47,7 +47,7 @@ class Settings:
     """How often, and which jobs."""
 
     kills: int = field(default=20, metadata={"help": "Moments at which each job is killed."})
-    writes: int = field(default=40, metadata={"help": "Moments at which each job is killed as it writes, at most."})
+    writes: int = field(default=200, metadata={"help": "Moments at which each job is killed as it writes, at most."})
     jobs: list[str] = field(default_factory=lambda: [job.name for job in JOBS], metadata={"help": "Which."})
     seed: int = field(default=0, metadata={"help": "Of the moments."})
     output_file: Path = field(default=Path("results/faults.json"), metadata={"help": "Where the JSON goes."})
