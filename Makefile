@@ -25,7 +25,7 @@ test: .venv/installed ## set up, and pass the tests
 	$(PY) -m pytest --numprocesses auto --dist loadfile
 
 slow: .venv/installed ## the tests that take long
-	$(PY) -m pytest -m slow
+	$(PY) -m pytest -m slow --numprocesses auto --dist loadfile --timeout 900
 
 lint: .venv/installed ## style
 	.venv/bin/ruff check

@@ -27,6 +27,7 @@ def words(plan):
     return ["--plan", str(plan), "--output_dir", str(folder / "runs"), "--output_file", str(folder / "table.json")]
 
 
+@pytest.mark.slow
 def test_every_variant_is_trained_with_every_seed_and_gains_are_paired(plan):
     assert ablation.main(words(plan)) == 0
     table = json.loads((plan.parent / "table.json").read_text())

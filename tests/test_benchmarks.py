@@ -65,6 +65,7 @@ def read(file: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_the_training_benchmark_measures_every_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "training.json"
     words = ["--data", "demo", "--images", "32", "--batch_size", "16", "--rounds", "1", "--warm_up_steps", "1"]
@@ -246,6 +247,7 @@ def test_the_benchmark_of_bfloat16_counts_what_changes(tmp_path, capsys):
     assert "bfloat16 / float32" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_stream_of_cycled_shards_is_watched(tmp_path, capsys):
     shards = tmp_path / "shards"
     assert write_shards(["--data", "demo", "--output_dir", str(shards), "--shard_mib", "0.2"]) == 0

@@ -123,6 +123,7 @@ def test_the_band_keeps_its_promise_on_the_pictures_it_was_chosen_on_with_a_marg
     assert log_odds(band.low) == pytest.approx(-log_odds(band.high), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_promise_holds_on_other_pictures_of_the_same_kind_nineteen_times_in_twenty():
     """The real error rate of the chosen band, on very many pictures, exceeds the promise in few of 200 choices."""
     is_fake, p_fake = scored(n=200_000, seed=99)

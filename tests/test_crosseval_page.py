@@ -201,6 +201,7 @@ def test_what_it_means_depends_on_whether_it_holds(grid):
     assert "the models hold what they promise" in said(replace(good, cells=tuple(quiet)))
 
 
+@pytest.mark.slow
 def test_a_grid_is_published_as_numbers_page_and_figure_and_the_readme_renders_it(folder, grid, tmp_path, capsys):
     places = [tmp_path / "crosseval.json", tmp_path / "page.html", tmp_path / "figure.png"]
     flags = ["--output_file", "--page_file", "--figure_file"]

@@ -85,12 +85,12 @@ def test_scores_are_those_of_kept_pictures(streamed, kept, model):
 @pytest.mark.parametrize("processes", [1, 2, 5, 1000])
 def test_blocks_are_the_same_however_many_share_them(streamed, processes):
     whole, _ = streamed.share(10, processes=1, process=0)
-    seen = []
+    digests, seen = hashes(streamed), []
     for process in range(processes):
         places, blocks = streamed.share(10, processes=processes, process=process)
         for place, block in zip(places, blocks, strict=True):
             rows = list(block)
-            assert [row["sha256"] for row in rows] == hashes(streamed)[place.start : place.stop]
+            assert [row["sha256"] for row in rows] == digests[place.start : place.stop]
             assert all(row["image"].mode == "RGB" for row in rows)
         seen += places
     assert sorted(seen, key=lambda place: place.start) == whole

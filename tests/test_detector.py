@@ -282,6 +282,7 @@ def test_neighbours_do_not_change_a_verdict_in_bfloat16(column):
     assert embeddings.shape == (1, 192)
 
 
+@pytest.mark.slow
 def test_threads_may_share_a_detector_and_explain_meanwhile(picture_bytes):
     vit = Detector.from_pretrained(ROOT / "space/models/cifake-vit", batch_size=4)
     pictures = [picture_bytes(seed, size=(32, 32)) for seed in range(8)]

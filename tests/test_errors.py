@@ -111,6 +111,7 @@ def test_sheets_of_before_do_not_stay_and_embeddings_do(done, base, monkeypatch)
     assert not stale.exists()
 
 
+@pytest.mark.slow
 def test_without_training_data_errors_have_no_neighbours(base):
     given = words(base, base / "boats", base / "bare", "--protocols", "native", "--errors", "1", names=("one",))
     assert crosseval.main(given) == 0

@@ -249,6 +249,7 @@ def test_a_run_does_not_go_on_with_other_pictures(tmp_path, monkeypatch, capsys)
     assert "wanted the pictures of the interrupted run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_training_stops_early_when_validation_no_longer_improves(tmp_path):
     flags = ["--num_train_epochs", "9", "--learning_rate", "0.0", "--early_stopping_patience", "2"]
     assert train.main(small(tmp_path / "run", *flags)) == 0
