@@ -2,15 +2,17 @@
 
 import os
 import shutil
+import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from benchmarks.launch import ACCELERATE, free_port
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "recipes/accelerate/two_nodes.yaml"
-NAMES = ("realfake-a", "realfake-b")
+NAMES = (f"realfake-a-{os.getpid()}", f"realfake-b-{os.getpid()}")
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 
 
@@ -23,7 +25,8 @@ def ip(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
 def two_nodes() -> Iterator["Nodes"]:
     """Two namespaces and a cable between them; loopback twice where there is no `ip`, or no right to use it."""
     if os.geteuid() or shutil.which("ip") is None or ip("netns", "add", NAMES[0], check=False).returncode:
-        yield Nodes(are_apart=False)
+        with Nodes(are_apart=False) as nodes:
+            yield nodes
         return
     try:
         ip("netns", "add", NAMES[1])
@@ -32,14 +35,15 @@ def two_nodes() -> Iterator["Nodes"]:
             ip("-n", name, "addr", "add", f"{address}/24", "dev", end)
             for link in (end, "lo"):
                 ip("-n", name, "link", "set", link, "up")
-        yield Nodes(are_apart=True)
+        with Nodes(are_apart=True) as nodes:
+            yield nodes
     finally:
         for name in NAMES:
             ip("netns", "del", name, check=False)
 
 
 class Nodes:
-    """Where a script is started on both machines.
+    """Where a script is started on both machines; what still runs at the end of the `with` is killed.
 
     Args:
         are_apart: each has a network of its own.
@@ -49,14 +53,24 @@ class Nodes:
 
     def __init__(self, *, are_apart: bool) -> None:
         self.are_apart = are_apart
+        self._started: list[subprocess.Popen[bytes]] = []
 
-    def start(self, words: Sequence[str | Path], folder: Path, *, port: int = 29500) -> list[subprocess.Popen[bytes]]:
+    def __enter__(self) -> "Nodes":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self._started:
+            with suppress(ProcessLookupError):
+                os.killpg(one.pid, signal.SIGKILL)
+            one.wait()
+
+    def start(self, words: Sequence[str | Path], folder: Path) -> list[subprocess.Popen[bytes]]:
         """Start `accelerate launch` on each; give the two processes, each with a log in the folder."""
+        port = free_port()
         return [self._start(rank, words, folder, port) for rank in (0, 1)]
 
     def _start(self, rank: int, words: Sequence[str | Path], folder: Path, port: int) -> subprocess.Popen[bytes]:
-        accelerate = str(Path(sys.executable).with_name("accelerate"))
-        command = [accelerate, "launch", "--config_file", str(CONFIG), "--machine_rank", str(rank)]
+        command = [ACCELERATE, "launch", "--config_file", str(CONFIG), "--machine_rank", str(rank)]
         command += ["--main_process_ip", ADDRESSES[0] if self.are_apart else "127.0.0.1"]
         command += ["--main_process_port", str(port), *map(str, words)]
         end = ("cable-a", "cable-b")[rank] if self.are_apart else "lo"
@@ -64,4 +78,6 @@ class Nodes:
         if self.are_apart:
             command = ["ip", "netns", "exec", NAMES[rank], *command]
         with (folder / f"node-{rank}.log").open("w") as log:
-            return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+            one = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+        self._started.append(one)
+        return one

@@ -16,6 +16,7 @@ from typing import Any, Final
 import torch
 
 from benchmarks.comparison import write_benchmark
+from benchmarks.launch import launcher
 from benchmarks.processes import Subject, batch_size_each, compare, training_found, training_words
 from realfake_hf.cli import parse
 
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(settings: Settings, recipe: str) -> dict[str, Any]:
     """Train as a recipe for `accelerate launch` says, but in one process."""
     folder = settings.output_dir / recipe
-    launch = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_processes", "1", "--config_file"]
+    launch = launcher(1, "--config_file")
     words = training_words(settings, folder, batch_size=batch_size_each(settings.recipe, 1))
     command = [*launch, str(_ROOT / f"recipes/accelerate/{recipe}.yaml"), str(_ROOT / "train.py"), *words]
     done = subprocess.run([*command, "--attn_implementation", "sdpa"], check=False)

@@ -15,6 +15,7 @@ from typing import Any, Final
 import yaml
 
 from benchmarks.comparison import write_benchmark
+from benchmarks.launch import launcher
 from realfake_hf.cli import parse
 from realfake_hf.run_folder import METRICS, PASSPORT
 
@@ -121,8 +122,9 @@ def training_words(subject: Subject, folder: Path, *, batch_size: int) -> list[s
 def _launcher(processes: int) -> list[str]:
     if processes == 1:
         return [sys.executable]
-    launch = [str(Path(sys.executable).with_name("accelerate")), "launch", "--multi_gpu", "--num_machines", "1"]
-    return [*launch, "--num_processes", str(processes), "--mixed_precision", "no", "--dynamo_backend", "no"]
+    return launcher(
+        processes, "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"
+    )
 
 
 def _environment(processes: int) -> dict[str, str]:

@@ -26,6 +26,7 @@ import crosseval
 import train
 from benchmarks.comparison import write_benchmark
 from benchmarks.jobs import MODELS
+from benchmarks.launch import launcher
 from realfake_hf import score
 from realfake_hf.cli import parse
 from realfake_hf.data.shards import write_shards
@@ -112,8 +113,7 @@ def lay_out(n: int, folder: Path) -> None:
 
 def measure(name: str, folder: Path, *, processes: int = 1) -> Row:
     """Do a job in a fresh process, or several, and give the seconds of its work and the peak memory of the largest."""
-    launch = [str(Path(sys.executable).with_name("accelerate")), "launch", "--multi_gpu", "--num_processes"]
-    words = [*launch, str(processes)] if processes > 1 else [sys.executable]
+    words = launcher(processes, "--multi_gpu") if processes > 1 else [sys.executable]
     command = [*words, "-m", "benchmarks.scaling", "--one", name, "--folder", str(folder)]
     given = {**os.environ, "HF_HOME": str(folder / "home")}
     given.pop("HF_DATASETS_CACHE", None)

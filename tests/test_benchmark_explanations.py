@@ -8,11 +8,13 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from benchmarks import explanation_throughput
 from benchmarks.comparison import Comparison, Pair, run_apart
 from benchmarks.ways_to_explain import WAYS, script_rollout, take
+from realfake_hf.explain import attention_methods
 from realfake_hf.explain.methods import explain
 from realfake_hf.labels import id2label, label2id
 
@@ -22,9 +24,10 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
 
 
-def tiny_vit() -> ViTForImageClassification:
+def tiny_vit(*, num_hidden_layers: int = 2) -> ViTForImageClassification:
     torch.manual_seed(0)
-    shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 32}
+    shape = {"hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 32}
+    shape["num_hidden_layers"] = num_hidden_layers
     names = {"id2label": id2label(), "label2id": label2id()}
     config = ViTConfig(image_size=32, patch_size=8, attn_implementation="eager", **shape, **names)
     return ViTForImageClassification(config).eval()
@@ -82,6 +85,33 @@ def test_the_script_gives_the_maps_of_the_library(discard_ratio: float) -> None:
         else:
             scaled = (own - own.min()) / (own.max() - own.min())
             np.testing.assert_allclose(scaled, explanation.map, atol=1e-4)
+
+
+class OperatorsThatWrite(TorchDispatchMode):
+    """Counts the operators called that write a tensor: on a GPU each is a kernel, that costs its launch at least."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, operator, types, given=(), named=None):  # type: ignore[no-untyped-def]
+        self.count += not operator.is_view and "_unsafe_view" not in str(operator)
+        return operator(*given, **named or {})
+
+
+@pytest.mark.parametrize(("method", "limit"), [("rollout", 1.3), ("relevance", 3)])
+def test_an_explanation_calls_few_operators_beside_those_of_the_forward_pass(
+    method: str, limit: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention_methods, "in_threads", map)  # a mode is seen by its own thread alone
+    monkeypatch.setattr(attention_methods, "cores", lambda: 1)
+    model = tiny_vit(num_hidden_layers=12)
+    counts = []
+    for way in ("eager forward", method):
+        with OperatorsThatWrite() as operators:
+            WAYS[way](model, torch.zeros(16, 3, 32, 32))
+        counts.append(operators.count)
+    assert 1 < counts[1] / counts[0] <= limit
 
 
 def test_a_ratio_can_have_a_limit() -> None:

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from transformers import ViTConfig, ViTForImageClassification
 
 import crosseval
+from benchmarks.launch import launcher
 from realfake_hf.crosseval import duplicates, grid
 from realfake_hf.crosseval.cell import Cell
 from realfake_hf.crosseval.entrants import check_models, load_model
@@ -182,9 +182,8 @@ def test_two_processes_measure_what_one_measures_to_the_last_digit(models, pictu
         "--models", f"one={models / 'one'}", f"two={models / 'two'}", "--datasets", f"boats={pictures}",
         f"more={tmp_path / 'more'}", "--limit", "100", "--baseline_data", "demo", *SMALL, "--output_dir",
     ]  # fmt: skip
-    command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--multi_gpu", "--num_processes", "2"]
     done = subprocess.run(
-        [*command, str(ROOT / "crosseval.py"), *words_of_both, str(tmp_path / "both")],
+        [*launcher(2, "--multi_gpu"), str(ROOT / "crosseval.py"), *words_of_both, str(tmp_path / "both")],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import torch
 from transformers import ViTImageProcessorPil
 
 import crosseval
+from benchmarks.launch import launcher
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
 
 ROOT = Path(__file__).parents[1]
@@ -34,11 +34,10 @@ def words(model, folder):
 
 def launch(script, given):
     """Run a script in two processes that talk over gloo, each on a core of its own."""
-    command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--multi_gpu", "--num_processes", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [*command, str(script), *given], env=environment, capture_output=True, text=True, check=False, cwd=ROOT,
-        timeout=240,
+        [*launcher(2, "--multi_gpu"), str(script), *given], env=environment, capture_output=True, text=True,
+        check=False, cwd=ROOT, timeout=240,
     )  # fmt: skip
 
 

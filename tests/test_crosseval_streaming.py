@@ -14,6 +14,7 @@ from grid_stand_in import SMALL, save_cnn
 from hub_to_write_to import serve
 
 import crosseval
+from benchmarks.launch import launcher
 from realfake_hf.crosseval.entrants import fit_trivial, load_model
 from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.crosseval.testsets import draw_from, load_test_set, stream_test_set
@@ -217,9 +218,8 @@ def test_what_is_no_shards_or_no_stream_is_refused(model, tmp_path, capsys):
 def test_two_processes_share_the_stream_and_give_the_grid_of_one(folder, model, tmp_path):
     given = ["--streaming", "true", "--split", "train"]
     assert crosseval.main(words(model, folder, tmp_path / "one", *given)) == 0
-    command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--multi_gpu", "--num_processes", "2"]
     done = subprocess.run(
-        [*command, str(ROOT / "crosseval.py"), *words(model, folder, tmp_path / "two", *given)],
+        [*launcher(2, "--multi_gpu"), str(ROOT / "crosseval.py"), *words(model, folder, tmp_path / "two", *given)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         check=False, cwd=ROOT, timeout=240,
     )  # fmt: skip

@@ -4,13 +4,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from transformers import ViTImageProcessorPil
 
+from benchmarks.launch import launcher
 from benchmarks.nodes import ROOT
 from realfake_hf.detector import Detector
 from realfake_hf.measure.validation_run import ValidationRun
@@ -22,10 +21,9 @@ WHOLE = ("two_cpu_processes.yaml", ["train.py"])
 PATIENCE = 300  # seconds
 
 
-def train_in_two_processes(recipe, script, words, *, port=29541):
+def train_in_two_processes(recipe, script, words):
     """Train as a recipe launches it, but in two processes on CPUs and in float32; give what they said."""
-    launch = [Path(sys.executable).with_name("accelerate"), "launch", "--config_file", LAUNCHES / recipe]
-    launch += ["--num_processes", "2", "--mixed_precision", "no", "--main_process_port", port, *script]
+    launch = [*launcher(2, "--config_file", str(LAUNCHES / recipe), "--mixed_precision", "no"), *script]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [*map(str, launch), *words],

@@ -19,6 +19,7 @@ from datasets import Dataset, Image, concatenate_datasets
 from hub_to_write_to import serve
 from transformers import ViTImageProcessorPil
 
+from benchmarks.launch import launcher
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification, Detector
 from realfake_hf.data.sources import load_images
 from realfake_hf.score import main
@@ -231,8 +232,7 @@ def start(given, *, processes=1):
     """Score in a process group of its own, in one process or several."""
     command = [sys.executable, "-m"]
     if processes > 1:
-        command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--multi_gpu"]
-        command += ["--num_processes", str(processes), "-m"]
+        command = launcher(processes, "--multi_gpu", "-m")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [*command, "realfake_hf.score", *given], env=environment, cwd=ROOT, start_new_session=True,

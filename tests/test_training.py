@@ -2,7 +2,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import Trainer, ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 import train
+from benchmarks.launch import launcher
 from realfake_hf.data.shards import main as write_shards
 from realfake_hf.data.sources import load_images
 from realfake_hf.detector import Detector
@@ -277,11 +277,10 @@ def test_own_folders_without_splits_are_trained_and_tested_apart(tmp_path):
 
 def launch_two(words: list[str], home: Path) -> subprocess.CompletedProcess[str]:
     """Run train.py in two processes that talk over gloo."""
-    command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--multi_gpu", "--num_processes", "2"]
     environment = {**os.environ, "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
     environment.pop("HF_DATASETS_CACHE", None)
     done = subprocess.run(
-        [*command, str(ROOT / "train.py"), *words],
+        [*launcher(2, "--multi_gpu"), str(ROOT / "train.py"), *words],
         env=environment, capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
