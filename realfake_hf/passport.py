@@ -33,7 +33,9 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The git commit of this code, with `-dirty` where tracked files differ from it.
+    """The git commit of this code, with `-dirty` where tracked files differ from it, but for those in `results/`.
+
+    What one command leaves in `results/` says nothing of the code that the next one runs.
 
     Outside a checkout it is what the variable REALFAKE_COMMIT says, for code that was copied to a machine without its
     history; None where that is not set.
@@ -41,7 +43,9 @@ def commit() -> str | None:
     here = Path(__file__)
     if _git("ls-files", "--error-unmatch", here.name, folder=here.parent) is None:
         return os.environ.get("REALFAKE_COMMIT")  # installed, perhaps inside the checkout of something else
-    return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*", folder=here.parent)
+    head = _git("rev-parse", "HEAD", folder=here.parent)
+    changed = _git("diff", "--name-only", "HEAD", "--", ":(top)", ":(top,exclude)results", folder=here.parent)
+    return f"{head}-dirty" if changed else head
 
 
 def data_fingerprint(images: DatasetDict) -> dict[str, Any]:

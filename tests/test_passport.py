@@ -20,12 +20,14 @@ def fingerprint(order=(0, 1, 2), **changed):
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A git checkout with one commit, in which the package's file is tracked."""
+    """The package's folder in a git checkout with one commit, in which its file is tracked and a result is, too."""
     if not shutil.which("git"):
         pytest.skip("git is not installed")
     file = tmp_path / "package" / "passport.py"
     file.parent.mkdir()
     file.write_text("1\n")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/found.json").write_text("1\n")
     settings = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
     for words in (["init", "-q"], ["add", "."], [*settings, "commit", "-q", "-m", "first"]):
         subprocess.run(["git", *words], cwd=tmp_path, check=True, capture_output=True)
@@ -77,6 +79,12 @@ def test_changed_files_are_told(checkout):
     before = commit()
     (checkout / "passport.py").write_text("2\n")
     assert commit() == f"{before}-dirty"
+
+
+def test_changed_results_are_not_changed_code(checkout):
+    before = commit()
+    (checkout.parent / "results/found.json").write_text("2\n")
+    assert commit() == before
 
 
 def test_code_that_the_checkout_around_it_does_not_track_has_no_commit(checkout, monkeypatch):
