@@ -242,6 +242,7 @@ def test_near_duplicates_of_the_training_are_counted_once_and_kept(models, pictu
     assert crosseval.main([*given, "--duplicates_of", str(pictures)]) == 0
 
 
+@pytest.mark.slow
 def test_a_data_set_of_one_label_is_measured_and_its_files_are_not_audited(models, tmp_path):
     folder = save_pictures(tmp_path / "real", labels=("real",))
     assert crosseval.main(words(models, folder, tmp_path / "grid", "--protocols", "native", names=("one",))) == 0
@@ -276,6 +277,7 @@ def test_the_page_says_sizes_thresholds_and_that_none_was_chosen(done):
     assert "- boats train, native: only one is right on" in text
 
 
+@pytest.mark.slow
 def test_the_trivial_baseline_learns_from_other_pictures_than_those_measured(models, pictures, tmp_path, capsys):
     given = words(models, pictures, tmp_path / "grid", "--protocols", "native", names=("one",))
     more = ["--limit", "8", "--baseline_data", str(pictures)]

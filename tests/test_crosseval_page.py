@@ -87,6 +87,7 @@ def test_numbers_settings_and_citation_stand_on_the_page(grid, page):
     assert not any(word in page.words for word in (" nan", "{'", "None,"))
 
 
+@pytest.mark.slow
 def test_a_grid_without_robustness_and_shortcuts_has_a_page_without_them(grid, tmp_path):
     short = replace(grid, robustness=(), shortcuts=())
     page = Page(write_grid_page(short, tmp_path / "page.html").read_text(encoding="utf-8"))

@@ -20,7 +20,8 @@ def pictures():
     return [Image.fromarray(random.integers(0, 256, (40, 30, 3), dtype=np.uint8)) for _ in range(70)]
 
 
-@pytest.mark.parametrize("name", ["cifake-cnn", pytest.param("cifake-vit", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cifake-cnn", "cifake-vit"])
 def test_an_exported_model_gives_the_same_probabilities_for_any_batch(name, pictures, tmp_path):
     detector = Detector.from_pretrained(MODELS / name)
     export(MODELS / name, tmp_path / "model.onnx")
@@ -30,6 +31,7 @@ def test_an_exported_model_gives_the_same_probabilities_for_any_batch(name, pict
     assert found.probabilities(pictures[:1]) == pytest.approx(exact[:1], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_file_says_how_pictures_become_numbers_and_when_they_are_called_fake(tmp_path):
     export(MODELS / "cifake-cnn", tmp_path / "model.onnx")
     onnx.checker.check_model(str(tmp_path / "model.onnx"))

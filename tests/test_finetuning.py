@@ -79,10 +79,7 @@ def flags(pictures):
 
 @pytest.mark.parametrize(
     "family",
-    [
-        name if name in ("vit", "convnext") else pytest.param(name, marks=pytest.mark.slow)
-        for name in [*FAMILIES, "deit-distilled"]
-    ],
+    [name if name == "vit" else pytest.param(name, marks=pytest.mark.slow) for name in [*FAMILIES, "deit-distilled"]],
 )
 def test_a_family_fine_tunes_and_its_folder_is_what_was_measured(checkpoints, pictures, flags, tmp_path, family):
     assert train.main(["--model", str(checkpoints / family), *flags, "--output_dir", str(tmp_path / "run")]) == 0

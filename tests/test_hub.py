@@ -16,6 +16,7 @@ from realfake_hf.data.pictures import pixel_hash, read_picture
 from realfake_hf.data.sources import CIFAKE_MIRROR
 
 PictureBytes = Callable[..., bytes]
+pytestmark = pytest.mark.slow
 
 # Each source is asked for in a process of its own settings, because the client reads its endpoint once, at import.
 ASK = """
@@ -125,7 +126,6 @@ def test_a_set_that_is_there_and_does_not_open_is_refused(answers: dict[str, Any
     assert error["message"].endswith("Download it, and give the parquet file or folder that is meant.")
 
 
-@pytest.mark.slow
 def test_when_the_hub_cannot_be_reached_what_was_downloaded_before_still_loads_and_the_rest_says_so(
     hub_stand_in: ModuleType, repositories: dict[str, dict[str, bytes]], tmp_path: Path
 ) -> None:

@@ -98,6 +98,7 @@ def test_the_interval_is_that_of_drawing_pictures_of_each_label_again():
     assert mean.value == pytest.approx((is_right[is_fake].mean() + is_right[~is_fake].mean()) / 2)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_audit():
     one, same, other = (audit_shortcuts(noise(0), is_fake=IS_FAKE, seed=seed) for seed in (0, 0, 1))
     assert one == same != other

@@ -106,7 +106,7 @@ def test_processes_and_workers_share_it_without_overlap_or_loss(images, train, n
     assert max(counts.values()) <= 2
 
 
-@pytest.mark.parametrize("given", [1, 4, 7, 20])
+@pytest.mark.parametrize("given", [1, 7, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 20))])
 def test_a_stream_goes_on_from_any_batch_as_if_unbroken(train, given):
     augment = Augmentation(flip=True, robust_share=0.5)
     whole = list(stream(train, augment=augment))

@@ -111,6 +111,7 @@ def test_the_figures_can_be_opened(run):
             assert min(figure.size) >= 300
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run, tmp_path):
     assert train.main(small(tmp_path / "again")) == 0
     assert train.main(small(tmp_path / "other", "--seed", "1", "--num_train_epochs", "1")) == 0
@@ -262,6 +263,7 @@ def test_a_source_that_is_not_there_ends_with_a_sentence(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_own_folders_without_splits_are_trained_and_tested_apart(tmp_path):
     generator = np.random.default_rng(0)
     for label in ("real", "fake"):
