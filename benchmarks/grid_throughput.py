@@ -20,9 +20,9 @@ from realfake_hf.cli import parse, read_names
 from realfake_hf.crosseval.entrants import Entrant, check_models, load_model
 from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.crosseval.testsets import TestSet, load_test_set
-from realfake_hf.data.parallel import join_processes
 from realfake_hf.data.pictures import to_rgb
 from realfake_hf.measure.operating_point import load_operating_point
+from realfake_hf.processes import join_processes
 
 GRID: Final = "grid"
 GRID_BF16: Final = "grid, bfloat16"

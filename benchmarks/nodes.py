@@ -69,6 +69,15 @@ class Nodes:
         port = free_port()
         return [self._start(rank, words, folder, port) for rank in (0, 1)]
 
+    @contextmanager
+    def cut(self) -> Iterator[None]:
+        """Without the cable, as if the other machine had lost its power; wants machines that are apart."""
+        ip("-n", NAMES[1], "link", "set", "cable-b", "down")
+        try:
+            yield
+        finally:
+            ip("-n", NAMES[1], "link", "set", "cable-b", "up")
+
     def _start(self, rank: int, words: Sequence[str | Path], folder: Path, port: int) -> subprocess.Popen[bytes]:
         command = [ACCELERATE, "launch", "--config_file", str(CONFIG), "--machine_rank", str(rank)]
         command += ["--main_process_ip", ADDRESSES[0] if self.are_apart else "127.0.0.1"]

@@ -15,6 +15,7 @@ FLOORS = {
     "checksums": 0,
     "figures": 1,
     "passport": 1,
+    "processes": 1,
     "data": 1,
     "models": 1,
     "measure": 1,

@@ -18,6 +18,7 @@ import crosseval
 import train
 from benchmarks.nodes import ROOT, two_nodes
 from realfake_hf.measure.validation_run import ValidationRun
+from realfake_hf.processes import SILENCE
 from realfake_hf.score import main as score
 
 LAUNCHES = sorted((ROOT / "recipes/accelerate").glob("*.yaml"))
@@ -103,11 +104,7 @@ def test_two_nodes_share_a_scoring(nodes, model, tmp_path):
 def test_a_node_that_dies_stops_the_other_with_a_sentence_and_the_job_goes_on_later(nodes, tmp_path):
     words = ["train.py", "--data", "demo", "--per_device_train_batch_size", "64", "--output_dir", tmp_path / "run"]
     words += ["--bootstrap_samples", "0", "--num_filters", "4"]
-    started = nodes.start([*words, "--num_train_epochs", "500"], tmp_path)
-    deadline = time.monotonic() + PATIENCE
-    while not list((tmp_path / "run").glob("checkpoint-*/trainer_state.json")):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    started = start_to_first_checkpoint(nodes, [*words, "--num_train_epochs", "500"], tmp_path)
     os.kill(script_of_rank(1, tmp_path), signal.SIGKILL)
     killed = time.monotonic()
     assert all(node.wait(60) for node in started)
@@ -121,6 +118,33 @@ def test_a_node_that_dies_stops_the_other_with_a_sentence_and_the_job_goes_on_la
     run(nodes, [*words, "--num_train_epochs", str(done)], tmp_path)
     history = json.loads((tmp_path / "run/history.json").read_text())
     assert [row["epoch"] for row in history] == list(range(1, done + 1))
+
+
+@pytest.mark.slow
+def test_a_node_without_network_counts_as_lost_within_a_minute(nodes, tmp_path):
+    if not nodes.are_apart:
+        pytest.skip("wants root and iproute2: two machines with a cable that can be cut")
+    words = ["train.py", "--data", "demo", "--per_device_train_batch_size", "64", "--output_dir", tmp_path / "run"]
+    words += ["--bootstrap_samples", "0", "--num_filters", "4", "--num_train_epochs", "500"]
+    started = start_to_first_checkpoint(nodes, words, tmp_path)
+    with nodes.cut():
+        cut = time.monotonic()
+        assert all(node.wait(60) for node in started)
+        assert SILENCE / 3 < time.monotonic() - cut < 60
+    for rank in (0, 1):
+        log = (tmp_path / f"node-{rank}.log").read_text()
+        assert f"train.py: process {rank} of 2 on " in log
+        assert "has lost another one (" in log
+
+
+def start_to_first_checkpoint(nodes, words, folder):
+    """Start a training on both nodes; give the two processes when there is a checkpoint to go on from."""
+    started = nodes.start(words, folder)
+    deadline = time.monotonic() + PATIENCE
+    while not list((folder / "run").glob("checkpoint-*/trainer_state.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return started
 
 
 def script_of_rank(rank, folder):

@@ -24,12 +24,12 @@ from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.crosseval.shortcuts import Shortcut, find_shortcut
 from realfake_hf.crosseval.store import CellStore
 from realfake_hf.crosseval.testsets import Flags, TestSet, draw_from, load_test_set, stream_test_set
-from realfake_hf.data.parallel import join_processes, told_of_lost_processes
 from realfake_hf.data.sources import find_source, unreadable_files
 from realfake_hf.data.stream import find_shards
 from realfake_hf.measure.association import holm
 from realfake_hf.measure.paired import McNemar, mcnemar
 from realfake_hf.passport import environment
+from realfake_hf.processes import join_processes, told_of_lost_processes
 
 CELL_VERSION: Final = 2  # raise it when a cell holds other things than before
 PARTS: Final = ("cells", "pairs", "shortcuts", "robustness", "errors")

@@ -15,10 +15,10 @@ from tqdm.auto import tqdm
 from realfake_hf.crosseval.entrants import Entrant
 from realfake_hf.crosseval.testsets import TestSet
 from realfake_hf.data.model_input import plain_size
-from realfake_hf.data.parallel import cores_each, this_process
 from realfake_hf.data.pictures import to_rgb
 from realfake_hf.data.pixels import geometry, sized
 from realfake_hf.data.protocols import PROTOCOLS, Protocol
+from realfake_hf.processes import cores_each, this_process
 from realfake_hf.threads import in_threads
 
 logger = logging.getLogger(__name__)

@@ -1,14 +1,9 @@
-"""Work shared out: a function over much of it, in order, among processes or cores; and the processes of a launch."""
+"""Work shared out among processes of one machine: a function over much of it, in order."""
 
-import os
-import platform
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import torch
-import torch.distributed
-from accelerate import PartialState
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
@@ -39,51 +34,6 @@ def in_chunks(
         for positions, result in zip(chunks, loader, strict=True):
             yield positions, result
             bar.update(len(positions))
-
-
-def join_processes() -> PartialState:
-    """Meet the other processes of `accelerate launch`, if any, before anything else asks who is the main one.
-
-    Where there is no accelerator that has to be said: otherwise each of several processes takes itself for the only
-    one.
-    """
-    return PartialState(cpu=not torch.accelerator.is_available())
-
-
-def this_process() -> str:
-    """Name this process of a launch, and its machine, for the log."""
-    state = PartialState()
-    return f"process {state.process_index} of {state.num_processes} on {platform.node()}"
-
-
-class LostProcessError(OSError):
-    """Another process of the job is gone, or cannot be reached any more."""
-
-
-@contextmanager
-def told_of_lost_processes() -> Iterator[None]:
-    """Turn what PyTorch raises where another process has died into a sentence.
-
-    Raises:
-        LostProcessError: another process of the job is gone.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        several = torch.distributed.is_available() and torch.distributed.is_initialized()
-        reason = str(error).partition("\n")[0]
-        if not several or not (isinstance(error, torch.distributed.DistError) or "gloo" in reason.lower()):
-            raise
-        raise LostProcessError(
-            f"{this_process()} has lost another one ({reason.rpartition('] ')[2]}). What is finished is kept: start "
-            "the same command on all machines again."
-        ) from error
-
-
-def cores_each(state: PartialState) -> int:
-    """How many threads a process may put to a model: its share of the cores, or one beside an accelerator."""
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))  # set where there are several machines
-    return max(1, cores() // beside) if state.device.type == "cpu" else 1
 
 
 class _Calls(Dataset[Result], Generic[Work, Result]):

@@ -16,10 +16,10 @@ from accelerate.utils import gather_object
 from PIL import Image
 from tqdm.auto import tqdm
 
-from realfake_hf.data.parallel import cores_each, join_processes, this_process, told_of_lost_processes
 from realfake_hf.data.pictures import UnreadablePictureError, read_picture
 from realfake_hf.data.pixels import fitted
 from realfake_hf.detector import Detector, load_detector
+from realfake_hf.processes import cores_each, join_processes, this_process, told_of_lost_processes
 from realfake_hf.run_folder import write_json
 from realfake_hf.scores.store import ScoreStore
 from realfake_hf.scores.supply import Item, Part, find_supply

@@ -11,7 +11,6 @@ import numpy as np
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import set_seed
 
-from realfake_hf.data.parallel import this_process, told_of_lost_processes
 from realfake_hf.data.pixels import PixelDataset
 from realfake_hf.data.stream import StreamedPixels
 from realfake_hf.labels import FAKE
@@ -19,6 +18,7 @@ from realfake_hf.measure.calibration import choose_operating_point
 from realfake_hf.measure.operating_point import OPERATING_POINT, OperatingPoint
 from realfake_hf.measure.report import make_report
 from realfake_hf.passport import environment, peak_memory_gib
+from realfake_hf.processes import join_processes, this_process, told_of_lost_processes
 from realfake_hf.run_folder import (
     PASSPORT,
     Outcome,
@@ -70,6 +70,7 @@ def train(
         ValueError: the model or the data cannot be used, or the output folder holds something else.
     """
     began = time.monotonic()
+    join_processes()
     folder = Path(str(run.output_dir))
     checkpoint = resume_point(folder, _all_settings(data, model, run))
     before = seconds_until(checkpoint)
