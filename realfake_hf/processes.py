@@ -15,27 +15,25 @@ from accelerate import PartialState
 from realfake_hf.threads import cores
 
 SILENCE: Final = 30  # seconds without an answer from a machine after which it counts as lost
-_QUESTIONS: Final = {  # of the kernel to the other machine; their names, and seconds or number, on Linux
-    "TCP_KEEPIDLE": SILENCE // 3,
-    "TCP_KEEPINTVL": SILENCE // 6,
-    "TCP_KEEPCNT": 4,
-    "TCP_USER_TIMEOUT": SILENCE * 1000,  # milliseconds that what was sent may lie unacknowledged
-}
 
 
 class LostProcessError(OSError):
     """Another process of the job is gone, or cannot be reached any more."""
 
 
-def join_processes() -> PartialState:
+def join_processes(*, silence: int = SILENCE) -> PartialState:
     """Meet the other processes of `accelerate launch`, if any, before anything else asks who is the main one.
 
     Where there is no accelerator that has to be said: otherwise each of several processes takes itself for the only
-    one. From here on, a machine that is silent for `SILENCE` seconds counts as lost.
+    one.
+
+    Args:
+        silence: seconds without an answer from a machine after which it counts as lost, from here on. The kernels ask
+            and answer: a process may be busy for as long as it likes.
     """
     state = PartialState(cpu=not torch.accelerator.is_available())
     if state.num_processes > 1:
-        _ask_whether_others_live()
+        _ask_whether_others_live(silence)
     return state
 
 
@@ -71,16 +69,21 @@ def cores_each(state: PartialState) -> int:
     return max(1, cores() // beside) if state.device.type == "cpu" else 1
 
 
-def _ask_whether_others_live() -> None:
+def _ask_whether_others_live(silence: int) -> None:
     """Have the kernel ask, on every open connection, whether the other end is still there.
 
     A process that dies closes its connections, and those that wait for it hear of that at once. A machine without
     power, or without network, closes nothing: PyTorch would wait for half an hour.
     """
+    questions = {  # not every system has each
+        "TCP_KEEPIDLE": max(1, silence // 3),
+        "TCP_KEEPINTVL": max(1, silence // 6),
+        "TCP_KEEPCNT": 4,
+        "TCP_USER_TIMEOUT": silence * 1000,  # milliseconds that what was sent may lie unacknowledged
+    }
     for connection in psutil.Process().net_connections("tcp"):
         if connection.status == psutil.CONN_ESTABLISHED:
             with suppress(OSError), socket.socket(fileno=os.dup(connection.fd)) as other:  # closed since, at worst
                 other.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                for name, value in _QUESTIONS.items():
-                    if hasattr(socket, name):
-                        other.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+                for name in questions.keys() & vars(socket).keys():
+                    other.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), questions[name])
