@@ -17,5 +17,5 @@ if __name__ == "__main__":
         time.sleep(busy)
     numbers = torch.ones(50_000_000)
     torch.distributed.all_reduce(numbers)
-    print(f"{processes.this_process()}: {int(numbers.min())}")
+    sys.stdout.write(f"{processes.this_process()}: {int(numbers.min())}\n")
     torch.distributed.destroy_process_group()
