@@ -24,6 +24,7 @@ from benchmarks import (
     streaming_memory,
     training_throughput,
     vit_throughput,
+    ways_to_vit,
 )
 from benchmarks.comparison import Comparison, Pair, measure_in_turn
 from benchmarks.ways_to_data import Taken, take
@@ -147,8 +148,11 @@ def test_a_source_that_is_no_archive_is_refused(tmp_path: Path, capsys: pytest.C
 
 @pytest.mark.slow
 def test_the_vit_benchmark_measures_every_way_at_every_geometry(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    apart = vit_throughput._take  # one way is taken as all of them are, in a process of its own; the others here
+    ways = {"asking: random tensors": apart}
+    monkeypatch.setattr(vit_throughput, "_take", lambda task: ways.get(task.way, ways_to_vit.take)(task))
     torch.manual_seed(0)
     shape = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 32}
     ViTForImageClassification(ViTConfig(image_size=32, patch_size=8, **shape)).save_pretrained(tmp_path / "vit")
@@ -300,13 +304,13 @@ def test_every_write_below_a_folder_is_watched(tmp_path):
 @pytest.mark.usefixtures("cifake_archive")
 def test_a_job_that_is_killed_gives_the_same_result(tmp_path):
     out = tmp_path / "faults.json"
-    words = ["--jobs", "training", "--kills", "2", "--writes", "6", "--output_file", str(out)]
+    words = ["--jobs", "training", "--kills", "1", "--writes", "4", "--output_file", str(out)]
     assert faults.main(words) == 0
     found = json.loads(out.read_text())
     training = found["jobs"]["training"]
     broken = [row for fault in ("kill -9", "kill -9 as it writes") for row in training[fault]["rows"]]
     assert [row for row in broken if not row["same"]] == []
-    assert len(broken) == 8
+    assert len(broken) == 5
     assert training["file cut short"]["same"]
     assert training["file cut short"]["named"]
     assert {row["tracebacks"] for row in found["bad pictures"].values()} == {0}

@@ -108,7 +108,8 @@ def test_the_recipe_of_the_study_parses(monkeypatch):
 @pytest.mark.slow
 def test_both_models_are_studied_together(tmp_path):
     models = (f"cnn={CNN}", f"vit={VIT}")
-    assert explain.main(words(tmp_path, models=models)) == 0
+    fewer = ["--n", "24", "--faithfulness_n", "2", "--planted_n", "2"]
+    assert explain.main(words(tmp_path, *fewer, models=models)) == 0
     found = json.loads((tmp_path / "out/study.json").read_text())
     pairs = {(pair["a"], pair["b"]) for pair in found["agreement"]["pairs"]}
     assert len(pairs) == 28
@@ -117,4 +118,4 @@ def test_both_models_are_studied_together(tmp_path):
     assert head["methods"]["rollout"][0]["value"] == pytest.approx(1, abs=1e-5)  # blind to the classifier's head
     assert head["methods"]["relevance"][0]["value"] < 0.999
     maps = np.load(tmp_path / "study/maps-vit-relevance.npz")["heat"]
-    assert maps.shape == (40, 8, 8)
+    assert maps.shape == (24, 8, 8)
