@@ -15,7 +15,7 @@ help: ## show this list
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --editable '.[dev]'
+	$(PY) -m pip install --no-compile --editable '.[dev]'  # what is imported is compiled then
 	touch $@
 
 demo: .venv/installed ## set up, and train on the embedded demo set: offline, minutes
