@@ -289,17 +289,19 @@ def test_the_figure_refuses_nothing_and_marks_the_front():
 def test_after_a_kill_the_search_ends_as_if_unbroken(folder):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "realfake_hf.search", *words(folder, num_train_epochs=3)]
-    workers = [
-        subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(2)
-    ]
+    log = folder / "log"
+    with log.open("w") as stream:
+        workers = [
+            subprocess.Popen(command, env=environment, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
+            for _ in range(2)
+        ]
     deadline = time.monotonic() + 120
     while len(list((folder / "search/trials").glob("*/metrics.json"))) < 2:
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.05)
     workers[0].kill()
     workers[0].wait()
-    assert workers[1].wait(200) == 0
+    assert workers[1].wait(200) == 0, log.read_text()
     rows = json.loads((folder / "search.json").read_text())["rows"]
     assert [row["stage"] for row in rows] == ["extractors"] * 4 + ["heads"] * 2 + ["top"]
     whole = folder / "unbroken"

@@ -115,10 +115,12 @@ def test_after_a_kill_the_shards_are_those_of_an_unbroken_call(images, tmp_path)
     expected = write_shards(images, tmp_path / "unbroken", shard_bytes=0.01 * MIB)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "realfake_hf.data.shards", *words(tmp_path / "killed", shard_mib=0.01)]
-    killed = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = tmp_path / "log"
+    with log.open("w") as stream:
+        killed = subprocess.Popen(command, env=environment, stdout=stream, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + 120
     while len(list((tmp_path / "killed/data").glob("*.parquet"))) < 5:
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.001)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
