@@ -13,7 +13,7 @@ import httpx
 import psutil
 
 SPACE: Final = Path(__file__).resolve().parents[1] / "space"
-_PATIENCE: Final = 60  # seconds until an app must be up
+_PATIENCE: Final = 180  # seconds until an app must be up
 
 
 class Server:
@@ -64,6 +64,7 @@ class Server:
             else:
                 return
         self.process.kill()
+        self.process.wait()
         raise RuntimeError(f"the app did not come up: {self.log.read_text()}")
 
     def stop(self) -> None:

@@ -83,7 +83,10 @@ def _ask_whether_others_live(silence: int) -> None:
     }
     for connection in psutil.Process().net_connections("tcp"):
         if connection.status == psutil.CONN_ESTABLISHED:
-            with suppress(OSError), socket.socket(fileno=os.dup(connection.fd)) as other:  # closed since, at worst
+            with (
+                suppress(OSError),  # it may be closed since
+                socket.fromfd(connection.fd, connection.family, connection.type) as other,
+            ):
                 other.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 for name in questions.keys() & vars(socket).keys():
                     other.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), questions[name])

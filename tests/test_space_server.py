@@ -94,7 +94,7 @@ def test_the_shell_commands_of_the_page_work(server, tmp_path):
     [block] = re.findall(r"```bash\n(.*?)```", (SPACE / "code.md").read_text(), re.DOTALL)
     shutil.copy(EXAMPLE, tmp_path / "photo.jpg")
     words = ["bash", "-euo", "pipefail", "-c", block.replace("http://127.0.0.1:7860", server.url)]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120)
     assert "event: complete" in done.stdout
     assert "Unsure, leaning to AI-generated" in done.stdout
 
