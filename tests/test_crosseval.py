@@ -1,22 +1,19 @@
 """`crosseval.py` from the command line to its files, on small pictures and a model with random weights."""
 
 import json
-import os
 import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from grid_stand_in import SMALL, save_cnn, save_pictures, words
+from grid_stand_in import save_cnn, save_pictures, words
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from transformers import ViTConfig, ViTForImageClassification
 
 import crosseval
-from benchmarks.launch import launcher
 from realfake_hf.crosseval import duplicates, grid
 from realfake_hf.crosseval.cell import Cell
 from realfake_hf.crosseval.entrants import check_models, load_model
@@ -173,26 +170,6 @@ def test_an_interrupted_grid_says_how_it_goes_on_and_keeps_what_is_scored(
     assert {file.stem for file in (tmp_path / "grid/cells").glob("*.json")} == {
         "boats-files", "boats-train-native-one", "boats-train-native-two",
     }  # fmt: skip
-
-
-@pytest.mark.slow
-def test_two_processes_measure_what_one_measures_to_the_last_digit(models, pictures, tmp_path):
-    save_pictures(tmp_path / "more", n=70)
-    words_of_both = [
-        "--models", f"one={models / 'one'}", f"two={models / 'two'}", "--datasets", f"boats={pictures}",
-        f"more={tmp_path / 'more'}", "--limit", "100", "--baseline_data", "demo", *SMALL, "--output_dir",
-    ]  # fmt: skip
-    done = subprocess.run(
-        [*launcher(2, "--multi_gpu"), str(ROOT / "crosseval.py"), *words_of_both, str(tmp_path / "both")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, cwd=ROOT,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("REAL / FAKE") == 1
-    assert crosseval.main([*words_of_both, str(tmp_path / "one")]) == 0
-    one, both = (json.loads((tmp_path / name / "grid.json").read_text()) for name in ("one", "both"))
-    assert one["settings"].pop("output_dir") != both["settings"].pop("output_dir")
-    assert len(one["cells"]) == 12
-    assert one == both
 
 
 def test_the_number_of_threads_changes_no_score(models, pictures):

@@ -228,11 +228,9 @@ def test_a_set_on_the_hub_is_read_from_there(model, demo, tmp_path):
     np.testing.assert_allclose([row["p_fake"] for row in found], expected, atol=1e-6)
 
 
-def start(given, log, *, processes=1):
-    """Score in a process group of its own, in one process or several; what is said goes into the file `log`."""
-    command = [sys.executable, "-m"]
-    if processes > 1:
-        command = launcher(processes, "--multi_gpu", "-m")
+def start(given, log):
+    """Score in two processes, in a process group of their own; what they say goes into the file `log`."""
+    command = launcher(2, "--multi_gpu", "-m")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with log.open("w") as stream:
         return subprocess.Popen(
@@ -246,14 +244,13 @@ def test_two_processes_give_the_scores_of_one(model, demo, tmp_path):
     folder = files_of(demo, tmp_path / "pictures")
     assert main(words(model, tmp_path / "one", folder, part_size=32)) == 0
     given, log = words(model, tmp_path / "two", folder, part_size=32), tmp_path / "log"
-    assert start(given, log, processes=2).wait(240) == 0, log.read_text()
+    assert start(given, log).wait(240) == 0, log.read_text()
     assert scores_in(tmp_path / "two") == scores_in(tmp_path / "one")
     assert json.loads((tmp_path / "two/summary.json").read_text())["n"] == 300
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-def test_after_a_kill_every_picture_is_scored_exactly_once(model, demo, tmp_path, processes):
+def test_after_a_kill_every_picture_is_scored_exactly_once(model, demo, tmp_path):
     folder = files_of(demo, tmp_path / "pictures")
     originals = [file.read_bytes() for file in sorted(folder.iterdir())]
     for copy in range(1, 12):
@@ -261,7 +258,7 @@ def test_after_a_kill_every_picture_is_scored_exactly_once(model, demo, tmp_path
             (folder / f"{copy:02d}-{place:05d}.png").write_bytes(data)
     given = words(model, tmp_path / "scores", folder, part_size=32, batch_size=4)
     log = tmp_path / "log"
-    killed = start(given, log, processes=processes)
+    killed = start(given, log)
     deadline = time.monotonic() + 120
     while len(list((tmp_path / "scores").glob("part-*.parquet"))) < 5:
         assert time.monotonic() < deadline, log.read_text()
@@ -270,7 +267,7 @@ def test_after_a_kill_every_picture_is_scored_exactly_once(model, demo, tmp_path
     killed.wait()
     kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "scores").glob("part-*.parquet")}
     assert 5 <= len(kept) < 113
-    assert start(given, log, processes=processes).wait(240) == 0, log.read_text()
+    assert start(given, log).wait(240) == 0, log.read_text()
     found = scores_in(tmp_path / "scores")
     assert sorted(row["id"] for row in found) == sorted(str(file) for file in folder.iterdir())
     assert all(file.stat().st_mtime_ns == before for file, before in kept.items())
