@@ -246,6 +246,7 @@ def test_two_processes_give_the_scores_of_one(model, demo, tmp_path):
     given, log = words(model, tmp_path / "two", folder, part_size=32), tmp_path / "log"
     assert start(given, log).wait(240) == 0, log.read_text()
     assert scores_in(tmp_path / "two") == scores_in(tmp_path / "one")
+    assert all(f"process {rank} of 2 on " in log.read_text() for rank in (0, 1))
     assert json.loads((tmp_path / "two/summary.json").read_text())["n"] == 300
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
-from datasets import Dataset
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 import crosseval
@@ -19,7 +18,6 @@ import train
 from benchmarks.nodes import ROOT, two_nodes
 from realfake_hf.measure.validation_run import ValidationRun
 from realfake_hf.processes import SILENCE
-from realfake_hf.score import main as score
 
 LAUNCHES = sorted((ROOT / "recipes/accelerate").glob("*.yaml"))
 PATIENCE = 200  # seconds
@@ -81,20 +79,6 @@ def test_two_nodes_give_the_grid_of_one_process_to_the_last_digit(nodes, model, 
     one, two = (json.loads((tmp_path / name / "grid.json").read_text()) for name in ("one", "two"))
     for grid in (one, two):
         grid["settings"].pop("output_dir")
-    assert one == two
-    for rank, log in enumerate(logs):
-        assert f"process {rank} of 2 on " in log
-
-
-@pytest.mark.slow
-def test_two_nodes_share_a_scoring(nodes, model, tmp_path):
-    words = ["--model", str(model), "--data", "demo", "--part_size", "64", "--output"]
-    assert score([*words, str(tmp_path / "one")]) == 0
-    logs = run(nodes, ["-m", "realfake_hf.score", *words, tmp_path / "two"], tmp_path)
-    one, two = (
-        Dataset.from_parquet(sorted(map(str, (tmp_path / name).glob("part-*.parquet")))).to_list()
-        for name in ("one", "two")
-    )
     assert one == two
     for rank, log in enumerate(logs):
         assert f"process {rank} of 2 on " in log

@@ -2,12 +2,14 @@
 
 import json
 import logging
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cached_property
 from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -22,6 +24,7 @@ Result = TypeVar("Result")
 MODELS: Final = Path(__file__).resolve().parents[1] / "models"
 PINNED: Final = MODELS.with_name("pinned.json")
 ATTEMPTS: Final = 2  # with a process that ends, before a picture is refused
+LIBRARIES: Final = ("captum.attr", "datasets", "sklearn.covariance", "transformers.modeling_utils")  # the slow ones
 
 
 class ModelProcess:
@@ -60,7 +63,7 @@ class ModelProcess:
     def _running(self) -> ProcessPoolExecutor:
         with self._lock:
             if self._pool is None:
-                self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=model_process.begin)
+                self._pool = ProcessPoolExecutor(1, _fresh(), initializer=model_process.begin)
             return self._pool
 
     def _forget(self, pool: ProcessPoolExecutor) -> None:
@@ -115,6 +118,19 @@ class Contestant:
         """
         shown, about = self._process.work(model_process.explain, self.source, path, method, strength)
         return shown, {"model": self.name, **about}
+
+
+def _fresh() -> BaseContext:
+    """How a process begins that knows nothing of the page: where the system can fork, with the libraries imported.
+
+    A process that ends is then replaced without waiting for imports. The package itself is not found there where the
+    folder runs by itself: then each new process imports it.
+    """
+    if sys.platform != "linux":
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload([*LIBRARIES, "realfake_hf.detector"])
+    return context
 
 
 def line_up(places: Sequence[str], *, trust_remote_code: bool = False, float32: bool = False) -> dict[str, Contestant]:
