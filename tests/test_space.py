@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import re
+import sys
 import tomllib
 import zipfile
 from io import BytesIO
@@ -18,7 +19,7 @@ from PIL import Image
 from realfake_hf.detector import Detector
 from realfake_hf.publish.readme import render
 from realfake_hf.publish.space import ARCHIVE, measured, package_files
-from realfake_space import model_process
+from realfake_space import lineup, model_process
 from realfake_space.answers import TABLE_HEAD, read_measured
 from realfake_space.desk import Desk
 from realfake_space.examples import EXAMPLES, check_installation
@@ -181,6 +182,13 @@ def test_a_process_that_ends_is_started_again(desk, photo):
     process.kill()
     process.wait(10)
     assert desk.predict([photo], ["cifake-cnn"]) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux alone")
+def test_where_the_temporary_folder_has_no_room_for_a_socket_processes_begin_afresh(monkeypatch):
+    for name, method in (("x", "forkserver"), ("x" * 80, "spawn")):
+        monkeypatch.setattr("tempfile.tempdir", f"/tmp/{name}")
+        assert lineup._fresh().get_start_method() == method
 
 
 @pytest.mark.slow

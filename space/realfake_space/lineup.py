@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from functools import cached_property
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, Final, TypeVar
 
 from realfake_space import model_process
@@ -25,6 +27,7 @@ MODELS: Final = Path(__file__).resolve().parents[1] / "models"
 PINNED: Final = MODELS.with_name("pinned.json")
 ATTEMPTS: Final = 2  # with a process that ends, before a picture is refused
 LIBRARIES: Final = ("captum.attr", "datasets", "sklearn.covariance", "transformers.modeling_utils")  # the slow ones
+ROOM: Final = 75  # bytes at most of the temporary folder's path, in which a socket is made; its own has 107 at most
 
 
 class ModelProcess:
@@ -121,12 +124,12 @@ class Contestant:
 
 
 def _fresh() -> BaseContext:
-    """How a process begins that knows nothing of the page: where the system can fork, with the libraries imported.
+    """How a process begins that knows nothing of the page: where that works, forked with the libraries imported.
 
     A process that ends is then replaced without waiting for imports. The package itself is not found there where the
     folder runs by itself: then each new process imports it.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or len(os.fsencode(gettempdir())) > ROOM:
         return get_context("spawn")
     context = get_context("forkserver")
     context.set_forkserver_preload([*LIBRARIES, "realfake_hf.detector"])
