@@ -28,8 +28,6 @@ from realfake_hf.measure.paired import mcnemar
 from realfake_hf.measure.rates import Rate
 from realfake_hf.measure.report import make_report
 
-ROOT = Path(__file__).parents[1]
-
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
