@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         refuse_in_vain(settings.output_file, rounds=settings.rounds)
         if not has_fast_bfloat16():
-            raise ValueError("wanted a processor that multiplies in bfloat16 (AMX); found one without.")
+            raise ValueError("wanted a processor that multiplies in bfloat16 (AMX or AVX512-BF16); found one without.")
         sources = read_names("--datasets", settings.datasets, kind="SOURCE")
         images = {name: _images(name, source, settings.limit) for name, source in sources.items()}
     except (OSError, ValueError) as error:

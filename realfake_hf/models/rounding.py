@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from realfake_hf.models.packed import CLASS_TOKENS, FusedGelu, PackedLinear, is_packable, last_block
 
+INSTRUCTIONS: Final = ("amx_bf16", "avx512_bf16")  # that multiply bfloat16, as torch calls them
 LEAST: Final = 4  # pictures that a rounding model gets
 _TYPES: Final = ("vit", "deit", "dinov2")  # models of blocks that `RoundingBlock` knows
 _NORMS: Final = (("layernorm_before", "layernorm_after"), ("norm1", "norm2"))  # as transformers' blocks name them
@@ -56,8 +57,9 @@ class RoundingBlock:
 
 
 def has_fast_bfloat16() -> bool:
-    """Say whether this processor multiplies matrices of bfloat16 in hardware (AMX)."""
-    return bool(torch.backends.mkldnn.is_available() and torch.cpu.get_capabilities().get("amx_bf16"))  # type: ignore[no-untyped-call]
+    """Say whether this processor multiplies bfloat16 in hardware: matrices (AMX), or at least rows (AVX512-BF16)."""
+    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return has_onednn and any(torch.cpu.get_capabilities().get(name) for name in INSTRUCTIONS)
 
 
 def in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:
