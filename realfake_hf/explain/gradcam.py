@@ -6,7 +6,6 @@ from difflib import get_close_matches
 from itertools import dropwhile, islice
 
 import torch
-from captum.attr import LayerGradCam
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -27,6 +26,8 @@ def grad_cam(model: PreTrainedModel, pixel_values: Tensor, target: Target, *, la
     Raises:
         ValueError: the model has no such layer, or the layer's output is not laid out in space.
     """
+    from captum.attr import LayerGradCam  # takes a second to import, which few commands need
+
     name = usual_layer(model) if layer is None else layer
     seen: list[Tensor] = []
 

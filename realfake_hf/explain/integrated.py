@@ -4,7 +4,6 @@ from functools import partial
 from typing import Final
 
 import torch
-from captum.attr import IntegratedGradients
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 from transformers import PreTrainedModel
@@ -37,6 +36,8 @@ def integrated_gradients(
     Raises:
         ValueError: no steps, or a grid without cells.
     """
+    from captum.attr import IntegratedGradients  # takes a second to import, which few commands need
+
     if steps < 1 or min(grid) < 1:
         raise ValueError(f"wanted one step or more and a grid with cells; found {steps} steps and the grid {grid}.")
     with torch.no_grad():
