@@ -8,6 +8,8 @@ endif
 SECOND ?= data/second
 OTHERS := diffusiondb-coco-imagenet progan-lsun wild-art-kaggle-layout
 
+export PYTHONDONTWRITEBYTECODE :=# empty: what was compiled is kept, else each process would compile torch and all again
+
 .PHONY: help space demo test slow lint types format cnn vit compare ablation search processes nodes twins study robust audit crosseval transfer shortcuts screenshot familiarity readme benchmarks scaling faults
 
 help: ## show this list
@@ -25,7 +27,7 @@ test: .venv/installed ## set up, and pass the tests
 	$(PY) -m pytest --numprocesses auto --dist loadfile
 
 slow: .venv/installed ## the tests that take long
-	$(PY) -m pytest -m slow --numprocesses auto --dist loadfile --timeout 900
+	$(PY) -m pytest -m slow --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --timeout 900  # they wait
 
 lint: .venv/installed ## style
 	.venv/bin/ruff check

@@ -1,30 +1,21 @@
 import csv
 import json
-import os
 import re
-import sys
-import tomllib
-import zipfile
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
-import yaml
 from bad_files import corpus, picture, saved
+from page_desk import Here, desk_here
 from page_in_browser import Page
 from PIL import Image
 
 from realfake_hf.detector import Detector
-from realfake_hf.publish.readme import render
-from realfake_hf.publish.space import ARCHIVE, measured, package_files
-from realfake_space import lineup, model_process
-from realfake_space.answers import TABLE_HEAD, read_measured
-from realfake_space.desk import Desk
+from realfake_space.answers import TABLE_HEAD
 from realfake_space.examples import EXAMPLES, check_installation
-from realfake_space.lineup import MODELS, Contestant, ModelProcess, line_up
-from realfake_space.model_process import Source, judge
+from realfake_space.lineup import MODELS, Contestant, line_up
+from realfake_space.model_process import Source
 from realfake_space.pictures import MOST_BYTES, MOST_PIXELS, RefusedError, open_upload
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,7 +25,7 @@ MARKS = {"fake": "Likely AI-generated", "real": "Likely real"}
 
 @pytest.fixture(scope="module")
 def desk():
-    return Desk(line_up([]))
+    return desk_here()
 
 
 @pytest.fixture
@@ -49,16 +40,6 @@ def pixels(shown):
     return np.asarray(Image.open(BytesIO(shown)))
 
 
-def _loaded_models():
-    return model_process._detector.cache_info().currsize
-
-
-def _judge_or_die(source, paths):
-    if "deadly" in paths:
-        os._exit(1)
-    return judge(source, paths)
-
-
 def test_the_page_answers_what_the_detector_says(desk, photo):
     for name in desk.lineup:
         [verdict] = Detector.from_pretrained(MODELS / name, bf16=True).predict(photo)
@@ -68,9 +49,8 @@ def test_the_page_answers_what_the_detector_says(desk, photo):
         assert found["verdict"].startswith("Unsure, leaning to" if not verdict.is_sure else "Likely")
 
 
-@pytest.mark.slow
 def test_where_asked_the_page_answers_in_float32(photo):
-    exact = Desk(line_up([str(MODELS / "cifake-vit")], float32=True))
+    exact = desk_here(str(MODELS / "cifake-vit"), float32=True)
     [verdict] = Detector.from_pretrained(MODELS / "cifake-vit").predict(photo)
     [[found]] = exact.predict([photo], ["cifake-vit"])
     assert found["p_fake"] == pytest.approx(verdict.p_fake, abs=1e-5)
@@ -142,61 +122,25 @@ def test_a_probability_is_said_with_what_it_means_where_it_was_measured(desk, ph
     assert f"{cell['confidence']['wrong']['value']:.1%} of its verdicts were wrong there" in found["meaning"]
 
 
-@pytest.mark.slow
 def test_a_model_of_the_operators_own_is_not_said_to_be_measured(tmp_path, photo):
     detector = Detector.from_pretrained(MODELS / "cifake-cnn")
     next(detector.model.parameters()).data += 0.01
     detector.model.save_pretrained(tmp_path / "mine")
     detector.processor.save_pretrained(tmp_path / "mine")
-    own = Desk(line_up([str(tmp_path / "mine")]))
+    own = desk_here(str(tmp_path / "mine"))
     [[found]] = own.predict([photo], ["mine"])
     assert found["decided"] is None
     assert found["meaning"] == "Nothing was measured of this model here: its probability may mean anything."
     assert "Likely" in found["verdict"]
 
 
-@pytest.mark.slow
 def test_weights_that_can_hold_code_are_refused(tmp_path):
     detector = Detector.from_pretrained(MODELS / "cifake-cnn")
     detector.model.save_pretrained(tmp_path / "old")
     detector.processor.save_pretrained(tmp_path / "old")
     (tmp_path / "old/model.safetensors").rename(tmp_path / "old/pytorch_model.bin")
     with pytest.raises(OSError, match=r"model\.safetensors"):
-        Contestant("old", Source(str(tmp_path / "old")), ModelProcess()).facts  # noqa: B018
-
-
-@pytest.mark.slow
-def test_models_are_loaded_when_they_are_asked(photo):
-    lineup = line_up([])
-    assert list(lineup) == ["cifake-cnn", "cifake-vit"]
-    process = lineup["cifake-cnn"]._process
-    assert process._pool is None
-    lineup["cifake-cnn"].judge([photo])
-    assert process.work(_loaded_models) == 1
-
-
-@pytest.mark.slow
-def test_a_process_that_ends_is_started_again(desk, photo):
-    before = desk.predict([photo], ["cifake-cnn"])
-    process = psutil.Process(desk.lineup["cifake-cnn"]._process.work(os.getpid))
-    process.kill()
-    process.wait(10)
-    assert desk.predict([photo], ["cifake-cnn"]) == before
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux alone")
-def test_where_the_temporary_folder_has_no_room_for_a_socket_processes_begin_afresh(monkeypatch):
-    for name, method in (("x", "forkserver"), ("x" * 80, "spawn")):
-        monkeypatch.setattr("tempfile.tempdir", f"/tmp/{name}")
-        assert lineup._fresh().get_start_method() == method
-
-
-@pytest.mark.slow
-def test_a_file_that_ends_the_process_takes_no_other_answer_with_it(desk, monkeypatch, photo):
-    monkeypatch.setattr(model_process, "judge", _judge_or_die)
-    ended, found = desk.lineup["cifake-cnn"].judge(["deadly", photo])
-    assert ended == "No verdict: the models' process ended each time that it came to this file."
-    assert 0 <= found.verdict.p_fake <= 1
+        Contestant("old", Source(str(tmp_path / "old")), Here()).facts  # noqa: B018
 
 
 def test_two_models_of_one_name_are_refused(tmp_path):
@@ -312,29 +256,3 @@ def test_the_examples_answer_as_expected(desk):
 def test_an_installation_that_answers_otherwise_is_told_so(desk, monkeypatch):
     monkeypatch.setattr("realfake_space.examples.TOLERANCE", -1)
     assert check_installation(desk).count("**differs**") == 10
-
-
-def test_the_folder_carries_this_package_and_these_results():
-    with zipfile.ZipFile(SPACE / ARCHIVE) as stream:
-        carried = {name: stream.read(name) for name in stream.namelist()}
-    stale = [name for name, data in package_files() if carried.pop(name, None) != data]
-    assert (stale, list(carried)) == ([], []), "run: make space-folder"
-    assert json.loads((SPACE / "measured.json").read_text()) == measured(ROOT / "results"), "run: make space-folder"
-    text = (SPACE / "measured.md").read_text()
-    assert render(text, ROOT / "results") == text, "run: make space-folder"
-    digests = {Detector.from_pretrained(folder).digest() for folder in MODELS.iterdir()}
-    assert set(read_measured()) == digests
-
-
-def test_requirements_are_those_of_the_package():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = {*project["dependencies"], *project["optional-dependencies"]["space"]}
-    assert set((SPACE / "requirements.txt").read_text().split()) == wanted
-
-
-def test_the_front_matter_is_that_of_a_space():
-    _, front, _ = (SPACE / "README.md").read_text().split("---\n", 2)
-    found = yaml.safe_load(front)
-    assert (found["sdk"], found["app_file"], found["license"]) == ("gradio", "app.py", "mit")
-    assert (SPACE / found["app_file"]).is_file()
-    assert len(found["short_description"]) <= 60
