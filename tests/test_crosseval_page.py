@@ -19,6 +19,8 @@ from realfake_hf.publish import readme, robustness
 from realfake_hf.publish.crosseval_findings import findings
 from realfake_hf.publish.crosseval_page import warnings, write_grid_page
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def coarse():
@@ -87,7 +89,6 @@ def test_numbers_settings_and_citation_stand_on_the_page(grid, page):
     assert not any(word in page.words for word in (" nan", "{'", "None,"))
 
 
-@pytest.mark.slow
 def test_a_grid_without_robustness_and_shortcuts_has_a_page_without_them(grid, tmp_path):
     short = replace(grid, robustness=(), shortcuts=())
     page = Page(write_grid_page(short, tmp_path / "page.html").read_text(encoding="utf-8"))
@@ -202,7 +203,6 @@ def test_what_it_means_depends_on_whether_it_holds(grid):
     assert "the models hold what they promise" in said(replace(good, cells=tuple(quiet)))
 
 
-@pytest.mark.slow
 def test_a_grid_is_published_as_numbers_page_and_figure_and_the_readme_renders_it(folder, grid, tmp_path, capsys):
     places = [tmp_path / "crosseval.json", tmp_path / "page.html", tmp_path / "figure.png"]
     flags = ["--output_file", "--page_file", "--figure_file"]
@@ -217,7 +217,6 @@ def test_a_grid_is_published_as_numbers_page_and_figure_and_the_readme_renders_i
     assert f"- {findings(grid)[-1]}" in text
 
 
-@pytest.mark.slow
 def test_a_published_page_shows_the_errors_of_the_named_sets_alone(folder, grid, tmp_path):
     def sheets(*shown):
         asked = ["--output_file", str(tmp_path / "x.json"), "--page_file", str(tmp_path / "page.html")]
