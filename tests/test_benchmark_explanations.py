@@ -43,6 +43,7 @@ def words(tmp_path: Path) -> list[str]:
     return ["--model", str(tmp_path / "vit"), "--data", "demo", *sizes]
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_every_way_and_the_memory_of_many(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -240,6 +240,7 @@ class TestProcesses:
 
 
 @pytest.mark.skipif(not has_fast_bfloat16(), reason="this processor has no bfloat16 in hardware")
+@pytest.mark.slow
 def test_the_benchmark_of_bfloat16_counts_what_changes(tmp_path, capsys):
     file = tmp_path / "bfloat16.json"
     words = ["--datasets", "demo=demo", "--limit", "40", "--n", "40", "--rounds", "1", "--output_file", str(file)]

@@ -266,6 +266,7 @@ def test_verdicts_in_bfloat16_are_nearly_those_of_float32_and_explanations_are_t
 
 
 @pytest.mark.skipif(not has_fast_bfloat16(), reason="this processor has no bfloat16 in hardware")
+@pytest.mark.slow
 def test_neighbours_do_not_change_a_verdict_in_bfloat16(column):
     rough = Detector.from_pretrained(Path(__file__).parents[1] / "space/models/cifake-vit", bf16=True)
     pixels = rough._pixels([column[place % len(column)].convert("RGB") for place in range(32)])

@@ -17,6 +17,8 @@ from realfake_hf.data.degradations import DEGRADATIONS, noise_seed
 from realfake_hf.detector import Detector
 from realfake_hf.measure.report import make_report
 
+pytestmark = pytest.mark.slow
+
 STEPS = [(kind, strength) for kind, found in DEGRADATIONS.items() for strength in found.steps]
 
 
@@ -119,7 +121,6 @@ def test_the_page_has_a_row_a_step_and_the_figure_is_drawn(done):
     assert (done / "robustness-boats.png").stat().st_size > 10_000
 
 
-@pytest.mark.slow
 def test_finished_steps_are_kept(done, models, pictures, monkeypatch):
     def again(*_, **__):
         raise AssertionError

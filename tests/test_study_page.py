@@ -10,6 +10,8 @@ from realfake_hf.publish.study_page import write_page
 from realfake_hf.publish.study_sections import sections
 from realfake_hf.publish.study_words import twin_notes
 
+pytestmark = pytest.mark.slow
+
 PARTS = ("faithfulness", "sanity", "planted", "causal")
 NASTY = '<script>alert("cat & dog")</script>'
 

@@ -121,6 +121,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run, tmp_p
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_weights(run, tmp_path, monkeypatch, capsys):
     begin = EpochLines.on_epoch_begin
 
