@@ -12,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from bad_files import picture
 from PIL import Image
 
 PictureBytes = Callable[..., bytes]
@@ -58,6 +59,14 @@ def make_folder(tmp_path: Path) -> MakeFolder:
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> str:
+    """The path of a picture as large as a small photograph."""
+    file = tmp_path / "photo.jpg"
+    picture((640, 480)).save(file)
+    return str(file)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,12 @@
 import csv
 import json
 import re
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bad_files import corpus, picture, saved
-from page_desk import Here, desk_here
+from page_desk import Here, desk_here, pixels
 from page_in_browser import Page
 from PIL import Image
 
@@ -26,18 +25,6 @@ MARKS = {"fake": "Likely AI-generated", "real": "Likely real"}
 @pytest.fixture(scope="module")
 def desk():
     return desk_here()
-
-
-@pytest.fixture
-def photo(tmp_path):
-    file = tmp_path / "photo.jpg"
-    picture((640, 480)).save(file)
-    return str(file)
-
-
-def pixels(shown):
-    """What a PNG shows."""
-    return np.asarray(Image.open(BytesIO(shown)))
 
 
 def test_the_page_answers_what_the_detector_says(desk, photo):

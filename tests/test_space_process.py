@@ -2,26 +2,16 @@
 
 import os
 import sys
-from io import BytesIO
 
 import numpy as np
 import psutil
 import pytest
-from bad_files import picture
-from page_desk import desk_here
-from PIL import Image
+from page_desk import desk_here, pixels
 
 from realfake_space import lineup, model_process
 from realfake_space.desk import Desk
 from realfake_space.lineup import line_up
 from realfake_space.model_process import judge
-
-
-@pytest.fixture
-def photo(tmp_path):
-    file = tmp_path / "photo.jpg"
-    picture((640, 480)).save(file)
-    return str(file)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +56,7 @@ def test_a_process_of_their_own_changes_no_answer(apart, tmp_path, photo):
         shown, about = apart.lineup[name].explain(photo, None, 0.5)
         same, as_said = desk.lineup[name].explain(photo, None, 0.5)
         assert about["method"] == as_said["method"]
-        assert _pixels(shown) == pytest.approx(_pixels(same), abs=3)
+        np.testing.assert_allclose(pixels(shown).astype(int), pixels(same), atol=3)
     with pytest.raises(ValueError, match="which has no attention"):
         apart.lineup["cifake-cnn"].explain(photo, "rollout", 0.5)
 
@@ -93,7 +83,3 @@ def test_a_file_that_ends_the_process_takes_no_other_answer_with_it(apart, monke
     ended, found = apart.lineup["cifake-cnn"].judge(["deadly", photo])
     assert ended == "No verdict: the models' process ended each time that it came to this file."
     assert 0 <= found.verdict.p_fake <= 1
-
-
-def _pixels(shown):
-    return np.asarray(Image.open(BytesIO(shown))).astype(int)
