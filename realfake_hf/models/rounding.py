@@ -12,6 +12,7 @@ from realfake_hf.models.packed import CLASS_TOKENS, FusedGelu, PackedLinear, is_
 
 INSTRUCTIONS: Final = ("amx_bf16", "avx512_bf16")  # that multiply bfloat16, as torch calls them
 LEAST: Final = 4  # pictures that a rounding model gets
+SHORT: Final = 257  # tokens up to which attention to all of them at once is the faster way
 _TYPES: Final = ("vit", "deit", "dinov2")  # models of blocks that `RoundingBlock` knows
 _NORMS: Final = (("layernorm_before", "layernorm_after"), ("norm1", "norm2"))  # as transformers' blocks name them
 _QUERY_KEY_VALUE: Final = ("q_proj", "k_proj", "v_proj")
@@ -52,7 +53,9 @@ class RoundingBlock:
         heads = (3, attention.num_attention_heads, attention.head_dim)
         query, key, value = self._qkv(rounded).view(*rounded.shape[:2], *heads).permute(2, 0, 3, 1, 4).unbind()
         query = query[:, :, : self.tokens]
-        mixed = nn.functional.scaled_dot_product_attention(query, key, value, scale=attention.scaling)
+        mixed = (_short_attention if key.shape[-2] <= SHORT else nn.functional.scaled_dot_product_attention)(
+            query, key, value, scale=attention.scaling
+        )
         return attention.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
@@ -104,6 +107,12 @@ def _joined(layers: list[nn.Linear]) -> nn.Linear:
     if bias:
         found.bias = nn.Parameter(torch.cat([one.bias.detach() for one in layers]))
     return found
+
+
+def _short_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float) -> Tensor:
+    """What `scaled_dot_product_attention` gives: that goes to oneDNN for some rows of a head, this for all heads."""
+    scores = torch.matmul(query, key.transpose(-1, -2)).mul_(scale)
+    return torch.matmul(scores.softmax(-1), value)
 
 
 def _added(rounded: Tensor, hidden: Tensor, scale: Any) -> Tensor:  # noqa: ANN401
