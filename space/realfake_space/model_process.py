@@ -3,6 +3,7 @@
 All that goes in and comes out is plain enough to be pickled.
 """
 
+import gc
 import os
 import signal
 import threading
@@ -88,6 +89,7 @@ def begin() -> None:
     """Prepare the models' process: it leaves interrupts to the page, and goes when the page is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(max(1, cores() - 1))  # one is the page's
+    gc.freeze()  # what is imported stays, and need not be looked through for garbage
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of weight files
     threading.Thread(target=_leave_with_the_page, daemon=True).start()
 

@@ -1,5 +1,6 @@
 """Start the page: parse, warm up, serve until interrupted."""
 
+import gc
 import signal
 import sys
 import threading
@@ -43,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container's stop, too, leaves nothing behind
     use_folder_of_its_own()
-    build(lineup).launch(server_name=arguments.host, server_port=arguments.port, **launch_settings())
+    page = build(lineup)
+    gc.freeze()  # what is imported and built stays: to look through all of it for garbage halts the page each time
+    page.launch(server_name=arguments.host, server_port=arguments.port, **launch_settings())
     return 0
 
 
