@@ -81,8 +81,9 @@ def benchmark_space(results: Path) -> str:
     failed = sum(one["wrong"] + one["lost"] for one in everyone)
     note = (
         f"{found['settings']['clients']} clients at once for {found['settings']['seconds']:.0f} s, uploads included, "
-        f"on the {found['machine']['cores']} cores of the server: {seen}. Answers that were errors, others than "
-        f"expected, or lost: {failed:,} of {sum(one['n'] for one in everyone):,}. Memory in the last minute of "
+        f"on the {found['machine']['cores']} cores of the server ({found['machine']['processor']}): {seen}. "
+        f"Answers that were errors, others than expected, or lost: {failed:,} of "
+        f"{sum(one['n'] for one in everyone):,}. Memory in the last minute of "
         f"{found['settings']['soak_seconds'] / 60:.0f} beside the second: {soak['growth']:.2f} x. First answer "
         f"{alone['first_answer_seconds']:.1f} s after the start; a warm ViT's answer with its rollout map, upload "
         f"apart: median {1000 * statistics.median(alone['explain_seconds']):.0f} ms, "
