@@ -68,7 +68,7 @@ class Detector:
         bf16: bool = False,
     ) -> None:
         self.model = model.eval()
-        self._judge_model = in_bfloat16(self.model) if bf16 and has_fast_bfloat16() else self.model
+        self.judge_model = in_bfloat16(self.model) if bf16 and has_fast_bfloat16() else self.model
         self.processor = processor
         self.batch_size = batch_size
         self.point = point
@@ -219,7 +219,7 @@ class Detector:
         return digest.hexdigest()
 
     def _with_embeddings(self, pictures: list[Image.Image]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        with caught_embeddings(self._judge_model) as caught:
+        with caught_embeddings(self.judge_model) as caught:
             p_fake = self._score(pictures)
         return p_fake, torch.cat(caught)[: len(pictures)].float().cpu().numpy()
 
@@ -227,7 +227,7 @@ class Detector:
     def _score(self, pictures: list[Image.Image]) -> NDArray[np.float32]:
         pixels = self._pixels(pictures)
         with self._lock.together():
-            logits = logits_of(self._judge_model, pixels)
+            logits = logits_of(self.judge_model, pixels)
         return logits.float().softmax(dim=-1)[:, self.fake].cpu().numpy()
 
     def _pixels(self, pictures: list[Image.Image]) -> Tensor:

@@ -274,8 +274,8 @@ def test_neighbours_do_not_change_a_verdict_in_bfloat16(column):
     torch.set_num_threads(1)  # as each of several workers has it
     try:
         with torch.inference_mode():
-            whole = logits_of(rough._judge_model, pixels)
-            some = [logits_of(rough._judge_model, pixels[:n]) for n in range(1, 32)]
+            whole = logits_of(rough.judge_model, pixels)
+            some = [logits_of(rough.judge_model, pixels[:n]) for n in range(1, 32)]
             embeddings = rough._with_embeddings([column[0].convert("RGB")])[1]
     finally:
         torch.set_num_threads(threads)

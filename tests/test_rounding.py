@@ -68,4 +68,4 @@ def test_few_tokens_and_many_are_attended_to_alike(name, pixels, monkeypatch):
     few = logits(in_bfloat16(model), pixels)
     monkeypatch.setattr(rounding, "SHORT", 0)
     many = logits(in_bfloat16(model), pixels)
-    assert (few - many).abs().max() < 0.02 * many.abs().max() + 0.01
+    assert (few - many).abs().max() < 0.03 * many.abs().max() + 0.02

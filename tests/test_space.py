@@ -241,5 +241,5 @@ def test_the_examples_answer_as_expected(desk):
 
 
 def test_an_installation_that_answers_otherwise_is_told_so(desk, monkeypatch):
-    monkeypatch.setattr("realfake_space.examples.TOLERANCE", -1)
+    monkeypatch.setattr("realfake_space.examples.TOLERANCES", {"float32": -1, "bfloat16": -1})
     assert check_installation(desk).count("**differs**") == 10

@@ -84,6 +84,11 @@ def in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:
     return rough
 
 
+def is_rounding(model: PreTrainedModel) -> bool:
+    """Say whether a model is a copy that multiplies in bfloat16."""
+    return any(isinstance(module, PackedLinear) and module.rounds for module in model.modules())
+
+
 def logits_of(model: PreTrainedModel, pixels: Tensor) -> Tensor:
     """Give the logits of a batch, the same for a picture whatever its neighbours.
 
@@ -92,7 +97,7 @@ def logits_of(model: PreTrainedModel, pixels: Tensor) -> Tensor:
     the batch as it is.
     """
     missing = LEAST - len(pixels)
-    if missing <= 0 or not any(isinstance(module, PackedLinear) and module.rounds for module in model.modules()):
+    if missing <= 0 or not is_rounding(model):
         return model(pixel_values=pixels).logits  # type: ignore[no-any-return]
     padded = torch.cat([pixels, pixels.new_zeros(missing, *pixels.shape[1:])])
     return model(pixel_values=padded).logits[: len(pixels)]  # type: ignore[no-any-return]

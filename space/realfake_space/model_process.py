@@ -28,6 +28,7 @@ from realfake_hf.explain.attention_methods import lack_of_class_token
 from realfake_hf.explain.methods import ATTENTION_METHODS, METHODS, usual_method
 from realfake_hf.labels import Verdict
 from realfake_hf.measure.operating_point import OperatingPoint
+from realfake_hf.models.rounding import is_rounding
 from realfake_hf.publish.study_words import method_name
 from realfake_hf.threads import cores
 from realfake_space.pictures import RefusedError, open_upload
@@ -62,12 +63,14 @@ class ModelFacts:
         methods: of explanation that fit it, its usual one first.
         side: (width, height) in pixels of what it sees.
         digest: names its weights.
+        precision: of its verdicts, float32 or bfloat16.
     """
 
     point: OperatingPoint
     methods: tuple[str, ...]
     side: tuple[int, int]
     digest: str
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ def facts_of(source: Source) -> ModelFacts:
         methods=(usual, *(one for one in fitting if one != usual)),
         side=(size["width"], size["height"]) if "width" in size else (size["shortest_edge"],) * 2,
         digest=detector.digest(),
+        precision="bfloat16" if is_rounding(detector.judge_model) else "float32",
     )
 
 
