@@ -48,7 +48,7 @@ class Detector:
         point: the threshold and band by which pictures are judged; by default one half and no band.
         familiarity: where the training pictures lie in what the model sees, for `Verdict.is_far`; by default unknown.
         bf16: judge with a copy of the model that multiplies in bfloat16 where the processor has it: faster for a
-            ViT, most with AMX; `p_fake` moved by less than two hundredths. Explanations are of the model itself.
+            ViT, most with AMX; `p_fake` moved by less than three hundredths. Explanations are of the model itself.
 
     Raises:
         ValueError: the model's labels do not say which of its outputs means fake.
