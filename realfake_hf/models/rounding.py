@@ -53,9 +53,8 @@ class RoundingBlock:
         heads = (3, attention.num_attention_heads, attention.head_dim)
         query, key, value = self._qkv(rounded).view(*rounded.shape[:2], *heads).permute(2, 0, 3, 1, 4).unbind()
         query = query[:, :, : self.tokens]
-        mixed = (_short_attention if key.shape[-2] <= SHORT else nn.functional.scaled_dot_product_attention)(
-            query, key, value, scale=attention.scaling
-        )
+        attend = _short_attention if key.shape[-2] <= SHORT else nn.functional.scaled_dot_product_attention
+        mixed = attend(query, key, value, scale=attention.scaling)
         return attention.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
