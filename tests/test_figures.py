@@ -18,6 +18,7 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 from realfake_hf import figures
+from realfake_hf.figures.confidence import ReliabilityPanel, reliability_diagrams
 
 CONTENT = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -51,6 +52,11 @@ def picture(height: int = 32, width: int = 32) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+def reliability_panel(title: str) -> ReliabilityPanel:
+    ends = ([0.1, 0.9], [0.2, 0.8])
+    return ReliabilityPanel(title, *ends, *ends, edges=[0.5, 0.75, 1.0], right=[2, 19_000], wrong=[1, 1])
+
+
 MAKERS: dict[str, Callable[[], Figure]] = {
     "curves, 1 epoch": lambda: figures.learning_curves(rows(1)),
     "curves, 12 epochs": lambda: figures.learning_curves(rows(12)),
@@ -64,6 +70,9 @@ MAKERS: dict[str, Callable[[], Figure]] = {
     "map, 3 epochs": lambda: figures.difficulty_map(probabilities(3, 50)[0], is_fake=probabilities(3, 50)[1]),
     "map, one label": lambda: figures.difficulty_map(probabilities(3, 50)[0], is_fake=np.zeros(50, dtype=bool)),
     "grid": lambda: figures.image_grid([picture()] * 3, titles=["FAKE, p = 0.97"] * 3),
+    "reliability": lambda: reliability_diagrams(
+        [[reliability_panel(f"{name}, trivial")] * 3 for name in ("cifake", "diffusiondb-coco-imagenet")]
+    ),
 }
 
 

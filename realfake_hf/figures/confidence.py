@@ -1,5 +1,6 @@
 """Can confidence be trusted? Said against found, how sure verdicts were, and what silence on the unsure ones buys."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -8,12 +9,16 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import PercentFormatter
 
 from realfake_hf.figures.estimates import legend_below
 from realfake_hf.figures.style import BLUE, COLORS, INK, VERMILLION, WIDTH, style_axes
 
 PANEL_HEIGHT: Final = 2.6  # inches
+GAP: Final = 0.08  # between data sets, as a share of a panel's height
+ROOM: Final = 0.08  # inches above and below a panel
+TITLE_WIDTH: Final = 24  # characters that fit over a third of a figure
 LINES: Final = ("-", "--", ":", "-.")
 
 
@@ -51,14 +56,17 @@ def reliability_diagrams(rows: Sequence[Sequence[ReliabilityPanel]]) -> Figure:
     if not rows or not rows[0]:
         raise ValueError("wanted one or more panels to draw; found none.")
     figure = Figure(figsize=(WIDTH, 1.2 + 1.6 * PANEL_HEIGHT * len(rows)), layout="constrained")
-    grid = figure.subplots(2 * len(rows), len(rows[0]), squeeze=False, height_ratios=[1, 0.5] * len(rows))
+    heights = [1, 0.5, GAP] * len(rows)
+    grid = figure.add_gridspec(len(heights) - 1, len(rows[0]), height_ratios=heights[:-1])
     for number, row in enumerate(rows):
         for column, panel in enumerate(row):
-            _draw_reliability(grid[2 * number, column], panel)
-            _draw_histogram(grid[2 * number + 1, column], panel)
-    for axes in grid[:, 0]:
-        axes.set_ylabel("share of FAKE" if axes in grid[::2, 0] else "verdicts")
-    legend_below(figure, grid.ravel().tolist(), columns=5)
+            above, below = (figure.add_subplot(grid[3 * number + part, column]) for part in (0, 1))
+            _draw_reliability(above, panel)
+            _draw_histogram(below, panel)
+            if column == 0:
+                above.set_ylabel("share of FAKE")
+                below.set_ylabel("verdicts")
+    legend_below(figure, figure.axes, columns=5)
     return figure
 
 
@@ -72,7 +80,7 @@ def risk_coverage_curves(panels: Mapping[str, Mapping[str, tuple[Sequence[float]
         raise ValueError("wanted one or more data sets to draw; found none.")
     columns = min(2, len(panels))
     height = -(-len(panels) // columns)
-    figure = Figure(figsize=(WIDTH, 0.8 + PANEL_HEIGHT * height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.8 + PANEL_HEIGHT * height), layout=ConstrainedLayoutEngine(h_pad=ROOM))
     grid = figure.subplots(height, columns, squeeze=False).ravel()
     for axes in grid[len(panels) :]:
         axes.remove()
@@ -97,7 +105,8 @@ def _draw_reliability(axes: Axes, panel: ReliabilityPanel) -> None:
         look = {"color": VERMILLION, "linestyle": "--", "marker": "s", "markersize": 4}
         axes.plot(panel.said_after, panel.found_after, label="scaled", **look)  # type: ignore[arg-type]
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="probability of FAKE")
-    axes.set_title(panel.title, parse_math=False, fontsize=10)
+    title = textwrap.fill(panel.title, TITLE_WIDTH, break_long_words=False, break_on_hyphens=False)
+    axes.set_title(title, parse_math=False, fontsize=10)
 
 
 def _draw_histogram(axes: Axes, panel: ReliabilityPanel) -> None:

@@ -106,12 +106,13 @@ def learn_and_measure(arguments: FamiliarityArguments) -> dict[str, Any]:
     sets = [
         load_test_set(name, source, limit=arguments.limit, seed=arguments.seed) for name, source in sources.items()
     ]
+    code_and_machine = environment()  # before the models' folders, which may be tracked, change
     models = {}
     for name, place in places.items():
         found = learn(Path(place), n=arguments.n, far=arguments.far, seed=arguments.seed)
         models[name] = measure(Detector.from_pretrained(place), found, sets)
-    result = {"settings": {**asdict(arguments), "output_file": str(arguments.output_file)}, **environment()}
-    write_json(arguments.output_file, {**result, "models": models})
+    settings = {**asdict(arguments), "output_file": str(arguments.output_file)}
+    write_json(arguments.output_file, {"settings": settings, **code_and_machine, "models": models})
     return models
 
 
