@@ -12,11 +12,11 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
 
 import datasets
-import matplotlib.pyplot as plt
 import numpy as np
 from datasets import DatasetDict, concatenate_datasets
 from matplotlib.figure import Figure
@@ -32,6 +32,8 @@ from realfake_hf.cli import parse
 from realfake_hf.data.shards import write_shards
 from realfake_hf.data.sources import load_images
 from realfake_hf.figures import save_figure
+from realfake_hf.figures.style import COLORS, style_axes
+from realfake_hf.figures.tradeoff import MARKERS
 from realfake_hf.passport import peak_memory_gib
 from realfake_hf.run_folder import write_json
 from realfake_hf.study.arguments import StudyArguments
@@ -150,14 +152,17 @@ def fitted(rows: Sequence[Row]) -> Row:
 
 def draw(rows: Sequence[Row]) -> Figure:
     """Draw seconds and memory against n."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
-    for marker, name in zip("osD^", dict.fromkeys(row["job"] for row in rows), strict=False):
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    axes = figure.subplots(1, 2)
+    jobs = dict.fromkeys(row["job"] for row in rows)
+    for name, marker, color in zip(jobs, cycle(MARKERS), cycle(COLORS), strict=False):
         some = [row for row in rows if row["job"] == name and row["processes"] == 1]
         for place, value in zip(axes, ("seconds", "memory_gib"), strict=True):
-            place.plot([row["n"] for row in some], [row[value] for row in some], marker=marker, label=name)
+            n, values = [row["n"] for row in some], [row[value] for row in some]
+            place.plot(n, values, marker=marker, color=color, label=name)
     for place, title in zip(axes, ("seconds", "peak memory, GiB"), strict=True):
+        style_axes(place)
         place.set(xscale="log", xlabel="pictures", title=title)
-        place.grid(alpha=0.3)
     axes[0].set_yscale("log")
     axes[1].set_ylim(bottom=0)
     axes[1].legend(frameon=False, loc="lower right")  # below all memory: imports alone take half a GiB
