@@ -47,8 +47,8 @@ class Detector:
         batch_size: pictures that go through the model at once.
         point: the threshold and band by which pictures are judged; by default one half and no band.
         familiarity: where the training pictures lie in what the model sees, for `Verdict.is_far`; by default unknown.
-        bf16: judge with a copy of the model that multiplies in bfloat16 where the processor has it: faster for a
-            ViT, most with AMX; `p_fake` moved by less than three hundredths. Explanations are of the model itself.
+        bf16: judge with `judge_model`, a copy that multiplies in bfloat16, where the processor has it: faster for a
+            ViT, most with AMX; `p_fake` moved by less than three hundredths. Explanations are of `model` itself.
 
     Raises:
         ValueError: the model's labels do not say which of its outputs means fake.
