@@ -1,7 +1,11 @@
+import json
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 
 from realfake_hf.measure.familiarity import FAMILIARITY, Familiarity, fit_familiarity
+from realfake_hf.publish import familiarity
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +67,16 @@ def test_bad_input_is_refused_in_words(clouds, tmp_path):
         Familiarity.load(tmp_path / FAMILIARITY)
     with pytest.raises(FileNotFoundError):
         Familiarity.load(tmp_path / "missing")
+
+
+def test_the_code_is_named_as_it_was_before_the_models_folder_changed(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    monkeypatch.setattr(familiarity, "environment", lambda: {"commit": "dirty" if any(folder.iterdir()) else "clean"})
+    monkeypatch.setattr(familiarity, "learn", lambda place, **_: (place / FAMILIARITY).write_bytes(b""))
+    for name in ("measure", "load_test_set", "Detector"):
+        monkeypatch.setattr(familiarity, name, Mock(return_value={}))
+    file = tmp_path / "found.json"
+    words = familiarity.FamiliarityArguments(models=[f"cnn={folder}"], datasets=["demo=demo"], output_file=file)
+    familiarity.learn_and_measure(words)
+    assert json.loads(file.read_text())["commit"] == "clean"
