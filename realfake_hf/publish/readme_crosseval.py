@@ -102,7 +102,7 @@ def _robustness_table(found: Sequence[Robustness]) -> str:
     first = found[0]
     note = (
         f"{first.n_real + first.n_fake:,} leak-free test pictures at each step, each model at its own threshold, 95 % "
-        f"intervals over pictures in brackets; one training of each, so that what other seeds withstand is not in them. "
+        "intervals over pictures in brackets; one training of each, what other seeds withstand is not in them. "
         f"{units}."
     )
     return "\n".join([*head, *lines, "", note])
