@@ -246,6 +246,21 @@ def test_several_pictures_and_the_other_tabs(opened):
 
 @needs_browser
 @pytest.mark.slow
+def test_tables_of_what_was_measured_are_whole_lines_and_scroll_on_narrow_screens(opened):
+    page = opened()
+    page.click("button[role=tab]:has-text('What was measured')")
+    page.wait_for_selector("text=diffusiondb-coco-imagenet >> visible=true")
+    high = "[...document.querySelectorAll('.rf-prose tbody tr')].filter(row => row.offsetHeight > 40).length"
+    assert page.evaluate(high) == 0
+    page.set_viewport_size({"width": 360, "height": 800})
+    page.wait_for_timeout(500)
+    shot(page, "measured-360")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.evaluate("[...document.querySelectorAll('.rf-prose')].some(box => box.scrollWidth > box.clientWidth)")
+
+
+@needs_browser
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "dark"), [(360, False), (360, True), (1280, True)])
 def test_narrow_screens_and_the_dark_are_readable(opened, width, dark):
     page = opened(width=width, dark=dark)
