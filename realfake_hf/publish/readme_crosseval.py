@@ -102,7 +102,7 @@ def _robustness_table(found: Sequence[Robustness]) -> str:
     first = found[0]
     note = (
         f"{first.n_real + first.n_fake:,} leak-free test pictures at each step, each model at its own threshold, 95 % "
-        "intervals over pictures in brackets; one training of each, what other seeds withstand is not in them. "
+        "intervals over pictures in brackets. Each is one training: another seed of it may withstand more or less. "
         f"{units}."
     )
     return "\n".join([*head, *lines, "", note])
