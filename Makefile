@@ -42,20 +42,20 @@ format: .venv/installed ## apply the style
 
 cnn: .venv/installed ## the paper's CNN on all of CIFAKE, once for each of SEEDS, and its results
 	for seed in $(SEEDS); do $(PY) train.py --config recipes/cifake_cnn.yaml --seed $$seed --output_dir $(RUN)-cifake-cnn/seed-$$seed || exit; done
-	$(PY) -m realfake_hf.publish.results --runs $(SEEDS:%=$(RUN)-cifake-cnn/seed-%) --output_file results/cifake_cnn.json --model_dir space/models/cifake-cnn
+	$(PY) -m realfake_hf.experiments.seeds --runs $(SEEDS:%=$(RUN)-cifake-cnn/seed-%) --output_file results/cifake_cnn.json --model_dir space/models/cifake-cnn
 
 vit: .venv/installed ## the ViT-Tiny on all of CIFAKE: an hour or two on two cores; and its results
 	$(PY) train.py --config recipes/vit_tiny_cifake_32.yaml --output_dir runs/vit-tiny-cifake-32
-	$(PY) -m realfake_hf.publish.results --runs runs/vit-tiny-cifake-32 --output_file results/vit_tiny_cifake_32.json --model_dir space/models/cifake-vit
+	$(PY) -m realfake_hf.experiments.seeds --runs runs/vit-tiny-cifake-32 --output_file results/vit_tiny_cifake_32.json --model_dir space/models/cifake-vit
 
 compare: .venv/installed ## the models of space/models on the same test images
-	$(PY) -m realfake_hf.publish.compare --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --output_file results/cifake_comparison.json --figure_file results/figures/accuracy_against_time.png
+	$(PY) -m realfake_hf.experiments.compare --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --output_file results/cifake_comparison.json --figure_file results/figures/accuracy_against_time.png
 
 ablation: .venv/installed ## what each setting of the ViT's recipe buys; goes on where it was interrupted
-	$(PY) -m realfake_hf.publish.ablation --plan recipes/ablations/vit_tiny.yaml --output_dir runs/ablation-vit-tiny --output_file results/ablation_vit_tiny.json
+	$(PY) -m realfake_hf.experiments.ablation --plan recipes/ablations/vit_tiny.yaml --output_dir runs/ablation-vit-tiny --output_file results/ablation_vit_tiny.json
 
 search: .venv/installed ## the paper's 36 topologies: hours on two cores; goes on where it was interrupted
-	$(PY) -m realfake_hf.search --config recipes/paper_search.yaml
+	$(PY) -m realfake_hf.experiments.search --config recipes/paper_search.yaml
 
 processes: .venv/installed ## a training in one process beside two
 	$(PY) -m benchmarks.processes --output_dir $(RUN)-processes --output_file results/two_processes.json
@@ -71,23 +71,23 @@ study: .venv/installed ## do explanations agree, are they faithful: numbers, pag
 	$(PY) explain.py --study --config recipes/studies/explanations_cifake.yaml --output_dir runs/explanation-study
 
 audit: .venv/installed ## the duplicates in CIFAKE
-	$(PY) -m realfake_hf.publish.audit --data cifake --output_file results/cifake_audit.json
+	$(PY) -m realfake_hf.experiments.data_audit --data cifake --output_file results/cifake_audit.json
 
 crosseval: .venv/installed ## both models on CIFAKE and three sets of other origin; goes on where it was interrupted
 	$(PY) crosseval.py --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --datasets cifake=cifake diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet progan-lsun=$(SECOND)/progan-lsun wild-art=$(SECOND)/wild-art-kaggle-layout --protocols native matched --baseline_data cifake --duplicates_of cifake --errors 8 --training_data cifake --output_dir runs/crosseval
-	$(PY) -m realfake_hf.publish.crosseval --grid runs/crosseval/grid.json --output_file results/crosseval.json --page_file results/crosseval.html --figure_file results/figures/crosseval.png --shown cifake
+	$(PY) -m realfake_hf.crosseval.published --grid runs/crosseval/grid.json --output_file results/crosseval.json --page_file results/crosseval.html --figure_file results/figures/crosseval.png --shown cifake
 
 transfer: .venv/installed ## trained on CIFAKE, on a second set, on both; tested on each; goes on where it was interrupted
-	$(PY) -m realfake_hf.publish.transfer --plan recipes/transfer/matrix.yaml --output_dir runs/transfer --output_file results/transfer.json --figure_file results/figures/transfer.png
+	$(PY) -m realfake_hf.experiments.transfer --plan recipes/transfer/matrix.yaml --output_dir runs/transfer --output_file results/transfer.json --figure_file results/figures/transfer.png
 
 robust: .venv/installed ## the CNN trained on degraded pictures, and what it withstands beside the models of space/models
 	test -f runs/cifake-cnn-robust/metrics.json || $(PY) train.py --config recipes/cifake_cnn_robust.yaml --output_dir runs/cifake-cnn-robust
 	$(PY) crosseval.py --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit robust-cnn=runs/cifake-cnn-robust --datasets cifake=cifake --protocols native --robustness cifake --output_dir runs/robustness
-	$(PY) -m realfake_hf.publish.robustness --grid runs/robustness/grid.json --output_file results/robustness_cifake.json --figure_file results/figures/robustness_cifake.png
+	$(PY) -m realfake_hf.crosseval.published_robustness --grid runs/robustness/grid.json --output_file results/robustness_cifake.json --figure_file results/figures/robustness_cifake.png
 
 shortcuts: .venv/installed ## what the files of the four data sets say of the label, and near-duplicates of CIFAKE's pictures
-	$(PY) -m realfake_hf.publish.shortcuts --data cifake --limit 1000 --splits --against $(OTHERS:%=$(SECOND)/%) --output_file results/shortcuts_cifake.json
-	for name in $(OTHERS); do $(PY) -m realfake_hf.publish.shortcuts --data $(SECOND)/$$name --output_file results/shortcuts_$$(echo $$name | tr - _).json || exit; done
+	$(PY) -m realfake_hf.experiments.shortcuts --data cifake --limit 1000 --splits --against $(OTHERS:%=$(SECOND)/%) --output_file results/shortcuts_cifake.json
+	for name in $(OTHERS); do $(PY) -m realfake_hf.experiments.shortcuts --data $(SECOND)/$$name --output_file results/shortcuts_$$(echo $$name | tr - _).json || exit; done
 
 benchmarks: .venv/installed ## speed and memory beside named alternatives
 	$(PY) -m benchmarks.training_throughput --output_file results/benchmark_training.json
@@ -111,17 +111,17 @@ space: .venv/installed ## open the demo page
 	$(PY) space/app.py
 
 space-folder: .venv/installed ## make the folder of the demo page run by itself: package, examples, what was measured
-	$(PY) -m realfake_hf.publish.space
+	$(PY) -m realfake_hf.hub.space
 
 screenshot: .venv/installed ## the README's picture of the demo page; wants Chromium
 	$(PY) -m pytest -m slow tests/test_space_server.py -k person
 	cp runs/space-screenshots/uploaded.png results/figures/space.png
 
 familiarity: .venv/installed ## which pictures the models see far from what they learnt from
-	$(PY) -m realfake_hf.publish.familiarity --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --datasets cifake=cifake diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet progan-lsun=$(SECOND)/progan-lsun wild-art=$(SECOND)/wild-art-kaggle-layout --output_file results/familiarity.json
+	$(PY) -m realfake_hf.training.posthoc --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --datasets cifake=cifake diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet progan-lsun=$(SECOND)/progan-lsun wild-art=$(SECOND)/wild-art-kaggle-layout --output_file results/familiarity.json
 
 readme: .venv/installed ## the tables of README and model card from results/
-	$(PY) -m realfake_hf.publish.readme
-	$(PY) -m realfake_hf.publish.readme --readme docs/scale.md
-	$(PY) -m realfake_hf.publish.readme --readme docs/topologies.md
-	$(PY) -m realfake_hf.publish.card --model_dir space/models/cifake-vit --output_file model_card.md
+	$(PY) -m realfake_hf.hub.readme
+	$(PY) -m realfake_hf.hub.readme --readme docs/scale.md
+	$(PY) -m realfake_hf.hub.readme --readme docs/topologies.md
+	$(PY) -m realfake_hf.hub.model_card --model_dir space/models/cifake-vit --output_file model_card.md

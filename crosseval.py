@@ -16,9 +16,9 @@ from realfake_hf.cli import parse
 from realfake_hf.crosseval.arguments import CrossevalArguments
 from realfake_hf.crosseval.drawing import draw
 from realfake_hf.crosseval.grid import run_grid
+from realfake_hf.crosseval.page import write_grid_page
 from realfake_hf.crosseval.tables import to_markdown
 from realfake_hf.figures import save_figure
-from realfake_hf.publish.crosseval_page import write_grid_page
 from realfake_hf.run_folder import write_json
 
 

@@ -12,9 +12,9 @@ from transformers.utils.logging import disable_progress_bar
 from realfake_hf.cli import parse
 from realfake_hf.explain.arguments import ExplainArguments
 from realfake_hf.explain.gallery import make_gallery
-from realfake_hf.publish.study import publish_study
-from realfake_hf.study.arguments import StudyArguments
-from realfake_hf.study.run import run_study
+from realfake_hf.explain_study.arguments import StudyArguments
+from realfake_hf.explain_study.published import publish_study
+from realfake_hf.explain_study.run import run_study
 
 STUDY = "--study"
 

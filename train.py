@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers.utils.logging import disable_progress_bar
 
 from realfake_hf.cli import parse
-from realfake_hf.publish.hub import check_publishable, publish_model
+from realfake_hf.hub.push import check_publishable, publish_model
 from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
 from realfake_hf.training.run import train
 
@@ -45,7 +45,7 @@ def _publish(run: RunArguments) -> int:
     try:
         done = publish_model(folder, str(run.hub_model_id), private=private, revision=revision, token=run.hub_token)
     except (OSError, ValueError) as error:
-        again = f"python -m realfake_hf.publish --model_dir {folder} --hub_model_id {run.hub_model_id}"
+        again = f"python -m realfake_hf.hub --model_dir {folder} --hub_model_id {run.hub_model_id}"
         print(f"train.py: {error} The run is whole; to publish it: {again}", file=sys.stderr)
         return 1
     print(f"published: {done.url}")

@@ -19,8 +19,8 @@ import crosseval
 import explain
 import train
 from benchmarks.jobs import MODELS, some_of_cifake
-from realfake_hf import score
 from realfake_hf.detector import Detector
+from realfake_hf.score import __main__ as score
 
 CORPUS: Final = Path(__file__).resolve().parents[1] / "tests/bad_files.py"
 GOOD: Final = 2000  # pictures of each label, so that what is bad is less than a hundredth

@@ -18,8 +18,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.comparison import Comparison, Pair, measure_in_turn, refuse_in_vain, write_benchmark
 from realfake_hf.cli import parse, read_names
-from realfake_hf.crosseval.testsets import load_test_set
-from realfake_hf.data.pictures import to_rgb
+from realfake_hf.crosseval.datasets import load_test_set
+from realfake_hf.data.decoding import to_rgb
 from realfake_hf.detector import Detector
 from realfake_hf.models.rounding import has_fast_bfloat16
 

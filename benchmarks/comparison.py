@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from realfake_hf.passport import environment
+from realfake_hf.environment import environment
 from realfake_hf.run_folder import write_json
 
 Measured = TypeVar("Measured")

@@ -21,13 +21,13 @@ from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.comparison import Comparison, Pair, measure_in_turn, refuse_in_vain, write_benchmark
 from realfake_hf.cli import parse, read_names
-from realfake_hf.crosseval.testsets import draw_from, load_test_set
+from realfake_hf.crosseval.datasets import draw_from, load_test_set
+from realfake_hf.data.decoding import read_picture
 from realfake_hf.data.model_input import Normalize
-from realfake_hf.data.pictures import read_picture
 from realfake_hf.data.pixels import sized
 from realfake_hf.detector import Detector
-from realfake_hf.publish.export import export
-from realfake_hf.threads import cores
+from realfake_hf.hub.onnx import export
+from realfake_hf.parallel import cores
 
 DETECTOR: Final = "Detector"
 PIPELINE: Final = "pipeline, one by one"

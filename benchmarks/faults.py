@@ -28,9 +28,9 @@ from benchmarks.comparison import write_benchmark
 from benchmarks.jobs import JOBS, Job, difference, result_of
 from benchmarks.small_disk import small_disk
 from benchmarks.writes import DieAt, NoteWrites, moments_of
-from realfake_hf.checksums import CHECKSUMS
 from realfake_hf.cli import parse
-from realfake_hf.passport import commit
+from realfake_hf.environment import commit
+from realfake_hf.store import CHECKSUMS
 
 DAY: Final = 86_400.0
 DAMAGED: Final[dict[str, str]] = {  # of each job that keeps what is read again: what is cut short

@@ -17,12 +17,12 @@ from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.comparison import Comparison, Pair, measure_in_turn, refuse_in_vain, write_benchmark
 from realfake_hf.cli import parse, read_names
-from realfake_hf.crosseval.entrants import Entrant, check_models, load_model
+from realfake_hf.crosseval.datasets import TestSet, load_test_set
+from realfake_hf.crosseval.models import Entrant, check_models, load_model
 from realfake_hf.crosseval.scoring import score_all
-from realfake_hf.crosseval.testsets import TestSet, load_test_set
-from realfake_hf.data.pictures import to_rgb
-from realfake_hf.measure.operating_point import load_operating_point
-from realfake_hf.processes import join_processes
+from realfake_hf.data.decoding import to_rgb
+from realfake_hf.distributed import join_processes
+from realfake_hf.metrics.operating_point import load_operating_point
 
 GRID: Final = "grid"
 GRID_BF16: Final = "grid, bfloat16"

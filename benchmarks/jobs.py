@@ -19,11 +19,11 @@ from transformers import ViTImageProcessorPil
 import crosseval
 import train
 from benchmarks.data_ready import find_archive
-from realfake_hf import score
+from realfake_hf.data.loading import load_images
 from realfake_hf.data.pixels import cached_pixels
-from realfake_hf.data.sources import load_images
+from realfake_hf.experiments.search import __main__ as search
 from realfake_hf.labels import LABEL_NAMES
-from realfake_hf.search import __main__ as search
+from realfake_hf.score import __main__ as score
 
 MODELS: Final = Path(__file__).resolve().parents[1] / "space/models"
 RESULT: Final = "result.json"

@@ -27,17 +27,17 @@ import train
 from benchmarks.comparison import write_benchmark
 from benchmarks.jobs import MODELS
 from benchmarks.launch import launcher
-from realfake_hf import score
 from realfake_hf.cli import parse
+from realfake_hf.data.loading import load_images
 from realfake_hf.data.shards import write_shards
-from realfake_hf.data.sources import load_images
+from realfake_hf.environment import peak_memory_gib
+from realfake_hf.explain_study.arguments import StudyArguments
+from realfake_hf.explain_study.run import run_study
 from realfake_hf.figures import save_figure
+from realfake_hf.figures.comparison import MARKERS
 from realfake_hf.figures.style import COLORS, style_axes
-from realfake_hf.figures.tradeoff import MARKERS
-from realfake_hf.passport import peak_memory_gib
 from realfake_hf.run_folder import write_json
-from realfake_hf.study.arguments import StudyArguments
-from realfake_hf.study.run import run_study
+from realfake_hf.score import __main__ as score
 
 Row = dict[str, Any]
 

@@ -21,13 +21,13 @@ from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.comparison import Comparison, Pair, measure_in_turn, refuse_in_vain, write_benchmark
 from realfake_hf.cli import parse
-from realfake_hf.crosseval.testsets import load_test_set
+from realfake_hf.crosseval.datasets import load_test_set
+from realfake_hf.data.decoding import to_rgb
 from realfake_hf.data.model_input import Normalize
-from realfake_hf.data.pictures import to_rgb
 from realfake_hf.data.pixels import sized
 from realfake_hf.detector import Detector
-from realfake_hf.scores.run import ScoreArguments, score
-from realfake_hf.threads import in_threads
+from realfake_hf.parallel import in_threads
+from realfake_hf.score.run import ScoreArguments, score
 
 FILES: Final = "score, files"
 SHARDS: Final = "score, shards"

@@ -20,7 +20,7 @@ from transformers import ViTImageProcessorPil
 from benchmarks.comparison import write_benchmark
 from realfake_hf.cli import parse
 from realfake_hf.data.shards import main as write_shards
-from realfake_hf.data.stream import ShardedSplit, StreamedPixels, find_shards
+from realfake_hf.data.streaming import ShardedSplit, StreamedPixels, find_shards
 from realfake_hf.training.streaming import load_in_workers
 
 

@@ -18,8 +18,8 @@ from datasets import DatasetDict, load_dataset
 from numpy.typing import NDArray
 from transformers import BaseImageProcessor, ViTImageProcessorPil
 
+from realfake_hf.data.loading import load_images
 from realfake_hf.data.pixels import cached_pixels
-from realfake_hf.data.sources import load_images
 from realfake_hf.data.splits import with_all_splits
 
 VALIDATION_SHARE: Final = 0.05

@@ -24,10 +24,10 @@ from transformers.trainer_utils import set_seed
 
 from realfake_hf.data.model_input import ModelInput
 from realfake_hf.data.pixels import PixelDataset
-from realfake_hf.data.stream import StreamedPixels
+from realfake_hf.data.streaming import StreamedPixels
 from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
 from realfake_hf.training.callbacks import EpochAugmentation
-from realfake_hf.training.inputs import TrainingData, build_model, load_splits, pixel_sets, validation_recorder
+from realfake_hf.training.data import TrainingData, build_model, load_splits, pixel_sets, validation_recorder
 from realfake_hf.training.trainer import build_trainer
 
 Transform = Callable[[Image.Image], Tensor]

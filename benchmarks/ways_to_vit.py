@@ -24,7 +24,7 @@ from benchmarks.ways_to_data import gib
 from benchmarks.ways_to_train import Work, bare_loop, hf_example, prepare, trainer
 from realfake_hf.detector import Detector
 from realfake_hf.training.arguments import ModelArguments
-from realfake_hf.training.inputs import build_model
+from realfake_hf.training.data import build_model
 
 WARM_UP_STEPS: Final = 2
 COMPILED: Final = "training: trainer, compiled"

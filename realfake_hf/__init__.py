@@ -5,14 +5,14 @@ Importing the package makes the CIFAKE CNN known to the `Auto*` classes of trans
 
 from transformers import AutoConfig, AutoModelForImageClassification
 
-from realfake_hf.data.audit import DuplicateReport, find_duplicates, leak_free
-from realfake_hf.data.sources import load_images
+from realfake_hf.attribution.methods import Explanation
+from realfake_hf.data.duplicates import DuplicateReport, find_duplicates, leak_free
+from realfake_hf.data.loading import load_images
 from realfake_hf.data.splits import with_all_splits
 from realfake_hf.detector import Detector
-from realfake_hf.explain.methods import Explanation
 from realfake_hf.labels import Verdict
-from realfake_hf.measure.metric import RealFakeMetric
-from realfake_hf.measure.report import Report, make_report
+from realfake_hf.metrics.evaluate_metric import RealFakeMetric
+from realfake_hf.metrics.report import Report, make_report
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
 
 __version__ = "0.1.0"

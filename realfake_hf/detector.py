@@ -16,20 +16,20 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor
 
+from realfake_hf.attribution.attention_methods import eager_attention
+from realfake_hf.attribution.maps import Target
+from realfake_hf.attribution.methods import ATTENTION_METHODS, Explanation, explain
+from realfake_hf.data.decoding import UnreadablePictureError, read_picture, to_rgb
 from realfake_hf.data.model_input import Normalize, plain_size
-from realfake_hf.data.pictures import UnreadablePictureError, read_picture, to_rgb
 from realfake_hf.data.pixels import sized
-from realfake_hf.explain.attention_methods import eager_attention
-from realfake_hf.explain.maps import Target
-from realfake_hf.explain.methods import ATTENTION_METHODS, Explanation, explain
 from realfake_hf.labels import Verdict, fake_index
-from realfake_hf.measure.familiarity import Familiarity, load_familiarity
-from realfake_hf.measure.operating_point import DEFAULT, OperatingPoint, load_operating_point
+from realfake_hf.metrics.operating_point import DEFAULT, OperatingPoint, load_operating_point
+from realfake_hf.metrics.out_of_distribution import Familiarity, load_familiarity
+from realfake_hf.models.cpu import pack
 from realfake_hf.models.heads import caught_embeddings
-from realfake_hf.models.packed import pack
 from realfake_hf.models.rounding import has_fast_bfloat16, in_bfloat16, logits_of
+from realfake_hf.parallel import in_threads
 from realfake_hf.sharing import SharedLock
-from realfake_hf.threads import in_threads
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 Answer = TypeVar("Answer")
@@ -184,7 +184,7 @@ class Detector:
 
         Args:
             images: what `predict` takes.
-            method: a name in `realfake_hf.explain.methods.METHODS`, such as "relevance" or "grad_cam".
+            method: a name in `realfake_hf.attribution.methods.METHODS`, such as "relevance" or "grad_cam".
             target: the label to explain, or "predicted" for the likelier one, whichever side of the threshold it is.
             options: of the method; what is not given has its default.
             batch_size: pictures that go through the model at once; None means the detector's.

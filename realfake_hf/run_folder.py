@@ -10,9 +10,9 @@ from typing import Any, Final
 import numpy as np
 
 from realfake_hf import figures
-from realfake_hf.checksums import CHECKSUMS, damaged_files, write_whole
-from realfake_hf.measure.report import Report
-from realfake_hf.measure.validation_run import ValidationRun
+from realfake_hf.metrics.report import Report
+from realfake_hf.store import CHECKSUMS, damaged_files, write_whole
+from realfake_hf.validation_run import ValidationRun
 
 logger = logging.getLogger(__name__)
 

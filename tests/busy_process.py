@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from realfake_hf import processes
+from realfake_hf import distributed as processes
 
 if __name__ == "__main__":
     silence, busy = map(int, sys.argv[1:])

@@ -4,8 +4,8 @@ from itertools import combinations
 
 import numpy as np
 
-from realfake_hf.explain.overlay import overlay
-from realfake_hf.publish.study_page import GalleryMap, GalleryPicture
+from realfake_hf.attribution.overlay import overlay
+from realfake_hf.explain_study.page import GalleryMap, GalleryPicture
 
 METHODS = {
     "cnn": ["grad_cam", "integrated_gradients"],

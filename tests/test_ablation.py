@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from realfake_hf.cli import parse
-from realfake_hf.publish import ablation
+from realfake_hf.experiments import ablation
 from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
 from realfake_hf.training.run import fit
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import pearsonr, spearmanr
 
-from realfake_hf.explain.agreement import (
+from realfake_hf.explain_study.map_agreement import (
     MEASURES,
     agreement,
     centre_distance,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import fisher_exact
 
-from realfake_hf.measure.association import Gap, holm, rate_gap
+from realfake_hf.metrics.association import Gap, holm, rate_gap
 
 
 def flags(n=60, seed=0):

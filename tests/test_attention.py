@@ -17,7 +17,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from realfake_hf.explain.attention import (
+from realfake_hf.attribution.attention import (
     attention_rollout,
     class_token_map,
     distributions,
@@ -27,7 +27,7 @@ from realfake_hf.explain.attention import (
     relevance_rows,
     rollout_rows,
 )
-from realfake_hf.explain.methods import ATTENTION_METHODS, METHODS, usual_method
+from realfake_hf.attribution.methods import ATTENTION_METHODS, METHODS, usual_method
 from realfake_hf.labels import id2label, label2id
 
 KINDS = {

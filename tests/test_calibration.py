@@ -12,7 +12,7 @@ from scipy.special import expit
 from scipy.stats import binomtest
 
 from realfake_hf.labels import Verdict
-from realfake_hf.measure.calibration import (
+from realfake_hf.metrics.calibration import (
     choose_band,
     choose_operating_point,
     confidence_histogram,
@@ -22,9 +22,9 @@ from realfake_hf.measure.calibration import (
     risk_coverage,
     scale,
 )
-from realfake_hf.measure.operating_point import Band, OperatingPoint
-from realfake_hf.measure.rates import Rate
-from realfake_hf.measure.report import make_report
+from realfake_hf.metrics.operating_point import Band, OperatingPoint
+from realfake_hf.metrics.rates import Rate
+from realfake_hf.metrics.report import make_report
 
 
 def scored(n=4000, temperature=1.0, shift=0.0, seed=0):

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from transformers import ViTImageProcessorPil
 
 import train
-from realfake_hf.checksums import damaged_files, write_checksums
+from realfake_hf.data.loading import load_images
 from realfake_hf.data.pixels import cached_pixels
-from realfake_hf.data.sources import load_images
+from realfake_hf.store import damaged_files, write_checksums
 from realfake_hf.training.callbacks import EpochLines
 
 

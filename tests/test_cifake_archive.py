@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from datasets import DatasetDict, Image
 
-from realfake_hf.data.audit import find_duplicates, leak_free
-from realfake_hf.data.layouts import CIFAKE_CONTENTS
-from realfake_hf.data.sources import load_images
+from realfake_hf.data.duplicates import find_duplicates, leak_free
+from realfake_hf.data.folders import CIFAKE_CONTENTS
+from realfake_hf.data.loading import load_images
 from realfake_hf.data.splits import with_all_splits
 
 pytestmark = pytest.mark.slow

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from realfake_hf.cli import parse
-from realfake_hf.search.plan import SearchArguments, extractors, heads
+from realfake_hf.experiments.search.plan import SearchArguments, extractors, heads
 from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
 
 ROOT = Path(__file__).parents[1]

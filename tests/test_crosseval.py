@@ -16,17 +16,17 @@ from transformers import ViTConfig, ViTForImageClassification
 import crosseval
 from realfake_hf.crosseval import duplicates, grid
 from realfake_hf.crosseval.cell import Cell
-from realfake_hf.crosseval.entrants import check_models, load_model
+from realfake_hf.crosseval.datasets import load_test_set
+from realfake_hf.crosseval.models import check_models, load_model
 from realfake_hf.crosseval.scoring import score_all
-from realfake_hf.crosseval.testsets import load_test_set
 from realfake_hf.data.protocols import matched
 from realfake_hf.detector import Detector
-from realfake_hf.measure.association import holm
-from realfake_hf.measure.calibration import scale
-from realfake_hf.measure.operating_point import Band
-from realfake_hf.measure.paired import mcnemar
-from realfake_hf.measure.rates import Rate
-from realfake_hf.measure.report import make_report
+from realfake_hf.metrics.association import holm
+from realfake_hf.metrics.calibration import scale
+from realfake_hf.metrics.operating_point import Band
+from realfake_hf.metrics.rates import Rate
+from realfake_hf.metrics.report import make_report
+from realfake_hf.metrics.significance import mcnemar
 
 
 @pytest.fixture(scope="module")

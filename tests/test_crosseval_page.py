@@ -9,15 +9,16 @@ from grid_stand_in import save_cnn, save_pictures, words
 from page_in_browser import CHROMIUM, Page, seen
 
 import crosseval
+from realfake_hf.crosseval import published as publish
+from realfake_hf.crosseval import published_robustness as robustness
+from realfake_hf.crosseval.findings import findings
 from realfake_hf.crosseval.grid import Grid
-from realfake_hf.measure.operating_point import Band
-from realfake_hf.measure.rates import Rate
-from realfake_hf.measure.report import Estimate
-from realfake_hf.publish import crosseval as publish
-from realfake_hf.publish import page as page_parts
-from realfake_hf.publish import readme, robustness
-from realfake_hf.publish.crosseval_findings import findings
-from realfake_hf.publish.crosseval_page import warnings, write_grid_page
+from realfake_hf.crosseval.page import warnings, write_grid_page
+from realfake_hf.hub import readme
+from realfake_hf.metrics.operating_point import Band
+from realfake_hf.metrics.rates import Rate
+from realfake_hf.metrics.report import Estimate
+from realfake_hf.pages import page as page_parts
 
 pytestmark = pytest.mark.slow
 

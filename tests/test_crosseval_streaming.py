@@ -15,12 +15,12 @@ from hub_to_write_to import serve
 
 import crosseval
 from benchmarks.launch import launcher
-from realfake_hf.crosseval.entrants import fit_trivial, load_model
+from realfake_hf.crosseval.datasets import draw_from, load_test_set, stream_test_set
+from realfake_hf.crosseval.models import fit_trivial, load_model
 from realfake_hf.crosseval.scoring import score_all
-from realfake_hf.crosseval.testsets import draw_from, load_test_set, stream_test_set
 from realfake_hf.data.sharded_rows import ShardedRows, keys_of
 from realfake_hf.data.shards import main as write_shards
-from realfake_hf.data.stream import find_shards
+from realfake_hf.data.streaming import find_shards
 
 ROOT = Path(__file__).parents[1]
 

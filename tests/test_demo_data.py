@@ -1,4 +1,4 @@
-"""The demo data are what DEMO.md says they are, and nothing but the generator tells the labels apart."""
+"""The demo data are what README.md says they are, and nothing but the generator tells the labels apart."""
 
 import hashlib
 import io
@@ -16,7 +16,7 @@ from PIL import JpegImagePlugin
 from sklearn.metrics import roc_auc_score
 
 from realfake_hf.data.demo import demo_path
-from realfake_hf.data.demo_recipe import MAX_OVERLAP, overlap
+from realfake_hf.data.demo.recipe import MAX_OVERLAP, overlap
 from realfake_hf.labels import FAKE, LABEL_NAMES
 
 Row = dict[str, Any]
@@ -156,7 +156,7 @@ def test_row_order_says_nothing_about_the_label(rows: list[Row]) -> None:
 
 
 def test_the_document_states_the_counts_and_names_every_photograph(rows: list[Row]) -> None:
-    document = demo_path().with_name("DEMO.md").read_text(encoding="utf-8")
+    document = demo_path().with_name("README.md").read_text(encoding="utf-8")
     counts = Counter((row["content"], row["split"]) for row in rows)
     totals = Counter(row["split"] for row in rows)
     for photograph in {row["content"] for row in rows}:
@@ -166,7 +166,7 @@ def test_the_document_states_the_counts_and_names_every_photograph(rows: list[Ro
 
 
 def test_making_refuses_to_write_over_a_file(tmp_path: Path) -> None:
-    from realfake_hf.data.make_demo import main
+    from realfake_hf.data.demo.make import main
 
     there = tmp_path / "demo.parquet"
     there.touch()
@@ -177,7 +177,7 @@ def test_making_refuses_to_write_over_a_file(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_same_seed_makes_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
     pytest.importorskip("skimage")
-    from realfake_hf.data.make_demo import DemoArguments, make_demo
+    from realfake_hf.data.demo.make import DemoArguments, make_demo
 
     one, again, other = (
         make_demo(DemoArguments(tmp_path / f"{index}.parquet", seed=seed, num_images=240, num_steps=3)).read_bytes()

@@ -11,9 +11,10 @@ from datasets import Dataset
 from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
-from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification, threads
-from realfake_hf.data.pictures import UnreadablePictureError
-from realfake_hf.data.sources import load_images
+from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
+from realfake_hf import parallel as threads
+from realfake_hf.data.decoding import UnreadablePictureError
+from realfake_hf.data.loading import load_images
 from realfake_hf.detector import Detector, Verdict
 from realfake_hf.models.rounding import has_fast_bfloat16, logits_of
 

@@ -16,8 +16,8 @@ from transformers import (
 )
 
 import crosseval
+from realfake_hf.crosseval.datasets import load_test_set
 from realfake_hf.crosseval.errors import ShownError, surest_errors
-from realfake_hf.crosseval.testsets import load_test_set
 from realfake_hf.detector import Detector
 from realfake_hf.models.heads import caught_embeddings, head_modules
 

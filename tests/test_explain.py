@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification, Detector, Explanation, Verdict
-from realfake_hf.explain.methods import ATTENTION_METHODS, CLASS_METHODS, METHODS, default_options, explain, scale
+from realfake_hf.attribution.methods import ATTENTION_METHODS, CLASS_METHODS, METHODS, default_options, explain, scale
 from realfake_hf.labels import id2label, label2id
 
 WORDS = {"id2label": id2label(), "label2id": label2id()}

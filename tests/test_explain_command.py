@@ -18,13 +18,13 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 import explain
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification, Detector, Verdict, load_images
+from realfake_hf.attribution.methods import METHODS
 from realfake_hf.cli import parse
 from realfake_hf.explain import gallery, sheets
 from realfake_hf.explain.arguments import ExplainArguments
-from realfake_hf.explain.exhibits import take_evenly
-from realfake_hf.explain.methods import METHODS
+from realfake_hf.explain.inputs import take_evenly
+from realfake_hf.explain_study.arguments import StudyArguments
 from realfake_hf.labels import id2label, label2id
-from realfake_hf.study.arguments import StudyArguments
 
 ROOT = Path(__file__).parents[1]
 WORDS = {"id2label": id2label(), "label2id": label2id()}

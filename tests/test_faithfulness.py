@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realfake_hf.explain.faithfulness import begin, order_of, trace
-from realfake_hf.explain.fills import FILLS, filled
+from realfake_hf.explain_study.fills import FILLS, filled
+from realfake_hf.explain_study.hiding import begin, order_of, trace
 
 GRID = (4, 4)
 

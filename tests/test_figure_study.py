@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from realfake_hf import figures
+from realfake_hf.explain_study.faithfulness_figures import PALE
 from realfake_hf.figures import BLUE, VERMILLION, ControlRow, Estimate, GapRow, HiddenPanel
 from realfake_hf.figures.dark import GROUND
 from realfake_hf.figures.estimates import spread
-from realfake_hf.figures.faithfulness import PALE
 
 NAMES = [("CNN", "Grad-CAM"), ("CNN", "integrated gradients"), ("ViT", "rollout"), ("ViT", "integrated gradients")]
 METHODS = ["Grad-CAM", "integrated gradients", "rollout", "last attention", "gradient rollout", "relevance"]

@@ -18,7 +18,7 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 from realfake_hf import figures
-from realfake_hf.figures.confidence import ReliabilityPanel, reliability_diagrams
+from realfake_hf.crosseval.confidence_figures import ReliabilityPanel, reliability_diagrams
 
 CONTENT = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from realfake_hf.explain.fills import BLUR, FILLS, fill_in, filled
+from realfake_hf.explain_study.fills import BLUR, FILLS, fill_in, filled
 
 
 def pictures(n=3, height=32, width=32):

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 import train
-from realfake_hf.data.sources import load_images
+from realfake_hf.data.loading import load_images
 from realfake_hf.detector import Detector
 from realfake_hf.models.checkpoint import find_checkpoint
 from realfake_hf.models.heads import head_modules

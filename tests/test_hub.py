@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image
 
-from realfake_hf.data.pictures import pixel_hash, read_picture
-from realfake_hf.data.sources import CIFAKE_MIRROR
+from realfake_hf.data.decoding import pixel_hash, read_picture
+from realfake_hf.data.loading import CIFAKE_MIRROR
 
 PictureBytes = Callable[..., bytes]
 pytestmark = pytest.mark.slow
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 # Each source is asked for in a process of its own settings, because the client reads its endpoint once, at import.
 ASK = """
 import json, sys
-from realfake_hf.data.sources import load_images
+from realfake_hf.data.loading import load_images
 
 def ask(source):
     try:

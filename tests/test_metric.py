@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from realfake_hf.measure.bootstrap import STATISTICS
-from realfake_hf.measure.metric import RealFakeMetric
-from realfake_hf.measure.report import make_report
+from realfake_hf.metrics.evaluate_metric import RealFakeMetric
+from realfake_hf.metrics.intervals import STATISTICS
+from realfake_hf.metrics.report import make_report
 
 P_FAKE = [0.1, 0.6, 0.7, 0.9, 0.4]
 LABELS = [0, 0, 1, 1, 1]

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 import train
-from realfake_hf.data.sources import load_images
+from realfake_hf.data.loading import load_images
 from realfake_hf.data.splits import with_all_splits
 from realfake_hf.detector import Detector
-from realfake_hf.measure.operating_point import DEFAULT, OperatingPoint, load_operating_point
-from realfake_hf.measure.threshold import best_threshold
-from realfake_hf.measure.validation_run import ValidationRun
-from realfake_hf.publish import operating_point
+from realfake_hf.metrics.operating_point import DEFAULT, OperatingPoint, load_operating_point
+from realfake_hf.metrics.threshold import best_threshold
+from realfake_hf.training import operating_point
+from realfake_hf.validation_run import ValidationRun
 
 TRAINING = [
     "--data", "demo", "--num_train_epochs", "2", "--num_filters", "4", "--dense_units", "4", "--bootstrap_samples",

@@ -4,7 +4,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from realfake_hf.explain.overlay import COLOR_MAP, enlarge, overlay
+from realfake_hf.attribution.overlay import COLOR_MAP, enlarge, overlay
 
 
 def picture(height=32, width=32, *, seed=0):

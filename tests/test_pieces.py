@@ -12,7 +12,7 @@ from transformers import ViTImageProcessorPil
 from benchmarks.launch import launcher
 from benchmarks.nodes import ROOT
 from realfake_hf.detector import Detector
-from realfake_hf.measure.validation_run import ValidationRun
+from realfake_hf.validation_run import ValidationRun
 from tests.small_models import make
 
 LAUNCHES = ROOT / "recipes/accelerate"

@@ -8,9 +8,11 @@ import pytest
 from transformers import pipeline
 
 import train
-from realfake_hf.data.sources import load_images
+from realfake_hf.data.loading import load_images
 from realfake_hf.detector import Detector
-from realfake_hf.publish import compare, readme, results
+from realfake_hf.experiments import compare
+from realfake_hf.experiments import seeds as results
+from realfake_hf.hub import readme
 
 ROOT = Path(__file__).parents[1]
 

@@ -18,11 +18,11 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 
 import train
 from benchmarks.space_server import Server
-from realfake_hf.data.sources import load_images
+from realfake_hf.data.loading import load_images
 from realfake_hf.detector import Detector
-from realfake_hf.publish.__main__ import main
-from realfake_hf.publish.card import make_card
-from realfake_hf.publish.hub import publish_model
+from realfake_hf.hub.__main__ import main
+from realfake_hf.hub.model_card import make_card
+from realfake_hf.hub.push import publish_model
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "space/models"
@@ -206,7 +206,7 @@ def test_a_full_disk_while_publishing_is_told(hub, monkeypatch, capsys):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("realfake_hf.publish.hub.shutil.copy", full)
+    monkeypatch.setattr("realfake_hf.hub.push.shutil.copy", full)
     assert main(words("cifake-cnn")) == 1
     assert capsys.readouterr().err.strip() == "publish: [Errno 28] No space left on device"
     assert hub.asked == []
@@ -420,7 +420,7 @@ def test_a_training_that_cannot_be_published_is_whole_and_says_how_to_go_on(hub,
     assert train.main(train_words(tmp_path / "run", "--push_to_hub", "--hub_model_id", "user/mine")) == 1
     said = capsys.readouterr().err
     assert "found status 403" in said
-    assert f"python -m realfake_hf.publish --model_dir {tmp_path / 'run'} --hub_model_id user/mine" in said
+    assert f"python -m realfake_hf.hub --model_dir {tmp_path / 'run'} --hub_model_id user/mine" in said
     hub.troubles = {}
     assert main(["--model_dir", str(tmp_path / "run"), "--hub_model_id", "user/mine"]) == 0
 

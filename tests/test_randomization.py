@@ -14,8 +14,8 @@ from transformers import (
 )
 
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
-from realfake_hf.explain.methods import explain
-from realfake_hf.explain.randomization import cascade, random_weights, stages
+from realfake_hf.attribution.methods import explain
+from realfake_hf.explain_study.randomization import cascade, random_weights, stages
 from realfake_hf.labels import id2label, label2id
 
 WORDS = {"id2label": id2label(), "label2id": label2id()}

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from realfake_hf.measure import ranking
-from realfake_hf.measure.ranking import estimate_roc_auc, roc_auc
+from realfake_hf.metrics import ranking
+from realfake_hf.metrics.ranking import estimate_roc_auc, roc_auc
 
 
 @settings(deadline=None)  # the first call imports

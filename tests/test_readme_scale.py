@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks.scaling import draw, fitted
-from realfake_hf.publish import readme
+from realfake_hf.hub import readme
 
 MACHINE = {"machine": {"cores": 2}}
 

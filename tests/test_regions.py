@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realfake_hf.explain.regions import centre_mask, mass_share, rim_mask
+from realfake_hf.explain_study.regions import centre_mask, mass_share, rim_mask
 
 SIDES = st.integers(1, 12)
 SHARES = st.floats(0, 1)

@@ -8,14 +8,14 @@ from grid_stand_in import save_cnn, save_pictures, words
 from PIL import Image
 
 import crosseval
-from realfake_hf.crosseval.entrants import load_model
+from realfake_hf.crosseval.datasets import draw_from, load_test_set
+from realfake_hf.crosseval.models import load_model
 from realfake_hf.crosseval.robustness import Robustness
 from realfake_hf.crosseval.scoring import score_all
-from realfake_hf.crosseval.testsets import draw_from, load_test_set
 from realfake_hf.data import augment
-from realfake_hf.data.degradations import DEGRADATIONS, noise_seed
+from realfake_hf.data.corruptions import DEGRADATIONS, noise_seed
 from realfake_hf.detector import Detector
-from realfake_hf.measure.report import make_report
+from realfake_hf.metrics.report import make_report
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ import torch
 from small_models import OTHERS, TRANSFORMERS, logits, make, some_pixels
 
 from realfake_hf.models import rounding
-from realfake_hf.models.packed import pack
+from realfake_hf.models.cpu import pack
 from realfake_hf.models.rounding import in_bfloat16
 
 needs_bfloat16 = pytest.mark.skipif(

@@ -3,9 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from realfake_hf.checksums import CHECKSUMS, write_checksums
-from realfake_hf.measure.report import make_report
-from realfake_hf.measure.validation_run import ValidationRun
+from realfake_hf.metrics.report import make_report
 from realfake_hf.run_folder import (
     FIGURES,
     HISTORY,
@@ -19,6 +17,8 @@ from realfake_hf.run_folder import (
     write_json,
     write_results,
 )
+from realfake_hf.store import CHECKSUMS, write_checksums
+from realfake_hf.validation_run import ValidationRun
 
 ARGUMENTS = {"data": "demo", "learning_rate": 0.003, "lr_scheduler_kwargs": {"num_cycles": 2}, "limit": None}
 LOG = [  # of a Trainer, as it stands in trainer_state.json; the second epoch was the best

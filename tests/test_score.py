@@ -21,8 +21,8 @@ from transformers import ViTImageProcessorPil
 
 from benchmarks.launch import launcher
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification, Detector
-from realfake_hf.data.sources import load_images
-from realfake_hf.score import main
+from realfake_hf.data.loading import load_images
+from realfake_hf.score.__main__ import main
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = ["id", "label", "p_fake", "is_sure", "is_far", "error"]

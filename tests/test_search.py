@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from realfake_hf.figures.topologies import GridPanel, ParameterPoint, topologies
-from realfake_hf.search import run
-from realfake_hf.search.__main__ import main
-from realfake_hf.search.plan import (
+from realfake_hf.experiments.search import run
+from realfake_hf.experiments.search.__main__ import main
+from realfake_hf.experiments.search.plan import (
     SearchArguments,
     Topology,
     Training,
@@ -24,8 +23,9 @@ from realfake_hf.search.plan import (
     settings_of,
     with_other_seeds,
 )
-from realfake_hf.search.study import SharedStudy, ranked
-from realfake_hf.search.table import draw, to_markdown
+from realfake_hf.experiments.search.queue import SharedStudy, ranked
+from realfake_hf.experiments.search.table import draw, to_markdown
+from realfake_hf.figures.topologies import GridPanel, ParameterPoint, topologies
 
 ROOT = Path(__file__).parents[1]
 RECIPE = "data: demo\nmodel: cifake-cnn\nnum_train_epochs: 2\nbootstrap_samples: 0\nper_device_train_batch_size: 64\n"
@@ -288,7 +288,7 @@ def test_the_figure_refuses_nothing_and_marks_the_front():
 @pytest.mark.slow
 def test_after_a_kill_the_search_ends_as_if_unbroken(folder):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "realfake_hf.search", *words(folder, num_train_epochs=3)]
+    command = [sys.executable, "-m", "realfake_hf.experiments.search", *words(folder, num_train_epochs=3)]
     log = folder / "log"
     with log.open("w") as stream:
         workers = [
@@ -307,7 +307,7 @@ def test_after_a_kill_the_search_ends_as_if_unbroken(folder):
     whole = folder / "unbroken"
     whole.mkdir()
     (whole / "recipe.yaml").write_text(RECIPE)
-    command = [sys.executable, "-m", "realfake_hf.search", *words(whole, num_train_epochs=3)]
+    command = [sys.executable, "-m", "realfake_hf.experiments.search", *words(whole, num_train_epochs=3)]
     subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True, timeout=240)
     expected = json.loads((whole / "search.json").read_text())["rows"]
     for row in (*rows, *expected):

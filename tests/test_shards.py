@@ -12,8 +12,8 @@ import pytest
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
 
+from realfake_hf.data.loading import load_images
 from realfake_hf.data.shards import damaged_shards, main, write_shards
-from realfake_hf.data.sources import load_images
 
 ROOT = Path(__file__).parents[1]
 MIB = 2**20

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from realfake_hf.measure.resampling import Mean
-from realfake_hf.measure.shortcuts import FactScore, ShortcutAudit, _balanced_accuracy, _folds, audit_shortcuts
-from realfake_hf.publish.shortcuts import main
+from realfake_hf.crosseval.file_shortcuts import FactScore, ShortcutAudit, _balanced_accuracy, _folds, audit_shortcuts
+from realfake_hf.experiments.shortcuts import main
+from realfake_hf.metrics.resampling import Mean
 
 IS_FAKE = np.arange(120) % 2 == 1
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import yaml
 
 from realfake_hf.detector import Detector
-from realfake_hf.publish.readme import render
-from realfake_hf.publish.space import ARCHIVE, measured, package_files
+from realfake_hf.hub.readme import render
+from realfake_hf.hub.space import ARCHIVE, measured, package_files
 from realfake_space.answers import read_measured
 from realfake_space.lineup import MODELS
 

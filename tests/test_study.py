@@ -7,13 +7,13 @@ import pytest
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as Pillow
 
-from realfake_hf.explain.agreement import chance_iou, spearman, top_iou
-from realfake_hf.study.agreement import GRID, measure_agreement
-from realfake_hf.study.arguments import StudyArguments
-from realfake_hf.study.maps import MapSet
-from realfake_hf.study.sample import Sample, draw_sample
-from realfake_hf.study.shown import choose_shown
-from realfake_hf.study.store import Store
+from realfake_hf.explain_study.agreement import GRID, measure_agreement
+from realfake_hf.explain_study.arguments import StudyArguments
+from realfake_hf.explain_study.map_agreement import chance_iou, spearman, top_iou
+from realfake_hf.explain_study.maps import MapSet
+from realfake_hf.explain_study.sample import Sample, draw_sample
+from realfake_hf.explain_study.shown import choose_shown
+from realfake_hf.explain_study.store import Store
 
 SIDE = 8
 

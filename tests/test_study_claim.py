@@ -1,6 +1,6 @@
 import pytest
 
-from realfake_hf.publish.study_claim import claim_sentences
+from realfake_hf.explain_study.claim import claim_sentences
 
 
 def mean(value, low=None, high=None):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import explain
-from realfake_hf.study import run
-from realfake_hf.study.arguments import PARTS
+from realfake_hf.explain_study import run
+from realfake_hf.explain_study.arguments import PARTS
 
 pytestmark = pytest.mark.slow
 

@@ -10,13 +10,13 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.detector import Detector
+from realfake_hf.explain_study.faithfulness import measure_faithfulness
+from realfake_hf.explain_study.grid import maps_on_grid
+from realfake_hf.explain_study.pointing_game import KINDS, measure_planted
+from realfake_hf.explain_study.sample import Sample
+from realfake_hf.explain_study.sanity import measure_sanity
+from realfake_hf.explain_study.subjects import Subject, fitting_methods
 from realfake_hf.labels import id2label, label2id
-from realfake_hf.study.faithfulness import measure_faithfulness
-from realfake_hf.study.grid import maps_on_grid
-from realfake_hf.study.planted import KINDS, measure_planted
-from realfake_hf.study.sample import Sample
-from realfake_hf.study.sanity import measure_sanity
-from realfake_hf.study.subjects import Subject, fitting_methods
 
 
 def subject_of(name, model, methods=None):

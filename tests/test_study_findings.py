@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from realfake_hf.publish import readme
-from realfake_hf.publish.study_claim import claim_sentences
-from realfake_hf.publish.study_findings import findings, headline, main_pair
-from realfake_hf.publish.study_words import key_pairs
+from realfake_hf.explain_study.claim import claim_sentences
+from realfake_hf.explain_study.findings import findings, headline, main_pair
+from realfake_hf.explain_study.names import key_pairs
+from realfake_hf.hub import readme
 
 IOU = "iou_top_20"
 

@@ -5,10 +5,10 @@ import re
 import pytest
 from page_in_browser import CHROMIUM, Page, seen
 
-from realfake_hf.publish import page as page_parts
-from realfake_hf.publish.study_page import write_page
-from realfake_hf.publish.study_sections import sections
-from realfake_hf.publish.study_words import twin_notes
+from realfake_hf.explain_study.names import twin_notes
+from realfake_hf.explain_study.page import write_page
+from realfake_hf.explain_study.sections import sections
+from realfake_hf.pages import page as page_parts
 
 pytestmark = pytest.mark.slow
 

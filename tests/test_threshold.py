@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realfake_hf.measure.threshold import best_threshold
+from realfake_hf.metrics.threshold import best_threshold
 
 IMAGES = st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0])), min_size=1)
 

@@ -13,12 +13,12 @@ from transformers import Trainer, ViTConfig, ViTForImageClassification, ViTImage
 
 import train
 from benchmarks.launch import launcher
+from realfake_hf.data.loading import load_images
 from realfake_hf.data.shards import main as write_shards
-from realfake_hf.data.sources import load_images
 from realfake_hf.detector import Detector
-from realfake_hf.measure.validation_run import ValidationRun
 from realfake_hf.training.callbacks import EpochLines
 from realfake_hf.training.streaming import StreamPlace, StreamTrainer
+from realfake_hf.validation_run import ValidationRun
 
 ROOT = Path(__file__).parents[1]
 FILES = {

@@ -16,8 +16,8 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 import crosseval
 import train
 from benchmarks.nodes import ROOT, two_nodes
-from realfake_hf.measure.validation_run import ValidationRun
-from realfake_hf.processes import SILENCE
+from realfake_hf.distributed import SILENCE
+from realfake_hf.validation_run import ValidationRun
 
 LAUNCHES = sorted((ROOT / "recipes/accelerate").glob("*.yaml"))
 PATIENCE = 200  # seconds

@@ -3,7 +3,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from realfake_hf.measure.validation_run import ValidationRun
+from realfake_hf.validation_run import ValidationRun
 
 IS_FAKE = np.array([False, False, True, True])
 CONTENT = ["frog", None, "frog", "ship"]

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realfake_hf.crosseval.confidence import Confidence, measure_confidence
-from realfake_hf.crosseval.entrants import Entrant
-from realfake_hf.crosseval.testsets import Flags, TestSet
-from realfake_hf.measure.association import Gap, holm, rate_gap
-from realfake_hf.measure.harm import Harm, harms
-from realfake_hf.measure.operating_point import OperatingPoint
-from realfake_hf.measure.ranking import estimate_roc_auc
-from realfake_hf.measure.report import Estimate, Report, make_report
-from realfake_hf.measure.threshold import best_threshold
+from realfake_hf.crosseval.datasets import Flags, TestSet
+from realfake_hf.crosseval.false_alarms import Harm, harms
+from realfake_hf.crosseval.models import Entrant
+from realfake_hf.metrics.association import Gap, holm, rate_gap
+from realfake_hf.metrics.operating_point import OperatingPoint
+from realfake_hf.metrics.ranking import estimate_roc_auc
+from realfake_hf.metrics.report import Estimate, Report, make_report
+from realfake_hf.metrics.threshold import best_threshold
 
 LEAK_FREE = "leak-free"  # added to the name of a split
 

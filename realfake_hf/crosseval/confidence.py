@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from realfake_hf.measure.calibration import (
+from realfake_hf.metrics.calibration import (
     Bin,
     Histogram,
     RiskCoverage,
@@ -16,9 +16,9 @@ from realfake_hf.measure.calibration import (
     risk_coverage,
     scale,
 )
-from realfake_hf.measure.operating_point import Band, OperatingPoint
-from realfake_hf.measure.rates import Rate
-from realfake_hf.measure.report import Estimate, Report, make_report
+from realfake_hf.metrics.operating_point import Band, OperatingPoint
+from realfake_hf.metrics.rates import Rate
+from realfake_hf.metrics.report import Estimate, Report, make_report
 
 CALIBRATION: Final = ("ece", "nll", "brier")
 

@@ -6,14 +6,14 @@ from itertools import groupby
 from matplotlib.figure import Figure
 
 from realfake_hf.crosseval.cell import LEAK_FREE, Cell
+from realfake_hf.crosseval.confidence_figures import ReliabilityPanel, reliability_diagrams, risk_coverage_curves
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.robustness import Robustness, Step
-from realfake_hf.data.degradations import DEGRADATIONS
-from realfake_hf.figures.confidence import ReliabilityPanel, reliability_diagrams, risk_coverage_curves
+from realfake_hf.crosseval.robustness_figures import RobustnessPanel, robustness_curves
+from realfake_hf.data.corruptions import DEGRADATIONS
 from realfake_hf.figures.estimates import Estimate as Point
-from realfake_hf.figures.robustness import RobustnessPanel, robustness_curves
-from realfake_hf.measure.calibration import Bin
-from realfake_hf.measure.report import Estimate
+from realfake_hf.metrics.calibration import Bin
+from realfake_hf.metrics.report import Estimate
 
 LEAST_IN_BIN = 10  # pictures below which the share of fakes in a bin says nothing
 TURNS = ("crop", "mirror", "upside down")  # kinds of few steps, which share a panel

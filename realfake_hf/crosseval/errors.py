@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from realfake_hf.crosseval.entrants import Entrant
+from realfake_hf.attribution.methods import usual_method
+from realfake_hf.crosseval.datasets import TestSet
+from realfake_hf.crosseval.models import Entrant
 from realfake_hf.crosseval.neighbours import Neighbour, Neighbours
-from realfake_hf.crosseval.testsets import TestSet
-from realfake_hf.data.pictures import to_rgb
+from realfake_hf.data.decoding import to_rgb
 from realfake_hf.data.protocols import PROTOCOLS
-from realfake_hf.explain.methods import usual_method
 from realfake_hf.figures.errors import ErrorPanel, error_sheet
 from realfake_hf.figures.style import save_figure
 from realfake_hf.labels import LABEL_NAMES, Verdict

@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 
 from realfake_hf.crosseval.arguments import TRIVIAL, CrossevalArguments
 from realfake_hf.crosseval.cell import LEAK_FREE, Cell, measure_cell
+from realfake_hf.crosseval.datasets import Flags, TestSet, draw_from, load_test_set, stream_test_set
 from realfake_hf.crosseval.duplicates import with_duplicates
-from realfake_hf.crosseval.entrants import Entrant, check_models, fit_trivial, load_model
 from realfake_hf.crosseval.errors import ERRORS, ShownError, show_errors
+from realfake_hf.crosseval.models import Entrant, check_models, fit_trivial, load_model
 from realfake_hf.crosseval.neighbours import Neighbours
 from realfake_hf.crosseval.robustness import Robustness, measure_robustness
 from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.crosseval.shortcuts import Shortcut, find_shortcut
 from realfake_hf.crosseval.store import CellStore
-from realfake_hf.crosseval.testsets import Flags, TestSet, draw_from, load_test_set, stream_test_set
-from realfake_hf.data.sources import find_source, unreadable_files
-from realfake_hf.data.stream import find_shards
-from realfake_hf.measure.association import holm
-from realfake_hf.measure.paired import McNemar, mcnemar
-from realfake_hf.passport import environment
-from realfake_hf.processes import join_processes, told_of_lost_processes
+from realfake_hf.data.loading import find_source, unreadable_files
+from realfake_hf.data.streaming import find_shards
+from realfake_hf.distributed import join_processes, told_of_lost_processes
+from realfake_hf.environment import environment
+from realfake_hf.metrics.association import holm
+from realfake_hf.metrics.significance import McNemar, mcnemar
 
 CELL_VERSION: Final = 2  # raise it when a cell holds other things than before
 PARTS: Final = ("cells", "pairs", "shortcuts", "robustness", "errors")

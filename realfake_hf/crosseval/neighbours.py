@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from realfake_hf.crosseval.datasets import TestSet
 from realfake_hf.crosseval.store import CellStore
-from realfake_hf.crosseval.testsets import TestSet
-from realfake_hf.data.pictures import to_rgb
+from realfake_hf.data.decoding import to_rgb
 from realfake_hf.detector import Detector
 
 Floats = NDArray[np.float32]

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from realfake_hf.crosseval.entrants import Entrant
+from realfake_hf.crosseval.datasets import TestSet
+from realfake_hf.crosseval.models import Entrant
 from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.crosseval.store import CellStore
-from realfake_hf.crosseval.testsets import TestSet
-from realfake_hf.data.degradations import DEGRADATIONS, noise_seed
-from realfake_hf.measure.report import Estimate, make_report
+from realfake_hf.data.corruptions import DEGRADATIONS, noise_seed
+from realfake_hf.metrics.report import Estimate, make_report
 
 MEASURED: Final = ("accuracy_real", "accuracy_fake", "balanced_accuracy", "roc_auc")
 

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
-from realfake_hf.crosseval.entrants import Entrant
-from realfake_hf.crosseval.testsets import TestSet
+from realfake_hf.crosseval.datasets import TestSet
+from realfake_hf.crosseval.models import Entrant
+from realfake_hf.data.decoding import to_rgb
 from realfake_hf.data.model_input import plain_size
-from realfake_hf.data.pictures import to_rgb
 from realfake_hf.data.pixels import geometry, sized
 from realfake_hf.data.protocols import PROTOCOLS, Protocol
-from realfake_hf.processes import cores_each, this_process
-from realfake_hf.threads import in_threads
+from realfake_hf.distributed import cores_each, this_process
+from realfake_hf.parallel import in_threads
 
 logger = logging.getLogger(__name__)
 

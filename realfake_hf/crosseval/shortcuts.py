@@ -8,12 +8,12 @@ from typing import Any, Final, Self
 
 from datasets import DatasetDict, concatenate_datasets
 
-from realfake_hf.crosseval.testsets import TestSet
-from realfake_hf.data.file_facts import FileFacts, read_file_facts
+from realfake_hf.crosseval.datasets import TestSet
+from realfake_hf.crosseval.file_shortcuts import ShortcutAudit, audit_shortcuts
+from realfake_hf.data.loading import find_source, load_images
+from realfake_hf.data.metadata import FileFacts, read_file_facts
 from realfake_hf.data.near_duplicates import NearDuplicates, find_near_duplicates, hash_pictures
-from realfake_hf.data.sources import find_source, load_images
-from realfake_hf.measure.resampling import Mean
-from realfake_hf.measure.shortcuts import ShortcutAudit, audit_shortcuts
+from realfake_hf.metrics.resampling import Mean
 
 FILES: Final = 1000  # of a data set that a grid audits at most
 

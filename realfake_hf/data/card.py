@@ -6,7 +6,7 @@ from typing import Final
 from datasets import Dataset, DatasetDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from realfake_hf.data.audit import find_duplicates
+from realfake_hf.data.duplicates import find_duplicates
 from realfake_hf.labels import LABEL_NAMES
 
 COLUMNS: Final = {

@@ -12,7 +12,7 @@ from typing import Final
 
 from PIL import ExifTags, Image
 
-from realfake_hf.data.pictures import FORMATS
+from realfake_hf.data.decoding import FORMATS
 
 # A manifest store's identifier in a JUMBF box, whichever container holds the box (C2PA specification 2.1, 11.1.4.2)
 _C2PA_STORE: Final = bytes.fromhex("63327061 0011 0010 8000 00aa00389b71")

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from realfake_hf.data.pictures import MAX_BYTES, UnreadablePictureError
+from realfake_hf.data.decoding import MAX_BYTES, UnreadablePictureError
 
 _ENCRYPTED = 0x1  # bit of a zip entry's flags
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack without a bound on what comes out

@@ -9,9 +9,9 @@ from typing import Any
 from datasets import ClassLabel, Dataset, DatasetDict, Image, Value, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError, DatasetsError
 
+from realfake_hf.data.decoding import UnreadablePictureError
 from realfake_hf.data.files import read_file
-from realfake_hf.data.layouts import DEFAULT_SPLIT, Record, common_split, is_split, stated_label
-from realfake_hf.data.pictures import UnreadablePictureError
+from realfake_hf.data.folders import DEFAULT_SPLIT, Record, common_split, is_split, stated_label
 
 _LABEL_COLUMNS = ("label", "labels", "class")
 _FACTS = ("content", "generator", "source", "split", "id")

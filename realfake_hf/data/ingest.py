@@ -13,11 +13,11 @@ from typing import Any, Final, Protocol
 import pyarrow as pa
 from datasets import ClassLabel, Features, Image, Value
 
-from realfake_hf.checksums import CHECKSUMS, write_checksums
-from realfake_hf.data.layouts import DEFAULT_SPLIT, Record, opaque_id
-from realfake_hf.data.parallel import in_chunks
-from realfake_hf.data.pictures import UnreadablePictureError, pixel_hash, usable_bytes
+from realfake_hf.data.decoding import UnreadablePictureError, pixel_hash, usable_bytes
+from realfake_hf.data.folders import DEFAULT_SPLIT, Record, opaque_id
+from realfake_hf.decode_pool import in_chunks
 from realfake_hf.labels import LABEL_NAMES, LabelName
+from realfake_hf.store import CHECKSUMS, write_checksums
 
 SCHEMA: Final = Features(
     {

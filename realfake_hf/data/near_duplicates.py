@@ -15,7 +15,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from PIL import Image
 
-from realfake_hf.data.parallel import in_chunks
+from realfake_hf.decode_pool import in_chunks
 from realfake_hf.labels import FAKE
 
 HASH_BITS: Final = 64

@@ -5,7 +5,7 @@ from glob import glob
 from pathlib import Path
 
 from realfake_hf.data.files import FolderFiles
-from realfake_hf.data.layouts import is_named_as_picture
+from realfake_hf.data.folders import is_named_as_picture
 
 
 def find_picture_files(words: Sequence[str]) -> list[Path]:

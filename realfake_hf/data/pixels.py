@@ -26,11 +26,11 @@ from torch.utils import data as torch_data
 from transformers import BaseImageProcessor
 from transformers.image_processing_backends import PilBackend
 
-from realfake_hf.checksums import damaged_files, write_checksums
 from realfake_hf.data.augment import Augmentation
+from realfake_hf.data.decoding import read_picture
 from realfake_hf.data.model_input import filter_of, plain_size
-from realfake_hf.data.parallel import in_chunks
-from realfake_hf.data.pictures import read_picture
+from realfake_hf.decode_pool import in_chunks
+from realfake_hf.store import damaged_files, write_checksums
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from datasets import Dataset, Features, Image
 from numpy.typing import NDArray
 
-from realfake_hf.data.pictures import UnreadablePictureError, read_picture
-from realfake_hf.data.stream import ShardedSplit
+from realfake_hf.data.decoding import UnreadablePictureError, read_picture
+from realfake_hf.data.streaming import ShardedSplit
 
 Row = dict[str, Any]
 Keys = NDArray[np.uint64]

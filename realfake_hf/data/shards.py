@@ -22,12 +22,12 @@ from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from realfake_hf.checksums import sha256_of, write_whole
 from realfake_hf.cli import parse
 from realfake_hf.data.card import make_data_card
-from realfake_hf.data.sources import load_images
+from realfake_hf.data.loading import load_images
 from realfake_hf.data.splits import with_all_splits
 from realfake_hf.labels import FAKE
+from realfake_hf.store import sha256_of, write_whole
 
 logger = logging.getLogger(__name__)
 

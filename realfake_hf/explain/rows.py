@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from realfake_hf.explain.exhibits import Exhibit
-from realfake_hf.explain.methods import Explanation
+from realfake_hf.attribution.methods import Explanation
+from realfake_hf.explain.inputs import Exhibit
 
 Row = Mapping[str, Any]
 

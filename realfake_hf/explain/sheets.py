@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from realfake_hf.explain.methods import Explanation
-from realfake_hf.explain.overlay import COLOR_MAP
+from realfake_hf.attribution.methods import Explanation
+from realfake_hf.attribution.overlay import COLOR_MAP
 from realfake_hf.figures import MapPanel, Tile, explanation_sheet, picture_with_maps, save_figure
 from realfake_hf.labels import LabelName, Verdict
 

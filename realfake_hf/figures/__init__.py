@@ -5,11 +5,8 @@ suit a page 800 pixels wide. Colours are from Okabe & Ito (2008), *Color Univers
 Each function raises ValueError when there is nothing to draw, or when shapes or ranges are not those it documents.
 """
 
-from realfake_hf.figures.dark import darken
-from realfake_hf.figures.estimates import Estimate
-from realfake_hf.figures.evidence import HiddenPanel, PlantedPanel, centre_and_rim, planted_bars
-from realfake_hf.figures.explanations import MapPanel, Tile, explanation_sheet, picture_with_maps
-from realfake_hf.figures.faithfulness import (
+from realfake_hf.explain_study.evidence_figures import HiddenPanel, PlantedPanel, centre_and_rim, planted_bars
+from realfake_hf.explain_study.faithfulness_figures import (
     CascadePanel,
     CurvePanel,
     GapRow,
@@ -17,9 +14,12 @@ from realfake_hf.figures.faithfulness import (
     faithfulness_curves,
     gap_bars,
 )
-from realfake_hf.figures.study import ControlRow, agreement_against_controls, agreement_matrix
+from realfake_hf.explain_study.figures import ControlRow, agreement_against_controls, agreement_matrix
+from realfake_hf.figures.comparison import CostPoint, accuracy_against_time
+from realfake_hf.figures.dark import darken
+from realfake_hf.figures.estimates import Estimate
+from realfake_hf.figures.images import MapPanel, Tile, explanation_sheet, picture_with_maps
 from realfake_hf.figures.style import BLUE, COLORS, INK, VERMILLION, WIDTH, save_figure
-from realfake_hf.figures.tradeoff import CostPoint, accuracy_against_time
 from realfake_hf.figures.training import (
     confusion_matrix,
     content_accuracy,

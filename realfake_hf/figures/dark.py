@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 from numpy.typing import ArrayLike
 
-from realfake_hf.figures.study import FIXED
+from realfake_hf.explain_study.figures import FIXED
 
 GROUND: Final = (0.086, 0.094, 0.11)
 BRIGHT: Final = (0.91, 0.91, 0.93)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from realfake_hf.figures.explanations import LARGEST_NEAREST
+from realfake_hf.figures.images import LARGEST_NEAREST
 from realfake_hf.figures.style import INK, WIDTH
 
 SIDE: Final = 1.55  # inches, of a picture

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from realfake_hf.figures.study import FIXED
+from realfake_hf.explain_study.figures import FIXED
 from realfake_hf.figures.style import WIDTH
 
 CHANCE: Final = 0.5

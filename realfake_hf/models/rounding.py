@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from realfake_hf.models.packed import CLASS_TOKENS, FusedGelu, PackedLinear, is_packable, last_block
+from realfake_hf.models.cpu import CLASS_TOKENS, FusedGelu, PackedLinear, is_packable, last_block
 
 INSTRUCTIONS: Final = ("amx_bf16", "avx512_bf16")  # that multiply bfloat16, as torch calls them
 LEAST: Final = 4  # pictures that a rounding model gets

@@ -18,10 +18,10 @@ from transformers import (
     TrainingArguments,
 )
 
-from realfake_hf.checksums import CHECKSUMS, write_checksums
 from realfake_hf.labels import FAKE
-from realfake_hf.measure.metric import RealFakeMetric
-from realfake_hf.measure.validation_run import ValidationRun
+from realfake_hf.metrics.evaluate_metric import RealFakeMetric
+from realfake_hf.store import CHECKSUMS, write_checksums
+from realfake_hf.validation_run import ValidationRun
 
 _OF_THE_MAIN_PROCESS: Final = (
     "model.safetensors", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth",

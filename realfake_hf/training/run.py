@@ -12,13 +12,13 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import set_seed
 
 from realfake_hf.data.pixels import PixelDataset
-from realfake_hf.data.stream import StreamedPixels
+from realfake_hf.data.streaming import StreamedPixels
+from realfake_hf.distributed import join_processes, this_process, told_of_lost_processes
+from realfake_hf.environment import environment, peak_memory_gib
 from realfake_hf.labels import FAKE
-from realfake_hf.measure.calibration import choose_operating_point
-from realfake_hf.measure.operating_point import OPERATING_POINT, OperatingPoint
-from realfake_hf.measure.report import make_report
-from realfake_hf.passport import environment, peak_memory_gib
-from realfake_hf.processes import join_processes, this_process, told_of_lost_processes
+from realfake_hf.metrics.calibration import choose_operating_point
+from realfake_hf.metrics.operating_point import OPERATING_POINT, OperatingPoint
+from realfake_hf.metrics.report import make_report
 from realfake_hf.run_folder import (
     PASSPORT,
     Outcome,
@@ -31,8 +31,8 @@ from realfake_hf.run_folder import (
 )
 from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
 from realfake_hf.training.callbacks import p_fake_of
+from realfake_hf.training.data import TrainingData, build_model, load_training_data, pixel_sets, validation_recorder
 from realfake_hf.training.distillation import Teacher
-from realfake_hf.training.inputs import TrainingData, build_model, load_training_data, pixel_sets, validation_recorder
 from realfake_hf.training.streaming import StreamTrainer, go_on_inside_epoch
 from realfake_hf.training.trainer import build_trainer, checkpoints_in_own_names, merge_lora
 

@@ -12,7 +12,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from realfake_hf.data.pixels import as_batch
-from realfake_hf.data.stream import StreamedPixels
+from realfake_hf.data.streaming import StreamedPixels
 from realfake_hf.training.distillation import TaughtTrainer
 
 Loader = DataLoader[dict[str, Tensor]]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from realfake_hf.data.claims import FileClaims
-from realfake_hf.measure.operating_point import OperatingPoint
+from realfake_hf.metrics.operating_point import OperatingPoint
 from realfake_space.model_process import Judged, ModelFacts
 
 MEASURED: Final = Path(__file__).resolve().parents[1] / "measured.json"

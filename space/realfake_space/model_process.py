@@ -21,16 +21,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers.utils.logging import disable_progress_bar
 
+from realfake_hf.attribution.attention_methods import lack_of_class_token
+from realfake_hf.attribution.methods import ATTENTION_METHODS, METHODS, usual_method
 from realfake_hf.data.claims import FileClaims
 from realfake_hf.data.pixels import fitted
 from realfake_hf.detector import Detector
-from realfake_hf.explain.attention_methods import lack_of_class_token
-from realfake_hf.explain.methods import ATTENTION_METHODS, METHODS, usual_method
+from realfake_hf.explain_study.names import method_name
 from realfake_hf.labels import Verdict
-from realfake_hf.measure.operating_point import OperatingPoint
+from realfake_hf.metrics.operating_point import OperatingPoint
 from realfake_hf.models.rounding import is_rounding
-from realfake_hf.publish.study_words import method_name
-from realfake_hf.threads import cores
+from realfake_hf.parallel import cores
 from realfake_space.pictures import RefusedError, open_upload
 
 BATCH: Final = 32  # pictures that go through a model at once

@@ -6,7 +6,7 @@ from typing import Final
 from PIL import Image
 
 from realfake_hf.data.claims import FileClaims, read_claims
-from realfake_hf.data.pictures import UnreadablePictureError, read_picture
+from realfake_hf.data.decoding import UnreadablePictureError, read_picture
 
 MOST_BYTES: Final = 32 * 2**20
 MOST_PIXELS: Final = 64_000_000

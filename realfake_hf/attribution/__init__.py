@@ -1,0 +1,1 @@
+"""Maps of single pictures: attention, gradients, and what draws them."""

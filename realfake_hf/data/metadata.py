@@ -1,0 +1,181 @@
+"""What the files of a source are, before any picture is decoded: format, mode, size, bytes, JPEG tables.
+
+None of it says what a picture shows. Where it tells real from fake all the same, a detector can learn the codec
+instead of the generator (Grommelt et al., 2024, "Fake or JPEG?", arXiv 2403.17608). File names are no facts
+here: no loader shows them to a model.
+"""
+
+import hashlib
+import io
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from realfake_hf.data.decoding import FORMATS, UnreadablePictureError
+from realfake_hf.data.folders import Record
+from realfake_hf.data.hub import HubRows
+from realfake_hf.data.ingest import Reader
+from realfake_hf.data.loading import find_source
+from realfake_hf.decode_pool import in_chunks
+from realfake_hf.labels import LABEL_NAMES
+
+FACTS: Final = (
+    "format", "mode", "width", "height", "aspect", "bytes", "bytes_per_pixel", "jpeg_tables", "jpeg_luminance",
+    "in_passes", "exif",
+)  # fmt: skip
+
+_BROKEN_HEADER_ERRORS = (UnreadablePictureError, OSError, ValueError, OverflowError, Image.DecompressionBombError)
+
+Column = NDArray[Any]
+Fact = str | float | bool
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """The facts of n picture files, one entry a file in every array.
+
+    Attributes:
+        name: of the source.
+        as_stored: the files are those of an HF data set's rows. Whoever wrote them may have encoded the pictures anew,
+            so the facts need not be those of the original files.
+        is_fake: (n,)
+        digest: (n,) SHA-256 of each file: equal for equal files.
+        columns: each of `FACTS`, (n,): `format` (as Pillow calls it), `mode` and `jpeg_tables` (a digest of all
+            quantisation tables; `none` where it is no JPEG) are strings; `width` and `height` are pixels; `aspect` is
+            width / height; `bytes` is the whole file; `jpeg_luminance` is the mean of the first quantisation table,
+            NaN where it is no JPEG; `in_passes` says progressive or interlaced; `exif` whether the header has a block.
+        unreadable: files that are left out, as their header cannot be read.
+    """
+
+    name: str
+    as_stored: bool
+    is_fake: NDArray[np.bool_]
+    digest: NDArray[np.str_]
+    columns: dict[str, Column]
+    unreadable: int
+
+    def __len__(self) -> int:
+        return len(self.is_fake)
+
+
+def read_file_facts(source: str | os.PathLike[str], *, limit: int | None = None, seed: int = 0) -> FileFacts:
+    """Read the facts of a source's files: those that lie in the folder or archive, not what `load_images` keeps.
+
+    `load_images` keeps plain RGB files byte for byte and turns all others into PNG, so its rows would not do.
+
+    Args:
+        source: as `load_images` takes it.
+        limit: at most so many files, as evenly of both labels as there are; None means all.
+        seed: of the draw of these.
+
+    Raises:
+        FileNotFoundError: there is no such source.
+        ValueError: the source is ambiguous or unsafe, or no header can be read.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"wanted a limit of 1 file or more; found {limit}. Leave it out for all files.")
+    found = find_source(source)
+    records = _draw(found.records(), limit, np.random.default_rng(seed))
+    read = partial(_facts_of, found.reader)
+    rows = [row for _, chunk in in_chunks(read, records, description=f"file facts of {found.name}") for row in chunk]
+    is_fake = np.array([record.label == "FAKE" for record in records])
+    return _together(rows, is_fake, name=found.name, as_stored=isinstance(found.reader, HubRows))
+
+
+def facts_of_files(files: Sequence[bytes], is_fake: NDArray[np.bool_], *, name: str) -> FileFacts:
+    """Read the facts of files as they are stored in a data set's rows.
+
+    Args:
+        files: their bytes.
+        is_fake: (n,) their labels.
+        name: of the data set.
+
+    Raises:
+        ValueError: no header can be read.
+    """
+    return _together([_facts_or_nothing(data) for data in files], is_fake, name=name, as_stored=True)
+
+
+def _together(
+    rows: Sequence[Mapping[str, Fact]], is_fake: NDArray[np.bool_], *, name: str, as_stored: bool
+) -> FileFacts:
+    kept = [row for row in rows if row]
+    if not kept:
+        raise ValueError(
+            f"wanted picture files with a readable header in {name}; found none among {len(rows):,}. Get the data set "
+            "anew."
+        )
+    return FileFacts(
+        name=name,
+        as_stored=as_stored,
+        is_fake=is_fake[[bool(row) for row in rows]],
+        digest=np.array([row["digest"] for row in kept]),
+        columns={fact: np.array([row[fact] for row in kept]) for fact in FACTS},
+        unreadable=len(rows) - len(kept),
+    )
+
+
+def header_facts(data: bytes) -> dict[str, Fact]:
+    """Read each of `FACTS` from a file's bytes, without decoding its pixels.
+
+    Raises:
+        OSError: it is no image file. Pillow raises others of its own on damaged headers.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of large pictures and odd metadata; nothing is decoded here
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    tables: Mapping[int, Sequence[int]] = getattr(image, "quantization", None) or {}
+    return {
+        "format": str(image.format),
+        "mode": image.mode,
+        "width": image.width,
+        "height": image.height,
+        "aspect": image.width / image.height,
+        "bytes": len(data),
+        "bytes_per_pixel": len(data) / (image.width * image.height),
+        "jpeg_tables": _short_digest({key: list(tables[key]) for key in sorted(tables)}) if tables else "none",
+        "jpeg_luminance": float(np.mean(tables[min(tables)])) if tables else float("nan"),
+        "in_passes": bool(image.info.get("progressive") or image.info.get("interlace")),
+        "exif": "exif" in image.info,
+    }
+
+
+def _short_digest(tables: Mapping[int, Sequence[int]]) -> str:
+    return hashlib.sha256(repr(tables).encode()).hexdigest()[:8]
+
+
+def _facts_of(reader: Reader, records: Sequence[Record]) -> list[dict[str, Fact]]:
+    return [_facts_or_nothing(_bytes_or_nothing(reader, record)) for record in records]
+
+
+def _bytes_or_nothing(reader: Reader, record: Record) -> bytes:
+    try:
+        return reader.read(record.key)
+    except _BROKEN_HEADER_ERRORS:
+        return b""
+
+
+def _facts_or_nothing(data: bytes) -> dict[str, Fact]:
+    try:
+        return header_facts(data) | {"digest": hashlib.sha256(data).hexdigest()}
+    except _BROKEN_HEADER_ERRORS:
+        return {}
+
+
+def _draw(records: Sequence[Record], limit: int | None, generator: np.random.Generator) -> list[Record]:
+    """Draw records, half of them real where both labels have enough."""
+    if limit is None or limit >= len(records):
+        return list(records)
+    by_label = [[record for record in records if record.label == label] for label in LABEL_NAMES]
+    fewer = min(by_label, key=len)
+    more = max(reversed(by_label), key=len)
+    of_fewer = min(len(fewer), limit // 2)
+    drawn = [fewer[place] for place in generator.permutation(len(fewer))[:of_fewer]]
+    return drawn + [more[place] for place in generator.permutation(len(more))[: limit - of_fewer]]

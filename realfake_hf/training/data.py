@@ -1,0 +1,139 @@
+"""What a training is given: a model and its image processor, pictures in splits, pixels in batches."""
+
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from datasets import DatasetDict
+from numpy.typing import NDArray
+from transformers import BaseImageProcessor, PreTrainedModel, ViTImageProcessorPil
+
+from realfake_hf.data.augment import Augmentation
+from realfake_hf.data.duplicates import in_none_of, leak_free
+from realfake_hf.data.loading import load_images
+from realfake_hf.data.pixels import PixelDataset, cached_pixels
+from realfake_hf.data.splits import cut, with_all_splits
+from realfake_hf.data.streaming import ShardedSplit, StreamedPixels, find_shards
+from realfake_hf.environment import data_fingerprint
+from realfake_hf.labels import FAKE, id2label, label2id
+from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
+from realfake_hf.models.pretrained import load_pretrained
+from realfake_hf.run_folder import VALIDATION
+from realfake_hf.training.arguments import CIFAKE_CNN, CNN_SHAPE, DataArguments, ModelArguments, RunArguments
+from realfake_hf.training.callbacks import ValidationRecorder
+from realfake_hf.validation_run import ValidationRun
+
+
+def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """Build a new CIFAKE CNN, or load a pretrained classifier and give it a head for REAL and FAKE.
+
+    Returns:
+        The model, and the image processor that will be saved with it.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: it cannot take such images or patches.
+    """
+    if arguments.model != CIFAKE_CNN:
+        names = ("image_size", "patch_size", "attn_implementation")
+        return load_pretrained(arguments.model, **{name: getattr(arguments, name) for name in names})
+    shape = {name: getattr(arguments, name) for name in CNN_SHAPE}
+    config = CifakeCnnConfig(**shape, id2label=id2label(), label2id=label2id())
+    size = {"height": config.image_size, "width": config.image_size}
+    return CifakeCnnForImageClassification(config), ViTImageProcessorPil(size=size)
+
+
+def load_splits(arguments: DataArguments) -> DatasetDict:
+    """Read a source and give it train, validation and test; in several processes one reads, the others wait.
+
+    Raises:
+        OSError: there is no such data source.
+        ValueError: it cannot be used.
+    """
+    with PartialState().main_process_first():  # one process reads the source, the others find its cache
+        images = load_images(arguments.data)
+    shares = {"validation_share": arguments.validation_share, "test_share": arguments.test_share}
+    splits = with_all_splits(images, **shares, seed=arguments.split_seed)
+    if arguments.train_size is not None and arguments.train_size < len(splits["train"]):
+        share = arguments.train_size / len(splits["train"])
+        splits["train"] = cut(splits["train"], share=share, seed=arguments.split_seed)[1]
+    return splits
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """The pictures of a training.
+
+    Attributes:
+        images: the splits as data sets; train is not among them where it is streamed.
+        stream: the shards of a streamed train split.
+        buffer_size: pictures of the stream that are shuffled at once.
+    """
+
+    images: DatasetDict
+    stream: ShardedSplit | None = None
+    buffer_size: int = 1
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Size and class balance of each split, and what names its pictures."""
+        found = data_fingerprint(self.images)
+        return {"train": self.stream.fingerprint(), **found} if self.stream else found
+
+    def leak_free(self) -> NDArray[np.bool_]:
+        """Say of each test picture, (n_test,), whether it occurs in no other split."""
+        if self.stream is None:
+            return leak_free(self.images)
+        test, validation = (self.images[split]["sha256"][:] for split in ("test", "validation"))
+        return in_none_of(test, chain(self.stream.column("sha256"), [validation]))
+
+
+def load_training_data(arguments: DataArguments) -> TrainingData:
+    """Read a source, or find its shards where they are streamed.
+
+    Raises:
+        OSError: there is no such data source.
+        ValueError: it cannot be used.
+    """
+    if not arguments.streaming:
+        return TrainingData(load_splits(arguments))
+    shards = find_shards(arguments.data)
+    lacking = [split for split in ("train", "validation", "test") if split not in shards]
+    if lacking:
+        raise ValueError(
+            f"wanted shards of train, validation and test; found none of {', '.join(lacking)} in {arguments.data}. "
+            "`python -m realfake_hf.data.shards --all_splits true` cuts what a source lacks off its training pictures."
+        )
+    with PartialState().main_process_first():
+        images = DatasetDict({split: shards[split].load() for split in ("validation", "test")})
+    return TrainingData(images, shards["train"], arguments.buffer_size)
+
+
+def pixel_sets(
+    data: TrainingData, processor: BaseImageProcessor, run: RunArguments
+) -> dict[str, PixelDataset | StreamedPixels]:
+    """Give the pictures of each split as pixels in batches; those of the training split are augmented."""
+    augment = Augmentation(flip=run.flip, crop_padding=run.crop_padding, robust_share=run.robust_share, seed=run.seed)
+    found: dict[str, PixelDataset | StreamedPixels] = {
+        split: PixelDataset(
+            cached_pixels(rows, processor), rows["label"][:], augment=augment if split == "train" else None
+        )
+        for split, rows in data.images.items()
+    }
+    if data.stream:
+        found["train"] = StreamedPixels(
+            data.stream, processor, batch_size=run.train_batch_size, buffer_size=data.buffer_size,
+            processes=run.world_size, process=run.process_index, workers=run.dataloader_num_workers,
+            multiple=run.gradient_accumulation_steps, augment=augment, seed=run.seed,
+        )  # fmt: skip
+    return found
+
+
+def validation_recorder(images: DatasetDict, folder: Path) -> ValidationRecorder:
+    """Begin the file of the validation probabilities of each epoch."""
+    rows = images["validation"]
+    is_fake = np.asarray(rows["label"][:]) == FAKE
+    start = ValidationRun.begin(ids=rows["id"][:], is_fake=is_fake, content=rows["content"][:])
+    return ValidationRecorder(folder / VALIDATION, start)

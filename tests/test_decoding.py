@@ -1,0 +1,275 @@
+"""Any image file becomes one upright RGB picture, or one sentence that says why not."""
+
+import io
+import struct
+import sys
+import time
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import numpy as np
+import pytest
+from datasets import Image as ImageFeature
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from realfake_hf.data.decoding import (
+    MAX_PIXELS,
+    UnreadablePictureError,
+    pixel_hash,
+    read_picture,
+    to_rgb,
+    usable_bytes,
+)
+
+WIDTH, HEIGHT = 12, 9
+ORIENTATION = 0x0112
+
+
+def rgb() -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def encoded(picture: Image.Image, format: str, **settings: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format=format, **settings)
+    return buffer.getvalue()
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    return exif
+
+
+def sixteen_bits() -> Image.Image:
+    return Image.fromarray(np.linspace(0, 65535, WIDTH * HEIGHT).reshape(HEIGHT, WIDTH).astype(np.uint16))
+
+
+def png_that_declares(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    )
+
+
+@cache
+def special_files() -> dict[str, bytes]:
+    other = rgb().transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    alpha = rgb().copy()
+    alpha.putalpha(Image.linear_gradient("L").resize(alpha.size))
+    return {
+        "greyscale jpeg": encoded(rgb().convert("L"), "JPEG"),
+        "cmyk jpeg": encoded(rgb().convert("CMYK"), "JPEG"),
+        "rotated jpeg": encoded(rgb(), "JPEG", exif=turned(6)),
+        "rotated png": encoded(rgb(), "PNG", exif=turned(3)),
+        "rotated webp": encoded(rgb(), "WEBP", exif=turned(8)),
+        "rotated tiff": encoded(rgb(), "TIFF", exif=turned(6)),
+        "two pictures in a jpeg": encoded(rgb(), "MPO", save_all=True, append_images=[other]),
+        "transparent png": encoded(alpha, "PNG"),
+        "transparent webp": encoded(alpha, "WEBP", lossless=True),
+        "one transparent colour": encoded(rgb(), "PNG", transparency=rgb().getpixel((0, 0))),
+        "palette png": encoded(rgb().convert("P"), "PNG"),
+        "palette with alpha": encoded(rgb().convert("P"), "PNG", transparency=bytes(range(200))),
+        "grey with alpha": encoded(alpha.convert("LA"), "PNG"),
+        "black and white": encoded(rgb().convert("1"), "PNG"),
+        "16-bit png": encoded(sixteen_bits(), "PNG"),
+        "16-bit tiff": encoded(sixteen_bits(), "TIFF"),
+        "32-bit tiff": encoded(sixteen_bits().convert("I"), "TIFF"),
+        "cmyk tiff": encoded(rgb().convert("CMYK"), "TIFF", icc_profile=b"a profile of inks"),
+        "two pages": encoded(rgb(), "TIFF", save_all=True, append_images=[rgb().rotate(180)]),
+        "gif": encoded(rgb(), "GIF"),
+        "animated gif": encoded(rgb(), "GIF", save_all=True, append_images=[other]),
+        "animated png": encoded(rgb(), "PNG", save_all=True, append_images=[other]),
+        "animated webp": encoded(rgb(), "WEBP", save_all=True, append_images=[other], lossless=True),
+        "grey bmp": encoded(rgb().convert("L"), "BMP"),
+    }
+
+
+@cache
+def plain_files() -> dict[str, bytes]:
+    formats = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+    return {format: encoded(rgb(), format) for format in formats} | {
+        "progressive": encoded(rgb(), "JPEG", progressive=True),
+        "upright by exif": encoded(rgb(), "JPEG", exif=turned(1)),
+    }
+
+
+def decoded_by_datasets(data: bytes) -> Image.Image:
+    return ImageFeature().decode_example({"bytes": data, "path": None})
+
+
+@pytest.mark.parametrize("name", plain_files())
+def test_a_plain_rgb_file_keeps_its_bytes(name: str) -> None:
+    data = plain_files()[name]
+    assert usable_bytes(data)[0] is data
+
+
+@pytest.mark.parametrize("name", [*plain_files(), *special_files()])
+def test_datasets_decodes_the_kept_bytes_to_the_picture_that_we_read(name: str) -> None:
+    data = (plain_files() | special_files())[name]
+    kept, picture = usable_bytes(data)
+    seen = decoded_by_datasets(kept)
+    assert picture.mode == seen.mode == "RGB"
+    assert picture.size == seen.size
+    assert picture.tobytes() == seen.tobytes() == read_picture(data).tobytes() == read_picture(kept).tobytes()
+
+
+@pytest.mark.parametrize("name", special_files())
+def test_the_kept_bytes_carry_no_profile_exif_or_text(name: str) -> None:
+    opened = Image.open(io.BytesIO(usable_bytes(special_files()[name])[0]))
+    opened.load()
+    if name != "rotated tiff":
+        assert (opened.format, opened.mode) == ("PNG", "RGB")
+        assert not {"icc_profile", "exif", "transparency"} & set(opened.info)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_turns_the_picture_upright(orientation: int) -> None:
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the Pillow transpositions that lead back
+    stored = rgb() if orientation == 1 else rgb().transpose(Image.Transpose(undo[orientation]))
+    assert read_picture(encoded(stored, "PNG", exif=turned(orientation))).tobytes() == rgb().tobytes()
+
+
+def test_transparency_is_laid_on_white() -> None:
+    clear = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    clear.putpixel((1, 0), (255, 0, 0, 255))
+    picture = read_picture(encoded(clear, "PNG"))
+    assert [picture.getpixel((x, 0)) for x in range(2)] == [(255, 255, 255), (255, 0, 0)]
+
+
+def test_half_transparent_black_is_middle_grey() -> None:
+    assert read_picture(encoded(Image.new("RGBA", (1, 1), (0, 0, 0, 128)), "PNG")).getpixel((0, 0)) == (127,) * 3
+
+
+def test_the_transparent_colour_of_a_palette_is_white() -> None:
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    palette.putpixel((1, 0), 1)
+    picture = read_picture(encoded(palette, "PNG", transparency=0))
+    assert [picture.getpixel((x, 0)) for x in range(2)] == [(255, 255, 255), (40, 50, 60)]
+
+
+def test_the_transparent_grey_of_a_16_bit_picture_is_white_and_its_neighbours_are_not() -> None:
+    samples = Image.fromarray(np.array([[300, 301]], dtype=np.uint16))
+    picture = read_picture(encoded(samples, "PNG", transparency=300))
+    assert [picture.getpixel((x, 0)) for x in range(2)] == [(255,) * 3, (1,) * 3]
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_16_bits_become_8_by_scale_and_not_by_clipping(format: str) -> None:
+    samples = Image.fromarray(np.array([[0, 257, 32896, 65535]], dtype=np.uint16))
+    assert np.asarray(read_picture(encoded(samples, format)))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_an_animation_gives_its_first_frame() -> None:
+    red, blue = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
+    for format in ("GIF", "PNG", "WEBP", "TIFF"):
+        picture = read_picture(encoded(red, format, save_all=True, append_images=[blue]))
+        assert picture.getpixel((1, 1))[0] > 200, format
+        assert picture.getpixel((1, 1))[2] < 60, format
+
+
+def test_equal_pictures_have_one_hash_whatever_file_they_came_in() -> None:
+    files = [encoded(rgb(), format) for format in ("PNG", "BMP", "TIFF", "PPM")]
+    assert {pixel_hash(read_picture(data)) for data in files} == {pixel_hash(rgb())}
+
+
+def test_pictures_of_equal_pixels_and_other_shapes_have_other_hashes() -> None:
+    assert pixel_hash(Image.new("RGB", (2, 3))) != pixel_hash(Image.new("RGB", (3, 2)))
+
+
+def test_an_empty_file_is_refused() -> None:
+    with pytest.raises(UnreadablePictureError, match=r"^the file is empty \(0 bytes\)$"):
+        read_picture(b"")
+
+
+@pytest.mark.parametrize(
+    "data", [b"hello", b"<svg/>", bytes(1000), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
+)
+def test_what_is_no_image_file_is_refused_and_never_handed_to_another_program(data: bytes) -> None:
+    with pytest.raises(UnreadablePictureError, match=r"^not an image file \(JPEG, PNG, .*\)$"):
+        read_picture(data)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "AVIF"])
+def test_a_file_cut_in_half_is_refused(format: str) -> None:
+    data = encoded(rgb().resize((64, 64)), format)
+    with pytest.raises(UnreadablePictureError, match="not a"):
+        usable_bytes(data[: len(data) // 2])
+
+
+def test_float_samples_are_refused_with_what_to_do() -> None:
+    with pytest.raises(UnreadablePictureError, match="32-bit float samples have no fixed range; save it with 8 or 16"):
+        read_picture(encoded(rgb().convert("F"), "TIFF"))
+
+
+@pytest.mark.parametrize("size", [(50_000, 50_000), (MAX_PIXELS + 1, 1), (9_500, 9_500), (2**31 - 1, 2**31 - 1)])
+def test_a_bomb_is_refused_before_it_is_unpacked(size: tuple[int, int]) -> None:
+    start = time.perf_counter()
+    with pytest.raises(UnreadablePictureError, match="larger than 89,478,485 pixels"):
+        read_picture(png_that_declares(*size))
+    assert time.perf_counter() - start < 5  # seconds
+
+
+def test_a_picture_without_pixels_is_refused() -> None:
+    with pytest.raises(UnreadablePictureError, match="not a"):
+        read_picture(png_that_declares(0, 5))
+
+
+def _damage(data: bytes, cut: float, flips: list[tuple[float, int]]) -> bytes:
+    damaged = bytearray(data[: max(1, round(len(data) * cut))])
+    for place, value in flips:
+        damaged[int(place * (len(damaged) - 1))] = value
+    return bytes(damaged)
+
+
+places = st.floats(0, 1) | st.floats(0, 0.1)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    name=st.sampled_from([*plain_files(), *special_files()]),
+    cut=st.just(1.0) | st.floats(0, 1),
+    flips=st.lists(st.tuples(places, st.integers(0, 255)), max_size=6),
+)
+def test_a_damaged_file_is_a_picture_or_unreadable_and_nothing_else(
+    name: str, cut: float, flips: list[tuple[float, int]]
+) -> None:
+    data = _damage((plain_files() | special_files())[name], cut, flips)
+    try:
+        kept, picture = usable_bytes(data)
+    except UnreadablePictureError:
+        return
+    assert picture.mode == "RGB"
+    assert min(picture.size) > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, on a damaged file that it still shows
+        seen = decoded_by_datasets(kept)
+    assert (seen.mode, seen.size, seen.tobytes()) == (picture.mode, picture.size, picture.tobytes())
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.binary(max_size=300))
+def test_any_bytes_are_unreadable_and_nothing_else(data: bytes) -> None:
+    with pytest.raises(UnreadablePictureError):
+        read_picture(data)
+
+
+def test_threads_that_read_pictures_leave_the_warnings_as_they_were():
+    before, pause = list(warnings.filters), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # seconds: threads take turns as often as can be
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(to_rgb, [rgb() for _ in range(400)]))
+    finally:
+        sys.setswitchinterval(pause)
+    assert {picture.tobytes() for picture in found} == {rgb().tobytes()}
+    assert warnings.filters == before

@@ -1,0 +1,238 @@
+"""What paths and tables say of pictures: split, label, content, generator; and what is refused as unclear."""
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from realfake_hf.data.folders import CIFAKE_CONTENTS, Record, common_split, opaque_id, records_of
+
+
+def read_layout(files: Sequence[str] | Mapping[str, str | bytes], source: str = "mine") -> dict[str, Record]:
+    def read(path: str) -> bytes:
+        data = files[path]  # type: ignore[call-overload]
+        return data if isinstance(data, bytes) else data.encode()
+
+    return {record.key: record for record in records_of(list(files), source=source, read=read)}
+
+
+def labels(records: Mapping[str, Record]) -> dict[str, str]:
+    return {key: record.label for key, record in records.items()}
+
+
+def test_the_bracket_number_of_a_cifake_name_is_its_content() -> None:
+    names = ["{}.jpg", *(f"{{}} ({number}).jpg" for number in range(2, 11))]
+    fakes = read_layout([f"train/FAKE/{name.format(1000)}" for name in names])
+    reals = read_layout([f"test/REAL/{name.format('0012')}" for name in names])
+    for records in (fakes, reals):
+        assert tuple(record.content for record in records.values()) == CIFAKE_CONTENTS
+        assert {record.source for record in records.values()} == {"cifake"}
+    assert {(r.label, r.split, r.generator) for r in fakes.values()} == {("FAKE", "train", "stable-diffusion-1.4")}
+    assert {(r.label, r.split, r.generator) for r in reals.values()} == {("REAL", "test", None)}
+
+
+def test_a_cifake_picture_has_one_id_wherever_the_set_lies() -> None:
+    here = read_layout(["train/FAKE/1000 (7).jpg"])["train/FAKE/1000 (7).jpg"]
+    there = read_layout(["data/cifake/train/FAKE/1000 (7).jpg"])["data/cifake/train/FAKE/1000 (7).jpg"]
+    assert here.id == there.id == opaque_id("cifake/train/FAKE/1000 (7).jpg")
+
+
+def test_two_copies_of_cifake_in_one_folder_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"wanted one copy of CIFAKE in mine; found 2: \./, old/\. Give one\."):
+        read_layout(["train/FAKE/1000 (7).jpg", "old/train/FAKE/1000 (7).jpg"])
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["REAL/0001 (2).jpg", "FAKE/1 (3).jpg"],  # no train or test
+        ["train/REAL/1 (2).jpg", "train/FAKE/1 (2).jpg"],  # REAL is not zero-padded: Windows numbers copies so
+        ["train/REAL/0001.jpg", "train/FAKE/1.jpg"],  # no number in brackets anywhere
+        ["train/REAL/0001 (11).jpg", "train/FAKE/1 (11).jpg"],  # no such content
+        ["train/REAL/0001 (2).png", "train/FAKE/1 (2).png"],
+        ["train/real/0001 (2).jpg", "train/fake/1 (2).jpg"],
+    ],
+)
+def test_numbered_names_of_a_set_that_is_not_cifake_are_no_content(paths: list[str]) -> None:
+    for record in read_layout(paths).values():
+        assert (record.content, record.generator, record.source) == (None, None, "mine")
+
+
+@pytest.mark.parametrize(
+    ("real", "fake"),
+    [
+        ("real", "fake"), ("REAL", "FAKE"), ("0_real", "1_fake"), ("1_real", "0_fake"), ("nature", "ai"),
+        ("RealArt", "AiArtData"), ("RealArt/RealArt", "AiArtData/AiArtData"), ("x/RealArt/RealArt", "x/AiArtData"),
+    ],
+)  # fmt: skip
+def test_a_folder_named_for_a_label_labels_its_pictures(real: str, fake: str) -> None:
+    records = read_layout([f"{real}/1.png", f"{fake}/1.png"])
+    assert labels(records) == {f"{real}/1.png": "REAL", f"{fake}/1.png": "FAKE"}
+    assert {(r.split, r.content, r.generator, r.id) for r in records.values()} == {("train", None, None, None)}
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("real/frog/1.png", "frog"),
+        ("frog/real/1.png", "frog"),
+        ("train/frog/0_real/1.png", "frog"),
+        ("frog/train/0_real/1.png", "frog"),
+        ("real/train/frog/1.png", "frog"),
+        ("real/frog/green/1.png", "frog"),
+        ("set/frog/real/1.png", "frog"),
+        ("real/1.png", None),
+        ("train/real/1.png", None),
+    ],
+)
+def test_the_folder_below_the_label_or_else_above_it_is_the_content(path: str, content: str | None) -> None:
+    other = path.replace("real", "fake").replace("frog", "dog")
+    assert read_layout([path, other])[path].content == content
+
+
+def test_a_folder_that_all_pictures_share_is_no_content() -> None:
+    records = read_layout(["my set/real/1.png", "my set/fake/1.png"])
+    assert {record.content for record in records.values()} == {None}
+
+
+def test_a_label_word_in_a_folder_that_all_pictures_share_is_no_label() -> None:
+    records = read_layout(["photos/real/1.png", "photos/fake/1.png"])
+    assert labels(records) == {"photos/real/1.png": "REAL", "photos/fake/1.png": "FAKE"}
+
+
+def test_split_folders_stand_above_or_below_the_label() -> None:
+    records = read_layout(["Training/real/1.png", "fake/val/1.png", "real/dev/2.png", "TEST/fake/2.png"])
+    assert [record.split for record in records.values()] == ["train", "validation", "validation", "test"]
+
+
+def test_names_with_spaces_brackets_and_other_scripts_are_kept() -> None:
+    paths = ["real/été (1) [x].png", "fake/лягушка/写真 #1?.webp", "real/.../a.png", "fake/a.b/c.tar.png"]
+    assert set(read_layout([paths[0], paths[1], paths[3]])) == {paths[0], paths[1], paths[3]}
+
+
+def test_a_folder_name_that_is_not_utf8_becomes_a_content_that_arrow_can_hold() -> None:
+    records = read_layout(["real/\udcff/1.png", "fake/\udcff/1.png"])
+    assert {record.content for record in records.values()} == {"�"}
+    assert len(opaque_id("real/\udcff/1.png")) == 16
+
+
+def test_files_beside_the_pictures_are_left_alone() -> None:
+    beside = [
+        "readme.txt", "real/readme.md", "real/Thumbs.db", "fake/desktop.ini", ".DS_Store", "real/.DS_Store", "LICENSE",
+        "__MACOSX/real/._1.png", "__MACOSX/real/1.png", ".git/real/1.png", "real/._1.png", "scripts/run.py", "a.mp4",
+    ]  # fmt: skip
+    assert set(read_layout(["real/1.png", "fake/1.png", *beside])) == {"real/1.png", "fake/1.png"}
+
+
+def test_a_file_in_a_label_folder_is_a_picture_whatever_its_suffix() -> None:
+    paths = ["real/0af3", "real/1.PNG", "real/pic.jpg_large", "fake/v2.1080", "fake/1.jpeg"]
+    assert set(read_layout(paths)) == set(paths)
+
+
+def test_a_picture_outside_the_label_folders_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"wanted every picture of mine in a folder .* found 1 of 3 .* 'cover\.png'"):
+        read_layout(["real/1.png", "fake/1.png", "cover.png"])
+
+
+@pytest.mark.parametrize("odd", ["real/fake/x.png", "fake/human/x.png"])
+def test_a_picture_below_both_labels_is_refused(odd: str) -> None:
+    with pytest.raises(ValueError, match=f"wanted one label for each picture; found both REAL and FAKE in .*{odd}"):
+        read_layout(["real/1.png", "fake/1.png", odd])
+
+
+def test_a_split_named_for_some_pictures_only_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"wanted a split .* for every picture of mine or for none; found 1 of 3"):
+        read_layout(["train/real/1.png", "train/fake/1.png", "real/2.png"])
+
+
+def test_a_picture_in_two_splits_is_refused() -> None:
+    with pytest.raises(ValueError, match="wanted one split for each picture; found test and train in 'train/test/"):
+        read_layout(["train/test/real/1.png", "train/fake/1.png"])
+
+
+@pytest.mark.parametrize("files", [[], ["readme.txt"], ["movie.mp4", "real/readme.txt"]])
+def test_a_source_without_pictures_is_refused(files: list[str]) -> None:
+    with pytest.raises(ValueError, match=f"wanted pictures in mine; found {len(files)} files and no picture among"):
+        read_layout(files)
+
+
+def test_a_split_by_another_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="wanted a split named train, validation or test in set; found 'holdout'"):
+        common_split("holdout", where="set")
+
+
+def test_a_table_gives_label_content_generator_source_and_split() -> None:
+    table = "file_name,label,content,generator,source,split\na.png,real,frog,,COCO,test\nb.png,1_fake,,SDXL,,test\n"
+    records = read_layout({"metadata.csv": table, "a.png": "", "b.png": ""})
+    assert records["a.png"] == Record(key="a.png", split="test", label="REAL", content="frog", source="COCO")
+    assert records["b.png"] == Record(key="b.png", split="test", label="FAKE", generator="SDXL", source="mine")
+
+
+def test_a_generator_of_a_real_picture_is_left_out() -> None:
+    table = "path,label,generator\na.png,real,camera\nb.png,fake,SDXL\n"
+    assert read_layout({"metadata.csv": table, "a.png": "", "b.png": ""})["a.png"].generator is None
+
+
+def test_a_table_overrides_the_folders_and_leaves_to_them_what_it_does_not_say() -> None:
+    table = "file_name,content\n1.png,toad\n"
+    records = read_layout({"real/metadata.csv": table, "real/1.png": "", "real/2.png": "", "fake/frog/1.png": ""})
+    assert {key: record.content for key, record in records.items()} == {
+        "real/1.png": "toad", "real/2.png": None, "fake/frog/1.png": "frog",
+    }  # fmt: skip
+    assert labels(records) == {"real/1.png": "REAL", "real/2.png": "REAL", "fake/frog/1.png": "FAKE"}
+
+
+def test_pictures_that_a_table_does_not_list_keep_their_folders_label() -> None:
+    table = "file_name,label\n1.png,fake\n"
+    assert labels(read_layout({"x/metadata.csv": table, "x/1.png": "", "real/2.png": ""})) == {
+        "x/1.png": "FAKE", "real/2.png": "REAL",
+    }  # fmt: skip
+
+
+def test_a_picture_that_no_table_and_no_folder_labels_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"found 1 of 3 without, such as 'c\.png'\. Move them, or take them out"):
+        read_layout({"metadata.csv": "path,label\na.png,real\nb.png,fake\n", "a.png": "", "b.png": "", "c.png": ""})
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        b"\xef\xbb\xbffile_name,label\r\na.png,real\r\nb.png,fake\r\n",  # as Excel writes it
+        b'path,label,note\na.png,REAL,"x, y"\n.\\b.png,fake\n',
+        b"label,path\nreal,./a.png\nfake,b.png\n",
+    ],
+)
+def test_byte_order_marks_windows_paths_and_short_rows_are_read(table: bytes) -> None:
+    assert labels(read_layout({"metadata.csv": table, "a.png": "", "b.png": ""})) == {"a.png": "REAL", "b.png": "FAKE"}
+
+
+def test_a_listed_picture_that_is_missing_stays_a_record_to_be_counted() -> None:
+    table = "path,label\na.png,real\ngone.png,fake\n"
+    assert "gone.png" in read_layout({"metadata.csv": table, "a.png": ""})
+
+
+def test_a_table_without_a_column_of_names_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"wanted a column file_name or path, filled in each row of x/metadata\.csv"):
+        read_layout({"x/metadata.csv": "name;label\na.png;real\n", "x/a.png": ""})
+
+
+@pytest.mark.parametrize("label", ["0", "1", "", "frog"])
+def test_a_table_whose_labels_are_numbers_or_unknown_words_is_refused(label: str) -> None:
+    with pytest.raises(ValueError, match=f"wanted a label that says real or fake in .* found '{label}'. Numbers do"):
+        read_layout({"metadata.csv": f"path,label\na.png,{label}\n", "a.png": ""})
+
+
+@pytest.mark.parametrize("path", ["../secret.png", "/etc/secret.png", "a/../../b.png", "..\\b.png", "C:\\b.png"])
+def test_a_table_whose_paths_climb_out_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match=r"wanted paths below the folder of metadata\.csv; .* climbs out of it"):
+        read_layout({"metadata.csv": f"path,label\n{path},real\n", "a.png": ""})
+
+
+def test_a_picture_that_is_listed_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"wanted each picture once in the metadata\.csv; found 'a\.png' twice"):
+        read_layout({"metadata.csv": "path,label\na.png,real\n./a.png,fake\n", "a.png": ""})
+
+
+@pytest.mark.parametrize("table", ["path,label\na.png,real\n".encode("utf-16"), b'path,label\n"a.png,real\n'])
+def test_a_table_that_is_no_utf8_csv_is_refused(table: bytes) -> None:
+    with pytest.raises(ValueError, match=r"wanted a UTF-8 comma-separated table in metadata\.csv; found"):
+        read_layout({"metadata.csv": table, "a.png": ""})

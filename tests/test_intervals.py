@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from realfake_hf.metrics.resampling import Mean, Resampling
+
+COUNTS = st.lists(st.integers(1, 9), min_size=1, max_size=5)
+
+
+def test_the_mean_of_a_whole_set_is_its_mean():
+    values = np.random.default_rng(0).normal(size=50)
+    mean = Resampling(np.ones(50)).mean(values)
+    assert mean.value == pytest.approx(values.mean())
+    assert (mean.n, mean.undefined) == (50, 0)
+    assert mean.low < mean.value < mean.high
+
+
+def test_its_interval_is_about_two_standard_errors_to_each_side():
+    values = np.random.default_rng(1).normal(size=2000)
+    mean = Resampling(np.ones(2000), samples=2000).mean(values)
+    assert mean.high - mean.low == pytest.approx(2 * 1.96 / 2000**0.5, rel=0.1)
+
+
+@settings(deadline=None)  # the first call imports
+@given(COUNTS, st.integers(0, 9))
+def test_strata_drawn_unevenly_count_as_they_do_in_the_whole_set(counts, seed):
+    """One picture of each stratum, weighted with its size, has the mean of a set of strata that are constant."""
+    heights = np.random.default_rng(seed).normal(size=len(counts))
+    whole = np.repeat(heights, counts).mean()
+    stratum = np.arange(len(counts))
+    mean = Resampling(np.array(counts, dtype=float), stratum=stratum, samples=20).mean(heights)
+    assert mean.value == pytest.approx(whole)
+    assert (mean.low, mean.high) == pytest.approx((whole, whole))  # a stratum of one is always drawn
+
+
+def test_pictures_without_a_value_are_left_out_and_counted():
+    values = np.array([1.0, np.nan, 3.0, 100.0])
+    mean = Resampling(np.ones(4), samples=50).mean(values, where=np.array([True, True, True, False]))
+    assert (mean.value, mean.n, mean.undefined) == (2.0, 2, 1)
+
+
+def test_nothing_to_average_is_undefined():
+    mean = Resampling(np.ones(2)).mean(np.full(2, np.nan))
+    assert mean == Mean(None, n=0, undefined=2)
+    assert str(mean) == "undefined"
+
+
+def test_without_replicates_there_is_no_interval():
+    assert Resampling(np.ones(2), samples=0).mean(np.array([1.0, 3.0])) == Mean(2.0, n=2)
+
+
+def test_a_difference_is_that_of_two_means_over_the_same_replicates():
+    values = np.array([1.0, 3.0, 10.0, 20.0, np.nan])
+    of, less = np.array([False, False, True, True, True]), np.array([True, True, False, False, False])
+    difference = Resampling(np.ones(5)).difference(values, of=of, less=less)
+    assert (difference.value, difference.n, difference.undefined) == (13.0, 4, 1)
+
+
+def test_a_statistic_that_is_a_mean_has_its_interval():
+    values, weight = np.random.default_rng(3).normal(size=(2, 30))
+    resampling = Resampling(np.exp(weight), stratum=np.arange(30) % 3, samples=100)
+    found = resampling.statistic(lambda weights: weights @ values / weights.sum(axis=1))
+    assert [found.value, found.low, found.high] == pytest.approx(
+        [getattr(resampling.mean(values), name) for name in ("value", "low", "high")]
+    )
+    assert (found.n, found.undefined) == (30, 0)
+
+
+def test_the_same_seed_gives_the_same_interval():
+    values = np.random.default_rng(2).normal(size=30)
+    one, same, other = (Resampling(np.ones(30), samples=100, seed=seed).mean(values) for seed in (0, 0, 1))
+    assert one == same
+    assert one != other

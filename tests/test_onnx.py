@@ -1,0 +1,68 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from PIL import Image
+
+from benchmarks.detector_throughput import OnnxDetector
+from realfake_hf.detector import Detector
+from realfake_hf.hub.onnx import export, main
+
+MODELS = Path(__file__).resolve().parents[1] / "space/models"
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    random = np.random.default_rng(0)
+    return [Image.fromarray(random.integers(0, 256, (40, 30, 3), dtype=np.uint8)) for _ in range(70)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cifake-cnn", "cifake-vit"])
+def test_an_exported_model_gives_the_same_probabilities_for_any_batch(name, pictures, tmp_path):
+    detector = Detector.from_pretrained(MODELS / name)
+    export(MODELS / name, tmp_path / "model.onnx")
+    found = OnnxDetector(tmp_path / "model.onnx", detector)
+    exact = detector.probabilities(pictures)
+    assert found.probabilities(pictures) == pytest.approx(exact, abs=1e-4)
+    assert found.probabilities(pictures[:1]) == pytest.approx(exact[:1], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_the_file_says_how_pictures_become_numbers_and_when_they_are_called_fake(tmp_path):
+    export(MODELS / "cifake-cnn", tmp_path / "model.onnx")
+    onnx.checker.check_model(str(tmp_path / "model.onnx"))
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    about = json.loads(session.get_modelmeta().custom_metadata_map["realfake"])
+    detector = Detector.from_pretrained(MODELS / "cifake-cnn")
+    assert about["size"] == {"width": 32, "height": 32}
+    assert about["operating_point"] == detector.point.to_dict()
+    assert about["weights"] == detector.digest()
+    numbers = detector.processor.to_dict()
+    assert (about["rescale_factor"], about["resample"]) == (numbers["rescale_factor"], numbers["resample"])
+
+
+@pytest.mark.slow
+def test_eight_bits_make_a_smaller_file_and_scores_that_are_near(pictures, tmp_path):
+    place = MODELS / "cifake-vit"
+    for int8 in (False, True):
+        export(place, tmp_path / f"{int8}.onnx", int8=int8)
+    whole, small = ((tmp_path / f"{int8}.onnx").stat().st_size for int8 in (False, True))
+    assert small < whole / 2
+    detector = Detector.from_pretrained(place)
+    found = OnnxDetector(tmp_path / "True.onnx", detector).probabilities(pictures)
+    assert np.abs(found - detector.probabilities(pictures)).mean() < 0.1
+
+
+def test_a_folder_without_a_model_is_told(tmp_path, capsys):
+    assert main(["--model_dir", str(tmp_path / "none"), "--output_file", str(tmp_path / "model.onnx")]) == 1
+    assert capsys.readouterr().err.startswith("export: ")
+
+
+def test_what_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    with pytest.raises(ValueError, match=r"wanted onnxscript to export; found none\. Install realfake-hf\[export\]"):
+        export(MODELS / "cifake-cnn", tmp_path / "model.onnx")

@@ -1,0 +1,131 @@
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realfake_hf.metrics.significance import McNemar, mcnemar
+
+cells = st.tuples(*[st.integers(0, 40)] * 4).filter(any)
+
+
+def compare(both_right: int, only_a: int, only_b: int, both_wrong: int) -> McNemar:
+    """The comparison of two classifiers by how many images each of the four cells has."""
+    counts = [both_right, only_a, only_b, both_wrong]
+    return mcnemar(np.repeat([True, True, False, False], counts), np.repeat([True, False, True, False], counts))
+
+
+def plain_p_value(only_a: int, only_b: int) -> float:
+    """The chance of all splits that are no likelier than the one found, when each image falls by a coin."""
+    n = only_a + only_b
+    return sum(comb(n, k) for k in range(n + 1) if comb(n, k) <= comb(n, only_a)) / 2**n
+
+
+@pytest.mark.parametrize(
+    ("only_a", "only_b", "p_value"),
+    [(0, 0, 1), (1, 0, 1), (3, 3, 1), (5, 0, 2 / 2**5), (1, 9, 2 * (1 + 10) / 2**10), (2, 6, 2 * (1 + 8 + 28) / 2**8)],
+)
+def test_the_p_value_is_that_of_a_calculation_by_hand(only_a: int, only_b: int, p_value: float) -> None:
+    assert compare(7, only_a, only_b, 4).p_value == pytest.approx(p_value)
+
+
+@given(cells)
+def test_the_p_value_is_that_of_plain_python(counts: tuple[int, int, int, int]) -> None:
+    assert compare(*counts).p_value == pytest.approx(plain_p_value(*counts[1:3]))
+
+
+@given(cells)
+def test_images_on_which_both_are_right_or_both_wrong_do_not_change_the_p_value(
+    counts: tuple[int, int, int, int],
+) -> None:
+    assert compare(*counts).p_value == compare(1, *counts[1:3], 0).p_value
+
+
+@given(cells)
+def test_swapping_the_classifiers_leaves_p_and_turns_the_difference(counts: tuple[int, int, int, int]) -> None:
+    both_right, only_a, only_b, both_wrong = counts
+    one, other = compare(*counts), compare(both_right, only_b, only_a, both_wrong)
+    assert other.p_value == pytest.approx(one.p_value)
+    assert other.difference == -one.difference
+    assert other.difference_low == pytest.approx(-one.difference_high, abs=1e-12)
+    assert other.difference_high == pytest.approx(-one.difference_low, abs=1e-12)
+
+
+@given(cells)
+def test_the_interval_holds_the_difference_of_the_accuracies_and_stays_in_range(
+    counts: tuple[int, int, int, int],
+) -> None:
+    both_right, only_a, only_b, _ = counts
+    result = compare(*counts)
+    accuracies = [(both_right + only) / sum(counts) for only in (only_a, only_b)]
+    assert result.difference == pytest.approx(accuracies[0] - accuracies[1])
+    assert -1 - 1e-12 <= result.difference_low <= result.difference <= result.difference_high <= 1 + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("counts", "low", "high", "digits"),
+    [
+        ((36, 12, 2, 0), 0.0569, 0.3404, 4),  # Newcombe (1998), method 10
+        ((14, 5, 0, 22), 0.011, 0.226, 3),  # Altman et al. (2000), Statistics with Confidence, table 6.2
+    ],
+)
+def test_the_interval_is_the_published_one(
+    counts: tuple[int, int, int, int], low: float, high: float, digits: int
+) -> None:
+    result = compare(*counts)
+    assert (round(result.difference_low, digits), round(result.difference_high, digits)) == (low, high)
+
+
+def test_nineteen_of_twenty_intervals_hold_the_true_difference() -> None:
+    chances = [0.93, 0.035, 0.015, 0.02]
+    draws = np.random.default_rng(0).multinomial(500, chances, size=200)
+    results = [compare(*counts) for counts in draws.tolist()]
+    held = np.mean([result.difference_low <= 0.02 <= result.difference_high for result in results])
+    assert 0.93 < held < 0.98
+
+
+def test_the_four_cells_count_every_image_once() -> None:
+    right_a = np.array([True, True, True, False, False, False])
+    right_b = np.array([True, True, False, True, False, False])
+    result = mcnemar(right_a, right_b)
+    assert (result.n, result.both_right, result.only_a, result.only_b, result.both_wrong) == (6, 2, 1, 1, 2)
+
+
+def test_only_plain_numbers_are_in_the_dictionary_and_they_make_the_result_again() -> None:
+    result = compare(50, 9, 2, 4)
+    assert {type(value) for value in result.to_dict().values()} == {int, float}
+    assert McNemar(**result.to_dict()) == result
+
+
+def test_the_markdown_names_the_classifiers_and_says_what_was_found() -> None:
+    assert compare(18_000, 1_000, 200, 800).to_markdown(a="vit", b="cnn") == (
+        "| n = 20,000 | cnn right | cnn wrong |\n"
+        "|---|--:|--:|\n"
+        "| vit right | 18,000 | 1,000 |\n"
+        "| vit wrong | 200 | 800 |\n"
+        "\n"
+        "McNemar's exact test, and the difference in accuracy with its 95 % interval: only vit is right on 1,000 of "
+        "20,000 images, only cnn on 200: vit minus cnn +4.00 points (+3.67 to +4.34), p < 0.0001."
+    )
+
+
+def test_a_p_value_that_is_not_tiny_is_printed_with_two_digits() -> None:
+    assert compare(50, 9, 2, 4).to_words(a="a", b="b").endswith("p = 0.065")
+
+
+@pytest.mark.parametrize(
+    ("right_a", "right_b", "found"),
+    [
+        ([], [], r"found \(0,\) of float64 and \(0,\) of float64"),
+        ([True], [True, False], r"found \(1,\) of bool and \(2,\) of bool"),
+        ([1, 0], [True, False], r"found \(2,\) of int64 and \(2,\) of bool"),
+        ([[True]], [[True]], r"found \(1, 1\) of bool and \(1, 1\) of bool"),
+    ],
+)
+def test_an_error_says_what_was_wanted_and_found_and_what_to_do(
+    right_a: list[object], right_b: list[object], found: str
+) -> None:
+    wanted = r"wanted two \(n,\) arrays of booleans about the same images, n above 0; "
+    with pytest.raises(ValueError, match=wanted + found + r"\. Compare first: \(p_fake > 0\.5\) == is_fake\."):
+        mcnemar(right_a, right_b)

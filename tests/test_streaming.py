@@ -1,0 +1,196 @@
+"""Shards as a stream: every picture once, shared out, shuffled, and the same again from any place."""
+
+import hashlib
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import ViTImageProcessorPil
+
+from realfake_hf.data.augment import Augmentation
+from realfake_hf.data.duplicates import in_none_of, leak_free
+from realfake_hf.data.loading import load_images
+from realfake_hf.data.pixels import sized
+from realfake_hf.data.shards import write_shards
+from realfake_hf.data.splits import with_all_splits
+from realfake_hf.data.streaming import StreamedPixels, find_shards
+from realfake_hf.training.streaming import load_in_workers
+
+PROCESSOR = ViTImageProcessorPil(size={"height": 32, "width": 32})
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return with_all_splits(load_images("demo", cache_dir=tmp_path_factory.mktemp("rows")), seed=0)
+
+
+@pytest.fixture(scope="module")
+def folder(images, tmp_path_factory):
+    made = tmp_path_factory.mktemp("shards") / "demo"
+    write_shards(images, made, shard_bytes=60_000)
+    return made
+
+
+@pytest.fixture(scope="module")
+def train(folder):
+    return find_shards(str(folder))["train"]
+
+
+@pytest.fixture(scope="module")
+def names(images):
+    """What a picture's pixels say of it: its id."""
+    return {digest(sized([row["image"]], PROCESSOR)[0]): row["id"] for row in images["train"]}
+
+
+def digest(pixels):
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def stream(train, **settings):
+    return StreamedPixels(train, PROCESSOR, **{"batch_size": 16, "buffer_size": 64, **settings})
+
+
+def ids(batches, names):
+    return [names[digest(picture)] for batch in batches for picture in batch["pixel_values"].numpy()]
+
+
+def test_the_shards_are_found_and_counted(images, folder, train):
+    found = find_shards(str(folder))
+    assert {name: split.n for name, split in found.items()} == {name: len(rows) for name, rows in images.items()}
+    assert len(train.files) > 4
+    facts = train.fingerprint()
+    assert (facts["n"], facts["n_fake"]) == (len(images["train"]), sum(images["train"]["label"][:]))
+    assert found["test"].load()["sha256"][:] == images["test"]["sha256"][:]
+
+
+def test_an_epoch_gives_every_picture_once_and_in_another_order_each_time(images, train, names):
+    one = stream(train)
+    epochs = []
+    for epoch in range(2):
+        one.set_epoch(epoch)
+        epochs.append(ids(one, names))
+        assert len(set(epochs[-1])) == len(images["train"])
+    assert sorted(epochs[0]) == sorted(epochs[1])
+    assert epochs[0] != epochs[1]
+    assert epochs[0] != images["train"]["id"][:]
+    assert ids(stream(train, seed=1), names) != epochs[0]
+    assert ids(stream(train), names) == epochs[0]
+
+
+def test_labels_stay_with_their_pictures(images, train, names):
+    truth = dict(zip(images["train"]["id"][:], images["train"]["label"][:], strict=True))
+    for batch in stream(train):
+        assert [truth[name] for name in ids([batch], names)] == batch["labels"].tolist()
+
+
+@pytest.mark.parametrize("shared", [(2, 0), (2, 2), (3, 0)])
+def test_processes_and_workers_share_it_without_overlap_or_loss(images, train, names, shared, monkeypatch):
+    processes, workers = shared
+    counts = Counter()
+    lengths = set()
+    for process in range(processes):
+        part = stream(train, processes=processes, process=process, workers=workers)
+        for worker in range(max(1, workers)):
+            monkeypatch.setattr(StreamedPixels, "_worker", lambda _, worker=worker: worker)
+            batches = list(part)
+            counts.update(ids(batches, names))
+            lengths.add(len(batches))
+        assert len(part) == len(batches) * max(1, workers)
+    assert set(counts) == set(images["train"]["id"][:])  # no loss
+    assert len(lengths) == 1  # as many steps everywhere
+    again = counts.total() - len(counts)
+    assert again <= (max(train.groups) + 16) * processes * max(1, workers)  # what fills up the smaller parts
+    assert max(counts.values()) <= 2
+
+
+@pytest.mark.parametrize("given", [1, 7, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 20))])
+def test_a_stream_goes_on_from_any_batch_as_if_unbroken(train, given):
+    augment = Augmentation(flip=True, robust_share=0.5)
+    whole = list(stream(train, augment=augment))
+    broken = stream(train, augment=augment)
+    begun = iter(broken)
+    first = list(itertools.islice(begun, given))
+    state = broken.state_dict()
+    begun.close()
+    other = stream(train, augment=augment)
+    other.load_state_dict(state)
+    rest = list(other)
+    assert len(first) + len(rest) == len(whole)
+    for a, b in zip([*first, *rest], whole, strict=True):
+        assert torch.equal(a["pixel_values"], b["pixel_values"])
+        assert torch.equal(a["labels"], b["labels"])
+
+
+@pytest.mark.slow
+def test_workers_go_on_from_any_batch_as_if_unbroken(train):
+    def loader():
+        return load_in_workers(stream(train, workers=2), workers=2)
+
+    whole = list(loader())
+    broken = loader()
+    first = list(itertools.islice(broken, 5))
+    state = broken.state_dict()
+    other = loader()
+    other.load_state_dict(state)
+    pairs = list(zip([*first, *other], whole, strict=True))
+    assert len(pairs) == len(whole)
+    assert all(torch.equal(a["pixel_values"], b["pixel_values"]) for a, b in pairs)
+
+
+def test_parts_have_whole_steps_of_several_batches(train):
+    assert len(stream(train, multiple=4)) % 4 == 0
+    assert len(list(stream(train, multiple=4))) == len(stream(train, multiple=4))
+
+
+def test_a_damaged_picture_is_named_and_the_rest_is_given(images, tmp_path, caplog, names):
+    rows = images["train"].select(range(40)).with_format("arrow")
+    table = rows[:]
+    pictures = table["image"].to_pylist()
+    pictures[7] = {"bytes": b"no picture", "path": None}
+    spoilt = {name: table[name].to_pylist() for name in table.column_names} | {"image": pictures}
+    (tmp_path / "data").mkdir()
+    Dataset.from_dict(spoilt, features=images["train"].features).to_parquet(
+        tmp_path / "data/train-00000-of-00001.parquet"
+    )
+    found = ids(stream(find_shards(str(tmp_path))["train"]), names)
+    assert set(found) == set(spoilt["id"]) - {spoilt["id"][7]}
+    assert f"{spoilt['id'][7]} is left out" in caplog.text
+
+
+def test_a_stream_without_any_picture_ends_with_a_sentence(images, tmp_path):
+    rows = images["train"].select(range(20)).with_format("arrow")[:]
+    spoilt = {name: rows[name].to_pylist() for name in rows.column_names}
+    spoilt["image"] = [{"bytes": b"no picture", "path": None}] * 20
+    (tmp_path / "data").mkdir()
+    Dataset.from_dict(spoilt, features=images["train"].features).to_parquet(tmp_path / "data/train-0.parquet")
+    with pytest.raises(ValueError, match="found none that can be read in the part of 1 that fell to this process"):
+        list(stream(find_shards(str(tmp_path))["train"]))
+
+
+def test_leaks_are_counted_by_hashes_alone(images, folder):
+    found = find_shards(str(folder))
+    test = images["test"]
+    others = itertools.chain(found["train"].column("sha256"), [images["validation"]["sha256"][:]])
+    free = in_none_of(test["sha256"][:], others)
+    assert np.array_equal(free, leak_free(images))
+    assert not in_none_of(test["sha256"][:], found["test"].column("sha256")).any()
+
+
+def test_what_cannot_be_streamed_is_told(images, folder, train, tmp_path):
+    with pytest.raises(FileNotFoundError, match="wanted a folder or a Hub set of parquet shards at"):
+        find_shards(str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match=r"at least as many row groups as processes times workers, 99; found"):
+        stream(train, processes=99)
+    broken = tmp_path / "broken/data"
+    broken.mkdir(parents=True)
+    (broken / "train-00000-of-00001.parquet").write_bytes(
+        (folder / "data").joinpath(train.files[0]).read_bytes()[:500]
+    )
+    with pytest.raises(ValueError, match=r"wanted a parquet shard in .*train-00000-of-00001\.parquet; found"):
+        find_shards(str(broken.parent))
+    images["train"].select(range(5)).remove_columns("sha256").to_parquet(broken / "train-00000-of-00001.parquet")
+    with pytest.raises(ValueError, match="found no sha256"):
+        find_shards(str(broken.parent))
