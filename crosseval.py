@@ -19,7 +19,7 @@ from realfake_hf.crosseval.grid import run_grid
 from realfake_hf.crosseval.page import write_grid_page
 from realfake_hf.crosseval.tables import to_markdown
 from realfake_hf.figures import save_figure
-from realfake_hf.run_folder import write_json
+from realfake_hf.store import write_json
 
 
 def main(argv: Sequence[str] | None = None) -> int:

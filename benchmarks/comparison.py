@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from realfake_hf.environment import environment
-from realfake_hf.run_folder import write_json
+from realfake_hf.store import write_json
 
 Measured = TypeVar("Measured")
 

@@ -27,7 +27,7 @@ from realfake_hf.data.model_input import Normalize
 from realfake_hf.data.pixels import sized
 from realfake_hf.detector import Detector
 from realfake_hf.hub.onnx import export
-from realfake_hf.parallel import cores
+from realfake_hf.parallel import available_cores
 
 DETECTOR: Final = "Detector"
 PIPELINE: Final = "pipeline, one by one"
@@ -58,7 +58,7 @@ class OnnxDetector:
 
     def __init__(self, file: Path, detector: Detector) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = cores()
+        options.intra_op_num_threads = available_cores()
         self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         self._processor, self._normalize = detector.processor, Normalize(detector.processor)
 

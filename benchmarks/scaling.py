@@ -36,8 +36,8 @@ from realfake_hf.explain_study.run import run_study
 from realfake_hf.figures import save_figure
 from realfake_hf.figures.comparison import MARKERS
 from realfake_hf.figures.style import COLORS, style_axes
-from realfake_hf.run_folder import write_json
 from realfake_hf.score import __main__ as score
+from realfake_hf.store import write_json
 
 Row = dict[str, Any]
 

@@ -26,7 +26,7 @@ from realfake_hf.data.decoding import to_rgb
 from realfake_hf.data.model_input import Normalize
 from realfake_hf.data.pixels import sized
 from realfake_hf.detector import Detector
-from realfake_hf.parallel import in_threads
+from realfake_hf.parallel import map_in_threads
 from realfake_hf.score.run import ScoreArguments, score
 
 FILES: Final = "score, files"
@@ -81,7 +81,7 @@ def _ways(place: str, rows: Dataset, folder: Path) -> dict[str, Callable[[], flo
     return {
         **{way: partial(_scored, place, data, folder, turns) for way, data in ((FILES, files), (SHARDS, shard))},
         PLAIN: lambda: _alone(lambda batches: [_forward(plain, batch) for batch in batches], tensors),
-        OWN: lambda: _alone(lambda batches: list(in_threads(partial(_forward, detector.model), batches)), tensors),
+        OWN: lambda: _alone(lambda batches: list(map_in_threads(partial(_forward, detector.model), batches)), tensors),
     }
 
 

@@ -1,11 +1,12 @@
-"""Dataclasses, a YAML recipe and the command line as one parser; the only module that knows argparse."""
+"""Command lines: dataclasses, a YAML recipe and flags as one parser, and what all commands do around their work."""
 
 import argparse
 import difflib
 import json
+import logging
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType
@@ -44,6 +45,33 @@ def parse(*dataclass_types: Any, argv: Sequence[str] | None = None, description:
         return tuple(parser.parse_args_into_dataclasses(words, look_for_args_file=False))
     except ValueError as error:
         parser.error(str(error))
+
+
+def run_command(work: Callable[[], int], *, name: str, resumable: str | Path | None = None) -> int:
+    """Run the work of a command: set up logging on stderr, and report expected errors in one line.
+
+    Args:
+        work: does it, prints its results on stdout and returns an exit status.
+        name: of the command, which error messages begin with.
+        resumable: the output folder from which the same command resumes after an interruption, if any.
+
+    Returns:
+        The exit status: that of the work; 1 after an `OSError` or `ValueError`; 130 after an interruption.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("realfake_hf").setLevel(logging.INFO)
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # of weight files; images keep theirs
+    try:
+        return work()
+    except KeyboardInterrupt:
+        hint = f"; to resume from {resumable}, repeat the command" if resumable else ""
+        print(f"\n{name}: interrupted{hint}", file=sys.stderr)
+        return 130
+    except (OSError, ValueError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
 
 
 def read_names(flag: str, words: Sequence[str], *, kind: str) -> dict[str, str]:

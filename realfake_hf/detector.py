@@ -28,7 +28,7 @@ from realfake_hf.metrics.out_of_distribution import Familiarity, load_familiarit
 from realfake_hf.models.cpu import pack
 from realfake_hf.models.heads import caught_embeddings
 from realfake_hf.models.rounding import has_fast_bfloat16, in_bfloat16, logits_of
-from realfake_hf.parallel import in_threads
+from realfake_hf.parallel import map_in_threads
 from realfake_hf.sharing import SharedLock
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
@@ -146,7 +146,9 @@ class Detector:
         self, images: Picture | Iterable[Picture], question: Callable[[list[Image.Image]], Answer]
     ) -> Iterator[Answer]:
         """Ask about the pictures batch by batch, in order."""
-        return in_threads(lambda batch: question(list(_read_all(batch))), _batches(_numbered(images), self.batch_size))
+        return map_in_threads(
+            lambda batch: question(list(_read_all(batch))), _batches(_numbered(images), self.batch_size)
+        )
 
     def _judge(self, pictures: list[Image.Image]) -> list[Verdict]:
         if self.familiarity is None:

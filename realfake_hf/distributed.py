@@ -12,7 +12,7 @@ import torch
 import torch.distributed
 from accelerate import PartialState
 
-from realfake_hf.parallel import cores
+from realfake_hf.parallel import available_cores
 
 SILENCE: Final = 30  # seconds without an answer from a machine after which it counts as lost
 
@@ -66,7 +66,7 @@ def told_of_lost_processes() -> Iterator[None]:
 def cores_each(state: PartialState) -> int:
     """How many threads a process may put to a model: its share of the cores, or one beside an accelerator."""
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))  # set where there are several machines
-    return max(1, cores() // beside) if state.device.type == "cpu" else 1
+    return max(1, available_cores() // beside) if state.device.type == "cpu" else 1
 
 
 def _ask_whether_others_live(silence: int) -> None:

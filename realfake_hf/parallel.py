@@ -1,54 +1,107 @@
-"""A function over much work in threads, one item on one core."""
+"""A function over many items on all cores of this machine, in threads or in processes, in order."""
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
-from typing import TypeVar
+from typing import Final, Generic, TypeVar
 
-import torch
-
-Work = TypeVar("Work")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_CHUNK: Final = 50  # items that a worker takes at a time: few enough that large images fit into memory
+_MIN_ITEMS: Final = 5_000  # below this, starting workers costs more than it saves
+_MAX_WORKERS: Final = 8
 
-def cores() -> int:
-    """How many cores this process may use."""
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def in_threads(
-    function: Callable[[Work], Result], work: Iterable[Work], *, workers: int | None = None
+def map_in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int | None = None
 ) -> Iterator[Result]:
-    """Yield `function(item)` of each item, in order, one item on one core: for batches that go through a model.
+    """Yield `function(item)` for each item, in order, each computed on one core: for batches through a model.
 
-    Two cores with a batch each do more than two that share one. PyTorch computes an item with one thread, so that its
-    sums do not depend on how many cores there are. Items are taken in the caller's thread, as many ahead as there are
-    workers.
+    Two cores with a batch each are faster than two cores that share a batch. PyTorch uses one thread for each item, so
+    that results do not depend on the number of cores. Items are drawn in the caller's thread, at most one more at a
+    time than there are workers.
 
     Args:
-        function: any number of threads may call it together.
-        work: as long as one likes.
-        workers: threads; by default one for each core, but the caller's own and all of PyTorch's for an item that is
-            alone.
+        function: safe to call from several threads at once.
+        items: of any length.
+        workers: threads; by default one for each core. By default a single item runs in the caller's thread with all
+            of PyTorch's threads.
     """
-    items = iter(work)
-    first = list(islice(items, 2))
+    import torch
+
+    rest = iter(items)
+    first = list(islice(rest, 2))
     if workers is None and len(first) < 2:  # noqa: PLR2004
         yield from map(function, first)
         return
     threads = torch.get_num_threads()
-    many = workers or cores()
+    limit = workers or available_cores()
     results: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(many, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ThreadPoolExecutor(limit, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            for item in chain(first, items):
+            for item in chain(first, rest):
                 results.append(pool.submit(function, item))
-                if len(results) > many:
+                if len(results) > limit:
                     yield results.popleft().result()
             while results:
                 yield results.popleft().result()
         finally:
-            torch.set_num_threads(threads)  # a worker's setting is its own, but also what new threads begin with
+            torch.set_num_threads(threads)  # a worker's setting is also what new threads start with
             pool.shutdown(cancel_futures=True)
+
+
+def map_in_processes(
+    function: Callable[[Sequence[Item]], Result], items: Sequence[Item], *, description: str
+) -> Iterator[tuple[range, Result]]:
+    """Yield `(positions, function(items[positions]))` chunk by chunk, in order, with a progress bar on stderr.
+
+    Long work is distributed over the workers of a `DataLoader`, so `function` and `items` must pickle where processes
+    are spawned.
+    """
+    import torch
+    from torch.utils.data import DataLoader
+    from tqdm.auto import tqdm
+
+    chunks = [range(start, min(start + _CHUNK, len(items))) for start in range(0, len(items), _CHUNK)]
+    workers = min(available_cores(), _MAX_WORKERS) if len(items) >= _MIN_ITEMS else 0
+    calls = _Calls(function, items, chunks)
+    generator = torch.Generator()  # the loader draws a seed: not from the caller's random state
+    loader: DataLoader[Result] = DataLoader(
+        calls,  # type: ignore[arg-type]  # a map-style data set
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_identity,
+        generator=generator,
+    )
+    with tqdm(total=len(items), desc=description, unit="image", disable=None) as bar:
+        for positions, result in zip(chunks, loader, strict=True):
+            yield positions, result
+            bar.update(len(positions))
+
+
+class _Calls(Generic[Item, Result]):
+    """A map-style data set whose items are results."""
+
+    def __init__(
+        self, function: Callable[[Sequence[Item]], Result], items: Sequence[Item], chunks: Sequence[range]
+    ) -> None:
+        self.function, self.items, self.chunks = function, items, chunks
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, index: int) -> Result:
+        positions = self.chunks[index]
+        return self.function(self.items[positions.start : positions.stop])
+
+
+def _identity(result: Result) -> Result:
+    return result

@@ -11,7 +11,7 @@ import numpy as np
 
 from realfake_hf import figures
 from realfake_hf.metrics.report import Report
-from realfake_hf.store import CHECKSUMS, damaged_files, write_whole
+from realfake_hf.store import CHECKSUMS, damaged_files, foreign_files, write_json
 from realfake_hf.validation_run import ValidationRun
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def resume_point(folder: Path, arguments: Mapping[str, Any]) -> str | None:
         ValueError: the folder holds a finished run, an interrupted one with other arguments, or something else.
     """
     if not (folder / PASSPORT).exists():
-        if not strangers(folder, PASSPORT):
+        if not foreign_files(folder, PASSPORT):
             return None
         raise ValueError(f"wanted an empty output folder; found files in {folder}. Name another with --output_dir.")
     earlier = json.loads((folder / PASSPORT).read_text())
@@ -91,48 +91,6 @@ def resume_point(folder: Path, arguments: Mapping[str, Any]) -> str | None:
             f"{', '.join(changed)}. Give the same ones, or another --output_dir."
         )
     return _last_checkpoint(folder)
-
-
-def begin_or_go_on(file: Path, asked: Mapping[str, Any], *, what: str, flag: str = "--output_dir") -> None:
-    """Note in a folder what is done there, or make sure that the same was begun there.
-
-    Args:
-        file: where it is noted; its folder is made.
-        asked: everything that the work depends on.
-        what: the work, for the messages: study, scoring, search.
-        flag: that names the folder.
-
-    Raises:
-        ValueError: the folder holds something else, or was begun with other settings.
-    """
-    folder = file.parent
-    now = json.loads(json.dumps(asked))
-    if not file.exists():
-        if strangers(folder, file.name):
-            raise ValueError(
-                f"wanted an empty output folder, or that of a {what}; found other files in {folder}. Name another "
-                f"with {flag}."
-            )
-        write_json(file, now)
-        return
-    before = json.loads(file.read_text(encoding="utf-8"))
-    changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-    if changed:
-        raise ValueError(
-            f"wanted the settings of the {what} in {folder} to go on with it; found other values of "
-            f"{', '.join(changed)}. Give the same ones, or another {flag}."
-        )
-
-
-def strangers(folder: Path, *own: str) -> list[str]:
-    """Name what lies in a folder beside files of the given names and what a killed process left of them.
-
-    Args:
-        folder: which need not be there.
-        own: names of files that are written as `write_json` writes them.
-    """
-    expected = {*own, *(f"{name}.part" for name in own)}
-    return sorted(file.name for file in folder.iterdir() if file.name not in expected) if folder.exists() else []
 
 
 def seconds_until(checkpoint: str | None) -> float:
@@ -158,12 +116,6 @@ def refuse_other_data(folder: Path, data: Mapping[str, Any]) -> None:
             f"wanted the pictures of the interrupted run in {folder} to go on with it; found others in "
             f"{', '.join(changed)}. Bring the data back, or give another --output_dir."
         )
-
-
-def write_json(file: Path, content: object) -> None:
-    """Write indented JSON with a final newline, making its folder; the file appears whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, json.dumps(content, indent=2) + "\n")
 
 
 def epoch_rows(log_history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:

@@ -1,39 +1,204 @@
-"""What is kept for later is found out when it was damaged since: files with their SHA-256 in a file beside them."""
+"""Files that appear whole or not at all, their checksums, and cells of long work that can be resumed."""
 
 import hashlib
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, cast
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CHECKSUMS: Final = "checksums.json"
 
 
 def sha256_of(file: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file as hexadecimal digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Write a text file that appears whole or not at all; a kill leaves the one before, and a `.part` at most."""
+def write_text(file: Path, text: str) -> None:
+    """Write a text file atomically, creating its folder; a killed process leaves at most a `.part` file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f"{file.name}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(file)
 
 
-def write_checksums(files: Iterable[Path], note: Path) -> None:
-    """Note the checksums of files that lie in one folder; the note appears whole or not at all."""
-    write_whole(note, json.dumps({file.name: sha256_of(file) for file in files}, indent=1) + "\n")
+def write_json(file: Path, content: object) -> None:
+    """Write indented JSON with a final newline, atomically."""
+    write_text(file, json.dumps(content, indent=2) + "\n")
 
 
-def damaged_files(note: Path) -> list[str]:
-    """Name the files beside a note that are missing or not as it says; none where there is no note."""
-    if not note.is_file():
+def read_json(file: Path) -> Any:  # noqa: ANN401 - plain JSON
+    """Read a JSON file."""
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def write_results(file: Path, content: object, table: str) -> None:
+    """Write measurements as NAME.json and their Markdown table as NAME.md beside it.
+
+    Args:
+        file: the JSON file.
+        content: plain JSON.
+        table: Markdown that holds the same numbers.
+    """
+    write_json(file, content)
+    write_text(file.with_suffix(".md"), f"{table.rstrip()}\n")
+
+
+def write_checksums(files: Iterable[Path], checksums: Path) -> None:
+    """Write the SHA-256 of files of one folder to a JSON file beside them, atomically."""
+    write_text(checksums, json.dumps({file.name: sha256_of(file) for file in files}, indent=1) + "\n")
+
+
+def damaged_files(checksums: Path) -> list[str]:
+    """Return the names of files that are missing or differ from their checksum; none without a checksum file."""
+    if not checksums.is_file():
         return []
     try:
-        noted: dict[str, str] = json.loads(note.read_text(encoding="utf-8"))
+        expected: dict[str, str] = read_json(checksums)
     except ValueError:
-        return [note.name]
-    files = {name: note.with_name(name) for name in noted}
-    return [name for name, file in files.items() if not file.is_file() or sha256_of(file) != noted[name]]
+        return [checksums.name]
+    files = {name: checksums.with_name(name) for name in expected}
+    return [name for name, file in files.items() if not file.is_file() or sha256_of(file) != expected[name]]
+
+
+def foreign_files(folder: Path, *own: str) -> list[str]:
+    """Return the names of files in a folder other than `own` and their `.part` files; none without a folder."""
+    expected = {*own, *(f"{name}.part" for name in own)}
+    return sorted(file.name for file in folder.iterdir() if file.name not in expected) if folder.exists() else []
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the names of the settings that differ, sorted.
+
+    >>> changed_settings({"n": 5, "seed": 0}, {"n": 6, "seed": 0})
+    ['n']
+    """
+    return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+
+
+def begin_or_resume(file: Path, settings: Mapping[str, Any], *, what: str, flag: str = "--output_dir") -> None:
+    """Record the settings of long work in its folder, or check that the same settings were recorded there.
+
+    Args:
+        file: where they are recorded; its folder is created.
+        settings: everything that the work depends on.
+        what: the work, for messages: study, scoring, search.
+        flag: the command-line flag that names the folder, for messages.
+
+    Raises:
+        ValueError: the folder holds other files, or work with other settings.
+    """
+    folder = file.parent
+    now = json.loads(json.dumps(settings))
+    if not file.exists():
+        if foreign_files(folder, file.name):
+            raise ValueError(
+                f"wanted an empty output folder, or the folder of an interrupted {what}; found other files in "
+                f"{folder}. Name another folder with {flag}."
+            )
+        write_json(file, now)
+        return
+    changed = changed_settings(read_json(file), now)
+    if changed:
+        raise ValueError(
+            f"wanted the same settings to resume the {what} in {folder}; found other values of "
+            f"{', '.join(changed)}. Repeat the original settings, or name another folder with {flag}."
+        )
+
+
+class Store:
+    """A folder of finished cells of long work, one file for each, so that the work can be resumed.
+
+    Every cell records the settings that it depends on; a cell made with other settings is an error.
+
+    Args:
+        folder: of the cells; created with the first of them.
+        writes: whether this process writes; the others of a launch only read.
+
+    Attributes:
+        seconds: by cell name, the time that `json` took to make it, also where it was read back.
+    """
+
+    def __init__(self, folder: Path, *, writes: bool = True) -> None:
+        self.folder = folder
+        self.writes = writes
+        self.seconds: dict[str, float] = {}
+
+    def json(self, name: str, settings: Mapping[str, Any], make: Callable[[], Any]) -> Any:  # noqa: ANN401 - plain JSON
+        """Return a cell of plain JSON: read back where it is finished, else made and stored.
+
+        Raises:
+            ValueError: the stored cell was made with other settings.
+        """
+        file = self.folder / f"{name}.json"
+        if file.exists():
+            stored = read_json(file)
+            self._check(name, stored["settings"], settings)
+        else:
+            began = time.monotonic()
+            cell = make()
+            stored = {"settings": settings, "seconds": time.monotonic() - began, "cell": cell}
+            stored = json.loads(json.dumps(stored))
+            if self.writes:
+                write_json(file, stored)
+        self.seconds[name] = stored["seconds"]
+        return stored["cell"]
+
+    def arrays(
+        self, name: str, settings: Mapping[str, Any], make: Callable[[], Mapping[str, "NDArray[Any]"]]
+    ) -> dict[str, "NDArray[Any]"]:
+        """Return named arrays: read back where they are finished, else made and stored.
+
+        Raises:
+            ValueError: the stored arrays were made with other settings.
+        """
+        found = self.load(name, settings)
+        if found is None:
+            found = dict(make())
+            self.save(name, settings, **found)
+        return found
+
+    def load(self, name: str, settings: Mapping[str, Any]) -> "dict[str, NDArray[Any]] | None":
+        """Return the named arrays of a finished cell, or None where it is not finished.
+
+        Raises:
+            ValueError: the stored arrays were made with other settings.
+        """
+        import numpy as np
+
+        file = self.folder / f"{name}.npz"
+        if not file.exists():
+            return None
+        with np.load(file, allow_pickle=False) as stored:
+            self._check(name, json.loads(str(stored["settings"])), settings)
+            return {key: stored[key] for key in stored.files if key != "settings"}
+
+    def save(self, name: str, settings: Mapping[str, Any], **arrays: "NDArray[Any]") -> None:
+        """Store named arrays atomically, where this process writes."""
+        import numpy as np
+
+        if not self.writes:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / f"{name}.npz.part"
+        with part.open("wb") as stream:
+            np.savez_compressed(stream, **cast("dict[str, Any]", arrays), settings=np.array(json.dumps(settings)))
+        part.replace(self.folder / f"{name}.npz")
+
+    def clear(self) -> None:
+        """Delete every finished cell, where this process writes."""
+        for file in [*self.folder.glob("*.npz"), *self.folder.glob("*.json")] if self.writes else []:
+            file.unlink(missing_ok=True)
+
+    def _check(self, name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        changed = changed_settings(before, json.loads(json.dumps(now)))
+        if changed:
+            raise ValueError(
+                f"wanted the settings of the finished cell {name} in {self.folder}; found other values of "
+                f"{', '.join(changed)}. Repeat the original settings, or start in another output folder."
+            )

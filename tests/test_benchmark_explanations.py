@@ -104,8 +104,8 @@ class OperatorsThatWrite(TorchDispatchMode):
 def test_an_explanation_calls_few_operators_beside_those_of_the_forward_pass(
     method: str, limit: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention_methods, "in_threads", map)  # a mode is seen by its own thread alone
-    monkeypatch.setattr(attention_methods, "cores", lambda: 1)
+    monkeypatch.setattr(attention_methods, "map_in_threads", map)  # a mode is seen by its own thread alone
+    monkeypatch.setattr(attention_methods, "available_cores", lambda: 1)
     model = tiny_vit(num_hidden_layers=12)
     counts = []
     for way in ("eager forward", method):

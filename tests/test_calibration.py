@@ -23,7 +23,7 @@ from realfake_hf.metrics.calibration import (
     scale,
 )
 from realfake_hf.metrics.operating_point import Band, OperatingPoint
-from realfake_hf.metrics.rates import Rate
+from realfake_hf.metrics.rates import share
 from realfake_hf.metrics.report import make_report
 
 
@@ -175,7 +175,7 @@ def test_an_operating_point_with_band_survives_json_and_judges():
 
 
 def test_a_rate_of_nothing_is_undefined_and_of_something_has_the_exact_interval():
-    assert str(Rate.of(0, 0)) == "undefined"
-    found = Rate.of(0, 100)
+    assert str(share(0, 0)) == "undefined"
+    found = share(0, 100)
     assert (found.value, found.low) == (0, 0)
     assert found.high == pytest.approx(1 - 0.025 ** (1 / 100))  # closed form for no case

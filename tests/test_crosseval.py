@@ -24,7 +24,7 @@ from realfake_hf.detector import Detector
 from realfake_hf.metrics.association import holm
 from realfake_hf.metrics.calibration import scale
 from realfake_hf.metrics.operating_point import Band
-from realfake_hf.metrics.rates import Rate
+from realfake_hf.metrics.rates import share
 from realfake_hf.metrics.report import make_report
 from realfake_hf.metrics.significance import mcnemar
 
@@ -92,7 +92,7 @@ def test_a_model_without_temperature_and_band_promises_nothing(done):
 @pytest.mark.parametrize(("wrong", "promise"), [(2, "kept"), (3, "missed"), (9, "broken")])
 def test_a_promise_is_kept_missed_or_broken(done, wrong, promise):
     found = cells_of(done)["two", "native"].confidence
-    asked = replace(found, band=Band(0.4, 0.6, promised=0.02), wrong=Rate.of(wrong, 100))
+    asked = replace(found, band=Band(0.4, 0.6, promised=0.02), wrong=share(wrong, 100))
     assert asked.promise == promise
 
 

@@ -14,10 +14,10 @@ from realfake_hf.crosseval import published_robustness as robustness
 from realfake_hf.crosseval.findings import findings
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.page import warnings, write_grid_page
+from realfake_hf.estimate import Estimate
 from realfake_hf.hub import readme
 from realfake_hf.metrics.operating_point import Band
-from realfake_hf.metrics.rates import Rate
-from realfake_hf.metrics.report import Estimate
+from realfake_hf.metrics.rates import share
 from realfake_hf.pages import page as page_parts
 
 pytestmark = pytest.mark.slow
@@ -183,9 +183,9 @@ def test_a_promise_is_reported_as_it_was_kept(grid):
         return said(replace(grid, cells=tuple(cells)))
 
     lead = "The promise that at most 2 % of the verdicts of one outside its unsure band are wrong"
-    assert f"{lead} is kept on boats (1.0 % wrong) and other (1.0 % wrong)." in promised(Rate.of(1, 100))
-    assert f"{lead} is broken on boats (30.0 % wrong) and other (30.0 % wrong)." in promised(Rate.of(30, 100))
-    assert f"{lead} is missed, but not surely, on" in promised(Rate.of(3, 100))
+    assert f"{lead} is kept on boats (1.0 % wrong) and other (1.0 % wrong)." in promised(share(1, 100))
+    assert f"{lead} is broken on boats (30.0 % wrong) and other (30.0 % wrong)." in promised(share(30, 100))
+    assert f"{lead} is missed, but not surely, on" in promised(share(3, 100))
 
 
 def test_that_nothing_is_known_of_people_is_said_unless_something_is(grid):

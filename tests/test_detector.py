@@ -124,7 +124,7 @@ def test_batch_sizes_and_neighbours_do_not_change_a_verdict(column):
 
 
 def test_pictures_are_taken_a_batch_for_each_core_ahead(column, monkeypatch):
-    monkeypatch.setattr(threads, "cores", lambda: 2)
+    monkeypatch.setattr(threads, "available_cores", lambda: 2)
     taken = []
     detector = Detector(make_model(), make_processor(), batch_size=2)
     verdicts = detector.stream(taken.append(picture) or picture for picture in column)
@@ -252,7 +252,7 @@ def test_an_endless_stream_is_judged_as_it_comes(detector, picture_bytes):
     found = list(islice(detector.stream(endless()), 5))
     alone = detector.probabilities([picture_bytes(seed) for seed in range(5)])
     assert [one.p_fake for one in found] == pytest.approx(alone.tolist(), abs=1e-6)
-    assert len(taken) <= (1 + threads.cores()) * detector.batch_size
+    assert len(taken) <= (1 + threads.available_cores()) * detector.batch_size
 
 
 @pytest.mark.skipif(not has_fast_bfloat16(), reason="this processor has no bfloat16 in hardware")

@@ -5,7 +5,7 @@ import pytest
 
 from realfake_hf.crosseval.false_alarms import UNKNOWN, harms
 from realfake_hf.crosseval.prevalence import accusations
-from realfake_hf.metrics.rates import Rate
+from realfake_hf.metrics.rates import share
 
 
 def test_people_come_first_then_what_is_surely_wrong_most_often():
@@ -26,25 +26,25 @@ def test_fakes_alone_wrong_nobody():
 
 
 def test_rare_fakes_make_most_accusations_wrong():
-    found = accusations(Rate.of(100, 1000), Rate.of(900, 1000), share_fake=0.01)
+    found = accusations(share(100, 1000), share(900, 1000), share_fake=0.01)
     assert found.wrong == pytest.approx(0.99 * 0.1 / (0.99 * 0.1 + 0.01 * 0.9))
     assert found.low < found.wrong < found.high
     assert str(found) == "92 % (90 to 93)"
 
 
 def test_a_detector_that_accuses_nobody_is_not_wrong_about_them():
-    assert str(accusations(Rate.of(0, 50), Rate.of(0, 50), share_fake=0.1)) == "undefined"
-    sure = accusations(Rate.of(0, 50), Rate.of(50, 50), share_fake=0.1)
+    assert str(accusations(share(0, 50), share(0, 50), share_fake=0.1)) == "undefined"
+    sure = accusations(share(0, 50), share(50, 50), share_fake=0.1)
     assert sure.wrong == 0
     assert sure.high > 0.05  # 50 pictures do not show that no real one is ever called FAKE
 
 
-@pytest.mark.parametrize("share", [0, 1, -0.1])
-def test_a_share_lies_between_none_and_all(share):
+@pytest.mark.parametrize("share_fake", [0, 1, -0.1])
+def test_a_share_lies_between_none_and_all(share_fake):
     with pytest.raises(ValueError, match="wanted a share of FAKE pictures"):
-        accusations(Rate.of(1, 2), Rate.of(1, 2), share_fake=share)
+        accusations(share(1, 2), share(1, 2), share_fake=share_fake)
 
 
 def test_one_label_has_no_accusations():
     with pytest.raises(ValueError, match="found one label only"):
-        accusations(Rate.of(1, 2), Rate.of(0, 0), share_fake=0.1)
+        accusations(share(1, 2), share(0, 0), share_fake=0.1)

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from realfake_hf import figures
+from realfake_hf.estimate import Estimate
 from realfake_hf.explain_study.faithfulness_figures import PALE
-from realfake_hf.figures import BLUE, VERMILLION, ControlRow, Estimate, GapRow, HiddenPanel
+from realfake_hf.figures import BLUE, VERMILLION, ControlRow, GapRow, HiddenPanel
 from realfake_hf.figures.dark import GROUND
 from realfake_hf.figures.estimates import spread
 

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realfake_hf.metrics.resampling import Mean, Resampling
+from realfake_hf.estimate import Estimate
+from realfake_hf.metrics.resampling import Resampling
 
 COUNTS = st.lists(st.integers(1, 9), min_size=1, max_size=5)
 
@@ -42,12 +43,12 @@ def test_pictures_without_a_value_are_left_out_and_counted():
 
 def test_nothing_to_average_is_undefined():
     mean = Resampling(np.ones(2)).mean(np.full(2, np.nan))
-    assert mean == Mean(None, n=0, undefined=2)
+    assert mean == Estimate(None, n=0, undefined=2)
     assert str(mean) == "undefined"
 
 
 def test_without_replicates_there_is_no_interval():
-    assert Resampling(np.ones(2), samples=0).mean(np.array([1.0, 3.0])) == Mean(2.0, n=2)
+    assert Resampling(np.ones(2), samples=0).mean(np.array([1.0, 3.0])) == Estimate(2.0, n=2, undefined=0)
 
 
 def test_a_difference_is_that_of_two_means_over_the_same_replicates():

@@ -27,7 +27,7 @@ from realfake_hf.data.files import FolderFiles, ZipFiles
 from realfake_hf.data.hub import HubRows
 from realfake_hf.data.ingest import SCHEMA
 from realfake_hf.data.loading import find_source, load_images
-from realfake_hf.decode_pool import in_chunks
+from realfake_hf.parallel import map_in_processes
 
 PictureBytes = Callable[..., bytes]
 MakeFolder = Callable[..., Path]
@@ -414,14 +414,14 @@ def test_reading_in_several_processes_gives_the_same_in_order_and_leaves_the_ran
     before = torch.random.get_rng_state()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 dislikes a fork beside threads
-        outcomes = [total for _, total in in_chunks(sum, range(5_010), description="adding")]
+        outcomes = [total for _, total in map_in_processes(sum, range(5_010), description="adding")]
     assert outcomes == [sum(range(start, min(start + 50, 5_010))) for start in range(0, 5_010, 50)]
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_an_error_in_a_chunk_reaches_the_caller() -> None:
     with pytest.raises(ZeroDivisionError):
-        list(in_chunks(lambda numbers: 1 / (len(numbers) - 7), range(7), description="dividing"))
+        list(map_in_processes(lambda numbers: 1 / (len(numbers) - 7), range(7), description="dividing"))
 
 
 # --- where cifake lies

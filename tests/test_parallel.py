@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from realfake_hf import parallel as threads
-from realfake_hf.parallel import in_threads
+from realfake_hf.parallel import map_in_threads
 
 
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch):
-    monkeypatch.setattr(threads, "cores", lambda: 2)
+    monkeypatch.setattr(threads, "available_cores", lambda: 2)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -20,21 +20,21 @@ def two_cores(monkeypatch):
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 50])
 @pytest.mark.parametrize("workers", [None, 1, 3])
 def test_results_come_in_order(n, workers):
-    assert list(in_threads(lambda item: item * item, range(n), workers=workers)) == [item**2 for item in range(n)]
+    assert list(map_in_threads(lambda item: item * item, range(n), workers=workers)) == [item**2 for item in range(n)]
 
 
 def test_items_are_worked_on_together():
     both = threading.Barrier(2)
-    assert list(in_threads(lambda _: both.wait(timeout=20) >= 0, range(2))) == [True, True]
+    assert list(map_in_threads(lambda _: both.wait(timeout=20) >= 0, range(2))) == [True, True]
 
 
 def test_each_item_has_one_thread_of_pytorch_and_an_item_alone_has_all():
     def threads(_):
         return torch.get_num_threads()
 
-    assert list(in_threads(threads, range(5))) == [1] * 5
-    assert list(in_threads(threads, range(1))) == [2]
-    assert list(in_threads(threads, range(1), workers=1)) == [1]
+    assert list(map_in_threads(threads, range(5))) == [1] * 5
+    assert list(map_in_threads(threads, range(1))) == [2]
+    assert list(map_in_threads(threads, range(1), workers=1)) == [1]
 
 
 def test_pytorch_has_its_threads_back_whatever_happens():
@@ -45,12 +45,12 @@ def test_pytorch_has_its_threads_back_whatever_happens():
         thread.join()
         return found[0]
 
-    list(in_threads(abs, range(9)))
+    list(map_in_threads(abs, range(9)))
     assert torch.get_num_threads() == threads_of_a_new_thread() == 2
     with pytest.raises(ZeroDivisionError):
-        list(in_threads(lambda item: 1 // (item - 3), range(9)))
+        list(map_in_threads(lambda item: 1 // (item - 3), range(9)))
     assert threads_of_a_new_thread() == 2
-    unfinished = in_threads(abs, count())
+    unfinished = map_in_threads(abs, count())
     assert next(unfinished) == 0
     assert torch.get_num_threads() == 2  # of the caller, in the middle of it
     unfinished.close()
@@ -59,7 +59,7 @@ def test_pytorch_has_its_threads_back_whatever_happens():
 
 def test_an_endless_supply_is_taken_as_it_is_needed():
     taken = []
-    results = in_threads(abs, (taken.append(item) or item for item in count()))
+    results = map_in_threads(abs, (taken.append(item) or item for item in count()))
     assert list(islice(results, 10)) == list(range(10))
     assert len(taken) <= 10 + 2
     results.close()

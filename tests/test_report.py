@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics
 
+from realfake_hf.estimate import Estimate
 from realfake_hf.metrics.intervals import STATISTICS
-from realfake_hf.metrics.report import ContentReport, Estimate, Report, make_report
+from realfake_hf.metrics.report import ContentReport, Report, make_report
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]

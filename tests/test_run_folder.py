@@ -11,13 +11,11 @@ from realfake_hf.run_folder import (
     PASSPORT,
     VALIDATION,
     Outcome,
-    begin_or_go_on,
     epoch_rows,
     resume_point,
-    write_json,
     write_results,
 )
-from realfake_hf.store import CHECKSUMS, write_checksums
+from realfake_hf.store import CHECKSUMS, begin_or_resume, write_checksums, write_json
 from realfake_hf.validation_run import ValidationRun
 
 ARGUMENTS = {"data": "demo", "learning_rate": 0.003, "lr_scheduler_kwargs": {"num_cycles": 2}, "limit": None}
@@ -81,10 +79,10 @@ def test_a_new_or_empty_folder_starts_from_the_beginning(tmp_path):
 
 def test_a_study_killed_as_it_began_begins_again_and_one_elsewhere_is_refused(tmp_path):
     (tmp_path / "asked.json.part").write_text('{"n": ')
-    begin_or_go_on(tmp_path / "asked.json", {"n": 9}, what="study")
-    begin_or_go_on(tmp_path / "asked.json", {"n": 9}, what="study")
-    with pytest.raises(ValueError, match=f"that of a scoring; found other files in {tmp_path}"):
-        begin_or_go_on(tmp_path / "plan.json", {"n": 9}, what="scoring")
+    begin_or_resume(tmp_path / "asked.json", {"n": 9}, what="study")
+    begin_or_resume(tmp_path / "asked.json", {"n": 9}, what="study")
+    with pytest.raises(ValueError, match=f"the folder of an interrupted scoring; found other files in {tmp_path}"):
+        begin_or_resume(tmp_path / "plan.json", {"n": 9}, what="scoring")
 
 
 def test_a_folder_with_other_files_is_refused_and_left_as_it_is(tmp_path):

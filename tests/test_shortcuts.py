@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from realfake_hf.crosseval.file_shortcuts import FactScore, ShortcutAudit, _balanced_accuracy, _folds, audit_shortcuts
+from realfake_hf.estimate import Estimate
 from realfake_hf.experiments.shortcuts import main
-from realfake_hf.metrics.resampling import Mean
 
 IS_FAKE = np.arange(120) % 2 == 1
 
@@ -18,7 +18,7 @@ def noise(seed):
 
 
 def audit_of(together, worst):
-    single = (FactScore("format", 2, worst), FactScore("bytes", 9, Mean(0.5, 0.4, 0.6, n=80)))
+    single = (FactScore("format", 2, worst), FactScore("bytes", 9, Estimate(0.5, 0.4, 0.6, n=80)))
     return ShortcutAudit(40, 40, 80, 5, FactScore("all facts together", 9, together), single)
 
 
@@ -107,10 +107,10 @@ def test_the_same_seed_gives_the_same_audit():
 @pytest.mark.parametrize(
     ("together", "worst", "warns"),
     [
-        (Mean(0.6, 0.55, 0.65), Mean(0.5, 0.4, 0.6), False),
-        (Mean(0.61, 0.45, 0.7), Mean(0.5, 0.4, 0.6), True),  # a shortcut missed costs more than a false alarm
-        (Mean(0.5, 0.4, 0.6), Mean(0.7, 0.59, 0.8), False),  # the best of many is high by chance
-        (Mean(0.5, 0.4, 0.6), Mean(0.7, 0.61, 0.8), True),
+        (Estimate(0.6, 0.55, 0.65), Estimate(0.5, 0.4, 0.6), False),
+        (Estimate(0.61, 0.45, 0.7), Estimate(0.5, 0.4, 0.6), True),  # a shortcut missed costs more than a false alarm
+        (Estimate(0.5, 0.4, 0.6), Estimate(0.7, 0.59, 0.8), False),  # the best of many is high by chance
+        (Estimate(0.5, 0.4, 0.6), Estimate(0.7, 0.61, 0.8), True),
     ],
 )
 def test_a_warning_is_due_by_the_value_of_all_facts_or_the_lower_end_of_the_worst(together, worst, warns):
@@ -119,8 +119,8 @@ def test_a_warning_is_due_by_the_value_of_all_facts_or_the_lower_end_of_the_wors
 
 def test_the_warning_says_where_chance_is_not_excluded():
     sentence = "With so few pictures the interval does not exclude chance."
-    assert audit_of(Mean(0.61, 0.49, 0.7), Mean(0.6, 0.4, 0.7)).warning.endswith(sentence)
-    assert sentence not in audit_of(Mean(0.61, 0.51, 0.7), Mean(0.6, 0.4, 0.7)).warning
+    assert audit_of(Estimate(0.61, 0.49, 0.7), Estimate(0.6, 0.4, 0.7)).warning.endswith(sentence)
+    assert sentence not in audit_of(Estimate(0.61, 0.51, 0.7), Estimate(0.6, 0.4, 0.7)).warning
 
 
 def test_too_few_files_for_the_folds_are_refused():

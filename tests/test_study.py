@@ -1,12 +1,12 @@
 import json
 import re
-from dataclasses import asdict
 
 import numpy as np
 import pytest
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as Pillow
 
+from realfake_hf.estimate import to_plain
 from realfake_hf.explain_study.agreement import GRID, measure_agreement
 from realfake_hf.explain_study.arguments import StudyArguments
 from realfake_hf.explain_study.map_agreement import chance_iou, spearman, top_iou
@@ -175,7 +175,7 @@ class TestAgreement:
         plain = json.loads(json.dumps(study.to_dict(), allow_nan=False))
         assert plain["chance"]["iou_top_20"] == chance_iou(64, share=0.2)
         pair = plain["pairs"][0]
-        assert pair["measures"]["spearman"]["same_picture"] == asdict(study.pairs[0].same_picture["spearman"])
+        assert pair["measures"]["spearman"]["same_picture"] == to_plain(study.pairs[0].same_picture["spearman"])
 
 
 class TestStore:
@@ -218,7 +218,8 @@ class TestStore:
     def test_a_folder_in_use_is_refused(self, tmp_path):
         (tmp_path / "letter.txt").write_text("dear")
         with pytest.raises(
-            ValueError, match="wanted an empty output folder, or that of a study; found other files in"
+            ValueError,
+            match="an interrupted study; found other files in",
         ):
             Store(tmp_path, {})
 

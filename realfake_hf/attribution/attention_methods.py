@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from realfake_hf.attribution import attention
 from realfake_hf.attribution.attention import HeadFusion
 from realfake_hf.attribution.maps import Maps, Target, direction, log_odds, patch_grid
-from realfake_hf.parallel import cores, in_threads
+from realfake_hf.parallel import available_cores, map_in_threads
 
 
 def rollout(
@@ -102,9 +102,9 @@ def _folded(
             raise ValueError(attention.NO_WEIGHTS)
         return _read(read(found), model, part, odds)
 
-    parts = pixel_values.chunk(cores()) if pixel_values.device.type == "cpu" else (pixel_values,)
+    parts = pixel_values.chunk(available_cores()) if pixel_values.device.type == "cpu" else (pixel_values,)
     with _each_attention(model, look):
-        maps = list(in_threads(maps_of, parts))
+        maps = list(map_in_threads(maps_of, parts))
     return Maps(torch.cat([one.values for one in maps]), torch.cat([one.log_odds for one in maps]))
 
 

@@ -1,7 +1,7 @@
 """One cell of the grid: a model on a data set under a protocol, measured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -11,10 +11,11 @@ from realfake_hf.crosseval.confidence import Confidence, measure_confidence
 from realfake_hf.crosseval.datasets import Flags, TestSet
 from realfake_hf.crosseval.false_alarms import Harm, harms
 from realfake_hf.crosseval.models import Entrant
+from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.metrics.association import Gap, holm, rate_gap
 from realfake_hf.metrics.operating_point import OperatingPoint
 from realfake_hf.metrics.ranking import estimate_roc_auc
-from realfake_hf.metrics.report import Estimate, Report, make_report
+from realfake_hf.metrics.report import Report, make_report
 from realfake_hf.metrics.threshold import best_threshold
 
 LEAK_FREE = "leak-free"  # added to the name of a split
@@ -84,7 +85,7 @@ class Cell:
 
     def to_dict(self) -> dict[str, Any]:
         """The cell as plain numbers, strings and dictionaries: None, and never NaN, for what is undefined."""
-        return asdict(self)
+        return to_plain(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from realfake_hf.estimate import Estimate
 from realfake_hf.metrics.calibration import (
     Bin,
     Histogram,
@@ -17,8 +18,8 @@ from realfake_hf.metrics.calibration import (
     scale,
 )
 from realfake_hf.metrics.operating_point import Band, OperatingPoint
-from realfake_hf.metrics.rates import Rate
-from realfake_hf.metrics.report import Estimate, Report, make_report
+from realfake_hf.metrics.rates import share
+from realfake_hf.metrics.report import Report, make_report
 
 CALIBRATION: Final = ("ece", "nll", "brier")
 
@@ -50,8 +51,8 @@ class Confidence:
     histogram: Histogram
     risk_coverage: RiskCoverage
     band: Band | None
-    decided: Rate
-    wrong: Rate
+    decided: Estimate
+    wrong: Estimate
 
     @property
     def promise(self) -> Kept | None:
@@ -82,8 +83,8 @@ class Confidence:
                 area=data["risk_coverage"]["area"],
             ),
             band=data["band"] and Band(**data["band"]),
-            decided=Rate.from_dict(data["decided"]),
-            wrong=Rate.from_dict(data["wrong"]),
+            decided=Estimate.from_dict(data["decided"]),
+            wrong=Estimate.from_dict(data["wrong"]),
         )
 
 
@@ -120,8 +121,8 @@ def measure_confidence(
         histogram=confidence_histogram(is_fake, p_fake, threshold=point.threshold),
         risk_coverage=risk_coverage(is_fake, p_fake, threshold=point.threshold),
         band=point.band,
-        decided=Rate.of(int(is_decided.sum()), len(is_fake)),
-        wrong=Rate.of(int((called_fake != is_fake)[is_decided].sum()), int(is_decided.sum())),
+        decided=share(int(is_decided.sum()), len(is_fake)),
+        wrong=share(int((called_fake != is_fake)[is_decided].sum()), int(is_decided.sum())),
     )
 
 

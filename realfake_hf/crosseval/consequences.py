@@ -7,9 +7,10 @@ from realfake_hf.crosseval.cell import Cell
 from realfake_hf.crosseval.cells import away, home, trained, whole_cells
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.prevalence import accusations
+from realfake_hf.estimate import Estimate
 from realfake_hf.explain_study.names import listed
 from realfake_hf.metrics.association import holm
-from realfake_hf.metrics.rates import Rate
+from realfake_hf.metrics.rates import share
 
 RARE: Final = 0.01  # share of fakes among pictures that are judged
 SMALL: Final = 100  # pictures of a label below which a cell is called small
@@ -74,7 +75,7 @@ def people(grid: Grid) -> Iterator[str]:
             (one.called_fake.low or 0, one, cell)
             for cell in whole_cells(grid, model)
             for one in cell.harm
-            if one.called_fake.n >= 5 and one.content != "unknown"  # noqa: PLR2004 - fewer say nothing
+            if (one.called_fake.n or 0) >= 5 and one.content != "unknown"  # noqa: PLR2004 - fewer say nothing
         ]
         if not rows:
             continue
@@ -93,9 +94,9 @@ def people(grid: Grid) -> Iterator[str]:
         )
 
 
-def real_called_fake(cell: Cell) -> Rate:
+def real_called_fake(cell: Cell) -> Estimate:
     """How many of a cell's REAL pictures are called FAKE."""
-    return Rate.of(cell.report.false_positives, cell.report.n_real)
+    return share(cell.report.false_positives, cell.report.n_real)
 
 
 def worth(grid: Grid) -> Iterator[str]:
@@ -104,7 +105,7 @@ def worth(grid: Grid) -> Iterator[str]:
         words = [
             f"{accusations(real_called_fake(cell), found, share_fake=RARE)} if they are like those of {cell.dataset}"
             for cell in whole_cells(grid, model)
-            for found in [Rate.of(cell.report.true_positives, cell.report.n_fake)]
+            for found in [share(cell.report.true_positives, cell.report.n_fake)]
             if cell.report.n_real and cell.report.n_fake
         ]
         if words:

@@ -11,9 +11,8 @@ from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.robustness import Robustness, Step
 from realfake_hf.crosseval.robustness_figures import RobustnessPanel, robustness_curves
 from realfake_hf.data.corruptions import DEGRADATIONS
-from realfake_hf.figures.estimates import Estimate as Point
+from realfake_hf.estimate import Estimate
 from realfake_hf.metrics.calibration import Bin
-from realfake_hf.metrics.report import Estimate
 
 LEAST_IN_BIN = 10  # pictures below which the share of fakes in a bin says nothing
 TURNS = ("crop", "mirror", "upside down")  # kinds of few steps, which share a panel
@@ -93,11 +92,11 @@ def _label(step: Step, kinds: Sequence[str]) -> str:
     return f"{step.kind} {step.strength:g}" if len(DEGRADATIONS[step.kind].steps) > 1 else step.kind
 
 
-def _point(one: Estimate) -> Point | None:
-    return None if one.value is None else Point(one.value, one.low, one.high)
+def _point(one: Estimate) -> Estimate | None:
+    return None if one.value is None else Estimate(one.value, one.low, one.high)
 
 
-def _error(one: Estimate) -> Point | None:
+def _error(one: Estimate) -> Estimate | None:
     if one.value is None or one.low is None or one.high is None:
         return None
-    return Point(1 - one.value, 1 - one.high, 1 - one.low)
+    return Estimate(1 - one.value, 1 - one.high, 1 - one.low)

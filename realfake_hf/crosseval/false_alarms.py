@@ -8,7 +8,8 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from realfake_hf.metrics.rates import Rate
+from realfake_hf.estimate import Estimate
+from realfake_hf.metrics.rates import share
 
 UNKNOWN: Final = "unknown"
 PEOPLE: Final = frozenset({
@@ -29,12 +30,12 @@ class Harm:
 
     content: str
     shows_people: bool
-    called_fake: Rate
+    called_fake: Estimate
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read back what `dataclasses.asdict` made of it."""
-        return cls(data["content"], data["shows_people"], Rate.from_dict(data["called_fake"]))
+        return cls(data["content"], data["shows_people"], Estimate.from_dict(data["called_fake"]))
 
 
 def shows_people(content: str) -> bool:
@@ -65,7 +66,7 @@ def harms(
         Harm(
             str(name),
             shows_people(str(name)),
-            Rate.of(int((called_fake & real & (names == name)).sum()), int((real & (names == name)).sum())),
+            share(int((called_fake & real & (names == name)).sum()), int((real & (names == name)).sum())),
         )
         for name in np.unique(names[real])
     ]

@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from realfake_hf.estimate import Estimate
 from realfake_hf.figures.comparison import MARKERS
-from realfake_hf.figures.estimates import Estimate, legend_below, spread
+from realfake_hf.figures.estimates import legend_below, spread
 from realfake_hf.figures.style import COLORS, INK, WIDTH, style_axes
 
 ROW_HEIGHT: Final = 0.34  # inches

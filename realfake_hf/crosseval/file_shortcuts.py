@@ -1,7 +1,7 @@
 """Can facts that say nothing of what a picture shows tell real from fake? A small model tries, cross-validated."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from threadpoolctl import threadpool_limits
 
-from realfake_hf.metrics.resampling import Mean
+from realfake_hf.estimate import Estimate, to_plain
 
 ALARM: Final = 0.6  # balanced accuracy above which facts alone say too much
 
@@ -38,7 +38,7 @@ class FactScore:
 
     fact: str
     values: int
-    balanced_accuracy: Mean
+    balanced_accuracy: Estimate
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ class ShortcutAudit:
 
     def to_dict(self) -> dict[str, Any]:
         """The audit as plain numbers and dictionaries."""
-        scores = {"together": asdict(self.together), "single": [asdict(score) for score in self.single]}
-        return {"n": self.n, **asdict(self), **scores, "worst": self.worst.fact, "alarm": ALARM, "warns": self.warns}
+        scores = {"together": to_plain(self.together), "single": [to_plain(score) for score in self.single]}
+        return {"n": self.n, **to_plain(self), **scores, "worst": self.worst.fact, "alarm": ALARM, "warns": self.warns}
 
     def to_markdown(self) -> str:
         """Render the audit as a table, the warning above it where one is due."""
@@ -210,7 +210,7 @@ def _model(words: Sequence[int], seed: int) -> Pipeline:
     return make_pipeline(ColumnTransformer([("words", one_hot, list(words))], remainder="passthrough"), trees)
 
 
-def _balanced_accuracy(is_right: Flags, is_fake: Flags, *, samples: int, seed: int) -> Mean:
+def _balanced_accuracy(is_right: Flags, is_fake: Flags, *, samples: int, seed: int) -> Estimate:
     """Average the accuracies of both labels.
 
     A replicate that draws k verdicts with replacement holds a binomial number of right ones, so none need be drawn.
@@ -220,7 +220,7 @@ def _balanced_accuracy(is_right: Flags, is_fake: Flags, *, samples: int, seed: i
     value = float(np.mean([verdicts.mean() for verdicts in right]))
     replicates = [generator.binomial(len(one), one.mean(), size=samples) / len(one) for one in right]
     low, high = np.percentile(np.mean(replicates, axis=0), _PERCENTILES)
-    return Mean(value, float(low), float(high), n=len(is_right))
+    return Estimate(value, float(low), float(high), n=len(is_right))
 
 
 def _different(columns: Sequence[Column]) -> int:

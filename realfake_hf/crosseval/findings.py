@@ -7,8 +7,8 @@ from realfake_hf.crosseval.cell import Cell
 from realfake_hf.crosseval.cells import away, home, is_home, trained, whole_cells
 from realfake_hf.crosseval.consequences import confidence, contents, files, meaning, people, worth
 from realfake_hf.crosseval.grid import Grid
+from realfake_hf.estimate import Estimate
 from realfake_hf.explain_study.names import listed
-from realfake_hf.metrics.report import Estimate
 
 
 def findings(grid: Grid) -> list[str]:

@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -28,6 +28,7 @@ from realfake_hf.data.loading import find_source, unreadable_files
 from realfake_hf.data.streaming import find_shards
 from realfake_hf.distributed import join_processes, told_of_lost_processes
 from realfake_hf.environment import environment
+from realfake_hf.estimate import to_plain
 from realfake_hf.metrics.association import holm
 from realfake_hf.metrics.significance import McNemar, mcnemar
 
@@ -97,7 +98,7 @@ class Grid:
 
     def to_dict(self) -> Plain:
         """The grid as plain numbers, strings and dictionaries."""
-        parts = {name: [asdict(one) for one in getattr(self, name)] for name in PARTS}
+        parts = {name: [to_plain(one) for one in getattr(self, name)] for name in PARTS}
         return {**self.facts, **parts}
 
 
@@ -236,7 +237,7 @@ def _corrected(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
 
 def _shortcut(one: TestSet, store: CellStore, seed: int) -> Shortcut:
     def make() -> Plain:
-        return asdict(find_shortcut(one, seed=seed))
+        return to_plain(find_shortcut(one, seed=seed))
 
     asked = {"source": one.source, "seed": seed, **({"pictures": one.sha256} if one.is_streamed else {})}
     found = Shortcut.from_dict(store.cell(f"{one.name}-files", asked, make))
@@ -258,7 +259,7 @@ def _asked(one: TestSet, protocol: str, entrant: Entrant) -> Plain:
 
 
 def _facts(arguments: CrossevalArguments, entrants: Sequence[Entrant], sets: Sequence[TestSet]) -> Plain:
-    settings = {name: str(one) if isinstance(one, Path) else one for name, one in asdict(arguments).items()}
+    settings = {name: str(one) if isinstance(one, Path) else one for name, one in to_plain(arguments).items()}
     models = {
         one.name: {
             "place": one.place,
@@ -272,6 +273,6 @@ def _facts(arguments: CrossevalArguments, entrants: Sequence[Entrant], sets: Seq
 
 
 def _data(one: TestSet) -> Plain:
-    left_out = [] if one.is_streamed else [asdict(file) for file in unreadable_files(one.source)]
+    left_out = [] if one.is_streamed else [to_plain(file) for file in unreadable_files(one.source)]
     facts = {"source": one.source, "split": one.split, "n": len(one.rows), "sha256": one.sha256}
     return {**facts, "unreadable": left_out}

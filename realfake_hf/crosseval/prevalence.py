@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from realfake_hf.metrics.rates import Rate
+from realfake_hf.estimate import Estimate
 
 _PERCENTILES = (2.5, 97.5)
 _DRAWS = 20_000
@@ -33,7 +33,9 @@ class Accusations:
         return f"{100 * self.wrong:.0f} % ({100 * self.low:.0f} to {100 * self.high:.0f})"
 
 
-def accusations(real_called_fake: Rate, fake_called_fake: Rate, *, share_fake: float, seed: int = 0) -> Accusations:
+def accusations(
+    real_called_fake: Estimate, fake_called_fake: Estimate, *, share_fake: float, seed: int = 0
+) -> Accusations:
     """Apply Bayes' rule to the rates that were measured.
 
     The interval draws both rates from their posteriors under Jeffreys' prior, Beta(k + 1/2, n - k + 1/2).
@@ -53,7 +55,8 @@ def accusations(real_called_fake: Rate, fake_called_fake: Rate, *, share_fake: f
         raise ValueError("wanted rates of REAL and of FAKE pictures; found one label only.")
     generator = np.random.default_rng(seed)
     false, true = (
-        generator.beta(rate.k + 0.5, rate.n - rate.k + 0.5, _DRAWS) for rate in (real_called_fake, fake_called_fake)
+        generator.beta((rate.k or 0) + 0.5, (rate.n or 0) - (rate.k or 0) + 0.5, _DRAWS)
+        for rate in (real_called_fake, fake_called_fake)
     )
     if not real_called_fake.k and not fake_called_fake.k:
         return Accusations(share_fake, None, None, None)

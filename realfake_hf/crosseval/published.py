@@ -16,7 +16,7 @@ from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.page import write_grid_page
 from realfake_hf.crosseval.sections import transfer_figure
 from realfake_hf.figures import save_figure
-from realfake_hf.run_folder import write_json
+from realfake_hf.store import write_json
 
 
 @dataclass

@@ -6,14 +6,15 @@ results/robustness_cifake.json` is what `make robust` calls after the grid, with
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from realfake_hf.cli import parse
 from realfake_hf.crosseval.drawing import robustness
 from realfake_hf.crosseval.published import load_grid
+from realfake_hf.estimate import to_plain
 from realfake_hf.figures import save_figure
-from realfake_hf.run_folder import write_json
+from realfake_hf.store import write_json
 
 
 @dataclass
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"robustness: {error}", file=sys.stderr)
         return 1
-    write_json(arguments.output_file, {**grid.facts, "robustness": [asdict(one) for one in grid.robustness]})
+    write_json(arguments.output_file, {**grid.facts, "robustness": [to_plain(one) for one in grid.robustness]})
     if arguments.figure_file:
         save_figure(robustness(grid.robustness), arguments.figure_file)
     return 0

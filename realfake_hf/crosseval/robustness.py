@@ -1,7 +1,7 @@
 """What a model withstands: its pictures compressed, blurred, made noisy, shrunk, cropped and turned, step by step."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Self
 
@@ -14,7 +14,8 @@ from realfake_hf.crosseval.models import Entrant
 from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.crosseval.store import CellStore
 from realfake_hf.data.corruptions import DEGRADATIONS, noise_seed
-from realfake_hf.metrics.report import Estimate, make_report
+from realfake_hf.estimate import Estimate, to_plain
+from realfake_hf.metrics.report import make_report
 
 MEASURED: Final = ("accuracy_real", "accuracy_fake", "balanced_accuracy", "roc_auc")
 
@@ -143,7 +144,7 @@ def _measure(
         report = make_report(
             one.is_fake, p_fake, threshold=entrant.point.threshold, bootstrap_samples=samples, seed=seed
         )
-        return asdict(Step(kind, strength, **{name: getattr(report, name) for name in MEASURED}))
+        return to_plain(Step(kind, strength, **{name: getattr(report, name) for name in MEASURED}))
 
     asked = {**_asked(entrant, one, kind, strength, seed), "threshold": entrant.point.threshold, "samples": samples}
     return Step.from_dict(store.cell(f"{one.name}-{one.split}-{kind}-{strength:g}-{entrant.name}", asked, make))

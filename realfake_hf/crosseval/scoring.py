@@ -19,7 +19,7 @@ from realfake_hf.data.model_input import plain_size
 from realfake_hf.data.pixels import geometry, sized
 from realfake_hf.data.protocols import PROTOCOLS, Protocol
 from realfake_hf.distributed import cores_each, this_process
-from realfake_hf.parallel import in_threads
+from realfake_hf.parallel import map_in_threads
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def score_all(
     hidden = None if state.is_main_process else True
     score = partial(_score_block, entrants, prepare=partial(_prepared, PROTOCOLS[protocol], change))
     bar = tqdm(
-        in_threads(score, blocks, workers=cores_each(state)),
+        map_in_threads(score, blocks, workers=cores_each(state)),
         total=len(places),
         desc=title or f"{one.name} {one.split} {protocol}",
         unit="block",

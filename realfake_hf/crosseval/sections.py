@@ -12,8 +12,7 @@ from realfake_hf.crosseval.figures import TransferRow, transfer_dots
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.tables import LEAST_REAL, MOST_HARM, SHOWN, harm_rows
 from realfake_hf.data.corruptions import DEGRADATIONS
-from realfake_hf.figures.estimates import Estimate as Point
-from realfake_hf.metrics.report import Estimate
+from realfake_hf.estimate import Estimate
 from realfake_hf.pages.page import Section, Shown, Table
 
 PROTOCOLS = {
@@ -47,8 +46,8 @@ def transfer_figure(grid: Grid) -> Figure:
     return transfer_dots(rows)
 
 
-def _point(one: Estimate) -> Point | None:
-    return None if one.value is None else Point(one.value, one.low, one.high)
+def _point(one: Estimate) -> Estimate | None:
+    return None if one.value is None else Estimate(one.value, one.low, one.high)
 
 
 def _grid(grid: Grid) -> Section:

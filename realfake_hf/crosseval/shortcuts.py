@@ -13,7 +13,7 @@ from realfake_hf.crosseval.file_shortcuts import ShortcutAudit, audit_shortcuts
 from realfake_hf.data.loading import find_source, load_images
 from realfake_hf.data.metadata import FileFacts, read_file_facts
 from realfake_hf.data.near_duplicates import NearDuplicates, find_near_duplicates, hash_pictures
-from realfake_hf.metrics.resampling import Mean
+from realfake_hf.estimate import Estimate
 
 FILES: Final = 1000  # of a data set that a grid audits at most
 
@@ -42,9 +42,9 @@ class Shortcut:
 
     data: str
     n: int = 0
-    together: Mean | None = None
+    together: Estimate | None = None
     worst: str | None = None
-    worst_alone: Mean | None = None
+    worst_alone: Estimate | None = None
     warning: str | None = None
     same_encoding: bool = False
     refused: str | None = None
@@ -66,7 +66,7 @@ class Shortcut:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read back what `dataclasses.asdict` made of it."""
-        means = {name: data[name] and Mean(**data[name]) for name in ("together", "worst_alone")}
+        means = {name: data[name] and Estimate(**data[name]) for name in ("together", "worst_alone")}
         pairs = data.get("duplicates")
         return cls(**{**data, **means, "duplicates": pairs and NearDuplicates.from_dict(pairs)})
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from realfake_hf.run_folder import write_json
+from realfake_hf.store import write_json
 
 CELLS: Final = "cells"
 

@@ -192,7 +192,7 @@ def harm_rows(grid: Grid) -> list[tuple[Cell, Harm]]:
         for cell in grid.cells
         if cell.model != TRIVIAL and cell.protocol == grid.cells[0].protocol and not cell.split.endswith(LEAK_FREE)
         for one in cell.harm
-        if one.called_fake.n >= LEAST_REAL
+        if (one.called_fake.n or 0) >= LEAST_REAL
     ]
     found.sort(key=lambda row: (not row[1].shows_people, -(row[1].called_fake.low or 0)))
     return found[:MOST_HARM]

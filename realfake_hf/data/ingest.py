@@ -15,8 +15,8 @@ from datasets import ClassLabel, Features, Image, Value
 
 from realfake_hf.data.decoding import UnreadablePictureError, pixel_hash, usable_bytes
 from realfake_hf.data.folders import DEFAULT_SPLIT, Record, opaque_id
-from realfake_hf.decode_pool import in_chunks
 from realfake_hf.labels import LABEL_NAMES, LabelName
+from realfake_hf.parallel import map_in_processes
 from realfake_hf.store import CHECKSUMS, write_checksums
 
 SCHEMA: Final = Features(
@@ -83,7 +83,7 @@ def _write_split(records: Sequence[Record], reader: Reader, file: Path, *, name:
     unreadable: list[Unreadable] = []
     schema = SCHEMA.arrow_schema
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
-        for _, outcomes in in_chunks(partial(_read_rows, reader), records, description=f"reading {name}"):
+        for _, outcomes in map_in_processes(partial(_read_rows, reader), records, description=f"reading {name}"):
             rows = [outcome for outcome in outcomes if not isinstance(outcome, Unreadable)]
             unreadable += [outcome for outcome in outcomes if isinstance(outcome, Unreadable)]
             stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))

@@ -23,8 +23,8 @@ from realfake_hf.data.folders import Record
 from realfake_hf.data.hub import HubRows
 from realfake_hf.data.ingest import Reader
 from realfake_hf.data.loading import find_source
-from realfake_hf.decode_pool import in_chunks
 from realfake_hf.labels import LABEL_NAMES
+from realfake_hf.parallel import map_in_processes
 
 FACTS: Final = (
     "format", "mode", "width", "height", "aspect", "bytes", "bytes_per_pixel", "jpeg_tables", "jpeg_luminance",
@@ -84,7 +84,9 @@ def read_file_facts(source: str | os.PathLike[str], *, limit: int | None = None,
     found = find_source(source)
     records = _draw(found.records(), limit, np.random.default_rng(seed))
     read = partial(_facts_of, found.reader)
-    rows = [row for _, chunk in in_chunks(read, records, description=f"file facts of {found.name}") for row in chunk]
+    rows = [
+        row for _, chunk in map_in_processes(read, records, description=f"file facts of {found.name}") for row in chunk
+    ]
     is_fake = np.array([record.label == "FAKE" for record in records])
     return _together(rows, is_fake, name=found.name, as_stored=isinstance(found.reader, HubRows))
 

@@ -15,8 +15,8 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from PIL import Image
 
-from realfake_hf.decode_pool import in_chunks
 from realfake_hf.labels import FAKE
+from realfake_hf.parallel import map_in_processes
 
 HASH_BITS: Final = 64
 THRESHOLD: Final = 4  # a re-encoded copy is this close or closer; different pictures rarely are
@@ -128,7 +128,7 @@ def perceptual_hash(picture: Image.Image) -> int:
 def hash_pictures(images: Dataset, *, name: str) -> Hashed:
     """Hash all pictures of a split from `load_images`."""
     work = range(len(images))
-    chunks = in_chunks(partial(_hash_rows, images), work, description=f"hashing {name}")
+    chunks = map_in_processes(partial(_hash_rows, images), work, description=f"hashing {name}")
     return Hashed(
         name=name,
         hashes=np.array([value for _, chunk in chunks for value in chunk], dtype=np.uint64),

@@ -29,7 +29,7 @@ from transformers.image_processing_backends import PilBackend
 from realfake_hf.data.augment import Augmentation
 from realfake_hf.data.decoding import read_picture
 from realfake_hf.data.model_input import filter_of, plain_size
-from realfake_hf.decode_pool import in_chunks
+from realfake_hf.parallel import map_in_processes
 from realfake_hf.store import damaged_files, write_checksums
 
 logger = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ def _decode_all(images: Dataset, processor: BaseImageProcessor, file: Path) -> N
     part = file.with_suffix(".part")
     pixels = open_memmap(part, mode="w+", dtype=np.uint8, shape=(len(images), *size))
     _take_room(part)
-    for rows, decoded in in_chunks(decode, range(len(images)), description="decoding"):
+    for rows, decoded in map_in_processes(decode, range(len(images)), description="decoding"):
         pixels[rows.start : rows.stop] = decoded
     pixels.flush()
     part.replace(file)
@@ -168,7 +168,7 @@ def _smaller_size(encoded: Dataset, processor: BaseImageProcessor) -> tuple[int,
     [first] = _sizes(encoded, range(1))
     if first == size or first[0] > size[0] or first[1] > size[1]:
         return None
-    found = in_chunks(partial(_sizes, encoded), range(len(encoded)), description="measuring")
+    found = map_in_processes(partial(_sizes, encoded), range(len(encoded)), description="measuring")
     return first if all(sizes == {first} for _, sizes in found) else None
 
 

@@ -27,7 +27,7 @@ from realfake_hf.data.card import make_data_card
 from realfake_hf.data.loading import load_images
 from realfake_hf.data.splits import with_all_splits
 from realfake_hf.labels import FAKE
-from realfake_hf.store import sha256_of, write_whole
+from realfake_hf.store import sha256_of, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ def _begun(folder: Path, facts: Mapping[str, Any]) -> dict[str, Shard]:
 
 def _write_manifest(folder: Path, facts: Mapping[str, Any], shards: Sequence[Shard]) -> None:
     content = {**facts, "shards": [asdict(shard) for shard in shards]}
-    write_whole(folder / MANIFEST, json.dumps(content, indent=1) + "\n")
+    write_text(folder / MANIFEST, json.dumps(content, indent=1) + "\n")
 
 
 def _is_whole(folder: Path, shard: Shard, *, tell: bool = True) -> bool:

@@ -18,7 +18,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from realfake_hf.cli import parse
 from realfake_hf.environment import data_fingerprint, environment
-from realfake_hf.run_folder import epoch_rows, write_json
+from realfake_hf.run_folder import epoch_rows
+from realfake_hf.store import write_json
 from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
 from realfake_hf.training.run import fit
 

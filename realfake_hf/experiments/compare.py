@@ -35,7 +35,7 @@ from realfake_hf.labels import FAKE
 from realfake_hf.metrics.operating_point import OPERATING_POINT
 from realfake_hf.metrics.report import Report, make_report
 from realfake_hf.metrics.significance import McNemar, mcnemar
-from realfake_hf.run_folder import write_json
+from realfake_hf.store import write_json
 from realfake_hf.training.arguments import DataArguments
 
 THRESHOLD: Final = 0.5  # called FAKE above it

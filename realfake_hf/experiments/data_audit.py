@@ -11,7 +11,7 @@ from pathlib import Path
 from realfake_hf.cli import parse
 from realfake_hf.data.duplicates import find_duplicates
 from realfake_hf.data.loading import load_images
-from realfake_hf.run_folder import write_json
+from realfake_hf.store import write_json
 
 
 @dataclass

@@ -16,7 +16,8 @@ from realfake_hf.cli import parse
 from realfake_hf.metrics.intervals import STATISTICS
 from realfake_hf.metrics.operating_point import OPERATING_POINT
 from realfake_hf.metrics.report import Report
-from realfake_hf.run_folder import FIGURES, HISTORY, METRICS, PASSPORT, Outcome, write_json
+from realfake_hf.run_folder import FIGURES, HISTORY, METRICS, PASSPORT, Outcome
+from realfake_hf.store import write_json
 
 MODEL_FILES: Final = ("config.json", "model.safetensors", "preprocessor_config.json", "cifake_cnn.py", OPERATING_POINT)
 

@@ -17,7 +17,7 @@ from realfake_hf.crosseval.shortcuts import (
 )
 from realfake_hf.data.loading import find_source, load_images
 from realfake_hf.data.near_duplicates import THRESHOLD, NearDuplicates
-from realfake_hf.run_folder import write_json
+from realfake_hf.store import write_json
 
 
 @dataclass

@@ -6,7 +6,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
@@ -23,10 +23,12 @@ from realfake_hf.crosseval.grid import Grid, run_grid
 from realfake_hf.data.loading import find_source, load_images
 from realfake_hf.data.protocols import PROTOCOLS
 from realfake_hf.environment import environment
+from realfake_hf.estimate import to_plain
 from realfake_hf.experiments.mix import matched_splits, mix
 from realfake_hf.figures import save_figure
 from realfake_hf.figures.transfer import MatrixPanel, transfer_matrix
-from realfake_hf.run_folder import METRICS, write_json
+from realfake_hf.run_folder import METRICS
+from realfake_hf.store import write_json
 from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
 from realfake_hf.training.run import train
 
@@ -129,7 +131,7 @@ def summarize(plan: Plan, grid: Grid) -> dict[str, Any]:
         measures = {name: _spread(found, name) for name in MEASURES}
         n = {"n_real": found[0].report.n_real, "n_fake": found[0].report.n_fake}
         cells.append({"model": model, "trained_on": trained_on, "tested_on": tested_on, **n, **measures})
-    return {"plan": asdict(plan), **environment(), "cells": cells}
+    return {"plan": to_plain(plan), **environment(), "cells": cells}
 
 
 def to_figure(matrix: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a matplotlib Figure
@@ -162,7 +164,7 @@ def _name(model: str, trained_on: str, seed: int) -> str:
 
 def _refuse_other_plan(plan: Plan, folder: Path) -> None:
     file = folder / "plan.yaml"
-    text = yaml.safe_dump(asdict(plan))
+    text = yaml.safe_dump(to_plain(plan))
     if file.exists() and file.read_text(encoding="utf-8") != text:
         raise ValueError(f"wanted the plan that {folder} was made by; found another. Name another folder.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -204,7 +206,7 @@ def _spread(found: Sequence[Cell], name: str) -> dict[str, Any]:
     estimates = [getattr(cell.report, name) for cell in found]
     values = [one.value or 0 for one in estimates]
     deviation = stdev(values) if len(values) > 1 else None
-    return {"mean": mean(values), "sd": deviation, "runs": [asdict(one) for one in estimates]}
+    return {"mean": mean(values), "sd": deviation, "runs": [to_plain(one) for one in estimates]}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

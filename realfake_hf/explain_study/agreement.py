@@ -1,23 +1,24 @@
 """Do maps of two models, or of two methods, point at the same evidence, beyond what chance and controls give?"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.explain_study.map_agreement import MEASURES, agreement, centre_gaussian, chance_iou, shuffled
 from realfake_hf.explain_study.maps import MapSet
 from realfake_hf.explain_study.sample import Sample
-from realfake_hf.metrics.resampling import Mean, Resampling
+from realfake_hf.metrics.resampling import Resampling
 
 GRID: Final = (8, 8)  # of the ViT's patches at 32 px with patches of 4; finer maps are averaged
 SPLIT_MEASURES: Final = ("iou_top_20", "spearman")  # of those told apart by label and content
 
 Values = Mapping[str, NDArray[np.float64]]  # (n,) a measure
-Means = dict[str, Mean]
+Means = dict[str, Estimate]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class PairAgreement:
     def to_dict(self) -> dict[str, Any]:
         """Give plain numbers, the controls beside each measure."""
         beside = ("same_picture", "shuffled", "random_weights", "above_shuffled")
-        measures = {name: {kind: asdict(getattr(self, kind)[name]) for kind in beside} for name in self.same_picture}
+        measures = {name: {kind: to_plain(getattr(self, kind)[name]) for kind in beside} for name in self.same_picture}
         rest = ("all_right", "some_wrong", "right_less_wrong")
         splits = {
             kind: {name: _plain(means) for name, means in getattr(self, kind).items()}
@@ -181,4 +182,4 @@ def _means(values: Values, of: Resampling, *, where: NDArray[np.bool_] | None = 
 
 
 def _plain(means: Means) -> dict[str, Any]:
-    return {name: asdict(mean) for name, mean in means.items()}
+    return {name: to_plain(mean) for name, mean in means.items()}

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from realfake_hf.figures.estimates import Estimate, legend_below, line_looks, spread
+from realfake_hf.estimate import Estimate
+from realfake_hf.figures.estimates import legend_below, line_looks, spread
 from realfake_hf.figures.style import BLUE, INK, VERMILLION, WIDTH, style_axes
 
 
@@ -111,7 +112,7 @@ def _draw_hidden(axes: Axes, panel: HiddenPanel) -> None:
     for words, estimates, color, marker in looks:
         values, distances = spread(estimates)
         axes.errorbar(places, values, yerr=distances, color=color, marker=marker, label=words, capsize=2)
-    if panel.whole is not None:
+    if panel.whole is not None and panel.whole.value is not None:
         axes.axhline(panel.whole.value, color=INK, linewidth=1.2, label="nothing hidden")
     axes.axhline(0.5, color=INK, linestyle="--", linewidth=1, label="chance")
     axes.set_xticks(places, [f"{place:g}" for place in places])

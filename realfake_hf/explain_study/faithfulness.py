@@ -1,13 +1,14 @@
 """Does the verdict hang on what a map calls important? Deletion and insertion for each model and method."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.explain_study.agreement import GRID
 from realfake_hf.explain_study.fills import FILLS, Fill
 from realfake_hf.explain_study.grid import maps_on_grid
@@ -15,7 +16,7 @@ from realfake_hf.explain_study.hiding import Curves, Trial, begin, order_of, ste
 from realfake_hf.explain_study.map_agreement import centre_gaussian
 from realfake_hf.explain_study.sample import Sample
 from realfake_hf.explain_study.subjects import Subject
-from realfake_hf.metrics.resampling import Mean, Resampling
+from realfake_hf.metrics.resampling import Resampling
 
 RANDOM_ORDER: Final = "random order"
 CENTRE_PRIOR: Final = "centre prior"
@@ -37,16 +38,16 @@ class Faithfulness:
         insertion_curve: (steps + 1) the same, from hidden to whole.
     """
 
-    deletion: Mean
-    insertion: Mean
-    deletion_less_random: Mean | None
-    insertion_less_random: Mean | None
+    deletion: Estimate
+    insertion: Estimate
+    deletion_less_random: Estimate | None
+    insertion_less_random: Estimate | None
     deletion_curve: tuple[float | None, ...]
     insertion_curve: tuple[float | None, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values; random order has none of the two differences."""
-        plain = {name: value for name, value in asdict(self).items() if value is not None}
+        plain = {name: value for name, value in to_plain(self).items() if value is not None}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from realfake_hf.figures.estimates import Estimate, Look, legend_below, line_looks, spread
+from realfake_hf.estimate import Estimate
+from realfake_hf.figures.estimates import Look, legend_below, line_looks, spread
 from realfake_hf.figures.style import BLUE, INK, VERMILLION, WIDTH, style_axes
 
 PALE: Final = "#999999"  # of what cannot be told from 0

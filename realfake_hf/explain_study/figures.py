@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from realfake_hf.figures.estimates import Estimate, known, legend_below, spread
+from realfake_hf.estimate import Estimate
+from realfake_hf.figures.estimates import known, legend_below, spread
 from realfake_hf.figures.style import BLUE, COLORS, INK, VERMILLION, WIDTH, style_axes
 
 MATRIX_COLORS: Final = "cividis"  # made for colour-blind readers: Nuñez, Anderton & Renslow (2018), PLOS ONE

@@ -9,19 +9,20 @@ of two that are alike in area and fill counts.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.explain_study.fills import FILLS, Fill, fill_in, filled
 from realfake_hf.explain_study.regions import centre_mask, mass_share, rim_mask
 from realfake_hf.explain_study.sample import Sample
 from realfake_hf.explain_study.subjects import Subject
 from realfake_hf.metrics.ranking import roc_auc
-from realfake_hf.metrics.resampling import Mean, Resampling
+from realfake_hf.metrics.resampling import Resampling
 
 AREAS: Final = (0.25, 0.5, 0.75)
 MAP_AREAS: Final = (0.25, 0.5)
@@ -42,11 +43,11 @@ class Performance:
         roc_auc: chance that a FAKE picture scores above a REAL one.
     """
 
-    accuracy: Mean
-    accuracy_real: Mean
-    accuracy_fake: Mean
-    called_fake: Mean
-    roc_auc: Mean
+    accuracy: Estimate
+    accuracy_real: Estimate
+    accuracy_fake: Estimate
+    called_fake: Estimate
+    roc_auc: Estimate
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ class Hiding:
     fill: Fill
     centre: Performance
     rim: Performance
-    accuracy_difference: Mean
-    roc_auc_difference: Mean
-    by_content: Mapping[str, Mean]
+    accuracy_difference: Estimate
+    roc_auc_difference: Estimate
+    by_content: Mapping[str, Estimate]
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Causal:
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain numbers and dictionaries: None, and never NaN, for what is undefined."""
-        return asdict(self)
+        return to_plain(self)
 
 
 @dataclass(frozen=True)
@@ -120,12 +121,12 @@ class MassShare:
     """
 
     area: float
-    centre: Mean
-    rim: Mean
+    centre: Estimate
+    rim: Estimate
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain numbers and dictionaries: None, and never NaN, for what is undefined."""
-        return asdict(self)
+        return to_plain(self)
 
 
 def measure_causal(

@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 from matplotlib.figure import Figure
 
+from realfake_hf.estimate import Estimate
 from realfake_hf.explain_study.names import (
     MEASURE_NAMES,
     REFERENCES,
@@ -26,7 +27,6 @@ from realfake_hf.figures import (
     CascadePanel,
     ControlRow,
     CurvePanel,
-    Estimate,
     GapRow,
     HiddenPanel,
     PlantedPanel,

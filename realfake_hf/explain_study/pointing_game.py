@@ -5,7 +5,7 @@ the control: what a map makes of it is due to the seam, and not to where the qua
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from realfake_hf.attribution.methods import CLASS_METHODS
+from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.explain.inputs import take_evenly
 from realfake_hf.explain_study.agreement import GRID
 from realfake_hf.explain_study.grid import maps_on_grid
@@ -20,7 +21,7 @@ from realfake_hf.explain_study.planting import QUADRANTS, draw_quadrants, inside
 from realfake_hf.explain_study.sample import Sample
 from realfake_hf.explain_study.subjects import Subject
 from realfake_hf.labels import LabelName
-from realfake_hf.metrics.resampling import Mean, Resampling
+from realfake_hf.metrics.resampling import Resampling
 
 Rows = NDArray[np.intp]
 
@@ -52,10 +53,10 @@ class Finding:
         mass_gain: what planting adds to it, picture by picture.
     """
 
-    hits: Mean
-    mass: Mean
-    mass_before: Mean
-    mass_gain: Mean
+    hits: Estimate
+    mass: Estimate
+    mass_before: Estimate
+    mass_gain: Estimate
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Planting:
 
     n: int
     target: LabelName
-    p_fake_moved: Mean
+    p_fake_moved: Estimate
     methods: Mapping[str, Finding]
 
 
@@ -96,7 +97,7 @@ class PlantedStudy:
             "grid": list(GRID),
             "class_methods": list(self.class_methods),
             "models": {
-                model: {kind: asdict(planting) for kind, planting in kinds.items()}
+                model: {kind: to_plain(planting) for kind, planting in kinds.items()}
                 for model, kinds in self.models.items()
             },
         }

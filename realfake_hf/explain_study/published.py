@@ -9,7 +9,7 @@ from realfake_hf.explain_study.page_figures import controls_figure
 from realfake_hf.explain_study.run import Study
 from realfake_hf.explain_study.shown import Shown
 from realfake_hf.figures import save_figure
-from realfake_hf.run_folder import write_json
+from realfake_hf.store import write_json
 
 
 def publish_study(study: Study, arguments: StudyArguments) -> list[str]:

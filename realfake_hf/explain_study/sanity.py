@@ -1,7 +1,7 @@
 """Do maps change when the model loses what it has learnt? Cascading weight randomisation for each model and method."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from realfake_hf.attribution.methods import CLASS_METHODS
 from realfake_hf.detector import Detector
+from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.explain_study.agreement import GRID
 from realfake_hf.explain_study.grid import maps_on_grid
 from realfake_hf.explain_study.map_agreement import spearman
@@ -17,7 +18,7 @@ from realfake_hf.explain_study.randomization import cascade, stages
 from realfake_hf.explain_study.sample import Sample
 from realfake_hf.explain_study.subjects import Subject
 from realfake_hf.labels import LabelName
-from realfake_hf.metrics.resampling import Mean, Resampling
+from realfake_hf.metrics.resampling import Resampling
 
 TARGET: Final[LabelName] = "FAKE"  # explained throughout, as the verdict changes with the weights
 
@@ -35,7 +36,7 @@ class Descent:
     """
 
     stages: tuple[str, ...]
-    methods: Mapping[str, Sequence[Mean]]
+    methods: Mapping[str, Sequence[Estimate]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class SanityStudy:
             "models": {
                 name: {
                     "stages": list(found.stages),
-                    "methods": {method: [asdict(mean) for mean in means] for method, means in found.methods.items()},
+                    "methods": {method: [to_plain(mean) for mean in means] for method, means in found.methods.items()},
                 }
                 for name, found in self.models.items()
             },
@@ -113,7 +114,7 @@ def _descent(
 ) -> Descent:
     order = stages(subject.detector.model, most=most)
     trained = _all_maps(subject, pictures)
-    methods: dict[str, list[Mean]] = {method: [] for method in subject.methods}
+    methods: dict[str, list[Estimate]] = {method: [] for method in subject.methods}
     steps = cascade(subject.detector.model, seed=seed, most=most)
     for _, model in tqdm(steps, total=len(order), desc=f"{subject.name}: randomised", unit="stage", disable=None):
         random = _all_maps(_with_model(subject, model), pictures)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realfake_hf.explain_study.maps import MapSet
-from realfake_hf.run_folder import begin_or_go_on, write_json
+from realfake_hf.store import begin_or_resume, write_json
 
 ASKED: Final = "study.json"
 
@@ -29,7 +29,7 @@ class Store:
     def __init__(self, folder: Path, asked: Mapping[str, Any]) -> None:
         self.folder = folder
         self.seconds: dict[str, float] = {}  # that each part took, also one that was kept
-        begin_or_go_on(folder / ASKED, asked, what="study")
+        begin_or_resume(folder / ASKED, asked, what="study")
 
     def part(self, name: str, make: Callable[[], Any]) -> Any:  # noqa: ANN401 - plain JSON
         """Give a part as plain JSON: the one that is kept, or a new one, which is kept then."""

@@ -17,7 +17,6 @@ from realfake_hf.explain_study.faithfulness_figures import (
 from realfake_hf.explain_study.figures import ControlRow, agreement_against_controls, agreement_matrix
 from realfake_hf.figures.comparison import CostPoint, accuracy_against_time
 from realfake_hf.figures.dark import darken
-from realfake_hf.figures.estimates import Estimate
 from realfake_hf.figures.images import MapPanel, Tile, explanation_sheet, picture_with_maps
 from realfake_hf.figures.style import BLUE, COLORS, INK, VERMILLION, WIDTH, save_figure
 from realfake_hf.figures.training import (
@@ -38,7 +37,6 @@ __all__ = [
     "ControlRow",
     "CostPoint",
     "CurvePanel",
-    "Estimate",
     "GapRow",
     "HiddenPanel",
     "MapPanel",

@@ -1,7 +1,6 @@
 """What the figures of a study share: estimates with their intervals, panels in a row, one legend below all."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -9,45 +8,22 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from realfake_hf.estimate import Estimate
 from realfake_hf.figures.style import COLORS, INK, Floats
 
 REFERENCES: Final = ((INK, ":"), (INK, "--"), (INK, "-."))
 Look = tuple[str, str]  # colour and line style
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its 95 % interval.
-
-    Attributes:
-        value: in the units of the figure.
-        low: lower end of the interval; None where there is none.
-        high: upper end; None where there is none.
-    """
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """The interval, or the value twice where there is none."""
-        return (
-            self.value if self.low is None else self.low,
-            self.value if self.high is None else self.high,
-        )
-
-    @property
-    def side(self) -> int:
-        """1 where all of the interval lies above 0, -1 where all of it lies below, else 0; 0 without an interval."""
-        if self.low is None or self.high is None:
-            return 0
-        return int(self.low > 0) - int(self.high < 0)
+def ends(estimate: Estimate) -> tuple[float, float]:
+    """Return the interval of an estimate, its value twice where there is none, or NaN where it is undefined."""
+    value = np.nan if estimate.value is None else estimate.value
+    return (value if estimate.low is None else estimate.low, value if estimate.high is None else estimate.high)
 
 
 def known(estimates: Sequence[Estimate | None]) -> list[Estimate]:
     """Leave out what is undefined."""
-    return [one for one in estimates if one is not None]
+    return [one for one in estimates if one is not None and one.value is not None]
 
 
 def spread(estimates: Sequence[Estimate | None]) -> tuple[Floats, Floats]:
@@ -55,9 +31,9 @@ def spread(estimates: Sequence[Estimate | None]) -> tuple[Floats, Floats]:
 
     An interval of percentiles need not hold its value; an end on the wrong side then has the distance 0.
     """
-    values = np.array([np.nan if one is None else one.value for one in estimates])
-    ends = np.array([(np.nan, np.nan) if one is None else one.ends for one in estimates]).reshape(-1, 2)
-    return values, np.clip(np.stack([values - ends[:, 0], ends[:, 1] - values]), 0, None)
+    values = np.array([np.nan if one is None or one.value is None else one.value for one in estimates])
+    edges = np.array([(np.nan, np.nan) if one is None else ends(one) for one in estimates]).reshape(-1, 2)
+    return values, np.clip(np.stack([values - edges[:, 0], edges[:, 1] - values]), 0, None)
 
 
 def line_looks(methods: Sequence[str], references: Sequence[str] = ()) -> Mapping[str, Look]:

@@ -30,7 +30,8 @@ from realfake_hf.experiments.seeds import read_run
 from realfake_hf.hub.model_card import cleaned, make_card
 from realfake_hf.metrics.operating_point import OPERATING_POINT
 from realfake_hf.metrics.out_of_distribution import FAMILIARITY
-from realfake_hf.run_folder import FIGURES, HISTORY, METRICS, PASSPORT, write_json
+from realfake_hf.run_folder import FIGURES, HISTORY, METRICS, PASSPORT
+from realfake_hf.store import write_json
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.page import warnings
 from realfake_hf.crosseval.robustness import Robustness
 from realfake_hf.data.corruptions import DEGRADATIONS
-from realfake_hf.metrics.rates import Rate
+from realfake_hf.estimate import Estimate
 
 COLUMNS: Final = {
     "balanced_accuracy": "balanced accuracy",
@@ -53,7 +53,7 @@ def familiarity_table(results: Path) -> str:
     """Render which pictures models see far from what they learnt from."""
     found = json.loads((results / "familiarity.json").read_text())["models"]
     rows = [
-        f"| {model} | {place} | {row['far']['n']:,} | {Rate.from_dict(row['far'])} | "
+        f"| {model} | {place} | {row['far']['n']:,} | {Estimate.from_dict(row['far'])} | "
         f"{'' if row['roc_auc'] is None else format(row['roc_auc'], '.3f')} |"
         for model, facts in found.items()
         for place, row in facts["sets"].items()

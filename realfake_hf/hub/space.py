@@ -19,7 +19,7 @@ from realfake_hf.data.loading import load_images
 from realfake_hf.detector import Detector
 from realfake_hf.hub.readme import render
 from realfake_hf.labels import FAKE
-from realfake_hf.run_folder import write_json
+from realfake_hf.store import write_json
 
 PACKAGE: Final = Path(__file__).resolve().parents[1]
 ARCHIVE: Final = "realfake_hf.zip"

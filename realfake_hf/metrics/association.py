@@ -1,12 +1,14 @@
 """Is a detector right as often on one group of pictures as on the rest? The gap, its interval, an exact test."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import hypergeom
+
+from realfake_hf.estimate import to_plain
 
 _PERCENTILES: Final = (2.5, 97.5)
 _SAME: Final = 1 + 1e-7  # probabilities that differ by less are ties, as in R's fisher.test
@@ -50,7 +52,7 @@ class Gap:
 
     def to_dict(self) -> dict[str, Any]:
         """The gap as plain numbers."""
-        return asdict(self)
+        return to_plain(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from realfake_hf.metrics.report import Estimate
+from realfake_hf.estimate import Estimate
 
 _PERCENTILES = (2.5, 97.5)
 _AT_ONCE = 50  # replicates whose weights lie in memory together

@@ -1,47 +1,17 @@
-"""How often something happened, with the exact interval of so many trials."""
-
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+"""Shares of items, with exact intervals."""
 
 from scipy.stats import binomtest
 
+from realfake_hf.estimate import Estimate
 
-@dataclass(frozen=True)
-class Rate:
-    """k of n, and the exact 95 % interval of the share (Clopper & Pearson, 1934, *Biometrika* 26:404-413).
 
-    Attributes:
-        k: how often it happened.
-        n: how often it could have.
-        value: k / n, in [0, 1]; None where n is 0.
-        low: lower end of the interval; None where n is 0.
-        high: upper end.
+def share(k: int, n: int) -> Estimate:
+    """Return k / n with its exact 95 % interval (Clopper & Pearson, 1934, *Biometrika* 26:404-413).
 
-    >>> print(Rate.of(3, 60), Rate.of(0, 0), sep="; ")
+    >>> print(share(3, 60), share(0, 0), sep="; ")
     0.050 (0.010 to 0.139); undefined
     """
-
-    k: int
-    n: int
-    value: float | None
-    low: float | None
-    high: float | None
-
-    @classmethod
-    def of(cls, k: int, n: int) -> Self:
-        """Count k of n."""
-        if not n:
-            return cls(k, n, None, None, None)
-        interval = binomtest(k, n).proportion_ci(method="exact")
-        return cls(k, n, k / n, float(interval.low), float(interval.high))
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read back what `dataclasses.asdict` made of it."""
-        return cls(**data)
-
-    def __str__(self) -> str:
-        if self.value is None:
-            return "undefined"
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+    if not n:
+        return Estimate(None, n=n, k=k)
+    interval = binomtest(k, n).proportion_ci(method="exact")
+    return Estimate(k / n, float(interval.low), float(interval.high), n=n, k=k)

@@ -1,39 +1,16 @@
 """From `is_fake` and `p_fake` to a report: every statistic with its n and its interval."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.metrics.intervals import RATES, STATISTICS, bootstrap, confusion, make_sample
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """A statistic and its 95 % bootstrap interval.
-
-    Attributes:
-        value: in [0, 1], but for a log loss, which is at least 0; None where the statistic is undefined, as precision
-            is with nothing called FAKE.
-        low: lower end of the interval; None without a bootstrap or a value.
-        high: upper end of the interval; None without a bootstrap or a value.
-
-    >>> print(Estimate(0.952, 0.949, 0.955), Estimate(0.952), Estimate(None))
-    0.952 (0.949-0.955) 0.952 undefined
-    """
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-
-    def __str__(self) -> str:
-        if self.value is None:
-            return "undefined"
-        if self.low is None:
-            return f"{self.value:.3f}"
-        return f"{self.value:.3f} ({self.low:.3f}-{self.high:.3f})"
+_UNDEFINED: Final = Estimate(None)
 
 
 @dataclass(frozen=True)
@@ -99,9 +76,9 @@ class Report:
     by_content: dict[str, ContentReport]
     bootstrap_samples: int
     seed: int
-    tpr_at_5_fpr: Estimate = Estimate(None)
-    tpr_at_1_fpr: Estimate = Estimate(None)
-    nll: Estimate = Estimate(None)
+    tpr_at_5_fpr: Estimate = _UNDEFINED
+    tpr_at_1_fpr: Estimate = _UNDEFINED
+    nll: Estimate = _UNDEFINED
 
     def point_values(self) -> dict[str, float]:
         """The statistics without their intervals, by name; undefined ones are left out."""
@@ -110,7 +87,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain numbers, strings and dictionaries: None, and never NaN, for what is undefined."""
-        return asdict(self)
+        return to_plain(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -254,8 +231,8 @@ def _confusion_counts(counts: NDArray[np.float64]) -> dict[str, Any]:
 def _estimates(names: Sequence[str], table: NDArray[np.float64]) -> dict[str, Any]:
     """Name the rows (value, low, high) of a table, and say None for NaN."""
     rows = [[None if np.isnan(number) else float(number) for number in row] for row in table]
-    return {name: Estimate(*row) for name, row in zip(names, rows, strict=True)}
+    return {name: Estimate(value, low, high) for name, (value, low, high) in zip(names, rows, strict=True)}
 
 
 def _with_estimates(data: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {**data, **{name: Estimate(**data[name]) for name in names if name in data}}
+    return {**data, **{name: Estimate.from_dict(data[name]) for name in names if name in data}}

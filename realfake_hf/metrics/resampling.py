@@ -1,45 +1,17 @@
 """Means over a stratified sample, each with its n and its bootstrap interval."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from realfake_hf.estimate import Estimate
+
 _PERCENTILES = (2.5, 97.5)
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A weighted mean and its 95 % bootstrap interval.
-
-    Attributes:
-        value: None where nothing is defined.
-        low: lower end of the interval; None without a bootstrap or a value.
-        high: upper end of the interval; None without a bootstrap or a value.
-        n: pictures that it is taken over.
-        undefined: pictures that it could have been taken over, but that have no value.
-
-    >>> print(Mean(0.5, 0.4, 0.6, n=20), Mean(0.5, n=20), Mean(None))
-    0.500 (0.400 to 0.600) 0.500 undefined
-    """
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
-    undefined: int = 0
-
-    def __str__(self) -> str:
-        if self.value is None:
-            return "undefined"
-        if self.low is None or self.high is None:
-            return f"{self.value:.3f}"
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
 class Resampling:
@@ -63,7 +35,7 @@ class Resampling:
         self._weight = np.asarray(weight, dtype=np.float64)
         self._drawn = _draws(codes, samples, np.random.default_rng(seed)) * self._weight  # (samples, n)
 
-    def mean(self, values: NDArray[Any], *, where: Flags | None = None) -> Mean:
+    def mean(self, values: NDArray[Any], *, where: Flags | None = None) -> Estimate:
         """Average the values of some pictures.
 
         Args:
@@ -74,13 +46,13 @@ class Resampling:
         defined = chosen & ~np.isnan(values)
         return self._summed(*self._means(values, defined), n=defined, chosen=chosen)
 
-    def difference(self, values: NDArray[Any], *, of: Flags, less: Flags) -> Mean:
+    def difference(self, values: NDArray[Any], *, of: Flags, less: Flags) -> Estimate:
         """Average the values of some pictures, less the average of others: two (n,) choices that share none."""
         known = ~np.isnan(values)
         one, two = self._means(values, of & known), self._means(values, less & known)
         return self._summed(one[0] - two[0], one[1] - two[1], n=(of | less) & known, chosen=of | less)
 
-    def statistic(self, of: Callable[[Floats], Floats]) -> Mean:
+    def statistic(self, of: Callable[[Floats], Floats]) -> Estimate:
         """Compute any statistic of all pictures, such as a ranking's, and its interval over the same replicates.
 
         Args:
@@ -97,15 +69,15 @@ class Resampling:
         return float(value), replicates
 
     @staticmethod
-    def _summed(value: float, replicates: Floats, *, n: Flags, chosen: Flags) -> Mean:
+    def _summed(value: float, replicates: Floats, *, n: Flags, chosen: Flags) -> Estimate:
         counts = {"n": int(n.sum()), "undefined": int(chosen.sum() - n.sum())}
         known = replicates[~np.isnan(replicates)]
         if np.isnan(value):
-            return Mean(None, **counts)
+            return Estimate(None, **counts)
         if not known.size:
-            return Mean(value, **counts)
+            return Estimate(value, **counts)
         low, high = np.percentile(known, _PERCENTILES)
-        return Mean(value, float(low), float(high), **counts)
+        return Estimate(value, float(low), float(high), **counts)
 
 
 def _draws(stratum: NDArray[np.integer[Any]], samples: int, generator: np.random.Generator) -> Floats:

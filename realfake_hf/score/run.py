@@ -20,10 +20,10 @@ from realfake_hf.data.decoding import UnreadablePictureError, read_picture
 from realfake_hf.data.pixels import fitted
 from realfake_hf.detector import Detector, load_detector
 from realfake_hf.distributed import cores_each, join_processes, this_process, told_of_lost_processes
-from realfake_hf.parallel import in_threads
-from realfake_hf.run_folder import write_json
+from realfake_hf.parallel import map_in_threads
 from realfake_hf.score.inputs import Item, Part, find_supply
 from realfake_hf.score.store import ScoreStore
+from realfake_hf.store import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ def _score_parts(parts: Sequence[Part], detector: Detector, store: ScoreStore, s
     ask = partial(_ask, detector)
     hidden = None if state.is_main_process else True
     with tqdm(total=total, initial=total - todo, desc="scoring", unit="image", disable=hidden) as bar:
-        answers = in_threads(ask, _batches(left, detector.batch_size), workers=cores_each(state))
+        answers = map_in_threads(ask, _batches(left, detector.batch_size), workers=cores_each(state))
         for part, of_part in groupby(answers, itemgetter(0)):
             rows: list[Row] = []
             for _, some in of_part:

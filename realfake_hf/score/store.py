@@ -11,8 +11,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from realfake_hf.run_folder import begin_or_go_on
 from realfake_hf.score.inputs import Part
+from realfake_hf.store import begin_or_resume
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class ScoreStore:
     def __init__(self, folder: Path, asked: Mapping[str, Any], *, writes: bool = True) -> None:
         self.folder = folder
         if writes:
-            begin_or_go_on(folder / ASKED, asked, what="scoring", flag="--output")
+            begin_or_resume(folder / ASKED, asked, what="scoring", flag="--output")
 
     def file(self, part: Part) -> Path:
         """Where the scores of a part lie."""

@@ -21,7 +21,8 @@ from realfake_hf.experiments.seeds import read_run
 from realfake_hf.labels import FAKE
 from realfake_hf.metrics.calibration import PROMISED, choose_operating_point
 from realfake_hf.metrics.operating_point import OPERATING_POINT, OperatingPoint
-from realfake_hf.run_folder import VALIDATION, write_json
+from realfake_hf.run_folder import VALIDATION
+from realfake_hf.store import write_json
 from realfake_hf.training.training_data import splits_of_training
 from realfake_hf.validation_run import ValidationRun
 

@@ -6,7 +6,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from realfake_hf.cli import parse, read_names
 from realfake_hf.crosseval.datasets import TestSet, load_test_set
 from realfake_hf.detector import Detector
 from realfake_hf.environment import environment
+from realfake_hf.estimate import to_plain
 from realfake_hf.experiments.seeds import read_run
 from realfake_hf.explain.inputs import take_evenly
 from realfake_hf.labels import FAKE
 from realfake_hf.metrics.out_of_distribution import Familiarity, fit_familiarity
-from realfake_hf.metrics.rates import Rate
-from realfake_hf.run_folder import write_json
+from realfake_hf.metrics.rates import share
+from realfake_hf.store import write_json
 from realfake_hf.training.training_data import splits_of_training
 
 Distances = NDArray[np.float64]
@@ -87,11 +88,11 @@ def measure(detector: Detector, found: Familiarity, sets: Sequence[TestSet]) -> 
 
 
 def _row(found: Familiarity, values: Distances, home: Distances | None) -> dict[str, Any]:
-    far = Rate.of(int((values > found.limit).sum()), len(values))
+    far = share(int((values > found.limit).sum()), len(values))
     if home is None:
-        return {"far": asdict(far), "roc_auc": None}
+        return {"far": to_plain(far), "roc_auc": None}
     truth = np.repeat([0, 1], [len(home), len(values)])
-    return {"far": asdict(far), "roc_auc": float(roc_auc_score(truth, np.concatenate([home, values])))}
+    return {"far": to_plain(far), "roc_auc": float(roc_auc_score(truth, np.concatenate([home, values])))}
 
 
 def learn_and_measure(arguments: FamiliarityArguments) -> dict[str, Any]:
@@ -111,7 +112,7 @@ def learn_and_measure(arguments: FamiliarityArguments) -> dict[str, Any]:
     for name, place in places.items():
         found = learn(Path(place), n=arguments.n, far=arguments.far, seed=arguments.seed)
         models[name] = measure(Detector.from_pretrained(place), found, sets)
-    settings = {**asdict(arguments), "output_file": str(arguments.output_file)}
+    settings = {**to_plain(arguments), "output_file": str(arguments.output_file)}
     write_json(arguments.output_file, {"settings": settings, **code_and_machine, "models": models})
     return models
 

@@ -26,9 +26,9 @@ from realfake_hf.run_folder import (
     refuse_other_data,
     resume_point,
     seconds_until,
-    write_json,
     write_results,
 )
+from realfake_hf.store import write_json
 from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
 from realfake_hf.training.callbacks import p_fake_of
 from realfake_hf.training.data import TrainingData, build_model, load_training_data, pixel_sets, validation_recorder

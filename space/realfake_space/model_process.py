@@ -30,7 +30,7 @@ from realfake_hf.explain_study.names import method_name
 from realfake_hf.labels import Verdict
 from realfake_hf.metrics.operating_point import OperatingPoint
 from realfake_hf.models.rounding import is_rounding
-from realfake_hf.parallel import cores
+from realfake_hf.parallel import available_cores
 from realfake_space.pictures import RefusedError, open_upload
 
 BATCH: Final = 32  # pictures that go through a model at once
@@ -91,7 +91,7 @@ class Judged:
 def begin() -> None:
     """Prepare the models' process: it leaves interrupts to the page, and goes when the page is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(max(1, cores() - 1))  # one is the page's
+    torch.set_num_threads(max(1, available_cores() - 1))  # one is the page's
     gc.freeze()  # what is imported stays, and need not be looked through for garbage
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of weight files
     threading.Thread(target=_leave_with_the_page, daemon=True).start()

@@ -1,7 +1,7 @@
 """Where the demo data lie: a small stand-in set that ships with the package, so that everything runs offline.
 
-README.md beside this file says what is in it, who took the photographs and how the fakes were made. A figure measured on
-it says that the code runs; it is never a result.
+README.md beside this file lists its images, their photographers and licences, and how the fakes were made. A figure
+measured on it shows that the code runs; it is never a result.
 """
 
 from pathlib import Path

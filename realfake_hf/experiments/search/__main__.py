@@ -19,7 +19,7 @@ from realfake_hf.experiments.search.plan import SearchArguments
 from realfake_hf.experiments.search.run import search
 from realfake_hf.experiments.search.table import draw, to_markdown
 from realfake_hf.figures import save_figure
-from realfake_hf.run_folder import write_json
+from realfake_hf.store import write_json
 
 
 def main(argv: Sequence[str] | None = None) -> int:

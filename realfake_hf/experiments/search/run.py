@@ -31,9 +31,9 @@ from realfake_hf.experiments.search.plan import (
 )
 from realfake_hf.experiments.search.queue import Facts, Job, SharedStudy, ranked
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
-from realfake_hf.run_folder import HISTORY, PASSPORT, begin_or_go_on
+from realfake_hf.run_folder import HISTORY, PASSPORT
 from realfake_hf.run_folder import METRICS as MEASURED
-from realfake_hf.store import write_whole
+from realfake_hf.store import begin_or_resume, write_text
 from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
 from realfake_hf.training.run import train
 
@@ -80,7 +80,7 @@ def _begin(asked: SearchArguments) -> None:
     now = {**_plain(asked), "recipe": recipe.read_text(encoding="utf-8")}
     asked.output_dir.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{asked.output_dir}.lock"):  # workers may be started together
-        begin_or_go_on(asked.output_dir / ASKED, now, what="search")
+        begin_or_resume(asked.output_dir / ASKED, now, what="search")
 
 
 def _plain(asked: SearchArguments) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def _recipe(job: Job, asked: SearchArguments) -> Path:
     settings |= {"bf16": asked.bf16, "output_dir": str(job.folder), "disable_tqdm": True}
     if recipe.is_file():
         settings["bf16"] = yaml.safe_load(recipe.read_text(encoding="utf-8"))["bf16"]
-    write_whole(recipe, yaml.safe_dump(settings))
+    write_text(recipe, yaml.safe_dump(settings))
     return recipe
 
 

@@ -1,0 +1,90 @@
+"""A measured value with its 95 % interval and the number of items behind it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its 95 % interval.
+
+    Attributes:
+        value: None where it is undefined, as precision is with nothing called FAKE.
+        low: lower end of the interval; None without an interval or a value.
+        high: upper end of the interval; None without an interval or a value.
+        n: items that the value is taken over; None where the surrounding report says so.
+        k: of these, how many count, where the value is k / n; else None.
+        undefined: items that have no value and are not among the n; None where that cannot happen.
+
+    >>> print(Estimate(0.952, 0.949, 0.955), Estimate(0.952), Estimate(None), sep="; ")
+    0.952 (0.949 to 0.955); 0.952; undefined
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    k: int | None = None
+    undefined: int | None = None
+
+    def __str__(self) -> str:
+        return self.format(".3f")
+
+    def format(self, spec: str) -> str:
+        """Format the value and its interval.
+
+        Args:
+            spec: a format specification of one number, such as `.3f` or `+.1%`.
+
+        >>> Estimate(0.0512, 0.0391, 0.0644).format("+.1%")
+        '+5.1% (+3.9% to +6.4%)'
+        """
+        if self.value is None:
+            return "undefined"
+        if self.low is None or self.high is None:
+            return f"{self.value:{spec}}"
+        return f"{self.value:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
+
+    @property
+    def side(self) -> int:
+        """1 where the whole interval is above 0, -1 where it is below 0, else 0; 0 without an interval."""
+        if self.low is None or self.high is None:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain numbers: the value and its interval always, counts only where they are known."""
+        always = ("value", "low", "high")
+        return {name: entry for name, entry in asdict(self).items() if name in always or entry is not None}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read back what `to_dict` returned; further keys are ignored.
+
+        >>> Estimate.from_dict({"value": 0.5, "low": 0.4, "high": 0.6, "n": 20})
+        Estimate(value=0.5, low=0.4, high=0.6, n=20, k=None, undefined=None)
+        """
+        return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
+
+
+def to_plain(item: object) -> dict[str, Any]:
+    """Turn a dataclass or mapping and all within it into plain dictionaries, lists and numbers.
+
+    >>> to_plain({"accuracy": Estimate(0.5)})
+    {'accuracy': {'value': 0.5, 'low': None, 'high': None}}
+    """
+    plain: dict[str, Any] = _plain(item)
+    return plain
+
+
+def _plain(item: Any) -> Any:  # noqa: ANN401 - any tree of dataclasses
+    if isinstance(item, Estimate):
+        return item.to_dict()
+    if is_dataclass(item) and not isinstance(item, type):
+        return {field.name: _plain(getattr(item, field.name)) for field in fields(item)}
+    if isinstance(item, Mapping):
+        return {name: _plain(entry) for name, entry in item.items()}
+    if isinstance(item, list | tuple):
+        return [_plain(entry) for entry in item]
+    return item
