@@ -22,7 +22,6 @@ from realfake_hf.attribution.methods import METHODS
 from realfake_hf.cli import parse
 from realfake_hf.explain import gallery, sheets
 from realfake_hf.explain.arguments import ExplainArguments
-from realfake_hf.explain.inputs import take_evenly
 from realfake_hf.explain_study.arguments import StudyArguments
 from realfake_hf.labels import id2label, label2id
 
@@ -358,12 +357,6 @@ def test_the_draw_is_even_in_labels_and_verdicts_and_follows_from_the_seed(model
         drawn[name] = [row["id"] for row in rows]
         assert Counter(map(group_of, rows)) == dict.fromkeys(KINDS, 2)
     assert drawn["first"] == drawn["again"] != drawn["other"]
-
-
-def test_what_one_group_lacks_the_others_give():
-    taken = take_evenly("aaaaaaaabbbc", 8)
-    assert Counter("aaaaaaaabbbc"[position] for position in taken) == {"a": 4, "b": 3, "c": 1}
-    assert take_evenly("ab", 5) == [0, 1]
 
 
 @pytest.mark.usefixtures("no_figures")

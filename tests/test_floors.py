@@ -35,12 +35,8 @@ FLOORS = {
 }
 UPWARD = {  # imports that end when the slices are merged
     ("crosseval/consequences", "explain_study/names"),
-    ("crosseval/datasets", "explain/inputs"),
     ("crosseval/findings", "explain_study/names"),
     ("experiments/compare", "hub/readme"),
-    ("explain_study/pointing_game", "explain/inputs"),
-    ("explain_study/sample", "explain/inputs"),
-    ("explain_study/shown", "explain/inputs"),
     ("figures/__init__", "explain_study/evidence_figures"),
     ("figures/__init__", "explain_study/faithfulness_figures"),
     ("figures/__init__", "explain_study/figures"),

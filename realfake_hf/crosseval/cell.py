@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realfake_hf.crosseval.confidence import Confidence, measure_confidence
-from realfake_hf.crosseval.datasets import Flags, TestSet
+from realfake_hf.crosseval.datasets import TestSet
 from realfake_hf.crosseval.false_alarms import Harm, harms
 from realfake_hf.crosseval.models import Entrant
+from realfake_hf.data.sampling import Flags
 from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.metrics.association import Gap, holm, rate_gap
 from realfake_hf.metrics.operating_point import OperatingPoint

@@ -1,30 +1,25 @@
 """The data sets of the grid: which split, which pictures, which of them the training may have seen."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
 from datasets import Dataset, DatasetDict, Image
-from numpy.typing import NDArray
 
 from realfake_hf.data.folders import CIFAKE_CONTENTS
 from realfake_hf.data.loading import load_images
 from realfake_hf.data.metadata import FileFacts, facts_of_files, read_file_facts
+from realfake_hf.data.sampling import Flags, draw_evenly
 from realfake_hf.data.sharded_rows import ShardedRows
 from realfake_hf.data.streaming import COLUMNS, find_shards
 from realfake_hf.environment import data_fingerprint
-from realfake_hf.explain.inputs import take_evenly
 from realfake_hf.labels import FAKE
 
 SAME_CONTENT: Final[Mapping[str, str]] = {
     "aeroplane": "airplane", "plane": "airplane", "boat": "ship", "car": "automobile", "cock": "bird", "hen": "bird",
     "ostrich": "bird",
 }  # fmt: skip  # what other data sets call the contents of CIFAKE, or a kind of them
-
-Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +92,7 @@ class TestSet:
         """
         if not self.is_streamed:
             return read_file_facts(self.source, limit=limit, seed=seed)
-        drawn = _draw(self.is_fake, self.content, min(limit, len(self.is_fake)), seed=seed)
+        drawn = draw_evenly(self.is_fake, self.content, min(limit, len(self.is_fake)), seed=seed)
         if isinstance(self.rows, ShardedRows):
             files = self.rows.files(drawn)
         else:
@@ -126,7 +121,7 @@ def load_test_set(name: str, source: str, *, split: str | None = None, limit: in
     seen = {digest for other, them in images.items() if other != chosen for digest in them["sha256"][:]}
     if limit is not None and limit < len(rows):
         is_fake = np.asarray(rows["label"][:]) == FAKE
-        rows = rows.select(_draw(is_fake, rows["content"][:], limit, seed=seed))
+        rows = rows.select(draw_evenly(is_fake, rows["content"][:], limit, seed=seed))
     is_leak_free = np.array([digest not in seen for digest in rows["sha256"][:]], dtype=np.bool_)
     return _test_set(name, source, chosen, rows, is_leak_free)
 
@@ -145,7 +140,7 @@ def stream_test_set(
     is_fake = np.array([label == FAKE for some in rows.split.column("label") for label in some], dtype=np.bool_)
     content = rows.names("content")
     if limit is not None:
-        drawn = _draw(is_fake, content, limit, seed=seed) if limit < len(rows) else np.arange(len(rows))
+        drawn = draw_evenly(is_fake, content, limit, seed=seed) if limit < len(rows) else np.arange(len(rows))
         return _test_set(name, source, chosen, rows.select(drawn), is_leak_free[drawn], is_streamed=True)
     generator, sha256 = rows.names("generator"), rows.split.fingerprint()["sha256"]
     return TestSet(
@@ -157,7 +152,7 @@ def draw_from(one: TestSet, n: int, *, seed: int) -> TestSet:
     """Draw pictures of a data set, as `load_test_set` does, from those that are leak-free."""
     clean = np.flatnonzero(one.is_leak_free)
     if n < len(clean):
-        clean = clean[_draw(one.is_fake[clean], [one.content[row] for row in clean], n, seed=seed)]
+        clean = clean[draw_evenly(one.is_fake[clean], [one.content[row] for row in clean], n, seed=seed)]
     all_clean = np.ones(len(clean), dtype=np.bool_)
     return _test_set(one.name, one.source, one.split, one.rows.select(clean), all_clean, is_streamed=one.is_streamed)
 
@@ -178,19 +173,6 @@ def _test_set(
         sha256=facts["sha256"],
         is_streamed=is_streamed,
     )
-
-
-def _draw(is_fake: Flags, content: Sequence[str | None], n: int, *, seed: int) -> NDArray[np.intp]:
-    """Draw n rows, as many of each label as can be, and within a label as many of each content."""
-    labels = is_fake.tolist()
-    order = np.random.default_rng(seed).permutation(len(labels)).tolist()
-    seen: Counter[tuple[bool, str | None]] = Counter()
-    turns = []
-    for row in order:
-        turns.append((seen[labels[row], content[row]], row))
-        seen[labels[row], content[row]] += 1
-    by_turn = [row for _, row in sorted(turns, key=itemgetter(0))]
-    return np.sort([by_turn[place] for place in take_evenly([labels[row] for row in by_turn], n)])
 
 
 def _choose_split(images: Mapping[str, object], split: str | None, name: str) -> str:

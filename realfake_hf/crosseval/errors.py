@@ -1,6 +1,5 @@
 """The surest errors of each model on each data set, looked at: picture, map, nearest training pictures."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from realfake_hf.crosseval.models import Entrant
 from realfake_hf.crosseval.neighbours import Neighbour, Neighbours
 from realfake_hf.data.decoding import to_rgb
 from realfake_hf.data.protocols import PROTOCOLS
+from realfake_hf.data.sampling import round_robin
 from realfake_hf.figures.errors import ErrorPanel, error_sheet
 from realfake_hf.figures.style import save_figure
 from realfake_hf.labels import LABEL_NAMES, Verdict
@@ -91,12 +91,7 @@ def surest_errors(
     for kind, chosen, sign in kinds:
         rows = np.flatnonzero(chosen)
         ordered = rows[np.argsort(sign * np.asarray(p_fake)[rows], kind="stable")].tolist()
-        seen: Counter[str | None] = Counter()
-        turns = []
-        for place, row in enumerate(ordered):
-            turns.append((seen[content[row]], place, row))
-            seen[content[row]] += 1
-        found[kind] = [row for _, _, row in sorted(turns)[:n]]
+        found[kind] = [ordered[place] for place in round_robin([content[row] for row in ordered])[:n]]
     return found
 
 

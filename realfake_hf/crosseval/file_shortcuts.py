@@ -12,6 +12,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from threadpoolctl import threadpool_limits
 
+from realfake_hf.data.sampling import Flags
 from realfake_hf.estimate import Estimate, to_plain
 
 ALARM: Final = 0.6  # balanced accuracy above which facts alone say too much
@@ -23,7 +24,6 @@ _DRAW: Final = 0.5 + 1e-6  # a tie is called real, and rounding makes no verdict
 _LABELS: Final = 2
 
 Column = NDArray[Any]
-Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

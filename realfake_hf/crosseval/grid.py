@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from realfake_hf.crosseval.arguments import TRIVIAL, CrossevalArguments
 from realfake_hf.crosseval.cell import LEAK_FREE, Cell, measure_cell
-from realfake_hf.crosseval.datasets import Flags, TestSet, draw_from, load_test_set, stream_test_set
+from realfake_hf.crosseval.datasets import TestSet, draw_from, load_test_set, stream_test_set
 from realfake_hf.crosseval.duplicates import with_duplicates
 from realfake_hf.crosseval.errors import ERRORS, ShownError, show_errors
 from realfake_hf.crosseval.models import Entrant, check_models, fit_trivial, load_model
@@ -25,6 +25,7 @@ from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.crosseval.shortcuts import Shortcut, find_shortcut
 from realfake_hf.crosseval.store import CellStore
 from realfake_hf.data.loading import find_source, unreadable_files
+from realfake_hf.data.sampling import Flags
 from realfake_hf.data.streaming import find_shards
 from realfake_hf.distributed import join_processes, told_of_lost_processes
 from realfake_hf.environment import environment

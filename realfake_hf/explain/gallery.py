@@ -18,10 +18,11 @@ from realfake_hf.attribution.maps import Target
 from realfake_hf.attribution.methods import Explanation, default_options, usual_method
 from realfake_hf.data.decoding import UnreadablePictureError
 from realfake_hf.data.loading import load_images
+from realfake_hf.data.sampling import take_evenly
 from realfake_hf.detector import Detector, load_detector
 from realfake_hf.environment import environment
 from realfake_hf.explain.arguments import ExplainArguments
-from realfake_hf.explain.inputs import Exhibit, exhibits_of_files, exhibits_of_rows, take_evenly
+from realfake_hf.explain.inputs import Exhibit, exhibits_of_files, exhibits_of_rows
 from realfake_hf.explain.rows import Row, rows_file, to_row, unique_name
 from realfake_hf.explain.sheets import Sheets, draw_explanations
 from realfake_hf.figures import save_figure

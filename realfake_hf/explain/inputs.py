@@ -1,7 +1,6 @@
 """The pictures that are to be explained: found and named first, read one after the other later."""
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,20 +57,6 @@ def exhibits_of_rows(rows: Dataset) -> list[Exhibit]:
         Exhibit("id", name, LABEL_NAMES[label], partial(_read_row, rows, row))
         for row, (name, label) in enumerate(pairs)
     ]
-
-
-def take_evenly(groups: Sequence[Hashable], n: int) -> list[int]:
-    """Take n positions, as many of each group as can be: the first of each, then the second of each, and so on.
-
-    >>> take_evenly("aaaaab", 4)
-    [0, 1, 2, 5]
-    """
-    seen: Counter[Hashable] = Counter()
-    ranks: list[tuple[int, int]] = []
-    for position, group in enumerate(groups):
-        ranks.append((seen[group], position))
-        seen[group] += 1
-    return sorted(position for _, position in sorted(ranks)[:n])
 
 
 def _read_path(path: Path) -> Image.Image:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from realfake_hf.attribution.methods import CLASS_METHODS
+from realfake_hf.data.sampling import take_evenly
 from realfake_hf.estimate import Estimate, to_plain
-from realfake_hf.explain.inputs import take_evenly
 from realfake_hf.explain_study.agreement import GRID
 from realfake_hf.explain_study.grid import maps_on_grid
 from realfake_hf.explain_study.planting import QUADRANTS, draw_quadrants, inside, mass_inside, plant, pointing_game

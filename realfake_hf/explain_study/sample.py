@@ -9,7 +9,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from realfake_hf.data.decoding import to_rgb
-from realfake_hf.explain.inputs import take_evenly
+from realfake_hf.data.sampling import take_evenly
 from realfake_hf.labels import FAKE
 from realfake_hf.metrics.resampling import Resampling
 

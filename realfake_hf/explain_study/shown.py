@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from realfake_hf.explain.inputs import take_evenly
+from realfake_hf.data.sampling import take_evenly
 from realfake_hf.explain_study.maps import MapSet
 from realfake_hf.explain_study.sample import Sample
 

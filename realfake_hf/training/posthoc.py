@@ -19,11 +19,11 @@ from transformers.utils.logging import disable_progress_bar
 
 from realfake_hf.cli import parse, read_names
 from realfake_hf.crosseval.datasets import TestSet, load_test_set
+from realfake_hf.data.sampling import take_evenly
 from realfake_hf.detector import Detector
 from realfake_hf.environment import environment
 from realfake_hf.estimate import to_plain
 from realfake_hf.experiments.seeds import read_run
-from realfake_hf.explain.inputs import take_evenly
 from realfake_hf.labels import FAKE
 from realfake_hf.metrics.out_of_distribution import Familiarity, fit_familiarity
 from realfake_hf.metrics.rates import share
