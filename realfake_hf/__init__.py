@@ -1,19 +1,22 @@
 """Tell real photographs from AI-generated images, and see how and where such a detector fails.
 
-Importing the package makes the CIFAKE CNN known to the `Auto*` classes of transformers.
+Each name is imported on first use, so that `import realfake_hf` is cheap. `import realfake_hf.models` registers the
+CIFAKE CNN with the `Auto*` classes of transformers, and so does whatever loads a model.
 """
 
-from transformers import AutoConfig, AutoModelForImageClassification
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
-from realfake_hf.attribution.methods import Explanation
-from realfake_hf.data.duplicates import DuplicateReport, find_duplicates, leak_free
-from realfake_hf.data.loading import load_images
-from realfake_hf.data.splits import with_all_splits
-from realfake_hf.detector import Detector
-from realfake_hf.labels import Verdict
-from realfake_hf.metrics.evaluate_metric import RealFakeMetric
-from realfake_hf.metrics.report import Report, make_report
-from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
+if TYPE_CHECKING:
+    from realfake_hf.attribution.methods import Explanation
+    from realfake_hf.data.duplicates import DuplicateReport, find_duplicates, leak_free
+    from realfake_hf.data.loading import load_images
+    from realfake_hf.data.splits import with_all_splits
+    from realfake_hf.detector import Detector
+    from realfake_hf.labels import Verdict
+    from realfake_hf.metrics.evaluate_metric import RealFakeMetric
+    from realfake_hf.metrics.report import Report, make_report
+    from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
 
 __version__ = "0.1.0"
 __all__ = [
@@ -32,9 +35,30 @@ __all__ = [
     "with_all_splits",
 ]
 
-AutoConfig.register(CifakeCnnConfig.model_type, CifakeCnnConfig, exist_ok=True)
-AutoModelForImageClassification.register(CifakeCnnConfig, CifakeCnnForImageClassification, exist_ok=True)
-CifakeCnnConfig.register_for_auto_class()  # type: ignore[no-untyped-call]
-CifakeCnnForImageClassification.register_for_auto_class(  # type: ignore[no-untyped-call]
-    "AutoModelForImageClassification"
-)
+_MODULES: Final = {
+    "CifakeCnnConfig": "models.cifake_cnn",
+    "CifakeCnnForImageClassification": "models.cifake_cnn",
+    "Detector": "detector",
+    "DuplicateReport": "data.duplicates",
+    "Explanation": "attribution.methods",
+    "RealFakeMetric": "metrics.evaluate_metric",
+    "Report": "metrics.report",
+    "Verdict": "labels",
+    "find_duplicates": "data.duplicates",
+    "leak_free": "data.duplicates",
+    "load_images": "data.loading",
+    "make_report": "metrics.report",
+    "with_all_splits": "data.splits",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - classes and functions
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
