@@ -23,8 +23,7 @@ from benchmarks.comparison import Comparison, Pair, measure_in_turn, refuse_in_v
 from realfake_hf.cli import parse
 from realfake_hf.crosseval.datasets import load_test_set
 from realfake_hf.data.decoding import to_rgb
-from realfake_hf.data.model_input import Normalize
-from realfake_hf.data.pixels import sized
+from realfake_hf.data.pixels import Normalize, sized
 from realfake_hf.detector import Detector
 from realfake_hf.parallel import map_in_threads
 from realfake_hf.score.run import ScoreArguments, score

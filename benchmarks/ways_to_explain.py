@@ -27,8 +27,7 @@ from benchmarks.ways_to_data import gib
 from realfake_hf.attribution.methods import explain
 from realfake_hf.data.decoding import to_rgb
 from realfake_hf.data.loading import load_images
-from realfake_hf.data.model_input import Normalize
-from realfake_hf.data.pixels import sized
+from realfake_hf.data.pixels import Normalize, sized
 from realfake_hf.detector import Detector
 from realfake_hf.models.cpu import pack
 from realfake_hf.models.pretrained import load_pretrained

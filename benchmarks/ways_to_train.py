@@ -22,8 +22,7 @@ from torch import Tensor, nn
 from transformers import BaseImageProcessor, Trainer, TrainerCallback, get_cosine_schedule_with_warmup
 from transformers.trainer_utils import set_seed
 
-from realfake_hf.data.model_input import ModelInput
-from realfake_hf.data.pixels import PixelDataset
+from realfake_hf.data.pixels import ModelInput, PixelDataset
 from realfake_hf.data.streaming import StreamedPixels
 from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
 from realfake_hf.training.callbacks import EpochAugmentation

@@ -20,8 +20,7 @@ from realfake_hf.attribution.attention_methods import eager_attention
 from realfake_hf.attribution.maps import Target
 from realfake_hf.attribution.methods import ATTENTION_METHODS, Explanation, explain
 from realfake_hf.data.decoding import UnreadablePictureError, read_picture, to_rgb
-from realfake_hf.data.model_input import Normalize, plain_size
-from realfake_hf.data.pixels import sized
+from realfake_hf.data.pixels import Normalize, plain_size, sized
 from realfake_hf.labels import Verdict, fake_index
 from realfake_hf.metrics.operating_point import DEFAULT, OperatingPoint, load_operating_point
 from realfake_hf.metrics.out_of_distribution import Familiarity, load_familiarity

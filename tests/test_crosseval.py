@@ -19,7 +19,7 @@ from realfake_hf.crosseval.cell import Cell
 from realfake_hf.crosseval.datasets import load_test_set
 from realfake_hf.crosseval.models import check_models, load_model
 from realfake_hf.crosseval.scoring import score_all
-from realfake_hf.data.protocols import matched
+from realfake_hf.data.corruptions import matched
 from realfake_hf.detector import Detector
 from realfake_hf.metrics.association import holm
 from realfake_hf.metrics.calibration import scale

@@ -18,9 +18,8 @@ from benchmarks.launch import launcher
 from realfake_hf.crosseval.datasets import draw_from, load_test_set, stream_test_set
 from realfake_hf.crosseval.models import fit_trivial, load_model
 from realfake_hf.crosseval.scoring import score_all
-from realfake_hf.data.sharded_rows import ShardedRows, keys_of
 from realfake_hf.data.shards import main as write_shards
-from realfake_hf.data.streaming import find_shards
+from realfake_hf.data.streaming import ShardedRows, find_shards, keys_of
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, TrainingArguments, ViTImageProcessorPil
 
 import train
-from realfake_hf.data.model_input import ModelInput
+from realfake_hf.data.pixels import ModelInput
 from realfake_hf.detector import Detector
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.training.distillation import TaughtTrainer, Teacher

@@ -5,7 +5,7 @@ import zlib
 import pytest
 from PIL import Image, PngImagePlugin
 
-from realfake_hf.data.claims import read_claims
+from realfake_hf.data.metadata import read_claims
 
 STORE = bytes.fromhex("6332706100110010800000aa00389b71")
 

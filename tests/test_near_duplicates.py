@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from realfake_hf.data.ingest import SCHEMA
-from realfake_hf.data.near_duplicates import (
+from realfake_hf.data.duplicates import (
     THRESHOLD,
     Hashed,
     Pair,
@@ -19,6 +18,7 @@ from realfake_hf.data.near_duplicates import (
     hash_pictures,
     perceptual_hash,
 )
+from realfake_hf.data.ingest import SCHEMA
 
 
 def texture(seed, size=64):

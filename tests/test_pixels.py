@@ -12,8 +12,7 @@ from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.data import pixels as pixels_module
 from realfake_hf.data.augment import Augmentation
 from realfake_hf.data.loading import load_images
-from realfake_hf.data.model_input import ModelInput, Normalize
-from realfake_hf.data.pixels import PixelDataset, as_batch, cached_pixels, sized
+from realfake_hf.data.pixels import ModelInput, Normalize, PixelDataset, as_batch, cached_pixels, sized
 from realfake_hf.detector import Detector
 from realfake_hf.training.callbacks import p_fake_of
 

@@ -9,8 +9,8 @@ import yaml
 from datasets import load_from_disk
 from grid_stand_in import save_pictures
 
+from realfake_hf.data.corruptions import matched
 from realfake_hf.data.loading import load_images
-from realfake_hf.data.protocols import matched
 from realfake_hf.experiments import transfer
 from realfake_hf.experiments.mix import matched_splits, mix
 from realfake_hf.figures.transfer import MatrixPanel, transfer_matrix

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from realfake_hf.cli import read_names
-from realfake_hf.data.protocols import PROTOCOLS
+from realfake_hf.data.corruptions import PROTOCOLS
 
 
 @dataclass

@@ -11,8 +11,7 @@ from realfake_hf.data.folders import CIFAKE_CONTENTS
 from realfake_hf.data.loading import load_images
 from realfake_hf.data.metadata import FileFacts, facts_of_files, read_file_facts
 from realfake_hf.data.sampling import Flags, draw_evenly
-from realfake_hf.data.sharded_rows import ShardedRows
-from realfake_hf.data.streaming import COLUMNS, find_shards
+from realfake_hf.data.streaming import COLUMNS, ShardedRows, find_shards
 from realfake_hf.environment import data_fingerprint
 from realfake_hf.labels import FAKE
 

@@ -7,7 +7,7 @@ from functools import cache, partial
 from realfake_hf.crosseval.datasets import TestSet
 from realfake_hf.crosseval.shortcuts import Shortcut
 from realfake_hf.crosseval.store import CellStore
-from realfake_hf.data.near_duplicates import THRESHOLD, Hashed, NearDuplicates, find_near_duplicates, hash_pictures
+from realfake_hf.data.duplicates import THRESHOLD, Hashed, NearDuplicates, find_near_duplicates, hash_pictures
 
 
 def with_duplicates(

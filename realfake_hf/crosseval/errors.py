@@ -13,8 +13,8 @@ from realfake_hf.attribution.methods import usual_method
 from realfake_hf.crosseval.datasets import TestSet
 from realfake_hf.crosseval.models import Entrant
 from realfake_hf.crosseval.neighbours import Neighbour, Neighbours
+from realfake_hf.data.corruptions import PROTOCOLS
 from realfake_hf.data.decoding import to_rgb
-from realfake_hf.data.protocols import PROTOCOLS
 from realfake_hf.data.sampling import round_robin
 from realfake_hf.figures.errors import ErrorPanel, error_sheet
 from realfake_hf.figures.style import save_figure

@@ -14,10 +14,9 @@ from tqdm.auto import tqdm
 
 from realfake_hf.crosseval.datasets import TestSet
 from realfake_hf.crosseval.models import Entrant
+from realfake_hf.data.corruptions import PROTOCOLS, Protocol
 from realfake_hf.data.decoding import to_rgb
-from realfake_hf.data.model_input import plain_size
-from realfake_hf.data.pixels import geometry, sized
-from realfake_hf.data.protocols import PROTOCOLS, Protocol
+from realfake_hf.data.pixels import geometry, plain_size, sized
 from realfake_hf.distributed import cores_each, this_process
 from realfake_hf.parallel import map_in_threads
 

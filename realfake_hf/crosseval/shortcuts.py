@@ -10,9 +10,9 @@ from datasets import DatasetDict, concatenate_datasets
 
 from realfake_hf.crosseval.datasets import TestSet
 from realfake_hf.crosseval.file_shortcuts import ShortcutAudit, audit_shortcuts
+from realfake_hf.data.duplicates import NearDuplicates, find_near_duplicates, hash_pictures
 from realfake_hf.data.loading import find_source, load_images
 from realfake_hf.data.metadata import FileFacts, read_file_facts
-from realfake_hf.data.near_duplicates import NearDuplicates, find_near_duplicates, hash_pictures
 from realfake_hf.estimate import Estimate
 
 FILES: Final = 1000  # of a data set that a grid audits at most

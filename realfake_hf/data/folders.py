@@ -8,10 +8,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import PurePosixPath
+from glob import glob
+from pathlib import Path, PurePosixPath
 from typing import Final
 
-from realfake_hf.data.files import climbs_out
+from realfake_hf.data.files import FolderFiles, climbs_out
 from realfake_hf.labels import LABEL_NAMES, LabelName, parse_label
 
 CIFAKE_CONTENTS: Final = (
@@ -289,3 +290,30 @@ def _with_one_split_rule(records: Sequence[Record], source: str) -> list[Record]
             f"{len(without)} of {len(records)} without, such as {without[0]!r}."
         )
     return [replace(record, split=record.split or DEFAULT_SPLIT) for record in records]
+
+
+def find_picture_files(words: Sequence[str]) -> list[Path]:
+    """Find pictures by files, folders and globs, each file once, in the order of the words.
+
+    Args:
+        words: of a folder, the files named as pictures below it, at any depth; of a glob, every file that it matches
+            and that is not hidden.
+
+    Raises:
+        FileNotFoundError: a word stands for no file.
+    """
+    return list(dict.fromkeys(path for word in words for path in _paths(word)))
+
+
+def _paths(word: str) -> list[Path]:
+    path = Path(word).expanduser()
+    if path.is_dir():
+        found = [path / file for file in FolderFiles(path).paths if is_named_as_picture(file)]
+    elif path.exists() or path.is_symlink():  # a link to nothing is counted as unreadable
+        found = [path]
+    else:
+        matches = glob(str(path), recursive=True)  # noqa: PTH207  it skips hidden files, as shells do
+        found = sorted(match for match in map(Path, matches) if match.is_file())
+    if not found:
+        raise FileNotFoundError(f"wanted pictures at {word!r}; found none. Give files, folders or globs.")
+    return found

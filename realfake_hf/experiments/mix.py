@@ -8,8 +8,8 @@ import numpy as np
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from PIL import Image
 
+from realfake_hf.data.corruptions import PROTOCOLS
 from realfake_hf.data.decoding import to_rgb
-from realfake_hf.data.protocols import PROTOCOLS
 from realfake_hf.data.splits import cut, with_all_splits
 
 _KEPT: Final = ("image", "label", "content", "generator", "source")

@@ -15,8 +15,8 @@ from realfake_hf.crosseval.shortcuts import (
     near_duplicates_of_sources,
     near_duplicates_of_splits,
 )
+from realfake_hf.data.duplicates import THRESHOLD, NearDuplicates
 from realfake_hf.data.loading import find_source, load_images
-from realfake_hf.data.near_duplicates import THRESHOLD, NearDuplicates
 from realfake_hf.store import write_json
 
 

@@ -20,8 +20,8 @@ from realfake_hf.cli import parse
 from realfake_hf.crosseval.arguments import CrossevalArguments
 from realfake_hf.crosseval.cell import Cell
 from realfake_hf.crosseval.grid import Grid, run_grid
+from realfake_hf.data.corruptions import PROTOCOLS
 from realfake_hf.data.loading import find_source, load_images
-from realfake_hf.data.protocols import PROTOCOLS
 from realfake_hf.environment import environment
 from realfake_hf.estimate import to_plain
 from realfake_hf.experiments.mix import matched_splits, mix

@@ -11,7 +11,7 @@ from PIL import Image
 
 from realfake_hf.data.decoding import UnreadablePictureError, read_picture, to_rgb
 from realfake_hf.data.files import read_file
-from realfake_hf.data.picture_files import find_picture_files
+from realfake_hf.data.folders import find_picture_files
 from realfake_hf.labels import LABEL_NAMES, LabelName
 
 

@@ -21,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from realfake_hf.attribution.attention_methods import eager_attention
 from realfake_hf.cli import parse
-from realfake_hf.data.model_input import plain_size
+from realfake_hf.data.pixels import plain_size
 from realfake_hf.detector import Detector
 
 OPSET: Final = 20

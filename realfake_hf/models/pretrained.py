@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from realfake_hf.data.model_input import plain_size
+from realfake_hf.data.pixels import plain_size
 from realfake_hf.labels import LABEL_NAMES, id2label, label2id, parse_label
 from realfake_hf.models.checkpoint import find_checkpoint
 from realfake_hf.models.heads import head_modules

@@ -19,9 +19,9 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from realfake_hf.data.decoding import UnreadablePictureError
 from realfake_hf.data.files import read_file
+from realfake_hf.data.folders import find_picture_files
 from realfake_hf.data.ingest import Unreadable
 from realfake_hf.data.loading import load_images, unreadable_files
-from realfake_hf.data.picture_files import find_picture_files
 
 Row = Mapping[str, Any]
 

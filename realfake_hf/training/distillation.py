@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor, Trainer
 
-from realfake_hf.data.model_input import ModelInput
+from realfake_hf.data.pixels import ModelInput
 from realfake_hf.labels import FAKE, fake_index
 from realfake_hf.models.checkpoint import find_checkpoint
 

@@ -19,8 +19,7 @@ from transformers import (
     Trainer,
 )
 
-from realfake_hf.data.model_input import ModelInput
-from realfake_hf.data.pixels import PixelDataset, as_batch
+from realfake_hf.data.pixels import ModelInput, PixelDataset, as_batch
 from realfake_hf.data.streaming import StreamedPixels
 from realfake_hf.models.heads import backbone_parameters
 from realfake_hf.training.arguments import ModelArguments, RunArguments

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from realfake_hf.data.claims import FileClaims
+from realfake_hf.data.metadata import FileClaims
 from realfake_hf.metrics.operating_point import OperatingPoint
 from realfake_space.model_process import Judged, ModelFacts
 

@@ -23,7 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from realfake_hf.attribution.attention_methods import lack_of_class_token
 from realfake_hf.attribution.methods import ATTENTION_METHODS, METHODS, usual_method
-from realfake_hf.data.claims import FileClaims
+from realfake_hf.data.metadata import FileClaims
 from realfake_hf.data.pixels import fitted
 from realfake_hf.detector import Detector
 from realfake_hf.explain_study.names import method_name

@@ -5,8 +5,8 @@ from typing import Final
 
 from PIL import Image
 
-from realfake_hf.data.claims import FileClaims, read_claims
 from realfake_hf.data.decoding import UnreadablePictureError, read_picture
+from realfake_hf.data.metadata import FileClaims, read_claims
 
 MOST_BYTES: Final = 32 * 2**20
 MOST_PIXELS: Final = 64_000_000
