@@ -75,7 +75,7 @@ def test_every_run_leaves_a_page_that_asks_for_nothing_from_outside(folder, page
 
 def test_the_page_has_every_part_and_its_contents_lead_there(grid, page):
     anchors = ["grid", "confidence", "groups", "harm", "robustness", "files", "errors", "methods", "cite", "passport"]
-    assert [one["id"] for one in page.all("h2")] == ["says", *anchors]
+    assert [one["id"] for one in page.all("h2")] == ["findings", *anchors]
     assert {one["href"] for one in page.all("a")} == {f"#{anchor}" for anchor in anchors}
     assert len(page.all("source")) == 4
     assert len(page.all("img")) == 4 + len({one.file for one in grid.errors})
@@ -102,7 +102,7 @@ def test_warnings_come_before_all_numbers(grid, page):
     assert told[0] == "boats: file facts alone tell."
     bare = replace(grid.cells[0], point=type(grid.cells[0].point).from_dict({**DEFAULT_POINT}))
     assert warnings(replace(grid, cells=(bare,), shortcuts=())) == ["No threshold is frozen on validation for one."]
-    assert page.words.index("What this says") < page.words.index("All cells: each model")
+    assert page.words.index("Findings") < page.words.index("All cells: each model")
 
 
 DEFAULT_POINT = {

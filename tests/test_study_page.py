@@ -75,7 +75,7 @@ def test_every_figure_says_its_n_and_how_to_read_it(study):
 
 def test_the_contents_lead_to_every_heading(page):
     anchors = {one["href"] for one in page.all("a")}
-    assert {f"#{one['id']}" for one in page.all("h2")} - {"#says"} == anchors
+    assert {f"#{one['id']}" for one in page.all("h2")} - {"#findings"} == anchors
     assert [one["href"] for one in page.all("a")][:7] == [
         "#agreement", "#faithfulness", "#sanity", "#planted", "#causal", "#gallery", "#passport",
     ]  # fmt: skip
@@ -103,7 +103,7 @@ def test_the_gallery_groups_pictures_by_who_is_wrong(page):
 
 
 def test_what_a_study_lacks_the_page_leaves_out(short):
-    assert [one["id"] for one in short.all("h2")] == ["says", "agreement", "passport"]
+    assert [one["id"] for one in short.all("h2")] == ["findings", "agreement", "passport"]
     assert len(short.all("img")) == 3
 
 

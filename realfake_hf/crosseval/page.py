@@ -1,7 +1,6 @@
 """A grid as one page that needs nothing else: warnings, findings, figures, tables, methods, passport."""
 
 import json
-from base64 import b64encode
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -10,8 +9,17 @@ from realfake_hf.crosseval.findings import findings
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.sections import sections
 from realfake_hf.metrics.operating_point import DEFAULT
-from realfake_hf.pages.page import Table, render_page
+from realfake_hf.pages.page import Section, write_page
+from realfake_hf.tables import Table
 
+TITLE: Final = "Detectors on data they were not trained on"
+QUESTION: Final = (
+    "Does a detector of generated images hold elsewhere, why not, can its confidence be trusted, and who is wronged?"
+)
+SHEETS: Final = (
+    "The most confident errors, spread over contents: the image, where the model looked (a claim about the model, no "
+    "proof), and the training images of both labels that are nearest in its own embedding."
+)
 METHODS: Final = (
     (
         "FAKE is the positive class. A model calls FAKE what it gives a probability above the threshold that was "
@@ -67,18 +75,20 @@ def write_grid_page(
     """
     wanted = [one for one in grid.errors if folder and (shown is None or one.dataset in shown)]
     names = dict.fromkeys(one.file for one in wanted if folder and (folder / one.file).exists())
-    return render_page(
-        "crosseval_page.html.j2",
+    sheets = {_sheet_title(grid, name): folder / name for name in names if folder}
+    return write_page(
         file,
-        sections(grid),
-        sheets={_sheet_title(grid, name): _uri(folder / name) for name in names if folder},
-        models=grid.facts["models"],
-        data=grid.facts["data"],
+        title=TITLE,
+        subtitle=f"{QUESTION} {len(grid.facts['models'])} models on {len(grid.facts['data'])} data sets.",
         warnings=warnings(grid),
         findings=findings(grid),
-        methods=METHODS,
-        cite=CITE,
-        passport=_passport(grid),
+        sections=[
+            *sections(grid),
+            *([Section("errors", "Errors", [SHEETS], files=sheets)] if sheets else []),
+            Section("methods", "Methods", METHODS),
+            Section("cite", "How to cite", CITE),
+            Section("passport", "Settings and environment", tables=_passport(grid)),
+        ],
     )
 
 
@@ -86,10 +96,6 @@ def _sheet_title(grid: Grid, file: str) -> str:
     one = next(error for error in grid.errors if error.file == file)
     called = "real pictures called FAKE" if one.kind == "false positive" else "fakes called REAL"
     return f"{one.model} on {one.dataset} {one.split}: {called}"
-
-
-def _uri(file: Path) -> str:
-    return f"data:image/png;base64,{b64encode(file.read_bytes()).decode()}"
 
 
 def warnings(grid: Grid) -> list[str]:
@@ -123,10 +129,15 @@ def _passport(grid: Grid) -> list[Table]:
     ]
     machine = [[name, _plain(facts.get(name))] for name in ("commit", "python", "versions", "machine")]
     return [
-        Table("Models.", ("model", "place", "trained on", "weights, SHA-256", "operating point"), models),
-        Table("Pictures.", ("data", "source", "split", "n", "SHA-256"), data),
-        Table("Settings.", ("what", "value"), [[name, _plain(value)] for name, value in facts["settings"].items()]),
-        Table("Code and machine.", ("what", "value"), machine),
+        Table("Models.", ("model", "place", "trained on", "weights, SHA-256", "operating point"), models, wrap=True),
+        Table("Pictures.", ("data", "source", "split", "n", "SHA-256"), data, wrap=True),
+        Table(
+            "Settings.",
+            ("what", "value"),
+            [[name, _plain(value)] for name, value in facts["settings"].items()],
+            wrap=True,
+        ),
+        Table("Code and machine.", ("what", "value"), machine, wrap=True),
     ]
 
 

@@ -13,7 +13,8 @@ from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.tables import LEAST_REAL, MOST_HARM, SHOWN, harm_rows
 from realfake_hf.data.corruptions import DEGRADATIONS
 from realfake_hf.estimate import Estimate
-from realfake_hf.pages.page import Section, Shown, Table
+from realfake_hf.pages.page import PageFigure, Section
+from realfake_hf.tables import Table
 
 PROTOCOLS = {
     "native": "each picture goes to the model's own processor as it is.",
@@ -53,7 +54,7 @@ def _point(one: Estimate) -> Estimate | None:
 def _grid(grid: Grid) -> Section:
     used = list(dict.fromkeys(cell.protocol for cell in grid.cells))
     sizes = "; ".join(f"{name}: n = {one['n']:,}" for name, one in grid.facts["data"].items())
-    shown = Shown(
+    shown = PageFigure(
         draw=partial(transfer_figure, grid),
         alt="Balanced accuracy and ROC AUC of each model on each data set under each protocol; the table has the "
         "numbers.",
@@ -63,7 +64,7 @@ def _grid(grid: Grid) -> Section:
     )
     lead = " ".join(f"{name.capitalize()}: {PROTOCOLS[name]}" for name in used)
     tables = [_all_cells(grid), _oracle(grid), *([_pairs(grid)] if grid.pairs else [])]
-    return Section("grid", "Every model on every data set", lead, [shown], tables)
+    return Section("grid", "Every model on every data set", [lead], [shown], tables)
 
 
 def _all_cells(grid: Grid) -> Table:
@@ -122,7 +123,7 @@ def _confidence(grid: Grid) -> Section:
     native = [cell for cell in whole if cell.protocol == grid.cells[0].protocol]
     sizes = "; ".join(f"{cell.dataset}: n = {cell.report.n:,}" for cell in _one_a_set(native))
     figures = [
-        Shown(
+        PageFigure(
             draw=partial(reliability, native),
             alt="Reliability diagrams and histograms of confidence, a row a data set, a column a model.",
             caption=f"What models say against what is ({sizes}), in bins of at least {LEAST_IN_BIN} pictures; "
@@ -131,7 +132,7 @@ def _confidence(grid: Grid) -> Section:
             "sees "
             "fakes that are none. Wrong verdicts at the right end of the lower panels are those that sound sure.",
         ),
-        Shown(
+        PageFigure(
             draw=partial(risk_coverage, native),
             alt="Share of wrong verdicts against the share of pictures decided, a panel a data set.",
             caption=f"What silence buys ({sizes}); intervals of the unsure band are in the table.",
@@ -149,7 +150,7 @@ def _confidence(grid: Grid) -> Section:
         [_confidence_row(cell) for cell in grid.cells if cell.confidence.band or cell.confidence.after],
     )
     lead = "Can a probability be taken at its word, and does a model know when to keep silent?"
-    return Section("confidence", "Confidence", lead, figures, [table] if table.rows else [])
+    return Section("confidence", "Confidence", [lead], figures, [table] if table.rows else [])
 
 
 def _one_a_set(cells: Sequence[Cell]) -> list[Cell]:
@@ -205,7 +206,7 @@ def _groups(grid: Grid) -> Section | None:
     ]
     known = [table for table in tables if table.rows]
     lead = "Whether a loss elsewhere is one of unseen contents or of unseen generators."
-    return Section("groups", "Contents and generators", lead, [], known) if known else None
+    return Section("groups", "Contents and generators", [lead], [], known) if known else None
 
 
 def _harm(grid: Grid) -> Section | None:
@@ -225,7 +226,7 @@ def _harm(grid: Grid) -> Section | None:
     )
     table = Table(caption, ("data and model", "content", "shows people", "called FAKE", "n"), rows)
     lead = "A real picture called FAKE is an accusation of somebody. Which contents suffer it most?"
-    return Section("harm", "Who is wronged", lead, [], [table])
+    return Section("harm", "Who is wronged", [lead], [], [table])
 
 
 def _robustness(grid: Grid) -> Section | None:
@@ -236,7 +237,7 @@ def _robustness(grid: Grid) -> Section | None:
         found = list(them)
         n = found[0].n_real + found[0].n_fake
         figures.append(
-            Shown(
+            PageFigure(
                 draw=partial(robustness, found),
                 alt=f"ROC AUC and error rates on {dataset} against the strength of each change; the table has the "
                 "numbers.",
@@ -256,7 +257,7 @@ def _robustness(grid: Grid) -> Section | None:
         ]
         tables.append(Table(f"{dataset}, step by step.", head, rows, folded=True))
     lead = "Pictures are compressed, blurred, shrunk and cropped on their way; what is left of a verdict then?"
-    return Section("robustness", "Robustness", lead, figures, tables)
+    return Section("robustness", "Robustness", [lead], figures, tables)
 
 
 def _files(grid: Grid) -> Section | None:
@@ -291,4 +292,4 @@ def _files(grid: Grid) -> Section | None:
         copies,
     )
     lead = "What a detector could learn from without looking at any picture, and what it may have seen before."
-    return Section("files", "Shortcuts and near-duplicates", lead, [], [table, *([near] if copies else [])])
+    return Section("files", "Shortcuts and near-duplicates", [lead], [], [table, *([near] if copies else [])])

@@ -10,8 +10,19 @@ from realfake_hf.explain_study.names import Study, listed, method_name, model_na
 from realfake_hf.explain_study.sections import sections
 from realfake_hf.explain_study.tables import passport_tables
 from realfake_hf.labels import LABEL_NAMES, Verdict
-from realfake_hf.pages.page import Pixels, render_page
+from realfake_hf.pages.page import GalleryImage, GalleryItem, Pixels, Section
+from realfake_hf.pages.page import write_page as write_html
 
+INTRODUCTION: Final = (
+    "A map colours the cells of an image by how much a method attributes to them. It is a claim about a model, not "
+    "proof of what the model uses; the tests below compare the claim with controls. Numbers in brackets are 95 % "
+    "bootstrap intervals over images. The images were drawn evenly from {strata} groups of label, content and "
+    "verdict, and are weighted so that means are those of the whole split."
+)
+GALLERY_TEXT: Final = (
+    "Each image beside the maps of every model and method. Bright cells are the highest of their own map and dark "
+    "cells the lowest, so that colours compare places and not strengths; the image lies below in grey."
+)
 NEARLY_CERTAIN: Final = 0.9995  # what would round to a certainty
 
 
@@ -78,28 +89,42 @@ def write_page(study: Study, gallery: Sequence[GalleryPicture], file: Path) -> P
         gallery: pictures with their maps; none leaves the gallery out.
         file: an HTML file; its folder is made.
     """
-    return render_page(
-        "study_page.html.j2",
+    data = study["data"]
+    sample = data["sample"]
+    gallery_section = Section("gallery", "Images", [GALLERY_TEXT], gallery=_grouped(gallery))
+    return write_html(
         file,
-        sections(study),
-        sample=study["data"]["sample"],
-        source=study["data"]["source"],
-        split=study["data"]["split"],
+        title="Where real-or-fake detectors look",
+        subtitle=f"Do the maps that explain two detectors agree, are they faithful, and is what they suggest true? "
+        f"Measured on {sample['n']:,} images of {data['source']}'s {data['split']} split ({sample['n_real']:,} real, "
+        f"{sample['n_fake']:,} fake).",
         findings=findings(study),
-        gallery=_grouped(gallery),
-        passport=passport_tables(study),
-        verdict=_verdict,
-        model_name=model_name,
-        method_name=method_name,
+        introduction=INTRODUCTION.format(strata=sample["strata"]),
+        sections=[
+            *sections(study),
+            *([gallery_section] if gallery else []),
+            Section("passport", "Settings and environment", tables=passport_tables(study)),
+        ],
     )
 
 
-def _grouped(gallery: Sequence[GalleryPicture]) -> dict[str, list[GalleryPicture]]:
-    """Group pictures by who is wrong, those that all models get right first."""
-    groups: dict[str, list[GalleryPicture]] = {}
+def _grouped(gallery: Sequence[GalleryPicture]) -> dict[str, list[GalleryItem]]:
+    """Group images by which models are wrong, those that all models get right first."""
+    groups: dict[str, list[GalleryItem]] = {}
     for picture in sorted(gallery, key=lambda one: len(one.wrong)):
-        groups.setdefault(picture.group, []).append(picture)
+        groups.setdefault(picture.group, []).append(_item(picture))
     return groups
+
+
+def _item(picture: GalleryPicture) -> GalleryItem:
+    title = f"{picture.content}, truly {picture.truth}"
+    images = [GalleryImage(picture.picture, "the image", f"The image: {title}")]
+    for heat in picture.maps:
+        name = f"{model_name(heat.model)} {method_name(heat.method)}"
+        caption = f"{name}: empty map" if heat.is_empty else name
+        images.append(GalleryImage(heat.overlay, caption, f"{name} over the image"))
+    verdicts = ". ".join(_verdict(picture, model) for model in picture.p_fake)
+    return GalleryItem(title, f"{verdicts}.", images)
 
 
 def _verdict(picture: GalleryPicture, model: str) -> str:

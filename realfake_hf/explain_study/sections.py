@@ -20,7 +20,7 @@ from realfake_hf.explain_study.names import (
     plain,
     twin_notes,
 )
-from realfake_hf.pages.page import Section, Shown
+from realfake_hf.pages.page import PageFigure, Section
 
 CONTROLS_READING: Final = (
     "Each block is a pair of maps; further right is more alike. A pair means something only beside its controls. "
@@ -77,7 +77,7 @@ def sections(study: Study) -> list[Section]:
 def _agreement(study: Study) -> Section:
     n = study["data"]["sample"]["n"]
     shown = [
-        Shown(
+        PageFigure(
             partial(figures.controls_figure, study),
             _controls_alt(study),
             f"The pairs that matter beside their controls: {MEASURE_NAMES['iou_top_20']}, n = {n:,} pictures.",
@@ -85,7 +85,7 @@ def _agreement(study: Study) -> Section:
         )
     ]
     shown += [
-        Shown(
+        PageFigure(
             partial(figures.matrix_figure, study, measure),
             _matrix_alt(study, measure),
             f"Every pair of maps: {MEASURE_NAMES[measure]}, means over n = {n:,} pictures; intervals in the table.",
@@ -98,7 +98,7 @@ def _agreement(study: Study) -> Section:
         "the share of cells in both maps' highest fifths among the cells in either; Spearman compares the whole "
         "ranking. A picture on which a map is empty has no agreement, and is counted."
     )
-    return Section("agreement", "Do the maps agree?", lead, shown, tables.agreement_tables(study))
+    return Section("agreement", "Do the maps agree?", [lead], shown, tables.agreement_tables(study))
 
 
 def _controls_alt(study: Study) -> str:
@@ -130,13 +130,13 @@ def _faithfulness(study: Study) -> Section:
         by = f"hidden by {fill_name(fill)}"
         caption = f"n = {found['n']:,} pictures, {found['steps']} steps, {by}"
         shown += [
-            Shown(
+            PageFigure(
                 partial(figures.curves_figure, study, fill),
                 f"Curves of deletion and insertion for each model, {by}. {_curves_alt(study, fill)}",
                 f"Deletion and insertion: {caption}. Areas with intervals are in the table.",
                 CURVES_READING if fill == found["fills"][0] else ALIKE,
             ),
-            Shown(
+            PageFigure(
                 partial(figures.gaps_figure, study, fill),
                 f"Bars of the differences to a random order, {by}; the table below has their numbers.",
                 f"Areas less those of a random order, with 95 % intervals: {caption}.",
@@ -148,7 +148,7 @@ def _faithfulness(study: Study) -> Section:
         "The score is the probability of the label that the model gave to the whole picture. Hidden cells are filled "
         f"by {fills}: a finding that holds for one fill alone may be about the fill."
     )
-    return Section("faithfulness", "Are the maps faithful?", lead, shown, tables.faithfulness_tables(study))
+    return Section("faithfulness", "Are the maps faithful?", [lead], shown, tables.faithfulness_tables(study))
 
 
 def _curves_alt(study: Study, fill: str) -> str:
@@ -171,14 +171,14 @@ def _sanity(study: Study) -> Section:
         for model, rows in found["models"].items()
         for name, stages in rows["methods"].items()
     ]
-    shown = Shown(
+    shown = PageFigure(
         partial(figures.cascade_figure, study),
         f"Correlation with the trained model's map after each stage; at the end {', '.join(ends)}.",
         f"Maps as weights are randomised: n = {found['n']:,} pictures, bars are 95 % intervals.",
         CASCADE_READING,
     )
     lead = "A sanity check: a map that looks the same for an untrained model cannot show what training found."
-    return Section("sanity", "Do the maps depend on what was learnt?", lead, [shown], tables.sanity_tables(study))
+    return Section("sanity", "Do the maps depend on what was learnt?", [lead], [shown], tables.sanity_tables(study))
 
 
 def _planted(study: Study) -> Section:
@@ -188,7 +188,7 @@ def _planted(study: Study) -> Section:
         for planting, found in plantings.items()
         for name, row in found["methods"].items()
     ]
-    shown = Shown(
+    shown = PageFigure(
         partial(figures.planted_figure, study),
         f"Bars of pointing-game hits against chance. {'; '.join(hits)}.",
         "Hits, with 95 % intervals; n below each group.",
@@ -201,13 +201,13 @@ def _planted(study: Study) -> Section:
         if aware
         else ""
     )
-    return Section("planted", "Do the maps find planted evidence?", lead, [shown], tables.planted_tables(study))
+    return Section("planted", "Do the maps find planted evidence?", [lead], [shown], tables.planted_tables(study))
 
 
 def _causal(study: Study) -> Section:
     found = study["causal"]
     shown = [
-        Shown(
+        PageFigure(
             partial(figures.hidden_figure, study, measure),
             f"{words} over the hidden area, with the centre and with the rim hidden. {_hidden_alt(study, measure)}",
             f"{words} with centre or rim hidden: n = {found['n']:,} pictures, bars are 95 % intervals.",
@@ -221,7 +221,7 @@ def _causal(study: Study) -> Section:
             *claim_sentences(found),
         ]
     )
-    return Section("causal", "Is the evidence in the background?", lead, shown, tables.causal_tables(study))
+    return Section("causal", "Is the evidence in the background?", [lead], shown, tables.causal_tables(study))
 
 
 def _hidden_alt(study: Study, measure: str) -> str:

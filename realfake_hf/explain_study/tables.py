@@ -20,7 +20,7 @@ from realfake_hf.explain_study.names import (
     plain,
     with_interval,
 )
-from realfake_hf.pages.page import Table
+from realfake_hf.tables import Table
 
 
 def agreement_tables(study: Study) -> list[Table]:
@@ -235,10 +235,22 @@ def passport_tables(study: Study) -> list[Table]:
     ]
     machine = {name: study.get(name) for name in ("commit", "python", "seconds", "versions", "machine")}
     return [
-        Table("Models.", ("model", "place", "accuracy on this split", "methods", "training", "twin"), models),
-        Table("Pictures.", ("what", "value"), list(data.items())),
-        Table("Settings.", ("what", "value"), [(name, _settings(value)) for name, value in study["settings"].items()]),
-        Table("Code and machine.", ("what", "value"), [(name, _settings(value)) for name, value in machine.items()]),
+        Table(
+            "Models.", ("model", "place", "accuracy on this split", "methods", "training", "twin"), models, wrap=True
+        ),
+        Table("Pictures.", ("what", "value"), list(data.items()), wrap=True),
+        Table(
+            "Settings.",
+            ("what", "value"),
+            [(name, _settings(value)) for name, value in study["settings"].items()],
+            wrap=True,
+        ),
+        Table(
+            "Code and machine.",
+            ("what", "value"),
+            [(name, _settings(value)) for name, value in machine.items()],
+            wrap=True,
+        ),
     ]
 
 

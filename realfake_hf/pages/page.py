@@ -1,8 +1,8 @@
-"""What pages that need nothing else are made of: figures for light and dark, tables, sections, one template."""
+"""Reports as one self-contained HTML file: findings, sections, tables, and figures for light and dark mode."""
 
 from base64 import b64encode
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
@@ -15,38 +15,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from realfake_hf.figures import darken
+from realfake_hf.tables import Table
 
 DPI: Final = 150
-PALETTE: Final = 256  # colours of a figure's PNG, a third of the size of one with all
+PALETTE: Final = 256  # colours of a figure's PNG; a third of the size of a PNG in full colour
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table as it is shown.
+class PageFigure:
+    """A figure with its text.
 
     Attributes:
-        caption: what it holds, and how it is to be read.
-        head: of the columns.
-        rows: cells as text; the first of each names its row.
-        folded: the page shows the caption alone until the reader opens it.
-    """
-
-    caption: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    folded: bool = False
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A figure of the page.
-
-    Attributes:
-        draw: makes it, anew at each call.
-        alt: what it says, for those who do not see it.
-        caption: what it is, over how many pictures.
-        reading: how it is to be read.
+        draw: makes the figure; each call must return a new one.
+        alt: the content of the figure in words, for screen readers.
+        caption: what the figure shows, with its number of images.
+        reading: how to read it.
     """
 
     draw: Callable[[], Figure]
@@ -55,36 +39,73 @@ class Shown:
     reading: str
 
 
+@dataclass(frozen=True, eq=False)
+class GalleryImage:
+    """One image of a gallery item.
+
+    Attributes:
+        pixels: (height, width, 3) uint8 [0, 255].
+        caption: the text below the image.
+        alt: the content of the image in words.
+    """
+
+    pixels: Pixels
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class GalleryItem:
+    """Images that belong together, below a title and a line of text."""
+
+    title: str
+    text: str
+    images: Sequence[GalleryImage]
+
+
 @dataclass(frozen=True)
 class Section:
-    """A part of the page."""
+    """One section of a page; its parts are shown in the order of the attributes.
+
+    Attributes:
+        anchor: the id of the heading, unique on the page.
+        title: the heading.
+        text: paragraphs.
+        figures: drawn for light and dark mode.
+        tables: folded or open.
+        files: PNG files by title, each folded under it.
+        gallery: items by the title of their group.
+    """
 
     anchor: str
     title: str
-    lead: str
-    figures: Sequence[Shown]
-    tables: Sequence[Table]
+    text: Sequence[str] = ()
+    figures: Sequence[PageFigure] = ()
+    tables: Sequence[Table] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
+    gallery: Mapping[str, Sequence[GalleryItem]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A figure as the page shows it."""
-
-    shown: Shown
-    light: str
-    dark: str
-    width: int
-    height: int
-
-
-def render_page(template: str, file: Path, parts: Sequence[Section], **values: Any) -> Path:  # noqa: ANN401 - any
-    """Render a page from one of the templates beside this module, and give its path.
+def write_page(
+    file: Path,
+    *,
+    title: str,
+    subtitle: str,
+    findings: Sequence[str],
+    sections: Sequence[Section],
+    warnings: Sequence[str] = (),
+    introduction: str = "",
+) -> Path:
+    """Write a page and return its path.
 
     Args:
-        template: its name.
-        file: an HTML file; its folder is made.
-        parts: the sections, whose figures are drawn for light and dark.
-        values: what else the template asks for.
+        file: the HTML file; its folder is created.
+        title: of the page.
+        subtitle: the question that the page answers, and for which models and data.
+        findings: at most five sentences, shown first.
+        sections: in the order of the page.
+        warnings: what a reader must know before reading any number; shown above the findings.
+        introduction: one paragraph between the findings and the sections.
     """
     environment = Environment(
         loader=PackageLoader("realfake_hf", "pages"),
@@ -93,38 +114,47 @@ def render_page(template: str, file: Path, parts: Sequence[Section], **values: A
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    sections = [(part, [draw(shown) for shown in part.figures]) for part in parts]
-    page = environment.get_template(template).render(sections=sections, png=png, **values)
+    page = environment.get_template("page.html.j2").render(
+        title=title,
+        subtitle=subtitle,
+        warnings=warnings,
+        findings=findings,
+        introduction=introduction,
+        sections=sections,
+        render_figure=_render_figure,
+        png=_png,
+        png_file=lambda path: _data_uri(path.read_bytes()),
+    )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page, encoding="utf-8")
     return file
 
 
-def draw(shown: Shown) -> Drawn:
-    """Draw a figure for light and dark pages."""
-    figure = shown.draw()
+def _render_figure(draw: Callable[[], Figure]) -> dict[str, Any]:
+    """Draw a figure for light and dark mode: the `src` of both images, and their size in pixels."""
+    figure = draw()
     figure.set_dpi(DPI)
-    light = _pixels(figure)
-    figure.set_layout_engine("none")  # found once, it holds for both pictures
-    return Drawn(shown, _few_colors(light), _few_colors(_pixels(darken(figure))), *light.shape[1::-1])
+    light = _rasterize(figure)
+    figure.set_layout_engine("none")  # keep the layout of the light image in the dark one
+    dark = _rasterize(darken(figure))
+    height, width = light.shape[:2]
+    return {"light": _png(light, palette=True), "dark": _png(dark, palette=True), "width": width, "height": height}
 
 
-def _pixels(figure: Figure) -> Pixels:
+def _rasterize(figure: Figure) -> Pixels:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 
-def _few_colors(pixels: Pixels) -> str:
-    return _data_uri(Image.fromarray(pixels).quantize(PALETTE, dither=Image.Dither.NONE))
+def _png(pixels: Pixels, *, palette: bool = False) -> str:
+    image = Image.fromarray(pixels)
+    if palette:
+        image = image.quantize(PALETTE, dither=Image.Dither.NONE)
+    buffer = BytesIO()
+    image.save(buffer, format="png")
+    return _data_uri(buffer.getvalue())
 
 
-def png(picture: Pixels) -> str:
-    """Give a picture as a data URI."""
-    return _data_uri(Image.fromarray(picture))
-
-
-def _data_uri(picture: Image.Image) -> str:
-    file = BytesIO()
-    picture.save(file, format="png")
-    return f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{b64encode(png).decode()}"

@@ -1,0 +1,63 @@
+"""Tables of results, rendered as Markdown; `realfake_hf.pages` renders the same tables as HTML."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its caption.
+
+    Attributes:
+        caption: what the table contains and how to read it; empty for none.
+        header: one name per column.
+        rows: one cell per column, rendered with `str`; the first cell of a row names it.
+        align: see `markdown_table`.
+        folded: an HTML page shows only the caption until the reader opens the table.
+        wrap: cells contain text that may break into lines; HTML pages keep the cells of other tables on one line.
+    """
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    align: str = "lr"
+    folded: bool = False
+    wrap: bool = False
+
+    def to_markdown(self) -> str:
+        """Render the caption as a paragraph, and the table below it."""
+        table = markdown_table(self.header, self.rows, align=self.align)
+        return f"{self.caption}\n\n{table}" if self.caption else table
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Iterable[object]], *, align: str = "lr") -> str:
+    """Render a table as Markdown.
+
+    Args:
+        header: one name per column.
+        rows: one cell per column, rendered with `str`; vertical bars are escaped.
+        align: one letter per column, `l` for left or `r` for right; the last letter also holds for all columns after
+            it, so that the default is text in the first column and numbers in the others.
+
+    Raises:
+        ValueError: a row has more or fewer cells than the header.
+
+    >>> print(markdown_table(["class", "n", "accuracy"], [["REAL", 20, 0.95], ["FAKE", 30, 0.9]]))
+    | class | n | accuracy |
+    |---|--:|--:|
+    | REAL | 20 | 0.95 |
+    | FAKE | 30 | 0.9 |
+    """
+    lines = [_line(header), "|"]
+    lines[1] += "".join("--:|" if align[min(i, len(align) - 1)] == "r" else "---|" for i in range(len(header)))
+    for row in rows:
+        cells = list(row)
+        if len(cells) != len(header):
+            raise ValueError(f"expected {len(header)} cells in each row; found {len(cells)} in {cells}.")
+        lines.append(_line(cells))
+    return "\n".join(lines)
+
+
+def _line(cells: Iterable[object]) -> str:
+    escaped = [str(cell).replace("|", r"\|") for cell in cells]
+    return f"| {' | '.join(escaped)} |"
