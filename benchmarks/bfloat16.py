@@ -21,7 +21,7 @@ from realfake_hf.cli import parse, read_names
 from realfake_hf.crosseval.datasets import load_test_set
 from realfake_hf.data.decoding import to_rgb
 from realfake_hf.detector import Detector
-from realfake_hf.models.rounding import has_fast_bfloat16
+from realfake_hf.models.cpu import has_fast_bfloat16
 
 PRECISIONS: Final = {"float32": False, "bfloat16": True}
 

@@ -2,8 +2,9 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -24,11 +25,9 @@ from realfake_hf.data.pixels import Normalize, plain_size, sized
 from realfake_hf.labels import Verdict, fake_index
 from realfake_hf.metrics.operating_point import DEFAULT, OperatingPoint, load_operating_point
 from realfake_hf.metrics.out_of_distribution import Familiarity, load_familiarity
-from realfake_hf.models.cpu import pack
+from realfake_hf.models.cpu import has_fast_bfloat16, in_bfloat16, logits_of, pack
 from realfake_hf.models.heads import caught_embeddings
-from realfake_hf.models.rounding import has_fast_bfloat16, in_bfloat16, logits_of
 from realfake_hf.parallel import map_in_threads
-from realfake_hf.sharing import SharedLock
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 Answer = TypeVar("Answer")
@@ -234,6 +233,47 @@ class Detector:
     def _pixels(self, pictures: list[Image.Image]) -> Tensor:
         pixels = torch.from_numpy(sized(pictures, self.processor)).to(self.model.device)
         return self._normalize(pixels).to(self.model.dtype)
+
+
+class SharedLock:
+    """Held by any number of threads together, or by one alone, who waits until all others are done.
+
+    Whoever waits to be alone goes before those who come later, so that nobody waits for ever.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._together = 0
+        self._waiting = 0
+        self._is_alone = False
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Hold it beside others."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_alone and not self._waiting)
+            self._together += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._together -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold it without others."""
+        with self._changed:
+            self._waiting += 1
+            self._changed.wait_for(lambda: not self._is_alone and not self._together)
+            self._waiting -= 1
+            self._is_alone = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_alone = False
+                self._changed.notify_all()
 
 
 def load_detector(name: str, place: str) -> Detector:

@@ -31,7 +31,7 @@ from benchmarks.ways_to_data import Taken, take
 from benchmarks.ways_to_vit import COMPILED, WAYS
 from benchmarks.writes import NoteWrites, Write, moments_of
 from realfake_hf.data.shards import main as write_shards
-from realfake_hf.models.rounding import has_fast_bfloat16
+from realfake_hf.models.cpu import has_fast_bfloat16
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from realfake_hf import parallel as threads
 from realfake_hf.data.decoding import UnreadablePictureError
 from realfake_hf.data.loading import load_images
 from realfake_hf.detector import Detector, Verdict
-from realfake_hf.models.rounding import has_fast_bfloat16, logits_of
+from realfake_hf.models.cpu import has_fast_bfloat16, logits_of
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -26,9 +26,8 @@ from transformers import (
 import train
 from realfake_hf.data.loading import load_images
 from realfake_hf.detector import Detector
-from realfake_hf.models.checkpoint import find_checkpoint
 from realfake_hf.models.heads import head_modules
-from realfake_hf.models.pretrained import load_pretrained
+from realfake_hf.models.pretrained import find_checkpoint, load_pretrained
 from realfake_hf.training.callbacks import EpochLines
 
 SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 32}

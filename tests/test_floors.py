@@ -10,7 +10,7 @@ import realfake_hf
 
 ROOT = Path(__file__).parents[1] / "realfake_hf"
 ROOMS = (  # from the lowest floor to the highest
-    ("cli", "environment", "estimate", "labels", "parallel", "sharing", "store", "tables"),
+    ("cli", "environment", "estimate", "labels", "parallel", "store", "tables"),
     ("attribution", "data", "distributed", "figures", "metrics", "validation_run"),
     ("models", "pages", "run_folder"),
     ("detector",),

@@ -15,8 +15,9 @@ from transformers import (
 
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.attribution.methods import explain
-from realfake_hf.explain_study.randomization import cascade, random_weights, stages
+from realfake_hf.explain_study.randomization import cascade, stages
 from realfake_hf.labels import id2label, label2id
+from realfake_hf.models.pretrained import random_weights
 
 WORDS = {"id2label": id2label(), "label2id": label2id()}
 TOKENS = {"image_size": 32, "patch_size": 8, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from realfake_hf.models.deit import deit_from_vit
-from realfake_hf.models.vit import fit_to_images, fits, resize_patch_kernel, resize_positions
+from realfake_hf.models.pretrained import fit_to_images, fits, resize_patch_kernel, resize_positions
 
 SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 32}
 

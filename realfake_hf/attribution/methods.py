@@ -18,8 +18,7 @@ from realfake_hf.attribution.attention_methods import (
     relevance,
     rollout,
 )
-from realfake_hf.attribution.gradients import grad_cam
-from realfake_hf.attribution.integrated import integrated_gradients
+from realfake_hf.attribution.gradients import grad_cam, integrated_gradients
 from realfake_hf.attribution.maps import Maps, Target
 from realfake_hf.attribution.overlay import overlay
 from realfake_hf.labels import LabelName, Verdict
@@ -34,6 +33,7 @@ METHODS: Final[Mapping[str, Callable[..., Maps]]] = {
 }
 ATTENTION_METHODS: Final = frozenset({"rollout", "last_attention", "gradient_rollout", "relevance"})
 CLASS_METHODS: Final = frozenset({"gradient_rollout", "relevance", "grad_cam"})  # the others ignore the target
+METHOD_NAMES: Final = {"grad_cam": "Grad-CAM"}
 
 _LEAST_RANGE: Final = 1e-6  # of the largest magnitude; below it a map is rounding noise
 
@@ -130,6 +130,15 @@ def default_options(method: str) -> dict[str, Any]:
     """Give the options of a method with their defaults."""
     parameters = inspect.signature(METHODS[method]).parameters.values()
     return {option.name: option.default for option in parameters if option.kind is option.KEYWORD_ONLY}
+
+
+def method_name(method: str) -> str:
+    """Give a method's name as prose has it.
+
+    >>> method_name("grad_cam"), method_name("last_attention")
+    ('Grad-CAM', 'last attention')
+    """
+    return METHOD_NAMES.get(method, method.replace("_", " "))
 
 
 def usual_method(model: PreTrainedModel) -> str:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from realfake_hf.attribution.methods import method_name as method_name
+
 MODEL_NAMES: Final = {"cnn": "CNN", "vit": "ViT"}
-METHOD_NAMES: Final = {"grad_cam": "Grad-CAM"}
 MEASURE_NAMES: Final = {
     "iou_top_10": "IoU, top 10 %",
     "iou_top_20": "IoU, top 20 %",
@@ -24,15 +25,6 @@ Number = Mapping[str, Any]  # a Mean's value, low, high, n, undefined
 def model_name(model: str) -> str:
     """Give a model's name as prose has it."""
     return MODEL_NAMES.get(model, model)
-
-
-def method_name(method: str) -> str:
-    """Give a method's name as prose has it.
-
-    >>> method_name("grad_cam"), method_name("last_attention")
-    ('Grad-CAM', 'last attention')
-    """
-    return METHOD_NAMES.get(method, method.replace("_", " "))
 
 
 def fill_name(fill: str) -> str:

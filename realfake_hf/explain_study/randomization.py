@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 import numpy as np
-import torch
 from transformers import PreTrainedModel
+
+from realfake_hf.models.pretrained import random_weights
 
 
 @dataclass(frozen=True)
@@ -25,22 +26,6 @@ class Stage:
 
     name: str
     tensors: tuple[str, ...]
-
-
-def random_weights(model: PreTrainedModel, *, seed: int) -> PreTrainedModel:
-    """Make a model of the same configuration that has learnt nothing.
-
-    Args:
-        model: any model that initialises itself.
-        seed: of its weights; the global state of torch's generator is as before afterwards.
-
-    Returns:
-        A new model in eval mode, on the same device and of the same dtype.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed accelerators, for good
-        twin = type(model)(copy.deepcopy(model.config))
-    return twin.to(device=model.device, dtype=model.dtype).eval()  # type: ignore[call-arg,no-any-return]
 
 
 def cascade(model: PreTrainedModel, *, seed: int, most: int = 6) -> Iterator[tuple[Stage, PreTrainedModel]]:

@@ -14,7 +14,7 @@ from realfake_hf.attribution.attention_methods import lack_of_class_token
 from realfake_hf.attribution.maps import Target
 from realfake_hf.attribution.methods import ATTENTION_METHODS, METHODS, Explanation
 from realfake_hf.detector import Detector, load_detector
-from realfake_hf.explain_study.randomization import random_weights
+from realfake_hf.models.pretrained import random_weights
 from realfake_hf.run_folder import METRICS, PASSPORT
 
 METHOD_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {"integrated_gradients": {"steps": 16}}  # others: defaults

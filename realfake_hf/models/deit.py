@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from realfake_hf.cli import parse
-from realfake_hf.models.checkpoint import find_checkpoint
+from realfake_hf.models.pretrained import find_checkpoint
 
 
 def deit_from_vit(vit: ViTForImageClassification) -> DeiTForImageClassificationWithTeacher:

@@ -10,7 +10,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Ba
 
 from realfake_hf.data.pixels import ModelInput
 from realfake_hf.labels import FAKE, fake_index
-from realfake_hf.models.checkpoint import find_checkpoint
+from realfake_hf.models.pretrained import find_checkpoint
 
 
 class Teacher:

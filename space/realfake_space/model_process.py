@@ -22,14 +22,13 @@ from PIL import Image
 from transformers.utils.logging import disable_progress_bar
 
 from realfake_hf.attribution.attention_methods import lack_of_class_token
-from realfake_hf.attribution.methods import ATTENTION_METHODS, METHODS, usual_method
+from realfake_hf.attribution.methods import ATTENTION_METHODS, METHODS, method_name, usual_method
 from realfake_hf.data.metadata import FileClaims
 from realfake_hf.data.pixels import fitted
 from realfake_hf.detector import Detector
-from realfake_hf.explain_study.names import method_name
 from realfake_hf.labels import Verdict
 from realfake_hf.metrics.operating_point import OperatingPoint
-from realfake_hf.models.rounding import is_rounding
+from realfake_hf.models.cpu import is_rounding
 from realfake_hf.parallel import available_cores
 from realfake_space.pictures import RefusedError, open_upload
 

@@ -11,8 +11,7 @@ from typing import Any, Final
 
 import gradio as gr
 
-from realfake_hf.attribution.methods import METHODS
-from realfake_hf.explain_study.names import method_name
+from realfake_hf.attribution.methods import METHODS, method_name
 from realfake_space.answers import limits
 from realfake_space.controls import MapImage, PicturesUpload, PictureUpload
 from realfake_space.desk import Desk

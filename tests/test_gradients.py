@@ -18,8 +18,7 @@ from transformers import (
 )
 
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
-from realfake_hf.attribution.gradients import grad_cam, usual_layer
-from realfake_hf.attribution.integrated import integrated_gradients
+from realfake_hf.attribution.gradients import grad_cam, integrated_gradients, usual_layer
 from realfake_hf.attribution.maps import log_odds
 from realfake_hf.labels import id2label, label2id
 
