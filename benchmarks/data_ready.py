@@ -21,7 +21,7 @@ from typing import Any, Final
 from benchmarks.comparison import Comparison, Pair, measure_in_turn, refuse_in_vain, write_benchmark
 from benchmarks.ways_to_data import Taken, gib
 from realfake_hf.cli import parse
-from realfake_hf.data.loading import load_images, local_cifake
+from realfake_hf.data.loading import find_local_cifake, load_images
 from realfake_hf.labels import LABEL_NAMES
 
 TARGETS: Final = {"cold_s": 30.0, "warm_s": 3.0, "training_peak_memory_gib": 2.5}  # on 2 cores
@@ -94,7 +94,7 @@ def find_archive(data: str, scratch: Path) -> Path:
     """
     if data == "demo":
         return _packed_demo(scratch / "demo.zip")
-    path = local_cifake() if data == "cifake" else Path(data)
+    path = find_local_cifake() if data == "cifake" else Path(data)
     if path is None or not path.exists():
         raise FileNotFoundError(f"wanted a zip archive; found nothing for {data!r}. Give --data its path.")
     if not zipfile.is_zipfile(path):

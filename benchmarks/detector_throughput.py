@@ -22,8 +22,8 @@ from transformers.utils.logging import disable_progress_bar
 from benchmarks.comparison import Comparison, Pair, measure_in_turn, refuse_in_vain, write_benchmark
 from realfake_hf.cli import parse, read_names
 from realfake_hf.crosseval.datasets import draw_from, load_test_set
-from realfake_hf.data.decoding import read_picture
-from realfake_hf.data.pixels import Normalize, sized
+from realfake_hf.data.decoding import decode_image
+from realfake_hf.data.pixels import Normalize, resize_images
 from realfake_hf.detector import Detector
 from realfake_hf.hub.onnx import export
 from realfake_hf.parallel import available_cores
@@ -68,13 +68,13 @@ class OnnxDetector:
         batches = (pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH))
         found = []
         for batch in batches:
-            pixels = self._normalize(torch.from_numpy(sized(batch, self._processor))).contiguous().numpy()
+            pixels = self._normalize(torch.from_numpy(resize_images(batch, self._processor))).contiguous().numpy()
             found += self._session.run(["p_fake"], {"pixel_values": pixels})
         return np.concatenate(found)
 
     def files(self, files: Sequence[str]) -> NDArray[np.float32]:
         """Give (n,) `p_fake` of files."""
-        return self.probabilities([read_picture(Path(file).read_bytes()) for file in files])
+        return self.probabilities([decode_image(Path(file).read_bytes()) for file in files])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

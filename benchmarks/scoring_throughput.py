@@ -23,7 +23,7 @@ from benchmarks.comparison import Comparison, Pair, measure_in_turn, refuse_in_v
 from realfake_hf.cli import parse
 from realfake_hf.crosseval.datasets import load_test_set
 from realfake_hf.data.decoding import to_rgb
-from realfake_hf.data.pixels import Normalize, sized
+from realfake_hf.data.pixels import Normalize, resize_images
 from realfake_hf.detector import Detector
 from realfake_hf.parallel import map_in_threads
 from realfake_hf.score.run import ScoreArguments, score
@@ -88,7 +88,8 @@ def _tensors(detector: Detector, rows: Dataset) -> list[Tensor]:
     normalize = Normalize(detector.processor)
     batches = (rows[start : start + BATCH]["image"] for start in range(0, len(rows), BATCH))
     return [
-        normalize(torch.from_numpy(sized([to_rgb(one) for one in batch], detector.processor))) for batch in batches
+        normalize(torch.from_numpy(resize_images([to_rgb(one) for one in batch], detector.processor)))
+        for batch in batches
     ]
 
 

@@ -20,7 +20,7 @@ from transformers import BaseImageProcessor, ViTImageProcessorPil
 
 from realfake_hf.data.loading import load_images
 from realfake_hf.data.pixels import cached_pixels
-from realfake_hf.data.splits import with_all_splits
+from realfake_hf.data.splits import add_missing_splits
 
 VALIDATION_SHARE: Final = 0.05
 PIXELS: Final = 32  # height and width that the CNN takes
@@ -49,10 +49,10 @@ class Taken:
 
 
 def realfake(processor: BaseImageProcessor) -> tuple[Rows, Decode]:
-    """Give the project's way: `load_images`, `with_all_splits`, `cached_pixels`."""
+    """Give the project's way: `load_images`, `add_missing_splits`, `cached_pixels`."""
 
     def rows(source: str) -> DatasetDict:
-        return with_all_splits(load_images(source), validation_share=VALIDATION_SHARE)
+        return add_missing_splits(load_images(source), validation_share=VALIDATION_SHARE)
 
     def decode(images: DatasetDict) -> dict[str, NDArray[np.uint8]]:
         return {split: cached_pixels(part, processor) for split, part in images.items()}

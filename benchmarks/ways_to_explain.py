@@ -27,7 +27,7 @@ from benchmarks.ways_to_data import gib
 from realfake_hf.attribution.methods import explain
 from realfake_hf.data.decoding import to_rgb
 from realfake_hf.data.loading import load_images
-from realfake_hf.data.pixels import Normalize, sized
+from realfake_hf.data.pixels import Normalize, resize_images
 from realfake_hf.detector import Detector
 from realfake_hf.models.cpu import pack
 from realfake_hf.models.pretrained import load_pretrained
@@ -150,7 +150,7 @@ def _batched(task: Task, detector: Detector, rows: Dataset) -> float:
     """Time a way on tensors that lie ready: seconds."""
     model, processor, way = detector.model, detector.processor, WAYS[task.way]
     distinct = min(task.pictures, DISTINCT)
-    pixels = torch.from_numpy(sized(list(_pictures(rows, distinct)), processor)).to(model.device)
+    pixels = torch.from_numpy(resize_images(list(_pictures(rows, distinct)), processor)).to(model.device)
     chosen = torch.arange(task.pictures, device=model.device) % distinct
     batches = torch.split(Normalize(processor)(pixels)[chosen], task.batch_size)
     way(model, batches[0])

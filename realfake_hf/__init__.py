@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from realfake_hf.attribution.methods import Explanation
-    from realfake_hf.data.duplicates import DuplicateReport, find_duplicates, leak_free
+    from realfake_hf.data.duplicates import DuplicateReport, find_duplicates, leak_free_mask
     from realfake_hf.data.loading import load_images
-    from realfake_hf.data.splits import with_all_splits
+    from realfake_hf.data.splits import add_missing_splits
     from realfake_hf.detector import Detector
     from realfake_hf.labels import Verdict
     from realfake_hf.metrics.evaluate_metric import RealFakeMetric
@@ -28,11 +28,11 @@ __all__ = [
     "RealFakeMetric",
     "Report",
     "Verdict",
+    "add_missing_splits",
     "find_duplicates",
-    "leak_free",
+    "leak_free_mask",
     "load_images",
     "make_report",
-    "with_all_splits",
 ]
 
 _MODULES: Final = {
@@ -45,10 +45,10 @@ _MODULES: Final = {
     "Report": "metrics.report",
     "Verdict": "labels",
     "find_duplicates": "data.duplicates",
-    "leak_free": "data.duplicates",
+    "leak_free_mask": "data.duplicates",
     "load_images": "data.loading",
     "make_report": "metrics.report",
-    "with_all_splits": "data.splits",
+    "add_missing_splits": "data.splits",
 }
 
 

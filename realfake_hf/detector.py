@@ -20,8 +20,8 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Ba
 from realfake_hf.attribution.attention_methods import eager_attention
 from realfake_hf.attribution.maps import Target
 from realfake_hf.attribution.methods import ATTENTION_METHODS, Explanation, explain
-from realfake_hf.data.decoding import UnreadablePictureError, read_picture, to_rgb
-from realfake_hf.data.pixels import Normalize, plain_size, sized
+from realfake_hf.data.decoding import UnreadableImageError, decode_image, to_rgb
+from realfake_hf.data.pixels import Normalize, resize_images, resize_target
 from realfake_hf.labels import Verdict, fake_index
 from realfake_hf.metrics.operating_point import DEFAULT, OperatingPoint, load_operating_point
 from realfake_hf.metrics.out_of_distribution import Familiarity, load_familiarity
@@ -128,7 +128,7 @@ class Detector:
                 (height, width) of uint8 [0, 255], or a data set's image column.
 
         Raises:
-            UnreadablePictureError: a picture cannot be read; the message names it by path or position.
+            UnreadableImageError: a picture cannot be read; the message names it by path or position.
             TypeError: something is no picture at all.
         """
         return list(self.stream(images))
@@ -190,7 +190,7 @@ class Detector:
             batch_size: pictures that go through the model at once; None means the detector's.
 
         Raises:
-            UnreadablePictureError: a picture cannot be read; the message names it by path or position.
+            UnreadableImageError: a picture cannot be read; the message names it by path or position.
             TypeError: something is no picture at all.
             ValueError: an unknown method, target or option, or a method that does not fit the model.
         """
@@ -206,9 +206,9 @@ class Detector:
 
         It is the picture itself where the processor only resizes; where it also crops or pads, what it makes of it.
         """
-        if plain_size(self.processor) is not None:
+        if resize_target(self.processor) is not None:
             return np.asarray(picture)
-        return sized([picture], self.processor)[0]  # type: ignore[no-any-return]
+        return resize_images([picture], self.processor)[0]  # type: ignore[no-any-return]
 
     def digest(self) -> str:
         """Name the weights: the SHA-256 of all of them, in hexadecimal."""
@@ -231,7 +231,7 @@ class Detector:
         return logits.float().softmax(dim=-1)[:, self.fake].cpu().numpy()
 
     def _pixels(self, pictures: list[Image.Image]) -> Tensor:
-        pixels = torch.from_numpy(sized(pictures, self.processor)).to(self.model.device)
+        pixels = torch.from_numpy(resize_images(pictures, self.processor)).to(self.model.device)
         return self._normalize(pixels).to(self.model.dtype)
 
 
@@ -311,9 +311,9 @@ def _read(picture: Picture, position: int) -> Image.Image:
     if isinstance(picture, Image.Image):
         return _readable(lambda: to_rgb(picture), name=f"picture {position}")
     if isinstance(picture, bytes):
-        return _readable(lambda: read_picture(picture), name=f"picture {position}")
+        return _readable(lambda: decode_image(picture), name=f"picture {position}")
     if isinstance(picture, (str, os.PathLike)):
-        return _readable(lambda: read_picture(Path(picture).read_bytes()), name=os.fspath(picture))
+        return _readable(lambda: decode_image(Path(picture).read_bytes()), name=os.fspath(picture))
     raise TypeError(
         f"wanted a path, bytes, a Pillow picture or an array as picture {position}; found {type(picture).__name__}"
     )
@@ -322,14 +322,14 @@ def _read(picture: Picture, position: int) -> Image.Image:
 def _readable(read: Callable[[], Image.Image], *, name: str) -> Image.Image:
     try:
         return read()
-    except (UnreadablePictureError, OSError) as error:
-        raise UnreadablePictureError(f"cannot read {name}: {error}") from error
+    except (UnreadableImageError, OSError) as error:
+        raise UnreadableImageError(f"cannot read {name}: {error}") from error
 
 
 def _from_array(picture: NDArray[np.uint8], position: int) -> Image.Image:
     shaped = picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)  # noqa: PLR2004
     if picture.dtype != np.uint8 or not shaped or not picture.size:
-        raise UnreadablePictureError(
+        raise UnreadableImageError(
             f"wanted an array (height, width, 3) or (height, width) of uint8 as picture {position}; found "
             f"{picture.shape} of {picture.dtype}. Scale values to [0, 255] and cast them; give a stack as a list."
         )

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from datasets import DatasetDict, Image
 
-from realfake_hf.data.duplicates import find_duplicates, leak_free
+from realfake_hf.data.duplicates import find_duplicates, leak_free_mask
 from realfake_hf.data.folders import CIFAKE_CONTENTS
 from realfake_hf.data.loading import load_images
-from realfake_hf.data.splits import with_all_splits
+from realfake_hf.data.splits import add_missing_splits
 
 pytestmark = pytest.mark.slow
 
@@ -47,11 +47,11 @@ def test_the_audit_finds_the_known_duplicates(cifake: DatasetDict) -> None:
     assert sum(report.across.values()) == 378
     assert (report.leaked, report.across_labels) == (378, 0)
     assert set(report.by_content) == {"FAKE bird", "FAKE dog", "FAKE frog"}
-    assert leak_free(cifake).sum() == 19_622
+    assert leak_free_mask(cifake).sum() == 19_622
 
 
 def test_validation_is_cut_evenly_from_train_and_shares_no_picture_with_it(cifake: DatasetDict) -> None:
-    splits = with_all_splits(cifake, validation_share=0.05, seed=0)
+    splits = add_missing_splits(cifake, validation_share=0.05, seed=0)
     validation = splits["validation"]
     counts = Counter(zip(validation["label"][:], validation["content"][:], strict=True))
     largest = max(Counter(cifake["train"]["sha256"][:]).values())

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 
-from realfake_hf.data.corruptions import PROTOCOLS, central_square, matched, native
+from realfake_hf.data.corruptions import PROTOCOLS, center_square, matched, native
 
 
 def picture(width, height, seed=0):
@@ -65,11 +65,11 @@ def test_what_is_compressed_a_second_time_hardly_changes():
 
 def test_crop_takes_the_largest_square_out_of_the_middle():
     given = picture(9, 4)
-    assert np.array_equal(np.asarray(central_square(given)), np.asarray(given)[:, 2:6])
+    assert np.array_equal(np.asarray(center_square(given)), np.asarray(given)[:, 2:6])
     tall = picture(4, 9)
-    assert np.array_equal(np.asarray(central_square(tall)), np.asarray(tall)[2:6])
+    assert np.array_equal(np.asarray(center_square(tall)), np.asarray(tall)[2:6])
 
 
 def test_crop_leaves_a_square_as_it_is():
     given = picture(16, 16)
-    assert same(central_square(given), given)
+    assert same(center_square(given), given)

@@ -213,7 +213,7 @@ def test_near_duplicates_of_the_training_are_counted_once_and_kept(models, pictu
     def again(*_, **__):
         raise AssertionError
 
-    monkeypatch.setattr(duplicates, "hash_pictures", again)
+    monkeypatch.setattr(duplicates, "hash_images", again)
     assert crosseval.main([*given, "--duplicates_of", str(pictures)]) == 0
 
 

@@ -19,7 +19,7 @@ from realfake_hf.crosseval.datasets import draw_from, load_test_set, stream_test
 from realfake_hf.crosseval.models import fit_trivial, load_model
 from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.data.shards import main as write_shards
-from realfake_hf.data.streaming import ShardedRows, find_shards, keys_of
+from realfake_hf.data.streaming import ShardedRows, find_shards, hash_keys
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,7 +71,7 @@ def test_what_is_said_of_the_pictures_is_what_it_is_of_kept_ones(streamed, kept)
     for name in ("is_fake", "content", "generator", "is_leak_free"):
         found, expected = (in_order_of(one, map(str, getattr(one, name))) for one in (streamed, kept))
         assert found == expected, name
-    assert streamed.rows.keys.tolist() == keys_of(hashes(streamed)).tolist()
+    assert streamed.rows.keys.tolist() == hash_keys(hashes(streamed)).tolist()
     assert streamed.is_streamed
     assert not kept.is_streamed
 

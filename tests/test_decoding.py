@@ -18,11 +18,11 @@ from PIL import Image
 
 from realfake_hf.data.decoding import (
     MAX_PIXELS,
-    UnreadablePictureError,
+    UnreadableImageError,
+    decode_image,
     pixel_hash,
-    read_picture,
     to_rgb,
-    usable_bytes,
+    to_rgb_file,
 )
 
 WIDTH, HEIGHT = 12, 9
@@ -109,22 +109,22 @@ def decoded_by_datasets(data: bytes) -> Image.Image:
 @pytest.mark.parametrize("name", plain_files())
 def test_a_plain_rgb_file_keeps_its_bytes(name: str) -> None:
     data = plain_files()[name]
-    assert usable_bytes(data)[0] is data
+    assert to_rgb_file(data)[0] is data
 
 
 @pytest.mark.parametrize("name", [*plain_files(), *special_files()])
 def test_datasets_decodes_the_kept_bytes_to_the_picture_that_we_read(name: str) -> None:
     data = (plain_files() | special_files())[name]
-    kept, picture = usable_bytes(data)
+    kept, picture = to_rgb_file(data)
     seen = decoded_by_datasets(kept)
     assert picture.mode == seen.mode == "RGB"
     assert picture.size == seen.size
-    assert picture.tobytes() == seen.tobytes() == read_picture(data).tobytes() == read_picture(kept).tobytes()
+    assert picture.tobytes() == seen.tobytes() == decode_image(data).tobytes() == decode_image(kept).tobytes()
 
 
 @pytest.mark.parametrize("name", special_files())
 def test_the_kept_bytes_carry_no_profile_exif_or_text(name: str) -> None:
-    opened = Image.open(io.BytesIO(usable_bytes(special_files()[name])[0]))
+    opened = Image.open(io.BytesIO(to_rgb_file(special_files()[name])[0]))
     opened.load()
     if name != "rotated tiff":
         assert (opened.format, opened.mode) == ("PNG", "RGB")
@@ -135,51 +135,51 @@ def test_the_kept_bytes_carry_no_profile_exif_or_text(name: str) -> None:
 def test_exif_orientation_turns_the_picture_upright(orientation: int) -> None:
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the Pillow transpositions that lead back
     stored = rgb() if orientation == 1 else rgb().transpose(Image.Transpose(undo[orientation]))
-    assert read_picture(encoded(stored, "PNG", exif=turned(orientation))).tobytes() == rgb().tobytes()
+    assert decode_image(encoded(stored, "PNG", exif=turned(orientation))).tobytes() == rgb().tobytes()
 
 
 def test_transparency_is_laid_on_white() -> None:
     clear = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
     clear.putpixel((1, 0), (255, 0, 0, 255))
-    picture = read_picture(encoded(clear, "PNG"))
+    picture = decode_image(encoded(clear, "PNG"))
     assert [picture.getpixel((x, 0)) for x in range(2)] == [(255, 255, 255), (255, 0, 0)]
 
 
 def test_half_transparent_black_is_middle_grey() -> None:
-    assert read_picture(encoded(Image.new("RGBA", (1, 1), (0, 0, 0, 128)), "PNG")).getpixel((0, 0)) == (127,) * 3
+    assert decode_image(encoded(Image.new("RGBA", (1, 1), (0, 0, 0, 128)), "PNG")).getpixel((0, 0)) == (127,) * 3
 
 
 def test_the_transparent_colour_of_a_palette_is_white() -> None:
     palette = Image.new("P", (2, 1))
     palette.putpalette([10, 20, 30, 40, 50, 60])
     palette.putpixel((1, 0), 1)
-    picture = read_picture(encoded(palette, "PNG", transparency=0))
+    picture = decode_image(encoded(palette, "PNG", transparency=0))
     assert [picture.getpixel((x, 0)) for x in range(2)] == [(255, 255, 255), (40, 50, 60)]
 
 
 def test_the_transparent_grey_of_a_16_bit_picture_is_white_and_its_neighbours_are_not() -> None:
     samples = Image.fromarray(np.array([[300, 301]], dtype=np.uint16))
-    picture = read_picture(encoded(samples, "PNG", transparency=300))
+    picture = decode_image(encoded(samples, "PNG", transparency=300))
     assert [picture.getpixel((x, 0)) for x in range(2)] == [(255,) * 3, (1,) * 3]
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
 def test_16_bits_become_8_by_scale_and_not_by_clipping(format: str) -> None:
     samples = Image.fromarray(np.array([[0, 257, 32896, 65535]], dtype=np.uint16))
-    assert np.asarray(read_picture(encoded(samples, format)))[0, :, 0].tolist() == [0, 1, 128, 255]
+    assert np.asarray(decode_image(encoded(samples, format)))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
 def test_an_animation_gives_its_first_frame() -> None:
     red, blue = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
     for format in ("GIF", "PNG", "WEBP", "TIFF"):
-        picture = read_picture(encoded(red, format, save_all=True, append_images=[blue]))
+        picture = decode_image(encoded(red, format, save_all=True, append_images=[blue]))
         assert picture.getpixel((1, 1))[0] > 200, format
         assert picture.getpixel((1, 1))[2] < 60, format
 
 
 def test_equal_pictures_have_one_hash_whatever_file_they_came_in() -> None:
     files = [encoded(rgb(), format) for format in ("PNG", "BMP", "TIFF", "PPM")]
-    assert {pixel_hash(read_picture(data)) for data in files} == {pixel_hash(rgb())}
+    assert {pixel_hash(decode_image(data)) for data in files} == {pixel_hash(rgb())}
 
 
 def test_pictures_of_equal_pixels_and_other_shapes_have_other_hashes() -> None:
@@ -187,41 +187,41 @@ def test_pictures_of_equal_pixels_and_other_shapes_have_other_hashes() -> None:
 
 
 def test_an_empty_file_is_refused() -> None:
-    with pytest.raises(UnreadablePictureError, match=r"^the file is empty \(0 bytes\)$"):
-        read_picture(b"")
+    with pytest.raises(UnreadableImageError, match=r"^the file is empty \(0 bytes\)$"):
+        decode_image(b"")
 
 
 @pytest.mark.parametrize(
     "data", [b"hello", b"<svg/>", bytes(1000), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
 )
 def test_what_is_no_image_file_is_refused_and_never_handed_to_another_program(data: bytes) -> None:
-    with pytest.raises(UnreadablePictureError, match=r"^not an image file \(JPEG, PNG, .*\)$"):
-        read_picture(data)
+    with pytest.raises(UnreadableImageError, match=r"^not an image file \(JPEG, PNG, .*\)$"):
+        decode_image(data)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "AVIF"])
 def test_a_file_cut_in_half_is_refused(format: str) -> None:
     data = encoded(rgb().resize((64, 64)), format)
-    with pytest.raises(UnreadablePictureError, match="not a"):
-        usable_bytes(data[: len(data) // 2])
+    with pytest.raises(UnreadableImageError, match="not a"):
+        to_rgb_file(data[: len(data) // 2])
 
 
 def test_float_samples_are_refused_with_what_to_do() -> None:
-    with pytest.raises(UnreadablePictureError, match="32-bit float samples have no fixed range; save it with 8 or 16"):
-        read_picture(encoded(rgb().convert("F"), "TIFF"))
+    with pytest.raises(UnreadableImageError, match="32-bit float samples have no fixed range; save it with 8 or 16"):
+        decode_image(encoded(rgb().convert("F"), "TIFF"))
 
 
 @pytest.mark.parametrize("size", [(50_000, 50_000), (MAX_PIXELS + 1, 1), (9_500, 9_500), (2**31 - 1, 2**31 - 1)])
 def test_a_bomb_is_refused_before_it_is_unpacked(size: tuple[int, int]) -> None:
     start = time.perf_counter()
-    with pytest.raises(UnreadablePictureError, match="larger than 89,478,485 pixels"):
-        read_picture(png_that_declares(*size))
+    with pytest.raises(UnreadableImageError, match="larger than 89,478,485 pixels"):
+        decode_image(png_that_declares(*size))
     assert time.perf_counter() - start < 5  # seconds
 
 
 def test_a_picture_without_pixels_is_refused() -> None:
-    with pytest.raises(UnreadablePictureError, match="not a"):
-        read_picture(png_that_declares(0, 5))
+    with pytest.raises(UnreadableImageError, match="not a"):
+        decode_image(png_that_declares(0, 5))
 
 
 def _damage(data: bytes, cut: float, flips: list[tuple[float, int]]) -> bytes:
@@ -245,8 +245,8 @@ def test_a_damaged_file_is_a_picture_or_unreadable_and_nothing_else(
 ) -> None:
     data = _damage((plain_files() | special_files())[name], cut, flips)
     try:
-        kept, picture = usable_bytes(data)
-    except UnreadablePictureError:
+        kept, picture = to_rgb_file(data)
+    except UnreadableImageError:
         return
     assert picture.mode == "RGB"
     assert min(picture.size) > 0
@@ -259,8 +259,8 @@ def test_a_damaged_file_is_a_picture_or_unreadable_and_nothing_else(
 @settings(max_examples=100, deadline=None)
 @given(data=st.binary(max_size=300))
 def test_any_bytes_are_unreadable_and_nothing_else(data: bytes) -> None:
-    with pytest.raises(UnreadablePictureError):
-        read_picture(data)
+    with pytest.raises(UnreadableImageError):
+        decode_image(data)
 
 
 def test_threads_that_read_pictures_leave_the_warnings_as_they_were():

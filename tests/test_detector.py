@@ -13,7 +13,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf import parallel as threads
-from realfake_hf.data.decoding import UnreadablePictureError
+from realfake_hf.data.decoding import UnreadableImageError
 from realfake_hf.data.loading import load_images
 from realfake_hf.detector import Detector, Verdict
 from realfake_hf.models.cpu import has_fast_bfloat16, logits_of
@@ -161,14 +161,14 @@ def test_other_image_classifiers_are_judged_through_the_same_door(column):
 def test_an_unreadable_file_is_named(detector, tmp_path):
     broken, missing = tmp_path / "broken.jpg", tmp_path / "missing.jpg"
     broken.write_bytes(b"no picture")
-    with pytest.raises(UnreadablePictureError, match=f"cannot read {broken}: not "):
+    with pytest.raises(UnreadableImageError, match=f"cannot read {broken}: not "):
         detector.predict(str(broken))
-    with pytest.raises(UnreadablePictureError, match=f"cannot read {missing}: .*No such file"):
+    with pytest.raises(UnreadableImageError, match=f"cannot read {missing}: .*No such file"):
         detector.predict([missing])
 
 
 def test_an_unreadable_picture_is_named_by_its_position(detector, column):
-    with pytest.raises(UnreadablePictureError, match=r"cannot read picture 1: .*32-bit float"):
+    with pytest.raises(UnreadableImageError, match=r"cannot read picture 1: .*32-bit float"):
         detector.predict([column[0], Image.new("F", (8, 8))])
 
 
@@ -187,7 +187,7 @@ def test_arrays_of_another_form_are_refused(detector, column, array, found):
         rf"wanted an array \(height, width, 3\) or \(height, width\) of uint8 as picture 1; found {found}\. "
         r"Scale values to \[0, 255\] and cast them; give a stack as a list\."
     )
-    with pytest.raises(UnreadablePictureError, match=sentence):
+    with pytest.raises(UnreadableImageError, match=sentence):
         detector.predict([column[0], array])
 
 
@@ -237,7 +237,7 @@ def test_the_digest_changes_with_any_weight_and_with_nothing_else(detector):
 def test_bytes_of_a_file_are_judged_as_the_file(detector, tmp_path, picture_bytes):
     (tmp_path / "a.png").write_bytes(picture_bytes(1))
     assert detector.predict(picture_bytes(1)) == detector.predict(str(tmp_path / "a.png"))
-    with pytest.raises(UnreadablePictureError, match="cannot read picture 0: not an image file"):
+    with pytest.raises(UnreadableImageError, match="cannot read picture 0: not an image file"):
         detector.predict(b"text")
 
 

@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realfake_hf.data.duplicates import find_duplicates, leak_free
+from realfake_hf.data.duplicates import find_duplicates, leak_free_mask
 from realfake_hf.experiments.data_audit import main
 
 Row = tuple[str, int, str | None, str]  # split, label, content, sha256
@@ -79,7 +79,7 @@ def test_a_picture_that_comes_ten_thousand_times_is_counted_at_once() -> None:
 def test_leak_free_says_of_each_test_picture_whether_it_is_in_no_other_split() -> None:
     rows: list[Row] = [("test", 0, None, name) for name in "abcd"]
     images = data_set([*rows, ("train", 0, None, "a"), ("validation", 0, None, "c")])
-    assert leak_free(images).tolist() == [False, True, False, True]
+    assert leak_free_mask(images).tolist() == [False, True, False, True]
 
 
 def test_a_set_without_a_test_split_leaks_nothing() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from realfake_hf.data.folders import CIFAKE_CONTENTS, Record, common_split, opaque_id, records_of
+from realfake_hf.data.folders import CIFAKE_CONTENTS, Record, find_records, opaque_id, parse_split
 
 
 def read_layout(files: Sequence[str] | Mapping[str, str | bytes], source: str = "mine") -> dict[str, Record]:
@@ -12,7 +12,7 @@ def read_layout(files: Sequence[str] | Mapping[str, str | bytes], source: str = 
         data = files[path]  # type: ignore[call-overload]
         return data if isinstance(data, bytes) else data.encode()
 
-    return {record.key: record for record in records_of(list(files), source=source, read=read)}
+    return {record.key: record for record in find_records(list(files), source=source, read=read)}
 
 
 def labels(records: Mapping[str, Record]) -> dict[str, str]:
@@ -157,7 +157,7 @@ def test_a_source_without_pictures_is_refused(files: list[str]) -> None:
 
 def test_a_split_by_another_name_is_refused() -> None:
     with pytest.raises(ValueError, match="wanted a split named train, validation or test in set; found 'holdout'"):
-        common_split("holdout", where="set")
+        parse_split("holdout", where="set")
 
 
 def test_a_table_gives_label_content_generator_source_and_split() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image
 
-from realfake_hf.data.decoding import pixel_hash, read_picture
+from realfake_hf.data.decoding import decode_image, pixel_hash
 from realfake_hf.data.loading import CIFAKE_MIRROR
 
 PictureBytes = Callable[..., bytes]
@@ -85,7 +85,7 @@ def answers(
 
 
 def label_of(picture_bytes: PictureBytes, seeds: range) -> dict[str, int]:
-    return {pixel_hash(read_picture(picture_bytes(n))): 1 - n % 2 for n in seeds}
+    return {pixel_hash(decode_image(picture_bytes(n))): 1 - n % 2 for n in seeds}
 
 
 def test_a_hub_set_whose_labels_are_fake_0_and_real_1_comes_out_real_0_and_fake_1(

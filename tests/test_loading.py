@@ -21,7 +21,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, l
 from PIL import Image as Pillow
 
 from realfake_hf.data import loading as sources
-from realfake_hf.data.decoding import MAX_BYTES, UnreadablePictureError, pixel_hash, read_picture
+from realfake_hf.data.decoding import MAX_BYTES, UnreadableImageError, decode_image, pixel_hash
 from realfake_hf.data.demo import demo_path
 from realfake_hf.data.files import FolderFiles, ZipFiles
 from realfake_hf.data.hub import HubRows
@@ -71,7 +71,7 @@ def test_a_folder_becomes_rows_of_the_schema(make_folder: MakeFolder, picture_by
     row = next(row for row in images["train"] if row["label"] == 0)
     assert (row["content"], row["generator"], row["source"]) == ("frog", None, "pictures")
     assert re.fullmatch("[0-9a-f]{16}", row["id"])
-    assert row["sha256"] == pixel_hash(read_picture(picture_bytes("real/frog/a.png"))) == pixel_hash(row["image"])
+    assert row["sha256"] == pixel_hash(decode_image(picture_bytes("real/frog/a.png"))) == pixel_hash(row["image"])
 
 
 def test_rows_stand_in_the_order_of_opaque_ids_and_no_file_name_is_left(make_folder: MakeFolder) -> None:
@@ -271,7 +271,7 @@ def test_a_zip_entry_that_declares_a_huge_size_is_not_unpacked(make_zip: Callabl
     data[place : place + 4] = struct.pack("<I", MAX_BYTES + 1)
     archive.write_bytes(bytes(data))
     with pytest.raises(
-        UnreadablePictureError, match="the file has 268,435,457 bytes, more than the 268,435,456 allowed"
+        UnreadableImageError, match="the file has 268,435,457 bytes, more than the 268,435,456 allowed"
     ):
         ZipFiles(archive).read("real/a.png")
 
@@ -283,7 +283,7 @@ def test_a_zip_entry_that_declares_less_than_it_holds_is_unpacked_no_further(mak
         place = data.index(signature) + offset
         data[place : place + 4] = struct.pack("<I", 1000)
     archive.write_bytes(bytes(data))
-    with pytest.raises(UnreadablePictureError, match="damaged in the archive: Bad CRC-32"):
+    with pytest.raises(UnreadableImageError, match="damaged in the archive: Bad CRC-32"):
         ZipFiles(archive).read("real/a.png")
 
 
@@ -295,7 +295,7 @@ def test_a_damaged_zip_entry_is_unreadable_and_nothing_else(make_zip: Callable[.
     archive.write_bytes(bytes(data))
     try:
         assert ZipFiles(archive).read("a.png") == bytes(range(256)) * 4  # a byte that nobody reads
-    except UnreadablePictureError as error:
+    except UnreadableImageError as error:
         assert "damaged in the archive" in str(error)  # noqa: PT017
 
 
@@ -330,7 +330,7 @@ def test_a_huge_file_in_a_folder_is_not_read(make_folder: MakeFolder) -> None:
     folder = make_folder(TWO)
     with (folder / "real/a.png").open("ab") as file:
         file.truncate(MAX_BYTES + 1)
-    with pytest.raises(UnreadablePictureError, match="more than the 268,435,456 allowed"):
+    with pytest.raises(UnreadableImageError, match="more than the 268,435,456 allowed"):
         FolderFiles(folder).read("real/a.png")
 
 
@@ -347,7 +347,7 @@ def test_a_second_call_reads_no_picture_and_no_table(make_folder: MakeFolder, mo
     folder = make_folder(MANY)
     first = load_images(folder)
     monkeypatch.delattr(sources, "write_splits")
-    monkeypatch.delattr(sources, "records_of")
+    monkeypatch.delattr(sources, "find_records")
     monkeypatch.setattr(Path, "read_bytes", None)
     assert load_images(folder)["train"].to_dict() == first["train"].to_dict()
 
@@ -645,7 +645,7 @@ def test_rows_whose_picture_is_null_missing_or_a_device_are_unreadable(tmp_path:
     splits = DatasetDict({"train": Dataset.from_dict({"image": pictures, "label": ["real"] * 3}, features=features)})
     reader = HubRows(splits, name="set")
     for row, reason in enumerate(("the row holds no picture", "the file is missing", "the file is missing")):
-        with pytest.raises(UnreadablePictureError, match=reason):
+        with pytest.raises(UnreadableImageError, match=reason):
             reader.read(f"train/{row}")
 
 

@@ -5,7 +5,7 @@ import zlib
 import pytest
 from PIL import Image, PngImagePlugin
 
-from realfake_hf.data.metadata import read_claims
+from realfake_hf.data.metadata import read_metadata
 
 STORE = bytes.fromhex("6332706100110010800000aa00389b71")
 
@@ -24,19 +24,19 @@ def with_text(**chunks):
 
 
 def test_a_plain_file_claims_nothing():
-    found = read_claims(saved())
+    found = read_metadata(saved())
     assert (found.format, found.mode, found.width, found.height, found.frames) == ("PNG", "RGB", 6, 4, 1)
     assert found.n_bytes == len(saved())
     assert (found.has_exif, found.camera, found.software, found.has_content_credentials) == (False, None, None, False)
-    assert found.says_generated == ()
+    assert found.generator_hints == ()
 
 
 def test_camera_and_software_are_read_from_exif():
     exif = Image.Exif()
     exif[0x010F], exif[0x0110], exif[0x0131] = "Maker\0", "Model 1", "Editor 2"
-    found = read_claims(saved("JPEG", exif=exif))
+    found = read_metadata(saved("JPEG", exif=exif))
     assert (found.has_exif, found.camera, found.software) == (True, "Maker Model 1", "Editor 2")
-    assert found.says_generated == ()
+    assert found.generator_hints == ()
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,13 @@ def test_camera_and_software_are_read_from_exif():
     ],
 )
 def test_what_generators_write_into_png_is_named(chunks, claims):
-    assert read_claims(with_text(**chunks)).says_generated == claims
+    assert read_metadata(with_text(**chunks)).generator_hints == claims
 
 
 def test_what_generators_write_into_exif_is_named():
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + "a cat, Negative prompt: dog".encode("utf-16-le")
-    assert read_claims(saved("JPEG", exif=exif)).says_generated == ('EXIF field "UserComment"',)
+    assert read_metadata(saved("JPEG", exif=exif)).generator_hints == ('EXIF field "UserComment"',)
 
 
 def test_content_credentials_are_seen_in_jpeg_png_and_webp():
@@ -67,13 +67,13 @@ def test_content_credentials_are_seen_in_jpeg_png_and_webp():
     inner = struct.pack(">I", len(segment)) + chunk + struct.pack(">I", zlib.crc32(chunk))
     webp = saved("WEBP") + b"C2PA" + struct.pack("<I", len(segment)) + segment
     for file in (jpeg[:2] + app11 + jpeg[2:], png[:33] + inner + png[33:], webp):
-        assert read_claims(file).has_content_credentials
+        assert read_metadata(file).has_content_credentials
         assert Image.open(io.BytesIO(file)).size == (6, 4)
 
 
 def test_a_declared_ai_source_is_named():
     packet = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a>http://cv.iptc.org/trainedAlgorithmicMedia</a></x:xmpmeta>'
-    assert read_claims(saved("JPEG", xmp=packet)).says_generated == (
+    assert read_metadata(saved("JPEG", xmp=packet)).generator_hints == (
         "IPTC digital source type trainedAlgorithmicMedia",
     )
 
@@ -81,9 +81,9 @@ def test_a_declared_ai_source_is_named():
 def test_long_and_unprintable_fields_are_cut():
     exif = Image.Exif()
     exif[0x0131] = "x" * 500 + "\x1b[31m"
-    assert read_claims(saved("JPEG", exif=exif)).software == "x" * 80 + "..."
+    assert read_metadata(saved("JPEG", exif=exif)).software == "x" * 80 + "..."
 
 
 def test_what_is_no_image_is_refused():
     with pytest.raises(OSError, match="cannot identify"):
-        read_claims(b"no picture")
+        read_metadata(b"no picture")

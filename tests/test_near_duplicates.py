@@ -12,10 +12,10 @@ from PIL import Image
 
 from realfake_hf.data.duplicates import (
     THRESHOLD,
-    Hashed,
+    ImageHashes,
     Pair,
     find_near_duplicates,
-    hash_pictures,
+    hash_images,
     perceptual_hash,
 )
 from realfake_hf.data.ingest import SCHEMA
@@ -39,7 +39,7 @@ def distance(one, two):
 
 def hashed(values, name="set"):
     ids = [f"{name}{place}" for place in range(len(values))]
-    return Hashed(name, np.array(values, dtype=np.uint64), np.array(ids), np.arange(len(values)) % 2 == 1)
+    return ImageHashes(name, np.array(values, dtype=np.uint64), np.array(ids), np.arange(len(values)) % 2 == 1)
 
 
 def test_the_hash_is_that_of_imagehash():
@@ -117,7 +117,7 @@ def test_a_split_is_hashed_row_by_row():
         }
         for n in range(3)
     ]
-    found = hash_pictures(Dataset.from_list(rows, features=SCHEMA), name="train")
+    found = hash_images(Dataset.from_list(rows, features=SCHEMA), name="train")
     assert found.hashes.tolist() == [perceptual_hash(texture(n)) for n in range(3)]
     assert (found.name, found.ids.tolist(), found.is_fake.tolist()) == ("train", ["0", "1", "2"], [False, True, False])
 

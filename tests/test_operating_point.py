@@ -7,7 +7,7 @@ import pytest
 
 import train
 from realfake_hf.data.loading import load_images
-from realfake_hf.data.splits import with_all_splits
+from realfake_hf.data.splits import add_missing_splits
 from realfake_hf.detector import Detector
 from realfake_hf.metrics.operating_point import DEFAULT, OperatingPoint, load_operating_point
 from realfake_hf.metrics.threshold import best_threshold
@@ -45,7 +45,7 @@ def test_without_kept_probabilities_the_validation_split_is_scored(run):
         assert operating_point.main(["--model_dir", str(run)]) == 0
     finally:
         aside.rename(kept)
-    rows = with_all_splits(load_images("demo"))["validation"]
+    rows = add_missing_splits(load_images("demo"))["validation"]
     p_fake = Detector.from_pretrained(run).probabilities(rows["image"])
     expected = best_threshold(np.array(rows["label"][:]) == 1, p_fake)
     assert load_operating_point(run).threshold == pytest.approx(expected, abs=1e-4)

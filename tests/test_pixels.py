@@ -12,7 +12,7 @@ from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.data import pixels as pixels_module
 from realfake_hf.data.augment import Augmentation
 from realfake_hf.data.loading import load_images
-from realfake_hf.data.pixels import ModelInput, Normalize, PixelDataset, as_batch, cached_pixels, sized
+from realfake_hf.data.pixels import ModelInput, Normalize, PixelDataset, cached_pixels, identity_collate, resize_images
 from realfake_hf.detector import Detector
 from realfake_hf.training.callbacks import p_fake_of
 
@@ -53,8 +53,8 @@ def images(tmp_path_factory):
 def decoded(monkeypatch):
     """Counts the pictures that are decoded."""
     seen = []
-    read = pixels_module.read_picture
-    monkeypatch.setattr(pixels_module, "read_picture", lambda data: seen.append(data) or read(data))
+    read = pixels_module.decode_image
+    monkeypatch.setattr(pixels_module, "decode_image", lambda data: seen.append(data) or read(data))
     return seen
 
 
@@ -117,7 +117,7 @@ def test_a_model_takes_stored_pixels_while_the_input_is_attached(images):
     processor = processor_of()
     torch.manual_seed(0)
     model = CifakeCnnForImageClassification(CifakeCnnConfig()).eval()
-    pixels = torch.from_numpy(sized([picture.convert("RGB") for picture in images["image"]], processor))
+    pixels = torch.from_numpy(resize_images([picture.convert("RGB") for picture in images["image"]], processor))
     handle = ModelInput(processor).attach(model)
     attached = model(pixel_values=pixels).logits
     torch.testing.assert_close(model(pixel_values=Normalize(processor)(pixels)).logits, attached)
@@ -167,7 +167,7 @@ def test_callers_at_the_same_time_share_one_file_and_one_decoding(images, tmp_pa
 
 def test_a_decoding_that_was_cut_short_is_begun_again(images, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(pixels_module, "read_picture", lambda _data: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(pixels_module, "decode_image", lambda _data: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             cached_pixels(images, processor_of(), cache_dir=tmp_path)
     assert not list(tmp_path.glob("*.npy"))
@@ -209,7 +209,9 @@ def test_a_processor_without_one_output_size_is_refused(images, tmp_path):
 
 def test_pictures_that_have_the_size_pass_unchanged(images):
     pictures = [picture.convert("RGB") for picture in images["image"][:5]]
-    np.testing.assert_array_equal(sized(pictures, processor_of()), [np.asarray(picture) for picture in pictures])
+    np.testing.assert_array_equal(
+        resize_images(pictures, processor_of()), [np.asarray(picture) for picture in pictures]
+    )
 
 
 def test_the_numbers_are_computed_per_channel_in_channels_last_memory():
@@ -298,7 +300,7 @@ def test_without_flip_no_picture_is_ever_flipped(numbered):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_passes_whole_batches_and_a_short_last_one(numbered, workers):
-    loader = DataLoader(fed(numbered, flip=True), batch_size=16, collate_fn=as_batch, num_workers=workers)
+    loader = DataLoader(fed(numbered, flip=True), batch_size=16, collate_fn=identity_collate, num_workers=workers)
     batches = list(loader)
     assert [len(batch["labels"]) for batch in batches] == [16, 16, 16, 2]
     found = [pair for batch in batches for pair in numbers_of(batch)]

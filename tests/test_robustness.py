@@ -13,13 +13,13 @@ from realfake_hf.crosseval.models import load_model
 from realfake_hf.crosseval.robustness import Robustness
 from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.data import augment
-from realfake_hf.data.corruptions import DEGRADATIONS, noise_seed
+from realfake_hf.data.corruptions import CORRUPTIONS, seed_of_image
 from realfake_hf.detector import Detector
 from realfake_hf.metrics.report import make_report
 
 pytestmark = pytest.mark.slow
 
-STEPS = [(kind, strength) for kind, found in DEGRADATIONS.items() for strength in found.steps]
+STEPS = [(kind, strength) for kind, found in CORRUPTIONS.items() for strength in found.steps]
 
 
 @pytest.fixture(scope="module")
@@ -36,42 +36,42 @@ def distance(one, two):
 
 @pytest.mark.parametrize(("kind", "strength"), STEPS)
 def test_a_change_keeps_the_size_and_is_the_same_each_time(kind, strength, photo):
-    first, second = (DEGRADATIONS[kind].change(photo, strength, 7) for _ in range(2))
+    first, second = (CORRUPTIONS[kind].apply(photo, strength, 7) for _ in range(2))
     assert (first.size, first.mode) == ((32, 32), "RGB")
     assert first.tobytes() == second.tobytes() != photo.tobytes()
 
 
-@pytest.mark.parametrize("kind", [kind for kind, found in DEGRADATIONS.items() if len(found.steps) > 1])
+@pytest.mark.parametrize("kind", [kind for kind, found in CORRUPTIONS.items() if len(found.steps) > 1])
 def test_each_step_changes_more_than_the_one_before(kind, photo):
-    far = [distance(photo, DEGRADATIONS[kind].change(photo, strength, 0)) for strength in DEGRADATIONS[kind].steps]
+    far = [distance(photo, CORRUPTIONS[kind].apply(photo, strength, 0)) for strength in CORRUPTIONS[kind].steps]
     assert far == sorted(far)
     assert far[0] > 0
 
 
 def test_the_steps_are_those_of_the_training_changes(photo):
     pixels = np.asarray(photo)
-    assert np.array_equal(DEGRADATIONS["jpeg"].change(photo, 40, 0), augment.jpeg(pixels, quality=40))
-    assert np.array_equal(DEGRADATIONS["blur"].change(photo, 0.8, 0), augment.blur(pixels, sigma=0.8))
-    assert np.array_equal(DEGRADATIONS["noise"].change(photo, 8, 3), augment.noise(pixels, sigma=8, seed=3))
+    assert np.array_equal(CORRUPTIONS["jpeg"].apply(photo, 40, 0), augment.jpeg(pixels, quality=40))
+    assert np.array_equal(CORRUPTIONS["blur"].apply(photo, 0.8, 0), augment.blur(pixels, sigma=0.8))
+    assert np.array_equal(CORRUPTIONS["noise"].apply(photo, 8, 3), augment.noise(pixels, sigma=8, seed=3))
     shrunk = photo.resize((24, 24), Image.Resampling.BILINEAR).resize((32, 32), Image.Resampling.BILINEAR)
-    assert np.array_equal(DEGRADATIONS["rescale"].change(photo, 24 / 32, 0), shrunk)
+    assert np.array_equal(CORRUPTIONS["rescale"].apply(photo, 24 / 32, 0), shrunk)
 
 
 def test_turned_twice_a_picture_is_itself_and_a_crop_is_its_middle(photo):
     for kind in ("mirror", "upside down"):
-        change = DEGRADATIONS[kind].change
+        change = CORRUPTIONS[kind].apply
         assert change(change(photo, 1, 0), 1, 0).tobytes() == photo.tobytes()
     flags = Image.new("RGB", (32, 32), "red")
     flags.paste("blue", (4, 4, 28, 28))
-    assert np.unique(np.asarray(DEGRADATIONS["crop"].change(flags, 24 / 32, 0)).reshape(-1, 3), axis=0).tolist() == [
+    assert np.unique(np.asarray(CORRUPTIONS["crop"].apply(flags, 24 / 32, 0)).reshape(-1, 3), axis=0).tolist() == [
         [0, 0, 255]
     ]
 
 
 def test_noise_differs_from_picture_to_picture_and_seed_to_seed():
-    seeds = {noise_seed(digest, seed) for digest in ("a" * 64, "b" * 64) for seed in (0, 1)}
+    seeds = {seed_of_image(digest, seed) for digest in ("a" * 64, "b" * 64) for seed in (0, 1)}
     assert len(seeds) == 4
-    assert noise_seed("a" * 64, 0) == noise_seed("a" * 64, 0)
+    assert seed_of_image("a" * 64, 0) == seed_of_image("a" * 64, 0)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_the_grid_measures_every_model_at_every_step_on_the_same_pictures(done, 
     assert [(one.n_real, one.n_fake) for one in found] == [(6, 6)] * 2
     assert [(step.kind, step.strength) for step in found[0].steps] == STEPS
     noisy = [
-        DEGRADATIONS["noise"].change(row["image"].convert("RGB"), 32, noise_seed(row["sha256"], 0))
+        CORRUPTIONS["noise"].apply(row["image"].convert("RGB"), 32, seed_of_image(row["sha256"], 0))
         for row in drawn.rows
     ]
     p_fake = Detector.from_pretrained(models / "one").probabilities(noisy)
@@ -116,7 +116,7 @@ def test_the_page_has_a_row_a_step_and_the_figure_is_drawn(done):
     assert (
         "| change | strength | one: ROC AUC | one: balanced accuracy | two: ROC AUC | two: balanced accuracy |" in text
     )
-    assert all(f"| {kind} |" in text for kind in ["none", *DEGRADATIONS])
+    assert all(f"| {kind} |" in text for kind in ["none", *CORRUPTIONS])
     assert "boats train, 6 REAL and 6 FAKE pictures at each step" in text
     assert (done / "robustness-boats.png").stat().st_size > 10_000
 

@@ -196,7 +196,7 @@ def test_the_corpus_is_as_large_as_it_should_be():
 
 
 def test_limits_hold_before_anything_is_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr("realfake_space.pictures.read_picture", lambda _: pytest.fail("decoded"))
+    monkeypatch.setattr("realfake_space.pictures.decode_image", lambda _: pytest.fail("decoded"))
     large = tmp_path / "large.png"
     Image.new("1", (9000, MOST_PIXELS // 9000 + 1)).save(large)
     with pytest.raises(RefusedError, match=r"the picture has 9,000 x 7,112 pixels; this page takes up to 64 million"):

@@ -8,7 +8,7 @@ from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realfake_hf.data.splits import cut, with_all_splits
+from realfake_hf.data.splits import add_missing_splits, stratified_split
 from realfake_hf.labels import FAKE, REAL
 
 Row = tuple[int, str | None, str]  # label, content, sha256
@@ -37,20 +37,20 @@ def strata(rows: Dataset) -> Counter[tuple[int, str | None]]:
 
 
 def test_every_label_and_content_gives_the_same_share() -> None:
-    rest, taken = cut(even(), share=0.05, seed=0)
+    rest, taken = stratified_split(even(), share=0.05, seed=0)
     assert set(strata(taken).values()) == {5}
     assert set(strata(rest).values()) == {95}
 
 
 def test_small_contents_add_up_to_the_share_of_their_label() -> None:
     rows = data_set([(label, f"content {n}", f"{label} {n}") for label in (REAL, FAKE) for n in range(200)])
-    _, taken = cut(rows, share=0.05, seed=0)
+    _, taken = stratified_split(rows, share=0.05, seed=0)
     assert Counter(taken["label"][:]) == {REAL: 10, FAKE: 10}
 
 
 def test_contents_that_are_not_known_are_one_stratum() -> None:
     rows = data_set([(label, None, f"{label} {n}") for label in (REAL, FAKE) for n in range(100)])
-    assert strata(cut(rows, share=0.2, seed=0)[1]) == {(REAL, None): 20, (FAKE, None): 20}
+    assert strata(stratified_split(rows, share=0.2, seed=0)[1]) == {(REAL, None): 20, (FAKE, None): 20}
 
 
 @given(
@@ -69,7 +69,7 @@ def test_a_cut_loses_nothing_keeps_copies_together_and_stays_near_the_share(
     images = data_set([(label, content, f"{label} {digest}") for label, content, digest in rows])
     largest = max(Counter(images["sha256"][:]).values())
     try:
-        rest, taken = cut(images, share=share, seed=seed)
+        rest, taken = stratified_split(images, share=share, seed=seed)
     except ValueError:
         return
     assert sorted(map(int, rest["id"][:] + taken["id"][:])) == list(range(len(rows)))
@@ -81,36 +81,38 @@ def test_a_cut_loses_nothing_keeps_copies_together_and_stays_near_the_share(
 
 def test_copies_that_carry_both_labels_fall_on_one_side() -> None:
     rows = data_set([(n % 2, "frog", f"{n // 2}") for n in range(400)])
-    rest, taken = cut(rows, share=0.1, seed=0)
+    rest, taken = stratified_split(rows, share=0.1, seed=0)
     assert not set(rest["sha256"][:]) & set(taken["sha256"][:])
     assert len(taken) == 40
 
 
 def test_equal_seeds_cut_equally_and_others_do_not() -> None:
-    first, again, other = (cut(even(), share=0.1, seed=seed)[1]["id"][:] for seed in (1, 1, 2))
+    first, again, other = (stratified_split(even(), share=0.1, seed=seed)[1]["id"][:] for seed in (1, 1, 2))
     assert first == again != other
 
 
 def test_the_order_of_the_rows_does_not_matter() -> None:
     rows = data_set([(n % 2, f"c{n % 3}", f"{n % 150}") for n in range(400)])
     shuffled = rows.select(np.random.default_rng(0).permutation(len(rows)))
-    assert set(cut(rows, share=0.1, seed=0)[1]["id"][:]) == set(cut(shuffled, share=0.1, seed=0)[1]["id"][:])
+    assert set(stratified_split(rows, share=0.1, seed=0)[1]["id"][:]) == set(
+        stratified_split(shuffled, share=0.1, seed=0)[1]["id"][:]
+    )
 
 
 def test_rows_keep_their_order() -> None:
-    for side in cut(even(), share=0.3, seed=0):
+    for side in stratified_split(even(), share=0.3, seed=0):
         assert [int(n) for n in side["id"]] == sorted(int(n) for n in side["id"])
 
 
 def test_the_splits_of_a_source_are_kept() -> None:
     given_splits = DatasetDict({"train": even(), "validation": even(each=10), "test": even(each=20)})
-    splits = with_all_splits(given_splits)
+    splits = add_missing_splits(given_splits)
     assert all(splits[name].to_dict() == rows.to_dict() for name, rows in given_splits.items())
 
 
 def test_validation_comes_from_train_only_and_the_test_split_is_not_touched() -> None:
     test = even(each=20)
-    splits = with_all_splits(DatasetDict({"train": even(), "test": test}), validation_share=0.1)
+    splits = add_missing_splits(DatasetDict({"train": even(), "test": test}), validation_share=0.1)
     assert list(splits) == ["train", "validation", "test"]
     assert splits["test"].to_dict() == test.to_dict()
     assert sorted(splits["train"]["id"][:] + splits["validation"]["id"][:]) == sorted(even()["id"][:])
@@ -118,7 +120,7 @@ def test_validation_comes_from_train_only_and_the_test_split_is_not_touched() ->
 
 
 def test_a_missing_test_split_is_cut_first_and_validation_from_what_is_left() -> None:
-    splits = with_all_splits(DatasetDict({"train": even(copies=2)}), validation_share=0.25, test_share=0.2)
+    splits = add_missing_splits(DatasetDict({"train": even(copies=2)}), validation_share=0.25, test_share=0.2)
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 480, "validation": 160, "test": 160}
     digests = [set(rows["sha256"][:]) for rows in splits.values()]
     assert not digests[0] & digests[1]
@@ -129,7 +131,7 @@ def test_a_source_without_train_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"wanted a split named train; found \['test'\]\. A test set alone cannot train"
     ):
-        with_all_splits(DatasetDict({"test": even()}))
+        add_missing_splits(DatasetDict({"test": even()}))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.999, 1.0])
@@ -137,4 +139,4 @@ def test_a_cut_that_leaves_a_side_without_a_label_is_refused(share: float) -> No
     with pytest.raises(
         ValueError, match=r"wanted real and fake pictures on both sides of a cut at .*; found too few among 8"
     ):
-        cut(even(contents=1, each=4), share=share, seed=0)
+        stratified_split(even(contents=1, each=4), share=share, seed=0)

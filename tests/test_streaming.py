@@ -11,11 +11,11 @@ from datasets import Dataset
 from transformers import ViTImageProcessorPil
 
 from realfake_hf.data.augment import Augmentation
-from realfake_hf.data.duplicates import in_none_of, leak_free
+from realfake_hf.data.duplicates import absent_from, leak_free_mask
 from realfake_hf.data.loading import load_images
-from realfake_hf.data.pixels import sized
+from realfake_hf.data.pixels import resize_images
 from realfake_hf.data.shards import write_shards
-from realfake_hf.data.splits import with_all_splits
+from realfake_hf.data.splits import add_missing_splits
 from realfake_hf.data.streaming import StreamedPixels, find_shards
 from realfake_hf.training.streaming import load_in_workers
 
@@ -24,7 +24,7 @@ PROCESSOR = ViTImageProcessorPil(size={"height": 32, "width": 32})
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    return with_all_splits(load_images("demo", cache_dir=tmp_path_factory.mktemp("rows")), seed=0)
+    return add_missing_splits(load_images("demo", cache_dir=tmp_path_factory.mktemp("rows")), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def train(folder):
 @pytest.fixture(scope="module")
 def names(images):
     """What a picture's pixels say of it: its id."""
-    return {digest(sized([row["image"]], PROCESSOR)[0]): row["id"] for row in images["train"]}
+    return {digest(resize_images([row["image"]], PROCESSOR)[0]): row["id"] for row in images["train"]}
 
 
 def digest(pixels):
@@ -174,9 +174,9 @@ def test_leaks_are_counted_by_hashes_alone(images, folder):
     found = find_shards(str(folder))
     test = images["test"]
     others = itertools.chain(found["train"].column("sha256"), [images["validation"]["sha256"][:]])
-    free = in_none_of(test["sha256"][:], others)
-    assert np.array_equal(free, leak_free(images))
-    assert not in_none_of(test["sha256"][:], found["test"].column("sha256")).any()
+    free = absent_from(test["sha256"][:], others)
+    assert np.array_equal(free, leak_free_mask(images))
+    assert not absent_from(test["sha256"][:], found["test"].column("sha256")).any()
 
 
 def test_what_cannot_be_streamed_is_told(images, folder, train, tmp_path):

@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict, Image
 
 from realfake_hf.data.folders import CIFAKE_CONTENTS
 from realfake_hf.data.loading import load_images
-from realfake_hf.data.metadata import FileFacts, facts_of_files, read_file_facts
+from realfake_hf.data.metadata import FileProperties, properties_of_files, read_file_properties
 from realfake_hf.data.sampling import Flags, draw_evenly
 from realfake_hf.data.streaming import COLUMNS, ShardedRows, find_shards
 from realfake_hf.environment import data_fingerprint
@@ -83,21 +83,21 @@ class TestSet:
             return self.rows.split.column("sha256")
         return iter([self.rows["sha256"][:]])
 
-    def file_facts(self, limit: int, *, seed: int) -> FileFacts:
+    def file_facts(self, limit: int, *, seed: int) -> FileProperties:
         """The facts of the source's files, or of this split's where it is streamed; of so many at most.
 
         Raises:
             ValueError: none of them can be read.
         """
         if not self.is_streamed:
-            return read_file_facts(self.source, limit=limit, seed=seed)
+            return read_file_properties(self.source, limit=limit, seed=seed)
         drawn = draw_evenly(self.is_fake, self.content, min(limit, len(self.is_fake)), seed=seed)
         if isinstance(self.rows, ShardedRows):
             files = self.rows.files(drawn)
         else:
             kept = self.rows.select(drawn).cast_column("image", Image(decode=False))
             files = [file["bytes"] for file in kept["image"]]
-        return facts_of_files(files, self.is_fake[drawn], name=self.name)
+        return properties_of_files(files, self.is_fake[drawn], name=self.name)
 
 
 def load_test_set(name: str, source: str, *, split: str | None = None, limit: int | None = None, seed: int) -> TestSet:
@@ -135,7 +135,7 @@ def stream_test_set(
     shards = find_shards(source, columns=[*COLUMNS, "generator"])
     chosen = _choose_split(shards, split, name)
     rows = ShardedRows(shards[chosen])
-    is_leak_free = rows.is_none_of(other for place, other in shards.items() if place != chosen)
+    is_leak_free = rows.absent_from(other for place, other in shards.items() if place != chosen)
     is_fake = np.array([label == FAKE for some in rows.split.column("label") for label in some], dtype=np.bool_)
     content = rows.names("content")
     if limit is not None:

@@ -10,7 +10,7 @@ from realfake_hf.crosseval.confidence_figures import ReliabilityPanel, reliabili
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.robustness import Robustness, Step
 from realfake_hf.crosseval.robustness_figures import RobustnessPanel, robustness_curves
-from realfake_hf.data.corruptions import DEGRADATIONS
+from realfake_hf.data.corruptions import CORRUPTIONS
 from realfake_hf.estimate import Estimate
 from realfake_hf.metrics.calibration import Bin
 
@@ -50,8 +50,8 @@ def risk_coverage(cells: Sequence[Cell]) -> Figure:
 
 def robustness(found: Sequence[Robustness]) -> Figure:
     """Draw what models withstand on one data set."""
-    kinds = [kind for kind in DEGRADATIONS if kind not in TURNS]
-    panels = [_panel(kind, DEGRADATIONS[kind].unit, found, (kind,)) for kind in kinds]
+    kinds = [kind for kind in CORRUPTIONS if kind not in TURNS]
+    panels = [_panel(kind, CORRUPTIONS[kind].unit, found, (kind,)) for kind in kinds]
     panels.append(_panel("crop and turn", "", found, TURNS))
     return robustness_curves(panels, n=found[0].n_real + found[0].n_fake)
 
@@ -89,7 +89,7 @@ def _panel(title: str, unit: str, found: Sequence[Robustness], kinds: Sequence[s
 def _label(step: Step, kinds: Sequence[str]) -> str:
     if len(kinds) == 1:
         return f"{step.strength:g}"
-    return f"{step.kind} {step.strength:g}" if len(DEGRADATIONS[step.kind].steps) > 1 else step.kind
+    return f"{step.kind} {step.strength:g}" if len(CORRUPTIONS[step.kind].steps) > 1 else step.kind
 
 
 def _point(one: Estimate) -> Estimate | None:

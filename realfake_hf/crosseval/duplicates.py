@@ -7,7 +7,7 @@ from functools import cache, partial
 from realfake_hf.crosseval.datasets import TestSet
 from realfake_hf.crosseval.shortcuts import Shortcut
 from realfake_hf.crosseval.store import CellStore
-from realfake_hf.data.duplicates import THRESHOLD, Hashed, NearDuplicates, find_near_duplicates, hash_pictures
+from realfake_hf.data.duplicates import THRESHOLD, ImageHashes, NearDuplicates, find_near_duplicates, hash_images
 
 
 def with_duplicates(
@@ -21,16 +21,16 @@ def with_duplicates(
         training: the pictures of a training; they are hashed once, and only where a data set is not yet compared.
         store: keeps what is found.
     """
-    hashed = cache(partial(hash_pictures, training.rows, name=f"{training.source} {training.split}"))
+    hashed = cache(partial(hash_images, training.rows, name=f"{training.source} {training.split}"))
     return tuple(
         replace(found, duplicates=_compare(one, training, hashed, store))
         for found, one in zip(shortcuts, sets, strict=True)
     )
 
 
-def _compare(one: TestSet, training: TestSet, hashed: Callable[[], Hashed], store: CellStore) -> NearDuplicates:
+def _compare(one: TestSet, training: TestSet, hashed: Callable[[], ImageHashes], store: CellStore) -> NearDuplicates:
     def make() -> dict[str, object]:
-        own = hash_pictures(one.rows, name=f"{one.name} {one.split}")
+        own = hash_images(one.rows, name=f"{one.name} {one.split}")
         return find_near_duplicates(hashed(), own).to_dict()
 
     asked = {"pictures": one.sha256, "training": training.sha256, "threshold": THRESHOLD}

@@ -17,7 +17,7 @@ from realfake_hf.crosseval.arguments import TRIVIAL
 from realfake_hf.crosseval.baseline import TrivialBaseline, small_pictures
 from realfake_hf.crosseval.datasets import TestSet
 from realfake_hf.data.decoding import to_rgb
-from realfake_hf.data.duplicates import in_none_of
+from realfake_hf.data.duplicates import absent_from
 from realfake_hf.detector import Detector, load_detector
 from realfake_hf.labels import fake_index
 from realfake_hf.metrics.operating_point import OperatingPoint, load_operating_point
@@ -126,7 +126,7 @@ def fit_trivial(training: TestSet, test_sets: Sequence[TestSet]) -> Entrant:
         ValueError: all of them are measured.
     """
     own, source = list(chain.from_iterable(training.digests())), training.source
-    kept = np.flatnonzero(in_none_of(own, chain.from_iterable(one.digests() for one in test_sets)))
+    kept = np.flatnonzero(absent_from(own, chain.from_iterable(one.digests() for one in test_sets)))
     is_fake = training.is_fake[kept]
     if len(set(is_fake.tolist())) < 2:  # noqa: PLR2004 - both labels
         raise ValueError(

@@ -13,7 +13,7 @@ from realfake_hf.crosseval.datasets import TestSet
 from realfake_hf.crosseval.models import Entrant
 from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.crosseval.store import CellStore
-from realfake_hf.data.corruptions import DEGRADATIONS, noise_seed
+from realfake_hf.data.corruptions import CORRUPTIONS, seed_of_image
 from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.metrics.report import make_report
 
@@ -25,7 +25,7 @@ class Step:
     """A model on pictures that one change was made to, at one strength.
 
     Attributes:
-        kind: one of `DEGRADATIONS`, or "none".
+        kind: one of `CORRUPTIONS`, or "none".
         strength: in the unit of the kind.
         accuracy_real: share of the REAL pictures called REAL, at the model's own threshold.
         accuracy_fake: share of the FAKE pictures called FAKE.
@@ -91,7 +91,7 @@ def measure_robustness(
         samples: bootstrap replicates behind each interval.
         seed: of noise and bootstrap.
     """
-    asked = [("none", 0.0), *((kind, step) for kind, found in DEGRADATIONS.items() for step in found.steps)]
+    asked = [("none", 0.0), *((kind, step) for kind, found in CORRUPTIONS.items() for step in found.steps)]
     rows = {entrant.name: [] for entrant in entrants}  # type: dict[str, list[Step]]
     for kind, strength in asked:
         scores = _scores(entrants, one, store, kind=kind, strength=strength, seed=seed)
@@ -125,7 +125,7 @@ def _scores(
 
 
 def _changed(picture: Image.Image, sha256: str, *, kind: str, strength: float, seed: int) -> Image.Image:
-    return DEGRADATIONS[kind].change(picture, strength, noise_seed(sha256, seed))
+    return CORRUPTIONS[kind].apply(picture, strength, seed_of_image(sha256, seed))
 
 
 def _measure(
@@ -163,13 +163,13 @@ def robustness_table(found: Sequence[Robustness]) -> str:
     note = (
         f"{first.dataset} {first.split}, {first.n_real:,} REAL and {first.n_fake:,} FAKE pictures at each step, each "
         "model at its own threshold. Strengths: "
-        f"{'; '.join(f'{kind}: {one.unit}' for kind, one in DEGRADATIONS.items() if one.unit)}."
+        f"{'; '.join(f'{kind}: {one.unit}' for kind, one in CORRUPTIONS.items() if one.unit)}."
     )
     return "\n".join([note, "", *head, *rows])
 
 
 def _row(steps: Sequence[Step]) -> str:
     cells = [str(one) for step in steps for one in (step.roc_auc, step.balanced_accuracy)]
-    kind = DEGRADATIONS.get(steps[0].kind)
+    kind = CORRUPTIONS.get(steps[0].kind)
     strength = f"{steps[0].strength:g}" if kind and kind.unit else ""
     return f"| {steps[0].kind} | {strength} | {' | '.join(cells)} |"

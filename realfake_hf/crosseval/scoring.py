@@ -16,7 +16,7 @@ from realfake_hf.crosseval.datasets import TestSet
 from realfake_hf.crosseval.models import Entrant
 from realfake_hf.data.corruptions import PROTOCOLS, Protocol
 from realfake_hf.data.decoding import to_rgb
-from realfake_hf.data.pixels import geometry, plain_size, sized
+from realfake_hf.data.pixels import geometry, resize_images, resize_target
 from realfake_hf.distributed import cores_each, this_process
 from realfake_hf.parallel import map_in_threads
 
@@ -91,12 +91,12 @@ def _sized_once(
     made: dict[str, Sequence[Image.Image]] = {}
     for entrant in entrants:
         processor = entrant.detector.processor if entrant.detector else None
-        if processor is None or plain_size(processor) is None:
+        if processor is None or resize_target(processor) is None:
             yield entrant, batch
             continue
         key = geometry(processor)
         if key not in made:
-            made[key] = [Image.fromarray(one) for one in sized(batch, processor)]
+            made[key] = [Image.fromarray(one) for one in resize_images(batch, processor)]
         yield entrant, made[key]
 
 

@@ -11,7 +11,7 @@ from realfake_hf.crosseval.drawing import LEAST_IN_BIN, reliability, risk_covera
 from realfake_hf.crosseval.figures import TransferRow, transfer_dots
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.tables import LEAST_REAL, MOST_HARM, SHOWN, harm_rows
-from realfake_hf.data.corruptions import DEGRADATIONS
+from realfake_hf.data.corruptions import CORRUPTIONS
 from realfake_hf.estimate import Estimate
 from realfake_hf.pages.page import PageFigure, Section
 from realfake_hf.tables import Table
@@ -250,7 +250,7 @@ def _robustness(grid: Grid) -> Section | None:
         head = ["change", *(f"{one.model}: {what}" for one in found for what in ("ROC AUC", "balanced accuracy"))]
         rows = [
             [
-                f"{steps[0].kind} {steps[0].strength:g}" if steps[0].kind in DEGRADATIONS else "none",
+                f"{steps[0].kind} {steps[0].strength:g}" if steps[0].kind in CORRUPTIONS else "none",
                 *(str(one) for step in steps for one in (step.roc_auc, step.balanced_accuracy)),
             ]
             for steps in zip(*([one.clean, *one.steps] for one in found), strict=True)

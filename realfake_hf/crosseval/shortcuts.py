@@ -10,9 +10,9 @@ from datasets import DatasetDict, concatenate_datasets
 
 from realfake_hf.crosseval.datasets import TestSet
 from realfake_hf.crosseval.file_shortcuts import ShortcutAudit, audit_shortcuts
-from realfake_hf.data.duplicates import NearDuplicates, find_near_duplicates, hash_pictures
+from realfake_hf.data.duplicates import NearDuplicates, find_near_duplicates, hash_images
 from realfake_hf.data.loading import find_source, load_images
-from realfake_hf.data.metadata import FileFacts, read_file_facts
+from realfake_hf.data.metadata import FileProperties, read_file_properties
 from realfake_hf.estimate import Estimate
 
 FILES: Final = 1000  # of a data set that a grid audits at most
@@ -124,10 +124,10 @@ def audit_source(source: str | os.PathLike[str], *, limit: int | None = None, se
         FileNotFoundError: there is no such source.
         ValueError: the source cannot be read, or has too few files of a label.
     """
-    return _audit(read_file_facts(source, limit=limit, seed=seed), seed=seed)
+    return _audit(read_file_properties(source, limit=limit, seed=seed), seed=seed)
 
 
-def _audit(facts: FileFacts, *, seed: int) -> SourceAudit:
+def _audit(facts: FileProperties, *, seed: int) -> SourceAudit:
     shortcuts = audit_shortcuts(facts.columns, is_fake=facts.is_fake, groups=facts.digest, seed=seed)
     return SourceAudit(facts.name, facts.as_stored, facts.unreadable, shortcuts)
 
@@ -153,7 +153,7 @@ def find_shortcut(one: TestSet, *, seed: int) -> Shortcut:
 
 def near_duplicates_of_splits(images: DatasetDict, *, threshold: int) -> tuple[NearDuplicates, ...]:
     """Compare every two splits of a data set."""
-    hashed = [hash_pictures(rows, name=split) for split, rows in images.items()]
+    hashed = [hash_images(rows, name=split) for split, rows in images.items()]
     return tuple(find_near_duplicates(one, two, threshold=threshold) for one, two in combinations(hashed, 2))
 
 
@@ -162,7 +162,7 @@ def near_duplicates_of_sources(
 ) -> tuple[NearDuplicates, ...]:
     """Compare all pictures of a source with all of each other one."""
     own, *rest = (
-        hash_pictures(concatenate_datasets(list(load_images(one).values())), name=find_source(one).name)
+        hash_images(concatenate_datasets(list(load_images(one).values())), name=find_source(one).name)
         for one in (source, *others)
     )
     return tuple(find_near_duplicates(own, other, threshold=threshold) for other in rest)

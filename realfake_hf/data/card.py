@@ -20,14 +20,14 @@ COLUMNS: Final = {
 }
 
 
-def make_data_card(images: DatasetDict, *, name: str, licence: str, has_pictures: bool) -> DatasetCard:
+def make_data_card(images: DatasetDict, *, name: str, licence: str, has_images: bool) -> DatasetCard:
     """Make the card of a data set.
 
     Args:
         images: from `load_images`.
         name: what it is called.
         licence: an identifier of the Hub, such as mit or cc-by-4.0.
-        has_pictures: whether the repository holds the pictures, as parquet, or the card alone.
+        has_images: whether the repository holds the pictures, as parquet, or the card alone.
     """
     splits = [{"split": split, "path": f"data/{split}-*.parquet"} for split in images]
     data = DatasetCardData(
@@ -35,13 +35,13 @@ def make_data_card(images: DatasetDict, *, name: str, licence: str, has_pictures
         pretty_name=name,
         task_categories=["image-classification"],
         tags=["ai-generated-image-detection", "realfake"],
-        configs=[{"config_name": "default", "data_files": splits}] if has_pictures else None,
+        configs=[{"config_name": "default", "data_files": splits}] if has_images else None,
     )
     columns = "\n".join(f"| `{column}` | {meaning} |" for column, meaning in COLUMNS.items())
     rows = "\n".join(_row(split, rows) for split, rows in images.items())
     where = (
         "The rows are here, as parquet."
-        if has_pictures
+        if has_images
         else "The pictures are not here: their licence does not allow it, or nobody has said that it does."
     )
     return DatasetCard(

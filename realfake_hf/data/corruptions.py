@@ -17,18 +17,18 @@ GREY_LEVELS: Final = 255
 
 
 @dataclass(frozen=True)
-class Degradation:
+class Corruption:
     """A kind of change.
 
     Attributes:
         steps: strengths, the weakest first.
         unit: what a strength means.
-        change: takes an RGB picture, a strength and the seed of any noise, and gives a new picture of the same size.
+        apply: takes an RGB picture, a strength and the seed of any noise, and gives a new picture of the same size.
     """
 
     steps: tuple[float, ...]
     unit: str
-    change: Callable[[Image.Image, float, int], Image.Image]
+    apply: Callable[[Image.Image, float, int], Image.Image]
 
 
 def jpeg(picture: Image.Image, quality: float, seed: int = 0) -> Image.Image:  # noqa: ARG001 - as all changes
@@ -69,20 +69,20 @@ def upside_down(picture: Image.Image, strength: float = 1, seed: int = 0) -> Ima
     return ImageOps.flip(picture)
 
 
-DEGRADATIONS: Final[Mapping[str, Degradation]] = MappingProxyType(
+CORRUPTIONS: Final[Mapping[str, Corruption]] = MappingProxyType(
     {
-        "jpeg": Degradation((90, 75, 60, 40, 25, 10), "quality", jpeg),
-        "blur": Degradation((0.3, 0.5, 0.8, 1.0, 1.5), "sigma, pixels", blur),
-        "noise": Degradation((2, 4, 8, 16, 32), "sigma, of 255", noise),
-        "rescale": Degradation((24 / 32, 16 / 32, 12 / 32), "of the sides", rescale),
-        "crop": Degradation((28 / 32, 24 / 32), "of the sides", crop),
-        "mirror": Degradation((1,), "", mirror),
-        "upside down": Degradation((1,), "", upside_down),
+        "jpeg": Corruption((90, 75, 60, 40, 25, 10), "quality", jpeg),
+        "blur": Corruption((0.3, 0.5, 0.8, 1.0, 1.5), "sigma, pixels", blur),
+        "noise": Corruption((2, 4, 8, 16, 32), "sigma, of 255", noise),
+        "rescale": Corruption((24 / 32, 16 / 32, 12 / 32), "of the sides", rescale),
+        "crop": Corruption((28 / 32, 24 / 32), "of the sides", crop),
+        "mirror": Corruption((1,), "", mirror),
+        "upside down": Corruption((1,), "", upside_down),
     }
 )
 
 
-def noise_seed(sha256: str, seed: int) -> int:
+def seed_of_image(sha256: str, seed: int) -> int:
     """Give a picture a seed of its own, whatever the order in which pictures come.
 
     Args:
@@ -114,7 +114,7 @@ def matched(picture: Image.Image) -> Image.Image:
     return Image.fromarray(augment.jpeg(np.asarray(small), quality=CIFAKE_QUALITY))
 
 
-def central_square(picture: Image.Image) -> Image.Image:
+def center_square(picture: Image.Image) -> Image.Image:
     """Cut the largest square out of the middle of an RGB picture, so that no processor squeezes its sides.
 
     Where the rim cannot be halved, the larger part is cut off on the right or below.
@@ -125,5 +125,5 @@ def central_square(picture: Image.Image) -> Image.Image:
 
 
 PROTOCOLS: Final[Mapping[str, Protocol]] = MappingProxyType(
-    {"native": native, "matched": matched, "crop": central_square}
+    {"native": native, "matched": matched, "crop": center_square}
 )

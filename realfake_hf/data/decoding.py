@@ -27,11 +27,11 @@ _ONE_AT_A_TIME: Final = threading.RLock()
 _EIGHT_BITS: Final = (np.arange(65536) / 257).round().astype(np.uint8)  # 65535 / 255 = 257
 
 
-class UnreadablePictureError(ValueError):
+class UnreadableImageError(ValueError):
     """The bytes are not a picture that can be used; the message says why."""
 
 
-def read_picture(data: bytes) -> Image.Image:
+def decode_image(data: bytes) -> Image.Image:
     """Decode an image file into an upright RGB picture.
 
     The format is read from the bytes, never from a file name. Of an animation the first frame counts.
@@ -43,19 +43,19 @@ def read_picture(data: bytes) -> Image.Image:
         The picture in mode RGB, loaded, turned as its EXIF orientation says, transparency laid on white.
 
     Raises:
-        UnreadablePictureError: the file is empty, not an image, damaged, cut short, or larger than `MAX_PIXELS`.
+        UnreadableImageError: the file is empty, not an image, damaged, cut short, or larger than `MAX_PIXELS`.
     """
     return to_rgb(_open(data))
 
 
-def usable_bytes(data: bytes) -> tuple[bytes, Image.Image]:
+def to_rgb_file(data: bytes) -> tuple[bytes, Image.Image]:
     """Give the bytes of a file that every reader decodes to the same RGB picture, and that picture.
 
     A plain RGB file passes unchanged. Any other (transparent, palette, greyscale, CMYK, 16-bit, rotated by EXIF,
-    animated) becomes a lossless PNG of what `read_picture` makes of it.
+    animated) becomes a lossless PNG of what `decode_image` makes of it.
 
     Raises:
-        UnreadablePictureError: as `read_picture`.
+        UnreadableImageError: as `decode_image`.
     """
     opened = _open(data)
     with _refusing_broken():
@@ -74,7 +74,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     A picture that is all of this is given back itself, not a copy.
 
     Raises:
-        UnreadablePictureError: the mode holds no picture to look at (32-bit float), or the data are damaged.
+        UnreadableImageError: the mode holds no picture to look at (32-bit float), or the data are damaged.
     """
     with _refusing_broken():
         image.load()
@@ -89,7 +89,7 @@ def pixel_hash(picture: Image.Image) -> str:
 
 def _open(data: bytes) -> Image.Image:
     if not data:
-        raise UnreadablePictureError("the file is empty (0 bytes)")
+        raise UnreadableImageError("the file is empty (0 bytes)")
     with _refusing_broken():
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
@@ -100,7 +100,7 @@ def _open(data: bytes) -> Image.Image:
 
 @contextmanager
 def _refusing_broken() -> Iterator[None]:
-    """Turn what Pillow raises on a bad file into `UnreadablePictureError`, and keep its warnings to itself.
+    """Turn what Pillow raises on a bad file into `UnreadableImageError`, and keep its warnings to itself.
 
     Python keeps one list of warning filters for all threads, so that one thread at a time may change it.
     """
@@ -109,14 +109,14 @@ def _refusing_broken() -> Iterator[None]:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
-    except UnreadablePictureError:
+    except UnreadableImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UnreadablePictureError(f"the picture is larger than {MAX_PIXELS:,} pixels: {error}") from error
+        raise UnreadableImageError(f"the picture is larger than {MAX_PIXELS:,} pixels: {error}") from error
     except UnidentifiedImageError as error:
-        raise UnreadablePictureError(f"not an image file ({', '.join(FORMATS)})") from error
+        raise UnreadableImageError(f"not an image file ({', '.join(FORMATS)})") from error
     except _BROKEN_FILE_ERRORS as error:
-        raise UnreadablePictureError(f"not a whole image file: {_reason(error)}") from error
+        raise UnreadableImageError(f"not a whole image file: {_reason(error)}") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -141,7 +141,7 @@ def _flatten(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
     if image.mode == "F":
-        raise UnreadablePictureError("32-bit float samples have no fixed range; save it with 8 or 16 bits")
+        raise UnreadableImageError("32-bit float samples have no fixed range; save it with 8 or 16 bits")
     return image.convert("RGB") if image.mode != "RGB" else image
 
 

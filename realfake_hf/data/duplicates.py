@@ -76,7 +76,7 @@ def find_duplicates(images: DatasetDict) -> DuplicateReport:
             for s, t in combinations(images, 2)
         },
         across_labels=sum(k for (a, b), k in pairs.items() if a[1] != b[1]),
-        leaked=int((~leak_free(images)).sum()) if "test" in images else 0,
+        leaked=int((~leak_free_mask(images)).sum()) if "test" in images else 0,
         by_content=_by_content(pairs),
     )
 
@@ -94,13 +94,13 @@ def _by_content(pairs: Counter[tuple[Place, Place]]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def leak_free(images: Mapping[str, Dataset]) -> NDArray[np.bool_]:
+def leak_free_mask(images: Mapping[str, Dataset]) -> NDArray[np.bool_]:
     """Say of each test picture, (n_test,), whether it occurs in no other split."""
     others = (rows["sha256"][:] for split, rows in images.items() if split != "test")
-    return in_none_of(images["test"]["sha256"][:], others)
+    return absent_from(images["test"]["sha256"][:], others)
 
 
-def in_none_of(digests: Sequence[str], others: Iterable[Iterable[str]]) -> NDArray[np.bool_]:
+def absent_from(digests: Sequence[str], others: Iterable[Iterable[str]]) -> NDArray[np.bool_]:
     """Say of each picture, (n,), by its hash whether it is in none of other heaps, which are never held together."""
     wanted, seen = set(digests), set[str]()
     for some in others:
@@ -118,7 +118,7 @@ Hashes = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
-class Hashed:
+class ImageHashes:
     """The perceptual hashes of n pictures.
 
     Attributes:
@@ -215,11 +215,11 @@ def perceptual_hash(picture: Image.Image) -> int:
     return int.from_bytes(np.packbits(bits).tobytes())
 
 
-def hash_pictures(images: Dataset, *, name: str) -> Hashed:
+def hash_images(images: Dataset, *, name: str) -> ImageHashes:
     """Hash all pictures of a split from `load_images`."""
     work = range(len(images))
     chunks = map_in_processes(partial(_hash_rows, images), work, description=f"hashing {name}")
-    return Hashed(
+    return ImageHashes(
         name=name,
         hashes=np.array([value for _, chunk in chunks for value in chunk], dtype=np.uint64),
         ids=np.array(images["id"][:], dtype=np.str_),
@@ -228,7 +228,7 @@ def hash_pictures(images: Dataset, *, name: str) -> Hashed:
 
 
 def find_near_duplicates(
-    first: Hashed, second: Hashed, *, threshold: int = THRESHOLD, examples: int = 10
+    first: ImageHashes, second: ImageHashes, *, threshold: int = THRESHOLD, examples: int = 10
 ) -> NearDuplicates:
     """Find all pairs of pictures, one of each set, whose hashes differ in few bits.
 
@@ -276,7 +276,7 @@ class _Different:
     ids: NDArray[np.str_]
 
     @classmethod
-    def of(cls, pictures: Hashed) -> "_Different":
+    def of(cls, pictures: ImageHashes) -> "_Different":
         hashes, first, place = np.unique(pictures.hashes, return_index=True, return_inverse=True)
         counts = np.zeros((len(hashes), 2), dtype=np.int64)
         np.add.at(counts, (place, pictures.is_fake.astype(np.intp)), 1)

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from realfake_hf.data.decoding import MAX_BYTES, UnreadablePictureError
+from realfake_hf.data.decoding import MAX_BYTES, UnreadableImageError
 
 _ENCRYPTED = 0x1  # bit of a zip entry's flags
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack without a bound on what comes out
@@ -36,7 +36,7 @@ class FolderFiles:
         """Give a file's bytes.
 
         Raises:
-            UnreadablePictureError: the file is missing, or too large to be a picture.
+            UnreadableImageError: the file is missing, or too large to be a picture.
         """
         return read_file(self.root / path)
 
@@ -59,23 +59,23 @@ class ZipFiles:
     @property
     def fingerprint(self) -> str:
         """Changes when the archive is written or moved."""
-        return f"{self.archive.resolve()} {stamp(self.archive)}"
+        return f"{self.archive.resolve()} {file_stamp(self.archive)}"
 
     def read(self, path: str) -> bytes:
         """Give an entry's bytes.
 
         Raises:
-            UnreadablePictureError: the entry is missing, damaged, or too large to be a picture (it is not unpacked).
+            UnreadableImageError: the entry is missing, damaged, or too large to be a picture (it is not unpacked).
         """
         if path not in self._entries:
-            raise UnreadablePictureError("the file is missing")
+            raise UnreadableImageError("the file is missing")
         entry = self._entries[path]
         _refuse_huge(entry.file_size)
         try:
             with self._zip.open(entry) as file:
                 return file.read(entry.file_size)  # a size makes zipfile unpack no more than that
         except _BROKEN_ENTRY_ERRORS as error:
-            raise UnreadablePictureError(f"damaged in the archive: {error}") from error
+            raise UnreadableImageError(f"damaged in the archive: {error}") from error
 
     @cached_property
     def _entries(self) -> dict[str, zipfile.ZipInfo]:
@@ -100,7 +100,7 @@ class ZipFiles:
         return {name: value for name, value in self.__dict__.items() if name not in ("_handle", "_process")}
 
 
-def stamp(file: Path) -> str:
+def file_stamp(file: Path) -> str:
     """Size and time of writing of a file, as one word."""
     return _stamp(file.stat())
 
@@ -109,18 +109,18 @@ def read_file(file: Path) -> bytes:
     """Give a file's bytes.
 
     Raises:
-        UnreadablePictureError: the file is missing, not a plain file, or too large to be a picture.
+        UnreadableImageError: the file is missing, not a plain file, or too large to be a picture.
     """
     if not file.is_file():
-        raise UnreadablePictureError("the file is missing")
+        raise UnreadableImageError("the file is missing")
     _refuse_huge(file.stat().st_size)
     return file.read_bytes()
 
 
-def climbs_out(path: str) -> bool:
+def escapes_folder(path: str) -> bool:
     r"""Say whether a path leads out of the folder that it is relative to, on any system.
 
-    >>> [climbs_out(path) for path in ("real/a.png", "../a.png", "real\\..\\..\\a.png", "/a.png", "C:a.png")]
+    >>> [escapes_folder(path) for path in ("real/a.png", "../a.png", "real\\..\\..\\a.png", "/a.png", "C:a.png")]
     [False, True, True, True, True]
     """
     pure = PurePosixPath(path.replace("\\", "/"))
@@ -145,11 +145,11 @@ def _walk(folder: str, prefix: str, parents: tuple[str, ...]) -> Iterator[tuple[
 
 def _refuse_huge(size: int) -> None:
     if size > MAX_BYTES:
-        raise UnreadablePictureError(f"the file has {size:,} bytes, more than the {MAX_BYTES:,} allowed")
+        raise UnreadableImageError(f"the file has {size:,} bytes, more than the {MAX_BYTES:,} allowed")
 
 
 def _refuse_unsafe(entry: zipfile.ZipInfo, archive: Path) -> None:
-    if climbs_out(entry.filename):
+    if escapes_folder(entry.filename):
         raise ValueError(
             f"wanted an archive whose entries stay inside it; found {entry.filename!r} in {archive}. "
             "Do not use this archive."

@@ -12,7 +12,7 @@ from glob import glob
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from realfake_hf.data.files import FolderFiles, climbs_out
+from realfake_hf.data.files import FolderFiles, escapes_folder
 from realfake_hf.labels import LABEL_NAMES, LabelName, parse_label
 
 CIFAKE_CONTENTS: Final = (
@@ -64,7 +64,7 @@ class Record:
     id: str | None = None
 
 
-def records_of(paths: Sequence[str], *, source: str, read: Callable[[str], bytes]) -> list[Record]:
+def find_records(paths: Sequence[str], *, source: str, read: Callable[[str], bytes]) -> list[Record]:
     """Work out what each file of a source is.
 
     Known layouts: CIFAKE's own; folders named for a label (`real`, `FAKE`, `0_real`, `AiArtData`, ...) at any depth,
@@ -101,23 +101,23 @@ def opaque_id(place: str) -> str:
     return hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
 
 
-def is_split(text: str) -> bool:
+def is_split_name(text: str) -> bool:
     """Say whether a word is a split's name, as data sets spell it."""
     return text.lower() in _SPLITS
 
 
-def common_split(text: str, *, where: str) -> str:
+def parse_split(text: str, *, where: str) -> str:
     """Read the name of a split as data sets spell it.
 
-    >>> common_split("Training", where="set")
+    >>> parse_split("Training", where="set")
     'train'
     """
-    if not is_split(text):
+    if not is_split_name(text):
         raise ValueError(f"wanted a split named train, validation or test in {where}; found {text!r}.")
     return _SPLITS[text.lower()]
 
 
-def stated_label(text: str, *, where: str) -> LabelName:
+def require_label(text: str, *, where: str) -> LabelName:
     """Read a label that a table states, or refuse it.
 
     Raises:
@@ -132,10 +132,10 @@ def stated_label(text: str, *, where: str) -> LabelName:
     return label
 
 
-def is_named_as_picture(path: str) -> bool:
+def has_image_suffix(path: str) -> bool:
     """Say whether a file has a picture's suffix and is not hidden, nor lies in a hidden folder.
 
-    >>> [is_named_as_picture(path) for path in ("a/photo.JPG", "notes.txt", ".thumbnails/photo.jpg")]
+    >>> [has_image_suffix(path) for path in ("a/photo.JPG", "notes.txt", ".thumbnails/photo.jpg")]
     [True, False, False]
     """
     pure = PurePosixPath(path)
@@ -146,7 +146,7 @@ def _is_picture(path: str) -> bool:
     pure = PurePosixPath(path)
     if _is_hidden(pure) or pure.suffix.lower() in _OTHER_SUFFIXES:
         return False
-    return is_named_as_picture(path) or any(_folder_label(folder) for folder in pure.parts[:-1])
+    return has_image_suffix(path) or any(_folder_label(folder) for folder in pure.parts[:-1])
 
 
 def _is_metadata(path: str) -> bool:
@@ -198,7 +198,7 @@ def _metadata_rows(path: str, table: bytes) -> Iterator[tuple[str, Mapping[str, 
         name = row.get("file_name") or row.get("path")
         if not name:
             raise ValueError(f"wanted a column file_name or path, filled in each row of {path}; found {row}.")
-        if climbs_out(name):
+        if escapes_folder(name):
             raise ValueError(f"wanted paths below the folder of {path}; found {name!r}, which climbs out of it.")
         full = PurePosixPath(path).parent / name.replace("\\", "/")
         yield str(full), {column: value or "" for column, value in row.items() if column}
@@ -224,11 +224,11 @@ def _folder_records(pictures: Sequence[str], facts: Mapping[str, Mapping[str, st
 
 def _folder_record(path: str, row: Mapping[str, str], source: str, start: int) -> Record | None:
     folders = PurePosixPath(path).parts[start:-1]
-    label = stated_label(row["label"], where=f"the metadata.csv of {source}") if "label" in row else None
+    label = require_label(row["label"], where=f"the metadata.csv of {source}") if "label" in row else None
     label = label or _one_label(path, folders)
     if label is None:
         return None
-    split = common_split(row["split"], where=source) if "split" in row else _folder_split(path)
+    split = parse_split(row["split"], where=source) if "split" in row else _folder_split(path)
     return Record(
         key=path,
         split=split or "",
@@ -256,7 +256,7 @@ def _folder_label(folder: str) -> LabelName | None:
 
 def _folder_split(path: str) -> str | None:
     folders = PurePosixPath(path).parts[:-1]
-    found = sorted({_SPLITS[folder.lower()] for folder in folders if is_split(folder)})
+    found = sorted({_SPLITS[folder.lower()] for folder in folders if is_split_name(folder)})
     if len(found) > 1:
         raise ValueError(f"wanted one split for each picture; found {' and '.join(found)} in {path!r}.")
     return found[0] if found else None
@@ -267,8 +267,8 @@ def _folder_content(folders: Sequence[str]) -> str | None:
     labels = [position for position, folder in enumerate(folders) if _folder_label(folder)]
     if not labels:
         return None
-    below = [folder for folder in folders[labels[-1] + 1 :] if not is_split(folder)]
-    above = [folder for folder in folders[: labels[0]] if not is_split(folder)]
+    below = [folder for folder in folders[labels[-1] + 1 :] if not is_split_name(folder)]
+    above = [folder for folder in folders[: labels[0]] if not is_split_name(folder)]
     content = below[0] if below else (above[-1] if above else None)
     return content and os.fsencode(content).decode(errors="replace")
 
@@ -292,7 +292,7 @@ def _with_one_split_rule(records: Sequence[Record], source: str) -> list[Record]
     return [replace(record, split=record.split or DEFAULT_SPLIT) for record in records]
 
 
-def find_picture_files(words: Sequence[str]) -> list[Path]:
+def find_image_files(words: Sequence[str]) -> list[Path]:
     """Find pictures by files, folders and globs, each file once, in the order of the words.
 
     Args:
@@ -308,7 +308,7 @@ def find_picture_files(words: Sequence[str]) -> list[Path]:
 def _paths(word: str) -> list[Path]:
     path = Path(word).expanduser()
     if path.is_dir():
-        found = [path / file for file in FolderFiles(path).paths if is_named_as_picture(file)]
+        found = [path / file for file in FolderFiles(path).paths if has_image_suffix(file)]
     elif path.exists() or path.is_symlink():  # a link to nothing is counted as unreadable
         found = [path]
     else:

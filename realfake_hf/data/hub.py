@@ -9,9 +9,9 @@ from typing import Any
 from datasets import ClassLabel, Dataset, DatasetDict, Image, Value, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError, DatasetsError
 
-from realfake_hf.data.decoding import UnreadablePictureError
+from realfake_hf.data.decoding import UnreadableImageError
 from realfake_hf.data.files import read_file
-from realfake_hf.data.folders import DEFAULT_SPLIT, Record, common_split, is_split, stated_label
+from realfake_hf.data.folders import DEFAULT_SPLIT, Record, is_split_name, parse_split, require_label
 
 _LABEL_COLUMNS = ("label", "labels", "class")
 _FACTS = ("content", "generator", "source", "split", "id")
@@ -36,7 +36,7 @@ class HubRows:
         self.label_column = _label_column(self._features, name)
         if isinstance(feature := self._features[self.label_column], ClassLabel):
             for text in feature.names:
-                stated_label(text, where=f"the column {self.label_column!r} of {name}")
+                require_label(text, where=f"the column {self.label_column!r} of {name}")
         self._pictures = {
             split: rows.select_columns([self.image_column]).cast_column(self.image_column, Image(decode=False))
             for split, rows in splits.items()
@@ -53,14 +53,14 @@ class HubRows:
         split, _, row = key.rpartition("/")
         picture: Mapping[str, Any] | None = self._pictures[split][int(row)][self.image_column]
         if picture is None or picture["bytes"] is picture["path"] is None:
-            raise UnreadablePictureError("the row holds no picture")
+            raise UnreadableImageError("the row holds no picture")
         return bytes(picture["bytes"]) if picture["bytes"] is not None else read_file(Path(picture["path"]))
 
     def _split_records(self, split: str) -> Iterator[Record]:
         single = len(self._facts) == 1 and "split" not in self._features
         for row, facts in enumerate(self._facts[split]):
             stated = {column: self._text(column, value) for column, value in facts.items()}
-            label = stated_label(
+            label = require_label(
                 stated[self.label_column] or "", where=f"row {row} of {split} of {self.name}, {self.label_column!r}"
             )
             own_id = stated.get("id")
@@ -175,4 +175,4 @@ def _is_text(feature: object) -> bool:
 
 def _split_name(split: str, *, single: bool, name: str) -> str:
     """A set of one split keeps it if it is a known one, and is `train` otherwise."""
-    return DEFAULT_SPLIT if single and not is_split(split) else common_split(split, where=name)
+    return DEFAULT_SPLIT if single and not is_split_name(split) else parse_split(split, where=name)

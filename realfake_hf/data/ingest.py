@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import pyarrow as pa
 from datasets import ClassLabel, Features, Image, Value
 
-from realfake_hf.data.decoding import UnreadablePictureError, pixel_hash, usable_bytes
+from realfake_hf.data.decoding import UnreadableImageError, pixel_hash, to_rgb_file
 from realfake_hf.data.folders import DEFAULT_SPLIT, Record, opaque_id
 from realfake_hf.labels import LABEL_NAMES, LabelName
 from realfake_hf.parallel import map_in_processes
@@ -61,7 +61,7 @@ def write_splits(
         ValueError: a split has one class only (no class, with `one_class`), or more than `UNREADABLE_LIMIT` of the
             pictures cannot be read.
     """
-    refuse_one_class(_counts(records), name, one_class=one_class)
+    require_both_classes(_counts(records), name, one_class=one_class)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.part-"))
     try:
         unreadable: list[Unreadable] = []
@@ -71,7 +71,7 @@ def write_splits(
         _refuse_broken(unreadable, len(records), name)
         left_out = {file.key for file in unreadable}
         readable = _counts(record for record in records if record.key not in left_out)
-        refuse_one_class(readable, name, one_class=one_class)
+        require_both_classes(readable, name, one_class=one_class)
         (scratch / "unreadable.json").write_text(json.dumps([asdict(file) for file in unreadable], indent=1))
         write_checksums(sorted(scratch.iterdir()), scratch / CHECKSUMS)
         scratch.rename(folder)
@@ -96,8 +96,8 @@ def _read_rows(reader: Reader, records: Sequence[Record]) -> list[Row | Unreadab
 
 def _read_row(reader: Reader, record: Record) -> Row | Unreadable:
     try:
-        data, picture = usable_bytes(reader.read(record.key))
-    except (UnreadablePictureError, OSError) as error:
+        data, picture = to_rgb_file(reader.read(record.key))
+    except (UnreadableImageError, OSError) as error:
         return Unreadable(record.key, str(error))
     return {
         "image": {"bytes": data, "path": None},
@@ -114,7 +114,7 @@ def _id(record: Record) -> str:
     return record.id or opaque_id(f"{record.source}/{record.key}")
 
 
-def refuse_one_class(counts: Mapping[tuple[str, LabelName], int], name: str, *, one_class: bool) -> None:
+def require_both_classes(counts: Mapping[tuple[str, LabelName], int], name: str, *, one_class: bool) -> None:
     """Make sure that every split has pictures of both labels, or, with `one_class`, any at all.
 
     Args:

@@ -17,9 +17,9 @@ from filelock import FileLock
 
 from realfake_hf.data import hub
 from realfake_hf.data.demo import demo_path
-from realfake_hf.data.files import FolderFiles, ZipFiles, stamp
-from realfake_hf.data.folders import CIFAKE, CIFAKE_GENERATOR, Record, records_of
-from realfake_hf.data.ingest import Reader, Unreadable, refuse_one_class, write_splits
+from realfake_hf.data.files import FolderFiles, ZipFiles, file_stamp
+from realfake_hf.data.folders import CIFAKE, CIFAKE_GENERATOR, Record, find_records
+from realfake_hf.data.ingest import Reader, Unreadable, require_both_classes, write_splits
 from realfake_hf.labels import LABEL_NAMES
 from realfake_hf.store import CHECKSUMS, damaged_files
 
@@ -88,7 +88,7 @@ def load_images(
     images = DatasetDict({split: Dataset.from_file(str(file)) for split, file in files.items() if file.exists()})
     labels = {split: Counter(rows["label"][:]) for split, rows in images.items()}
     counts = {(split, LABEL_NAMES[label]): n for split, them in labels.items() for label, n in them.items()}
-    refuse_one_class(counts, found.name, one_class=one_class)  # the rows may be kept from a call that allowed it
+    require_both_classes(counts, found.name, one_class=one_class)  # the rows may be kept from a call that allowed it
     return images
 
 
@@ -108,9 +108,9 @@ def find_source(source: str | os.PathLike[str]) -> Source:
     """
     name = os.fspath(source)
     if name == "demo":
-        return _rows(hub.open_parquet(demo_path()), name="demo", fingerprint=stamp(demo_path()))
+        return _rows(hub.open_parquet(demo_path()), name="demo", fingerprint=file_stamp(demo_path()))
     if name == CIFAKE:
-        local = local_cifake()
+        local = find_local_cifake()
         return _only_cifake(_from_path(local), local) if local else _cifake_mirror()
     path = _local(Path(name).expanduser())
     if path.exists():
@@ -123,7 +123,7 @@ def find_source(source: str | os.PathLike[str]) -> Source:
     )
 
 
-def local_cifake() -> Path | None:
+def find_local_cifake() -> Path | None:
     """Find the CIFAKE archive or folder below the working directory or `REALFAKE_SHARED`."""
     places = [root / place for root in _roots() for place in CIFAKE_PLACES]
     return next((place for place in places if place.is_file() or (place.is_dir() and any(place.iterdir()))), None)
@@ -141,7 +141,7 @@ def _local(path: Path) -> Path:
 
 def _from_path(path: Path) -> Source:
     if path.is_file() and path.suffix == ".parquet":
-        return _rows(hub.open_parquet(path), name=path.stem, fingerprint=f"{path.resolve()} {stamp(path)}")
+        return _rows(hub.open_parquet(path), name=path.stem, fingerprint=f"{path.resolve()} {file_stamp(path)}")
     if path.is_file():
         return _files(ZipFiles(path), name=path.stem)
     files = FolderFiles(path)
@@ -155,7 +155,7 @@ def _from_path(path: Path) -> Source:
 
 def _files(files: FolderFiles | ZipFiles, *, name: str) -> Source:
     def records() -> list[Record]:
-        return records_of(files.paths, source=name, read=files.read)
+        return find_records(files.paths, source=name, read=files.read)
 
     return Source(name=name, fingerprint=files.fingerprint, records=records, reader=files)
 

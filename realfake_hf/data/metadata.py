@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from realfake_hf.data.decoding import FORMATS, UnreadablePictureError
+from realfake_hf.data.decoding import FORMATS, UnreadableImageError
 from realfake_hf.data.folders import Record
 from realfake_hf.data.hub import HubRows
 from realfake_hf.data.ingest import Reader
@@ -26,19 +26,19 @@ from realfake_hf.data.loading import find_source
 from realfake_hf.labels import LABEL_NAMES
 from realfake_hf.parallel import map_in_processes
 
-FACTS: Final = (
+PROPERTIES: Final = (
     "format", "mode", "width", "height", "aspect", "bytes", "bytes_per_pixel", "jpeg_tables", "jpeg_luminance",
     "in_passes", "exif",
 )  # fmt: skip
 
-_BROKEN_HEADER_ERRORS = (UnreadablePictureError, OSError, ValueError, OverflowError, Image.DecompressionBombError)
+_BROKEN_HEADER_ERRORS = (UnreadableImageError, OSError, ValueError, OverflowError, Image.DecompressionBombError)
 
 Column = NDArray[Any]
 Fact = str | float | bool
 
 
 @dataclass(frozen=True)
-class FileFacts:
+class FileProperties:
     """The facts of n picture files, one entry a file in every array.
 
     Attributes:
@@ -47,7 +47,7 @@ class FileFacts:
             so the facts need not be those of the original files.
         is_fake: (n,)
         digest: (n,) SHA-256 of each file: equal for equal files.
-        columns: each of `FACTS`, (n,): `format` (as Pillow calls it), `mode` and `jpeg_tables` (a digest of all
+        columns: each of `PROPERTIES`, (n,): `format` (as Pillow calls it), `mode` and `jpeg_tables` (a digest of all
             quantisation tables; `none` where it is no JPEG) are strings; `width` and `height` are pixels; `aspect` is
             width / height; `bytes` is the whole file; `jpeg_luminance` is the mean of the first quantisation table,
             NaN where it is no JPEG; `in_passes` says progressive or interlaced; `exif` whether the header has a block.
@@ -65,7 +65,7 @@ class FileFacts:
         return len(self.is_fake)
 
 
-def read_file_facts(source: str | os.PathLike[str], *, limit: int | None = None, seed: int = 0) -> FileFacts:
+def read_file_properties(source: str | os.PathLike[str], *, limit: int | None = None, seed: int = 0) -> FileProperties:
     """Read the facts of a source's files: those that lie in the folder or archive, not what `load_images` keeps.
 
     `load_images` keeps plain RGB files byte for byte and turns all others into PNG, so its rows would not do.
@@ -91,7 +91,7 @@ def read_file_facts(source: str | os.PathLike[str], *, limit: int | None = None,
     return _together(rows, is_fake, name=found.name, as_stored=isinstance(found.reader, HubRows))
 
 
-def facts_of_files(files: Sequence[bytes], is_fake: NDArray[np.bool_], *, name: str) -> FileFacts:
+def properties_of_files(files: Sequence[bytes], is_fake: NDArray[np.bool_], *, name: str) -> FileProperties:
     """Read the facts of files as they are stored in a data set's rows.
 
     Args:
@@ -107,25 +107,25 @@ def facts_of_files(files: Sequence[bytes], is_fake: NDArray[np.bool_], *, name: 
 
 def _together(
     rows: Sequence[Mapping[str, Fact]], is_fake: NDArray[np.bool_], *, name: str, as_stored: bool
-) -> FileFacts:
+) -> FileProperties:
     kept = [row for row in rows if row]
     if not kept:
         raise ValueError(
             f"wanted picture files with a readable header in {name}; found none among {len(rows):,}. Get the data set "
             "anew."
         )
-    return FileFacts(
+    return FileProperties(
         name=name,
         as_stored=as_stored,
         is_fake=is_fake[[bool(row) for row in rows]],
         digest=np.array([row["digest"] for row in kept]),
-        columns={fact: np.array([row[fact] for row in kept]) for fact in FACTS},
+        columns={fact: np.array([row[fact] for row in kept]) for fact in PROPERTIES},
         unreadable=len(rows) - len(kept),
     )
 
 
-def header_facts(data: bytes) -> dict[str, Fact]:
-    """Read each of `FACTS` from a file's bytes, without decoding its pixels.
+def header_properties(data: bytes) -> dict[str, Fact]:
+    """Read each of `PROPERTIES` from a file's bytes, without decoding its pixels.
 
     Raises:
         OSError: it is no image file. Pillow raises others of its own on damaged headers.
@@ -166,7 +166,7 @@ def _bytes_or_nothing(reader: Reader, record: Record) -> bytes:
 
 def _facts_or_nothing(data: bytes) -> dict[str, Fact]:
     try:
-        return header_facts(data) | {"digest": hashlib.sha256(data).hexdigest()}
+        return header_properties(data) | {"digest": hashlib.sha256(data).hexdigest()}
     except _BROKEN_HEADER_ERRORS:
         return {}
 
@@ -198,7 +198,7 @@ _MOST_SHOWN: Final = 80  # characters of a field
 
 
 @dataclass(frozen=True)
-class FileClaims:
+class FileMetadata:
     """What one file says of itself, and what it is by its header.
 
     Attributes:
@@ -212,7 +212,7 @@ class FileClaims:
         camera: maker and model that EXIF names, cut after 80 characters; None where it names none.
         software: likewise.
         has_content_credentials: whether it carries a C2PA manifest store; its signatures are not checked.
-        says_generated: where it says that a generator made it, such as `text chunk "parameters" (ComfyUI)`.
+        generator_hints: where it says that a generator made it, such as `text chunk "parameters" (ComfyUI)`.
     """
 
     format: str
@@ -225,10 +225,10 @@ class FileClaims:
     camera: str | None
     software: str | None
     has_content_credentials: bool
-    says_generated: tuple[str, ...]
+    generator_hints: tuple[str, ...]
 
 
-def read_claims(data: bytes) -> FileClaims:
+def read_metadata(data: bytes) -> FileMetadata:
     """Read what a picture file claims, without decoding its pixels.
 
     Args:
@@ -244,7 +244,7 @@ def read_claims(data: bytes) -> FileClaims:
         inner = exif.get_ifd(ExifTags.IFD.Exif)
     fields = {str(ExifTags.TAGS.get(tag, tag)): _text(value) for tag, value in {**exif, **inner}.items()}
     texts = {str(name): _text(value) for name, value in image.info.items() if isinstance(value, str)}
-    return FileClaims(
+    return FileMetadata(
         format=str(image.format),
         mode=image.mode,
         width=image.width,
@@ -255,7 +255,7 @@ def read_claims(data: bytes) -> FileClaims:
         camera=_shown(" ".join(filter(None, (fields.get("Make"), fields.get("Model"))))),
         software=_shown(fields.get("Software") or texts.get("Software", "")),
         has_content_credentials=_C2PA_STORE in data,
-        says_generated=tuple(dict.fromkeys(_generator_claims(data, texts, fields))),
+        generator_hints=tuple(dict.fromkeys(_generator_claims(data, texts, fields))),
     )
 
 

@@ -29,7 +29,7 @@ from transformers import BaseImageProcessor
 from transformers.image_processing_backends import PilBackend
 
 from realfake_hf.data.augment import Augmentation
-from realfake_hf.data.decoding import read_picture
+from realfake_hf.data.decoding import decode_image
 from realfake_hf.parallel import map_in_processes
 from realfake_hf.store import damaged_files, write_checksums
 
@@ -74,35 +74,35 @@ def cached_pixels(
     return np.load(file, mmap_mode="r")  # type: ignore[no-any-return]
 
 
-def sized(pictures: Sequence[Image.Image], processor: BaseImageProcessor) -> Pixels:
+def resize_images(pictures: Sequence[Image.Image], processor: BaseImageProcessor) -> Pixels:
     """Bring RGB pictures to the processor's size: (n, height, width, 3) uint8 [0, 255].
 
     The processor does it, without its rescaling and normalisation. Pictures that already have the size of a processor
     that only resizes are taken as they are; where it resizes by Pillow alone, Pillow is asked directly, which spares
     four copies of each picture.
     """
-    size = plain_size(processor)
+    size = resize_target(processor)
     if size is not None and all(picture.size == size for picture in pictures):
         return np.stack([np.asarray(picture) for picture in pictures])
     if size is not None and getattr(type(processor), "resize", None) is PilBackend.resize:
-        resample = filter_of(processor)
+        resample = resampling_of(processor)
         return np.stack([np.asarray(picture.resize(size, resample)) for picture in pictures])
     output = processor(list(pictures), do_rescale=False, do_normalize=False, return_tensors="np")
     return np.asarray(output["pixel_values"]).round().astype(np.uint8).transpose(0, 2, 3, 1)
 
 
-def fitted(picture: Image.Image, processor: BaseImageProcessor) -> Image.Image:
+def resize_image(picture: Image.Image, processor: BaseImageProcessor) -> Image.Image:
     """Give what a model sees of an RGB picture, so that a large one need not be kept; the verdict is the same.
 
     Where the processor does more than resize, that is the picture itself.
     """
-    if plain_size(processor) is None:
+    if resize_target(processor) is None:
         return picture
-    return Image.fromarray(sized([picture], processor)[0])
+    return Image.fromarray(resize_images([picture], processor)[0])
 
 
 class PixelDataset(torch_data.Dataset[dict[str, Tensor]]):
-    """Pictures and labels, fetched as whole batches: pass `collate_fn=as_batch` to the loader.
+    """Pictures and labels, fetched as whole batches: pass `collate_fn=identity_collate` to the loader.
 
     Args:
         pixels: (n, height, width, 3) uint8, from `cached_pixels`.
@@ -133,7 +133,7 @@ class PixelDataset(torch_data.Dataset[dict[str, Tensor]]):
         return {"pixel_values": torch.from_numpy(pixels), "labels": self.labels[torch.from_numpy(rows)]}
 
 
-def as_batch(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def identity_collate(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Pass a batch through: `PixelDataset` fetches whole batches, so there is nothing to collate."""
     return batch
 
@@ -163,7 +163,7 @@ def _take_room(file: Path) -> None:
 
 def _smaller_size(encoded: Dataset, processor: BaseImageProcessor) -> tuple[int, int] | None:
     """The (width, height) that all pictures share, if it is smaller than the processor's and can be enlarged later."""
-    size = plain_size(processor)
+    size = resize_target(processor)
     if size is None:
         return None
     [first] = _sizes(encoded, range(1))
@@ -178,7 +178,7 @@ def _sizes(encoded: Dataset, rows: Sequence[int]) -> set[tuple[int, int]]:
 
 
 def _output_shape(processor: BaseImageProcessor) -> tuple[int, ...]:
-    shapes = {sized([Image.new("RGB", size)], processor).shape[1:] for size in ((64, 64), (96, 64))}
+    shapes = {resize_images([Image.new("RGB", size)], processor).shape[1:] for size in ((64, 64), (96, 64))}
     if len(shapes) > 1:
         raise ValueError(
             f"wanted an image processor with one output size; found sizes {sorted(shapes)} for pictures of 64x64 and "
@@ -188,11 +188,11 @@ def _output_shape(processor: BaseImageProcessor) -> tuple[int, ...]:
 
 
 def _decode(encoded: Dataset, processor: BaseImageProcessor, rows: Sequence[int]) -> Pixels:
-    return sized([read_picture(data) for data in _bytes(encoded, rows)], processor)
+    return resize_images([decode_image(data) for data in _bytes(encoded, rows)], processor)
 
 
 def _decode_as_is(encoded: Dataset, rows: Sequence[int]) -> Pixels:
-    return np.stack([np.asarray(read_picture(data)) for data in _bytes(encoded, rows)])
+    return np.stack([np.asarray(decode_image(data)) for data in _bytes(encoded, rows)])
 
 
 def _bytes(encoded: Dataset, rows: Sequence[int]) -> list[bytes]:
@@ -250,15 +250,15 @@ class ModelInput:
     """
 
     def __init__(self, processor: BaseImageProcessor) -> None:
-        self.size = plain_size(processor)
+        self.size = resize_target(processor)
         self.normalize = Normalize(processor)
-        self._filter = filter_of(processor)
+        self._filter = resampling_of(processor)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Turn (batch, height, width, 3) uint8 into (batch, 3, *the processor's size) float32."""
         if self.size in (None, (pixels.shape[2], pixels.shape[1])):
             return self.normalize(pixels)
-        return self.normalize(resized(pixels, self.size, resample=self._filter))
+        return self.normalize(resize_batch(pixels, self.size, resample=self._filter))
 
     def attach(self, model: nn.Module) -> RemovableHandle:
         """Let a model take stored pixels, uint8, as its `pixel_values`, until the handle is removed."""
@@ -270,7 +270,7 @@ class ModelInput:
         return model.register_forward_pre_hook(convert, with_kwargs=True)
 
 
-def plain_size(processor: BaseImageProcessor) -> tuple[int, int] | None:
+def resize_target(processor: BaseImageProcessor) -> tuple[int, int] | None:
     """The (width, height) that a processor only resizes to, or None where it also crops or pads."""
     if not _says(processor, "do_resize") or _says(processor, "do_center_crop") or _says(processor, "do_pad"):
         return None
@@ -278,7 +278,7 @@ def plain_size(processor: BaseImageProcessor) -> tuple[int, int] | None:
     return (size["width"], size["height"]) if size.get("width") and size.get("height") else None
 
 
-def filter_of(processor: BaseImageProcessor) -> Resampling:
+def resampling_of(processor: BaseImageProcessor) -> Resampling:
     """Pillow's filter that a processor resizes with."""
     return Resampling(getattr(processor, "resample", Resampling.BILINEAR))
 
@@ -288,7 +288,7 @@ def _says(processor: BaseImageProcessor, name: str) -> Any:  # noqa: ANN401
     return getattr(processor, name, None)
 
 
-def resized(pixels: Tensor, size: tuple[int, int], *, resample: Resampling) -> Tensor:
+def resize_batch(pixels: Tensor, size: tuple[int, int], *, resample: Resampling) -> Tensor:
     """Resize a batch as Pillow does a picture, on the batch's device: rows first, whole grey levels after each pass.
 
     Pillow's weights are whole multiples of 2**-22, so that sums are exact, but on devices without float64.

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from realfake_hf.cli import parse
 from realfake_hf.data.card import make_data_card
 from realfake_hf.data.loading import load_images
-from realfake_hf.data.splits import with_all_splits
+from realfake_hf.data.splits import add_missing_splits
 from realfake_hf.labels import FAKE
 from realfake_hf.store import sha256_of, write_text
 
@@ -205,10 +205,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         images = load_images(arguments.data, one_class=not arguments.all_splits)
         if arguments.all_splits:
             shares = {"validation_share": arguments.validation_share, "test_share": arguments.test_share}
-            images = with_all_splits(images, **shares, seed=arguments.split_seed)
+            images = add_missing_splits(images, **shares, seed=arguments.split_seed)
         shards = write_shards(images, arguments.output_dir, shard_bytes=arguments.shard_mib * MIB)
         name = Path(arguments.data).stem or arguments.data
-        card = make_data_card(images, name=name, licence=arguments.license, has_pictures=True)
+        card = make_data_card(images, name=name, licence=arguments.license, has_images=True)
         card.save(arguments.output_dir / CARD)
     except KeyboardInterrupt:
         print(f"\ninterrupted; the same command goes on from {arguments.output_dir}", file=sys.stderr)

@@ -7,7 +7,7 @@ from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
 
-def with_all_splits(
+def add_missing_splits(
     images: DatasetDict, *, validation_share: float = 0.05, test_share: float = 0.2, seed: int = 0
 ) -> DatasetDict:
     """Give a data set train, validation and test, keeping the splits that it has.
@@ -30,11 +30,11 @@ def with_all_splits(
     splits = dict(images)
     for split, share in (("test", test_share), ("validation", validation_share)):
         if split not in splits:
-            splits["train"], splits[split] = cut(splits["train"], share=share, seed=seed)
+            splits["train"], splits[split] = stratified_split(splits["train"], share=share, seed=seed)
     return DatasetDict({split: splits[split] for split in ("train", "validation", "test")})
 
 
-def cut(images: Dataset, *, share: float, seed: int) -> tuple[Dataset, Dataset]:
+def stratified_split(images: Dataset, *, share: float, seed: int) -> tuple[Dataset, Dataset]:
     """Cut a data set in two: (the rest, about `share` of it).
 
     Raises:

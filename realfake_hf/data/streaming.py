@@ -24,8 +24,8 @@ from torch.utils import data as torch_data
 from transformers import BaseImageProcessor
 
 from realfake_hf.data.augment import Augmentation
-from realfake_hf.data.decoding import UnreadablePictureError, read_picture
-from realfake_hf.data.pixels import sized
+from realfake_hf.data.decoding import UnreadableImageError, decode_image
+from realfake_hf.data.pixels import resize_images
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class ShardedSplit:
                 for batch in shard.iter_batches(_ROWS, columns=[name]):
                     yield batch.column(0).to_pylist()
 
-    def most_rows(self, parts: int) -> int:
+    def max_rows(self, parts: int) -> int:
         """The largest number of rows that one of so many parts can get, whichever row groups fall to it."""
         return sum(sorted(self.groups, reverse=True)[: -(-len(self.groups) // parts)])
 
@@ -197,7 +197,7 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
                 f"wanted at least as many row groups as processes times workers, {self._parts}; found "
                 f"{len(split.groups)} in the {split.name} shards. Use fewer workers, or write smaller shards."
             )
-        own = -(-split.most_rows(self._parts) // batch_size)
+        own = -(-split.max_rows(self._parts) // batch_size)
         self._own_batches = -(-own // multiple) * multiple
         self._rows = split.rows()
         self._start: State | None = None
@@ -269,14 +269,14 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
         pictures, labels = [], []
         for row in rows.to_pylist():
             try:
-                pictures.append(read_picture(row["image"]["bytes"]))
-            except UnreadablePictureError as error:
+                pictures.append(decode_image(row["image"]["bytes"]))
+            except UnreadableImageError as error:
                 logger.warning("%s is left out: %s", row["id"], error)
             else:
                 labels.append(row["label"])
         if not pictures:
             return None
-        pixels = sized(pictures, self._processor)
+        pixels = resize_images(pictures, self._processor)
         if self.augment:
             pixels = self.augment(pixels, first + np.arange(len(pixels)), epoch=self.epoch)
         return {"pixel_values": torch.from_numpy(pixels), "labels": torch.tensor(labels)}
@@ -312,19 +312,19 @@ class ShardedRows:
     @cached_property
     def keys(self) -> Keys:
         """(n,) the first eight bytes of each picture's hash."""
-        return np.concatenate([keys_of(some) for some in self.split.column("sha256")])
+        return np.concatenate([hash_keys(some) for some in self.split.column("sha256")])
 
     def names(self, column: str) -> tuple[str | None, ...]:
         """A column of few different names, each held once."""
         known: dict[str | None, str | None] = {}
         return tuple(known.setdefault(one, one) for some in self.split.column(column) for one in some)
 
-    def is_none_of(self, others: Iterable[ShardedSplit]) -> NDArray[np.bool_]:
+    def absent_from(self, others: Iterable[ShardedSplit]) -> NDArray[np.bool_]:
         """Say of each picture, (n,), whether it is in none of other splits, which are read and not held."""
         own, places = np.unique(self.keys, return_inverse=True)
         is_seen = np.zeros(len(own), dtype=np.bool_)
         for some in itertools.chain.from_iterable(other.column("sha256") for other in others):
-            keys = keys_of(some)
+            keys = hash_keys(some)
             at = np.minimum(np.searchsorted(own, keys), len(own) - 1)
             is_seen[at[own[at] == keys]] = True
         return ~is_seen[places]
@@ -383,7 +383,7 @@ class ShardedRows:
                     raise ValueError(_CHANGED.format(self.split.name))
                 held = more if held is None else pa.concat_tables([held, more])
             some, held = held[: len(block)], held[len(block) :]
-            if (keys_of(some.column("sha256").to_pylist()) != self.keys[block.start : block.stop]).any():
+            if (hash_keys(some.column("sha256").to_pylist()) != self.keys[block.start : block.stop]).any():
                 raise ValueError(_CHANGED.format(self.split.name))
             yield _decoded(some)
 
@@ -403,7 +403,7 @@ class ShardedRows:
         raise IndexError(f"wanted a row of the {self.split.n:,} in the {self.split.name} shards; found none so far on")
 
 
-def keys_of(digests: Sequence[str]) -> Keys:
+def hash_keys(digests: Sequence[str]) -> Keys:
     """(n,) the first eight bytes of hashes that are written in hexadecimal digits."""
     return np.array([int(digest[:16], 16) for digest in digests], dtype=np.uint64)
 
@@ -417,8 +417,8 @@ _CHANGED = (
 def _decoded(rows: pa.Table) -> Iterator[Row]:
     for row in rows.to_pylist():
         try:
-            yield {**row, "image": read_picture(row["image"]["bytes"])}
-        except UnreadablePictureError as error:
+            yield {**row, "image": decode_image(row["image"]["bytes"])}
+        except UnreadableImageError as error:
             raise ValueError(
                 f"wanted pictures in the shards that can be read; found {row['id']}: {error}. Write the shards anew: "
                 "`python -m realfake_hf.data.shards` leaves such pictures out, and names them."

@@ -21,10 +21,10 @@ from tqdm.auto import tqdm
 from transformers.utils.logging import disable_progress_bar
 
 from realfake_hf.cli import parse, read_names
-from realfake_hf.data.duplicates import leak_free
+from realfake_hf.data.duplicates import leak_free_mask
 from realfake_hf.data.folders import CIFAKE
 from realfake_hf.data.loading import load_images
-from realfake_hf.data.splits import with_all_splits
+from realfake_hf.data.splits import add_missing_splits
 from realfake_hf.detector import Detector, load_detector
 from realfake_hf.environment import data_fingerprint, environment
 from realfake_hf.experiments.search.plan import PAPER_ACCURACY
@@ -163,7 +163,7 @@ def compare(candidates: Sequence[Candidate], images: DatasetDict, *, bootstrap_s
 
     Args:
         candidates: two or more models.
-        images: with the splits of their training, from `with_all_splits`.
+        images: with the splits of their training, from `add_missing_splits`.
         bootstrap_samples: replicates behind each interval; 0 for no intervals.
 
     Raises:
@@ -171,7 +171,7 @@ def compare(candidates: Sequence[Candidate], images: DatasetDict, *, bootstrap_s
     """
     for candidate in candidates:
         _refuse_other_images(candidate, n=len(images["test"]))
-    clean = np.flatnonzero(leak_free(images))
+    clean = np.flatnonzero(leak_free_mask(images))
     models = [_score(model, images, clean, bootstrap_samples=bootstrap_samples) for model in candidates]
     return Comparison(models, [_pair(a, b, clean) for a, b in combinations(models, 2)])
 
@@ -241,7 +241,7 @@ def _run(arguments: CompareArguments, data: DataArguments) -> Comparison:
     candidates = [load_candidate(name, folder) for name, folder in arguments.folders.items()]
     arguments.output_file.parent.mkdir(parents=True, exist_ok=True)
     shares = {"validation_share": data.validation_share, "test_share": data.test_share}
-    images = with_all_splits(load_images(data.data), **shares, seed=data.split_seed)
+    images = add_missing_splits(load_images(data.data), **shares, seed=data.split_seed)
     comparison = compare(candidates, images, bootstrap_samples=arguments.bootstrap_samples)
     facts = {**environment(), "data": {"source": data.data, **data_fingerprint(images)}}
     write_json(arguments.output_file, {**facts, **comparison.to_dict()})

@@ -10,7 +10,7 @@ from PIL import Image
 
 from realfake_hf.data.corruptions import PROTOCOLS
 from realfake_hf.data.decoding import to_rgb
-from realfake_hf.data.splits import cut, with_all_splits
+from realfake_hf.data.splits import add_missing_splits, stratified_split
 
 _KEPT: Final = ("image", "label", "content", "generator", "source")
 
@@ -30,13 +30,13 @@ def matched_splits(
     Raises:
         ValueError: a split would have one label only.
     """
-    splits = with_all_splits(images, validation_share=0.1, test_share=0.2, seed=seed)
+    splits = add_missing_splits(images, validation_share=0.1, test_share=0.2, seed=seed)
     seen = {digest for name in ("train", "validation") for digest in splits[name]["sha256"][:]}
     fresh = np.flatnonzero([digest not in seen for digest in splits["test"]["sha256"][:]])
     splits["test"] = splits["test"].select(fresh)
     for name, size in (("train", train_size), ("test", test_size), ("validation", train_size and train_size // 10)):
         if size is not None and size < len(splits[name]):
-            splits[name] = cut(splits[name], share=size / len(splits[name]), seed=seed)[1]
+            splits[name] = stratified_split(splits[name], share=size / len(splits[name]), seed=seed)[1]
     return DatasetDict({name: _encoded(rows, protocol) for name, rows in splits.items()})
 
 

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from realfake_hf.attribution.maps import Target
 from realfake_hf.attribution.methods import Explanation, default_options, usual_method
-from realfake_hf.data.decoding import UnreadablePictureError
+from realfake_hf.data.decoding import UnreadableImageError
 from realfake_hf.data.loading import load_images
 from realfake_hf.data.sampling import take_evenly
 from realfake_hf.detector import Detector, load_detector
@@ -243,7 +243,7 @@ def _read_each(exhibits: Iterable[Exhibit], unreadable: dict[str, str]) -> Itera
     for exhibit in exhibits:
         try:
             picture = exhibit.read()
-        except UnreadablePictureError as error:
+        except UnreadableImageError as error:
             unreadable[exhibit.name] = str(error)
             continue
         yield exhibit, picture

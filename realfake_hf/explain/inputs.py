@@ -9,9 +9,9 @@ from typing import Literal
 from datasets import Dataset
 from PIL import Image
 
-from realfake_hf.data.decoding import UnreadablePictureError, read_picture, to_rgb
+from realfake_hf.data.decoding import UnreadableImageError, decode_image, to_rgb
 from realfake_hf.data.files import read_file
-from realfake_hf.data.folders import find_picture_files
+from realfake_hf.data.folders import find_image_files
 from realfake_hf.labels import LABEL_NAMES, LabelName
 
 
@@ -23,7 +23,7 @@ class Exhibit:
         kind: whether its name is a path, or the opaque id of a data set's row.
         name: that path or id.
         truth: its label, where it is known.
-        read: gives the upright RGB picture, or raises `UnreadablePictureError`.
+        read: gives the upright RGB picture, or raises `UnreadableImageError`.
     """
 
     kind: Literal["path", "id"]
@@ -47,7 +47,7 @@ def exhibits_of_files(words: Sequence[str]) -> list[Exhibit]:
     Raises:
         FileNotFoundError: a word stands for no file.
     """
-    return [Exhibit("path", str(path), None, partial(_read_path, path)) for path in find_picture_files(words)]
+    return [Exhibit("path", str(path), None, partial(_read_path, path)) for path in find_image_files(words)]
 
 
 def exhibits_of_rows(rows: Dataset) -> list[Exhibit]:
@@ -61,9 +61,9 @@ def exhibits_of_rows(rows: Dataset) -> list[Exhibit]:
 
 def _read_path(path: Path) -> Image.Image:
     try:
-        return read_picture(read_file(path))
+        return decode_image(read_file(path))
     except OSError as error:
-        raise UnreadablePictureError(error.strerror or str(error)) from error
+        raise UnreadableImageError(error.strerror or str(error)) from error
 
 
 def _read_row(rows: Dataset, row: int) -> Image.Image:

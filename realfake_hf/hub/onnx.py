@@ -21,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from realfake_hf.attribution.attention_methods import eager_attention
 from realfake_hf.cli import parse
-from realfake_hf.data.pixels import plain_size
+from realfake_hf.data.pixels import resize_target
 from realfake_hf.detector import Detector
 
 OPSET: Final = 20
@@ -61,7 +61,7 @@ def export(folder: Path, file: Path, *, int8: bool = False) -> dict[str, Any]:
     """
     _check_installed("onnx", "onnxscript", *(("onnxruntime",) if int8 else ()))
     detector = Detector.from_pretrained(folder)
-    size = plain_size(detector.processor)
+    size = resize_target(detector.processor)
     if size is None:
         raise ValueError(f"wanted a processor that only resizes, to export {folder}; found one that crops or pads.")
     file.parent.mkdir(parents=True, exist_ok=True)

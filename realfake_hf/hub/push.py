@@ -182,7 +182,7 @@ def publish_dataset(
     with tempfile.TemporaryDirectory(prefix="realfake-publish-") as parent:
         staged = Path(parent)
         name = repo_id.rpartition("/")[2]
-        make_data_card(images, name=name, licence=licence, has_pictures=with_pictures).save(staged / "README.md")
+        make_data_card(images, name=name, licence=licence, has_images=with_pictures).save(staged / "README.md")
         if with_pictures:
             write_shards(images, staged)
         return _send(staged, repo_id, "dataset", private=private, token=token, dry_run=dry_run)

@@ -10,7 +10,7 @@ from realfake_hf.crosseval.findings import findings
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.page import warnings
 from realfake_hf.crosseval.robustness import Robustness
-from realfake_hf.data.corruptions import DEGRADATIONS
+from realfake_hf.data.corruptions import CORRUPTIONS
 from realfake_hf.estimate import Estimate
 
 COLUMNS: Final = {
@@ -89,16 +89,16 @@ def _robustness_table(found: Sequence[Robustness]) -> str:
     rows = [("none", [one.clean for one in found])]
     rows += [
         (
-            f"{kind} {DEGRADATIONS[kind].steps[-1]:g}" if DEGRADATIONS[kind].unit else kind,
+            f"{kind} {CORRUPTIONS[kind].steps[-1]:g}" if CORRUPTIONS[kind].unit else kind,
             [one.of_kind(kind)[-1] for one in found],
         )
-        for kind in DEGRADATIONS
+        for kind in CORRUPTIONS
     ]
     lines = [
         f"| {name} | {' | '.join(str(value) for step in steps for value in (step.roc_auc, step.balanced_accuracy))} |"
         for name, steps in rows
     ]
-    units = "; ".join(f"{kind}: {one.unit}" for kind, one in DEGRADATIONS.items() if one.unit)
+    units = "; ".join(f"{kind}: {one.unit}" for kind, one in CORRUPTIONS.items() if one.unit)
     first = found[0]
     note = (
         f"{first.n_real + first.n_fake:,} leak-free test pictures at each step, each model at its own threshold, 95 % "

@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from realfake_hf.data.pixels import plain_size
+from realfake_hf.data.pixels import resize_target
 from realfake_hf.labels import LABEL_NAMES, id2label, label2id, parse_label
 from realfake_hf.models.heads import head_modules
 
@@ -243,7 +243,7 @@ def _with_size(processor: BaseImageProcessor, size: int) -> BaseImageProcessor:
     """The same processor for another size, or a plain one with its numbers where it would also crop."""
     numbers = processor.to_dict()
     square = {"height": size, "width": size}
-    if plain_size(processor):
+    if resize_target(processor):
         return type(processor).from_dict({**numbers, "size": square})  # type: ignore[no-any-return]
     kept = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "resample")
     return ViTImageProcessorPil(size=square, **{name: numbers[name] for name in kept if name in numbers})
@@ -251,7 +251,7 @@ def _with_size(processor: BaseImageProcessor, size: int) -> BaseImageProcessor:
 
 def _refuse_misfit(model: PreTrainedModel, processor: BaseImageProcessor, name: str) -> None:
     """Try the model on one empty picture of its processor's size."""
-    size = plain_size(processor) or _crop_size(processor)
+    size = resize_target(processor) or _crop_size(processor)
     if size is None:
         return  # the size follows the picture: the pixel cache refuses it
     try:

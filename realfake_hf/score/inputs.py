@@ -17,9 +17,9 @@ from datasets import Dataset, Features, Image
 from huggingface_hub import HfFileSystem
 from huggingface_hub.errors import HfHubHTTPError
 
-from realfake_hf.data.decoding import UnreadablePictureError
+from realfake_hf.data.decoding import UnreadableImageError
 from realfake_hf.data.files import read_file
-from realfake_hf.data.folders import find_picture_files
+from realfake_hf.data.folders import find_image_files
 from realfake_hf.data.ingest import Unreadable
 from realfake_hf.data.loading import load_images, unreadable_files
 
@@ -104,7 +104,7 @@ def find_supply(words: Sequence[str], *, part_size: int) -> Supply:
         heaps = [(rows, len(rows), "\n".join(rows["sha256"][:])) for rows in raw]
         heaps += [(left_out, len(left_out), "\n".join(file.key for file in left_out))]
         return _supply("rows", heaps, _of_rows, part_size)
-    files = find_picture_files(words)
+    files = find_image_files(words)
     return _supply("files", [(files, len(files), "\n".join(map(str, files)))], _of_files, part_size)
 
 
@@ -141,7 +141,7 @@ def _of_rows(rows: Dataset | list[Unreadable], start: int, stop: int) -> Iterato
 
 
 def _fail(reason: str) -> bytes:
-    raise UnreadablePictureError(reason)
+    raise UnreadableImageError(reason)
 
 
 def _of_shard(shard: str, start: int, stop: int) -> Iterator[Item]:
@@ -171,7 +171,7 @@ def _bytes_of(picture: object) -> bytes:
             return data
         case {"path": str(path)}:
             return read_file(Path(path))
-    raise UnreadablePictureError("the row holds no picture")
+    raise UnreadableImageError("the row holds no picture")
 
 
 def _shards(words: Sequence[str]) -> list[str]:

@@ -16,8 +16,8 @@ from accelerate.utils import gather_object
 from PIL import Image
 from tqdm.auto import tqdm
 
-from realfake_hf.data.decoding import UnreadablePictureError, read_picture
-from realfake_hf.data.pixels import fitted
+from realfake_hf.data.decoding import UnreadableImageError, decode_image
+from realfake_hf.data.pixels import resize_image
 from realfake_hf.detector import Detector, load_detector
 from realfake_hf.distributed import cores_each, join_processes, this_process, told_of_lost_processes
 from realfake_hf.parallel import map_in_threads
@@ -174,10 +174,10 @@ def _row(item: Item, opened: Image.Image | str, verdicts: Iterator[Any]) -> Row:
 
 def _open(detector: Detector, item: Item) -> Image.Image | str:
     try:
-        picture = read_picture(item.read())
-    except (UnreadablePictureError, OSError) as error:
+        picture = decode_image(item.read())
+    except (UnreadableImageError, OSError) as error:
         return str(error)
-    return picture if picture.width * picture.height <= _LARGE else fitted(picture, detector.processor)
+    return picture if picture.width * picture.height <= _LARGE else resize_image(picture, detector.processor)
 
 
 def _at_least_one(value: int, flag: str) -> int:

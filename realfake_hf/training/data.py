@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from transformers import BaseImageProcessor, PreTrainedModel, ViTImageProcessorPil
 
 from realfake_hf.data.augment import Augmentation
-from realfake_hf.data.duplicates import in_none_of, leak_free
+from realfake_hf.data.duplicates import absent_from, leak_free_mask
 from realfake_hf.data.loading import load_images
 from realfake_hf.data.pixels import PixelDataset, cached_pixels
-from realfake_hf.data.splits import cut, with_all_splits
+from realfake_hf.data.splits import add_missing_splits, stratified_split
 from realfake_hf.data.streaming import ShardedSplit, StreamedPixels, find_shards
 from realfake_hf.environment import data_fingerprint
 from realfake_hf.labels import FAKE, id2label, label2id
@@ -56,10 +56,10 @@ def load_splits(arguments: DataArguments) -> DatasetDict:
     with PartialState().main_process_first():  # one process reads the source, the others find its cache
         images = load_images(arguments.data)
     shares = {"validation_share": arguments.validation_share, "test_share": arguments.test_share}
-    splits = with_all_splits(images, **shares, seed=arguments.split_seed)
+    splits = add_missing_splits(images, **shares, seed=arguments.split_seed)
     if arguments.train_size is not None and arguments.train_size < len(splits["train"]):
         share = arguments.train_size / len(splits["train"])
-        splits["train"] = cut(splits["train"], share=share, seed=arguments.split_seed)[1]
+        splits["train"] = stratified_split(splits["train"], share=share, seed=arguments.split_seed)[1]
     return splits
 
 
@@ -85,9 +85,9 @@ class TrainingData:
     def leak_free(self) -> NDArray[np.bool_]:
         """Say of each test picture, (n_test,), whether it occurs in no other split."""
         if self.stream is None:
-            return leak_free(self.images)
+            return leak_free_mask(self.images)
         test, validation = (self.images[split]["sha256"][:] for split in ("test", "validation"))
-        return in_none_of(test, chain(self.stream.column("sha256"), [validation]))
+        return absent_from(test, chain(self.stream.column("sha256"), [validation]))
 
 
 def load_training_data(arguments: DataArguments) -> TrainingData:

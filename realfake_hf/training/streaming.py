@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from realfake_hf.data.pixels import as_batch
+from realfake_hf.data.pixels import identity_collate
 from realfake_hf.data.streaming import StreamedPixels
 from realfake_hf.training.distillation import TaughtTrainer
 
@@ -32,7 +32,7 @@ def load_in_workers(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # torchdata 0.11 with PyTorch 2.13
         return StatefulDataLoader(
-            stream, batch_size=None, num_workers=workers, collate_fn=as_batch, pin_memory=pin_memory,
+            stream, batch_size=None, num_workers=workers, collate_fn=identity_collate, pin_memory=pin_memory,
             prefetch_factor=ahead if workers else None,
         )  # fmt: skip
 

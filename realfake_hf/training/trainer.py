@@ -19,7 +19,7 @@ from transformers import (
     Trainer,
 )
 
-from realfake_hf.data.pixels import ModelInput, PixelDataset, as_batch
+from realfake_hf.data.pixels import ModelInput, PixelDataset, identity_collate
 from realfake_hf.data.streaming import StreamedPixels
 from realfake_hf.models.heads import backbone_parameters
 from realfake_hf.training.arguments import ModelArguments, RunArguments
@@ -70,7 +70,7 @@ def build_trainer(
         args=run,
         train_dataset=sets["train"],
         eval_dataset=sets["validation"],
-        data_collator=as_batch,  # batches come whole
+        data_collator=identity_collate,  # batches come whole
         processing_class=processor,
         compute_loss_func=None if takes_labels else partial(_loss_of_logits, smoothing=run.label_smoothing_factor),
         compute_metrics=recorder.compute_metrics,

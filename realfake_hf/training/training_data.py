@@ -6,7 +6,7 @@ from typing import Any
 from datasets import DatasetDict
 
 from realfake_hf.data.loading import load_images
-from realfake_hf.data.splits import with_all_splits
+from realfake_hf.data.splits import add_missing_splits
 from realfake_hf.environment import data_fingerprint
 
 
@@ -26,7 +26,7 @@ def splits_of_training(
     """
     shares = {name: asked[name] for name in ("validation_share", "test_share")}
     place = source or asked["data"]
-    images = with_all_splits(load_images(place), **shares, seed=asked["split_seed"])
+    images = add_missing_splits(load_images(place), **shares, seed=asked["split_seed"])
     [found] = data_fingerprint(DatasetDict({"validation": images["validation"]})).values()
     if found["sha256"] != stated["sha256"]:
         raise ValueError(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from realfake_hf.data.metadata import FileClaims
+from realfake_hf.data.metadata import FileMetadata
 from realfake_hf.metrics.operating_point import OperatingPoint
 from realfake_space.model_process import Judged, ModelFacts
 
@@ -136,7 +136,7 @@ def refusal(words: str) -> str:
     return f'<div class="rf-card rf-refused" role="alert"><p>{html.escape(words)}</p></div>'
 
 
-def facts(claims: FileClaims) -> str:
+def facts(claims: FileMetadata) -> str:
     """The facts of a file as HTML."""
     frames = f", {claims.frames} frames, the first one is judged" if claims.frames > 1 else ""
     credentials = "present, signatures not checked" if claims.has_content_credentials else "none"
@@ -146,7 +146,7 @@ def facts(claims: FileClaims) -> str:
         ("EXIF", "present" + (f": {claims.camera}" if claims.camera else "") if claims.has_exif else "none"),
         ("software", claims.software or "none named"),
         ("Content Credentials (C2PA)", credentials),
-        ("says that it is generated", "; ".join(claims.says_generated) or "no"),
+        ("says that it is generated", "; ".join(claims.generator_hints) or "no"),
     ]  # fmt: skip
     cells = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in rows)
     note = "All of this can be removed or forged, and the models see none of it. Most files on the web carry nothing."

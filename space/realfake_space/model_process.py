@@ -23,8 +23,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from realfake_hf.attribution.attention_methods import lack_of_class_token
 from realfake_hf.attribution.methods import ATTENTION_METHODS, METHODS, method_name, usual_method
-from realfake_hf.data.metadata import FileClaims
-from realfake_hf.data.pixels import fitted
+from realfake_hf.data.metadata import FileMetadata
+from realfake_hf.data.pixels import resize_image
 from realfake_hf.detector import Detector
 from realfake_hf.labels import Verdict
 from realfake_hf.metrics.operating_point import OperatingPoint
@@ -84,7 +84,7 @@ class Judged:
 
     verdict: Verdict
     size: tuple[int, int]
-    claims: FileClaims
+    claims: FileMetadata
 
 
 def begin() -> None:
@@ -175,7 +175,7 @@ class _Opened:
 
     fitted: Image.Image
     size: tuple[int, int]
-    claims: FileClaims
+    claims: FileMetadata
 
 
 def _open(path: str | None, detector: Detector) -> _Opened | str | None:
@@ -183,6 +183,6 @@ def _open(path: str | None, detector: Detector) -> _Opened | str | None:
         if path is None:
             return None
         picture, claims = open_upload(path)
-        return _Opened(fitted(picture, detector.processor), picture.size, claims)
+        return _Opened(resize_image(picture, detector.processor), picture.size, claims)
     except RefusedError as error:
         return str(error)

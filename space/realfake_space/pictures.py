@@ -5,8 +5,8 @@ from typing import Final
 
 from PIL import Image
 
-from realfake_hf.data.decoding import UnreadablePictureError, read_picture
-from realfake_hf.data.metadata import FileClaims, read_claims
+from realfake_hf.data.decoding import UnreadableImageError, decode_image
+from realfake_hf.data.metadata import FileMetadata, read_metadata
 
 MOST_BYTES: Final = 32 * 2**20
 MOST_PIXELS: Final = 64_000_000
@@ -16,7 +16,7 @@ class RefusedError(ValueError):
     """A file that gets no verdict; the message says why, in a sentence for the page."""
 
 
-def open_upload(path: str) -> tuple[Image.Image, FileClaims]:
+def open_upload(path: str) -> tuple[Image.Image, FileMetadata]:
     """Read an uploaded file, whatever its name says it is.
 
     Raises:
@@ -24,12 +24,12 @@ def open_upload(path: str) -> tuple[Image.Image, FileClaims]:
     """
     data, claims = read_header(path)
     try:
-        return read_picture(data), claims
-    except UnreadablePictureError as error:
+        return decode_image(data), claims
+    except UnreadableImageError as error:
         raise RefusedError(_sentence(str(error))) from error
 
 
-def read_header(path: str) -> tuple[bytes, FileClaims]:
+def read_header(path: str) -> tuple[bytes, FileMetadata]:
     """Read an uploaded file, and what its header says, without decoding its pixels.
 
     Raises:
@@ -41,7 +41,7 @@ def read_header(path: str) -> tuple[bytes, FileClaims]:
         raise RefusedError(f"No verdict: the file has {size:.0f} MiB; this page takes up to {MOST_BYTES // 2**20}.")
     data = file.read_bytes()
     try:
-        claims = read_claims(data)
+        claims = read_metadata(data)
     except Exception as error:  # damaged headers raise anything; the decoder may know better what is wrong
         raise RefusedError(_reason(data)) from error
     if claims.width * claims.height > MOST_PIXELS:
@@ -55,8 +55,8 @@ def read_header(path: str) -> tuple[bytes, FileClaims]:
 
 def _reason(data: bytes) -> str:
     try:
-        read_picture(data)
-    except UnreadablePictureError as error:
+        decode_image(data)
+    except UnreadableImageError as error:
         return _sentence(str(error))
     return "No verdict: what the file says of itself cannot be read."
 

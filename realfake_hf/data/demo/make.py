@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from realfake_hf.cli import parse
-from realfake_hf.data.decoding import pixel_hash, read_picture
+from realfake_hf.data.decoding import decode_image, pixel_hash
 from realfake_hf.data.demo.recipe import Region, Window, area, crop, cut_regions, draw_all_windows, draw_box
 from realfake_hf.labels import FAKE, LABEL_NAMES, REAL
 
@@ -185,7 +185,7 @@ def to_row(window: Window, picture: Pillow.Image, *, is_fake: bool) -> dict[str,
         "generator": GENERATOR if is_fake else None,
         "source": "demo",
         "id": hashlib.sha256(place.encode()).hexdigest()[:16],
-        "sha256": pixel_hash(read_picture(encoded)),
+        "sha256": pixel_hash(decode_image(encoded)),
         "split": region.split,
         "region": str(region),
         "box": list(window.box),
