@@ -17,7 +17,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NUMBER = re.compile(r"(?<![\w./#-])([+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?|[+-]?\d+(?:\.\d+)?)(?![\w/-])(?!\.\d)( ?%| points?)?")
+NUMBER = re.compile(
+    r"(?<![\w./#-])([+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?|[+-]?\d+(?:\.\d+)?)"  # 20,000 or +0.051
+    r"(?![\w/-])(?!\.\d)( ?%| points?)?"
+)
 SOURCE = re.compile(r"<!-- source: (\S+\.json)([^>]*?) -->")
 CITED = re.compile(r"<!-- cited: ([\d., ]+)[^>]*-->")
 
@@ -55,7 +58,14 @@ def blocks(markdown: str) -> Iterator[str]:
 
 def prose(block: str) -> str:
     """Drop comments, code spans, link targets, list numbers and years in brackets."""
-    for pattern in (r"<!--.*?-->", r"`[^`]*`", r"(?<=\])\([^)]*\)", r"^\d+\. ", r"\((?:[^()]*, )?\d{4}\)", r"https?://\S+"):
+    for pattern in (
+        r"<!--.*?-->",
+        r"`[^`]*`",
+        r"(?<=\])\([^)]*\)",
+        r"^\d+\. ",
+        r"\((?:[^()]*, )?\d{4}\)",
+        r"https?://\S+",
+    ):
         block = re.sub(pattern, " ", block, flags=re.DOTALL)
     return block
 
