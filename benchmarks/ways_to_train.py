@@ -24,9 +24,10 @@ from transformers.trainer_utils import set_seed
 
 from realfake_hf.data.pixels import ModelInput, PixelDataset
 from realfake_hf.data.streaming import StreamedPixels
-from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
+from realfake_hf.training.arguments import DataArguments, ModelArguments
 from realfake_hf.training.callbacks import EpochAugmentation
 from realfake_hf.training.data import TrainingData, build_model, load_splits, pixel_sets, validation_recorder
+from realfake_hf.training.run_arguments import RunArguments
 from realfake_hf.training.trainer import build_trainer
 
 Transform = Callable[[Image.Image], Tensor]

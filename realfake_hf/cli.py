@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType
@@ -22,29 +22,44 @@ def parse(*dataclass_types: Any, argv: Sequence[str] | None = None, description:
     A field `output_dir` is the flag `--output_dir` and the recipe's key `output_dir`; a flag wins over the recipe.
 
     Args:
-        dataclass_types: what to fill; a field's `metadata={"help": ...}` is shown by `--help`.
+        dataclass_types: the dataclasses; a field's `metadata={"help": ...}` is shown by `--help`.
         argv: the words of the command line; those of this process by default.
-        description: what the program does, for `--help`.
+        description: of the program, for `--help`.
 
     Returns:
         One instance of each dataclass, in order.
 
     Raises:
-        SystemExit: with status 2 and a sentence on stderr, where a flag, key or value does not fit.
+        SystemExit: with status 2 and a message on stderr if a flag, key or value is invalid.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser(dataclass_types, description)
-    try:
-        recipe, words = _take_recipe(words)
-        if recipe:
-            words = [*_use_recipe(recipe, parser, dataclass_types), *words]
-        _, unknown = parser.parse_known_args(words)
-        if unknown:
-            flags = ["--config", *(flag for action in parser._actions for flag in action.option_strings)]
-            raise ValueError(f"unknown setting {' '.join(unknown)}{_hint(unknown[0].split('=')[0], flags)}")
-        return tuple(parser.parse_args_into_dataclasses(words, look_for_args_file=False))
-    except ValueError as error:
-        parser.error(str(error))
+    return _fill(_parser(dataclass_types, description), sys.argv[1:] if argv is None else argv)
+
+
+def check(
+    *dataclass_types: Any,  # noqa: ANN401
+    argv: Sequence[str],
+    description: str | None,
+    later: Collection[str],
+    epilog: str,
+) -> None:
+    """Answer `--help` and reject invalid settings, before a slow import.
+
+    Args:
+        dataclass_types: the dataclasses that are cheap to import.
+        argv: the words of the command line.
+        description: of the program, for `--help`.
+        later: names of settings whose values are checked after the import, by `parse`.
+        epilog: printed at the end of `--help`.
+
+    Raises:
+        SystemExit: with status 2 and a message on stderr if a flag, key or value is invalid.
+    """
+    parser = _parser(dataclass_types, description, epilog)
+    for name in sorted(set(later) - {action.dest for action in parser._actions}):
+        for flag, n_values in ((name, "*"), (f"no_{name}", 0)):
+            spellings = dict.fromkeys((f"--{flag}", f"--{flag.replace('_', '-')}"))
+            parser.add_argument(*spellings, dest=flag, nargs=n_values, help=argparse.SUPPRESS, action=_Later)
+    _fill(parser, argv, later)
 
 
 def run_command(work: Callable[[], int], *, name: str, resumable: str | Path | None = None) -> int:
@@ -107,35 +122,67 @@ _RecipeLoader.add_implicit_resolver(
 )
 
 
-def _parser(dataclass_types: Sequence[Any], description: str | None) -> HfArgumentParser:
+class _Later(argparse.Action):
+    """Accept a flag with any values and store nothing."""
+
+    def __call__(self, *_: object) -> None:
+        pass
+
+
+def _parser(dataclass_types: Sequence[Any], description: str | None, epilog: str = "") -> HfArgumentParser:
     parser = HfArgumentParser(
         dataclass_types,
         description=description,
         allow_abbrev=False,
         usage="%(prog)s [--config FILE] [--setting VALUE ...]",
-        epilog="--config FILE reads these settings from a YAML recipe; flags win over it.",
+        epilog=f"--config FILE reads these settings from a YAML recipe; flags win over it. {epilog}".strip(),
     )
     for action in parser._actions:
         action.help = action.help.replace("%", "%%").replace("%%%%", "%%") if action.help else action.help
     return parser
 
 
-def _take_recipe(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+def _fill(parser: HfArgumentParser, argv: Sequence[str], later: Collection[str] = ()) -> tuple[Any, ...]:
+    try:
+        recipe, words = _take_recipe(argv)
+        if recipe:
+            words = [*_use_recipe(recipe, parser, later), *words]
+        unknown = _unknown_words(parser, words)
+        if unknown:
+            flags = ["--config", *(flag for action in parser._actions for flag in action.option_strings)]
+            raise ValueError(f"unknown setting {' '.join(unknown)}{_hint(unknown[0].split('=')[0], flags)}")
+        return tuple(parser.parse_args_into_dataclasses(words, look_for_args_file=False))
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def _unknown_words(parser: HfArgumentParser, words: Sequence[str]) -> list[str]:
+    """Return words that belong to no setting, even if required settings are missing."""
+    required = [action for action in parser._actions if action.required]
+    for action in required:
+        action.required = False
+    _, unknown = parser.parse_known_args(words)
+    for action in required:
+        action.required = True
+    return unknown
+
+
+def _take_recipe(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config", type=Path)
-    found, rest = finder.parse_known_args(words)
-    return found.config, rest
+    namespace, words = finder.parse_known_args(argv)
+    return namespace.config, words
 
 
-def _use_recipe(recipe: Path, parser: HfArgumentParser, dataclass_types: Sequence[Any]) -> list[str]:
-    """A recipe as the words of a command line, so that both are checked by the same rules; null becomes a default."""
-    hints = {name: hint for kind in dataclass_types for name, hint in get_type_hints(kind).items()}
-    types = {field.name: hints[field.name] for kind in dataclass_types for field in fields(kind) if field.init}
+def _use_recipe(recipe: Path, parser: HfArgumentParser, later: Collection[str]) -> list[str]:
+    """Turn a recipe into words of a command line, so that both are checked alike; null becomes a default."""
+    hints = {name: hint for kind in parser.dataclass_types for name, hint in get_type_hints(kind).items()}
+    types = {field.name: hints[field.name] for kind in parser.dataclass_types for field in fields(kind) if field.init}
     settings = _read_recipe(recipe)
     for name, value in settings.items():
-        if name not in types:
-            raise ValueError(f"unknown setting {name} in {recipe}{_hint(str(name), types)}")
-        if value is None and NoneType not in get_args(types[name]):
+        if name not in {*types, *later}:
+            raise ValueError(f"unknown setting {name} in {recipe}{_hint(str(name), {*types, *later})}")
+        if value is None and name in types and NoneType not in get_args(types[name]):
             raise ValueError(f"wanted a value of {name} in {recipe}; found none")
     parser.set_defaults(**{name: None for name, value in settings.items() if value is None})
     return [word for name, value in settings.items() if value is not None for word in _words(name, value)]

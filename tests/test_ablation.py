@@ -6,8 +6,9 @@ import yaml
 
 from realfake_hf.cli import parse
 from realfake_hf.experiments import ablation
-from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
+from realfake_hf.training.arguments import DataArguments, ModelArguments
 from realfake_hf.training.run import fit
+from realfake_hf.training.run_arguments import RunArguments
 
 BASE = {"data": "demo", "model": "cifake-cnn", "num_filters": 4, "dense_units": 4, "num_train_epochs": 1}
 

@@ -1,12 +1,15 @@
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import pytest
+from transformers import TrainingArguments
 
+import train
 from realfake_hf.cli import parse
 from realfake_hf.experiments.search.plan import SearchArguments, extractors, heads
-from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
+from realfake_hf.training.arguments import DataArguments, ModelArguments, names_of_training_arguments
+from realfake_hf.training.run_arguments import RunArguments
 
 ROOT = Path(__file__).parents[1]
 TRAININGS = sorted(set((ROOT / "recipes").glob("*.yaml")) - {ROOT / "recipes/paper_search.yaml"})
@@ -187,6 +190,47 @@ def test_the_help_of_training_names_every_setting(capsys):
     assert stop.value.code == 0
     said = capsys.readouterr().out
     assert all(f"--{name} " in said for name in ("data", "num_filters", "learning_rate", "early_stopping_patience"))
+
+
+def refusal_of_training(capsys, *words):
+    with pytest.raises(SystemExit) as stop:
+        train.main(words)
+    return stop.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["--epochs", "3"], "unknown setting --epochs"),
+        (["--max_stps", "3"], "did you mean --max_steps?"),
+        (["--crop_padding", "-1"], "found -1"),
+        (["--learning_rate", "fast"], "--learning_rate"),
+        (["--streaming", "--train_size", "5"], "--streaming or --train_size"),
+        (["--max_steps", "many"], "--max_steps"),
+        (["--lr_scheduler_type", "sinus"], "sinus"),
+        (["--no_flip", "--no-bf16", "--adam-beta1", "0.8", "--ema_decay", "2"], "--ema_decay"),
+    ],
+)
+def test_training_refuses_a_wrong_setting_of_either_parser(capsys, words, names):
+    status, message = refusal_of_training(capsys, *words)
+    assert status == 2
+    assert names in message
+
+
+def test_the_complete_help_of_training_names_settings_of_transformers(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    short = capsys.readouterr().out
+    assert "--adam_beta1" not in short
+    assert "--help-all" in short
+    with pytest.raises(SystemExit) as stop:
+        train.main(["--help-all"])
+    assert stop.value.code == 0
+    assert "--adam_beta1" in capsys.readouterr().out
+
+
+def test_the_names_read_from_the_source_are_the_settings_that_the_trainer_takes():
+    assert names_of_training_arguments() == {entry.name for entry in fields(TrainingArguments) if entry.init}
 
 
 def test_the_paper_search_fills_its_arguments():

@@ -164,7 +164,7 @@ def test_an_interrupted_grid_says_how_it_goes_on_and_keeps_what_is_scored(
 
     monkeypatch.setattr(grid, "score_all", interrupted)
     assert crosseval.main(words(models, pictures, tmp_path / "grid")) == 130
-    assert f"interrupted; the same command goes on from {tmp_path / 'grid'}" in capsys.readouterr().err
+    assert f"to resume from {tmp_path / 'grid'}, repeat the command" in capsys.readouterr().err
     assert {file.stem for file in (tmp_path / "grid/cells").glob("*.json")} == {
         "boats-files", "boats-train-native-one", "boats-train-native-two",
     }  # fmt: skip

@@ -140,7 +140,7 @@ def test_files_folders_and_globs_are_explained_each_file_once(models, photos, tm
         with Image.open(tmp_path / "out" / row["file"]) as figure:
             assert figure.size[0] == 1200
     said = capsys.readouterr().out
-    assert f"pictures, sheets and explanations.json: {tmp_path / 'out'}" in said
+    assert f"images, sheets and explanations.json: {tmp_path / 'out'}" in said
     assert "right REAL" not in said
 
 
@@ -288,7 +288,7 @@ def test_an_interruption_leaves_what_is_done_and_says_so(models, source, tmp_pat
     kept = {row["file"] for row in found["explanations"]}
     shown = {f"sheets/{group_of(row)}.png" for row in found["explanations"]}
     assert files_below(tmp_path / "out") == {"explanations.json", *kept, *shown}
-    assert f"interrupted; 3 explained pictures stay in {tmp_path / 'out'}" in capsys.readouterr().err
+    assert f"interrupted; 3 explained images are in {tmp_path / 'out'}" in capsys.readouterr().err
 
 
 def test_an_error_on_the_way_leaves_a_whole_file_that_says_it_is_not_finished(models, source, tmp_path, monkeypatch):
@@ -312,7 +312,7 @@ def test_an_interruption_before_the_first_picture_leaves_nothing(models, photos,
 
     monkeypatch.setattr(gallery, "exhibits_of_files", interrupt)
     assert run(models, tmp_path / "out", "--images", photos) == 130
-    assert f"interrupted; what is done, if anything, stays in {tmp_path / 'out'}" in capsys.readouterr().err
+    assert "explain.py: interrupted" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import explain
-from realfake_hf.explain_study import run
+from realfake_hf.explain_study import published, run
 from realfake_hf.explain_study.arguments import PARTS
 
 pytestmark = pytest.mark.slow
@@ -71,7 +71,7 @@ def test_an_interrupted_study_says_how_it_goes_on(tmp_path, monkeypatch, capsys)
 
     monkeypatch.setattr(run, "make_maps", interrupted)
     assert explain.main(words(tmp_path)) == 130
-    assert f"interrupted; the same command goes on from {tmp_path / 'study'}" in capsys.readouterr().err
+    assert f"to resume from {tmp_path / 'study'}, repeat the command" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -97,8 +97,8 @@ def test_wrong_settings_end_with_status_2(tmp_path, capsys):
 
 def test_the_recipe_of_the_study_parses(monkeypatch):
     asked = []
-    monkeypatch.setattr(explain, "run_study", lambda arguments: asked.append(arguments))
-    monkeypatch.setattr(explain, "publish_study", lambda *_: ["done"])
+    monkeypatch.setattr(run, "run_study", lambda arguments: asked.append(arguments))
+    monkeypatch.setattr(published, "publish_study", lambda *_: ["done"])
     recipe = str(ROOT / "recipes/studies/explanations_cifake.yaml")
     assert explain.main(["--study", "--config", recipe, "--output_dir", "runs/x"]) == 0
     assert asked[0].models == {"cnn": "space/models/cifake-cnn", "vit": "space/models/cifake-vit"}

@@ -133,7 +133,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(run, tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(EpochLines, "on_epoch_begin", interrupt)
         assert train.main(small(tmp_path / "run")) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert f"to resume from {tmp_path / 'run'}, repeat the command" in capsys.readouterr().err
     assert json.loads((tmp_path / "run/run.json").read_text())["finished"] is False
     assert train.main(small(tmp_path / "run")) == 0
     assert json.loads((tmp_path / "run/run.json").read_text())["resumed"] is True

@@ -20,8 +20,9 @@ from realfake_hf.cli import parse
 from realfake_hf.environment import data_fingerprint, environment
 from realfake_hf.run_folder import epoch_rows
 from realfake_hf.store import write_json
-from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
+from realfake_hf.training.arguments import DataArguments, ModelArguments
 from realfake_hf.training.run import fit
+from realfake_hf.training.run_arguments import RunArguments
 
 BASELINE: Final = "baseline"
 MEASURES: Final = ("eval_accuracy", "eval_roc_auc", "eval_loss", "seconds")

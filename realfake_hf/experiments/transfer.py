@@ -29,8 +29,9 @@ from realfake_hf.figures import save_figure
 from realfake_hf.figures.transfer import MatrixPanel, transfer_matrix
 from realfake_hf.run_folder import METRICS
 from realfake_hf.store import write_json
-from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
+from realfake_hf.training.arguments import DataArguments, ModelArguments
 from realfake_hf.training.run import train
+from realfake_hf.training.run_arguments import RunArguments
 
 ALL: Final = "both"  # trained on all sources
 MEASURES: Final = ("balanced_accuracy", "roc_auc", "accuracy_real", "accuracy_fake", "ece")

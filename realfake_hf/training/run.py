@@ -29,10 +29,11 @@ from realfake_hf.run_folder import (
     write_results,
 )
 from realfake_hf.store import write_json
-from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
+from realfake_hf.training.arguments import DataArguments, ModelArguments, RunSettings
 from realfake_hf.training.callbacks import p_fake_of
 from realfake_hf.training.data import TrainingData, build_model, load_training_data, pixel_sets, validation_recorder
 from realfake_hf.training.distillation import Teacher
+from realfake_hf.training.run_arguments import RunArguments
 from realfake_hf.training.streaming import StreamTrainer, go_on_inside_epoch
 from realfake_hf.training.trainer import build_trainer, checkpoints_in_own_names, merge_lora
 
@@ -162,7 +163,7 @@ def _run_settings(run: RunArguments) -> dict[str, Any]:
     default, chosen = RunArguments().to_dict(), run.to_dict()  # type: ignore[no-untyped-call]
     free = {"output_dir", "run_name", "disable_tqdm", "resume_from_checkpoint", "local_rank", "checkpoint_steps"}
     free |= {name for name in chosen if name.startswith(("hub_", "push_to_hub"))}
-    named = set(RunArguments.__annotations__) - free
+    named = set(RunSettings.__annotations__) - free
     return {
         name: value
         for name, value in chosen.items()

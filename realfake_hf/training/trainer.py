@@ -22,7 +22,7 @@ from transformers import (
 from realfake_hf.data.pixels import ModelInput, PixelDataset, identity_collate
 from realfake_hf.data.streaming import StreamedPixels
 from realfake_hf.models.heads import backbone_parameters
-from realfake_hf.training.arguments import ModelArguments, RunArguments
+from realfake_hf.training.arguments import ModelArguments
 from realfake_hf.training.callbacks import (
     CheckpointSums,
     EpochAugmentation,
@@ -32,6 +32,7 @@ from realfake_hf.training.callbacks import (
 )
 from realfake_hf.training.distillation import TaughtTrainer, Teacher
 from realfake_hf.training.optimization import HeadFirst, WeightAverage, parameter_groups, with_lora
+from realfake_hf.training.run_arguments import RunArguments
 from realfake_hf.training.streaming import InnerCheckpoints, StreamEpoch, StreamPlace, StreamTrainer
 
 

@@ -34,8 +34,9 @@ from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClas
 from realfake_hf.run_folder import HISTORY, PASSPORT
 from realfake_hf.run_folder import METRICS as MEASURED
 from realfake_hf.store import begin_or_resume, write_text
-from realfake_hf.training.arguments import DataArguments, ModelArguments, RunArguments
+from realfake_hf.training.arguments import DataArguments, ModelArguments
 from realfake_hf.training.run import train
+from realfake_hf.training.run_arguments import RunArguments
 
 logger = logging.getLogger(__name__)
 

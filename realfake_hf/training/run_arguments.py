@@ -1,0 +1,25 @@
+"""The `TrainingArguments` of transformers with the settings and defaults of this project."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import TrainingArguments
+
+from realfake_hf.training.arguments import RunSettings
+
+
+@dataclass
+class RunArguments(RunSettings, TrainingArguments):
+    """All settings of the training loop; without an accelerator, `use_cpu` is set and no memory is pinned.
+
+    Distributed training on CPUs needs `use_cpu`: the processes then communicate with gloo.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    def __post_init__(self) -> None:
+        RunSettings.__post_init__(self)
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        self.dataloader_pin_memory = self.dataloader_pin_memory and not self.use_cpu
+        TrainingArguments.__post_init__(self)  # type: ignore[no-untyped-call]
