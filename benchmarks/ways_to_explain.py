@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from benchmarks.ways_to_data import gib
-from realfake_hf.attribution.methods import explain
+from realfake_hf.attribution.explain import explain
 from realfake_hf.data.decoding import to_rgb
 from realfake_hf.data.loading import load_images
 from realfake_hf.data.pixels import Normalize, resize_images

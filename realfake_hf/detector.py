@@ -4,7 +4,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -17,9 +17,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor
 
-from realfake_hf.attribution.attention_methods import eager_attention
-from realfake_hf.attribution.maps import Target
-from realfake_hf.attribution.methods import ATTENTION_METHODS, Explanation, explain
+from realfake_hf.attribution.explain import explain
+from realfake_hf.attribution.methods import Explanation, Target
 from realfake_hf.data.decoding import UnreadableImageError, decode_image, to_rgb
 from realfake_hf.data.pixels import Normalize, resize_images, resize_target
 from realfake_hf.labels import Verdict, fake_index
@@ -197,7 +196,7 @@ class Detector:
         found: list[Explanation] = []
         for batch in _batches(_read_all(_numbered(images)), batch_size or self.batch_size):
             pixels = self._pixels(batch)
-            with self._lock.alone(), eager_attention(self.model) if method in ATTENTION_METHODS else nullcontext():
+            with self._lock.alone():
                 found += explain(self.model, pixels, method=method, target=target, options=options)
         return [replace(one, verdict=self.point.judge(one.verdict.p_fake)) for one in found]
 

@@ -15,7 +15,7 @@ from benchmarks import explanation_throughput
 from benchmarks.comparison import Comparison, Pair, run_apart
 from benchmarks.ways_to_explain import WAYS, script_rollout, take
 from realfake_hf.attribution import attention_methods
-from realfake_hf.attribution.methods import explain
+from realfake_hf.attribution.explain import explain
 from realfake_hf.labels import id2label, label2id
 
 

@@ -1,4 +1,4 @@
-"""Grad-CAM and integrated gradients are what references by hand say, on feature maps and on tokens."""
+"""Grad-CAM and integrated gradients equal references computed by hand, on feature maps and on tokens."""
 
 from collections import OrderedDict
 
@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
-from realfake_hf.attribution.gradients import grad_cam, integrated_gradients, usual_layer
+from realfake_hf.attribution.gradients import default_layer, grad_cam, integrated_gradients
 from realfake_hf.attribution.maps import log_odds
 from realfake_hf.labels import id2label, label2id
 
@@ -36,7 +36,7 @@ BUILD = {
         ConvNextConfig(num_stages=2, hidden_sizes=[8, 16], layer_scale_init_value=1.0, **STAGES, **WORDS)
     ),
 }
-USUAL = {
+LAYERS = {
     "cnn": ("features.3", (16, 16)),
     "vit": ("vit.layers.2.layernorm_before", (4, 4)),
     "deit": ("deit.layers.2.layernorm_before", (4, 4)),
@@ -84,7 +84,7 @@ def on_grid(tokens, *, special, side):
 @pytest.mark.parametrize(("kind", "special"), [("vit", 1), ("deit", 2), ("swin", 0)])
 def test_the_map_of_tokens_is_that_of_their_grid_without_the_special_ones(kind, special):
     model, values = build(kind), pixels()
-    layer, gradient = (on_grid(part, special=special, side=4) for part in seen_at(model, USUAL[kind][0], values))
+    layer, gradient = (on_grid(part, special=special, side=4) for part in seen_at(model, LAYERS[kind][0], values))
     torch.testing.assert_close(grad_cam(model, values, "FAKE").values, by_hand(layer, gradient), rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(grad_cam(model, values, "REAL").values, by_hand(layer, -gradient), rtol=1e-4, atol=1e-7)
 
@@ -108,11 +108,11 @@ def test_the_map_of_the_cnn_is_that_of_its_last_convolution_after_relu_at_full_r
 
 
 @pytest.mark.parametrize("kind", BUILD)
-def test_the_usual_layer_is_named_in_the_result(kind):
+def test_the_default_layer_is_named_in_the_result(kind):
     model = build(kind)
-    name, grid = USUAL[kind]
+    name, grid = LAYERS[kind]
     found = grad_cam(model, pixels(2), "predicted")
-    assert (usual_layer(model), found.layer, tuple(found.values.shape)) == (name, name, (2, *grid))
+    assert (default_layer(model), found.layer, tuple(found.values.shape)) == (name, name, (2, *grid))
 
 
 @pytest.mark.parametrize(
@@ -178,38 +178,26 @@ def test_hooks_are_removed_after_an_error_too():
 
 
 def test_a_layer_that_is_not_there_is_refused_with_the_nearest_names():
-    sentence = (
-        r"wanted a layer of CifakeCnnForImageClassification; found 'feature\.3', which it does not have\. The nearest "
-        r"names are features\.3, "
-    )
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=r"CifakeCnnForImageClassification; found 'feature\.3'.* features\.3, "):
         grad_cam(build("cnn"), pixels(1), "FAKE", layer="feature.3")
 
 
 @pytest.mark.parametrize(
     ("kind", "layer", "found"),
     [
-        ("cnn", "dense.0", r"of shape \(2, 64\)"),
+        ("cnn", "dense.0", r"the shape \(2, 64\)"),
         ("vit", "vit.layers.1.attention", "tuple"),
         ("vit", "vit", "BaseModelOutputWithPooling"),
     ],
 )
 def test_a_layer_without_places_is_refused(kind, layer, found):
-    sentence = (
-        r"wanted a layer that gives \(batch, channels, height, width\) or \(batch, tokens, channels\); found "
-        rf"'{layer}', whose output is {found}\. Name another one, or use '{USUAL[kind][0]}'\."
-    )
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=f"'{layer}', which returns {found}.*'{LAYERS[kind][0]}'"):
         grad_cam(build(kind), pixels(2), "FAKE", layer=layer)
 
 
 def test_a_model_without_a_layer_in_space_is_refused():
-    sentence = (
-        "wanted a layer laid out in space for grad_cam; found none in Linear. Name one with the option layer, or use "
-        "integrated_gradients."
-    )
-    with pytest.raises(ValueError, match=sentence):
-        usual_layer(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="spatial layout for grad_cam; found none in Linear"):
+        default_layer(nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize("kind", ["cnn", "vit"])
@@ -233,5 +221,5 @@ def test_a_grey_picture_has_nothing_to_integrate():
 
 @pytest.mark.parametrize("options", [{"steps": 0}, {"grid": (0, 4)}])
 def test_no_steps_and_no_cells_are_refused(options):
-    with pytest.raises(ValueError, match="wanted one step or more and a grid with cells; found"):
+    with pytest.raises(ValueError, match="at least one step and a grid with cells; found"):
         integrated_gradients(build("cnn"), pixels(1), "FAKE", **options)

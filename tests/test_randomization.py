@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
-from realfake_hf.attribution.methods import explain
+from realfake_hf.attribution.explain import explain
 from realfake_hf.explain_study.randomization import cascade, stages
 from realfake_hf.labels import id2label, label2id
 from realfake_hf.models.pretrained import random_weights

@@ -1,1 +1,1 @@
-"""Maps of single pictures: attention, gradients, and what draws them."""
+"""Attribution maps of images, from attention and from gradients, and their overlays."""

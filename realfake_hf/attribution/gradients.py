@@ -1,4 +1,4 @@
-"""Maps from gradients: Grad-CAM, on feature maps or on tokens laid out as their grid, and integrated gradients."""
+"""Attribution from gradients: Grad-CAM on feature maps or tokens, and integrated gradients."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,28 +12,31 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 from transformers import PreTrainedModel
 
-from realfake_hf.attribution.maps import Maps, Target, direction, log_odds, patch_grid
+from realfake_hf.attribution.maps import Maps, direction, log_odds, patch_grid
+from realfake_hf.attribution.methods import Target
 
-BASELINE: Final = 0.0  # in normalised pixels: the processor's mean, a plain grey image
+BASELINE: Final = 0.0  # in normalised pixels: the mean of the image processor, a plain grey image
 
 
 def grad_cam(model: PreTrainedModel, pixel_values: Tensor, target: Target, *, layer: str | None = None) -> Maps:
-    """Weigh a layer's channels by their mean gradient over the grid, add them up, and keep what is positive.
+    """Compute Grad-CAM (Selvaraju et al., 2017, ICCV) on feature maps or on the grid of tokens.
+
+    The channels of a layer are weighted by their mean gradient over the grid and summed; positive values remain.
 
     Args:
-        model: any image classifier with one label for real and one for fake.
+        model: an image classifier with one label for real and one for fake.
         pixel_values: (batch, channels, height, width), normalised.
         target: the label whose log-odds are differentiated.
-        layer: the dotted name of a module that gives (batch, channels, grid_h, grid_w), or (batch, tokens, channels)
-            with the special tokens first. None means `usual_layer`. A convolution is read after the ReLU that it
-            feeds, at its own resolution.
+        layer: name of a module that returns (batch, channels, grid_h, grid_w), or (batch, tokens, channels) with the
+            special tokens first; None means `default_layer`. A convolution is read after the ReLU behind it, at its
+            own resolution.
 
     Raises:
-        ValueError: the model has no such layer, or the layer's output is not laid out in space.
+        ValueError: the model has no such layer, or the output of the layer has no spatial layout.
     """
-    from captum.attr import LayerGradCam  # takes a second to import, which few commands need
+    from captum.attr import LayerGradCam  # takes a second to import
 
-    name = usual_layer(model) if layer is None else layer
+    name = default_layer(model) if layer is None else layer
     seen: list[Tensor] = []
 
     def score(pixels: Tensor) -> Tensor:
@@ -41,17 +44,17 @@ def grad_cam(model: PreTrainedModel, pixel_values: Tensor, target: Target, *, la
         seen.append(odds.detach())
         return odds * direction(seen[0], target)
 
-    view = nn.Identity()  # stands in the layer's place for captum
-    with _looking_through(view, model, name, pixel_values):
+    view = nn.Identity()  # captum reads this module in place of the layer
+    with _passed_through(view, model, name, pixel_values):
         values = LayerGradCam(score, view).attribute(pixel_values, relu_attributions=True)
     return Maps(values.detach()[:, 0].float(), seen[0], name)
 
 
-def usual_layer(model: nn.Module) -> str:
-    """Name the layer that Grad-CAM is usually read at, the last that still has its place and its say in the verdict.
+def default_layer(model: nn.Module) -> str:
+    """Return the layer that Grad-CAM reads by default: the last spatial layer whose cells affect the prediction.
 
-    The norm before the last attention in transformers (after it, only the class token counts in a ViT), else the
-    last stage in staged CNNs as ConvNeXt, else the last convolution.
+    It is the norm before the last attention in transformers (behind it only the class token counts in a ViT), else
+    the last stage of staged CNNs such as ConvNeXt, else the last convolution.
 
     Raises:
         ValueError: the model has none of these.
@@ -66,7 +69,7 @@ def usual_layer(model: nn.Module) -> str:
         if family:
             return family[-1]
     raise ValueError(
-        f"wanted a layer laid out in space for grad_cam; found none in {type(model).__name__}. Name one with the "
+        f"wanted a layer with a spatial layout for grad_cam; found none in {type(model).__name__}. Name one with the "
         "option layer, or use integrated_gradients."
     )
 
@@ -79,25 +82,26 @@ def integrated_gradients(
     steps: int = 32,
     grid: tuple[int, int] = (8, 8),
 ) -> Maps:
-    """Integrate the gradient of the log-odds on the straight way from a grey picture to each picture.
+    """Compute integrated gradients (Sundararajan et al., 2017, *Axiomatic Attribution*, ICML) on a coarse grid.
 
-    Magnitudes are added over the channels and averaged over the pixels of each cell: what speaks for a label and what
-    speaks against it count alike. The grey is the processor's mean, which normalisation turns into 0.
+    The gradient of the log-odds is integrated along the straight path from a grey image, the mean of the image
+    processor, to each image. Magnitudes are summed over channels and averaged over the pixels of a cell, so evidence
+    for and against a label counts alike.
 
     Args:
-        model: any image classifier with one label for real and one for fake.
+        model: an image classifier with one label for real and one for fake.
         pixel_values: (batch, channels, height, width), normalised.
-        target: has no effect.
-        steps: points on the way, by the Gauss-Legendre rule; as many passes of the batch, one after the other.
-        grid: cells of the map, as height and width.
+        target: ignored.
+        steps: points on the path, by Gauss-Legendre quadrature; the batch passes through the model once for each.
+        grid: height and width of the map in cells.
 
     Raises:
         ValueError: no steps, or a grid without cells.
     """
-    from captum.attr import IntegratedGradients  # takes a second to import, which few commands need
+    from captum.attr import IntegratedGradients  # takes a second to import
 
     if steps < 1 or min(grid) < 1:
-        raise ValueError(f"wanted one step or more and a grid with cells; found {steps} steps and the grid {grid}.")
+        raise ValueError(f"wanted at least one step and a grid with cells; found {steps} steps and the grid {grid}.")
     with torch.no_grad():
         odds = log_odds(model, pixel_values)
     values = IntegratedGradients(partial(log_odds, model)).attribute(
@@ -107,52 +111,49 @@ def integrated_gradients(
 
 
 @contextmanager
-def _looking_through(view: nn.Module, model: PreTrainedModel, name: str, pixel_values: Tensor) -> Iterator[None]:
-    """Pass a layer's output through `view` as (batch, channels, grid_h, grid_w); the model's output is unchanged."""
-    layer, relu = _find(model, name), _relu_after(model, name)
+def _passed_through(view: nn.Module, model: PreTrainedModel, name: str, pixel_values: Tensor) -> Iterator[None]:
+    """Pass the output of a layer through `view` as (batch, channels, grid_h, grid_w), without changing the logits."""
+    layer, relu = _find_layer(model, name), _relu_behind(model, name)
 
-    def look(_module: nn.Module, _inputs: object, output: object) -> Tensor:
+    def hook(_module: nn.Module, _inputs: object, output: object) -> Tensor:
         match output:
             case Tensor(ndim=4) as maps:
-                seen: Tensor = view(maps.detach().relu() if relu else maps.detach())
-                return seen
+                passed: Tensor = view(maps.detach().relu() if relu else maps.detach())
+                return passed
             case Tensor(ndim=3) as tokens:
-                return _laid_out(view, tokens.detach(), grid=patch_grid(model, pixel_values))
-        found = f"of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+                return _pass_tokens(view, tokens.detach(), grid=patch_grid(model, pixel_values))
+        found = f"the shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
         raise ValueError(
-            "wanted a layer that gives (batch, channels, height, width) or (batch, tokens, channels); found "
-            f"{name!r}, whose output is {found}. Name another one, or use {usual_layer(model)!r}."
+            "wanted a layer that returns (batch, channels, height, width) or (batch, tokens, channels); found "
+            f"{name!r}, which returns {found}. Name another layer, such as {default_layer(model)!r}."
         )
 
     with ExitStack() as hooks:
-        hooks.callback(layer.register_forward_hook(look).remove)
-        if relu:  # it has come first, and a second one would stop gradients where the first gave 0
+        hooks.callback(layer.register_forward_hook(hook).remove)
+        if relu:  # already applied; a second ReLU would block gradients where the first returned 0
             hooks.callback(relu.register_forward_hook(lambda _module, inputs, _output: inputs[0]).remove)
         yield
 
 
-def _laid_out(view: nn.Module, tokens: Tensor, *, grid: tuple[int, int]) -> Tensor:
-    """Pass (batch, tokens, channels) through `view` as their grid. Stages, as in Swin, halve the patches' grid."""
+def _pass_tokens(view: nn.Module, tokens: Tensor, *, grid: tuple[int, int]) -> Tensor:
+    """Pass (batch, tokens, channels) through `view` as a grid. Stages, as in Swin, halve the grid of the patches."""
     while grid[0] * grid[1] > tokens.shape[1]:
         grid = (grid[0] + 1) // 2, (grid[1] + 1) // 2
     special, cells = tokens.tensor_split([tokens.shape[1] - grid[0] * grid[1]], dim=1)
-    seen: Tensor = view(cells.transpose(1, 2).reshape(len(cells), -1, *grid))
-    return torch.cat([special, seen.flatten(2).transpose(1, 2)], dim=1)
+    passed: Tensor = view(cells.transpose(1, 2).reshape(len(cells), -1, *grid))
+    return torch.cat([special, passed.flatten(2).transpose(1, 2)], dim=1)
 
 
-def _find(model: nn.Module, name: str) -> nn.Module:
+def _find_layer(model: nn.Module, name: str) -> nn.Module:
     layers: dict[str, nn.Module] = dict(model.named_modules())
     if name in layers:
         return layers[name]
     nearest = ", ".join(get_close_matches(name, layers, cutoff=0))
-    raise ValueError(
-        f"wanted a layer of {type(model).__name__}; found {name!r}, which it does not have. The nearest names are "
-        f"{nearest}."
-    )
+    raise ValueError(f"wanted a layer of {type(model).__name__}; found {name!r}. The nearest names are {nearest}.")
 
 
-def _relu_after(model: nn.Module, name: str) -> nn.Module | None:
-    """Find the ReLU that a layer feeds, at once or after max pooling, with which it may change places."""
+def _relu_behind(model: nn.Module, name: str) -> nn.Module | None:
+    """Return the ReLU that follows a layer, directly or after max pooling, with which it commutes."""
     parent, _, own = name.rpartition(".")
     siblings = model.get_submodule(parent)
     if not isinstance(siblings, nn.Sequential):

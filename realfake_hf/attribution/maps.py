@@ -1,25 +1,23 @@
-"""What every method differentiates and gives: the log-odds of FAKE, and raw maps beside them."""
+"""What all attribution methods share: the score that they explain, and the maps that they return."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from realfake_hf.attribution.methods import Target
 from realfake_hf.labels import fake_index
-
-Target = Literal["predicted", "FAKE", "REAL"]
 
 
 @dataclass(frozen=True)
 class Maps:
-    """What a method gives for a batch.
+    """The raw maps of a batch.
 
     Attributes:
-        values: (batch, grid_h, grid_w) float32 on the method's own scale.
-        log_odds: (batch,) of FAKE, from the forward pass that was explained; its sigmoid is `p_fake`.
-        layer: the name of the layer that was read, for methods that read one.
+        values: (batch, grid_h, grid_w) float32 on the scale of the method.
+        log_odds: (batch,) log-odds of FAKE in the forward pass that was explained; their sigmoid is `p_fake`.
+        layer: the layer that was read, for methods that read one.
     """
 
     values: Tensor
@@ -28,13 +26,13 @@ class Maps:
 
 
 def log_odds(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
-    """Score a batch: (batch,) the logit of FAKE minus that of REAL.
+    """Return the logit of FAKE minus the logit of REAL: (batch,).
 
-    Methods differentiate this and not a logit: it alone decides `p_fake`, and the logits of the CIFAKE CNN are
-    (0, z), so that REAL's has no gradient.
+    Methods differentiate the log-odds and not one logit: `p_fake` depends on them alone, and the logits of the CIFAKE
+    CNN are (0, z), so that the logit of REAL has no gradient.
 
     Raises:
-        ValueError: the model's labels do not say which of its outputs means fake.
+        ValueError: the labels of the model do not say which output means fake.
     """
     names: dict[int, str] = model.config.id2label  # type: ignore[assignment]
     fake = fake_index(names)
@@ -43,14 +41,14 @@ def log_odds(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
 
 
 def direction(odds: Tensor, target: Target) -> Tensor:
-    """Say which way the log-odds speak for the target: (batch,) 1 for FAKE, -1 for REAL."""
+    """Return the sign by which the log-odds of FAKE favour the target: (batch,), 1 for FAKE and -1 for REAL."""
     if target == "predicted":
         return torch.where(odds > 0, 1.0, -1.0)
     return torch.full_like(odds, 1.0 if target == "FAKE" else -1.0)
 
 
 def patch_grid(model: PreTrainedModel, pixel_values: Tensor) -> tuple[int, int]:
-    """Count the patches that a model with a patch size cuts pictures into: height and width of their grid."""
+    """Return the height and width of the grid of patches that a model with a patch size divides the batch into."""
     size = model.config.patch_size
     height, width = (size, size) if isinstance(size, int) else size
     return pixel_values.shape[-2] // height, pixel_values.shape[-1] // width

@@ -1,4 +1,4 @@
-"""A map over its picture, for people: sharp pixels, sharp cells, colours that everyone can tell apart."""
+"""A map blended with its image: sharp pixels, sharp cells, and colours that remain distinct with any colour vision."""
 
 from typing import Final
 
@@ -6,33 +6,33 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-COLOR_MAP: Final = "inferno"  # perceptually uniform, rising in lightness: read alike with any colour vision
-LEAST_SIDE: Final = 256  # pixels of the longer side, as shown
+COLOR_MAP: Final = "inferno"  # perceptually uniform with rising lightness
+MIN_SIDE: Final = 256  # pixels of the longer side of an overlay
 
 Image = NDArray[np.uint8]
 
 
 def overlay(image: Image, heat: NDArray[np.floating], *, strength: float = 0.6) -> Image:
-    """Lay a map over a picture.
+    """Blend a map with its image.
 
-    The picture lies below in grey, so that colour means heat alone. Cells keep their edges: smoothing would show a
-    finer map than there is.
+    The image is shown in grey, so that colour means heat alone. Cells keep their edges, because smoothing would
+    suggest a finer map.
 
     Args:
         image: (height, width, 3) uint8 [0, 255].
         heat: (grid_h, grid_w) in [0, 1].
-        strength: share of the colours in the mixture, in [0, 1].
+        strength: share of the colours in the blend, in [0, 1].
 
     Returns:
         uint8, of the size of `enlarge(image)`.
 
     Raises:
-        ValueError: another image, map or strength.
+        ValueError: the image, map or strength has another shape, type or range.
     """
     fits = heat.ndim == 2 and heat.size and ((heat >= 0) & (heat <= 1)).all()  # noqa: PLR2004
     if not fits or not 0 <= strength <= 1:
         raise ValueError(
-            "wanted a map (grid_h, grid_w) with values in [0, 1] and a strength in [0, 1]; found a map "
+            "wanted a map (grid_h, grid_w) with values in [0, 1] and a strength in [0, 1]; found a map of shape "
             f"{heat.shape} and the strength {strength}. Use the map of an Explanation, which is scaled."
         )
     large = enlarge(image)
@@ -47,7 +47,7 @@ def overlay(image: Image, heat: NDArray[np.floating], *, strength: float = 0.6) 
 
 
 def enlarge(image: Image) -> Image:
-    """Repeat the pixels of a small picture, a whole number of times, until its longer side has 256 or more.
+    """Repeat the pixels of a small image a whole number of times, until its longer side has at least 256 pixels.
 
     Args:
         image: (height, width, 3) uint8 [0, 255].
@@ -63,5 +63,5 @@ def enlarge(image: Image) -> Image:
             f"wanted an image (height, width, 3) of uint8; found {image.shape} of {image.dtype}. Use "
             "np.asarray(image.convert('RGB'))."
         )
-    times = -(-LEAST_SIDE // max(image.shape[:2]))
+    times = -(-MIN_SIDE // max(image.shape[:2]))
     return image.repeat(times, axis=0).repeat(times, axis=1)

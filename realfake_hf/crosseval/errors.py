@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from realfake_hf.attribution.methods import usual_method
+from realfake_hf.attribution.explain import default_method
 from realfake_hf.crosseval.datasets import TestSet
 from realfake_hf.crosseval.models import Entrant
 from realfake_hf.crosseval.neighbours import Neighbour, Neighbours
@@ -139,7 +139,7 @@ def _sheet(
 ) -> Iterator[ShownError]:
     detector = entrant.detector
     assert detector is not None
-    method = usual_method(detector.model)
+    method = default_method(detector.model)
     explained = detector.explain(pictures, method=method)
     nearest = neighbours.nearest(pictures) if neighbours else [{}] * len(rows)
     lines = []

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from realfake_hf.attribution.maps import Target
-from realfake_hf.attribution.methods import METHODS, default_options
+from realfake_hf.attribution.methods import METHODS, Target, default_options
 
 ONLY: Final = "model"  # what a single model is called
 

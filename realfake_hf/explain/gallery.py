@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
-from realfake_hf.attribution.maps import Target
-from realfake_hf.attribution.methods import Explanation, default_options, usual_method
+from realfake_hf.attribution.explain import default_method
+from realfake_hf.attribution.methods import Explanation, Target, default_options
 from realfake_hf.data.decoding import UnreadableImageError
 from realfake_hf.data.loading import load_images
 from realfake_hf.data.sampling import take_evenly
@@ -160,7 +160,7 @@ def find_exhibits(
 
 def _load(arguments: ExplainArguments, name: str, place: str) -> Explainer:
     detector = load_detector(name, place)
-    method = arguments.methods.get(name) or usual_method(detector.model)
+    method = arguments.methods.get(name) or default_method(detector.model)
     options = {key: value for key, value in arguments.typed_options.items() if key in default_options(method)}
     if name in arguments.layers:
         options["layer"] = arguments.layers[name]

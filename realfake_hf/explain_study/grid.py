@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from realfake_hf.attribution.maps import Target
+from realfake_hf.attribution.methods import Target
 from realfake_hf.explain_study.agreement import GRID
 from realfake_hf.explain_study.map_agreement import is_empty, to_grid
 from realfake_hf.explain_study.subjects import Subject, heats

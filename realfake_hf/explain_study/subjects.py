@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from realfake_hf.attribution.attention_methods import lack_of_class_token
-from realfake_hf.attribution.maps import Target
-from realfake_hf.attribution.methods import ATTENTION_METHODS, METHODS, Explanation
+from realfake_hf.attribution.explain import fitting_methods
+from realfake_hf.attribution.methods import Explanation, Target
 from realfake_hf.detector import Detector, load_detector
 from realfake_hf.models.pretrained import random_weights
 from realfake_hf.run_folder import METRICS, PASSPORT
@@ -63,7 +62,7 @@ def load_subject(name: str, place: str) -> Subject:
         ValueError: its labels do not say real and fake.
     """
     detector = load_detector(name, place)
-    return Subject(name=name, place=place, detector=detector, methods=fitting_methods(detector))
+    return Subject(name=name, place=place, detector=detector, methods=fitting_methods(detector.model))
 
 
 def training_of(place: str) -> dict[str, Any] | None:
@@ -76,12 +75,6 @@ def training_of(place: str) -> dict[str, Any] | None:
     accuracy = measured["test"]["accuracy"]["value"]
     n = passport["data"]["train"]["n"]
     return {"seed": asked["seed"], "epochs": asked["num_train_epochs"], "n": n, "accuracy": accuracy}
-
-
-def fitting_methods(detector: Detector) -> tuple[str, ...]:
-    """Name the methods that fit a model: all of them where a class token attends to all patches."""
-    lack = lack_of_class_token(detector.model)
-    return tuple(name for name in METHODS if not (lack and name in ATTENTION_METHODS))
 
 
 def heats(explanations: Sequence[Explanation]) -> NDArray[np.float32]:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers.utils.logging import disable_progress_bar
 
-from realfake_hf.attribution.attention_methods import lack_of_class_token
-from realfake_hf.attribution.methods import ATTENTION_METHODS, METHODS, method_name, usual_method
+from realfake_hf.attribution.explain import default_method, fitting_methods
+from realfake_hf.attribution.methods import method_name
 from realfake_hf.data.metadata import FileMetadata
 from realfake_hf.data.pixels import resize_image
 from realfake_hf.detector import Detector
@@ -119,12 +119,11 @@ def facts_of(source: Source) -> ModelFacts:
         ValueError: its labels do not say real and fake.
     """
     detector = _detector(source)
-    fitting = [one for one in METHODS if one not in ATTENTION_METHODS or not lack_of_class_token(detector.model)]
-    usual = usual_method(detector.model)
+    default = default_method(detector.model)
     size = detector.processor.to_dict()["size"]
     return ModelFacts(
         point=detector.point,
-        methods=(usual, *(one for one in fitting if one != usual)),
+        methods=(default, *(method for method in fitting_methods(detector.model) if method != default)),
         side=(size["width"], size["height"]) if "width" in size else (size["shortest_edge"],) * 2,
         digest=detector.digest(),
         precision="bfloat16" if is_rounding(detector.judge_model) else "float32",
@@ -148,7 +147,7 @@ def explain(source: Source, path: str, method: str | None, strength: float) -> t
     """
     detector = _detector(source)
     picture, _ = open_upload(path)
-    [found] = detector.explain(picture, method=method or usual_method(detector.model))
+    [found] = detector.explain(picture, method=method or default_method(detector.model))
     picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
     shown = found.overlay(detector.view(picture), strength=strength)
     about = {

@@ -1,0 +1,129 @@
+"""Explain the predictions of a model: one `Explanation` per image, whatever the method."""
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any, Final, get_args
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from realfake_hf.attribution.attention_methods import (
+    eager_attention,
+    gradient_rollout,
+    last_attention,
+    no_class_token,
+    relevance,
+    rollout,
+)
+from realfake_hf.attribution.gradients import grad_cam, integrated_gradients
+from realfake_hf.attribution.maps import Maps
+from realfake_hf.attribution.methods import ATTENTION_METHODS, CLASS_METHODS, METHODS, Explanation, Target
+from realfake_hf.labels import LabelName, Verdict
+
+FUNCTIONS: Final[Mapping[str, Callable[..., Maps]]] = {
+    "rollout": rollout,
+    "last_attention": last_attention,
+    "gradient_rollout": gradient_rollout,
+    "relevance": relevance,
+    "grad_cam": grad_cam,
+    "integrated_gradients": integrated_gradients,
+}
+_MIN_RANGE: Final = 1e-6  # relative to the largest magnitude; a smaller range is rounding noise
+
+
+def explain(
+    model: PreTrainedModel,
+    pixel_values: Tensor,
+    *,
+    method: str,
+    target: Target = "predicted",
+    options: Mapping[str, Any] | None = None,
+) -> list[Explanation]:
+    """Explain the predictions of a model on a batch.
+
+    Afterwards the model is as before: no hooks, no gradients, no changed settings.
+
+    Args:
+        model: an image classifier in eval mode, with one label for real and one for fake. Attention methods switch it
+            to eager attention meanwhile.
+        pixel_values: (batch, channels, height, width), normalised by the image processor of the model, on its device.
+        method: a name in `METHODS`.
+        target: the label to explain, or "predicted" for the predicted label of each image.
+        options: of the method; missing ones have their defaults.
+
+    Returns:
+        One explanation per image, in order.
+
+    Raises:
+        ValueError: an unknown method, target, option or value of an option; a model in training mode, of a kind that
+            the method does not fit, or whose labels do not say which output means fake.
+    """
+    given = dict(options or {})
+    _check(model, method, target, given)
+    with eager_attention(model) if method in ATTENTION_METHODS else nullcontext():
+        maps = FUNCTIONS[method](model, pixel_values, target, **given)
+    scaled, empty = scale(maps.values)
+    verdicts = [Verdict.of(p_fake) for p_fake in maps.log_odds.float().sigmoid().tolist()]
+    return [
+        Explanation(
+            verdict=verdict,
+            map=heat,
+            is_empty=is_empty,
+            method=method,
+            target=_explained(method, target, verdict),
+            options={**METHODS[method], **given},
+            layer=maps.layer,
+        )
+        for verdict, heat, is_empty in zip(verdicts, scaled.cpu().numpy(), empty.tolist(), strict=True)
+    ]
+
+
+def scale(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale each map to [0, 1], its lowest value to 0 and its highest to 1.
+
+    Args:
+        maps: (batch, grid_h, grid_w).
+
+    Returns:
+        The scaled maps, and (batch,) whether each map is empty: its range is below a millionth of its largest
+        magnitude. Empty maps are all 0.
+    """
+    low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+    empty = high - low <= _MIN_RANGE * torch.maximum(low.abs(), high.abs())
+    scaled = torch.where(empty, 0.0, (maps - low) / (high - low))
+    return scaled, empty.flatten()
+
+
+def fitting_methods(model: PreTrainedModel) -> tuple[str, ...]:
+    """Return the methods that fit a model: all of them if it predicts from a class token that attends to all patches.
+
+    Other models have no attention methods.
+    """
+    return tuple(method for method in METHODS if method not in ATTENTION_METHODS or not no_class_token(model))
+
+
+def default_method(model: PreTrainedModel) -> str:
+    """Return the method used unless another one is named: relevance where it fits, else Grad-CAM."""
+    return "relevance" if "relevance" in fitting_methods(model) else "grad_cam"
+
+
+def _check(model: PreTrainedModel, method: str, target: str, options: Mapping[str, Any]) -> None:
+    if method not in METHODS:
+        raise ValueError(f"wanted a method of {', '.join(METHODS)}; found {method!r}.")
+    if target not in get_args(Target):
+        raise ValueError(f"wanted a target of {', '.join(get_args(Target))}; found {target!r}.")
+    if unknown := sorted(options.keys() - METHODS[method].keys()):
+        known = ", ".join(METHODS[method]) or "none"
+        raise ValueError(f"wanted options of {method} ({known}); found {', '.join(unknown)}.")
+    if model.training:
+        raise ValueError(
+            "wanted a model in eval mode; found one in training mode, where dropout changes the maps. Call "
+            "model.eval() first."
+        )
+
+
+def _explained(method: str, target: Target, verdict: Verdict) -> LabelName | None:
+    if method not in CLASS_METHODS:
+        return None
+    return verdict.label if target == "predicted" else target
