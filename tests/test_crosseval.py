@@ -21,12 +21,11 @@ from realfake_hf.crosseval.models import check_models, load_model
 from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.data.corruptions import matched
 from realfake_hf.detector import Detector
-from realfake_hf.metrics.association import holm
 from realfake_hf.metrics.calibration import scale
+from realfake_hf.metrics.intervals import share
 from realfake_hf.metrics.operating_point import Band
-from realfake_hf.metrics.rates import share
 from realfake_hf.metrics.report import make_report
-from realfake_hf.metrics.significance import mcnemar
+from realfake_hf.metrics.significance import holm, mcnemar
 
 
 @pytest.fixture(scope="module")

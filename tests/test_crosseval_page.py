@@ -16,8 +16,8 @@ from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.page import warnings, write_grid_page
 from realfake_hf.estimate import Estimate
 from realfake_hf.hub import readme
+from realfake_hf.metrics.intervals import share
 from realfake_hf.metrics.operating_point import Band
-from realfake_hf.metrics.rates import share
 from realfake_hf.pages import page as page_parts
 
 pytestmark = pytest.mark.slow

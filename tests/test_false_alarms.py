@@ -5,7 +5,7 @@ import pytest
 
 from realfake_hf.crosseval.false_alarms import UNKNOWN, harms
 from realfake_hf.crosseval.prevalence import accusations
-from realfake_hf.metrics.rates import share
+from realfake_hf.metrics.intervals import share
 
 
 def test_people_come_first_then_what_is_surely_wrong_most_often():

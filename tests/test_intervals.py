@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realfake_hf.estimate import Estimate
-from realfake_hf.metrics.resampling import Resampling
+from realfake_hf.metrics.intervals import Resampling
 
 COUNTS = st.lists(st.integers(1, 9), min_size=1, max_size=5)
 

@@ -7,7 +7,7 @@ from realfake_hf.explain_study.fills import fill_in
 from realfake_hf.explain_study.occlusion import map_shares, measure_causal
 from realfake_hf.explain_study.regions import centre_mask, rim_mask
 from realfake_hf.explain_study.sample import Sample
-from realfake_hf.metrics.resampling import Resampling
+from realfake_hf.metrics.intervals import Resampling
 
 SIDE = 16
 MIDDLE, CORNER = (8, 8), (0, 0)  # where a bright pixel says FAKE; opposite, it says REAL

@@ -55,15 +55,15 @@ def test_saved_and_loaded_is_the_same(clouds, tmp_path):
 
 def test_bad_input_is_refused_in_words(clouds, tmp_path):
     points, is_fake = clouds
-    with pytest.raises(ValueError, match=r"wanted a share in \(0, 1\) of validation pictures that are far; found 0"):
+    with pytest.raises(ValueError, match=r"share in \(0, 1\).*found 0"):
         fit_familiarity(points, is_fake, points, far=0, sha256="x")
-    with pytest.raises(ValueError, match="wanted training pictures of both labels; found 4,000 of one"):
+    with pytest.raises(ValueError, match="both labels; found 4,000 of one"):
         fit_familiarity(points, np.zeros(4000, bool), points, sha256="x")
     found = fit_familiarity(points, is_fake, points, sha256="x")
-    with pytest.raises(ValueError, match=r"wanted embeddings \(n, 3\), as the model gives them; found \(2, 5\)"):
+    with pytest.raises(ValueError, match=r"embeddings \(n, 3\); found \(2, 5\)"):
         found.distances(np.zeros((2, 5)))
     (tmp_path / FAMILIARITY).write_bytes(b"spoilt")
-    with pytest.raises(ValueError, match="wanted the familiarity of a model in"):
+    with pytest.raises(ValueError, match=FAMILIARITY):
         Familiarity.load(tmp_path / FAMILIARITY)
     with pytest.raises(FileNotFoundError):
         Familiarity.load(tmp_path / "missing")

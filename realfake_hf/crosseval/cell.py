@@ -13,11 +13,10 @@ from realfake_hf.crosseval.false_alarms import Harm, harms
 from realfake_hf.crosseval.models import Entrant
 from realfake_hf.data.sampling import Flags
 from realfake_hf.estimate import Estimate, to_plain
-from realfake_hf.metrics.association import Gap, holm, rate_gap
+from realfake_hf.metrics.calibration import best_threshold
 from realfake_hf.metrics.operating_point import OperatingPoint
-from realfake_hf.metrics.ranking import estimate_roc_auc
-from realfake_hf.metrics.report import Report, make_report
-from realfake_hf.metrics.threshold import best_threshold
+from realfake_hf.metrics.report import Report, estimate_roc_auc, make_report
+from realfake_hf.metrics.significance import Gap, holm, rate_gap
 
 LEAK_FREE = "leak-free"  # added to the name of a split
 

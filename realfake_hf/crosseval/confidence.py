@@ -17,8 +17,8 @@ from realfake_hf.metrics.calibration import (
     risk_coverage,
     scale,
 )
+from realfake_hf.metrics.intervals import share
 from realfake_hf.metrics.operating_point import Band, OperatingPoint
-from realfake_hf.metrics.rates import share
 from realfake_hf.metrics.report import Report, make_report
 
 CALIBRATION: Final = ("ece", "nll", "brier")

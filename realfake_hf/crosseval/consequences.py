@@ -9,8 +9,8 @@ from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.prevalence import accusations
 from realfake_hf.estimate import Estimate
 from realfake_hf.explain_study.names import listed
-from realfake_hf.metrics.association import holm
-from realfake_hf.metrics.rates import share
+from realfake_hf.metrics.intervals import share
+from realfake_hf.metrics.significance import holm
 
 RARE: Final = 0.01  # share of fakes among pictures that are judged
 SMALL: Final = 100  # pictures of a label below which a cell is called small

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realfake_hf.estimate import Estimate
-from realfake_hf.metrics.rates import share
+from realfake_hf.metrics.intervals import share
 
 UNKNOWN: Final = "unknown"
 PEOPLE: Final = frozenset({

@@ -14,11 +14,11 @@ from threadpoolctl import threadpool_limits
 
 from realfake_hf.data.sampling import Flags
 from realfake_hf.estimate import Estimate, to_plain
+from realfake_hf.metrics.intervals import bootstrap_estimate
 
 ALARM: Final = 0.6  # balanced accuracy above which facts alone say too much
 
 _TOGETHER: Final = "all facts together"
-_PERCENTILES: Final = (2.5, 97.5)
 _MOST_WORDS: Final = 30  # of a fact of words that have a column of their own; the rarer ones share one
 _DRAW: Final = 0.5 + 1e-6  # a tie is called real, and rounding makes no verdict
 _LABELS: Final = 2
@@ -219,8 +219,7 @@ def _balanced_accuracy(is_right: Flags, is_fake: Flags, *, samples: int, seed: i
     right = [is_right[~is_fake], is_right[is_fake]]
     value = float(np.mean([verdicts.mean() for verdicts in right]))
     replicates = [generator.binomial(len(one), one.mean(), size=samples) / len(one) for one in right]
-    low, high = np.percentile(np.mean(replicates, axis=0), _PERCENTILES)
-    return Estimate(value, float(low), float(high), n=len(is_right))
+    return bootstrap_estimate(value, np.mean(replicates, axis=0), n=len(is_right))
 
 
 def _different(columns: Sequence[Column]) -> int:

@@ -30,8 +30,7 @@ from realfake_hf.data.streaming import find_shards
 from realfake_hf.distributed import join_processes, told_of_lost_processes
 from realfake_hf.environment import environment
 from realfake_hf.estimate import to_plain
-from realfake_hf.metrics.association import holm
-from realfake_hf.metrics.significance import McNemar, mcnemar
+from realfake_hf.metrics.significance import McNemar, holm, mcnemar
 
 CELL_VERSION: Final = 2  # raise it when a cell holds other things than before
 PARTS: Final = ("cells", "pairs", "shortcuts", "robustness", "errors")

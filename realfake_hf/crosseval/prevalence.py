@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realfake_hf.estimate import Estimate
+from realfake_hf.metrics.intervals import percentile_interval
 
-_PERCENTILES = (2.5, 97.5)
 _DRAWS = 20_000
 
 
@@ -61,7 +61,7 @@ def accusations(
     if not real_called_fake.k and not fake_called_fake.k:
         return Accusations(share_fake, None, None, None)
     wrong = _wrong(np.array(real_called_fake.value), np.array(fake_called_fake.value), share_fake)
-    low, high = np.percentile(_wrong(false, true, share_fake), _PERCENTILES).tolist()
+    low, high = percentile_interval(_wrong(false, true, share_fake))
     return Accusations(share_fake, float(wrong), low, high)
 
 

@@ -9,8 +9,8 @@ from realfake_hf.crosseval.cell import LEAK_FREE, Cell, GroupGap
 from realfake_hf.crosseval.false_alarms import Harm
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.robustness import robustness_table
-from realfake_hf.metrics.association import holm
 from realfake_hf.metrics.operating_point import DEFAULT
+from realfake_hf.metrics.significance import holm
 
 SHOWN: Final = {
     "accuracy": "accuracy",

@@ -12,7 +12,7 @@ from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.explain_study.map_agreement import MEASURES, agreement, centre_gaussian, chance_iou, shuffled
 from realfake_hf.explain_study.maps import MapSet
 from realfake_hf.explain_study.sample import Sample
-from realfake_hf.metrics.resampling import Resampling
+from realfake_hf.metrics.intervals import Resampling
 
 GRID: Final = (8, 8)  # of the ViT's patches at 32 px with patches of 4; finer maps are averaged
 SPLIT_MEASURES: Final = ("iou_top_20", "spearman")  # of those told apart by label and content

@@ -16,7 +16,7 @@ from realfake_hf.explain_study.hiding import Curves, Trial, begin, order_of, ste
 from realfake_hf.explain_study.map_agreement import centre_gaussian
 from realfake_hf.explain_study.sample import Sample
 from realfake_hf.explain_study.subjects import Subject
-from realfake_hf.metrics.resampling import Resampling
+from realfake_hf.metrics.intervals import Resampling
 
 RANDOM_ORDER: Final = "random order"
 CENTRE_PRIOR: Final = "centre prior"

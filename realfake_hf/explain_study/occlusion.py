@@ -21,8 +21,8 @@ from realfake_hf.explain_study.fills import FILLS, Fill, fill_in, filled
 from realfake_hf.explain_study.regions import centre_mask, mass_share, rim_mask
 from realfake_hf.explain_study.sample import Sample
 from realfake_hf.explain_study.subjects import Subject
-from realfake_hf.metrics.ranking import roc_auc
-from realfake_hf.metrics.resampling import Resampling
+from realfake_hf.metrics.intervals import Resampling
+from realfake_hf.metrics.report import roc_auc
 
 AREAS: Final = (0.25, 0.5, 0.75)
 MAP_AREAS: Final = (0.25, 0.5)

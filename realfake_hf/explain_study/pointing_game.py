@@ -21,7 +21,7 @@ from realfake_hf.explain_study.planting import QUADRANTS, draw_quadrants, inside
 from realfake_hf.explain_study.sample import Sample
 from realfake_hf.explain_study.subjects import Subject
 from realfake_hf.labels import LabelName
-from realfake_hf.metrics.resampling import Resampling
+from realfake_hf.metrics.intervals import Resampling
 
 Rows = NDArray[np.intp]
 

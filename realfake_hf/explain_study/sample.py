@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from realfake_hf.data.decoding import to_rgb
 from realfake_hf.data.sampling import take_evenly
 from realfake_hf.labels import FAKE
-from realfake_hf.metrics.resampling import Resampling
+from realfake_hf.metrics.intervals import Resampling
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from realfake_hf.explain_study.randomization import cascade, stages
 from realfake_hf.explain_study.sample import Sample
 from realfake_hf.explain_study.subjects import Subject
 from realfake_hf.labels import LabelName
-from realfake_hf.metrics.resampling import Resampling
+from realfake_hf.metrics.intervals import Resampling
 
 TARGET: Final[LabelName] = "FAKE"  # explained throughout, as the verdict changes with the weights
 

@@ -1,1 +1,1 @@
-"""How good a detector is, with n and an interval: reports, calibration, robustness, transfer."""
+"""How good a detector is: reports, intervals, significance, calibration, operating points, out-of-distribution."""

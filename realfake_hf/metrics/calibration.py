@@ -1,44 +1,38 @@
-"""Can a probability be taken at its word? Temperature scaling, reliability, and when a detector should keep silent."""
+"""Calibration and abstention: temperature scaling, reliability, risk and coverage, and the choice of thresholds."""
 
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 from scipy.stats import beta
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.frozen import FrozenEstimator
 
-from realfake_hf.metrics.intervals import ECE_BINS
+from realfake_hf.metrics.intervals import ECE_BINS, Flags, Floats
 from realfake_hf.metrics.operating_point import Band, OperatingPoint
-from realfake_hf.metrics.threshold import best_threshold
 
 CHOSEN: Final = "most accurate on the validation split of the training"
-PROMISED: Final = 0.01  # share of wrong verdicts among decided ones
+PROMISED: Final = 0.01  # highest error rate among decided images
 CONFIDENCE_BINS: Final = 10  # of [0.5, 1]
 
-_LEAST_P: Final = float(np.finfo(np.float32).eps) / 2  # a float32 probability says no more
-_LEAST_DECIDED: Final = 0.1  # share of the validation pictures that a band must decide
-_FORGIVEN: Final = 2  # wrong verdicts that the widest band may have
-_STEPS: Final = 91  # bands tried
-_RISK: Final = 0.05  # that the promise does not hold on pictures like those of validation
-_CURVE: Final = 101  # points of a risk-coverage curve
-
-Floats = NDArray[np.float64]
+_LEAST_P: Final = float(np.finfo(np.float32).eps) / 2  # the resolution of a float32 probability near 1
+_LEAST_COVERAGE: Final = 0.1  # share of the validation images that the widest band decides
+_ALLOWED_ERRORS: Final = 2  # the widest band decides enough images to allow this number of errors
+_BANDS: Final = 91  # number of candidates
+_RISK: Final = 0.05  # probability that the promise does not hold on images like those of validation
+_CURVE_POINTS: Final = 101
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Pictures whose `p_fake` lies in [low, high), the last bin being closed.
+    """Images whose `p_fake` is in [low, high), or [low, high] for the last bin.
 
     Attributes:
         low: lower end.
         high: upper end.
-        n: pictures in it.
-        mean_p_fake: what the detector says; None where the bin is empty.
-        share_fake: how many are FAKE, in [0, 1]; None where the bin is empty.
+        n: images.
+        mean_p_fake: mean prediction; None if the bin is empty.
+        share_fake: share of FAKE images, in [0, 1]; None if the bin is empty.
     """
 
     low: float
@@ -50,13 +44,13 @@ class Bin:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How sure verdicts were, right ones and wrong ones apart.
+    """Right and wrong predictions by confidence.
 
     Attributes:
-        edges: (k + 1,) of the bins of the probability of the label that was given, from 0.5 to 1; lower ones, which
-            another threshold than one half makes possible, are in the first bin.
-        right: (k,) right verdicts.
-        wrong: (k,) wrong ones.
+        edges: (k + 1,) bins of the probability of the predicted label, from 0.5 to 1. Lower probabilities, which occur
+            with thresholds other than 0.5, are counted in the first bin.
+        right: (k,) number of right predictions.
+        wrong: (k,) number of wrong predictions.
     """
 
     edges: tuple[float, ...]
@@ -66,11 +60,11 @@ class Histogram:
 
 @dataclass(frozen=True)
 class RiskCoverage:
-    """What is gained by deciding the surest pictures only (El-Yaniv & Wiener, 2010, JMLR 11:1605-1641).
+    """Error rate when only the most confident predictions are kept (El-Yaniv & Wiener, 2010, JMLR 11:1605-1641).
 
     Attributes:
-        coverage: share of the pictures decided, rising to 1.
-        risk: share of wrong verdicts among them.
+        coverage: shares of the images that are decided, increasing to 1.
+        risk: error rates among them.
         area: mean risk over all coverages, in [0, 1].
     """
 
@@ -79,144 +73,162 @@ class RiskCoverage:
     area: float
 
 
-class _Known(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is not typed
-    """A classifier whose inputs are its own log-odds."""
+def best_threshold(is_fake: ArrayLike, p_fake: ArrayLike) -> float:
+    """Return the most accurate threshold.
 
-    def fit(self, x: Floats, y: NDArray[np.bool_]) -> "_Known":  # noqa: ARG002 - scikit-learn's signature
-        """Learn nothing but that there are two classes."""
-        self.classes_ = np.array([False, True])
-        return self
+    Candidates are the midpoints between neighbouring scores, 0 and 1. Of equally accurate ones, the one nearest to
+    one half is returned.
 
-    def decision_function(self, x: Floats) -> Floats:
-        """Give half of the log-odds, which scikit-learn spreads over both classes."""
-        return x[:, 0] / 2
+    Args:
+        is_fake: (n,) bool, of validation images, never of the images that are reported.
+        p_fake: (n,) in [0, 1], the probability of FAKE.
 
-    def predict(self, x: Floats) -> NDArray[np.bool_]:
-        """Give the likelier class."""
-        return x[:, 0] > 0
+    Returns:
+        A threshold in [0, 1]; images with a greater `p_fake` are called FAKE.
+
+    >>> best_threshold([False, False, True, True], [0.25, 0.5, 0.75, 1.0])
+    0.625
+    """
+    truth, scores = _as_arrays(is_fake, p_fake)
+    values = np.unique(scores)
+    candidates = np.concatenate([[0.0], (values[1:] + values[:-1]) / 2, [1.0]])
+    true_real = np.searchsorted(np.sort(scores[~truth]), candidates, side="right")
+    true_fake = truth.sum() - np.searchsorted(np.sort(scores[truth]), candidates, side="right")
+    right = true_real + true_fake
+    best = candidates[right == right.max()]
+    return float(best[np.argmin(np.abs(best - 0.5))])
 
 
 def fit_temperature(is_fake: ArrayLike, p_fake: ArrayLike) -> float:
-    """Fit the temperature by which log-odds are divided to be calibrated (Guo et al., 2017), with scikit-learn.
+    """Fit the temperature that calibrates log-odds when they are divided by it (Guo et al., 2017), with scikit-learn.
 
     Args:
-        is_fake: (n,) bool, of validation images, both labels among them.
+        is_fake: (n,) bool, of validation images with both labels.
         p_fake: (n,) in [0, 1].
 
     Returns:
-        Above 1 where the detector is surer than it is right.
+        Above 1 if the detector is overconfident.
 
     Raises:
-        ValueError: there is one label only.
+        ValueError: all images have the same label.
     """
-    truth = np.asarray(is_fake, dtype=np.bool_)
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.frozen import FrozenEstimator
+    from sklearn.linear_model import LogisticRegression
+
+    truth, scores = _as_arrays(is_fake, p_fake)
     if truth.all() or not truth.any():
         raise ValueError(
-            f"wanted real and fake validation pictures to fit a temperature on; found {int((~truth).sum())} and "
-            f"{int(truth.sum())}."
+            f"expected real and fake validation images to fit a temperature; found {int((~truth).sum())} real and "
+            f"{int(truth.sum())} fake."
         )
-    odds = log_odds(p_fake)[:, None]
-    every = np.arange(len(truth))  # nothing is learnt from the pictures but the temperature: no folds
-    known = FrozenEstimator(_Known().fit(odds, truth))
-    scaled = CalibratedClassifierCV(known, method="temperature", cv=[(every, every)], ensemble=False).fit(odds, truth)
+    identity = LogisticRegression()  # fitted by hand: half of the log-odds, which scikit-learn applies to both classes
+    identity.classes_, identity.coef_, identity.intercept_ = np.array([False, True]), np.array([[0.5]]), np.zeros(1)
+    odds = log_odds(scores)[:, None]
+    every = np.arange(len(truth))  # no folds, since only the temperature is fitted
+    scaled = CalibratedClassifierCV(
+        FrozenEstimator(identity), method="temperature", cv=[(every, every)], ensemble=False
+    ).fit(odds, truth)
     return 1 / float(logit(scaled.predict_proba(np.ones((1, 1)))[0, 1]))
 
 
 def log_odds(p_fake: ArrayLike) -> Floats:
-    """Give log(p / (1 - p)), with 0 and 1 taken for the nearest numbers that 32-bit floats hold beside 1."""
+    """Return log(p / (1 - p)), with p clipped to the resolution of 32-bit floats."""
     return np.asarray(logit(np.clip(np.asarray(p_fake, dtype=np.float64), _LEAST_P, 1 - _LEAST_P)), dtype=np.float64)
 
 
 def scale(p_fake: ArrayLike, temperature: float) -> Floats:
-    """Divide the log-odds of probabilities by a temperature: (n,) in [0, 1]."""
+    """Return probabilities, (n,) in [0, 1], whose log-odds are divided by the temperature."""
     return np.asarray(expit(log_odds(p_fake) / temperature), dtype=np.float64)
 
 
 def reliability(is_fake: ArrayLike, p_fake: ArrayLike) -> tuple[Bin, ...]:
-    """Hold what a detector says against what is, in the equal bins of `make_report`'s calibration error."""
-    truth, scores = np.asarray(is_fake, dtype=np.bool_), np.asarray(p_fake, dtype=np.float64)
-    place = np.minimum((scores * ECE_BINS).astype(np.intp), ECE_BINS - 1)
-    n, said, fakes = (np.bincount(place, weights, ECE_BINS) for weights in (None, scores, truth))
+    """Compare predicted and observed shares of FAKE in the bins of `make_report`'s calibration error."""
+    truth, scores = _as_arrays(is_fake, p_fake)
+    index = np.minimum((scores * ECE_BINS).astype(np.intp), ECE_BINS - 1)
+    n, sums, fakes = (np.bincount(index, weights, ECE_BINS) for weights in (None, scores, truth))
     return tuple(
-        Bin(number / ECE_BINS, (number + 1) / ECE_BINS, int(count), *_shares(count, said[number], fakes[number]))
-        for number, count in enumerate(n)
+        Bin(i / ECE_BINS, (i + 1) / ECE_BINS, int(n[i]), _divide(sums[i], n[i]), _divide(fakes[i], n[i]))
+        for i in range(ECE_BINS)
     )
 
 
 def confidence_histogram(is_fake: ArrayLike, p_fake: ArrayLike, *, threshold: float) -> Histogram:
-    """Count right and wrong verdicts by the probability of the label that they gave."""
-    truth, scores = np.asarray(is_fake, dtype=np.bool_), np.asarray(p_fake, dtype=np.float64)
+    """Count right and wrong predictions by the probability of the predicted label."""
+    truth, scores = _as_arrays(is_fake, p_fake)
     called_fake = scores > threshold
-    given = np.clip(np.where(called_fake, scores, 1 - scores), 0.5, 1)
+    confidence = np.clip(np.where(called_fake, scores, 1 - scores), 0.5, 1)
     edges = np.linspace(0.5, 1, CONFIDENCE_BINS + 1)
     is_right = called_fake == truth
-    right, wrong = (np.histogram(given[kind], edges)[0].tolist() for kind in (is_right, ~is_right))
+    right, wrong = (np.histogram(confidence[mask], edges)[0].tolist() for mask in (is_right, ~is_right))
     return Histogram(tuple(edges.tolist()), tuple(right), tuple(wrong))
 
 
 def risk_coverage(is_fake: ArrayLike, p_fake: ArrayLike, *, threshold: float) -> RiskCoverage:
-    """Decide the surest pictures first, whose log-odds lie farthest from the threshold's; ties enter together."""
+    """Compute error rates when images are decided in order of their distance to the threshold in log-odds.
+
+    Images at the same distance are decided together.
+    """
     distance, is_wrong = _distances(is_fake, p_fake, threshold)
     order = np.argsort(-distance, kind="stable")
     decided = np.arange(1, len(order) + 1)
-    wrong = is_wrong[order].cumsum()
+    errors = is_wrong[order].cumsum()
     last = np.flatnonzero(np.diff(distance[order], append=-1.0))  # of each group of ties
     group = np.searchsorted(last, np.arange(len(order)))
-    risk = (wrong[last] / decided[last])[group]
-    shown = np.unique(np.linspace(0, len(last) - 1, min(_CURVE, len(last))).round().astype(np.intp))
-    coverage = decided[last[shown]] / len(order)
-    return RiskCoverage(tuple(coverage.tolist()), tuple(risk[last[shown]].tolist()), float(risk.mean()))
+    risk = (errors[last] / decided[last])[group]
+    points = np.unique(np.linspace(0, len(last) - 1, min(_CURVE_POINTS, len(last))).round().astype(np.intp))
+    coverage = decided[last[points]] / len(order)
+    return RiskCoverage(tuple(coverage.tolist()), tuple(risk[last[points]].tolist()), float(risk.mean()))
 
 
 def choose_band(is_fake: ArrayLike, p_fake: ArrayLike, *, threshold: float, promised: float = PROMISED) -> Band | None:
-    """Choose between which probabilities a detector says *unsure*, so that few of its other verdicts are wrong.
+    """Choose the band of probabilities in which a detector abstains, so that few of its other verdicts are wrong.
 
-    The band lies around the threshold, as far to both sides in log-odds. Bands are tried from the widest to none at
-    all. The widest decides a tenth of the pictures, or more if so few could not keep the promise with two of them
-    wrong. Each band is tested against
-    the promise with the exact binomial upper bound at 95 %, and the last one before the first that fails is taken.
-    As the order of the tests is fixed beforehand, their number needs no correction (Angelopoulos et al., 2025, *Learn
-    then test*, Annals of Applied Statistics 19:1641-1662): with 95 % certainty the promise holds on
-    pictures of the same kind. It says nothing about pictures of another kind.
+    The band extends equally far to both sides of the threshold, in log-odds. Candidates are tested from the widest to
+    the empty band. The widest decides a tenth of the images, or more if a tenth could not keep the promise with two
+    errors. Each candidate is tested against the promise with the exact binomial upper bound at 95 %, and the last one
+    before the first failure is chosen. The order of the tests is fixed beforehand, so no correction for their number
+    is needed (Angelopoulos et al., 2025, *Learn then test*, Annals of Applied Statistics 19:1641-1662): with 95 %
+    confidence the promise holds on images of the same kind. It says nothing about images of another kind.
 
     Args:
         is_fake: (n,) bool, of validation images.
         p_fake: (n,) in [0, 1].
-        threshold: called FAKE above it.
-        promised: share of wrong verdicts among decided ones that must not be exceeded, in (0, 1).
+        threshold: scores above it are called FAKE.
+        promised: the highest error rate among decided images, in (0, 1).
 
     Returns:
-        None where not even the widest band keeps the promise, or the pictures are too few to tell.
+        None if even the widest band does not keep the promise, or there are too few images to tell.
 
     Raises:
         ValueError: `promised` is outside (0, 1).
     """
     if not 0 < promised < 1:
-        raise ValueError(f"wanted a promised error rate in (0, 1); found {promised}.")
+        raise ValueError(f"expected a promised error rate in (0, 1); found {promised}.")
     distance, is_wrong = _distances(is_fake, p_fake, threshold)
-    narrowest = None
-    for coverage in np.linspace(_least_coverage(len(distance), promised), 1, _STEPS):
+    half_width = None
+    for coverage in np.linspace(_least_coverage(len(distance), promised), 1, _BANDS):
         width = float(np.quantile(distance, 1 - coverage, method="lower")) if coverage < 1 else 0.0
         decided = distance >= width
-        if _upper(int(is_wrong[decided].sum()), int(decided.sum())) > promised:
+        if _upper_bound(int(is_wrong[decided].sum()), int(decided.sum())) > promised:
             break
-        narrowest = width
-    if narrowest is None:
+        half_width = width
+    if half_width is None:
         return None
-    low, high = (float(end) for end in expit(log_odds(threshold) + np.array([-narrowest, narrowest])))
-    return Band(low, high, promised) if narrowest else Band(threshold, threshold, promised)
+    low, high = (float(end) for end in expit(log_odds(threshold) + np.array([-half_width, half_width])))
+    return Band(low, high, promised) if half_width else Band(threshold, threshold, promised)
 
 
 def choose_operating_point(
     is_fake: ArrayLike, p_fake: ArrayLike, *, sha256: str | None = None, promised: float = PROMISED
 ) -> OperatingPoint:
-    """Freeze what a model goes out with: threshold, temperature and band, all chosen on validation.
+    """Choose threshold, temperature and abstention band on validation.
 
     Args:
-        is_fake: (n,) bool, of the validation split of its training.
+        is_fake: (n,) bool, of the validation split of the training.
         p_fake: (n,) in [0, 1].
-        sha256: the fingerprint of the split.
-        promised: share of wrong verdicts among decided ones.
+        sha256: fingerprint of the split.
+        promised: the highest error rate among decided images.
     """
     threshold = best_threshold(is_fake, p_fake)
     return OperatingPoint(
@@ -229,21 +241,26 @@ def choose_operating_point(
     )
 
 
-def _distances(is_fake: ArrayLike, p_fake: ArrayLike, threshold: float) -> tuple[Floats, NDArray[np.bool_]]:
-    """How far each picture is from the threshold, in log-odds, and whether it is on the wrong side: (n,) each."""
-    truth, scores = np.asarray(is_fake, dtype=np.bool_), np.asarray(p_fake, dtype=np.float64)
+def _as_arrays(is_fake: ArrayLike, p_fake: ArrayLike) -> tuple[Flags, Floats]:
+    return np.asarray(is_fake, dtype=np.bool_), np.asarray(p_fake, dtype=np.float64)
+
+
+def _distances(is_fake: ArrayLike, p_fake: ArrayLike, threshold: float) -> tuple[Floats, Flags]:
+    """Return the distance of each image to the threshold, in log-odds, and whether it is misclassified: (n,) each."""
+    truth, scores = _as_arrays(is_fake, p_fake)
     return np.abs(log_odds(scores) - log_odds(threshold)), (scores > threshold) != truth
 
 
 def _least_coverage(n: int, promised: float) -> float:
-    """What the widest band decides; 1 where the pictures are too few for any."""
-    enough = next((few for few in range(1, n) if _upper(min(few, _FORGIVEN), few) <= promised), n)
-    return max(_LEAST_DECIDED, enough / n)
+    """Return the coverage of the widest band; 1 if there are too few images for any."""
+    enough = next((k for k in range(1, n) if _upper_bound(min(k, _ALLOWED_ERRORS), k) <= promised), n)
+    return max(_LEAST_COVERAGE, enough / n)
 
 
-def _upper(wrong: int, n: int) -> float:
+def _upper_bound(wrong: int, n: int) -> float:
+    """Return the exact one-sided upper confidence bound of an error rate."""
     return 1.0 if wrong == n else float(beta.ppf(1 - _RISK, wrong + 1, n - wrong))
 
 
-def _shares(count: Any, said: Any, fakes: Any) -> tuple[float | None, float | None]:  # noqa: ANN401 - NumPy scalars
-    return (float(said / count), float(fakes / count)) if count else (None, None)
+def _divide(total: Any, count: Any) -> float | None:  # noqa: ANN401 - NumPy scalars
+    return float(total / count) if count else None

@@ -1,4 +1,4 @@
-"""The report as a Hugging Face metric, for code that speaks `evaluate`."""
+"""The report as a metric of Hugging Face `evaluate`."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -11,12 +11,13 @@ from realfake_hf.labels import FAKE, LABEL_NAMES, REAL
 from realfake_hf.metrics.report import make_report
 
 _DESCRIPTION: Final = """\
-How well the probability of FAKE tells FAKE images from REAL ones: accuracy, in total, balanced and by class;
-precision, recall and F1 of FAKE; ROC AUC and average precision; expected calibration error and Brier score."""
+How well the probability of FAKE separates FAKE from REAL images: accuracy, in total, balanced and by class;
+precision, recall and F1 of FAKE; ROC AUC and average precision; true positive rates at fixed false positive rates;
+expected calibration error, Brier score and log loss."""
 
 _INPUTS: Final = """
 Predictions are probabilities of FAKE in [0, 1], references are labels: 0 for REAL and 1 for FAKE. An image is called
-FAKE when its probability is greater than `threshold` (0.5).
+FAKE if its probability is greater than `threshold` (0.5).
 """
 
 _CITATION: Final = """\
@@ -29,13 +30,12 @@ _CITATION: Final = """\
 
 
 class RealFakeMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate is not typed
-    """The point values of `make_report` behind `compute`, `add` and `add_batch` of `evaluate`.
+    """The point values of `make_report`, with the `compute`, `add` and `add_batch` of `evaluate`.
 
-    `evaluate.load` would ask the Hub for a script, so the metric is created directly and works offline. It keeps what
-    it is given in memory: processes that share a cache then share nothing but an empty folder, which `evaluate`
-    makes under `HF_HOME/metrics` in any case. Spreading one computation over processes goes through files there:
-    `RealFakeMetric(keep_in_memory=False, num_process=..., process_id=..., experiment_id=...)`, with the same new
-    `experiment_id` in each of them.
+    `evaluate.load` would download a script from the Hub, so create the metric directly; it works offline. Predictions
+    are kept in memory, so that concurrent processes do not interfere. To distribute one computation over processes,
+    which then exchange files under `HF_HOME/metrics`, pass the same new `experiment_id` to each of them:
+    `RealFakeMetric(keep_in_memory=False, num_process=..., process_id=..., experiment_id=...)`.
 
     >>> metric = RealFakeMetric()
     >>> metric.compute(predictions=[0.1, 0.6, 0.7, 0.9], references=[0, 0, 1, 1])["accuracy"]
@@ -68,20 +68,20 @@ def real_fake_scores(
     Args:
         predictions: (n,) probabilities of FAKE in [0, 1].
         references: (n,) labels, `REAL` or `FAKE`.
-        threshold: called FAKE above it.
+        threshold: probabilities above it are called FAKE.
 
     Returns:
-        Statistics by name. Those that are undefined, such as ROC AUC with one class only, are left out: a `Trainer`
-        and its loggers take nothing but numbers.
+        Statistics by name. Undefined ones, such as the ROC AUC of a single class, are left out, since a `Trainer` and
+        its loggers accept numbers only.
 
     Raises:
-        ValueError: a reference is neither label, or `make_report` refuses the numbers.
+        ValueError: a reference is neither label, or `make_report` rejects the predictions.
     """
     labels = np.asarray(references)
     unknown = sorted(set(labels.tolist()) - {REAL, FAKE})
     if unknown:
         raise ValueError(
-            f"wanted references of {REAL} ({LABEL_NAMES[REAL]}) and {FAKE} ({LABEL_NAMES[FAKE]}); found {unknown}. "
-            "Map the labels of the data set to these two first."
+            f"expected references of {REAL} ({LABEL_NAMES[REAL]}) and {FAKE} ({LABEL_NAMES[FAKE]}); found {unknown}. "
+            "Map the labels of the data set to these two."
         )
     return make_report(labels == FAKE, predictions, threshold=threshold, bootstrap_samples=0).point_values()

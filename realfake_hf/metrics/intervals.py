@@ -1,16 +1,20 @@
-"""Statistics of two-class scores as functions of image weights, so that a bootstrap replicate is one more call.
+"""Statistics with 95 % intervals: bootstrap percentiles, and exact intervals for rates.
 
-A weight says how often an image counts: 1 for the value itself, the number of draws in a replicate. Whatever the
-weights, every statistic is summed, counted and divided once, by the same lines.
+The statistics of a report are functions of image weights. A weight is the number of times that an image counts: 1 for
+the value itself, the number of draws in a bootstrap replicate. The same lines compute the value and every replicate.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
+from realfake_hf.estimate import Estimate
+
+PERCENTILES: Final = (2.5, 97.5)
 ECE_BINS: Final = 15  # Guo et al. (2017), On Calibration of Modern Neural Networks
 RATES: Final = ("accuracy", "accuracy_real", "accuracy_fake")
 STATISTICS: Final = (
@@ -19,51 +23,160 @@ STATISTICS: Final = (
 )  # fmt: skip
 FPR_LIMITS: Final = (0.05, 0.01)  # of `tpr_at_5_fpr` and `tpr_at_1_fpr`
 
-_CELLS: Final = 4  # of a confusion table, in the order 2 * is_fake + called_fake: TN, FP, FN, TP
-_PERCENTILES: Final = (2.5, 97.5)
-_LEAST_P: Final = float(np.finfo(np.float64).eps)  # what a probability of 0 is taken for in a logarithm
+_CELLS: Final = 4  # of a confusion matrix, in the order 2 * is_fake + called_fake: TN, FP, FN, TP
+_LEAST_P: Final = float(np.finfo(np.float64).eps)  # replaces a probability of 0 in a logarithm
 
-_Floats = NDArray[np.float64]
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 _Codes = NDArray[np.intp]
 
 
+def share(k: int, n: int) -> Estimate:
+    """Return k / n with its exact 95 % interval (Clopper & Pearson, 1934, *Biometrika* 26:404-413).
+
+    >>> print(share(3, 60), share(0, 0), sep="; ")
+    0.050 (0.010 to 0.139); undefined
+    """
+    if not n:
+        return Estimate(None, n=n, k=k)
+    interval = binomtest(k, n).proportion_ci(method="exact")
+    return Estimate(k / n, float(interval.low), float(interval.high), n=n, k=k)
+
+
+def percentile_interval(replicates: Floats) -> tuple[float, float] | tuple[None, None]:
+    """Return the 95 % percentile interval of bootstrap replicates (Efron & Tibshirani, 1993, ch. 13).
+
+    Replicates in which the statistic is undefined, NaN, are dropped. If no replicate remains, both ends are None.
+    """
+    defined = replicates[~np.isnan(replicates)]
+    if not defined.size:
+        return None, None
+    low, high = np.percentile(defined, PERCENTILES).tolist()
+    return low, high
+
+
+def bootstrap_estimate(value: float, replicates: Floats, /, **counts: int) -> Estimate:
+    """Combine a value and its replicates; the estimate is undefined where the value is NaN.
+
+    Args:
+        value: of the sample itself.
+        replicates: (samples,); empty for no interval.
+        counts: `n` and `undefined` of the estimate.
+    """
+    if np.isnan(value):
+        return Estimate(None, **counts)
+    return Estimate(float(value), *percentile_interval(replicates), **counts)
+
+
+class Resampling:
+    """Bootstrap draws of a stratified sample, made once, so that all statistics share the same replicates.
+
+    The weight of an image is the number of images of its stratum in the population per image of it in the sample, so
+    that a weighted mean estimates the mean of the population. A replicate draws as many images of each stratum, with
+    replacement, as the sample contains.
+
+    Args:
+        weight: (n,) not negative.
+        stratum: (n,) codes; None means one stratum.
+        samples: replicates; 0 for no intervals.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self, weight: Floats, *, stratum: NDArray[np.integer[Any]] | None = None, samples: int = 1000, seed: int = 0
+    ) -> None:
+        codes = np.zeros(len(weight), dtype=np.intp) if stratum is None else stratum
+        self._weight = np.asarray(weight, dtype=np.float64)
+        self._drawn = _draw_stratified(codes, samples, seed) * self._weight  # (samples, n)
+
+    def mean(self, values: NDArray[Any], *, where: Flags | None = None) -> Estimate:
+        """Return the weighted mean.
+
+        Args:
+            values: (n,); NaN where an image has no value: it is left out and counted as undefined.
+            where: (n,) the images to average; None means all.
+        """
+        chosen = np.ones(len(values), dtype=np.bool_) if where is None else where
+        defined = chosen & ~np.isnan(values)
+        return bootstrap_estimate(*self._means(values, defined), **_counts(chosen, defined))
+
+    def difference(self, values: NDArray[Any], *, of: Flags, less: Flags) -> Estimate:
+        """Return the mean of the images `of` minus the mean of the images `less`: (n,) masks that do not overlap."""
+        known = ~np.isnan(values)
+        mean, replicates = self._means(values, of & known)
+        other_mean, other_replicates = self._means(values, less & known)
+        counts = _counts(of | less, (of | less) & known)
+        return bootstrap_estimate(mean - other_mean, replicates - other_replicates, **counts)
+
+    def statistic(self, of: Callable[[Floats], Floats]) -> Estimate:
+        """Compute any statistic of all images, such as a ROC AUC.
+
+        Args:
+            of: maps weights (weightings, n) to values (weightings,), NaN where undefined.
+        """
+        everything = np.ones(len(self._weight), dtype=np.bool_)
+        value = float(of(self._weight[None])[0])
+        return bootstrap_estimate(value, of(self._drawn), **_counts(everything, everything))
+
+    def _means(self, values: NDArray[Any], defined: Flags) -> tuple[float, Floats]:
+        plain = np.where(defined, values, 0.0).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # 0 / 0 where nothing is defined
+            value = np.divide(self._weight @ plain, self._weight @ defined)
+            replicates = np.divide(self._drawn @ plain, self._drawn @ defined.astype(np.float64))
+        return float(value), replicates
+
+
+def _counts(chosen: Flags, defined: Flags) -> dict[str, int]:
+    return {"n": int(defined.sum()), "undefined": int(chosen.sum() - defined.sum())}
+
+
+def _draw_stratified(stratum: NDArray[np.integer[Any]], samples: int, seed: int) -> Floats:
+    """Return how often each image is drawn: (samples, n)."""
+    generator = np.random.default_rng(seed)
+    drawn = np.zeros((samples, len(stratum)))
+    for code in np.unique(stratum):
+        members = np.flatnonzero(stratum == code)
+        drawn[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), size=samples)
+    return drawn
+
+
 @dataclass(frozen=True)
-class Sample:
-    """What the weights are spread over: one entry an image, (n,), in any order.
+class ScoredImages:
+    """Everything about the scores that no replicate changes: one entry per image, (n,), in any order.
 
     Attributes:
-        cell: 4 * content + 2 * is_fake + called_fake; unknown content comes last.
-        rank: 2 * (rank of its score among the distinct scores, lowest first) + is_fake; tied scores share a rank.
-        ece_bin: which bin of [0, 1] its score falls into.
+        cell: 4 * content + 2 * is_fake + called_fake; unknown content has the highest code.
+        rank: 2 * (rank of the score among the distinct scores, lowest first) + is_fake; tied scores share a rank.
+        ece_bin: the index of the bin of [0, 1] that contains the score.
         error: score - is_fake, in [-1, 1].
-        loss: -log of the probability of the truth.
-        contents: how many contents are known.
-        ranks: how many scores are distinct.
+        loss: -log of the probability of the true label.
+        contents: number of known contents.
+        ranks: number of distinct scores.
     """
 
     cell: _Codes
     rank: _Codes
     ece_bin: _Codes
-    error: _Floats
-    loss: _Floats
+    error: Floats
+    loss: Floats
     contents: int
     ranks: int
 
 
-def make_sample(
-    is_fake: NDArray[np.bool_], p_fake: _Floats, *, content: Sequence[int], contents: int, threshold: float
-) -> Sample:
-    """Work out everything that no replicate changes.
+def score_images(
+    is_fake: Flags, p_fake: Floats, *, content: Sequence[int], contents: int, threshold: float
+) -> ScoredImages:
+    """Prepare scores for `bootstrap`.
 
     Args:
-        is_fake: (n,) the truth.
+        is_fake: (n,) true labels.
         p_fake: (n,) in [0, 1].
-        content: (n,) in 0..contents; `contents` itself stands for unknown.
-        contents: how many contents are known.
-        threshold: called FAKE above it.
+        content: (n,) in 0..contents; `contents` itself means unknown.
+        contents: number of known contents.
+        threshold: scores above it are called FAKE.
     """
     distinct, rank = np.unique(p_fake, return_inverse=True)
-    return Sample(
+    return ScoredImages(
         cell=_CELLS * np.asarray(content, dtype=np.intp) + 2 * is_fake + (p_fake > threshold),
         rank=2 * rank + is_fake,
         ece_bin=np.minimum((p_fake * ECE_BINS).astype(np.intp), ECE_BINS - 1),  # the last bin is closed
@@ -74,19 +187,44 @@ def make_sample(
     )
 
 
-def confusion(sample: Sample, weights: _Floats) -> _Floats:
-    """Count TN, FP, FN and TP: (contents + 1, 4), the last row for the images of unknown content."""
-    rows = sample.contents + 1
-    return _tally(sample.cell, weights, rows * _CELLS).reshape(rows, _CELLS)
+def bootstrap(images: ScoredImages, *, samples: int, seed: int) -> list[Estimate]:
+    """Compute `STATISTICS` of all images, then `RATES` of each known content, with intervals.
 
+    Images are drawn with replacement, regardless of their label. The replicates of the calibration error are shifted:
+    see `make_report`.
 
-def statistics(sample: Sample, weights: _Floats) -> _Floats:
-    """Compute every statistic, NaN where it is undefined.
-
-    Returns:
-        (14 + 3 * contents,): `STATISTICS` of all images, then `RATES` of each known content.
+    Args:
+        images: the result of `score_images`.
+        samples: replicates; 0 for no intervals.
+        seed: of the draws.
     """
-    counts = confusion(sample, weights)
+    n = len(images.cell)
+    values = _statistics(images, np.ones(n))
+    drawn = [_statistics(images, weights) for weights in _draw(n, samples, seed)]
+    replicates = np.array(drawn).reshape(samples, len(values))
+    ece = STATISTICS.index("ece")
+    if samples:
+        shift = values[ece] - replicates[:, ece].mean()
+        replicates[:, ece] = np.maximum(replicates[:, ece] + shift, 0)
+    return [bootstrap_estimate(value, column) for value, column in zip(values, replicates.T, strict=True)]
+
+
+def confusion(images: ScoredImages, weights: Floats) -> Floats:
+    """Count TN, FP, FN and TP: (contents + 1, 4), the last row for images of unknown content."""
+    rows = images.contents + 1
+    return _tally(images.cell, weights, rows * _CELLS).reshape(rows, _CELLS)
+
+
+def _draw(n: int, samples: int, seed: int) -> Iterator[Floats]:
+    """Yield how often each of n images is drawn, (n,), once per replicate."""
+    generator = np.random.default_rng(seed)
+    for _ in range(samples):
+        yield np.bincount(generator.integers(n, size=n), minlength=n).astype(np.float64)
+
+
+def _statistics(images: ScoredImages, weights: Floats) -> Floats:
+    """Compute all statistics, NaN where undefined: (14 + 3 * contents,)."""
+    counts = confusion(images, weights)
     total = counts.sum(axis=0)
     _, false_positives, false_negatives, true_positives = total
     accuracy, accuracy_real, accuracy_fake = _rates(total)
@@ -95,70 +233,42 @@ def statistics(sample: Sample, weights: _Floats) -> _Floats:
         np.array([true_positives + false_positives, 2 * true_positives + false_positives + false_negatives]),
     )
     balanced = (accuracy_real + accuracy_fake) / 2
-    roc_auc, average_precision, *sensitive = _ranking(sample, weights)
-    ece, brier, nll = _calibration(sample, weights)
-    threshold_free = (roc_auc, average_precision, ece, brier, *sensitive, nll)
+    roc_auc, average_precision, *sensitivities = _ranking(images, weights)
+    ece, brier, nll = _calibration(images, weights)
+    threshold_free = (roc_auc, average_precision, ece, brier, *sensitivities, nll)
     overall = (accuracy, accuracy_real, accuracy_fake, balanced, precision, accuracy_fake, f1, *threshold_free)
     return np.concatenate([overall, _rates(counts[:-1]).ravel()])
 
 
-def bootstrap(sample: Sample, *, samples: int, seed: int) -> _Floats:
-    """Compute every statistic and its 95 % interval: (statistics, 3), as value, low, high; NaN for none.
-
-    The interval is that of the percentiles (Efron & Tibshirani, 1993, ch. 13). Replicates in which a statistic is
-    undefined are dropped. Those of the calibration error are shifted: see `make_report`.
-    """
-    values = statistics(sample, np.ones(len(sample.cell)))
-    if not samples:
-        return np.column_stack([values, np.full((len(values), 2), np.nan)])
-    replicates = np.array([statistics(sample, weights) for weights in _draws(len(sample.cell), samples, seed)])
-    ece = STATISTICS.index("ece")
-    shift = values[ece] - replicates[:, ece].mean()
-    replicates[:, ece] = np.maximum(replicates[:, ece] + shift, 0)
-    return np.column_stack([values, [_interval(column) for column in replicates.T]])
-
-
-def _draws(n: int, samples: int, seed: int) -> Iterator[_Floats]:
-    """How often each of n images is drawn when n are, with replacement: multinomial weights, (n,) a replicate."""
-    generator = np.random.default_rng(seed)
-    for _ in range(samples):
-        yield np.bincount(generator.integers(n, size=n), minlength=n).astype(np.float64)
-
-
-def _interval(replicates: _Floats) -> _Floats:
-    defined = replicates[~np.isnan(replicates)]
-    return np.percentile(defined, _PERCENTILES) if defined.size else np.full(2, np.nan)
-
-
-def _tally(codes: _Codes, weights: _Floats, size: int) -> _Floats:
+def _tally(codes: _Codes, weights: Floats, size: int) -> Floats:
     """Sum the weights of each code in 0..size - 1."""
     return np.bincount(codes, weights, size).astype(np.float64, copy=False)  # floats already; numpy's stubs say int
 
 
-def _divide(sums: _Floats, counts: _Floats) -> _Floats:
-    """Divide, with NaN where nothing was counted."""
+def _divide(sums: Floats, counts: Floats) -> Floats:
+    """Divide, with NaN where the count is 0."""
     shares = np.full(counts.shape, np.nan)
     np.divide(sums, counts, out=shares, where=counts > 0)
     return shares
 
 
-def _rates(counts: _Floats) -> _Floats:
-    """Turn confusion counts (..., 4) into `RATES` (..., 3)."""
+def _rates(counts: Floats) -> Floats:
+    """Convert confusion counts (..., 4) to `RATES` (..., 3)."""
     real, fake = counts[..., :2].sum(axis=-1), counts[..., 2:].sum(axis=-1)
     true_real, true_fake = counts[..., 0], counts[..., 3]
     sums = np.stack([true_real + true_fake, true_real, true_fake], axis=-1)
     return _divide(sums, np.stack([real + fake, real, fake], axis=-1))
 
 
-def _ranking(sample: Sample, weights: _Floats) -> tuple[float, float, float, float]:
-    """ROC AUC, average precision and TPR at both `FPR_LIMITS`, tied scores entering together as in scikit-learn."""
-    by_rank = _tally(sample.rank, weights, 2 * sample.ranks).reshape(-1, 2)[::-1]  # highest score first
+def _ranking(images: ScoredImages, weights: Floats) -> tuple[float, float, float, float]:
+    """Compute ROC AUC, average precision and TPR at both `FPR_LIMITS`; ties are handled as in scikit-learn."""
+    by_rank = _tally(images.rank, weights, 2 * images.ranks).reshape(-1, 2)[::-1]  # highest score first
     real, fake = by_rank.T
-    called = by_rank.cumsum(axis=0)  # FAKE when everything down to this score is called FAKE
+    called = by_rank.cumsum(axis=0)  # images with at least this score
     all_real, all_fake = called[-1]
     if not all_fake:
         return np.nan, np.nan, np.nan, np.nan
-    # Weights are whole numbers: where fewer than 1 image was called, none was and nothing is added.
+    # Weights are whole numbers: a sum below 1 is 0, and its term adds nothing.
     average_precision = fake @ (called[:, 1] / np.maximum(called.sum(axis=1), 1)) / all_fake
     if not all_real:
         return np.nan, average_precision, np.nan, np.nan
@@ -166,19 +276,20 @@ def _ranking(sample: Sample, weights: _Floats) -> tuple[float, float, float, flo
     return roc_auc, average_precision, *(_sensitivity(called, limit) for limit in FPR_LIMITS)
 
 
-def _sensitivity(called: _Floats, limit: float) -> float:
-    """Most of the FAKE images that a threshold calls FAKE with at most `limit` of the REAL ones: no interpolation."""
+def _sensitivity(called: Floats, limit: float) -> float:
+    """Return the highest TPR of a threshold whose FPR is at most `limit`, without interpolation."""
     all_real, all_fake = called[-1]
-    allowed = np.searchsorted(called[:, 0] / all_real, limit, side="right")  # down to which score
+    allowed = np.searchsorted(called[:, 0] / all_real, limit, side="right")  # number of thresholds that qualify
     return float(called[allowed - 1, 1] / all_fake) if allowed else 0.0
 
 
-def _calibration(sample: Sample, weights: _Floats) -> tuple[float, float, float]:
-    """Expected calibration error, Brier score and log loss; |sum of errors| of a bin is its size times its gap.
+def _calibration(images: ScoredImages, weights: Floats) -> tuple[float, float, float]:
+    """Compute expected calibration error, Brier score and log loss.
 
-    Sums are NumPy's own: a product of vectors would wait for the threads of a linear algebra library.
+    In each bin, |sum of errors| is the bin's size times its gap. `sum` is used instead of a vector product, which
+    would wait for the threads of a linear algebra library.
     """
     n = weights.sum()
-    errors = weights * sample.error
-    gaps = _tally(sample.ece_bin, errors, ECE_BINS)
-    return np.abs(gaps).sum() / n, (errors * sample.error).sum() / n, (weights * sample.loss).sum() / n
+    errors = weights * images.error
+    gaps = _tally(images.ece_bin, errors, ECE_BINS)
+    return np.abs(gaps).sum() / n, (errors * images.error).sum() / n, (weights * images.loss).sum() / n

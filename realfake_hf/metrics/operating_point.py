@@ -1,4 +1,4 @@
-"""What a model goes out with: threshold, temperature and band, frozen on validation and carried in its folder."""
+"""The operating point shipped with a model: threshold, temperature and abstention band, chosen on validation."""
 
 import json
 import os
@@ -17,15 +17,15 @@ OPERATING_POINT: Final = "operating_point.json"
 
 @dataclass(frozen=True)
 class Band:
-    """Between which probabilities a detector is unsure.
+    """The band of probabilities in which a detector abstains: its verdict is `unsure`.
 
     Attributes:
-        low: in [0, 1]; at or below it a verdict is decided.
-        high: in [low, 1]; at or above it a verdict is decided. Equal to `low`, nothing is unsure.
-        promised: share of wrong verdicts among decided ones that pictures like those of validation do not exceed.
+        low: in [0, 1]; probabilities at or below it are decided.
+        high: in [low, 1]; probabilities at or above it are decided. If it equals `low`, the detector never abstains.
+        promised: the highest error rate among decided images of the same kind as the validation images.
 
     Raises:
-        ValueError: the ends are not in order, or outside [0, 1].
+        ValueError: the ends are not in order or outside [0, 1].
 
     >>> print(Band(0.25, 0.75, promised=0.02))
     unsure between 0.25 and 0.75, for at most 2 % wrong among the rest
@@ -37,7 +37,7 @@ class Band:
 
     def __post_init__(self) -> None:
         if not 0 <= self.low <= self.high <= 1:
-            raise ValueError(f"wanted a band with 0 <= low <= high <= 1; found {self.low} and {self.high}.")
+            raise ValueError(f"expected a band with 0 <= low <= high <= 1; found {self.low} and {self.high}.")
 
     def __str__(self) -> str:
         if self.low == self.high:
@@ -46,21 +46,21 @@ class Band:
         return f"unsure between {self.low:.4g} and {self.high:.4g}, {promise}"
 
     def decides(self, p_fake: float) -> bool:
-        """Whether a probability lies outside the band."""
+        """Return whether a probability is outside the band."""
         return p_fake <= self.low or p_fake >= self.high
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Above which `p_fake` a picture is called FAKE, and where that comes from.
+    """How the probabilities of a model become verdicts.
 
     Attributes:
-        threshold: in [0, 1].
-        chosen: how it was chosen, in a sentence.
-        n: validation pictures that it was chosen on; 0 where it was not chosen at all.
-        sha256: the fingerprint of that validation split, as in the passport of the training; None where unknown.
-        temperature: what log-odds are divided by to be calibrated; None where none was fitted.
-        band: between which probabilities the model is unsure; None where none was chosen, or none keeps the promise.
+        threshold: in [0, 1]; images with a greater `p_fake` are called FAKE.
+        chosen: how the threshold was chosen.
+        n: validation images that it was chosen on; 0 for a default.
+        sha256: fingerprint of the validation split, as in the training's `run.json`; None if unknown.
+        temperature: divides log-odds to calibrate them; None if not fitted.
+        band: the abstention band; None if not chosen, or if no band keeps the promise.
 
     Raises:
         ValueError: the threshold is outside [0, 1].
@@ -78,25 +78,25 @@ class OperatingPoint:
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
-            raise ValueError(f"wanted a threshold in [0, 1]; found {self.threshold}. Choose it on validation anew.")
+            raise ValueError(f"expected a threshold in [0, 1]; found {self.threshold}. Choose it again on validation.")
 
     def __str__(self) -> str:
-        found = f"{self.threshold:.4g}, {self.chosen}"
-        return f"{found} (n = {self.n:,})" if self.n else found
+        text = f"{self.threshold:.4g}, {self.chosen}"
+        return f"{text} (n = {self.n:,})" if self.n else text
 
     def judge(self, p_fake: float) -> Verdict:
-        """Call FAKE what is above the threshold, and say whether that is sure."""
+        """Return the verdict for a probability: its label, and whether it is outside the band."""
         return Verdict.of(
             p_fake, threshold=self.threshold, is_sure=None if self.band is None else self.band.decides(p_fake)
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The operating point as plain numbers and strings."""
+        """Return plain numbers and strings."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read back what `to_dict` wrote."""
+        """Create an operating point from what `to_dict` returned."""
         band = data.get("band")
         return cls(**{**data, "band": band and Band(**band)})
 
@@ -105,14 +105,14 @@ DEFAULT: Final = OperatingPoint(0.5, "one half by default: no threshold was chos
 
 
 def load_operating_point(place: str | os.PathLike[str], *, revision: str = "main") -> OperatingPoint:
-    """Read the operating point of a model's folder or Hub repository; `DEFAULT` where there is none.
+    """Load the operating point of a model; return `DEFAULT` if it has none.
 
     Args:
-        place: a folder, or a Hub id.
-        revision: the branch, tag or commit on the Hub.
+        place: a folder or a Hub id.
+        revision: branch, tag or commit on the Hub.
 
     Raises:
-        ValueError: the file is there and says something else.
+        ValueError: the file does not contain an operating point.
     """
     file = find_beside(place, OPERATING_POINT, revision=revision)
     if file is None:
@@ -121,18 +121,18 @@ def load_operating_point(place: str | os.PathLike[str], *, revision: str = "main
         return OperatingPoint.from_dict(json.loads(file.read_text(encoding="utf-8")))
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"wanted the operating point of a model in {file}; found something else ({error}). Write it anew with "
+            f"expected an operating point in {file}; found something else ({error}). Write it again with "
             "python -m realfake_hf.training.operating_point."
         ) from error
 
 
 def find_beside(place: str | os.PathLike[str], name: str, *, revision: str = "main") -> Path | None:
-    """Find a file that may lie beside a model's weights, in a folder or on the Hub; None where it does not."""
+    """Return the path of an optional file in a model's folder or Hub repository; None if there is no such file."""
     folder = Path(place).expanduser()
     if folder.is_dir():
         file = folder / name
         return file if file.is_file() else None
     try:
         return Path(hf_hub_download(os.fspath(place), name, revision=revision))
-    except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):  # not there, or offline and not cached
+    except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):  # missing, or offline and not cached
         return None

@@ -1,4 +1,4 @@
-"""From `is_fake` and `p_fake` to a report: every statistic with its n and its interval."""
+"""Measure how well `p_fake` separates FAKE from REAL images: statistics with intervals, in total and by content."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,14 +8,25 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from realfake_hf.estimate import Estimate, to_plain
-from realfake_hf.metrics.intervals import RATES, STATISTICS, bootstrap, confusion, make_sample
+from realfake_hf.metrics.intervals import (
+    RATES,
+    STATISTICS,
+    Flags,
+    Floats,
+    bootstrap,
+    bootstrap_estimate,
+    confusion,
+    score_images,
+)
+from realfake_hf.tables import markdown_table
 
 _UNDEFINED: Final = Estimate(None)
+_BATCH: Final = 50  # replicates of the ROC AUC whose weights are in memory at once
 
 
 @dataclass(frozen=True)
 class ContentReport:
-    """How the images of one content (frog, ship, ...) were told apart; `accuracy_real` is that of its REAL images."""
+    """Rates of the images of one content, such as frog or ship."""
 
     n: int
     n_real: int
@@ -27,31 +38,31 @@ class ContentReport:
 
 @dataclass(frozen=True)
 class Report:
-    """How well REAL and FAKE were told apart. FAKE is positive: a false positive is a REAL image called FAKE.
+    """Measurements of one detector on one set of images. FAKE is the positive class.
 
     Attributes:
-        n: images; `n_real` and `n_fake` of them are REAL and FAKE.
-        threshold: an image is called FAKE when its `p_fake` is greater.
+        n: images, `n_real` of them REAL and `n_fake` FAKE.
+        threshold: images with a greater `p_fake` are called FAKE.
         true_negatives: REAL images called REAL.
         false_positives: REAL images called FAKE.
         false_negatives: FAKE images called REAL.
         true_positives: FAKE images called FAKE.
         accuracy_real: share of the REAL images called REAL (specificity).
-        accuracy_fake: share of the FAKE images called FAKE; `recall` is its other name.
+        accuracy_fake: share of the FAKE images called FAKE (sensitivity, `recall`).
         balanced_accuracy: mean of `accuracy_real` and `accuracy_fake`.
         f1: 2 TP / (2 TP + FP + FN).
-        roc_auc: chance that a FAKE image scores above a REAL one, ties counting half.
-        average_precision: step-wise area under precision and recall, tied scores entering together.
-        ece: expected calibration error of the positive class; `make_report` defines it.
-        brier: mean squared difference between `p_fake` and the truth.
-        by_content: sorted by name; empty where the content is unknown.
-        bootstrap_samples: replicates behind each interval; 0 for no intervals.
+        roc_auc: probability that a FAKE image scores above a REAL one, ties counting half.
+        average_precision: step-wise area under the precision-recall curve.
+        ece: expected calibration error of the positive class; see `make_report`.
+        brier: mean squared difference between `p_fake` and the label.
+        by_content: reports by name, sorted; empty if no content is known.
+        bootstrap_samples: replicates of each interval; 0 for no intervals.
         seed: of the bootstrap.
-        tpr_at_5_fpr: share of the FAKE images called FAKE by the threshold that calls most of them so, with at most
-            5 % of the REAL ones; chosen on these very images, so that it ranks detectors and promises nothing.
+        tpr_at_5_fpr: highest true positive rate of a threshold with a false positive rate of at most 5 %. The
+            threshold is chosen on the measured images, so the value compares detectors but predicts nothing.
         tpr_at_1_fpr: the same at 1 %.
-        nll: mean negative logarithm of the probability of the truth, in nats; that of 0 is taken for 2.2e-16. The
-            last three are undefined in reports of versions that did not know them.
+        nll: mean negative log-likelihood of the labels, in nats; a probability of 0 counts as 2.2e-16. The last three
+            are undefined in reports written by older versions.
     """
 
     n: int
@@ -81,22 +92,22 @@ class Report:
     nll: Estimate = _UNDEFINED
 
     def point_values(self) -> dict[str, float]:
-        """The statistics without their intervals, by name; undefined ones are left out."""
+        """Return the values without intervals, by name, leaving out undefined ones."""
         values = {name: getattr(self, name).value for name in STATISTICS}
         return {name: value for name, value in values.items() if value is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain numbers, strings and dictionaries: None, and never NaN, for what is undefined."""
+        """Return plain numbers, strings and dictionaries; undefined values are None, never NaN."""
         return to_plain(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read back what `to_dict` wrote."""
+        """Create a report from what `to_dict` returned."""
         by_content = {name: ContentReport(**_with_estimates(row, RATES)) for name, row in data["by_content"].items()}
         return cls(**{**_with_estimates(data, STATISTICS), "by_content": by_content})
 
     def to_markdown(self) -> str:
-        """Render a table of the statistics, each with the images it is counted over, and a table of the contents."""
+        """Render a table of the statistics with their number of images, and a table of the contents."""
         counted_over = {
             "accuracy_real": self.n_real,
             "accuracy_fake": self.n_fake,
@@ -105,25 +116,21 @@ class Report:
             "tpr_at_1_fpr": self.n_fake,
             "precision": self.true_positives + self.false_positives,
         }
-        rows = [f"| {name} | {counted_over.get(name, self.n):,} | {getattr(self, name)} |" for name in STATISTICS]
-        return "\n".join(
-            ["| statistic | n | value |", "|---|--:|--:|", *rows, *self._content_table(), "", self._note()]
-        )
-
-    def _content_table(self) -> list[str]:
-        if not self.by_content:
-            return []
-        rows = [
-            f"| {name} | {row.n:,} | {row.accuracy} | {row.accuracy_real} | {row.accuracy_fake} |"
+        rows = [(name, f"{counted_over.get(name, self.n):,}", getattr(self, name)) for name in STATISTICS]
+        contents = [
+            (name, f"{row.n:,}", row.accuracy, row.accuracy_real, row.accuracy_fake)
             for name, row in self.by_content.items()
         ]
-        return ["", "| content | n | accuracy | on REAL | on FAKE |", "|---|--:|--:|--:|--:|", *rows]
+        tables = [markdown_table(["statistic", "n", "value"], rows)]
+        if contents:
+            tables.append(markdown_table(["content", "n", "accuracy", "on REAL", "on FAKE"], contents))
+        return "\n\n".join([*tables, self._note()])
 
     def _note(self) -> str:
-        note = f"{self.n_real:,} REAL and {self.n_fake:,} FAKE images, called FAKE above {self.threshold:g}."
+        note = f"{self.n_real:,} REAL and {self.n_fake:,} FAKE images, threshold {self.threshold:g}."
         if not self.bootstrap_samples:
             return note
-        return f"{note} In brackets: 95 % interval, {self.bootstrap_samples:,} bootstrap samples, seed {self.seed}."
+        return f"{note} In brackets: 95 % intervals, {self.bootstrap_samples:,} bootstrap samples, seed {self.seed}."
 
 
 def make_report(
@@ -135,30 +142,31 @@ def make_report(
     bootstrap_samples: int = 1000,
     seed: int = 0,
 ) -> Report:
-    """Measure how well `p_fake` tells FAKE from REAL.
+    """Measure how well `p_fake` separates FAKE from REAL images.
 
-    An image is called FAKE when `p_fake > threshold`. At 0.5 that is the argmax of a two-class softmax, where a
-    tie goes to the first class, REAL.
+    An image is called FAKE if `p_fake > threshold`. At 0.5 this equals the argmax of a two-class softmax, where ties
+    go to the first class, REAL.
 
-    Intervals are percentiles of the bootstrap (Efron & Tibshirani, 1993, ch. 13): images are drawn with replacement,
-    so the share of FAKE varies too. Replicates in which a statistic is undefined are dropped from its interval.
+    Intervals are bootstrap percentiles (Efron & Tibshirani, 1993, ch. 13): images are drawn with replacement, so the
+    share of FAKE images varies as well. Replicates in which a statistic is undefined are dropped.
 
-    The expected calibration error is the binary one (Naeini et al., 2015): over 15 equal-width bins of `p_fake` in
-    [0, 1], the last one closed, the mean of |mean p_fake - share of FAKE|, weighted by the images in each bin. Guo
-    et al. (2017) bin the confidence of the predicted class instead, which means nothing once the threshold moves.
-    The error is biased upward in small samples (Kumar et al., 2019) and more so in their replicates; these are
-    shifted until their mean is the value, so that its interval shows the spread, not the bias.
+    The expected calibration error is the binary one (Naeini et al., 2015): with 15 equal-width bins of `p_fake` in
+    [0, 1], the mean of |mean p_fake - share of FAKE| over the bins, weighted by their number of images. Guo et al.
+    (2017) bin the confidence of the predicted class instead, which is not meaningful for thresholds other than 0.5.
+    The error is biased upward in small samples (Kumar et al., 2019), and more so in their replicates. The replicates
+    are shifted so that their mean equals the value: the interval shows the spread, not the bias.
 
     Args:
-        is_fake: (n,) bool, the truth.
+        is_fake: (n,) bool, true labels.
         p_fake: (n,) float in [0, 1], the probability of FAKE.
-        content: (n,) what each image shows; an image of content None counts in no row of `by_content`.
+        content: (n,) the content of each image; images of content None are in no row of `by_content`.
         threshold: in [0, 1].
         bootstrap_samples: replicates; 0 for no intervals.
-        seed: of the bootstrap: same seed, same intervals.
+        seed: of the bootstrap; the same seed gives the same intervals.
 
     Raises:
-        ValueError: no images; lengths that differ; `is_fake` not boolean; `p_fake` or the threshold outside [0, 1].
+        ValueError: there are no images, lengths differ, `is_fake` is not boolean, or `p_fake` or the threshold is
+            outside [0, 1].
 
     >>> report = make_report([False, False, True, True], [0.1, 0.6, 0.7, 0.9], bootstrap_samples=0)
     >>> print(report.accuracy, report.roc_auc, report.false_positives)
@@ -167,52 +175,98 @@ def make_report(
     truth, scores = np.asarray(is_fake), np.asarray(p_fake, dtype=np.float64)
     _check(truth, scores, content, threshold=threshold)
     names, codes = _encode([None] * len(truth) if content is None else content)
-    sample = make_sample(truth, scores, content=codes, contents=len(names), threshold=threshold)
-    counts = confusion(sample, np.ones(len(truth)))
+    images = score_images(truth, scores, content=codes, contents=len(names), threshold=threshold)
+    counts = confusion(images, np.ones(len(truth)))
     total = counts.sum(axis=0)
-    table = bootstrap(sample, samples=bootstrap_samples, seed=seed)
-    rates = table[len(STATISTICS) :].reshape(len(names), len(RATES), 3)
+    estimates = iter(bootstrap(images, samples=bootstrap_samples, seed=seed))
     return Report(
         **_sizes(total),
         **_confusion_counts(total),
-        **_estimates(STATISTICS, table[: len(STATISTICS)]),
+        **{name: next(estimates) for name in STATISTICS},  # type: ignore[arg-type]
         threshold=float(threshold),
         by_content={
-            name: ContentReport(**_sizes(row), **_estimates(RATES, part))
-            for name, row, part in zip(names, counts[:-1], rates, strict=True)
+            name: ContentReport(**_sizes(row), **{rate: next(estimates) for rate in RATES})  # type: ignore[arg-type]
+            for name, row in zip(names, counts[:-1], strict=True)
         },
         bootstrap_samples=bootstrap_samples,
         seed=seed,
     )
 
 
+def estimate_roc_auc(is_fake: Flags, p_fake: NDArray[np.floating], *, samples: int, seed: int) -> Estimate:
+    """Estimate the ROC AUC, with a bootstrap that draws images with replacement within each label.
+
+    Args:
+        is_fake: (n,) true labels.
+        p_fake: (n,) scores.
+        samples: replicates; 0 for no interval.
+        seed: of the draws.
+
+    Returns:
+        An undefined estimate if all images have the same label.
+    """
+    if is_fake.all() or not is_fake.any():
+        return Estimate(None)
+    value = float(roc_auc(is_fake, p_fake, np.ones((1, len(is_fake))))[0])
+    generator = np.random.default_rng(seed)
+    sizes = [min(_BATCH, samples - start) for start in range(0, samples, _BATCH)]
+    replicates = [roc_auc(is_fake, p_fake, _draw_by_label(is_fake, size, generator)) for size in sizes]
+    return bootstrap_estimate(value, np.concatenate([np.empty(0), *replicates]))
+
+
+def roc_auc(is_fake: Flags, p_fake: NDArray[np.floating], weights: Floats) -> Floats:
+    """Compute the probability that a FAKE image scores above a REAL one, ties counting half, under many weightings.
+
+    Args:
+        is_fake: (n,) true labels.
+        p_fake: (n,) scores.
+        weights: (weightings, n), not negative: how often each image counts.
+
+    Returns:
+        (weightings,) in [0, 1]; NaN where the weights of one label sum to 0.
+    """
+    order = np.argsort(p_fake, kind="stable")
+    starts = np.flatnonzero(np.diff(p_fake[order], prepend=-np.inf))  # of each distinct score
+    fake, real = (np.add.reduceat((weights * mask)[:, order], starts, axis=1) for mask in (is_fake, ~is_fake))
+    lower = np.cumsum(real, axis=1) - real / 2  # REAL images below each score, ties counting half
+    with np.errstate(invalid="ignore"):  # 0 / 0 without FAKE or without REAL images
+        return np.asarray((fake * lower).sum(axis=1) / (fake.sum(axis=1) * real.sum(axis=1)))
+
+
+def _draw_by_label(is_fake: Flags, samples: int, generator: np.random.Generator) -> Floats:
+    """Return how often each image is drawn if each label is drawn as often as it occurs: (samples, n)."""
+    weights = np.empty((samples, len(is_fake)))
+    for mask in (is_fake, ~is_fake):
+        n = int(mask.sum())
+        drawn = generator.integers(n, size=(samples, n)) + n * np.arange(samples)[:, None]
+        weights[:, mask] = np.bincount(drawn.ravel(), minlength=samples * n).reshape(samples, n)
+    return weights
+
+
 def _check(
     is_fake: NDArray[Any], p_fake: NDArray[np.float64], content: Sequence[str | None] | None, *, threshold: float
 ) -> None:
-    shown = is_fake.shape if content is None else (len(content),)
-    if is_fake.ndim != 1 or not is_fake.shape == p_fake.shape == shown:
-        found = f"is_fake {is_fake.shape}, p_fake {p_fake.shape}" + ("" if content is None else f", content {shown}")
-        raise ValueError(
-            f"wanted one entry an image, (n,), in each argument; found {found}. Pass the same images to all."
-        )
+    content_shape = is_fake.shape if content is None else (len(content),)
+    if is_fake.ndim != 1 or not is_fake.shape == p_fake.shape == content_shape:
+        shapes = f"is_fake {is_fake.shape}, p_fake {p_fake.shape}"
+        shapes += "" if content is None else f", content {content_shape}"
+        raise ValueError(f"expected one entry per image, (n,), in each argument; found {shapes}.")
     if not len(is_fake):
-        raise ValueError("wanted at least one image to measure; found none. Check the source, split and limit.")
+        raise ValueError("expected at least one image to measure; found none. Check the source, split and limit.")
     if is_fake.dtype != np.bool_:
-        raise ValueError(f"wanted is_fake as booleans; found {is_fake.dtype}. Compare first: labels == FAKE.")
-    outside = np.flatnonzero(~((p_fake >= 0) & (p_fake <= 1)))  # NaN is outside too
+        raise ValueError(f"expected is_fake as booleans; found {is_fake.dtype}. Pass labels == FAKE.")
+    outside = np.flatnonzero(~((p_fake >= 0) & (p_fake <= 1)))  # also finds NaN
     if outside.size:
         raise ValueError(
-            f"wanted p_fake in [0, 1]; found {outside.size:,} of {p_fake.size:,} outside, the first is "
-            f"{p_fake[outside[0]]} at index {outside[0]}. Pass the softmax of the logits; NaN means a diverged model."
+            f"expected p_fake in [0, 1]; found {outside.size:,} of {p_fake.size:,} values outside, the first is "
+            f"{p_fake[outside[0]]} at index {outside[0]}. Apply a softmax to the logits; NaN means a diverged model."
         )
     if not 0 <= threshold <= 1:
-        raise ValueError(
-            f"wanted a threshold in [0, 1]; found {threshold}. It is compared with p_fake, a probability."
-        )
+        raise ValueError(f"expected a threshold in [0, 1], to compare with p_fake; found {threshold}.")
 
 
 def _encode(content: Sequence[str | None]) -> tuple[list[str], list[int]]:
-    """The names that occur, sorted, and each image's index into them; one past the last for None."""
+    """Return the sorted names and the index of each image's name; the index of None is the number of names."""
     names = sorted({name for name in content if name is not None})
     code = {name: index for index, name in enumerate([*names, None])}
     return names, [code[name] for name in content]
@@ -226,12 +280,6 @@ def _sizes(counts: NDArray[np.float64]) -> dict[str, Any]:
 def _confusion_counts(counts: NDArray[np.float64]) -> dict[str, Any]:
     names = ("true_negatives", "false_positives", "false_negatives", "true_positives")
     return {name: int(count) for name, count in zip(names, counts, strict=True)}
-
-
-def _estimates(names: Sequence[str], table: NDArray[np.float64]) -> dict[str, Any]:
-    """Name the rows (value, low, high) of a table, and say None for NaN."""
-    rows = [[None if np.isnan(number) else float(number) for number in row] for row in table]
-    return {name: Estimate(value, low, high) for name, (value, low, high) in zip(names, rows, strict=True)}
 
 
 def _with_estimates(data: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

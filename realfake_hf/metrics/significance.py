@@ -1,19 +1,24 @@
-"""Two classifiers on the same images: how often is only one of them right, and could that be chance?"""
+"""Significance tests: two classifiers on the same images, and one classifier on two groups of images."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import sqrt
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest
+from scipy.stats import binomtest, hypergeom
 
-_SMALLEST_P: Final = 1e-4  # printed; below it only that it is smaller
+from realfake_hf.metrics.intervals import Flags, percentile_interval
+from realfake_hf.tables import markdown_table
+
+_SMALLEST_P: Final = 1e-4  # smaller p-values are printed as "p < 0.0001"
+_TIE: Final = 1 + 1e-7  # relative tolerance for equal probabilities, as in R's fisher.test
 
 
 @dataclass(frozen=True)
 class McNemar:
-    """How two classifiers, a and b, differ on the same images.
+    """Comparison of two classifiers, a and b, on the same images.
 
     Attributes:
         n: images.
@@ -21,8 +26,8 @@ class McNemar:
         only_a: images on which a is right and b is wrong.
         only_b: images on which b is right and a is wrong.
         both_wrong: images on which both are wrong.
-        p_value: chance that `only_a` and `only_b` differ at least as much, were a and b equally good; two-sided.
-        difference: accuracy of a minus that of b, in [-1, 1].
+        p_value: two-sided, of the null hypothesis that a and b are equally accurate.
+        difference: accuracy of a minus accuracy of b, in [-1, 1].
         difference_low: lower end of its 95 % interval.
         difference_high: upper end of its 95 % interval.
     """
@@ -38,11 +43,11 @@ class McNemar:
     difference_high: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The comparison as plain numbers."""
+        """Return plain numbers."""
         return asdict(self)
 
     def to_words(self, *, a: str, b: str) -> str:
-        """Say it in half a sentence; a and b are what the classifiers are called.
+        """Summarize the comparison in one clause; a and b are the names of the classifiers.
 
         >>> print(mcnemar([True, True, True, False], [True, False, False, False]).to_words(a="one", b="two"))
         only one is right on 2 of 4 images, only two on 0: one minus two +50.00 points (-13.55 to +78.91), p = 0.5
@@ -55,60 +60,56 @@ class McNemar:
         )
 
     def to_markdown(self, *, a: str = "a", b: str = "b") -> str:
-        """Render the table of right and wrong, and what it says; a and b are what the classifiers are called."""
-        head = [f"| n = {self.n:,} | {b} right | {b} wrong |", "|---|--:|--:|"]
+        """Render the contingency table and the summary; a and b are the names of the classifiers."""
+        header = [f"n = {self.n:,}", f"{b} right", f"{b} wrong"]
         rows = [
-            f"| {a} right | {self.both_right:,} | {self.only_a:,} |",
-            f"| {a} wrong | {self.only_b:,} | {self.both_wrong:,} |",
+            [f"{a} right", f"{self.both_right:,}", f"{self.only_a:,}"],
+            [f"{a} wrong", f"{self.only_b:,}", f"{self.both_wrong:,}"],
         ]
         note = "McNemar's exact test, and the difference in accuracy with its 95 % interval: "
-        return "\n".join([*head, *rows, "", f"{note}{self.to_words(a=a, b=b)}."])
+        return f"{markdown_table(header, rows)}\n\n{note}{self.to_words(a=a, b=b)}."
 
 
 def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> McNemar:
-    """Test whether two classifiers are equally accurate, from where each is right on the same images.
+    """Test whether two classifiers are equally accurate on the same images.
 
-    Only images on which one of them is wrong can tell them apart. Were they equally good, each such image would speak
-    for either with chance one half, so the p-value is that of the exact binomial test (McNemar, 1947, *Psychometrika*
-    12:153-157). It is 1 where there is no such image.
+    Only images on which exactly one classifier is right carry evidence. If both are equally accurate, either is right
+    on such an image with probability one half, so the p-value is that of the exact binomial test (McNemar, 1947,
+    *Psychometrika* 12:153-157). It is 1 if there is no such image.
 
     The interval of the difference in accuracy is method 10 of Newcombe (1998), *Improved confidence intervals for the
-    difference between binomial proportions based on paired data*, Statistics in Medicine 17:2635-2650. It does not
-    come from the test, and the two can disagree where the case is close.
+    difference between binomial proportions based on paired data*, Statistics in Medicine 17:2635-2650. It is not
+    derived from the test, and the two can disagree in close cases.
 
     Args:
         right_a: (n,) bool, whether a is right on each image.
-        right_b: (n,) bool, the same of b, the images in the same order.
+        right_b: (n,) bool, the same for b, with the images in the same order.
 
     Raises:
-        ValueError: no images, lengths that differ, or something else than booleans.
+        ValueError: there are no images, lengths differ, or the values are not booleans.
     """
     a, b = np.asarray(right_a), np.asarray(right_b)
-    _check(a, b)
-    both_right, only_a, only_b = (int(cell.sum()) for cell in (a & b, a & ~b, ~a & b))
+    if a.ndim != 1 or not a.size or a.shape != b.shape or a.dtype != np.bool_ or b.dtype != np.bool_:
+        raise ValueError(
+            "expected two (n,) arrays of booleans for the same images, n > 0; found "
+            f"{a.shape} of {a.dtype} and {b.shape} of {b.dtype}. Pass (p_fake > threshold) == is_fake."
+        )
+    both_right, only_a, only_b = (int(mask.sum()) for mask in (a & b, a & ~b, ~a & b))
     cells = (both_right, only_a, only_b, len(a) - both_right - only_a - only_b)
     discordant = only_a + only_b
     p_value = float(binomtest(only_a, discordant).pvalue) if discordant else 1.0
     return McNemar(len(a), *cells, p_value, (only_a - only_b) / len(a), *_newcombe(*cells))
 
 
-def _check(a: NDArray[Any], b: NDArray[Any]) -> None:
-    if a.ndim != 1 or not a.size or a.shape != b.shape or a.dtype != np.bool_ or b.dtype != np.bool_:
-        raise ValueError(
-            "wanted two (n,) arrays of booleans about the same images, n above 0; found "
-            f"{a.shape} of {a.dtype} and {b.shape} of {b.dtype}. Compare first: (p_fake > 0.5) == is_fake."
-        )
-
-
 def _newcombe(both_right: int, only_a: int, only_b: int, both_wrong: int) -> tuple[float, float]:
-    """Join Wilson's intervals of the two accuracies, by the correlation of being right."""
+    """Combine the Wilson intervals of both accuracies, given the correlation of right predictions."""
     n = both_right + only_a + only_b + both_wrong
     right_a, right_b = both_right + only_a, both_right + only_b
-    (below_a, above_a), (below_b, above_b) = _wilson_arms(right_a, n), _wilson_arms(right_b, n)
-    spread = right_a * (n - right_a) * right_b * (n - right_b)
+    (below_a, above_a), (below_b, above_b) = _wilson_distances(right_a, n), _wilson_distances(right_b, n)
+    product = right_a * (n - right_a) * right_b * (n - right_b)
     covariance = both_right * both_wrong - only_a * only_b
     corrected = covariance if covariance < 0 else max(covariance - n / 2, 0.0)
-    correlation = corrected / sqrt(spread) if spread else 0.0
+    correlation = corrected / sqrt(product) if product else 0.0
     difference = (only_a - only_b) / n
     return (
         difference - sqrt(below_a**2 - 2 * correlation * below_a * above_b + above_b**2),
@@ -116,7 +117,117 @@ def _newcombe(both_right: int, only_a: int, only_b: int, both_wrong: int) -> tup
     )
 
 
-def _wilson_arms(right: int, n: int) -> tuple[float, float]:
-    """How far the Wilson score interval of an accuracy reaches below and above it."""
+def _wilson_distances(right: int, n: int) -> tuple[float, float]:
+    """Return the distances from an accuracy to the lower and upper end of its Wilson score interval."""
     interval = binomtest(right, n).proportion_ci(method="wilson")
     return right / n - float(interval.low), float(interval.high) - right / n
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Difference between the accuracy on a group of images and on the rest.
+
+    Rates are means over the labels that occur on both sides, with equal weight, so that the composition of the group
+    does not matter.
+
+    Attributes:
+        n: images in the group with those labels.
+        n_rest: images in the rest with those labels.
+        rate: accuracy in the group, in [0, 1]; None if no label occurs on both sides.
+        rate_rest: accuracy in the rest.
+        value: `rate` - `rate_rest`, in [-1, 1].
+        low: lower end of its 95 % bootstrap interval; None without a bootstrap or a value.
+        high: upper end.
+        p_value: of the exact test that both accuracies are equal; 1 if no label occurs on both sides.
+    """
+
+    n: int
+    n_rest: int
+    rate: float | None
+    rate_rest: float | None
+    value: float | None
+    low: float | None
+    high: float | None
+    p_value: float
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return "undefined"
+        if self.low is None or self.high is None:
+            return f"{100 * self.value:+.1f} points"
+        return f"{100 * self.value:+.1f} points ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain numbers."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Create a gap from what `to_dict` returned."""
+        return cls(**data)
+
+
+def rate_gap(is_right: Flags, inside: Flags, is_fake: Flags, *, samples: int = 1000, seed: int = 0) -> Gap:
+    """Compare the accuracy on a group of images with the accuracy on the rest.
+
+    The bootstrap draws images with replacement within each side and label. The number of right predictions in such a
+    draw is binomial, and is sampled directly.
+
+    Args:
+        is_right: (n,) whether the prediction is right.
+        inside: (n,) whether the image belongs to the group.
+        is_fake: (n,) true labels.
+        samples: replicates; 0 for no interval.
+        seed: of the draws.
+
+    >>> right = np.array([True, True, False, True, False, False])
+    >>> inside = np.array([True, True, True, False, False, False])
+    >>> print(rate_gap(right, inside, np.zeros(6, dtype=bool), samples=0))
+    +33.3 points
+    """
+    right, total = _count_by_label(is_right, inside, is_fake)
+    if not len(total):
+        return Gap(0, 0, None, None, None, None, None, 1.0)
+    rates = right / total  # (labels, 2): group, rest
+    rate, rate_rest = rates.mean(axis=0).tolist()
+    drawn = np.random.default_rng(seed).binomial(total, rates, size=(samples, *total.shape)) / total
+    low, high = percentile_interval(np.subtract(*drawn.mean(axis=1).T))
+    n, n_rest = total.sum(axis=0).tolist()
+    return Gap(n, n_rest, rate, rate_rest, rate - rate_rest, low, high, _fisher(right, total))
+
+
+def _count_by_label(is_right: Flags, inside: Flags, is_fake: Flags) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count right predictions and images by label and side, (labels, 2) each, for labels that occur on both sides."""
+    groups = [[(is_fake == label) & side for side in (inside, ~inside)] for label in (False, True)]
+    total = np.array([[mask.sum() for mask in row] for row in groups])
+    right = np.array([[(is_right & mask).sum() for mask in row] for row in groups])
+    both = total.min(axis=1) > 0
+    return right[both], total[both]
+
+
+def _fisher(right: NDArray[np.int64], total: NDArray[np.int64]) -> float:
+    """Run Fisher's exact test on several 2 x 2 tables, two-sided (Gart, 1970, Biometrika 57:471-475).
+
+    Given the margins, the number of right predictions in the group is hypergeometric for each label. The test
+    statistic is the sum over the labels; outcomes that are at most as likely as the observed one count as extreme.
+    """
+    probabilities, lowest = np.ones(1), 0
+    for (hits, hits_rest), (n, n_rest) in zip(right.tolist(), total.tolist(), strict=True):
+        support = np.arange(max(0, hits + hits_rest - n_rest), min(n, hits + hits_rest) + 1)
+        probabilities = np.convolve(probabilities, hypergeom(n + n_rest, hits + hits_rest, n).pmf(support))
+        lowest += int(support[0])
+    observed = probabilities[int(right[:, 0].sum()) - lowest]
+    return min(1.0, float(probabilities[probabilities <= observed * _TIE].sum()))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values for multiple tests (Holm, 1979, *Scandinavian Journal of Statistics* 6:65-70), keeping order.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p_values, kind="stable")
+    steps = np.asarray(p_values, dtype=np.float64)[order] * np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted.tolist()

@@ -25,8 +25,8 @@ from realfake_hf.environment import environment
 from realfake_hf.estimate import to_plain
 from realfake_hf.experiments.seeds import read_run
 from realfake_hf.labels import FAKE
+from realfake_hf.metrics.intervals import share
 from realfake_hf.metrics.out_of_distribution import Familiarity, fit_familiarity
-from realfake_hf.metrics.rates import share
 from realfake_hf.store import write_json
 from realfake_hf.training.training_data import splits_of_training
 

@@ -49,8 +49,7 @@ def test_undefined_statistics_are_left_out(make_metric: Callable[..., RealFakeMe
 
 
 def test_other_labels_are_refused(make_metric: Callable[..., RealFakeMetric]) -> None:
-    sentence = r"wanted references of 0 \(REAL\) and 1 \(FAKE\); found \[-1, 2\]. Map the labels of the data set"
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=r"references.*found \[-1, 2\]"):
         make_metric().compute(predictions=[0.1, 0.2, 0.3], references=[2, 0, -1])
 
 
