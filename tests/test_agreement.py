@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,20 +7,22 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import pearsonr, spearmanr
 
-from realfake_hf.explain_study.map_agreement import (
+from realfake_hf.estimate import to_plain
+from realfake_hf.explain_study.agreement import (
     MEASURES,
     agreement,
     centre_distance,
     centre_gaussian,
     chance_iou,
-    is_empty,
+    derangement,
+    measure_agreement,
     pearson,
-    shuffled,
     spearman,
     ssim,
-    to_grid,
     top_iou,
 )
+from realfake_hf.explain_study.maps import GRID, MapSet
+from realfake_hf.explain_study.sample import Sample
 
 
 def maps(n=6, side=8, seed=0):
@@ -87,10 +91,9 @@ def test_overlap_at_chance_is_what_random_maps_have_on_average():
         assert found.mean() == pytest.approx(chance_iou(64, share=share), abs=3 * found.std() / 4000**0.5)
 
 
-def test_empty_maps_are_said_and_have_no_agreement():
+def test_empty_maps_have_no_agreement():
     a, b = maps(), maps(seed=1)
     a[1], b[2], a[3] = 0.0, 0.4, 1.0
-    assert is_empty(a).tolist() == [False, True, False, True, False, False]
     for value in agreement(a, b).values():
         assert np.isnan(value).tolist() == [False, True, True, True, False, False]
 
@@ -105,14 +108,6 @@ def test_distance_of_centres_is_a_share_of_the_diagonal():
     np.testing.assert_allclose(centre_distance(np.ones((1, 5, 5)), middle), 0, atol=1e-12)
 
 
-def test_a_finer_map_is_averaged_and_a_coarser_one_repeated():
-    fine = maps(side=16)
-    np.testing.assert_allclose(to_grid(fine, (8, 8)), fine.reshape(6, 8, 2, 8, 2).mean(axis=(2, 4)), atol=1e-6)
-    coarse = maps(side=4)
-    np.testing.assert_allclose(to_grid(coarse, (8, 8)), coarse.repeat(2, axis=1).repeat(2, axis=2), atol=1e-6)
-    assert to_grid(maps(), (8, 8)).dtype == np.float64
-
-
 def test_the_centre_map_is_highest_in_the_middle_and_even_on_all_sides():
     centre = centre_gaussian((8, 8))
     np.testing.assert_allclose(centre, centre[::-1])
@@ -122,14 +117,14 @@ def test_the_centre_map_is_highest_in_the_middle_and_even_on_all_sides():
 
 
 @pytest.mark.parametrize("n", [2, 3, 100])
-def test_shuffled_pairs_are_never_a_picture_with_itself(n):
-    partner = shuffled(n, seed=0)
+def test_no_image_is_its_own_partner(n):
+    partner = derangement(n, seed=0)
     assert sorted(partner.tolist()) == list(range(n))
     assert (partner != np.arange(n)).all()
-    assert shuffled(n, seed=0).tolist() == partner.tolist()
+    assert derangement(n, seed=0).tolist() == partner.tolist()
 
 
-def test_measures_have_their_names():
+def test_the_measures_and_their_order():
     assert list(MEASURES) == ["iou_top_10", "iou_top_20", "spearman", "pearson", "ssim", "centre_distance"]
 
 
@@ -137,10 +132,113 @@ def test_measures_have_their_names():
     ("a", "b"), [(maps(), maps(side=7)), (maps(), maps(n=5)), (maps() * 2, maps()), (maps()[0], maps()[0])]
 )
 def test_maps_that_cannot_be_compared_are_refused(a, b):
-    with pytest.raises(ValueError, match=r"wanted maps in \[0, 1\] of the same pictures on one grid"):
+    with pytest.raises(ValueError, match=r"maps in \[0, 1\] of the same images on one grid"):
         agreement(a, b)
 
 
-def test_one_picture_cannot_be_paired_with_another():
-    with pytest.raises(ValueError, match="wanted two pictures or more to pair one with another; found 1"):
-        shuffled(1, seed=0)
+def test_one_image_has_no_partner():
+    with pytest.raises(ValueError, match=r"at least 2 images.*found 1"):
+        derangement(1, seed=0)
+
+
+def sample_of(n, *, right=None, seed=0):
+    generator = np.random.default_rng(seed)
+    return Sample(
+        images=generator.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8),
+        is_fake=np.arange(n) % 2 == 1,
+        content=tuple(("cat", "dog")[row // 2 % 2] for row in range(n)),
+        ids=tuple(map(str, range(n))),
+        is_right={"cnn": np.ones(n, dtype=bool), "vit": np.ones(n, dtype=bool) if right is None else right},
+        stratum=np.zeros(n, dtype=np.intp),
+        weight=np.ones(n),
+    )
+
+
+def maps_of(n, *, seed, model="vit", method="rollout"):
+    heat = np.random.default_rng(seed).random((n, *GRID)).astype(np.float32)
+    return MapSet(model, method, None, heat)
+
+
+def means_of(values):
+    return {name: mean.value for name, mean in values.items()}
+
+
+class TestAgreement:
+    n = 40
+
+    def study(self, trained, *, twins=(), right=None):
+        blank = [
+            maps_of(self.n, seed=90 + place, model=one.model, method=one.method) for place, one in enumerate(trained)
+        ]
+        return measure_agreement(trained, blank, twins, sample_of(self.n, right=right), samples=50, seed=0)
+
+    def test_equal_maps_agree_fully_and_unrelated_ones_as_chance_has_it(self):
+        same = maps_of(self.n, seed=1, method="relevance")
+        equal = MapSet("vit", "rollout", None, same.heat)
+        unrelated = maps_of(self.n, seed=2, model="cnn", method="grad_cam")
+        study = self.study([same, equal, unrelated])
+        by_names = {(pair.a, pair.b): pair for pair in study.pairs}
+        assert len(by_names) == 3
+        full = means_of(by_names["vit relevance", "vit rollout"].same_picture)
+        assert full == pytest.approx(
+            {"iou_top_10": 1, "iou_top_20": 1, "spearman": 1, "pearson": 1, "ssim": 1, "centre_distance": 0}
+        )
+        apart = by_names["vit relevance", "cnn grad_cam"]
+        for name, chance in study.chance.items():
+            assert apart.same_picture[name].value == pytest.approx(chance, abs=0.05)
+            assert apart.above_shuffled[name].low < 0 < apart.above_shuffled[name].high
+
+    def test_shuffling_takes_away_what_belongs_to_the_picture(self):
+        """Maps that share what every picture has keep their agreement; those that share the picture's own lose it."""
+        common = np.random.default_rng(5).random(GRID)
+        always = MapSet("vit", "rollout", None, np.repeat(common[None], self.n, axis=0).astype(np.float32))
+        again = MapSet("cnn", "grad_cam", None, always.heat)
+        own = maps_of(self.n, seed=1, method="relevance")
+        echo = MapSet("cnn", "integrated_gradients", None, own.heat)
+        by_names = {(pair.a, pair.b): pair for pair in self.study([always, again, own, echo]).pairs}
+        stuck, free = by_names["vit rollout", "cnn grad_cam"], by_names["vit relevance", "cnn integrated_gradients"]
+        assert stuck.shuffled["spearman"].value == pytest.approx(1)
+        assert free.shuffled["spearman"].value == pytest.approx(0, abs=0.1)
+        assert free.above_shuffled["spearman"].value == pytest.approx(1, abs=0.1)
+
+    def test_right_and_wrong_verdicts_are_told_apart(self):
+        right = np.arange(self.n) < 30
+        a = maps_of(self.n, seed=1)
+        b = maps_of(self.n, seed=2, model="cnn", method="grad_cam")
+        b.heat[right] = a.heat[right]
+        [pair] = self.study([a, b], right=right).pairs
+        assert pair.all_right["spearman"].value == pytest.approx(1)
+        assert (pair.all_right["spearman"].n, pair.some_wrong["spearman"].n) == (30, 10)
+        expected = 1 - spearman(a.heat[~right], b.heat[~right]).mean()
+        assert pair.right_less_wrong["spearman"].value == pytest.approx(expected)
+        assert set(pair.by_content) == {"cat", "dog"}
+        assert pair.by_label["REAL"]["spearman"].n == self.n // 2
+
+    def test_empty_maps_are_counted_and_agree_with_nothing(self):
+        a, b = maps_of(self.n, seed=1), maps_of(self.n, seed=2, model="cnn", method="grad_cam")
+        b.heat[:7] = 0
+        study = self.study([a, b])
+        assert study.maps["cnn grad_cam"]["empty"] == 7
+        agreed = study.pairs[0].same_picture["iou_top_20"]
+        assert (agreed.n, agreed.undefined) == (self.n - 7, 7)
+        assert agreed.value == pytest.approx(top_iou(a.heat[7:], b.heat[7:], share=0.2).mean())
+
+    def test_the_ceiling_is_the_same_method_of_another_seed(self):
+        a, b = maps_of(self.n, seed=1), maps_of(self.n, seed=2, model="cnn", method="grad_cam")
+        study = self.study([a, b], twins=[MapSet("vit", "rollout", None, a.heat)])
+        assert study.ceiling.keys() == {"vit rollout"}
+        assert study.ceiling["vit rollout"]["spearman"].value == pytest.approx(1)
+
+    def test_finer_maps_are_averaged_to_the_common_grid(self):
+        coarse = maps_of(self.n, seed=1)
+        fine = MapSet("cnn", "grad_cam", None, coarse.heat.repeat(2, axis=1).repeat(2, axis=2))
+        [pair] = self.study([coarse, fine]).pairs
+        assert pair.same_picture["pearson"].value == pytest.approx(1)
+        assert fine.to_dict()["native_grid"] == [16, 16]
+
+    def test_it_becomes_plain_json_with_chance_beside_it(self):
+        study = self.study([maps_of(self.n, seed=1), maps_of(self.n, seed=2, model="cnn", method="grad_cam")])
+        plain = json.loads(json.dumps(study.to_dict(), allow_nan=False))
+        assert plain["chance"]["iou_top_20"] == chance_iou(64, share=0.2)
+        pair = plain["pairs"][0]
+        assert pair["measures"]["spearman"]["same_picture"] == to_plain(study.pairs[0].same_picture["spearman"])

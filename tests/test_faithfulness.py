@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from study_models import is_plain_json, noise, plain_and_striped, stripe_finder, tiny_vit
 
-from realfake_hf.explain_study.fills import FILLS, filled
-from realfake_hf.explain_study.hiding import begin, order_of, trace
+from realfake_hf.explain_study.faithfulness import begin, measure_faithfulness, order_of, trace
+from realfake_hf.explain_study.occlusion import FILLS, filled
 
 GRID = (4, 4)
 
@@ -124,5 +125,50 @@ def test_ties_are_drawn_by_lot_and_the_same_seed_draws_the_same():
 
 @pytest.mark.parametrize("steps", [0, 17])
 def test_steps_that_hide_no_cell_are_refused(steps):
-    with pytest.raises(ValueError, match=rf"wanted steps of one cell or more, from 1 to 16 of them; found {steps}\."):
+    with pytest.raises(ValueError, match=rf"between 1 and 16 steps.*found {steps}\."):
         trace(start(), random_order(5, 16, seed=0), grid=GRID, steps=steps)
+
+
+class TestFaithfulness:
+    corner = np.s_[4:20, 16:32]
+
+    def study(self, **settings):
+        sample = plain_and_striped(where=self.corner)
+        return measure_faithfulness([stripe_finder()], sample, n=24, samples=50, **settings)
+
+    @pytest.mark.parametrize("fill", ["blur", "mean"])
+    def test_a_map_of_the_evidence_beats_a_random_order_both_ways(self, fill):
+        found = self.study().models["cnn"][fill]["grad_cam"]
+        assert found.deletion_less_random.high < -0.1
+        assert found.insertion_less_random.low > 0.1
+        assert found.deletion_less_random.n == 12  # the pictures that have a map
+
+    def test_pictures_whose_map_is_empty_are_counted(self):
+        found = self.study().models["cnn"]["mean"]
+        assert (found["grad_cam"].deletion.n, found["grad_cam"].deletion.undefined) == (12, 12)  # plain ones
+        assert (found["centre prior"].deletion.n, found["centre prior"].deletion.undefined) == (24, 0)
+
+    def test_curves_of_all_orders_have_the_same_ends(self):
+        for by_name in measure_faithfulness([tiny_vit()], noise(), n=6, samples=0, steps=2).models["vit"].values():
+            assert len(by_name) == 2 + 6
+            ends = [
+                [one.deletion_curve[0], one.deletion_curve[-1], one.insertion_curve[-1], one.insertion_curve[0]]
+                for one in by_name.values()
+            ]
+            np.testing.assert_allclose(ends, [ends[0]] * 8)
+            assert ends[0][0] == ends[0][2] >= 0.5
+
+    def test_random_order_has_no_direction_and_no_difference_to_itself(self):
+        found = self.study().to_dict()["models"]["cnn"]["blur"]["random order"]
+        assert found["insertion_curve"] == pytest.approx(found["deletion_curve"][::-1])
+        assert not {"deletion_less_random", "insertion_less_random"} & found.keys()
+
+    def test_the_same_seed_gives_the_same_numbers(self):
+        first, same, other = (self.study(seed=seed, steps=2) for seed in (1, 1, 2))
+        assert first == same
+        assert first != other
+        assert is_plain_json(first)
+
+    def test_without_a_random_order_there_is_nothing_to_compare_with(self):
+        with pytest.raises(ValueError, match=r"at least one random order.*found 0\."):
+            self.study(random_orders=0)

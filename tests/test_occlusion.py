@@ -2,25 +2,166 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageFilter
 
-from realfake_hf.explain_study.fills import fill_in
-from realfake_hf.explain_study.occlusion import map_shares, measure_causal
-from realfake_hf.explain_study.regions import centre_mask, rim_mask
+from realfake_hf.explain_study.occlusion import (
+    BLUR,
+    FILLS,
+    centre_mask,
+    fill_in,
+    filled,
+    map_shares,
+    mass_share,
+    measure_occlusion,
+    rim_mask,
+)
 from realfake_hf.explain_study.sample import Sample
 from realfake_hf.metrics.intervals import Resampling
 
 SIDE = 16
 MIDDLE, CORNER = (8, 8), (0, 0)  # where a bright pixel says FAKE; opposite, it says REAL
+SIDES = st.integers(1, 12)
+SHARES = st.floats(0, 1)
+
+
+def images(n=3, height=32, width=32):
+    return np.random.default_rng(0).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_only_hidden_pixels_change(fill):
+    hidden = np.random.default_rng(1).random((3, 32, 32)) < 0.5
+    found = fill_in(images(), hidden, fill=fill)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found[~hidden], images()[~hidden])
+    np.testing.assert_array_equal(found[hidden], filled(images(), fill=fill)[hidden])
+    assert (found[hidden] != images()[hidden]).any(axis=1).mean() > 0.9
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_one_mask_is_laid_on_all_pictures(fill):
+    hidden = np.zeros((32, 32), dtype=np.bool_)
+    hidden[4:9, 10:] = True
+    every = np.repeat(hidden[None], 3, axis=0)
+    np.testing.assert_array_equal(fill_in(images(), hidden, fill=fill), fill_in(images(), every, fill=fill))
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_a_picture_is_filled_with_its_own_colours_alone(fill):
+    whole = filled(images(), fill=fill)
+    for one, alone in zip(images(), whole, strict=True):
+        np.testing.assert_array_equal(filled(one[None], fill=fill)[0], alone)
+    plain = np.full((1, 8, 6, 3), (10, 20, 30), dtype=np.uint8)
+    np.testing.assert_array_equal(filled(plain, fill=fill), plain)
+
+
+def test_the_mean_is_that_of_each_channel():
+    for one, found in zip(images(), filled(images(), fill="mean"), strict=True):
+        assert found[5, 7].tolist() == [round(float(one[..., channel].mean())) for channel in range(3)]
+        assert (found == found[0, 0]).all()
+
+
+def test_the_blur_is_that_of_pillow_away_from_the_borders():
+    wide = images(1, 96, 48)[0]
+    sigma = (BLUR * 48, BLUR * 96)  # Pillow's order: across, down
+    expected = np.asarray(Image.fromarray(wide).filter(ImageFilter.GaussianBlur(sigma)), dtype=int)
+    found = filled(wide[None], fill="blur")[0].astype(int)
+    assert np.abs(found - expected)[36:60, 18:30].max() <= 3
+
+
+def test_an_unknown_fill_is_refused():
+    with pytest.raises(ValueError, match=r"a fill of blur, mean; found 'black'\."):
+        fill_in(images(), np.zeros((32, 32), dtype=np.bool_), fill="black")
+
+
+def test_a_mask_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=r"a mask \(32, 32\) for all .* found \(8, 8\)"):
+        fill_in(images(), np.zeros((8, 8), dtype=np.bool_), fill="mean")
+
+
+@given(SIDES, SIDES, SHARES)
+def test_centre_and_rim_have_the_same_area_to_the_pixel(height, width, share):
+    area = round(share * height * width)
+    assert centre_mask((height, width), share).sum() == rim_mask((height, width), share).sum() == area
+
+
+@given(SIDES, SIDES, SHARES)
+def test_no_pixel_of_the_centre_is_further_out_than_one_that_is_not(height, width, share):
+    down, right = np.mgrid[:height, :width]
+    out = np.maximum(
+        abs(2 * down - height + 1) * width, abs(2 * right - width + 1) * height
+    )  # twice the relative Chebyshev distance, in whole numbers
+    centre, rim = centre_mask((height, width), share), rim_mask((height, width), share)
+    assert out[centre].max(initial=0) <= out[~centre].min(initial=10**6)
+    assert out[rim].min(initial=10**6) >= out[~rim].max(initial=0)
+
+
+@given(SIDES, SIDES, st.integers(0, 20))
+def test_an_even_count_of_pixels_has_the_middle_of_the_picture_as_its_centre(height, width, pairs):
+    count = 2 * min(pairs, height * width // 2) + height * width % 2  # with the very middle, where there is one
+    for mask in (
+        centre_mask((height, width), count / (height * width)),
+        ~rim_mask((height, width), 1 - count / (height * width)),
+    ):
+        assert mask.sum() == count
+        assert np.array_equal(mask, mask[::-1, ::-1])
+
+
+def test_half_of_the_picture_and_the_rest_are_centre_and_rim():
+    assert np.array_equal(centre_mask((32, 32), 0.5), ~rim_mask((32, 32), 0.5))
+
+
+def test_a_quarter_of_cifake_is_a_square_in_the_middle_and_corners_come_last():
+    square = np.zeros((32, 32), dtype=bool)
+    square[8:24, 8:24] = True
+    assert np.array_equal(centre_mask((32, 32), 0.25), square)
+    corners = rim_mask((32, 32), 4 / 1024)
+    assert corners[[0, 0, -1, -1], [0, -1, 0, -1]].all()
+
+
+@given(st.integers(0, 99), st.sampled_from([(8, 8), (4, 2), (5, 3)]), SHARES)
+def test_the_share_of_a_map_is_that_of_its_pixels_as_drawn(seed, grid, share):
+    maps = np.random.default_rng(seed).random((2, *grid))
+    mask = centre_mask((8, 10), share)
+    for one, found in zip(maps, mass_share(maps, mask), strict=True):
+        drawn = [[one[row * grid[0] // 8, column * grid[1] // 10] for column in range(10)] for row in range(8)]
+        assert found == pytest.approx(np.array(drawn)[mask].sum() / np.sum(drawn))
+
+
+def test_an_almost_even_map_has_the_share_of_the_area():
+    maps = np.ones((1, 8, 8)) + 1e-9 * np.arange(64).reshape(8, 8)
+    assert mass_share(maps, rim_mask((32, 32), 0.25)) == pytest.approx(0.25)
+
+
+def test_an_empty_map_has_no_share():
+    maps = np.stack([np.zeros((4, 4)), np.ones((4, 4)), np.eye(4)])
+    assert np.isnan(mass_share(maps, centre_mask((8, 8), 0.5))).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_a_share_that_is_none_is_refused(share):
+    with pytest.raises(ValueError, match=r"a share of the image in \[0, 1\]; found"):
+        centre_mask((8, 8), share)
+
+
+@pytest.mark.parametrize(
+    "maps", [np.zeros((8, 8)), -np.ones((1, 8, 8)), np.zeros((1, 9, 8)), np.full((1, 2, 2), np.nan)]
+)
+def test_maps_that_cannot_be_laid_over_the_region_are_refused(maps):
+    with pytest.raises(ValueError, match=r"maps \(n, grid_h, grid_w\) of 0 or more, no finer than the \(8, 8\)"):
+        mass_share(maps, np.ones((8, 8), dtype=bool))
 
 
 class Reader:
-    """A subject that calls a picture FAKE by how bright one of its pixels is."""
+    """A model that calls a picture FAKE by how bright one of its pixels is."""
 
     def __init__(self, name, pixel):
         self.name, self.pixel = name, pixel
 
-    def probabilities(self, pictures):
-        return pictures[:, *self.pixel, 0].astype(np.float32) / 255
+    def probabilities(self, images):
+        return images[:, *self.pixel, 0].astype(np.float32) / 255
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +169,11 @@ def sample():
     """Pictures, half of them FAKE, whose label can be read in the middle as well as in a corner."""
     n = 24
     is_fake = np.arange(n) % 2 == 0
-    pictures = np.random.default_rng(0).integers(0, 60, (n, SIDE, SIDE, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 60, (n, SIDE, SIDE, 3), dtype=np.uint8)
     for down, right in (MIDDLE, CORNER):
-        pictures[is_fake, down, right] = pictures[~is_fake, SIDE - 1 - down, SIDE - 1 - right] = 255
+        images[is_fake, down, right] = images[~is_fake, SIDE - 1 - down, SIDE - 1 - right] = 255
     return Sample(
-        pictures=pictures,
+        images=images,
         is_fake=is_fake,
         content=tuple("ship" if number < 9 else "frog" for number in range(n)),
         ids=tuple(map(str, range(n))),
@@ -44,8 +185,8 @@ def sample():
 
 @pytest.fixture(scope="module")
 def causal(sample):
-    subjects = [Reader("middle", MIDDLE), Reader("rim", CORNER)]
-    return measure_causal(subjects, sample, samples=50).to_dict()
+    models = [Reader("middle", MIDDLE), Reader("rim", CORNER)]
+    return measure_occlusion(models, sample, samples=50).to_dict()
 
 
 @pytest.mark.parametrize(("name", "sign"), [("middle", -1), ("rim", 1)])
@@ -73,11 +214,11 @@ def test_a_model_loses_most_where_the_part_is_hidden_that_it_reads(causal, name,
 
 def test_figures_are_those_of_a_loop_over_the_pictures_as_they_weigh(sample):
     reader = Reader("some", MIDDLE)
-    hiding = measure_causal([reader], sample, samples=20).models["some"].hiding
+    hiding = measure_occlusion([reader], sample, samples=20).models["some"].hiding
     [one] = [one for one in hiding if (one.area, one.fill) == (0.5, "blur")]
     sums = {"all": 0.0, "ship": 0.0, "called": 0.0}
     weights = {"all": 0.0, "ship": 0.0, "called": 0.0}
-    for number, picture in enumerate(sample.pictures):
+    for number, picture in enumerate(sample.images):
         right = []
         for hidden in (centre_mask((SIDE, SIDE), 0.5), rim_mask((SIDE, SIDE), 0.5)):
             shown = fill_in(picture[None], hidden, fill="blur")
@@ -104,7 +245,7 @@ def test_maps_in_the_middle_have_their_mass_there_and_even_ones_as_much_as_the_a
     even = np.ones((5, 8, 8)) - 1e-9 * middle
     empty = np.zeros((5, 8, 8))
     maps = {"middle": middle, "even": even, "empty": empty}
-    found = map_shares(maps, Resampling(np.ones(5), samples=10))
+    found = map_shares(maps, Resampling(np.ones(5), samples=10), shape=(32, 32))
     assert [row["area"] for row in found["middle"]] == [0.25, 0.5]
     assert [(row["centre"]["value"], row["rim"]["value"]) for row in found["middle"]] == [(1, 0), (1, 0)]
     for row in found["even"]:

@@ -1,7 +1,20 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from study_models import is_plain_json, noise, plain_and_striped, sample_of, stripe_finder, tiny_vit
 
-from realfake_hf.explain_study.planting import QUADRANTS, draw_quadrants, inside, mass_inside, plant, pointing_game
+from realfake_hf.explain_study.maps import StudyModel
+from realfake_hf.explain_study.pointing_game import (
+    KINDS,
+    QUADRANTS,
+    draw_quadrants,
+    inside,
+    mass_inside,
+    measure_planted,
+    plant,
+    pointing_game,
+)
 
 ALL = np.arange(QUADRANTS)
 
@@ -54,3 +67,78 @@ def test_empty_maps_point_nowhere():
     maps[0], maps[1], maps[2] = 0.0, 0.5, np.nan
     for measure in (pointing_game, mass_inside):
         assert np.isnan(measure(maps, inside(ALL, (4, 4)))).tolist() == [True, True, True, False]
+
+
+class TestPlanted:
+    def study(self, sample=None, model=None, *, n=10, **settings):
+        return measure_planted([model or stripe_finder()], sample or plain_and_striped(), n=n, samples=20, **settings)
+
+    def test_a_faithful_map_finds_what_is_planted(self):
+        found = self.study().models["cnn"]["fake in real"]
+        assert (found.n, found.target) == (10, "FAKE")
+        assert found.p_fake_moved.value > 0.5
+        assert found.methods["grad_cam"].hits.value == 1
+        assert found.methods["grad_cam"].mass.value > 0.95
+        assert found.methods["grad_cam"].mass_before.undefined == 10  # plain images have no map
+        assert found.methods["grad_cam"].mass_gain.value is None
+
+    def test_a_plain_quadrant_in_a_plain_picture_moves_nothing_and_has_no_map(self):
+        found = self.study().models["cnn"]["real in real"]
+        assert found.p_fake_moved.value == 0
+        assert found.methods["grad_cam"].hits.value is None
+        assert found.methods["grad_cam"].hits.undefined == 10
+
+    def test_a_real_quadrant_in_a_fake_takes_evidence_away(self):
+        found = self.study().models["cnn"]["real in fake"]
+        assert found.target == "REAL"
+        assert found.p_fake_moved.value < 0
+
+    def test_maps_that_know_nothing_of_the_quadrant_hit_as_chance_has_it(self):
+        sample = sample_of(np.repeat(noise(2).images, 200, axis=0), np.arange(400) >= 200)
+        found = self.study(sample, tiny_vit("rollout"), n=100).models["vit"]["real in real"]
+        row = found.methods["rollout"]
+        assert row.mass_gain.value == pytest.approx(0, abs=1e-9)  # all hosts and donors are one picture
+        assert (row.hits.value, row.mass.value) == pytest.approx((0.25, 0.25))
+
+    def test_hosts_and_donors_are_of_one_content_and_of_the_right_labels(self):
+        marks = np.arange(24, dtype=np.uint8)
+        images = np.broadcast_to(marks[:, None, None, None], (24, 32, 32, 3)).copy()
+        content = np.array(["cat", "dog", "ship"])[np.arange(24) // 2 % 3]
+        right = np.arange(24) > 3
+        sample = sample_of(images, np.arange(24) % 2 == 1, right=right, content=content)
+        seen = []
+
+        class Watched(StudyModel):
+            def probabilities(self, given):
+                seen.append([np.unique(picture) for picture in given])
+                return super().probabilities(given)
+
+        watched = Watched(**vars(tiny_vit("rollout")))
+        study = self.study(sample, watched, n=6)
+        for place, kind in enumerate(KINDS.values()):
+            planted, hosts = seen[2 * place : 2 * place + 2]
+            assert study.models["vit"][list(KINDS)[place]].n == len(planted) == 6
+            assert (
+                sorted(content[[host.item() for host in hosts]].tolist()) == ["cat"] * 2 + ["dog"] * 2 + ["ship"] * 2
+            )
+            for both, [host] in zip(planted, hosts, strict=True):
+                [donor] = set(both.tolist()) - {host}
+                assert content[host] == content[donor]
+                assert right[host]
+                assert right[donor]
+                assert (kind.host == "FAKE") == sample.is_fake[host]
+                assert (kind.donor == "FAKE") == sample.is_fake[donor]
+
+    def test_the_same_seed_gives_the_same_numbers(self):
+        first, same, other = (self.study(noise(12), tiny_vit("relevance"), seed=seed) for seed in (1, 1, 2))
+        assert first == same
+        assert first != other
+        assert is_plain_json(first)
+
+    def test_no_pairs_are_refused_before_anything_is_explained(self):
+        sample = replace(plain_and_striped(4), content=("cat", "dog", "ship", "frog"))
+        with pytest.raises(
+            ValueError,
+            match=r"a REAL and a FAKE image of the same content that cnn classifies correctly; found none",
+        ):
+            self.study(sample)

@@ -55,7 +55,7 @@ def test_a_study_that_is_done_is_not_done_again(studied, monkeypatch, capsys):
     def again(*_, **__):
         raise AssertionError
 
-    for name in ("make_maps", "measure_agreement", "measure_faithfulness", "measure_sanity", "measure_planted"):
+    for name in ("compute_maps", "measure_agreement", "measure_faithfulness", "measure_sanity", "measure_planted"):
         monkeypatch.setattr(run, name, again)
     before = (studied / "out/study.json").read_text()
     assert explain.main(words(studied, "--twins", f"cnn={CNN}")) == 0
@@ -69,7 +69,7 @@ def test_an_interrupted_study_says_how_it_goes_on(tmp_path, monkeypatch, capsys)
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "make_maps", interrupted)
+    monkeypatch.setattr(run, "compute_maps", interrupted)
     assert explain.main(words(tmp_path)) == 130
     assert f"to resume from {tmp_path / 'study'}, repeat the command" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -78,7 +78,7 @@ def test_an_interrupted_study_says_how_it_goes_on(tmp_path, monkeypatch, capsys)
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["--split", "dream"], "wanted --split of train, validation, test; found 'dream'."),
+        (["--split", "dream"], "--split to be one of train, validation, test; found 'dream'."),
         (["--twins", "cnn=nowhere/at/all"], "wanted a folder of train.py or a Hub id as cnn; found none at"),
     ],
 )
@@ -92,7 +92,7 @@ def test_wrong_settings_end_with_status_2(tmp_path, capsys):
     with pytest.raises(SystemExit) as refused:
         explain.main([*words(tmp_path), "--parts", "all"])
     assert refused.value.code == 2
-    assert "wanted --parts of agreement, faithfulness, sanity, planted, causal; found all." in capsys.readouterr().err
+    assert "--parts among agreement, faithfulness, sanity, planted, causal; found all." in capsys.readouterr().err
 
 
 def test_the_recipe_of_the_study_parses(monkeypatch):

@@ -1,1 +1,1 @@
-"""Do explanations agree, are they faithful, and is what they suggest true? Studies of models on a test set."""
+"""Do explanations agree, are they faithful, and is what they suggest true? A study of models on a test set."""

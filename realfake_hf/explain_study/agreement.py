@@ -1,42 +1,159 @@
-"""Do maps of two models, or of two methods, point at the same evidence, beyond what chance and controls give?"""
+"""Agreement of maps of the same image: overlap, correlation, structure and distance, with chance and controls.
 
-from collections.abc import Mapping, Sequence
+Maps are first resampled to one grid. Where one of two maps is empty (constant), their agreement is NaN and counted as
+undefined. Cells that tie for the last places among the highest share these places.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import hypergeom, rankdata
 
 from realfake_hf.estimate import Estimate, to_plain
-from realfake_hf.explain_study.map_agreement import MEASURES, agreement, centre_gaussian, chance_iou, shuffled
-from realfake_hf.explain_study.maps import MapSet
+from realfake_hf.explain_study.maps import GRID, Maps, MapSet, Values, is_empty, to_grid
 from realfake_hf.explain_study.sample import Sample
 from realfake_hf.metrics.intervals import Resampling
 
-GRID: Final = (8, 8)  # of the ViT's patches at 32 px with patches of 4; finer maps are averaged
-SPLIT_MEASURES: Final = ("iou_top_20", "spearman")  # of those told apart by label and content
+SSIM_WINDOW: Final = 3  # cells; the usual 7 would leave two windows per side on a grid of 8
+SPLIT_MEASURES: Final = ("iou_top_20", "spearman")  # those reported by label and by content
+_C1, _C2 = 0.01**2, 0.03**2  # Wang et al. (2004), for values in [0, 1]
 
-Values = Mapping[str, NDArray[np.float64]]  # (n,) a measure
 Means = dict[str, Estimate]
+
+
+def top_iou(a: Maps, b: Maps, *, share: float) -> Values:
+    """Compute the intersection over union of the highest cells of two maps: (n,) in [0, 1].
+
+    Args:
+        a: (n, height, width).
+        b: of the same shape.
+        share: of the cells that count as high; at least one cell does.
+    """
+    first, second = (_top(maps, share) for maps in (a, b))
+    return np.asarray(np.minimum(first, second).sum(axis=1) / np.maximum(first, second).sum(axis=1))
+
+
+def spearman(a: Maps, b: Maps) -> Values:
+    """Compute the rank correlation of the cells: (n,) in [-1, 1]; ties get their mean rank."""
+    ranks = [rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (a, b)]
+    return pearson(*ranks)
+
+
+def pearson(a: Maps, b: Maps) -> Values:
+    """Compute the linear correlation of the cells: (n,) in [-1, 1]."""
+    x, y = (_centred(maps) for maps in (a, b))
+    with np.errstate(invalid="ignore"):  # 0 / 0 for an empty map
+        return np.asarray((x * y).sum(axis=1) / np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1)))
+
+
+def ssim(a: Maps, b: Maps) -> Values:
+    """Compute the structural similarity (Wang et al., 2004) of maps in [0, 1]: (n,), mean over windows of 3 cells."""
+    x, y = (_windows(maps) for maps in (a, b))  # (n, windows, cells)
+    mean_x, mean_y = x.mean(axis=-1), y.mean(axis=-1)
+    covariance = (x * y).mean(axis=-1) - mean_x * mean_y
+    variances = x.var(axis=-1) + y.var(axis=-1)
+    luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
+    return np.asarray((luminance * (2 * covariance + _C2) / (variances + _C2)).mean(axis=-1))
+
+
+def centre_distance(a: Maps, b: Maps) -> Values:
+    """Compute the distance of the centres of mass as a share of the map's diagonal: (n,) in [0, 1]."""
+    first, second = (_centre(maps) for maps in (a, b))
+    diagonal = np.hypot(*(side - 1 for side in a.shape[1:]))
+    return np.asarray(np.hypot(*(first - second).T) / diagonal)
+
+
+MEASURES: Final[Mapping[str, Callable[[Maps, Maps], Values]]] = {
+    "iou_top_10": partial(top_iou, share=0.1),
+    "iou_top_20": partial(top_iou, share=0.2),
+    "spearman": spearman,
+    "pearson": pearson,
+    "ssim": ssim,
+    "centre_distance": centre_distance,
+}
+
+
+def agreement(a: Maps, b: Maps) -> dict[str, Values]:
+    """Compute every measure of agreement between the maps of the same images.
+
+    Args:
+        a: (n, height, width) in [0, 1], on the same grid as b.
+        b: (n, height, width) in [0, 1].
+
+    Returns:
+        (n,) for each name in `MEASURES`; NaN where one of the two maps is empty.
+
+    Raises:
+        ValueError: the maps are on different grids, or outside [0, 1].
+    """
+    if a.shape != b.shape or a.ndim != 3 or not _in_unit(a) or not _in_unit(b):  # noqa: PLR2004
+        raise ValueError(
+            f"expected maps in [0, 1] of the same images on one grid, (n, height, width); found {a.shape} and "
+            f"{b.shape}. Use the maps of explanations, and to_grid."
+        )
+    undefined = is_empty(a) | is_empty(b)
+    return {name: np.where(undefined, np.nan, measure(a, b)) for name, measure in MEASURES.items()}
+
+
+def chance_iou(cells: int, *, share: float) -> float:
+    """Compute the expected `top_iou` of independent maps without ties.
+
+    With k of N cells high in each map, the overlap is hypergeometric; for large N the result approaches k / (2N - k).
+
+    >>> round(chance_iou(10_000, share=0.1), 3)
+    0.053
+    """
+    high = _count(cells, share)
+    overlaps = np.arange(high + 1)
+    return float(np.sum(hypergeom(cells, high, high).pmf(overlaps) * overlaps / (2 * high - overlaps)))
+
+
+def centre_gaussian(grid: tuple[int, int] = GRID, *, sigma: float = 0.25) -> Values:
+    """Return a map that always highlights the centre of the image: (height, width) in (0, 1].
+
+    Args:
+        grid: height and width.
+        sigma: of the Gaussian, as a share of the sides.
+    """
+    rows, columns = (((np.arange(side) + 0.5) / side - 0.5) / sigma for side in grid)
+    return np.asarray(np.exp(-0.5 * (rows[:, None] ** 2 + columns[None, :] ** 2)))
+
+
+def derangement(n: int, *, seed: int) -> NDArray[np.intp]:
+    """Draw a random partner for every image: (n,) positions; no image is its own partner.
+
+    Raises:
+        ValueError: fewer than two images.
+    """
+    if n < 2:  # noqa: PLR2004
+        raise ValueError(f"expected at least 2 images, to pair each with another; found {n}.")
+    order = np.random.default_rng(seed).permutation(n)
+    partner = np.empty(n, dtype=np.intp)
+    partner[order] = np.roll(order, 1)
+    return partner
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairAgreement:
-    """How two kinds of map agree on the same pictures.
+    """Agreement of two kinds of map on the same images.
 
     Attributes:
         a: model and method.
         b: model and method.
         same_picture: by measure.
-        shuffled: a's map against b's map of another picture.
-        random_weights: both maps of the same picture, from models of the same configurations that never learned.
-        above_shuffled: same picture less shuffled, picture by picture.
-        all_right: over the pictures on which the models are right.
-        some_wrong: over those on which one is wrong.
+        shuffled: control: a's map against b's map of another image.
+        random_weights: control: both maps of the same image, from untrained models of the same configurations.
+        above_shuffled: same image minus shuffled, paired by image.
+        all_right: over the images that both models classify correctly.
+        some_wrong: over the other images.
         right_less_wrong: the difference of the two.
-        by_label: over REAL and over FAKE pictures; for maps of two models.
-        by_content: over the pictures of each content; for maps of two models.
+        by_label: over REAL and over FAKE images; for maps of two models.
+        by_content: over the images of each content; for maps of two models.
     """
 
     a: str
@@ -52,33 +169,24 @@ class PairAgreement:
     by_content: dict[str, Means]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain numbers, the controls beside each measure."""
-        beside = ("same_picture", "shuffled", "random_weights", "above_shuffled")
-        measures = {name: {kind: to_plain(getattr(self, kind)[name]) for kind in beside} for name in self.same_picture}
-        rest = ("all_right", "some_wrong", "right_less_wrong")
-        splits = {
-            kind: {name: _plain(means) for name, means in getattr(self, kind).items()}
-            for kind in ("by_label", "by_content")
-        }
-        return {
-            "a": self.a,
-            "b": self.b,
-            "measures": measures,
-            **{kind: _plain(getattr(self, kind)) for kind in rest},
-            **splits,
-        }
+        """Return plain numbers, each measure with its controls."""
+        plain = to_plain(self)
+        kinds = ("same_picture", "shuffled", "random_weights", "above_shuffled")
+        measures = {name: {kind: plain[kind][name] for kind in kinds} for name in self.same_picture}
+        rest = {name: value for name, value in plain.items() if name not in (*kinds, "a", "b")}
+        return {"a": self.a, "b": self.b, "measures": measures, **rest}
 
 
 @dataclass(frozen=True, kw_only=True)
 class AgreementStudy:
-    """The agreement of every pair of maps, and what it is to be read against.
+    """Agreement of every pair of maps, and its references.
 
     Attributes:
         maps: how each kind of map was made.
-        chance: what maps that know nothing of each other have, by measure, where that can be worked out.
+        chance: the agreement of independent maps, for measures where it can be computed.
         pairs: every two kinds of map.
-        centre: each kind of map against a bell in the middle of the picture.
-        ceiling: each kind of map against that of a model of another training seed, for models that have one.
+        centre: each kind of map against a Gaussian in the centre of the image.
+        ceiling: each kind of map against that of the same model from another training seed, where there is one.
     """
 
     maps: dict[str, dict[str, Any]]
@@ -88,14 +196,8 @@ class AgreementStudy:
     ceiling: dict[str, Means]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain numbers and dictionaries."""
-        return {
-            "maps": self.maps,
-            "chance": self.chance,
-            "pairs": [pair.to_dict() for pair in self.pairs],
-            "centre": {name: _plain(means) for name, means in self.centre.items()},
-            "ceiling": {name: _plain(means) for name, means in self.ceiling.items()},
-        }
+        """Return plain numbers and dictionaries."""
+        return to_plain(self) | {"pairs": [pair.to_dict() for pair in self.pairs]}
 
 
 def measure_agreement(
@@ -107,79 +209,116 @@ def measure_agreement(
     samples: int = 1000,
     seed: int = 0,
 ) -> AgreementStudy:
-    """Compare every two kinds of map, on the common grid.
+    """Compare every two kinds of map on the common grid.
 
-    A picture of which one map is empty has no agreement, and is counted as undefined. Means are those of the whole
-    split: see `Sample.weight`.
+    Means are estimates for the whole split: see `Sample.weight`.
 
     Args:
-        trained: the maps of the models under study, a method each.
+        trained: the maps of the models under study, one set per method.
         random: the same kinds of map from models with random weights.
-        twins: the same kinds of map from models of another training seed; may lack some.
-        sample: the pictures.
-        samples: bootstrap replicates behind each interval.
+        twins: the same kinds of map from models of another training seed; some or all may be missing.
+        sample: the images.
+        samples: bootstrap replicates of each interval.
         seed: of the bootstrap and of the shuffled pairs.
     """
     resampling = sample.resampling(samples=samples, seed=seed)
-    maps, blank, other = ({one.name: one.on_grid(GRID) for one in sets} for sets in (trained, random, twins))
-    model_of = {one.name: one.model for one in trained}
-    partner = shuffled(len(sample), seed=seed)
-    bell = np.broadcast_to(centre_gaussian(GRID), (len(sample), *GRID))
-    pairs = []
-    for a, b in combinations(maps, 2):
-        same, apart = agreement(maps[a], maps[b]), agreement(maps[a], maps[b][partner])
-        unlearned = agreement(blank[a], blank[b])
-        right = sample.is_right[model_of[a]] & sample.is_right[model_of[b]]
-        split = model_of[a] != model_of[b]
-        pairs.append(_pair((a, b), same, apart, unlearned, right=right, split=split, sample=sample, of=resampling))
+    maps, untrained, other = ({maps.name: to_grid(maps.heat) for maps in sets} for sets in (trained, random, twins))
+    model_of = {maps.name: maps.model for maps in trained}
+    partner = derangement(len(sample), seed=seed)
+    centre = np.broadcast_to(centre_gaussian(), (len(sample), *GRID))
+    pairs = [
+        _pair(
+            (a, b),
+            same=agreement(maps[a], maps[b]),
+            shuffled=agreement(maps[a], maps[b][partner]),
+            random=agreement(untrained[a], untrained[b]),
+            models=(model_of[a], model_of[b]),
+            sample=sample,
+            resampling=resampling,
+        )
+        for a, b in combinations(maps, 2)
+    ]
     return AgreementStudy(
-        maps={one.name: one.to_dict() for one in trained},
+        maps={maps.name: maps.to_dict() for maps in trained},
         chance=_chance(),
         pairs=tuple(pairs),
-        centre={name: _means(agreement(one, bell), resampling) for name, one in maps.items()},
-        ceiling={name: _means(agreement(maps[name], one), resampling) for name, one in other.items()},
+        centre={name: _means(agreement(heat, centre), resampling) for name, heat in maps.items()},
+        ceiling={name: _means(agreement(maps[name], heat), resampling) for name, heat in other.items()},
     )
 
 
 def _pair(
     names: tuple[str, str],
-    same: Values,
-    apart: Values,
-    unlearned: Values,
     *,
-    right: NDArray[np.bool_],
-    split: bool,
+    same: Mapping[str, Values],
+    shuffled: Mapping[str, Values],
+    random: Mapping[str, Values],
+    models: tuple[str, str],
     sample: Sample,
-    of: Resampling,
+    resampling: Resampling,
 ) -> PairAgreement:
-    chosen = {name: same[name] for name in SPLIT_MEASURES}
-    labels = {"REAL": ~sample.is_fake, "FAKE": sample.is_fake} if split else {}
-    contents = {name: np.array(sample.content) == name for name in sorted(set(sample.content))} if split else {}
+    right = sample.is_right[models[0]] & sample.is_right[models[1]]
+    is_split = models[0] != models[1]
+    split = {name: same[name] for name in SPLIT_MEASURES}
+    labels = {"REAL": ~sample.is_fake, "FAKE": sample.is_fake} if is_split else {}
+    contents = {name: np.array(sample.content) == name for name in sorted(set(sample.content))} if is_split else {}
     return PairAgreement(
         a=names[0],
         b=names[1],
-        same_picture=_means(same, of),
-        shuffled=_means(apart, of),
-        random_weights=_means(unlearned, of),
-        above_shuffled=_means({name: same[name] - apart[name] for name in same}, of),
-        all_right=_means(same, of, where=right),
-        some_wrong=_means(same, of, where=~right),
-        right_less_wrong={name: of.difference(values, of=right, less=~right) for name, values in same.items()},
-        by_label={name: _means(chosen, of, where=where) for name, where in labels.items()},
-        by_content={name: _means(chosen, of, where=where) for name, where in contents.items()},
+        same_picture=_means(same, resampling),
+        shuffled=_means(shuffled, resampling),
+        random_weights=_means(random, resampling),
+        above_shuffled=_means({name: same[name] - shuffled[name] for name in same}, resampling),
+        all_right=_means(same, resampling, where=right),
+        some_wrong=_means(same, resampling, where=~right),
+        right_less_wrong={name: resampling.difference(values, of=right, less=~right) for name, values in same.items()},
+        by_label={name: _means(split, resampling, where=where) for name, where in labels.items()},
+        by_content={name: _means(split, resampling, where=where) for name, where in contents.items()},
     )
 
 
 def _chance() -> dict[str, float]:
-    """What independent maps without ties have: the mean overlap, and no correlation."""
+    """Return the agreement of independent maps without ties: the expected overlap, and no correlation."""
     cells = GRID[0] * GRID[1]
     overlaps = {f"iou_top_{percent}": chance_iou(cells, share=percent / 100) for percent in (10, 20)}
     return {**overlaps, "spearman": 0.0, "pearson": 0.0}
 
 
-def _means(values: Values, of: Resampling, *, where: NDArray[np.bool_] | None = None) -> Means:
-    return {name: of.mean(values[name], where=where) for name in MEASURES if name in values}
+def _means(values: Mapping[str, Values], resampling: Resampling, *, where: NDArray[np.bool_] | None = None) -> Means:
+    return {name: resampling.mean(column, where=where) for name, column in values.items()}
 
 
-def _plain(means: Means) -> dict[str, Any]:
-    return {name: to_plain(mean) for name, mean in means.items()}
+def _top(maps: Maps, share: float) -> Values:
+    """Return the membership of each cell in the top, (n, cells) in [0, 1]; ties share the last places."""
+    flat = maps.reshape(len(maps), -1)
+    places = _count(flat.shape[1], share)
+    last = np.partition(flat, -places, axis=1)[:, -places, None]
+    above, level = flat > last, flat == last
+    left = places - above.sum(axis=1, keepdims=True)
+    return np.asarray(above + level * (left / level.sum(axis=1, keepdims=True)))
+
+
+def _count(cells: int, share: float) -> int:
+    return max(1, round(share * cells))
+
+
+def _centred(maps: Maps) -> Values:
+    flat = maps.reshape(len(maps), -1).astype(np.float64)
+    return np.asarray(flat - flat.mean(axis=1, keepdims=True))
+
+
+def _windows(maps: Maps) -> Values:
+    views = np.lib.stride_tricks.sliding_window_view(maps.astype(np.float64), (SSIM_WINDOW,) * 2, axis=(1, 2))
+    return views.reshape(len(maps), -1, SSIM_WINDOW**2)
+
+
+def _centre(maps: Maps) -> Values:
+    mass = maps.sum(axis=(1, 2), keepdims=True)
+    with np.errstate(invalid="ignore"):  # 0 / 0 for an empty map
+        weights = maps / mass
+    rows, columns = (np.arange(side) for side in maps.shape[1:])
+    return np.stack([(weights.sum(axis=2) * rows).sum(axis=1), (weights.sum(axis=1) * columns).sum(axis=1)], axis=1)
+
+
+def _in_unit(maps: Maps) -> bool:
+    return bool(((maps >= 0) & (maps <= 1)).all())

@@ -1,4 +1,4 @@
-"""The settings of `explain.py --study`: which models, on which pictures, how many for each part."""
+"""Settings of `explain.py --study`: models, data, and the number of images in each part."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,76 +11,76 @@ PARTS: Final = ("agreement", "faithfulness", "sanity", "planted", "causal")
 
 @dataclass
 class StudyArguments:
-    """Which models are studied on which pictures, and where the study goes."""
+    """Models, data and output files of a study."""
 
     output_dir: Path = field(
-        metadata={"help": "Where maps and finished parts are kept; the same command goes on from there."}
+        metadata={"help": "Folder of the maps and finished parts. To resume, repeat the command."}
     )
     compare: list[str] = field(
-        default_factory=list, metadata={"help": "The models, one or more NAME=MODEL, folders of train.py or Hub ids."}
+        default_factory=list,
+        metadata={"help": "One or more models as NAME=MODEL, each an output folder of train.py or a Hub id."},
     )
     twins: list[str] = field(
         default_factory=list,
-        metadata={"help": "NAME=MODEL: the same model of another training seed, the ceiling of agreement."},
+        metadata={"help": "NAME=MODEL: the same model from another training seed, the ceiling of agreement."},
     )
-    data: str = field(default="cifake", metadata={"help": "The data set: what train.py takes."})
-    split: str = field(default="test", metadata={"help": "Its split; none that was trained on."})
-    parts: list[str] = field(default_factory=lambda: list(PARTS), metadata={"help": f"Of {', '.join(PARTS)}."})
+    data: str = field(default="cifake", metadata={"help": "The data set, as for train.py."})
+    split: str = field(default="test", metadata={"help": "Split of the data set; one that was not trained on."})
+    parts: list[str] = field(
+        default_factory=lambda: list(PARTS), metadata={"help": f"Parts to measure: {', '.join(PARTS)}."}
+    )
     n: int = field(
-        default=1000, metadata={"help": "Pictures of the agreement, drawn evenly by label, content and correctness."}
+        default=1000,
+        metadata={"help": "Images of the agreement part, balanced by label, content and correctness."},
     )
-    faithfulness_n: int = field(default=120, metadata={"help": "Pictures of deletion and insertion."})
-    sanity_n: int = field(default=60, metadata={"help": "Pictures of the randomisation of weights."})
-    planted_n: int = field(default=100, metadata={"help": "Pairs of pictures for each kind of planted evidence."})
-    causal_n: int = field(default=2000, metadata={"help": "Pictures of the test with centre or rim hidden."})
-    gallery: int = field(default=12, metadata={"help": "Pictures shown on the page."})
-    bootstrap_samples: int = field(default=1000, metadata={"help": "Replicates behind each interval."})
-    seed: int = field(default=0, metadata={"help": "Of every draw."})
+    faithfulness_n: int = field(default=120, metadata={"help": "Images of the deletion and insertion tests."})
+    sanity_n: int = field(default=60, metadata={"help": "Images of the weight randomisation."})
+    planted_n: int = field(default=100, metadata={"help": "Image pairs for each kind of planted evidence."})
+    causal_n: int = field(default=2000, metadata={"help": "Images of the occlusion test of centre and rim."})
+    gallery: int = field(default=12, metadata={"help": "Images shown on the page."})
+    bootstrap_samples: int = field(default=1000, metadata={"help": "Bootstrap replicates of each interval."})
+    seed: int = field(default=0, metadata={"help": "Seed of all random draws."})
     results_file: Path = field(
-        default=Path("results/explanation_study.json"), metadata={"help": "Where the numbers go."}
+        default=Path("results/explanation_study.json"),
+        metadata={"help": "JSON file of the results; their table goes beside it as Markdown."},
     )
     page_file: Path = field(
-        default=Path("results/explanation_study.html"), metadata={"help": "Where the report page goes."}
+        default=Path("results/explanation_study.html"), metadata={"help": "HTML file of the report page."}
     )
     figure_file: Path = field(
-        default=Path("results/figures/explanation_study.png"), metadata={"help": "Where the main figure goes."}
+        default=Path("results/figures/explanation_study.png"), metadata={"help": "PNG file of the main figure."}
     )
 
     def __post_init__(self) -> None:
-        """Refuse what is missing, unknown or out of range.
+        """Check the settings.
 
         Raises:
-            ValueError: something is.
+            ValueError: a setting is missing, unknown or out of range.
         """
         if not self.compare:
-            raise ValueError("wanted --compare NAME=MODEL, for one model or more; found none.")
-        models, twins = (
-            read_names("--compare", self.compare, kind="MODEL"),
-            read_names("--twins", self.twins, kind="MODEL"),
-        )
-        if lost := sorted(twins.keys() - models.keys()):
-            raise ValueError(f"wanted --twins of {', '.join(models)}; found {', '.join(lost)}.")
+            raise ValueError("expected one or more models, --compare NAME=MODEL; found none.")
+        if unknown := sorted(self.twin_places.keys() - self.models.keys()):
+            raise ValueError(f"expected --twins of {', '.join(self.models)}; found {', '.join(unknown)}.")
         if unknown := sorted(set(self.parts) - set(PARTS)):
-            raise ValueError(f"wanted --parts of {', '.join(PARTS)}; found {', '.join(unknown)}.")
-        counts = {name: getattr(self, name) for name in _COUNTS}
-        if small := [f"--{name} {count}" for name, count in counts.items() if count < _LEAST]:
-            raise ValueError(f"wanted at least {_LEAST} pictures in each part; found {', '.join(small)}.")
+            raise ValueError(f"expected --parts among {', '.join(PARTS)}; found {', '.join(unknown)}.")
+        if small := [f"--{name} {n}" for name in _COUNTS if (n := getattr(self, name)) < _LEAST]:
+            raise ValueError(f"expected at least {_LEAST} images in each part; found {', '.join(small)}.")
         if self.bootstrap_samples < 1 or self.gallery < 0:
             raise ValueError(
-                "wanted --bootstrap_samples of at least 1 and --gallery of at least 0; found "
+                "expected --bootstrap_samples of at least 1 and --gallery of at least 0; found "
                 f"{self.bootstrap_samples} and {self.gallery}."
             )
 
     @property
     def models(self) -> dict[str, str]:
-        """The folder or Hub id of each model, by its name."""
+        """The folder or Hub id of each model, by name."""
         return read_names("--compare", self.compare, kind="MODEL")
 
     @property
     def twin_places(self) -> dict[str, str]:
-        """The folder or Hub id of each model of another seed, by the name of the model."""
+        """The folder or Hub id of each model from another training seed, by the name of the model."""
         return read_names("--twins", self.twins, kind="MODEL")
 
 
 _COUNTS: Final = ("n", "faithfulness_n", "sanity_n", "planted_n", "causal_n")
-_LEAST: Final = 2  # one to pair the other with
+_LEAST: Final = 2  # to pair one image with another

@@ -1,33 +1,107 @@
-"""The maps of a study: every method that fits a model, on the same pictures, on one common grid."""
+"""The models of a study and their maps: every method that fits a model, on the same images and one common grid."""
 
-from dataclasses import dataclass
-from typing import Any
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from tqdm.auto import tqdm
 
-from realfake_hf.explain_study.map_agreement import is_empty, to_grid
-from realfake_hf.explain_study.subjects import Subject, heats
+from realfake_hf.attribution.explain import fitting_methods
+from realfake_hf.attribution.methods import Explanation, Target, default_options
+from realfake_hf.detector import Detector, load_detector
+from realfake_hf.models.pretrained import random_weights
+from realfake_hf.run_folder import METRICS, PASSPORT
 
-CHUNK = 128  # pictures between two steps of the progress bar
+GRID: Final = (8, 8)  # the patches of a ViT at 32 px with patches of 4; finer maps are averaged
+METHOD_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {"integrated_gradients": {"steps": 16}}  # others: defaults
+CHUNK: Final = 128  # images between two updates of the progress bar
+
+Maps = NDArray[np.floating]
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyModel:
+    """A model under study.
+
+    Attributes:
+        name: given on the command line.
+        place: a folder or Hub id.
+        detector: the loaded model.
+        methods: names in `METHODS` that fit the model.
+    """
+
+    name: str
+    place: str
+    detector: Detector
+    methods: tuple[str, ...]
+
+    def explain(
+        self, images: NDArray[np.uint8], method: str, *, target: Target = "predicted", batch_size: int = 64
+    ) -> list[Explanation]:
+        """Explain images, (n, height, width, 3) uint8, by one method with the options of the study."""
+        options = METHOD_OPTIONS.get(method, {})
+        return self.detector.explain(
+            list(images), method=method, target=target, options=options, batch_size=batch_size
+        )
+
+    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return `p_fake` of images, (n, height, width, 3) uint8: (n,)."""
+        return self.detector.probabilities(list(images))
+
+    def with_weights_of(self, model: Any) -> "StudyModel":  # noqa: ANN401 - as `Detector`
+        """Return this model with other weights, under the same name."""
+        return replace(self, detector=Detector(model, self.detector.processor, batch_size=self.detector.batch_size))
+
+    def randomized(self, *, seed: int) -> "StudyModel":
+        """Return this model with random weights, under the same name."""
+        return self.with_weights_of(random_weights(self.detector.model, seed=seed))
+
+
+def load_model(name: str, place: str) -> StudyModel:
+    """Load a model, on the accelerator if there is one.
+
+    Raises:
+        OSError: no such model.
+        ValueError: its labels are not real and fake.
+    """
+    detector = load_detector(name, place)
+    return StudyModel(name=name, place=place, detector=detector, methods=fitting_methods(detector.model))
+
+
+def training_summary(place: str) -> dict[str, Any] | None:
+    """Return seed, epochs, number of training images and test accuracy of a run folder; None for other places."""
+    folder = Path(place).expanduser()
+    if not all((folder / name).is_file() for name in (PASSPORT, METRICS)):
+        return None
+    passport, metrics = (json.loads((folder / name).read_text()) for name in (PASSPORT, METRICS))
+    arguments = passport["arguments"]
+    return {
+        "seed": arguments["seed"],
+        "epochs": arguments["num_train_epochs"],
+        "n": passport["data"]["train"]["n"],
+        "accuracy": metrics["test"]["accuracy"]["value"],
+    }
 
 
 @dataclass(frozen=True, eq=False)
 class MapSet:
-    """What one method shows of one model on every picture.
+    """The maps of one model by one method, one for each image.
 
     Attributes:
         model: its name.
         method: its name in `METHODS`.
-        options: of the method.
-        layer: that was read, for methods that read one.
+        layer: the layer that was read, for methods that read one.
         heat: (n, grid_h, grid_w) float32 in [0, 1], on the method's own grid.
     """
 
     model: str
     method: str
-    options: dict[str, Any]
     layer: str | None
     heat: NDArray[np.float32]
 
@@ -36,37 +110,66 @@ class MapSet:
         """Model and method."""
         return f"{self.model} {self.method}"
 
-    def on_grid(self, grid: tuple[int, int]) -> NDArray[np.float64]:
-        """Bring the maps to a common grid: (n, *grid)."""
-        return to_grid(self.heat, grid)
-
     def to_dict(self) -> dict[str, Any]:
-        """Say how the maps were made, on which grid, and how many are empty."""
+        """Return how the maps were made, their grid, and the number of empty maps."""
+        options = {**default_options(self.method), **METHOD_OPTIONS.get(self.method, {})}
         return {
             "model": self.model,
             "method": self.method,
-            "options": {
-                name: list(value) if isinstance(value, tuple) else value for name, value in self.options.items()
-            },
+            "options": {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()},
             "layer": self.layer,
             "native_grid": list(self.heat.shape[1:]),
             "empty": int(is_empty(self.heat).sum()),
         }
 
 
-def make_maps(subject: Subject, method: str, pictures: NDArray[np.uint8], *, note: str = "") -> MapSet:
-    """Explain all pictures by one method, with a progress bar.
+def compute_maps(model: StudyModel, method: str, images: NDArray[np.uint8], *, note: str = "") -> MapSet:
+    """Explain all images by one method, with a progress bar.
 
     Args:
-        subject: the model.
-        method: one that fits it.
-        pictures: (n, height, width, 3) uint8 [0, 255].
-        note: what the progress bar says beside model and method.
+        model: the model.
+        method: a method that fits it.
+        images: (n, height, width, 3) uint8 [0, 255].
+        note: appended to the model's name in the progress bar.
     """
-    bar = tqdm(total=len(pictures), desc=f"{subject.name}{note}: {method}", unit="image", disable=None)
-    found = []
-    with bar:
-        for start in range(0, len(pictures), CHUNK):
-            found += subject.explain(pictures[start : start + CHUNK], method)
-            bar.update(len(found) - bar.n)
-    return MapSet(subject.name, method, found[0].options, found[0].layer, heats(found))
+    explanations: list[Explanation] = []
+    with tqdm(total=len(images), desc=f"{model.name}{note}: {method}", unit="image", disable=None) as bar:
+        for start in range(0, len(images), CHUNK):
+            explanations += model.explain(images[start : start + CHUNK], method)
+            bar.update(len(explanations) - bar.n)
+    return MapSet(model.name, method, explanations[0].layer, _stack(explanations))
+
+
+def maps_on_grid(
+    model: StudyModel, images: NDArray[np.uint8], method: str, *, target: Target = "predicted"
+) -> NDArray[np.float64]:
+    """Explain images, (n, height, width, 3) uint8: (n, *GRID) in [0, 1]; empty maps are all NaN."""
+    maps = to_grid(_stack(model.explain(images, method, target=target)))
+    return np.where(is_empty(maps)[:, None, None], np.nan, maps)
+
+
+def to_grid(maps: Maps, grid: tuple[int, int] = GRID) -> Values:
+    """Resample maps to a common grid: finer cells are averaged, coarser cells repeated.
+
+    Args:
+        maps: (n, height, width).
+        grid: height and width.
+
+    Returns:
+        (n, *grid).
+    """
+    if maps.shape[1:] == grid:
+        return maps.astype(np.float64)
+    size = (grid[1], grid[0])
+    resized = [Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BOX) for heat in maps]
+    return np.stack([np.asarray(heat, dtype=np.float64) for heat in resized])
+
+
+def is_empty(maps: Maps) -> NDArray[np.bool_]:
+    """Return for each map, (n,), whether it is constant and thus highlights nothing."""
+    flat = maps.reshape(len(maps), -1)
+    return np.asarray(flat.max(axis=1) == flat.min(axis=1))
+
+
+def _stack(explanations: Sequence[Explanation]) -> NDArray[np.float32]:
+    return np.stack([explanation.map for explanation in explanations])

@@ -1,46 +1,147 @@
-"""Where is the evidence, causally: models asked with the middle of each picture hidden, or as much of its rim.
+"""Where is the evidence, causally: models scored with the centre of each image hidden, or an equal area of its rim.
 
-Bird and Lotfi (2024, *CIFAKE*, IEEE Access, abstract) read from Grad-CAM that "the actual entity itself does not hold
-useful information for classification", and small imperfections of the background do. CIFAKE shows the entity in the
-middle. Were that true, hiding the rim would cost more than hiding the middle, and the middle alone would be worth no
-more than what fills the hidden part, which lets the picture's colours through. The middle stands for the entity on
-average and not in each picture; and no model was trained on pictures with hidden parts, so that only the difference
-of two that are alike in area and fill counts.
+Bird and Lotfi (2024, *CIFAKE*, IEEE Access, abstract) conclude from Grad-CAM that "the actual entity itself does not
+hold useful information for classification", and that small imperfections of the background do. CIFAKE shows the
+entity in the centre. If the claim holds, hiding the rim costs more than hiding the centre, and the centre alone is
+worth no more than the fill, which preserves the colours of the image. The centre stands for the entity on average, not
+in each image; and no model was trained on occluded images, so only the difference of two occlusions of equal area and
+fill counts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from realfake_hf.estimate import Estimate, to_plain
-from realfake_hf.explain_study.fills import FILLS, Fill, fill_in, filled
-from realfake_hf.explain_study.regions import centre_mask, mass_share, rim_mask
+from realfake_hf.explain_study.maps import Maps, StudyModel, Values, is_empty
 from realfake_hf.explain_study.sample import Sample
-from realfake_hf.explain_study.subjects import Subject
 from realfake_hf.metrics.intervals import Resampling
 from realfake_hf.metrics.report import roc_auc
 
+Fill = Literal["blur", "mean"]
+Mask = NDArray[np.bool_]
+Scores = NDArray[np.floating]
+
+FILLS: Final = ("blur", "mean")
+BLUR: Final = 1 / 8  # sigma as a share of the sides: 4 of 32 pixels, one cell of a grid of 8, so that no detail stays
 AREAS: Final = (0.25, 0.5, 0.75)
 MAP_AREAS: Final = (0.25, 0.5)
-PICTURE: Final = (32, 32)  # CIFAKE's height and width in pixels
 
-Scores = NDArray[np.floating]
+
+def fill_in(images: NDArray[np.uint8], hidden: Mask, *, fill: Fill) -> NDArray[np.uint8]:
+    """Replace the hidden pixels of each image.
+
+    Neither fill adds a colour that the image lacks, as black would. A blur leaves no edge of high contrast; a flat
+    colour leaves no structure. A result that holds for both is not an artefact of the fill.
+
+    Args:
+        images: (n, height, width, 3) uint8 [0, 255].
+        hidden: (n, height, width), or (height, width) for all images.
+        fill: "blur" for the image blurred by a Gaussian, mirrored at its borders; "mean" for its mean colour.
+
+    Returns:
+        (n, height, width, 3) uint8; visible pixels are unchanged.
+
+    Raises:
+        ValueError: an unknown fill, or a mask of another size than the images.
+    """
+    if fill not in FILLS:
+        raise ValueError(f"expected a fill of {', '.join(FILLS)}; found {fill!r}.")
+    if hidden.shape not in (images.shape[:3], images.shape[1:3]):
+        raise ValueError(
+            f"expected a mask {images.shape[1:3]} for all images, or {images.shape[:3]} with one for each; found "
+            f"{hidden.shape}. Pass one flag per pixel."
+        )
+    return np.where(hidden[..., None], filled(images, fill=fill), images)
+
+
+def filled(images: NDArray[np.uint8], *, fill: Fill) -> NDArray[np.uint8]:
+    """Return images with all pixels hidden, (n, height, width, 3) uint8: the source of `fill_in`."""
+    pixels = images.astype(np.float32)
+    if fill == "blur":
+        height, width = images.shape[1:3]
+        hidden = gaussian_filter(pixels, sigma=(0, BLUR * height, BLUR * width, 0), mode="reflect")
+    else:
+        hidden = np.broadcast_to(pixels.mean(axis=(1, 2), keepdims=True), pixels.shape)
+    return np.rint(hidden).astype(np.uint8)  # type: ignore[no-any-return]
+
+
+def centre_mask(shape: tuple[int, int], share: float) -> Mask:
+    """Select the pixels nearest to the centre of an image.
+
+    Pixels are ordered by their Chebyshev distance from the centre, relative to the sides of the image, so that regions
+    are frames of the image; pixels of one frame by their Euclidean distance, so that corners come last; then in
+    opposite pairs, so that a region with an even number of pixels keeps its centre of mass in the centre.
+
+    Args:
+        shape: height and width of the image in pixels.
+        share: of the image's area, in [0, 1]; rounded to whole pixels.
+
+    Returns:
+        (height, width), True for the first `round(share * height * width)` pixels of that order.
+
+    Raises:
+        ValueError: a share outside [0, 1].
+
+    >>> centre_mask((4, 4), 0.25).astype(int)
+    array([[0, 0, 0, 0],
+           [0, 1, 1, 0],
+           [0, 1, 1, 0],
+           [0, 0, 0, 0]])
+    """
+    return _ranks(shape) < _count(shape, share)
+
+
+def rim_mask(shape: tuple[int, int], share: float) -> Mask:
+    """Select as many pixels as `centre_mask`, the last in the same order; with the same arguments and errors."""
+    ranks = _ranks(shape)
+    return ranks >= ranks.size - _count(shape, share)
+
+
+def mass_share(maps: Maps, mask: Mask) -> Values:
+    """Compute the share of each map's mass inside a region of the image.
+
+    A cell covers the pixels over which it is drawn, with sharp edges: pixel row i shows cell row
+    i * grid_h // height. A uniform map would have the region's share of the area.
+
+    Args:
+        maps: (n, grid_h, grid_w), not negative, not finer than the mask.
+        mask: (height, width), True inside the region.
+
+    Returns:
+        (n,) in [0, 1]; NaN for an empty (constant) map.
+
+    Raises:
+        ValueError: maps of another shape, or with negative values.
+    """
+    if maps.ndim != 3 or (np.array(maps.shape[1:]) > mask.shape).any() or not (maps >= 0).all():  # noqa: PLR2004
+        raise ValueError(
+            f"expected maps (n, grid_h, grid_w) of 0 or more, no finer than the {mask.shape} pixels of the region; "
+            f"found {maps.shape} from {np.min(maps, initial=np.inf):g}. Use the maps of explanations."
+        )
+    inside, whole = _pixels_of_cells(mask, maps.shape[1:]), _pixels_of_cells(np.ones_like(mask), maps.shape[1:])
+    heat = maps.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # 0 / 0 for an empty map
+        shares = (heat * inside).sum(axis=(1, 2)) / (heat * whole).sum(axis=(1, 2))
+    return np.where(is_empty(maps), np.nan, shares)
 
 
 @dataclass(frozen=True)
 class Performance:
-    """How well REAL and FAKE are told apart, called FAKE above one half; all of it as in the whole split.
+    """How well REAL and FAKE are separated, with FAKE predicted above 0.5; estimates for the whole split.
 
     Attributes:
-        accuracy: share of right verdicts.
-        accuracy_real: share of the REAL pictures called REAL.
-        accuracy_fake: share of the FAKE pictures called FAKE.
-        called_fake: share called FAKE. Hiding can push all verdicts one way, which costs accuracy and no AUC.
-        roc_auc: chance that a FAKE picture scores above a REAL one.
+        accuracy: share of correct predictions.
+        accuracy_real: on REAL images.
+        accuracy_fake: on FAKE images.
+        called_fake: share predicted FAKE. Occlusion can push all predictions to one side, which lowers the accuracy
+            and not the AUC.
+        roc_auc: probability that a FAKE image scores above a REAL one.
     """
 
     accuracy: Estimate
@@ -52,16 +153,16 @@ class Performance:
 
 @dataclass(frozen=True)
 class Hiding:
-    """What hiding the middle does, and what hiding an equal area of the rim does, on the same pictures.
+    """Effect of hiding the centre, and of hiding an equal area of the rim, on the same images.
 
     Attributes:
-        area: share of each picture that is hidden.
-        fill: what takes its place.
-        centre: with the middle hidden.
+        area: hidden share of each image.
+        fill: what replaces it.
+        centre: with the centre hidden.
         rim: with the rim hidden.
-        accuracy_difference: accuracy with the middle hidden minus that with the rim hidden, paired; below 0 the
-            middle matters more.
-        roc_auc_difference: the same of the ROC AUC.
+        accuracy_difference: accuracy with the centre hidden minus accuracy with the rim hidden, paired; below 0 the
+            centre matters more.
+        roc_auc_difference: the same for the ROC AUC.
         by_content: `accuracy_difference` for each content.
     """
 
@@ -75,12 +176,12 @@ class Hiding:
 
 
 @dataclass(frozen=True)
-class HiddenEvidence:
-    """One model on untouched pictures, and with parts of them hidden.
+class OccludedModel:
+    """One model on intact and on occluded images.
 
     Attributes:
-        untouched: on the pictures as they are.
-        all_hidden: by the fill, with nothing but it left: what the fill itself lets through.
+        untouched: on intact images.
+        all_hidden: by fill, with all pixels hidden: what the fill itself reveals.
         hiding: one entry for each area and fill.
     """
 
@@ -90,137 +191,132 @@ class HiddenEvidence:
 
 
 @dataclass(frozen=True)
-class Causal:
-    """The test of where the evidence is.
+class OcclusionStudy:
+    """The occlusion test of all models.
 
     Attributes:
-        n: pictures.
-        areas: shares of each picture that were hidden.
-        fills: what took their place.
+        n: images.
+        areas: hidden shares of each image.
+        fills: what replaced the hidden pixels.
         models: by the model's name.
     """
 
     n: int
     areas: tuple[float, ...]
     fills: tuple[Fill, ...]
-    models: Mapping[str, HiddenEvidence]
+    models: Mapping[str, OccludedModel]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain numbers and dictionaries: None, and never NaN, for what is undefined."""
+        """Return plain numbers and dictionaries, with None and never NaN for undefined values."""
         return to_plain(self)
 
 
-@dataclass(frozen=True)
-class MassShare:
-    """How much of a method's maps lies in the middle and in the rim.
+def measure_occlusion(
+    models: Sequence[StudyModel], sample: Sample, *, samples: int = 1000, seed: int = 0
+) -> OcclusionStudy:
+    """Score models on images with the centre, an equal area of the rim, everything, or nothing hidden.
 
-    Attributes:
-        area: share of the picture that each of the two is; a map that looks everywhere alike has as much in it.
-        centre: mean share of a map's mass in the middle; empty maps have none.
-        rim: mean share of a map's mass in the rim.
-    """
-
-    area: float
-    centre: Estimate
-    rim: Estimate
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give plain numbers and dictionaries: None, and never NaN, for what is undefined."""
-        return to_plain(self)
-
-
-def measure_causal(
-    subjects: Sequence[Subject],
-    sample: Sample,
-    *,
-    samples: int = 1000,
-    seed: int = 0,
-) -> Causal:
-    """Ask models about pictures of which the middle is hidden, or as much of the rim, or all, or nothing.
-
-    With each share of `AREAS`, and each of `FILLS` in its place.
+    Every share of `AREAS` is combined with every fill of `FILLS`.
 
     Args:
-        subjects: the models.
-        sample: the pictures; every model is asked about each of them 15 times.
-        samples: replicates of the bootstrap; the same ones for everything.
+        models: the models.
+        sample: the images; every model scores each of them 15 times.
+        samples: bootstrap replicates, the same for all estimates.
         seed: of the bootstrap.
     """
-    measuring = _Measuring(sample, sample.resampling(samples=samples, seed=seed))
-    found = {
-        subject.name: HiddenEvidence(
-            untouched=measuring.performance(subject.probabilities(sample.pictures)),
-            all_hidden={fill: measuring.all_hidden(subject, fill) for fill in FILLS},
-            hiding=tuple(measuring.hiding(subject, area, fill) for area in AREAS for fill in FILLS),
+    resampling = sample.resampling(samples=samples, seed=seed)
+    performance = partial(_performance, sample, resampling)
+    results = {
+        model.name: OccludedModel(
+            untouched=performance(model.probabilities(sample.images)),
+            all_hidden={fill: performance(model.probabilities(filled(sample.images, fill=fill))) for fill in FILLS},
+            hiding=tuple(_hiding(model, sample, resampling, area, fill) for area in AREAS for fill in FILLS),
         )
-        for subject in subjects
+        for model in models
     }
-    return Causal(len(sample), AREAS, FILLS, found)
+    return OcclusionStudy(len(sample), AREAS, FILLS, results)
 
 
 def map_shares(
-    maps_by_name: Mapping[str, NDArray[np.floating]], resampling: Resampling, *, shape: tuple[int, int] = PICTURE
+    maps: Mapping[str, Maps], resampling: Resampling, *, shape: tuple[int, int]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Measure how much of each method's maps lies in the middle and in the rim.
+    """Compute the share of each kind of map's mass in the centre and in the rim.
 
     Args:
-        maps_by_name: (n, grid_h, grid_w) maps of the same pictures, not negative, by any name.
-        resampling: of these pictures.
-        shape: height and width of the pictures.
+        maps: by any name, (n, grid_h, grid_w) maps of the same images, not negative.
+        resampling: of these images.
+        shape: height and width of the images.
 
     Returns:
-        By the maps' name, `MassShare.to_dict()` of each area.
+        By name, one entry for each of `MAP_AREAS`: `area`, the share of the image in each region, which is also the
+        share of a uniform map's mass; and the estimates `centre` and `rim`, without empty maps.
     """
 
-    def share(maps: NDArray[np.floating], area: float) -> MassShare:
-        centre, rim = (resampling.mean(mass_share(maps, make(shape, area))) for make in (centre_mask, rim_mask))
-        return MassShare(area, centre, rim)
+    def share(heat: Maps, mask: Mask) -> dict[str, Any]:
+        return resampling.mean(mass_share(heat, mask)).to_dict()
 
-    return {name: [share(maps, area).to_dict() for area in MAP_AREAS] for name, maps in maps_by_name.items()}
+    return {
+        name: [
+            {"area": area, "centre": share(heat, centre_mask(shape, area)), "rim": share(heat, rim_mask(shape, area))}
+            for area in MAP_AREAS
+        ]
+        for name, heat in maps.items()
+    }
 
 
-@dataclass(frozen=True)
-class _Measuring:
-    """A sample and its bootstrap, by which scores become figures."""
+def _hiding(model: StudyModel, sample: Sample, resampling: Resampling, area: float, fill: Fill) -> Hiding:
+    masks = (make(sample.images.shape[1:3], area) for make in (centre_mask, rim_mask))
+    centre, rim = (model.probabilities(fill_in(sample.images, mask, fill=fill)) for mask in masks)
+    gain = _is_right(sample, centre) * 1.0 - _is_right(sample, rim)
+    auc: Callable[..., Values] = partial(roc_auc, sample.is_fake)
+    content = np.array(sample.content)
+    return Hiding(
+        area=area,
+        fill=fill,
+        centre=_performance(sample, resampling, centre),
+        rim=_performance(sample, resampling, rim),
+        accuracy_difference=resampling.mean(gain),
+        roc_auc_difference=resampling.statistic(lambda weights: auc(centre, weights) - auc(rim, weights)),
+        by_content={name: resampling.mean(gain, where=content == name) for name in sorted(set(sample.content))},
+    )
 
-    sample: Sample
-    resampling: Resampling
 
-    def hiding(self, subject: Subject, area: float, fill: Fill) -> Hiding:
-        pictures = self.sample.pictures
-        masks = (make(pictures.shape[1:3], area) for make in (centre_mask, rim_mask))
-        centre, rim = (subject.probabilities(fill_in(pictures, mask, fill=fill)) for mask in masks)
-        gain = self._right(centre) * 1.0 - self._right(rim)
-        content = np.array(self.sample.content)
-        return Hiding(
-            area=area,
-            fill=fill,
-            centre=self.performance(centre),
-            rim=self.performance(rim),
-            accuracy_difference=self.resampling.mean(gain),
-            roc_auc_difference=self.resampling.statistic(
-                lambda weights: self._auc(centre, weights) - self._auc(rim, weights)
-            ),
-            by_content={
-                name: self.resampling.mean(gain, where=content == name) for name in sorted(set(content.tolist()))
-            },
-        )
+def _performance(sample: Sample, resampling: Resampling, p_fake: Scores) -> Performance:
+    right = _is_right(sample, p_fake)
+    return Performance(
+        accuracy=resampling.mean(right),
+        accuracy_real=resampling.mean(right, where=~sample.is_fake),
+        accuracy_fake=resampling.mean(right, where=sample.is_fake),
+        called_fake=resampling.mean(right == sample.is_fake),
+        roc_auc=resampling.statistic(partial(roc_auc, sample.is_fake, p_fake)),
+    )
 
-    def all_hidden(self, subject: Subject, fill: Fill) -> Performance:
-        return self.performance(subject.probabilities(filled(self.sample.pictures, fill=fill)))
 
-    def performance(self, p_fake: Scores) -> Performance:
-        right, mean = self._right(p_fake), self.resampling.mean
-        return Performance(
-            accuracy=mean(right),
-            accuracy_real=mean(right, where=~self.sample.is_fake),
-            accuracy_fake=mean(right, where=self.sample.is_fake),
-            called_fake=mean(right == self.sample.is_fake),
-            roc_auc=self.resampling.statistic(partial(self._auc, p_fake)),
-        )
+def _is_right(sample: Sample, p_fake: Scores) -> NDArray[np.bool_]:
+    return np.asarray((p_fake > 0.5) == sample.is_fake)  # noqa: PLR2004 - one half
 
-    def _right(self, p_fake: Scores) -> NDArray[np.bool_]:
-        return np.asarray((p_fake > 0.5) == self.sample.is_fake)  # noqa: PLR2004 - one half
 
-    def _auc(self, p_fake: Scores, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        return roc_auc(self.sample.is_fake, p_fake, weights)
+def _ranks(shape: tuple[int, int]) -> NDArray[np.intp]:
+    """Number the pixels from the centre outwards, computed in integers so that ties are exact."""
+    height, width = shape
+    down = (2 * np.arange(height) - (height - 1))[:, None] * width + np.zeros(width, dtype=np.intp)
+    right = (2 * np.arange(width) - (width - 1))[None, :] * height + np.zeros((height, 1), dtype=np.intp)
+    frame = np.maximum(np.abs(down), np.abs(right))
+    keys = (right, down, down * right > 0, np.abs(down), down**2 + right**2, frame)  # the last key is the first
+    ranks = np.empty(height * width, dtype=np.intp)
+    ranks[np.lexsort([key.ravel() for key in keys])] = np.arange(height * width)
+    return ranks.reshape(shape)
+
+
+def _count(shape: tuple[int, int], share: float) -> int:
+    if not 0 <= share <= 1:
+        raise ValueError(f"expected a share of the image in [0, 1]; found {share}. Half of it is 0.5.")
+    return round(share * shape[0] * shape[1])
+
+
+def _pixels_of_cells(mask: Mask, grid: tuple[int, ...]) -> Values:
+    """Count the selected pixels that each cell covers: of the grid's shape."""
+    rows, columns = (np.arange(side) * cells // side for side, cells in zip(mask.shape, grid, strict=True))
+    counts = np.zeros(grid)
+    np.add.at(counts, np.ix_(rows, columns), mask)
+    return counts

@@ -1,7 +1,7 @@
-"""Do maps find evidence whose place is known? A quadrant of one picture is planted in another.
+"""Planted evidence: do maps find a quadrant of one image that was pasted into another?
 
-Both pictures show the same kind of content, and the model calls both rightly. A real quadrant in a real picture is
-the control: what a map makes of it is due to the seam, and not to where the quadrant comes from.
+Host and donor show the same kind of content, and the model classifies both correctly. A real quadrant in a real image
+is the control: what a map makes of it is due to the seam, not to the origin of the quadrant.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,20 +15,20 @@ from tqdm.auto import tqdm
 from realfake_hf.attribution.methods import CLASS_METHODS
 from realfake_hf.data.sampling import take_evenly
 from realfake_hf.estimate import Estimate, to_plain
-from realfake_hf.explain_study.agreement import GRID
-from realfake_hf.explain_study.grid import maps_on_grid
-from realfake_hf.explain_study.planting import QUADRANTS, draw_quadrants, inside, mass_inside, plant, pointing_game
+from realfake_hf.explain_study.maps import GRID, StudyModel, Values, is_empty, maps_on_grid
 from realfake_hf.explain_study.sample import Sample
-from realfake_hf.explain_study.subjects import Subject
 from realfake_hf.labels import LabelName
 from realfake_hf.metrics.intervals import Resampling
 
+QUADRANTS: Final = 4  # numbered row by row from the upper left
+
+Flags = NDArray[np.bool_]
 Rows = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What is planted in what, and the label whose evidence is asked for."""
+    """Labels of host and donor, and the label whose evidence is explained."""
 
     host: LabelName
     donor: LabelName
@@ -43,14 +43,14 @@ KINDS: Final[Mapping[str, Kind]] = {
 
 
 @dataclass(frozen=True)
-class Finding:
-    """How well a method's maps find the quadrant.
+class Localization:
+    """How well the maps of a method find the quadrant.
 
     Attributes:
-        hits: share of maps whose highest cell lies in the quadrant, of cells that tie their share; chance is 1/4.
-        mass: mean share of a map's sum in the quadrant. A map's lowest cell counts as 0.
-        mass_before: the same share on the picture in which nothing is planted.
-        mass_gain: what planting adds to it, picture by picture.
+        hits: share of maps whose highest cell lies in the quadrant; tied cells count by their share. Chance is 1/4.
+        mass: mean share of a map's sum in the quadrant. The lowest cell of a map counts as 0.
+        mass_before: the same share on the host without the quadrant.
+        mass_gain: the difference of the two, paired by image.
     """
 
     hits: Estimate
@@ -64,25 +64,25 @@ class Planting:
     """One kind of planting for one model.
 
     Attributes:
-        n: planted pictures.
-        target: the label that is explained, planted or not.
-        p_fake_moved: `p_fake` of the planted picture less that of its host.
+        n: planted images.
+        target: the label that is explained, with and without the quadrant.
+        p_fake_moved: `p_fake` of the planted image minus that of its host.
         methods: by name.
     """
 
     n: int
     target: LabelName
     p_fake_moved: Estimate
-    methods: Mapping[str, Finding]
+    methods: Mapping[str, Localization]
 
 
 @dataclass(frozen=True)
-class PlantedStudy:
+class PointingGameStudy:
     """Planted evidence for each model.
 
     Attributes:
-        chance: hits of a map that knows nothing.
-        class_methods: those that explain the target; the others have one map for both labels.
+        chance: hits of an uninformative map.
+        class_methods: the methods that explain the target; the others have one map for both labels.
         models: by the model's name, then by the name in `KINDS`.
     """
 
@@ -91,61 +91,100 @@ class PlantedStudy:
     models: Mapping[str, Mapping[str, Planting]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain numbers and dictionaries."""
+        """Return plain numbers and dictionaries."""
+        plain = to_plain(self)
         return {
             "chance": self.chance,
             "grid": list(GRID),
-            "class_methods": list(self.class_methods),
-            "models": {
-                model: {kind: to_plain(planting) for kind, planting in kinds.items()}
-                for model, kinds in self.models.items()
-            },
+            "class_methods": plain["class_methods"],
+            "models": plain["models"],
         }
 
 
 def measure_planted(
-    subjects: Sequence[Subject],
-    sample: Sample,
-    *,
-    n: int,
-    samples: int = 1000,
-    seed: int = 0,
-) -> PlantedStudy:
-    """Plant quadrants in pictures, and ask each method where it sees the evidence.
+    models: Sequence[StudyModel], sample: Sample, *, n: int, samples: int = 1000, seed: int = 0
+) -> PointingGameStudy:
+    """Plant quadrants in images, and measure where each method locates the evidence.
 
     Args:
-        subjects: the models, under the names that they have in the sample.
-        sample: where hosts and donors come from. Its weights are not used: each planted picture counts once, as
-            none of them exists in the set that the weights stand for.
-        n: hosts of each kind of planting, at most, even in content.
+        models: named as in the sample.
+        sample: the source of hosts and donors. Its weights are not used: each planted image counts once, because it
+            does not exist in the split that the weights stand for.
+        n: maximum number of hosts for each kind of planting, balanced by content.
         samples: bootstrap replicates.
         seed: of the pairs, the quadrants and the bootstrap.
 
     Raises:
-        ValueError: there is no pair of pictures for a kind of planting.
+        ValueError: no pair of images for a kind of planting.
     """
     pairs = {
-        (subject.name, name): _draw_pairs(sample, kind, model=subject.name, n=n, seed=seed)
-        for subject in subjects
+        (model.name, name): _draw_pairs(sample, kind, model=model.name, n=n, seed=seed)
+        for model in models
         for name, kind in KINDS.items()
     }
-    models: dict[str, dict[str, Planting]] = {}
-    for subject in subjects:
-        progress = tqdm(KINDS.items(), desc=f"{subject.name}: planted", unit="kind", disable=None)
-        models[subject.name] = {
-            name: _planting(subject, sample.pictures, pairs[subject.name, name], kind, samples=samples, seed=seed)
+    results: dict[str, dict[str, Planting]] = {}
+    for model in models:
+        progress = tqdm(KINDS.items(), desc=f"{model.name}: planted", unit="kind", disable=None)
+        results[model.name] = {
+            name: _planting(model, sample.images, pairs[model.name, name], kind, samples=samples, seed=seed)
             for name, kind in progress
         }
-    return PlantedStudy(chance=1 / QUADRANTS, class_methods=tuple(sorted(CLASS_METHODS)), models=models)
+    return PointingGameStudy(chance=1 / QUADRANTS, class_methods=tuple(sorted(CLASS_METHODS)), models=results)
+
+
+def draw_quadrants(n: int, *, seed: int) -> Rows:
+    """Draw a quadrant for each image, (n,), all four equally often: a map that always highlights one hits 1/4."""
+    return np.random.default_rng(seed).permutation(np.arange(n) % QUADRANTS)
+
+
+def inside(quadrants: NDArray[np.integer], size: tuple[int, int]) -> Flags:
+    """Mark the quadrant of each image: (n, height, width) of the given size, in pixels or cells.
+
+    >>> inside(np.array([1]), (2, 4)).astype(int).tolist()
+    [[[0, 0, 1, 1], [0, 0, 0, 0]]]
+    """
+    lower, right = np.arange(size[0]) >= size[0] / 2, np.arange(size[1]) >= size[1] / 2
+    rows = lower == (quadrants >= 2)[:, None]  # noqa: PLR2004 - the lower two
+    columns = right == (quadrants % 2 == 1)[:, None]
+    return np.asarray(rows[:, :, None] & columns[:, None, :])
+
+
+def plant(hosts: NDArray[np.uint8], donors: NDArray[np.uint8], where: Flags) -> NDArray[np.uint8]:
+    """Paste a part of each donor into its host, at the same place: (n, height, width, 3) uint8."""
+    return np.where(where[..., None], donors, hosts)
+
+
+def pointing_game(maps: NDArray[np.floating], where: Flags) -> Values:
+    """Test whether the highest cell lies in the marked region (Zhang et al., 2018, *Excitation Backprop*, IJCV).
+
+    Args:
+        maps: (n, height, width).
+        where: of the same shape.
+
+    Returns:
+        (n,) in [0, 1]: the share of the highest cells inside, more than one if they tie; NaN for empty or NaN maps.
+    """
+    highest = maps == maps.max(axis=(1, 2), keepdims=True)
+    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing compares with NaN
+        hits = (highest & where).sum(axis=(1, 2)) / highest.sum(axis=(1, 2))
+    return np.where(is_empty(maps), np.nan, hits)
+
+
+def mass_inside(maps: NDArray[np.floating], where: Flags) -> Values:
+    """Compute the share of each map's sum in the marked region: (n,) in [0, 1]; NaN for empty or NaN maps."""
+    flat = maps.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        shares = np.where(where, flat, 0.0).sum(axis=(1, 2)) / flat.sum(axis=(1, 2))
+    return np.where(is_empty(maps) | np.isnan(flat[:, 0, 0]), np.nan, shares)
 
 
 def _draw_pairs(sample: Sample, kind: Kind, *, model: str, n: int, seed: int) -> tuple[Rows, Rows]:
-    """Draw hosts, even in content, and a donor of the same content for each; a donor serves again where few are."""
+    """Draw hosts, balanced by content, and a donor of the same content for each; few donors are used repeatedly."""
     order = np.random.default_rng(seed).permutation(len(sample))
     order = order[sample.is_right[model][order]]
     content = np.array(sample.content)
     pairs = [
-        _paired(
+        _pair_up(
             order[(content[order] == name) & (sample.is_fake[order] == (kind.host == "FAKE"))],
             order[(content[order] == name) & (sample.is_fake[order] == (kind.donor == "FAKE"))],
         )
@@ -154,15 +193,15 @@ def _draw_pairs(sample: Sample, kind: Kind, *, model: str, n: int, seed: int) ->
     hosts, donors = np.concatenate(pairs, axis=1)
     if not len(hosts):
         raise ValueError(
-            f"wanted pictures of the same content that {model} calls rightly, a {kind.host} one to plant a "
-            f"{kind.donor} one in; found none. Draw a larger sample."
+            f"expected a {kind.host} and a {kind.donor} image of the same content that {model} classifies correctly; "
+            "found none. Draw a larger sample."
         )
     chosen = np.asarray(take_evenly(content[hosts].tolist(), n))
     return hosts[chosen], donors[chosen]
 
 
-def _paired(hosts: Rows, donors: Rows) -> Rows:
-    """Give each host the next donor, (2, pairs): where both are the same pictures, none is its own donor."""
+def _pair_up(hosts: Rows, donors: Rows) -> Rows:
+    """Give each host the next donor, (2, pairs): no image is its own donor."""
     if not len(donors):
         return np.empty((2, 0), dtype=np.intp)
     pairs = np.stack([hosts, np.resize(np.roll(donors, 1), len(hosts))])
@@ -170,43 +209,31 @@ def _paired(hosts: Rows, donors: Rows) -> Rows:
 
 
 def _planting(
-    subject: Subject,
-    pictures: NDArray[np.uint8],
-    pairs: tuple[Rows, Rows],
-    kind: Kind,
-    *,
-    samples: int,
-    seed: int,
+    model: StudyModel, images: NDArray[np.uint8], pairs: tuple[Rows, Rows], kind: Kind, *, samples: int, seed: int
 ) -> Planting:
-    hosts, donors = (pictures[rows] for rows in pairs)
+    hosts, donors = (images[rows] for rows in pairs)
     quadrants = draw_quadrants(len(hosts), seed=seed)
     planted = plant(hosts, donors, inside(quadrants, (hosts.shape[1], hosts.shape[2])))
     resampling = Resampling(np.ones(len(hosts)), samples=samples, seed=seed)
     return Planting(
         n=len(hosts),
         target=kind.target,
-        p_fake_moved=resampling.mean(subject.probabilities(planted) - subject.probabilities(hosts)),
+        p_fake_moved=resampling.mean(model.probabilities(planted) - model.probabilities(hosts)),
         methods={
-            method: _finding(
-                maps_on_grid(subject, planted, method, target=kind.target),
-                before=maps_on_grid(subject, hosts, method, target=kind.target),
+            method: _localize(
+                maps_on_grid(model, planted, method, target=kind.target),
+                before=maps_on_grid(model, hosts, method, target=kind.target),
                 where=inside(quadrants, GRID),
                 resampling=resampling,
             )
-            for method in subject.methods
+            for method in model.methods
         },
     )
 
 
-def _finding(
-    maps: NDArray[np.float64],
-    *,
-    before: NDArray[np.float64],
-    where: NDArray[np.bool_],
-    resampling: Resampling,
-) -> Finding:
+def _localize(maps: Values, *, before: Values, where: Flags, resampling: Resampling) -> Localization:
     mass, mass_before = mass_inside(maps, where), mass_inside(before, where)
-    return Finding(
+    return Localization(
         hits=resampling.mean(pointing_game(maps, where)),
         mass=resampling.mean(mass),
         mass_before=resampling.mean(mass_before),

@@ -1,8 +1,7 @@
-"""The whole study: score the split, draw the sample, make the maps, measure each part, keep it all."""
+"""The whole study: score the split, draw the sample, compute the maps, measure each part."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,159 +11,203 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from realfake_hf.data.loading import load_images
+from realfake_hf.data.sampling import take_evenly
 from realfake_hf.environment import data_fingerprint, environment
-from realfake_hf.explain_study.agreement import GRID, measure_agreement
+from realfake_hf.explain_study.agreement import measure_agreement
 from realfake_hf.explain_study.arguments import StudyArguments
 from realfake_hf.explain_study.faithfulness import measure_faithfulness
-from realfake_hf.explain_study.maps import MapSet, make_maps
-from realfake_hf.explain_study.occlusion import map_shares, measure_causal
+from realfake_hf.explain_study.maps import GRID, MapSet, StudyModel, compute_maps, load_model, training_summary
+from realfake_hf.explain_study.occlusion import map_shares, measure_occlusion
 from realfake_hf.explain_study.pointing_game import measure_planted
 from realfake_hf.explain_study.sample import Sample, draw_sample
 from realfake_hf.explain_study.sanity import measure_sanity
-from realfake_hf.explain_study.shown import Shown, choose_shown
-from realfake_hf.explain_study.store import Store
-from realfake_hf.explain_study.subjects import Subject, load_subject, training_of
 from realfake_hf.labels import FAKE
+from realfake_hf.store import Store, begin_or_resume
 
 DIGITS: Final = 5  # of the numbers in the results
-_NOT_ASKED: Final = ("output_dir", "parts", "gallery", "results_file", "page_file", "figure_file")
+SETTINGS: Final = "study.json"
+_NOT_RECORDED: Final = ("output_dir", "parts", "gallery", "results_file", "page_file", "figure_file")
 
 Plain = dict[str, Any]  # JSON
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
-    """What a study found, and what its pictures and maps look like.
+class GalleryImage:
+    """An image of the gallery, with the scores and maps of all models.
 
     Attributes:
-        results: plain numbers and words, as in the results file.
-        shown: the pictures of the gallery.
+        image: (height, width, 3) uint8 [0, 255].
+        is_fake: the label.
+        content: what it shows.
+        p_fake: by the model's name.
+        maps: by model and method, (grid_h, grid_w) in [0, 1].
     """
 
-    results: Plain
-    shown: tuple[Shown, ...]
-
-
-def run_study(arguments: StudyArguments) -> Study:
-    """Do what is not yet done of a study, and give all of it.
-
-    Raises:
-        OSError: there is no such model or data set.
-        ValueError: a model does not say real and fake; the data set has no such split; the folder is in use.
-    """
-    subjects = [load_subject(name, place) for name, place in arguments.models.items()]
-    twins = [load_subject(name, place) for name, place in arguments.twin_places.items()]
-    rows = _split(load_images(arguments.data), arguments.split)
-    store = Store(arguments.output_dir, _asked(arguments, [*subjects, *twins], rows))
-    p_fake = {one.name: store.array(f"verdicts-{one.name}", partial(_score, one, rows)) for one in subjects}
-    sample = draw_sample(rows, p_fake, n=arguments.n, seed=arguments.seed)
-    work = _Work(arguments, store, subjects, twins, rows, p_fake, sample)
-    done = {name: store.part(name, getattr(work, name)) for name in arguments.parts}
-    return Study(_rounded({**work.facts(), "seconds": store.seconds, **done}), work.shown())
+    image: NDArray[np.uint8]
+    is_fake: bool
+    content: str
+    p_fake: dict[str, float]
+    maps: dict[tuple[str, str], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, eq=False)
-class _Work:
-    """The parts of a study, a method each, named as in `PARTS`."""
+class Study:
+    """The outcome of a study.
+
+    Attributes:
+        results: plain numbers and text, as in the results file.
+        gallery: some images with their maps.
+    """
+
+    results: Plain
+    gallery: tuple[GalleryImage, ...]
+
+
+def run_study(arguments: StudyArguments) -> Study:
+    """Run a study, or the rest of an interrupted one, and return all of it.
+
+    Raises:
+        OSError: no such model or data set.
+        ValueError: the labels of a model are not real and fake; the data set has no such split; the output folder
+            contains something else.
+    """
+    models = [load_model(name, place) for name, place in arguments.models.items()]
+    twins = [load_model(name, place) for name, place in arguments.twin_places.items()]
+    rows = _split(load_images(arguments.data), arguments.split)
+    settings = _recorded_settings(arguments, [*models, *twins], rows)
+    begin_or_resume(arguments.output_dir / SETTINGS, settings, what="study")
+    store = Store(arguments.output_dir)
+    p_fake = {model.name: _scores(store, model, rows) for model in models}
+    sample = draw_sample(rows, p_fake, n=arguments.n, seed=arguments.seed)
+    study = _Study(arguments, store, models, twins, rows, p_fake, sample)
+    parts = {name: store.json(name, {}, study.parts[name]) for name in arguments.parts}
+    return Study(_rounded({**study.facts(), "seconds": store.seconds, **parts}), study.gallery())
+
+
+@dataclass(frozen=True, eq=False)
+class _Study:
+    """A running study; every array and every finished part is stored in its output folder."""
 
     arguments: StudyArguments
     store: Store
-    subjects: Sequence[Subject]
-    twins: Sequence[Subject]
+    models: Sequence[StudyModel]
+    twins: Sequence[StudyModel]
     rows: Dataset
     p_fake: Mapping[str, NDArray[np.float32]]
     sample: Sample
 
-    def agreement(self) -> Plain:
-        blank = [subject.unlearned(seed=self.arguments.seed) for subject in self.subjects]
-        random, twins = self._maps(blank, "random weights"), self._maps(self.twins, "another seed")
-        return measure_agreement(self._maps(self.subjects), random, twins, self.sample, **self._draws).to_dict()
-
-    def faithfulness(self) -> Plain:
-        n = self.arguments.faithfulness_n
-        return measure_faithfulness(self.subjects, self._even(n), n=n, **self._draws).to_dict()
-
-    def sanity(self) -> Plain:
-        n = self.arguments.sanity_n
-        return measure_sanity(self.subjects, self._even(n), n=n, **self._draws).to_dict()
-
-    def planted(self) -> Plain:
-        return measure_planted(self.subjects, self.sample, n=self.arguments.planted_n, **self._draws).to_dict()
-
-    def causal(self) -> Plain:
-        large = self._even(self.arguments.causal_n)
-        maps = {one.name: one.heat for one in self._maps(self.subjects)}
-        height, width = self.sample.pictures.shape[1:3]
-        shares = map_shares(maps, self.sample.resampling(**self._draws), shape=(height, width))
-        return {**measure_causal(self.subjects, large, **self._draws).to_dict(), "map_shares": shares}
+    @property
+    def parts(self) -> Mapping[str, Callable[[], Plain]]:
+        """The measurements, by the names in `PARTS`."""
+        return {
+            "agreement": self._agreement,
+            "faithfulness": self._faithfulness,
+            "sanity": self._sanity,
+            "planted": self._planted,
+            "causal": self._causal,
+        }
 
     def facts(self) -> Plain:
-        """What was asked, of which models, on which pictures, with which code and machine."""
-        settings = {name: str(one) if isinstance(one, Path) else one for name, one in asdict(self.arguments).items()}
-        sample = self.sample.to_dict()
-        data = {"source": self.arguments.data, "split": self.arguments.split, "sample": sample}
-        models = {one.name: self._about(one) for one in self.subjects}
+        """Return the settings, code, machine, data and models."""
+        settings = {
+            name: str(value) if isinstance(value, Path) else value for name, value in asdict(self.arguments).items()
+        }
+        data = {"source": self.arguments.data, "split": self.arguments.split, "sample": self.sample.to_dict()}
+        models = {model.name: self._describe(model) for model in self.models}
         return {"settings": settings, **environment(), "data": data, "models": models, "grid": list(GRID)}
 
-    def shown(self) -> tuple[Shown, ...]:
-        """The gallery."""
-        ids = self.rows["id"][:]
-        p_fake = {name: dict(zip(ids, scores.tolist(), strict=True)) for name, scores in self.p_fake.items()}
-        return choose_shown(self.sample, p_fake, self._maps(self.subjects), n=self.arguments.gallery)
+    def gallery(self) -> tuple[GalleryImage, ...]:
+        """Choose images of each label, some that all models classify correctly and some that one does not."""
+        groups = list(zip(self.sample.is_fake.tolist(), self.sample.all_right.tolist(), strict=True))
+        row_of = {name: row for row, name in enumerate(self.rows["id"][:])}
+        map_sets = self._maps(self.models)
+        return tuple(
+            GalleryImage(
+                image=self.sample.images[row],
+                is_fake=bool(self.sample.is_fake[row]),
+                content=self.sample.content[row],
+                p_fake={name: float(scores[row_of[self.sample.ids[row]]]) for name, scores in self.p_fake.items()},
+                maps={(maps.model, maps.method): maps.heat[row] for maps in map_sets},
+            )
+            for row in take_evenly(groups, self.arguments.gallery)
+        )
 
-    def _even(self, n: int) -> Sample:
-        """Draw pictures evenly by label and content alone: a stratum of few has no interval."""
+    def _agreement(self) -> Plain:
+        untrained = [model.randomized(seed=self.arguments.seed) for model in self.models]
+        random, twins = self._maps(untrained, "random weights"), self._maps(self.twins, "another seed")
+        return measure_agreement(self._maps(self.models), random, twins, self.sample, **self._bootstrap).to_dict()
+
+    def _faithfulness(self) -> Plain:
+        n = self.arguments.faithfulness_n
+        return measure_faithfulness(self.models, self._draw(n), n=n, **self._bootstrap).to_dict()
+
+    def _sanity(self) -> Plain:
+        n = self.arguments.sanity_n
+        return measure_sanity(self.models, self._draw(n), n=n, **self._bootstrap).to_dict()
+
+    def _planted(self) -> Plain:
+        return measure_planted(self.models, self.sample, n=self.arguments.planted_n, **self._bootstrap).to_dict()
+
+    def _causal(self) -> Plain:
+        large = self._draw(self.arguments.causal_n)
+        maps = {maps.name: maps.heat for maps in self._maps(self.models)}
+        height, width = self.sample.images.shape[1:3]
+        shares = map_shares(maps, self.sample.resampling(**self._bootstrap), shape=(height, width))
+        return {**measure_occlusion(self.models, large, **self._bootstrap).to_dict(), "map_shares": shares}
+
+    def _draw(self, n: int) -> Sample:
+        """Draw images balanced by label and content alone: a stratum of few images has no interval."""
         return draw_sample(self.rows, self.p_fake, n=n, seed=self.arguments.seed, by_verdict=False)
 
     @property
-    def _draws(self) -> dict[str, int]:
+    def _bootstrap(self) -> dict[str, int]:
         return {"samples": self.arguments.bootstrap_samples, "seed": self.arguments.seed}
 
-    def _maps(self, subjects: Sequence[Subject], kind: str = "") -> list[MapSet]:
-        pictures, note = self.sample.pictures, f", {kind}" if kind else ""
-        return [
-            self.store.maps(
-                "-".join(["maps", one.name, method, *kind.split()]),
-                partial(make_maps, one, method, pictures, note=note),
-            )
-            for one in subjects
-            for method in one.methods
-        ]
+    def _maps(self, models: Sequence[StudyModel], kind: str = "") -> list[MapSet]:
+        return [self._map_set(model, method, kind) for model in models for method in model.methods]
 
-    def _about(self, subject: Subject) -> Plain:
+    def _map_set(self, model: StudyModel, method: str, kind: str) -> MapSet:
+        def make() -> dict[str, NDArray[Any]]:
+            maps = compute_maps(model, method, self.sample.images, note=f", {kind}" if kind else "")
+            return {"heat": maps.heat, "layer": np.array(maps.layer or "")}
+
+        cell = self.store.arrays("-".join(["maps", model.name, method, *kind.split()]), {}, make)
+        return MapSet(model.name, method, str(cell["layer"]) or None, cell["heat"])
+
+    def _describe(self, model: StudyModel) -> Plain:
         is_fake = np.asarray(self.rows["label"][:]) == FAKE
+        twin = next((twin for twin in self.twins if twin.name == model.name), None)
         return {
-            "place": subject.place,
-            "methods": list(subject.methods),
-            "accuracy": float(((self.p_fake[subject.name] > 0.5) == is_fake).mean()),  # noqa: PLR2004 - one half
-            "training": training_of(subject.place),
-            "twin": next((_twin(one) for one in self.twins if one.name == subject.name), None),
+            "place": model.place,
+            "methods": list(model.methods),
+            "accuracy": float(((self.p_fake[model.name] > 0.5) == is_fake).mean()),  # noqa: PLR2004 - one half
+            "training": training_summary(model.place),
+            "twin": twin and {"place": twin.place, "training": training_summary(twin.place)},
         }
 
 
-def _twin(subject: Subject) -> Plain:
-    return {"place": subject.place, "training": training_of(subject.place)}
+def _scores(store: Store, model: StudyModel, rows: Dataset) -> NDArray[np.float32]:
+    def score() -> dict[str, NDArray[np.float32]]:
+        images = tqdm(rows["image"], desc=f"{model.name}: scores", unit="image", disable=None)
+        return {"values": model.detector.probabilities(images)}
 
-
-def _score(subject: Subject, rows: Dataset) -> NDArray[np.float32]:
-    pictures = tqdm(rows["image"], desc=f"{subject.name} judges", unit="image", disable=None)
-    return subject.detector.probabilities(pictures)
+    return store.arrays(f"verdicts-{model.name}", {}, score)["values"]
 
 
 def _split(splits: DatasetDict, name: str) -> Dataset:
     if name not in splits:
-        raise ValueError(f"wanted --split of {', '.join(splits)}; found {name!r}.")
+        raise ValueError(f"expected --split to be one of {', '.join(splits)}; found {name!r}.")
     return splits[name]
 
 
-def _asked(arguments: StudyArguments, models: Sequence[Subject], rows: Dataset) -> Plain:
-    settings = {name: value for name, value in asdict(arguments).items() if name not in _NOT_ASKED}
-    [pictures] = data_fingerprint(DatasetDict({arguments.split: rows})).values()
-    return {**settings, "pictures": pictures["sha256"], "weights": [one.detector.digest() for one in models]}
+def _recorded_settings(arguments: StudyArguments, models: Sequence[StudyModel], rows: Dataset) -> Plain:
+    settings = {name: value for name, value in asdict(arguments).items() if name not in _NOT_RECORDED}
+    [images] = data_fingerprint(DatasetDict({arguments.split: rows})).values()
+    return {**settings, "pictures": images["sha256"], "weights": [model.detector.digest() for model in models]}
 
 
 def _rounded(content: Any) -> Any:  # noqa: ANN401 - plain JSON
-    """Round all numbers with a fraction."""
+    """Round all floats to `DIGITS`."""
     match content:
         case dict():
             return {name: _rounded(value) for name, value in content.items()}

@@ -1,7 +1,7 @@
-"""Which pictures a study is made on: a draw that is even in label, content and correctness, and what it stands for."""
+"""The images of a study: a draw balanced by label, content and correctness, with weights for the whole split."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -16,19 +16,19 @@ from realfake_hf.metrics.intervals import Resampling
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Pictures that every model is asked about.
+    """Images that every model sees.
 
     Attributes:
-        pictures: (n, height, width, 3) uint8 [0, 255].
-        is_fake: (n,) the truth.
-        content: what is on each picture; "unknown" where the source does not say.
+        images: (n, height, width, 3) uint8 [0, 255].
+        is_fake: (n,) the labels.
+        content: what each image shows; "unknown" if the source does not say.
         ids: the opaque id of each row.
-        is_right: by the model's name, (n,) whether its verdict is right, called FAKE above one half.
-        stratum: (n,) codes of the groups that the draw was even in: label, content, and who is right.
-        weight: (n,) how many pictures of the whole split each one stands for.
+        is_right: by the model's name, (n,) whether its prediction is correct, FAKE above 0.5.
+        stratum: (n,) codes of the groups between which the draw is balanced: label, content, and correctness.
+        weight: (n,) the number of images of the whole split that each one represents.
     """
 
-    pictures: NDArray[np.uint8]
+    images: NDArray[np.uint8]
     is_fake: NDArray[np.bool_]
     content: tuple[str, ...]
     ids: tuple[str, ...]
@@ -37,60 +37,59 @@ class Sample:
     weight: NDArray[np.float64]
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def take(self, n: int) -> Self:
-        """Give at most n of the pictures, as evenly drawn from the same strata, weighted anew."""
-        whole = np.bincount(self.stratum, self.weight).astype(np.float64)
-        return self.select(np.asarray(take_evenly(self.stratum.tolist(), n)), whole=whole)
-
-    def select(self, rows: NDArray[np.intp], *, whole: NDArray[np.float64]) -> Self:
-        """Give some of the pictures, weighted so that those of stratum s stand for `whole[s]`."""
-        stratum = self.stratum[rows]
-        counts = np.bincount(stratum, minlength=len(whole))
-        return type(self)(
-            pictures=self.pictures[rows],
+        """Return at most n of the images, balanced between the same strata and weighted anew."""
+        rows = np.asarray(take_evenly(self.stratum.tolist(), n))
+        return replace(
+            self,
+            images=self.images[rows],
             is_fake=self.is_fake[rows],
             content=tuple(self.content[row] for row in rows),
             ids=tuple(self.ids[row] for row in rows),
             is_right={name: right[rows] for name, right in self.is_right.items()},
-            stratum=stratum,
-            weight=whole[stratum] / counts[stratum],
+            stratum=self.stratum[rows],
+            weight=_weights(self.stratum[rows], np.bincount(self.stratum, self.weight)),
         )
 
     def resampling(self, *, samples: int, seed: int) -> Resampling:
-        """Give the bootstrap of this sample."""
+        """Return the bootstrap of this sample."""
         return Resampling(self.weight, stratum=self.stratum, samples=samples, seed=seed)
 
     def to_dict(self) -> dict[str, Any]:
-        """Count the pictures by label, content and verdict, and the split that they stand for."""
-        right = {name: int(flags.sum()) for name, flags in self.is_right.items()}
+        """Count the images by label, content and correctness, and those of the split they represent."""
         return {
             "n": len(self),
             "of": round(float(self.weight.sum())),
             "n_real": int((~self.is_fake).sum()),
             "n_fake": int(self.is_fake.sum()),
             "content": {name: self.content.count(name) for name in sorted(set(self.content))},
-            "right": right,
-            "all_right": int(np.logical_and.reduce(list(self.is_right.values())).sum()),
+            "right": {name: int(right.sum()) for name, right in self.is_right.items()},
+            "all_right": int(self.all_right.sum()),
             "strata": len(np.unique(self.stratum)),
         }
+
+    @property
+    def all_right(self) -> NDArray[np.bool_]:
+        """(n,) whether all models are correct."""
+        return np.logical_and.reduce(list(self.is_right.values()))  # type: ignore[no-any-return]
 
 
 def draw_sample(
     rows: Dataset, p_fake: Mapping[str, NDArray[np.floating]], *, n: int, seed: int, by_verdict: bool = True
 ) -> Sample:
-    """Draw pictures of a split as evenly as can be from its strata: label, content, and which models are right.
+    """Draw images of a split, balanced between its strata: label, content, and which models are correct.
 
     Args:
         rows: the split, in the schema of `load_images`.
-        p_fake: by the model's name, (rows,) what it says of every picture.
-        n: pictures wanted; a smaller split is taken whole.
-        seed: of the order in which a stratum's pictures are taken.
-        by_verdict: False leaves out who is right, so that rare errors are as rare as in the split.
+        p_fake: by the model's name, (rows,) its score of every image.
+        n: number of images; a smaller split is taken whole.
+        seed: of the order in which the images of a stratum are taken.
+        by_verdict: False ignores correctness, so that errors are as rare as in the split.
 
     Raises:
-        ValueError: the pictures that were drawn are not all of one size.
+        ValueError: the drawn images have different sizes.
     """
     is_fake = np.asarray(rows["label"][:]) == FAKE
     is_right = {name: (scores > 0.5) == is_fake for name, scores in p_fake.items()}  # noqa: PLR2004 - one half
@@ -99,17 +98,21 @@ def draw_sample(
     stratum = _codes(list(zip(is_fake.tolist(), content, *verdicts, strict=True)))
     order = np.random.default_rng(seed).permutation(len(rows))
     chosen = np.sort(order[take_evenly(stratum[order].tolist(), n)])
-    whole = np.bincount(stratum).astype(np.float64)
-    drawn = stratum[chosen]
     return Sample(
-        pictures=_stack(rows.select(chosen)),
+        images=_stack(rows.select(chosen)),
         is_fake=is_fake[chosen],
         content=tuple(content[row] for row in chosen),
         ids=tuple(rows["id"][row] for row in chosen.tolist()),
         is_right={name: right[chosen] for name, right in is_right.items()},
-        stratum=drawn,
-        weight=whole[drawn] / np.bincount(drawn, minlength=len(whole))[drawn],
+        stratum=stratum[chosen],
+        weight=_weights(stratum[chosen], np.bincount(stratum)),
     )
+
+
+def _weights(stratum: NDArray[np.intp], whole: NDArray[Any]) -> NDArray[np.float64]:
+    """Weight images so that those of stratum s represent `whole[s]` images."""
+    counts = np.bincount(stratum, minlength=len(whole))
+    return np.asarray(whole[stratum] / counts[stratum], dtype=np.float64)
 
 
 def _codes(groups: Sequence[Hashable]) -> NDArray[np.intp]:
@@ -118,12 +121,12 @@ def _codes(groups: Sequence[Hashable]) -> NDArray[np.intp]:
 
 
 def _stack(rows: Dataset) -> NDArray[np.uint8]:
-    pictures = [np.asarray(to_rgb(picture)) for picture in rows["image"]]
-    shapes = sorted({picture.shape[:2] for picture in pictures})
+    images = [np.asarray(to_rgb(image)) for image in rows["image"]]
+    shapes = sorted({image.shape[:2] for image in images})
     if len(shapes) > 1:
         found = ", ".join(f"{width} x {height}" for height, width in shapes[:3])
         raise ValueError(
-            f"wanted pictures of one size, so that their maps can be laid over each other; found {found}. Resize the "
-            "data set first."
+            f"expected images of one size, so that their maps are comparable; found {found}. Resize the data set "
+            "first."
         )
-    return np.stack(pictures)
+    return np.stack(images)

@@ -1,38 +1,53 @@
-"""Do maps change when the model loses what it has learnt? Cascading weight randomisation for each model and method."""
+"""Cascading weight randomisation (Adebayo et al., 2018, *Sanity Checks for Saliency Maps*, NeurIPS).
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+A map that stays the same while the model loses what it learned, stage by stage from the classifier downwards, does not
+show what the model learned.
+"""
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from realfake_hf.attribution.methods import CLASS_METHODS
-from realfake_hf.detector import Detector
 from realfake_hf.estimate import Estimate, to_plain
-from realfake_hf.explain_study.agreement import GRID
-from realfake_hf.explain_study.grid import maps_on_grid
-from realfake_hf.explain_study.map_agreement import spearman
-from realfake_hf.explain_study.randomization import cascade, stages
+from realfake_hf.explain_study.agreement import spearman
+from realfake_hf.explain_study.maps import GRID, StudyModel, Values, maps_on_grid
 from realfake_hf.explain_study.sample import Sample
-from realfake_hf.explain_study.subjects import Subject
 from realfake_hf.labels import LabelName
 from realfake_hf.metrics.intervals import Resampling
+from realfake_hf.models.pretrained import random_weights
 
-TARGET: Final[LabelName] = "FAKE"  # explained throughout, as the verdict changes with the weights
-
-Maps = NDArray[np.float64]
+TARGET: Final[LabelName] = "FAKE"  # explained throughout, because the verdict changes with the weights
 
 
 @dataclass(frozen=True)
-class Descent:
-    """How alike a model's maps stay while it is randomised.
+class Stage:
+    """A part of a model that is randomised in one step.
 
     Attributes:
-        stages: how far the randomisation has come, from the head downward.
-        methods: by name, the mean rank correlation with the trained model's map of the same picture after each stage.
-            A picture has none where either map is empty.
+        name: of its lowest block, down to which the model is then random.
+        tensors: names in the model's `state_dict`.
+    """
+
+    name: str
+    tensors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """Similarity of a model's maps to the original ones during its randomisation.
+
+    Attributes:
+        stages: names of the stages, from the head downwards.
+        methods: by method, the mean rank correlation with the trained model's map of the same image after each stage;
+            undefined for images where either map is empty.
     """
 
     stages: tuple[str, ...]
@@ -44,50 +59,39 @@ class SanityStudy:
     """Cascading weight randomisation of each model.
 
     Attributes:
-        n: pictures.
-        class_methods: those that explain a label; the other ones ignore it.
+        n: images.
+        class_methods: the methods that explain a label; the others ignore it.
         models: by name.
     """
 
     n: int
     class_methods: tuple[str, ...]
-    models: Mapping[str, Descent]
+    models: Mapping[str, Cascade]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain numbers and dictionaries."""
+        """Return plain numbers and dictionaries."""
+        plain = to_plain(self)
         return {
             "n": self.n,
             "grid": list(GRID),
             "target": TARGET,
-            "class_methods": list(self.class_methods),
-            "models": {
-                name: {
-                    "stages": list(found.stages),
-                    "methods": {method: [to_plain(mean) for mean in means] for method, means in found.methods.items()},
-                }
-                for name, found in self.models.items()
-            },
+            "class_methods": plain["class_methods"],
+            "models": plain["models"],
         }
 
 
 def measure_sanity(
-    subjects: Sequence[Subject],
-    sample: Sample,
-    *,
-    n: int,
-    samples: int = 1000,
-    seed: int = 0,
-    most_stages: int = 6,
+    models: Sequence[StudyModel], sample: Sample, *, n: int, samples: int = 1000, seed: int = 0, max_stages: int = 6
 ) -> SanityStudy:
     """Compare the maps of each trained model with those after each stage of its randomisation.
 
     Args:
-        subjects: the models.
-        sample: where the pictures come from.
-        n: of them, at most.
+        models: the models.
+        sample: the source of the images.
+        n: maximum number of images.
         samples: bootstrap replicates.
         seed: of the random weights and the bootstrap.
-        most_stages: of the randomisation; neighbouring blocks are joined.
+        max_stages: of the randomisation; neighbouring blocks are joined.
 
     Raises:
         ValueError: fewer than two stages are allowed.
@@ -98,35 +102,76 @@ def measure_sanity(
         n=len(drawn),
         class_methods=tuple(sorted(CLASS_METHODS)),
         models={
-            subject.name: _descent(subject, drawn.pictures, resampling, seed=seed, most=most_stages)
-            for subject in subjects
+            model.name: _cascade_maps(model, drawn.images, resampling, seed=seed, max_stages=max_stages)
+            for model in models
         },
     )
 
 
-def _descent(
-    subject: Subject,
-    pictures: NDArray[np.uint8],
-    resampling: Resampling,
-    *,
-    seed: int,
-    most: int,
-) -> Descent:
-    order = stages(subject.detector.model, most=most)
-    trained = _all_maps(subject, pictures)
-    methods: dict[str, list[Estimate]] = {method: [] for method in subject.methods}
-    steps = cascade(subject.detector.model, seed=seed, most=most)
-    for _, model in tqdm(steps, total=len(order), desc=f"{subject.name}: randomised", unit="stage", disable=None):
-        random = _all_maps(_with_model(subject, model), pictures)
+def cascade(model: PreTrainedModel, *, seed: int, max_stages: int = 6) -> Iterator[tuple[Stage, PreTrainedModel]]:
+    """Replace the weights of a model by random ones, stage by stage from the classifier downwards.
+
+    Args:
+        model: unchanged; a copy of it is randomised.
+        seed: of the random weights.
+        max_stages: see `stages`.
+
+    Yields:
+        Each stage, and the model in which it and all earlier stages are random: one object that changes.
+    """
+    changed, new = copy.deepcopy(model), random_weights(model, seed=seed).state_dict()
+    for stage in stages(model, max_stages=max_stages):
+        changed.load_state_dict({name: new[name] for name in stage.tensors}, strict=False)
+        yield stage, changed
+
+
+def stages(model: PreTrainedModel, *, max_stages: int = 6) -> tuple[Stage, ...]:
+    """Divide the tensors of a model into stages, from the classifier down to the layers next to the pixels.
+
+    Blocks are derived from the tensor names, in the order in which the model defines them: a block ends with the first
+    number of a name, as in `encoder.layer.3`, or with its first word, as in `embeddings`. Everything outside the base
+    model is the head; the head of a model without a base is its last block. The head is a stage of its own; the other
+    blocks are joined to stages of sizes as equal as possible.
+
+    Raises:
+        ValueError: fewer than two stages are allowed.
+    """
+    if max_stages < 2:  # noqa: PLR2004
+        raise ValueError(f"expected at least 2 stages, because the head is one of its own; found {max_stages}.")
+    blocks: dict[str, list[str]] = {}
+    for name in model.state_dict():
+        blocks.setdefault(_block(name, base=model.base_model_prefix), []).append(name)
+    head, *body = reversed([Stage(name, tuple(names)) for name, names in blocks.items()])
+    groups = np.array_split(np.arange(len(body)), min(max_stages - 1, len(body))) if body else []
+    return head, *(_join(body[row] for row in rows) for rows in groups)
+
+
+def _cascade_maps(
+    model: StudyModel, images: NDArray[np.uint8], resampling: Resampling, *, seed: int, max_stages: int
+) -> Cascade:
+    order = stages(model.detector.model, max_stages=max_stages)
+    trained = _all_maps(model, images)
+    methods: dict[str, list[Estimate]] = {method: [] for method in model.methods}
+    steps = cascade(model.detector.model, seed=seed, max_stages=max_stages)
+    for _, changed in tqdm(steps, total=len(order), desc=f"{model.name}: randomised", unit="stage", disable=None):
+        maps = _all_maps(model.with_weights_of(changed), images)
         for method, means in methods.items():
-            means.append(resampling.mean(spearman(trained[method], random[method])))
-    return Descent(stages=tuple(stage.name for stage in order), methods=methods)
+            means.append(resampling.mean(spearman(trained[method], maps[method])))
+    return Cascade(stages=tuple(stage.name for stage in order), methods=methods)
 
 
-def _all_maps(subject: Subject, pictures: NDArray[np.uint8]) -> dict[str, Maps]:
-    return {method: maps_on_grid(subject, pictures, method, target=TARGET) for method in subject.methods}
+def _all_maps(model: StudyModel, images: NDArray[np.uint8]) -> dict[str, Values]:
+    return {method: maps_on_grid(model, images, method, target=TARGET) for method in model.methods}
 
 
-def _with_model(subject: Subject, model: Any) -> Subject:  # noqa: ANN401 - as `Detector`
-    before = subject.detector
-    return replace(subject, detector=Detector(model, before.processor, batch_size=before.batch_size))
+def _block(name: str, *, base: str) -> str:
+    if base and not name.startswith(f"{base}."):
+        return "head"
+    words = name.removeprefix(f"{base}.").split(".")
+    before = list(takewhile(lambda word: not word.isdecimal(), words))
+    return ".".join(words[: len(before) + 1]) if len(before) < len(words) else words[0]
+
+
+def _join(blocks: Iterable[Stage]) -> Stage:
+    parts = list(blocks)
+    return Stage(parts[-1].name, tuple(name for part in parts for name in part.tensors))

@@ -163,14 +163,14 @@ def resize_positions(table: Tensor, *, old_grid: int, grid: int) -> Tensor:
 
 
 def random_weights(model: PreTrainedModel, *, seed: int) -> PreTrainedModel:
-    """Make a model of the same configuration that has learnt nothing.
+    """Return an untrained model of the same configuration.
 
     Args:
         model: any model that initialises itself.
-        seed: of its weights; the global state of torch's generator is as before afterwards.
+        seed: of the weights; the global state of PyTorch's generator is restored afterwards.
 
     Returns:
-        A new model in eval mode, on the same device and of the same dtype.
+        A new model in eval mode, on the same device and with the same dtype.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed accelerators, for good

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from study_models import is_plain_json, noise, plain_and_striped, stripe_finder, tiny_vit
 from transformers import (
     ConvNextConfig,
     ConvNextForImageClassification,
@@ -15,7 +16,7 @@ from transformers import (
 
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.attribution.explain import explain
-from realfake_hf.explain_study.randomization import cascade, stages
+from realfake_hf.explain_study.sanity import cascade, measure_sanity, stages
 from realfake_hf.labels import id2label, label2id
 from realfake_hf.models.pretrained import random_weights
 
@@ -63,7 +64,7 @@ def test_stages_come_down_from_the_head_to_the_pixels(kind):
 @pytest.mark.parametrize("kind", BUILD)
 def test_every_tensor_is_in_one_stage_and_no_stage_is_left_over(kind, most):
     model = build(kind)
-    found = stages(model, most=most)
+    found = stages(model, max_stages=most)
     names = [name for stage in found for name in stage.tensors]
     assert sorted(names) == sorted(model.state_dict())
     assert 2 <= len(found) <= most
@@ -80,8 +81,8 @@ def test_the_head_is_a_stage_of_its_own_even_of_two_classifiers():
 
 
 def test_one_stage_is_refused():
-    with pytest.raises(ValueError, match="wanted two stages or more, as the head is one of its own; found 1"):
-        stages(build("cnn"), most=1)
+    with pytest.raises(ValueError, match=r"at least 2 stages.*found 1"):
+        stages(build("cnn"), max_stages=1)
 
 
 @pytest.mark.parametrize("kind", BUILD)
@@ -139,3 +140,39 @@ def test_maps_of_gradients_see_the_classifier(method):
     head = next(cascade(model, seed=0))[1]
     for one, other in zip(trained, explain(head, pixels, method=method, target="FAKE"), strict=True):
         assert (one.map != other.map).any()
+
+
+class TestSanity:
+    def study(self, model=None, **settings):
+        return measure_sanity([model or tiny_vit()], noise(), n=6, samples=20, **settings)
+
+    def test_attention_alone_does_not_see_the_classifier(self):
+        found = self.study().models["vit"]
+        assert found.stages[0] == "head"
+        assert found.stages[-1] == "embeddings"
+        for method in ("rollout", "last_attention"):
+            first, *later = found.methods[method]
+            assert first.value == pytest.approx(1, abs=1e-12)
+            assert later[-1].value < 0.9
+        assert found.methods["relevance"][0].value < 0.99
+
+    def test_every_method_has_a_mean_a_stage(self):
+        study = self.study(max_stages=3)
+        found = study.models["vit"]
+        assert {len(means) for means in found.methods.values()} == {len(found.stages)} == {3}
+        assert all(mean.n + mean.undefined == 6 for means in found.methods.values() for mean in means)
+        assert study.class_methods == ("grad_cam", "gradient_rollout", "relevance")
+        assert is_plain_json(study)
+
+    def test_empty_maps_have_no_correlation_and_are_counted(self):
+        silent = measure_sanity([stripe_finder()], plain_and_striped(8), n=8, samples=0)
+        [head, _] = silent.models["cnn"].methods["grad_cam"]
+        assert (head.n, head.undefined) in ((4, 4), (0, 8))  # plain pictures, and all where the new head says REAL
+
+    def test_the_model_is_left_as_it_was_and_the_same_seed_gives_the_same_numbers(self):
+        model = tiny_vit("rollout", "relevance")
+        before = model.detector.digest()
+        first = self.study(model, seed=1)
+        assert model.detector.digest() == before
+        assert first == self.study(model, seed=1)
+        assert first != self.study(model, seed=2)

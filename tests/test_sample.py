@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+from datasets import Dataset, Features, Image, Value
+from PIL import Image as Pillow
+
+from realfake_hf.explain_study.sample import draw_sample
+
+
+def split_of(labels, contents, *, side=8):
+    """A split in the schema of `load_images`, each picture of one grey."""
+    grey = [Pillow.new("RGB", (side, side), (row, row, row)) for row in range(len(labels))]
+    columns = {"image": grey, "label": labels, "content": contents, "id": [f"id{row}" for row in range(len(labels))]}
+    kinds = {"image": Image(), "label": Value("int64"), "content": Value("string"), "id": Value("string")}
+    return Dataset.from_dict(columns, features=Features(kinds))
+
+
+class TestSample:
+    labels, contents = [0] * 10 + [1] * 10, (["cat"] * 8 + ["dog"] * 2) * 2
+
+    def draw(self, n, **settings):
+        p_fake = {"vit": np.array([0.9] + [0.1] * 9 + [0.9] * 10)}  # wrong on the first
+        return draw_sample(split_of(self.labels, self.contents), p_fake, n=n, seed=0, **settings)
+
+    def test_it_takes_as_many_of_each_stratum_as_can_be(self):
+        sample = self.draw(9)
+        assert sample.to_dict()["content"] == {"cat": 5, "dog": 4}
+        assert (~sample.is_right["vit"]).sum() == 1  # the only wrong one is in
+        assert sample.to_dict()["strata"] == 5
+
+    def test_its_weights_add_up_to_the_split_in_each_stratum(self):
+        sample = self.draw(9)
+        assert sample.weight.sum() == pytest.approx(20)
+        cats = np.array([name == "cat" for name in sample.content])
+        assert sample.weight[cats].sum() == pytest.approx(16)
+        assert sample.weight[~sample.is_right["vit"]].tolist() == [1.0]
+
+    def test_a_sample_of_a_sample_stands_for_the_same_split(self):
+        part = self.draw(15).take(6)
+        assert len(part) == 6
+        assert part.weight.sum() == pytest.approx(20)
+
+    def test_without_verdicts_errors_are_as_rare_as_in_the_split(self):
+        assert self.draw(8, by_verdict=False).to_dict()["strata"] == 4
+
+    def test_images_and_truth_stay_together(self):
+        sample = self.draw(9)
+        rows = [int(name.removeprefix("id")) for name in sample.ids]
+        assert sample.images[:, 0, 0, 0].tolist() == rows
+        assert sample.is_fake.tolist() == [row >= 10 for row in rows]
+
+    def test_another_seed_draws_other_images(self):
+        rows, p_fake = split_of(self.labels, self.contents), {"vit": np.full(20, 0.1)}
+        one, same, other = (draw_sample(rows, p_fake, n=6, seed=seed).ids for seed in (0, 0, 1))
+        assert one == same
+        assert one != other
+
+    def test_images_of_several_sizes_are_refused(self):
+        rows = split_of([0, 1], ["cat", "cat"])
+        mixed = [rows[0], {**rows[1], "image": Pillow.new("RGB", (9, 8))}]
+        with pytest.raises(ValueError, match=r"images of one size.*found 8 x 8, 9 x 8"):
+            draw_sample(Dataset.from_list(mixed, features=rows.features), {"vit": np.zeros(2)}, n=2, seed=0)
