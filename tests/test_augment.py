@@ -274,23 +274,17 @@ def test_rescaling_is_two_bilinear_resizes_of_pillow():
 
 
 def test_a_negative_padding_is_refused():
-    sentence = "wanted a crop padding of 0 or more pixels; found -1. Use 0 for no random crops."
-    with pytest.raises(ValueError, match=f"^{sentence}$"):
+    with pytest.raises(ValueError, match="crop_padding of 0 or more pixels; found -1"):
         Augmentation(crop_padding=-1)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
 def test_a_share_outside_its_range_is_refused(share):
-    sentence = rf"wanted a share of degraded pictures in \[0, 1\]; found {share}. Use 0.3 for 30 %."
-    with pytest.raises(ValueError, match=f"^{sentence}$"):
+    with pytest.raises(ValueError, match=rf"robust_share in \[0, 1\]; found {share}"):
         Augmentation(robust_share=share)
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 9), (9, 4), (3, 3)])
 def test_pictures_not_larger_than_the_padding_are_refused(height, width):
-    sentence = (
-        "wanted pictures larger than the crop padding of 4 pixels, for a border to be reflected; found "
-        f"{width}x{height} pixels. Lower crop_padding."
-    )
-    with pytest.raises(ValueError, match=f"^{sentence}$"):
+    with pytest.raises(ValueError, match=f"crop_padding of 4 pixels; found {width}x{height} pixels"):
         Augmentation(crop_padding=4)(random_pictures(2, height, width), np.arange(2), epoch=0)

@@ -352,9 +352,9 @@ def test_a_model_of_three_labels_is_refused_before_any_loads(models, pictures, t
     ("more", "sentence"),
     [
         (["--models", "one=nowhere/at/all"], "wanted a folder of train.py or a Hub id as one; found none at 'nowhere"),
-        (["--datasets", "a=no/such/place.zip"], "wanted a source of pictures; found nothing at 'no/such/place.zip'."),
+        (["--datasets", "a=no/such/place.zip"], "found nothing at 'no/such/place.zip'."),
         (["--split", "dream"], "wanted the split 'dream' of boats; found train. Name one with --split."),
-        (["--baseline_data", "no/such.zip"], "wanted a source of pictures; found nothing at 'no/such.zip'."),
+        (["--baseline_data", "no/such.zip"], "found nothing at 'no/such.zip'."),
     ],
 )
 @pytest.mark.usefixtures("no_models")
@@ -369,12 +369,10 @@ def test_unreadable_files_and_unknown_labels_are_refused_before_any_model_loads(
     folder = save_pictures(tmp_path / "broken")
     (folder / "fake/0.png").write_bytes(b"not a picture")
     assert crosseval.main(words(models, folder, tmp_path / "grid")) == 1
-    assert "wanted at most 1% unreadable pictures in broken; found 1 of 18" in capsys.readouterr().err
+    assert "at most 1% unreadable images in broken; found 1 of 18" in capsys.readouterr().err
     other = save_pictures(tmp_path / "other", labels=("cats", "dogs"))
     assert crosseval.main(words(models, other, tmp_path / "grid")) == 1
-    assert (
-        "wanted a label that says real or fake in the metadata.csv of other; found 'cats'" in capsys.readouterr().err
-    )
+    assert "real or fake in metadata.csv of other; found 'cats'" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_models")

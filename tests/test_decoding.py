@@ -202,12 +202,12 @@ def test_what_is_no_image_file_is_refused_and_never_handed_to_another_program(da
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "AVIF"])
 def test_a_file_cut_in_half_is_refused(format: str) -> None:
     data = encoded(rgb().resize((64, 64)), format)
-    with pytest.raises(UnreadableImageError, match="not a"):
+    with pytest.raises(UnreadableImageError, match=r"damaged or truncated|not an image"):
         to_rgb_file(data[: len(data) // 2])
 
 
 def test_float_samples_are_refused_with_what_to_do() -> None:
-    with pytest.raises(UnreadableImageError, match="32-bit float samples have no fixed range; save it with 8 or 16"):
+    with pytest.raises(UnreadableImageError, match=r"32-bit float .* 8 or 16 bits"):
         decode_image(encoded(rgb().convert("F"), "TIFF"))
 
 
@@ -220,7 +220,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(size: tuple[int, int]) -> None:
 
 
 def test_a_picture_without_pixels_is_refused() -> None:
-    with pytest.raises(UnreadableImageError, match="not a"):
+    with pytest.raises(UnreadableImageError, match=r"damaged or truncated|not an image"):
         decode_image(png_that_declares(0, 5))
 
 

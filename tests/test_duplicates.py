@@ -107,5 +107,5 @@ def test_the_command_refuses_an_unknown_source_before_anything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--data", "nowhere", "--output_file", str(tmp_path / "new" / "audit.json")]) == 1
-    assert "audit: wanted a source of pictures; found nothing at" in capsys.readouterr().err
+    assert "found nothing at" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

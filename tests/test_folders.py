@@ -37,7 +37,7 @@ def test_a_cifake_picture_has_one_id_wherever_the_set_lies() -> None:
 
 
 def test_two_copies_of_cifake_in_one_folder_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"wanted one copy of CIFAKE in mine; found 2: \./, old/\. Give one\."):
+    with pytest.raises(ValueError, match=r"expected one copy of CIFAKE in mine; found 2: \./, old/\."):
         read_layout(["train/FAKE/1000 (7).jpg", "old/train/FAKE/1000 (7).jpg"])
 
 
@@ -129,34 +129,34 @@ def test_a_file_in_a_label_folder_is_a_picture_whatever_its_suffix() -> None:
 
 
 def test_a_picture_outside_the_label_folders_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"wanted every picture of mine in a folder .* found 1 of 3 .* 'cover\.png'"):
+    with pytest.raises(ValueError, match=r"expected every image of mine in a folder .* found 1 of 3 .* 'cover\.png'"):
         read_layout(["real/1.png", "fake/1.png", "cover.png"])
 
 
 @pytest.mark.parametrize("odd", ["real/fake/x.png", "fake/human/x.png"])
 def test_a_picture_below_both_labels_is_refused(odd: str) -> None:
-    with pytest.raises(ValueError, match=f"wanted one label for each picture; found both REAL and FAKE in .*{odd}"):
+    with pytest.raises(ValueError, match=f"expected one label for each image; found both REAL and FAKE in .*{odd}"):
         read_layout(["real/1.png", "fake/1.png", odd])
 
 
 def test_a_split_named_for_some_pictures_only_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"wanted a split .* for every picture of mine or for none; found 1 of 3"):
+    with pytest.raises(ValueError, match=r"expected a split .* for every image of mine or for none; found 1 of 3"):
         read_layout(["train/real/1.png", "train/fake/1.png", "real/2.png"])
 
 
 def test_a_picture_in_two_splits_is_refused() -> None:
-    with pytest.raises(ValueError, match="wanted one split for each picture; found test and train in 'train/test/"):
+    with pytest.raises(ValueError, match="expected one split for each image; found test and train in 'train/test/"):
         read_layout(["train/test/real/1.png", "train/fake/1.png"])
 
 
 @pytest.mark.parametrize("files", [[], ["readme.txt"], ["movie.mp4", "real/readme.txt"]])
 def test_a_source_without_pictures_is_refused(files: list[str]) -> None:
-    with pytest.raises(ValueError, match=f"wanted pictures in mine; found {len(files)} files and no picture among"):
+    with pytest.raises(ValueError, match=f"expected images in mine; found {len(files)} files"):
         read_layout(files)
 
 
 def test_a_split_by_another_name_is_refused() -> None:
-    with pytest.raises(ValueError, match="wanted a split named train, validation or test in set; found 'holdout'"):
+    with pytest.raises(ValueError, match="expected a split named train, validation or test in set; found 'holdout'"):
         parse_split("holdout", where="set")
 
 
@@ -189,7 +189,7 @@ def test_pictures_that_a_table_does_not_list_keep_their_folders_label() -> None:
 
 
 def test_a_picture_that_no_table_and_no_folder_labels_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"found 1 of 3 without, such as 'c\.png'\. Move them, or take them out"):
+    with pytest.raises(ValueError, match=r"found 1 of 3 without one, such as 'c\.png'"):
         read_layout({"metadata.csv": "path,label\na.png,real\nb.png,fake\n", "a.png": "", "b.png": "", "c.png": ""})
 
 
@@ -211,28 +211,28 @@ def test_a_listed_picture_that_is_missing_stays_a_record_to_be_counted() -> None
 
 
 def test_a_table_without_a_column_of_names_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"wanted a column file_name or path, filled in each row of x/metadata\.csv"):
+    with pytest.raises(ValueError, match=r"expected a column file_name or path .* x/metadata\.csv"):
         read_layout({"x/metadata.csv": "name;label\na.png;real\n", "x/a.png": ""})
 
 
 @pytest.mark.parametrize("label", ["0", "1", "", "frog"])
 def test_a_table_whose_labels_are_numbers_or_unknown_words_is_refused(label: str) -> None:
-    with pytest.raises(ValueError, match=f"wanted a label that says real or fake in .* found '{label}'. Numbers do"):
+    with pytest.raises(ValueError, match=f"expected a label such as real or fake in .* found '{label}'"):
         read_layout({"metadata.csv": f"path,label\na.png,{label}\n", "a.png": ""})
 
 
 @pytest.mark.parametrize("path", ["../secret.png", "/etc/secret.png", "a/../../b.png", "..\\b.png", "C:\\b.png"])
 def test_a_table_whose_paths_climb_out_is_refused(path: str) -> None:
-    with pytest.raises(ValueError, match=r"wanted paths below the folder of metadata\.csv; .* climbs out of it"):
+    with pytest.raises(ValueError, match=r"expected paths below the folder of metadata\.csv; found"):
         read_layout({"metadata.csv": f"path,label\n{path},real\n", "a.png": ""})
 
 
 def test_a_picture_that_is_listed_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"wanted each picture once in the metadata\.csv; found 'a\.png' twice"):
+    with pytest.raises(ValueError, match=r"expected each image once in metadata\.csv; found 'a\.png' twice"):
         read_layout({"metadata.csv": "path,label\na.png,real\n./a.png,fake\n", "a.png": ""})
 
 
 @pytest.mark.parametrize("table", ["path,label\na.png,real\n".encode("utf-16"), b'path,label\n"a.png,real\n'])
 def test_a_table_that_is_no_utf8_csv_is_refused(table: bytes) -> None:
-    with pytest.raises(ValueError, match=r"wanted a UTF-8 comma-separated table in metadata\.csv; found"):
+    with pytest.raises(ValueError, match=r"expected comma-separated UTF-8 in metadata\.csv; found"):
         read_layout({"metadata.csv": table, "a.png": ""})

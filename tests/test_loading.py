@@ -138,15 +138,15 @@ def test_unreadable_files_are_counted_named_and_left_out_on_every_call(
         with caplog.at_level(logging.WARNING):
             images = load_images(folder)
         assert len(images["train"]) == 240
-        assert "2 pictures of pictures cannot be read and are left out:" in caplog.text
+        assert "skipped 2 unreadable images of pictures:" in caplog.text
         assert "real/empty.png: the file is empty (0 bytes)" in caplog.text
-        assert "fake/cut.jpg: not a" in caplog.text
+        assert "fake/cut.jpg: " in caplog.text
 
 
 def test_more_than_ten_unreadable_files_are_counted_and_ten_named(caplog: pytest.LogCaptureFixture) -> None:
     unreadable = [sources.Unreadable(f"{n}.png", "bad") for n in range(13)]
-    sources._warn_of_unreadable("mine", unreadable)
-    assert "13 pictures of mine" in caplog.text
+    sources._log_unreadable("mine", unreadable)
+    assert "13 unreadable images of mine" in caplog.text
     assert "9.png: bad\n  and 3 more" in caplog.text
 
 
@@ -156,7 +156,7 @@ def test_more_than_one_in_a_hundred_unreadable_is_an_error_that_leaves_no_cache(
     folder = make_folder(MANY)
     (folder / "real/a.png").write_bytes(b"")
     (folder / "real/b.png").write_bytes(b"nothing")
-    message = r"wanted at most 1% unreadable pictures in pictures; found 2 of 122, such as real/.\.png \("
+    message = r"at most 1% unreadable images in pictures; found 2 of 122, such as real/.\.png \("
     with pytest.raises(ValueError, match=message):
         load_images(folder, cache_dir=tmp_path / "cache")
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
@@ -177,7 +177,7 @@ def test_a_bomb_among_the_pictures_is_left_out_and_named(
     bomb[29:33] = struct.pack(">I", __import__("zlib").crc32(bytes(bomb[12:29])))
     folder = make_folder({path: picture_bytes(path) for path in MANY} | {"fake/bomb.png": bytes(bomb)})
     assert len(load_images(folder)["train"]) == 120
-    assert "fake/bomb.png: the picture is larger than 89,478,485 pixels" in caplog.text
+    assert "fake/bomb.png: the image is larger than 89,478,485 pixels" in caplog.text
 
 
 def test_a_class_whose_only_picture_is_unreadable_makes_a_source_of_one_class(make_folder: MakeFolder) -> None:
@@ -199,33 +199,31 @@ def test_a_split_of_one_class_is_refused_before_a_picture_is_read(
 ) -> None:
     folder = make_folder(paths)
     monkeypatch.setattr(Path, "read_bytes", None)
-    with pytest.raises(ValueError, match=r"wanted real and fake pictures in the split t\w+ of pictures; found . real"):
+    with pytest.raises(ValueError, match=r"expected real and fake images in the split t\w+ of pictures; found . real"):
         load_images(folder)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="found 0 files and no picture among them"):
+    with pytest.raises(ValueError, match="found 0 files"):
         load_images(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["nothing-here", "./a/b", "a/b.zip", "a/b/c", "no where/x", "x.parquet"])
 def test_a_source_that_is_not_there_is_refused_with_what_to_give(name: str) -> None:
-    with pytest.raises(
-        FileNotFoundError, match=f"found nothing at '{name}'. Give demo, cifake, a zip archive, a folder"
-    ):
+    with pytest.raises(FileNotFoundError, match=f"found nothing at '{name}'"):
         load_images(name)
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "set.tar.gz").write_bytes(b"\x1f\x8b hello")
-    with pytest.raises(ValueError, match=r"wanted a zip archive, a parquet file or a folder; found .*set\.tar\.gz"):
+    with pytest.raises(ValueError, match=r"expected a zip archive, a parquet file or a folder; found .*set\.tar\.gz"):
         load_images(tmp_path / "set.tar.gz")
 
 
 def test_a_zip_that_is_cut_short_is_refused(make_zip: Callable[..., Path]) -> None:
     archive = make_zip(TWO)
     archive.write_bytes(archive.read_bytes()[:-30])
-    with pytest.raises(ValueError, match=r"File is not a zip file\. If it should be a zip archive, download it anew"):
+    with pytest.raises(ValueError, match=r"File is not a zip file"):
         load_images(archive)
 
 
@@ -233,7 +231,7 @@ def test_a_zip_that_is_cut_short_is_refused(make_zip: Callable[..., Path]) -> No
     "path", ["../real/c.png", "real/../../c.png", "/real/c.png", "C:/real/c.png", "real\\..\\..\\c.png"]
 )
 def test_a_zip_whose_entries_climb_out_is_refused(make_zip: Callable[..., Path], path: str) -> None:
-    with pytest.raises(ValueError, match=r"wanted an archive whose entries stay inside it; found .* Do not use this"):
+    with pytest.raises(ValueError, match=r"expected an archive whose entries stay inside it; found"):
         load_images(make_zip([*TWO, path]))
 
 
@@ -241,9 +239,7 @@ def test_a_zip_with_a_password_is_refused(make_zip: Callable[..., Path]) -> None
     archive = make_zip(TWO)
     data = archive.read_bytes()
     archive.write_bytes(_with_flag(data, b"PK\x01\x02", 8) if data else data)
-    with pytest.raises(
-        ValueError, match=r"wanted an archive without a password; 'real/a\.png' in .* has one. Unpack it"
-    ):
+    with pytest.raises(ValueError, match=r"expected an archive without encryption; 'real/a\.png' in"):
         load_images(archive)
 
 
@@ -253,9 +249,7 @@ def _with_flag(data: bytes, signature: bytes, offset: int) -> bytes:
 
 
 def test_a_zip_packed_by_a_method_without_bounds_is_refused(make_zip: Callable[..., Path]) -> None:
-    with pytest.raises(
-        ValueError, match=r"entries are stored or deflated; 'real/a\.png' in .* packed by method 12\. Unpack"
-    ):
+    with pytest.raises(ValueError, match=r"stored or deflated entries; 'real/a\.png' in .* method 12\."):
         load_images(make_zip(TWO, method=zipfile.ZIP_BZIP2))
 
 
@@ -270,9 +264,7 @@ def test_a_zip_entry_that_declares_a_huge_size_is_not_unpacked(make_zip: Callabl
     place = data.index(b"PK\x01\x02") + 24
     data[place : place + 4] = struct.pack("<I", MAX_BYTES + 1)
     archive.write_bytes(bytes(data))
-    with pytest.raises(
-        UnreadableImageError, match="the file has 268,435,457 bytes, more than the 268,435,456 allowed"
-    ):
+    with pytest.raises(UnreadableImageError, match="268,435,457 bytes; the limit is 268,435,456"):
         ZipFiles(archive).read("real/a.png")
 
 
@@ -330,7 +322,7 @@ def test_a_huge_file_in_a_folder_is_not_read(make_folder: MakeFolder) -> None:
     folder = make_folder(TWO)
     with (folder / "real/a.png").open("ab") as file:
         file.truncate(MAX_BYTES + 1)
-    with pytest.raises(UnreadableImageError, match="more than the 268,435,456 allowed"):
+    with pytest.raises(UnreadableImageError, match="the limit is 268,435,456"):
         FolderFiles(folder).read("real/a.png")
 
 
@@ -476,9 +468,7 @@ def test_another_data_set_in_cifakes_place_is_refused(
     load_images(make_zip(TWO, "archive.zip"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REALFAKE_SHARED", raising=False)
-    with pytest.raises(
-        ValueError, match=r"wanted CIFAKE at archive\.zip; found another data set\. Put CIFAKE's archive"
-    ):
+    with pytest.raises(ValueError, match=r"expected CIFAKE at archive\.zip; found another data set"):
         load_images("cifake")
 
 
@@ -589,13 +579,13 @@ def test_the_demo_set_loads_offline_with_its_three_splits_ids_and_hashes() -> No
 @pytest.mark.parametrize(
     ("feature", "labels", "message"),
     [
-        (Value("int64"), [0, 1], r"wanted one column in set that names the labels .*Bare numbers do not say"),
+        (Value("int64"), [0, 1], "expected one label column in set"),
         (
             ClassLabel(names=["real", "fake", "unsure"]),
             [0, 1],
-            "wanted a label that says real or fake .* found 'unsure'",
+            "real or fake .* found 'unsure'",
         ),
-        (ClassLabel(names=["0", "1"]), [0, 1], "wanted a label that says real or fake .* found '0'"),
+        (ClassLabel(names=["0", "1"]), [0, 1], "real or fake .* found '0'"),
         (ClassLabel(names=["real", "fake"]), [0, -1], r"real or fake in row 1 of train of set, 'label'; found ''"),
         (Value("string"), ["real", None], r"real or fake in row 1 of train of set, 'label'; found ''"),
         (Value("string"), ["real", "frog"], r"real or fake in row 1 of train of set, 'label'; found 'frog'"),
@@ -619,23 +609,23 @@ def test_a_set_without_one_image_column_is_refused(picture_bytes: PictureBytes, 
     )
     for name, images, count in (("none", rows.remove_columns("image"), 0), ("two", two, 2)):
         images.save_to_disk(tmp_path / name)
-        with pytest.raises(ValueError, match=f"wanted one image column in {name}; found {count} among"):
+        with pytest.raises(ValueError, match=f"expected one image column in {name}; found {count} among"):
             load_images(tmp_path / name)
 
 
 def test_splits_whose_labels_have_another_order_are_refused(picture_bytes: PictureBytes, tmp_path: Path) -> None:
     one, two = table(picture_bytes, ("REAL", "FAKE")), table(picture_bytes, ("FAKE", "REAL"))
     DatasetDict({"train": one, "test": two}).save_to_disk(tmp_path / "set")
-    with pytest.raises(ValueError, match="wanted the same columns and label names in every split of set"):
+    with pytest.raises(ValueError, match="expected the same columns and label names in all splits of set"):
         load_images(tmp_path / "set")
 
 
 def test_a_set_without_rows_is_refused(picture_bytes: PictureBytes, tmp_path: Path) -> None:
     table(picture_bytes).select([]).save_to_disk(tmp_path / "set")
-    with pytest.raises(ValueError, match=r"wanted a whole set from save_to_disk in .*set; found .* Save it anew"):
+    with pytest.raises(ValueError, match=r"expected a complete data set from save_to_disk in .*set; found"):
         load_images(tmp_path / "set")
     table(picture_bytes).select([]).to_parquet(tmp_path / "set.parquet")
-    with pytest.raises(ValueError, match=r"wanted parquet with rows in .*set\.parquet; found"):
+    with pytest.raises(ValueError, match=r"expected parquet with rows in .*set\.parquet; found"):
         load_images(tmp_path / "set.parquet")
 
 
@@ -644,7 +634,7 @@ def test_rows_whose_picture_is_null_missing_or_a_device_are_unreadable(tmp_path:
     features = Features({"image": Image(), "label": Value("string")})
     splits = DatasetDict({"train": Dataset.from_dict({"image": pictures, "label": ["real"] * 3}, features=features)})
     reader = HubRows(splits, name="set")
-    for row, reason in enumerate(("the row holds no picture", "the file is missing", "the file is missing")):
+    for row, reason in enumerate(("the row contains no image", "the file is missing", "the file is missing")):
         with pytest.raises(UnreadableImageError, match=reason):
             reader.read(f"train/{row}")
 
@@ -652,9 +642,7 @@ def test_rows_whose_picture_is_null_missing_or_a_device_are_unreadable(tmp_path:
 @pytest.mark.parametrize("data", [b"", b"PAR1 nothing PAR1", b"hello"])
 def test_a_damaged_parquet_file_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "set.parquet").write_bytes(data)
-    with pytest.raises(
-        ValueError, match=r"wanted parquet with rows in .*set\.parquet; found .* Write or download it anew"
-    ):
+    with pytest.raises(ValueError, match=r"expected parquet with rows in .*set\.parquet; found"):
         load_images(tmp_path / "set.parquet")
 
 

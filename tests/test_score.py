@@ -157,7 +157,7 @@ def test_a_part_that_is_cut_short_is_scored_again_and_named(model, demo, tmp_pat
 
 
 REFUSED = {
-    "nowhere/*.png": "wanted pictures at 'nowhere/*.png'; found none",
+    "nowhere/*.png": "images at 'nowhere/*.png'; found none",
     "nowhere.parquet": "wanted parquet shards at 'nowhere.parquet'; found none",
     "user/none": "wanted pictures at 'user/none'; found neither such a path here nor",
     "rows.parquet pictures": "wanted parquet shards alone, or pictures alone; found both",

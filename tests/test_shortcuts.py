@@ -174,5 +174,5 @@ def test_the_command_says_that_rows_of_a_data_set_are_as_stored(capsys):
 def test_the_command_refuses_an_unknown_source_before_anything_is_read(two_formats, tmp_path, capsys):
     words = ["--data", str(two_formats), "--against", "nowhere", "--output_file", str(tmp_path / "new" / "a.json")]
     assert main(words) == 1
-    assert "shortcuts: wanted a source of pictures; found nothing at 'nowhere'" in capsys.readouterr().err
+    assert "found nothing at 'nowhere'" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

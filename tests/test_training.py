@@ -260,7 +260,7 @@ def test_training_stops_early_when_validation_no_longer_improves(tmp_path):
 
 def test_a_source_that_is_not_there_ends_with_a_sentence(tmp_path, capsys):
     assert train.main(small(tmp_path / "run", "--data", "./nowhere")) == 1
-    assert "wanted a source of pictures; found nothing at './nowhere'" in capsys.readouterr().err
+    assert "found nothing at './nowhere'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -1,4 +1,4 @@
-"""Change training pictures at random, so that what happens to each follows from seed, epoch and row alone."""
+"""Random augmentation of training images, determined by seed, epoch and row alone."""
 
 import io
 import math
@@ -10,23 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Degradation = Literal["jpeg", "blur", "noise", "rescale"]
+CorruptionKind = Literal["jpeg", "blur", "noise", "rescale"]
 
-DEGRADATIONS: Final[tuple[Degradation, ...]] = ("jpeg", "blur", "noise", "rescale")
+CORRUPTION_KINDS: Final[tuple[CorruptionKind, ...]] = ("jpeg", "blur", "noise", "rescale")
 JPEG_QUALITIES: Final = range(30, 101)  # CNNDetection (Wang et al., 2020)
 NOISE_SIGMAS: Final = (2.0, 16.0)  # grey levels of 255
-RESCALE_FACTORS: Final = (0.5, 1.0)  # the upper end is never drawn: it would change nothing
+RESCALE_FACTORS: Final = (0.5, 1.0)  # the upper end, which changes nothing, is excluded
 
-_WEAKEST_BLUR: Final = 0.3  # pixels; at 0.25 the weight of a neighbour is 0.0003, and rounding to 8 bits undoes it
-_STRONGEST_BLUR: Final = 3.0  # CNNDetection, on crops of 224 pixels
-_STRONGEST_BLUR_PER_PIXEL: Final = 1.5 / 32
+_MIN_BLUR: Final = 0.3  # pixels; at 0.25 a neighbour has weight 0.0003, which rounding to 8 bits removes
+_MAX_BLUR: Final = 3.0  # CNNDetection, on crops of 224 pixels
+_MAX_BLUR_PER_PIXEL: Final = 1.5 / 32
 
 _Pixels = NDArray[np.uint8]
 _Hashes = NDArray[np.uint64]
 
 
 class _Draw(IntEnum):
-    """What is drawn for a picture. The numbers are part of what a seed means: new draws go to the end."""
+    """The random numbers of an image. Their order defines the meaning of a seed: add new ones at the end."""
 
     FLIP = 0
     CROP_TOP = 1
@@ -39,18 +39,18 @@ class _Draw(IntEnum):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes to training pictures; as it stands, none.
+    """Random augmentation of training images; by default, none.
 
-    A picture is first mirrored, then cropped, and degraded last: a degraded picture that a detector meets comes whole,
-    with the blocks of its JPEG file counted from its corner. The draws of one kind stay what they are when another
-    kind is switched on or off.
+    Images are flipped, then cropped, then corrupted: a corrupted image that a detector receives is complete, with JPEG
+    blocks aligned to its corner. Each augmentation draws the same random numbers whether or not others are enabled.
 
     Args:
-        flip: mirror left to right with probability one half.
-        crop_padding: pixels of reflected border, of which a random window of the old size is cut; 0 for no crop.
-        robust_share: which share of the pictures, in [0, 1], is degraded in each epoch, drawn picture by picture.
-            Each gets one of `DEGRADATIONS`, all equally likely, with a strength from the whole of its range.
-        seed: any integer; another seed draws everything anew.
+        flip: flip left to right with probability 0.5.
+        crop_padding: pixels of reflection padding, from which a window of the original size is cropped at random; 0
+            disables cropping.
+        robust_share: probability in [0, 1] that an image is corrupted in an epoch. The corruption is drawn uniformly
+            from `CORRUPTION_KINDS`, and its strength uniformly from its range.
+        seed: any integer.
 
     Raises:
         ValueError: the padding is negative, or the share is outside [0, 1].
@@ -64,108 +64,108 @@ class Augmentation:
     def __post_init__(self) -> None:
         if self.crop_padding < 0:
             raise ValueError(
-                f"wanted a crop padding of 0 or more pixels; found {self.crop_padding}. Use 0 for no random crops."
+                f"expected crop_padding of 0 or more pixels; found {self.crop_padding}. Use 0 to disable random crops."
             )
         if not 0 <= self.robust_share <= 1:
             raise ValueError(
-                f"wanted a share of degraded pictures in [0, 1]; found {self.robust_share}. Use 0.3 for 30 %."
+                f"expected robust_share in [0, 1]; found {self.robust_share}. Use 0.3 to corrupt 30 % of the images."
             )
 
     def __call__(self, pixels: _Pixels, rows: NDArray[np.int64], *, epoch: int) -> _Pixels:
-        """Draw the changes of some pictures in one epoch, and make them.
+        """Augment a batch.
 
         Args:
-            pixels: (batch, height, width, 3) uint8 [0, 255]; left as they are.
-            rows: (batch,) where each picture stands in the whole set, from 0.
-            epoch: from 0; each draws anew.
+            pixels: (batch, height, width, 3) uint8 [0, 255]; not modified.
+            rows: (batch,) position of each image in the data set.
+            epoch: counted from 0.
 
         Returns:
-            A new array of the same shape. A picture's part of it depends on the picture, its row, the epoch and the
-            seed alone: not on the batch, its order, or the process.
+            A new array of the same shape. Each augmented image depends on the image, its row, the epoch and the seed
+            alone, not on the batch, its order, or the process.
 
         Raises:
-            ValueError: the pictures are too small for the padding.
+            ValueError: the images are too small for the padding.
         """
         keys = _hashed(_hashed(_hashed(np.zeros(1, np.uint64), self.seed), epoch), rows.astype(np.uint64))
         augmented = np.array(pixels)
         if self.flip:
-            _mirror(augmented, _uniform(keys, _Draw.FLIP) < 0.5)  # noqa: PLR2004
+            _flip(augmented, _uniform(keys, _Draw.FLIP) < 0.5)  # noqa: PLR2004
         if self.crop_padding:
             augmented = _cropped(augmented, keys, padding=self.crop_padding)
         if self.robust_share:
-            _degrade(augmented, keys, share=self.robust_share)
+            _corrupt(augmented, keys, share=self.robust_share)
         return augmented
 
 
-def jpeg(picture: _Pixels, *, quality: int) -> _Pixels:
-    """Send a picture through Pillow's JPEG encoder, colours at half the resolution (4:2:0), and decode it.
+def jpeg(image: _Pixels, *, quality: int) -> _Pixels:
+    """Compress an image with Pillow's JPEG encoder and 4:2:0 chroma subsampling, and decode it.
 
     Args:
-        picture: (height, width, 3) uint8 [0, 255].
-        quality: 1 to 100, as libjpeg counts it.
+        image: (height, width, 3) uint8 [0, 255].
+        quality: of libjpeg, 1 to 100.
     """
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="JPEG", quality=quality, subsampling="4:2:0")
+    Image.fromarray(image).save(buffer, format="JPEG", quality=quality, subsampling="4:2:0")
     return np.asarray(Image.open(buffer, formats=("JPEG",)))
 
 
-def blur(picture: _Pixels, *, sigma: float) -> _Pixels:
-    """Blur a picture with a Gaussian, mirrored at the edges.
+def blur(image: _Pixels, *, sigma: float) -> _Pixels:
+    """Apply a Gaussian blur with symmetric padding.
 
-    Pillow's `GaussianBlur` is a chain of box blurs, far from a Gaussian below a sigma of 0.5; this is the real one.
+    Pillow's `GaussianBlur` is a sequence of box blurs, which is far from a Gaussian for sigma below 0.5.
 
     Args:
-        picture: (height, width, 3) uint8 [0, 255].
-        sigma: pixels, above 0; up to a quarter of the shorter side, where one mirror image at each edge is enough.
+        image: (height, width, 3) uint8 [0, 255].
+        sigma: pixels, above 0 and up to a quarter of the shorter side, for which one reflection at each edge suffices.
     """
-    blurred = picture.astype(np.float32)
-    for _ in range(2):  # along the first axis, which then becomes the second
+    blurred = image.astype(np.float32)
+    for _ in range(2):  # blur the first axis and swap the axes
         blurred = np.tensordot(_gaussian(len(blurred), sigma), blurred, axes=1).transpose(1, 0, 2)
     return _rounded(blurred)
 
 
-def noise(picture: _Pixels, *, sigma: float, seed: int) -> _Pixels:
-    """Add Gaussian noise, independent for every pixel and colour.
+def noise(image: _Pixels, *, sigma: float, seed: int) -> _Pixels:
+    """Add Gaussian noise, independent for each pixel and channel.
 
     Args:
-        picture: (height, width, 3) uint8 [0, 255].
+        image: (height, width, 3) uint8 [0, 255].
         sigma: grey levels.
         seed: of the noise, 0 or more.
     """
-    grain = np.random.default_rng(seed).standard_normal(picture.shape, dtype=np.float32)
-    return _rounded(picture + np.float32(sigma) * grain)
+    samples = np.random.default_rng(seed).standard_normal(image.shape, dtype=np.float32)
+    return _rounded(image + np.float32(sigma) * samples)
 
 
-def rescale(picture: _Pixels, *, factor: float) -> _Pixels:
-    """Shrink a picture and bring it back to its size, bilinear both ways.
+def rescale(image: _Pixels, *, factor: float) -> _Pixels:
+    """Downscale an image and upscale it to its original size, both bilinear.
 
     Args:
-        picture: (height, width, 3) uint8 [0, 255].
-        factor: in (0, 1]; the sides are rounded down, to 1 pixel at least.
+        image: (height, width, 3) uint8 [0, 255].
+        factor: in (0, 1]; side lengths are rounded down, to at least 1 pixel.
     """
-    height, width, _ = picture.shape
+    height, width, _ = image.shape
     small = (max(1, math.floor(width * factor)), max(1, math.floor(height * factor)))
-    shrunk = Image.fromarray(picture).resize(small, Image.Resampling.BILINEAR)
+    shrunk = Image.fromarray(image).resize(small, Image.Resampling.BILINEAR)
     return np.asarray(shrunk.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def blur_sigmas(height: int, width: int) -> tuple[float, float]:
-    """Give the weakest and strongest blur, in pixels, that `Augmentation` draws for pictures of a size.
+    """Return the smallest and largest sigma, in pixels, that `Augmentation` draws for images of a size.
 
-    CNNDetection (Wang et al., 2020) blurs crops of 224 pixels with a sigma of up to 3. On 32 pixels a sigma of 1.5 is
-    plenty: it leaves 6 % of the amplitude at half the highest frequency, where the traces of a generator lie, while 3
-    leaves nothing there and smears a fifth of the picture into each point, so that the label becomes a guess. The
-    limit grows with the shorter side, from 1.5 at 32 pixels to 3 at 64 and above.
+    CNNDetection (Wang et al., 2020) blurs crops of 224 pixels with sigma up to 3. At 32 pixels the limit is 1.5, which
+    leaves 6 % of the amplitude at half the Nyquist frequency, where generators leave traces; a sigma of 3 leaves none
+    and averages a fifth of the image into each pixel, so that the label becomes a guess. The limit grows with the
+    shorter side, up to 3 at 64 pixels and above.
 
     >>> blur_sigmas(32, 32), blur_sigmas(48, 640), blur_sigmas(224, 224)
     ((0.3, 1.5), (0.3, 2.25), (0.3, 3.0))
     """
-    strongest = min(height, width) * _STRONGEST_BLUR_PER_PIXEL
-    return _WEAKEST_BLUR, min(max(strongest, _WEAKEST_BLUR), _STRONGEST_BLUR)
+    limit = min(height, width) * _MAX_BLUR_PER_PIXEL
+    return _MIN_BLUR, min(max(limit, _MIN_BLUR), _MAX_BLUR)
 
 
 def _hashed(state: _Hashes, word: int | _Hashes) -> _Hashes:
-    """Mix a word into 64-bit states as SplitMix64 does (Steele, Lea & Flood, 2014): a generator without a memory."""
+    """Mix a word into 64-bit states as SplitMix64 does (Steele, Lea & Flood, 2014): a stateless generator."""
     added = np.uint64(word % 2**64) if isinstance(word, int) else word
     mixed = state + added + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -174,11 +174,11 @@ def _hashed(state: _Hashes, word: int | _Hashes) -> _Hashes:
 
 
 def _uniform(keys: _Hashes, draw: _Draw) -> NDArray[np.float64]:
-    """One number in [0, 1) for each key: the upper 53 bits, all that a float64 holds."""
+    """Return a number in [0, 1) for each key, from its upper 53 bits, the precision of float64."""
     return (_hashed(keys, int(draw)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def _mirror(pixels: _Pixels, chosen: NDArray[np.bool_]) -> None:
+def _flip(pixels: _Pixels, chosen: NDArray[np.bool_]) -> None:
     backwards = np.arange(pixels.shape[2])[::-1]
     pixels[chosen] = pixels[chosen].take(backwards, axis=2)  # twice as fast as a slice with a step of -1
 
@@ -187,8 +187,8 @@ def _cropped(pixels: _Pixels, keys: _Hashes, *, padding: int) -> _Pixels:
     batch, height, width, _ = pixels.shape
     if padding >= min(height, width):
         raise ValueError(
-            f"wanted pictures larger than the crop padding of {padding} pixels, for a border to be reflected; found "
-            f"{width}x{height} pixels. Lower crop_padding."
+            f"expected images larger than the crop_padding of {padding} pixels; found {width}x{height} pixels. "
+            "Decrease crop_padding."
         )
     padded = np.pad(pixels, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
@@ -198,24 +198,24 @@ def _cropped(pixels: _Pixels, keys: _Hashes, *, padding: int) -> _Pixels:
     return np.ascontiguousarray(chosen.transpose(0, 2, 3, 1))
 
 
-def _degrade(pixels: _Pixels, keys: _Hashes, *, share: float) -> None:
+def _corrupt(pixels: _Pixels, keys: _Hashes, *, share: float) -> None:
     chosen = np.flatnonzero(_uniform(keys, _Draw.ROBUST) < share)
-    kinds = (_uniform(keys[chosen], _Draw.KIND) * len(DEGRADATIONS)).astype(int).tolist()
+    kinds = (_uniform(keys[chosen], _Draw.KIND) * len(CORRUPTION_KINDS)).astype(int).tolist()
     strengths = _uniform(keys[chosen], _Draw.STRENGTH).tolist()
     seeds = _hashed(keys[chosen], int(_Draw.NOISE)).tolist()
     for position, kind, strength, seed in zip(chosen.tolist(), kinds, strengths, seeds, strict=True):
-        pixels[position] = _degraded(pixels[position], DEGRADATIONS[kind], strength=strength, seed=seed)
+        pixels[position] = _corrupted(pixels[position], CORRUPTION_KINDS[kind], strength=strength, seed=seed)
 
 
-def _degraded(picture: _Pixels, kind: Degradation, *, strength: float, seed: int) -> _Pixels:
-    """Degrade one picture, as strongly as a number in [0, 1) says of the kind's range."""
+def _corrupted(image: _Pixels, kind: CorruptionKind, *, strength: float, seed: int) -> _Pixels:
+    """Corrupt one image; `strength`, in [0, 1), is its position in the range of the kind."""
     if kind == "jpeg":
-        return jpeg(picture, quality=JPEG_QUALITIES[int(strength * len(JPEG_QUALITIES))])
+        return jpeg(image, quality=JPEG_QUALITIES[int(strength * len(JPEG_QUALITIES))])
     if kind == "blur":
-        return blur(picture, sigma=_between(blur_sigmas(*picture.shape[:2]), strength))
+        return blur(image, sigma=_between(blur_sigmas(*image.shape[:2]), strength))
     if kind == "noise":
-        return noise(picture, sigma=_between(NOISE_SIGMAS, strength), seed=seed)
-    return rescale(picture, factor=_between(RESCALE_FACTORS, strength))
+        return noise(image, sigma=_between(NOISE_SIGMAS, strength), seed=seed)
+    return rescale(image, factor=_between(RESCALE_FACTORS, strength))
 
 
 def _between(ends: tuple[float, float], share: float) -> float:
@@ -224,10 +224,12 @@ def _between(ends: tuple[float, float], share: float) -> float:
 
 
 def _gaussian(size: int, sigma: float) -> NDArray[np.float32]:
-    """The blur of one axis: (size, size), rows summing to 1, with one mirror image beyond each edge."""
-    bell = np.exp(-0.5 * (np.arange(2 * size, dtype=np.float32) / np.float32(sigma)) ** 2)
-    here, there = np.arange(size)[:, None], np.arange(size)
-    weights: NDArray[np.float32] = bell[abs(here - there)] + bell[here + there + 1] + bell[2 * size - 1 - here - there]
+    """Return the blur matrix of one axis, (size, size), with one reflection beyond each edge; rows sum to 1."""
+    kernel = np.exp(-0.5 * (np.arange(2 * size, dtype=np.float32) / np.float32(sigma)) ** 2)
+    row, column = np.arange(size)[:, None], np.arange(size)
+    weights: NDArray[np.float32] = (
+        kernel[abs(row - column)] + kernel[row + column + 1] + kernel[2 * size - 1 - row - column]
+    )
     weights /= weights.sum(axis=1, keepdims=True)
     return weights
 

@@ -1,6 +1,6 @@
-"""What happens to pictures on their way: named changes with steps of strength, for measuring what a model withstands.
+"""Fixed image corruptions for measuring robustness, and the protocols applied to images before evaluation.
 
-`data.augment` draws such changes for training; here each step is fixed. The steps suit pictures of 32 pixels.
+`data.augment` draws random corruptions for training; here each strength is fixed and suits images of 32 pixels.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,17 +13,20 @@ from PIL import Image, ImageOps
 
 from realfake_hf.data import augment
 
-GREY_LEVELS: Final = 255
+CIFAKE_SIDE: Final = 32  # pixels of every image of CIFAKE
+CIFAKE_QUALITY: Final = 75  # of every file of CIFAKE, with 4:2:0 chroma subsampling
+
+Protocol = Callable[[Image.Image], Image.Image]
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """A kind of change.
+    """A kind of corruption.
 
     Attributes:
         steps: strengths, the weakest first.
-        unit: what a strength means.
-        apply: takes an RGB picture, a strength and the seed of any noise, and gives a new picture of the same size.
+        unit: of the strengths.
+        apply: takes an RGB image, a strength and a noise seed, and returns a new image of the same size.
     """
 
     steps: tuple[float, ...]
@@ -31,42 +34,42 @@ class Corruption:
     apply: Callable[[Image.Image, float, int], Image.Image]
 
 
-def jpeg(picture: Image.Image, quality: float, seed: int = 0) -> Image.Image:  # noqa: ARG001 - as all changes
-    """Save as JPEG with colours at half the resolution, and open again."""
-    return Image.fromarray(augment.jpeg(np.asarray(picture), quality=int(quality)))
+def jpeg(image: Image.Image, quality: float, seed: int = 0) -> Image.Image:  # noqa: ARG001 - shared signature
+    """Compress as JPEG with 4:2:0 chroma subsampling, and decode."""
+    return Image.fromarray(augment.jpeg(np.asarray(image), quality=int(quality)))
 
 
-def blur(picture: Image.Image, sigma: float, seed: int = 0) -> Image.Image:  # noqa: ARG001
-    """Blur with a Gaussian of so many pixels."""
-    return Image.fromarray(augment.blur(np.asarray(picture), sigma=sigma))
+def blur(image: Image.Image, sigma: float, seed: int = 0) -> Image.Image:  # noqa: ARG001
+    """Apply a Gaussian blur, with sigma in pixels."""
+    return Image.fromarray(augment.blur(np.asarray(image), sigma=sigma))
 
 
-def noise(picture: Image.Image, sigma: float, seed: int = 0) -> Image.Image:
-    """Add Gaussian noise of so many of 255 grey levels."""
-    return Image.fromarray(augment.noise(np.asarray(picture), sigma=sigma, seed=seed))
+def noise(image: Image.Image, sigma: float, seed: int = 0) -> Image.Image:
+    """Add Gaussian noise, with sigma in grey levels of 255."""
+    return Image.fromarray(augment.noise(np.asarray(image), sigma=sigma, seed=seed))
 
 
-def rescale(picture: Image.Image, share: float, seed: int = 0) -> Image.Image:  # noqa: ARG001
-    """Shrink to a share of the sides, and enlarge again."""
-    return Image.fromarray(augment.rescale(np.asarray(picture), factor=share))
+def rescale(image: Image.Image, share: float, seed: int = 0) -> Image.Image:  # noqa: ARG001
+    """Downscale to a share of the side lengths, and upscale again."""
+    return Image.fromarray(augment.rescale(np.asarray(image), factor=share))
 
 
-def crop(picture: Image.Image, share: float, seed: int = 0) -> Image.Image:  # noqa: ARG001
-    """Cut a share of the sides out of the middle, and enlarge it to the old size."""
-    sides = tuple(max(1, round(side * share)) for side in picture.size)
-    left, top = ((old - new) // 2 for old, new in zip(picture.size, sides, strict=True))
-    middle = picture.crop((left, top, left + sides[0], top + sides[1]))
-    return middle.resize(picture.size, Image.Resampling.BILINEAR)
+def crop(image: Image.Image, share: float, seed: int = 0) -> Image.Image:  # noqa: ARG001
+    """Crop the centre to a share of the side lengths, and upscale it to the original size."""
+    sides = tuple(max(1, round(side * share)) for side in image.size)
+    left, top = ((old - new) // 2 for old, new in zip(image.size, sides, strict=True))
+    center = image.crop((left, top, left + sides[0], top + sides[1]))
+    return center.resize(image.size, Image.Resampling.BILINEAR)
 
 
-def mirror(picture: Image.Image, strength: float = 1, seed: int = 0) -> Image.Image:  # noqa: ARG001
-    """Swap left and right."""
-    return ImageOps.mirror(picture)
+def mirror(image: Image.Image, strength: float = 1, seed: int = 0) -> Image.Image:  # noqa: ARG001
+    """Flip left to right."""
+    return ImageOps.mirror(image)
 
 
-def upside_down(picture: Image.Image, strength: float = 1, seed: int = 0) -> Image.Image:  # noqa: ARG001
-    """Swap top and bottom."""
-    return ImageOps.flip(picture)
+def upside_down(image: Image.Image, strength: float = 1, seed: int = 0) -> Image.Image:  # noqa: ARG001
+    """Flip top to bottom."""
+    return ImageOps.flip(image)
 
 
 CORRUPTIONS: Final[Mapping[str, Corruption]] = MappingProxyType(
@@ -83,45 +86,39 @@ CORRUPTIONS: Final[Mapping[str, Corruption]] = MappingProxyType(
 
 
 def seed_of_image(sha256: str, seed: int) -> int:
-    """Give a picture a seed of its own, whatever the order in which pictures come.
+    """Derive the noise seed of an image, independent of the order of the images.
 
     Args:
-        sha256: of the picture, in hexadecimal.
-        seed: of the whole measurement, 0 or more.
+        sha256: of the image, in hexadecimal.
+        seed: of the measurement, 0 or more.
     """
     return int(np.random.SeedSequence([seed, int(sha256[:16], 16)]).generate_state(1)[0])
 
 
-Protocol = Callable[[Image.Image], Image.Image]
-
-CIFAKE_SIDE: Final = 32  # pixels of every picture of CIFAKE
-CIFAKE_QUALITY: Final = 75  # of every file of CIFAKE, with colours at half the resolution
-
-
-def native(picture: Image.Image) -> Image.Image:
-    """Leave an RGB picture to the model's processor."""
-    return picture
+def native(image: Image.Image) -> Image.Image:
+    """Return the image unchanged."""
+    return image
 
 
-def matched(picture: Image.Image) -> Image.Image:
-    """Bring an RGB picture to the resolution and codec of CIFAKE: 32 x 32 pixels, then JPEG of quality 75 with 4:2:0.
+def matched(image: Image.Image) -> Image.Image:
+    """Match the resolution and codec of CIFAKE: 32 x 32 pixels, then JPEG of quality 75 with 4:2:0 chroma subsampling.
 
-    What still tells two data sets apart is content and generator. With which filter CIFAKE was made small is not
-    documented (Bird & Lotfi, 2024); bicubic is taken here. A picture of 32 x 32 pixels keeps its pixels until it is
-    compressed, so that one of CIFAKE itself is compressed a second time.
+    Two data sets then still differ in content and generator. CIFAKE's downscaling filter is not documented (Bird &
+    Lotfi, 2024); this uses bicubic. An image of 32 x 32 pixels is only compressed, so images of CIFAKE itself are
+    compressed a second time.
     """
-    small = picture.resize((CIFAKE_SIDE, CIFAKE_SIDE), Image.Resampling.BICUBIC)
+    small = image.resize((CIFAKE_SIDE, CIFAKE_SIDE), Image.Resampling.BICUBIC)
     return Image.fromarray(augment.jpeg(np.asarray(small), quality=CIFAKE_QUALITY))
 
 
-def center_square(picture: Image.Image) -> Image.Image:
-    """Cut the largest square out of the middle of an RGB picture, so that no processor squeezes its sides.
+def center_square(image: Image.Image) -> Image.Image:
+    """Crop the largest centred square, so that processors do not change the aspect ratio.
 
-    Where the rim cannot be halved, the larger part is cut off on the right or below.
+    If the margin is odd, one more pixel is cut on the right or bottom.
     """
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    return picture.crop((left, top, left + side, top + side))
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
 
 
 PROTOCOLS: Final[Mapping[str, Protocol]] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to an upright RGB picture, whatever the file's format and mode."""
+"""Decode image files of any common format and mode into upright RGB images."""
 
 import hashlib
 import io
@@ -13,84 +13,82 @@ from typing import Final
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-MAX_PIXELS: Final = 89_478_485  # Pillow's own bound: a quarter of a GiB as RGB
+MAX_PIXELS: Final = 89_478_485  # Pillow's own limit: a quarter of a GiB as RGB
 MAX_BYTES: Final = 256 * 1024**2
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")  # none runs another program
 
-_BROKEN_FILE_ERRORS = (
+_DECODER_ERRORS = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError, AttributeError,
     RuntimeError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip  # what Pillow's decoders were seen to raise on damaged input
-
-
-_ONE_AT_A_TIME: Final = threading.RLock()
+)  # fmt: skip  # observed from Pillow's decoders on damaged files
+_WARNING_FILTERS: Final = threading.RLock()
 _EIGHT_BITS: Final = (np.arange(65536) / 257).round().astype(np.uint8)  # 65535 / 255 = 257
 
 
 class UnreadableImageError(ValueError):
-    """The bytes are not a picture that can be used; the message says why."""
+    """A file cannot be decoded to an image; the message gives the reason."""
 
 
 def decode_image(data: bytes) -> Image.Image:
-    """Decode an image file into an upright RGB picture.
+    """Decode an image file into an upright RGB image.
 
-    The format is read from the bytes, never from a file name. Of an animation the first frame counts.
+    The format is detected from the bytes, never from a file name. Only the first frame of an animation is decoded.
 
     Args:
         data: the whole file.
 
     Returns:
-        The picture in mode RGB, loaded, turned as its EXIF orientation says, transparency laid on white.
+        The loaded image in mode RGB, with its EXIF orientation applied and transparency composited on white.
 
     Raises:
-        UnreadableImageError: the file is empty, not an image, damaged, cut short, or larger than `MAX_PIXELS`.
+        UnreadableImageError: the file is empty, not an image, damaged, truncated, or larger than `MAX_PIXELS`.
     """
     return to_rgb(_open(data))
 
 
 def to_rgb_file(data: bytes) -> tuple[bytes, Image.Image]:
-    """Give the bytes of a file that every reader decodes to the same RGB picture, and that picture.
+    """Return a file that every reader decodes to the same RGB image, and that image.
 
-    A plain RGB file passes unchanged. Any other (transparent, palette, greyscale, CMYK, 16-bit, rotated by EXIF,
-    animated) becomes a lossless PNG of what `decode_image` makes of it.
+    Plain RGB files are returned unchanged. All others (transparent, palette, greyscale, CMYK, 16-bit, rotated by EXIF,
+    animated) are decoded by `decode_image` and re-encoded as lossless PNG.
 
     Raises:
-        UnreadableImageError: as `decode_image`.
+        UnreadableImageError: see `decode_image`.
     """
     opened = _open(data)
-    with _refusing_broken():
-        plain = opened.mode == "RGB" and not _is_special(opened)
-        picture = _flatten(_upright(opened))
-    if plain:
-        return data, picture
+    with _decoder_errors():
+        is_plain = opened.mode == "RGB" and not _needs_conversion(opened)
+        image = _flatten(_upright(opened))
+    if is_plain:
+        return data, image
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", compress_level=1, icc_profile=None)  # a profile of CMYK would not fit RGB
-    return buffer.getvalue(), picture
+    image.save(buffer, format="PNG", compress_level=1, icc_profile=None)  # a CMYK profile would not match RGB
+    return buffer.getvalue(), image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Turn a picture of any Pillow mode upright and into 8-bit RGB, transparency laid on white.
+    """Convert an image of any Pillow mode to upright 8-bit RGB, with transparency composited on white.
 
-    A picture that is all of this is given back itself, not a copy.
+    An image that already qualifies is returned itself, not copied.
 
     Raises:
-        UnreadableImageError: the mode holds no picture to look at (32-bit float), or the data are damaged.
+        UnreadableImageError: the mode is 32-bit float, or the data are damaged.
     """
-    with _refusing_broken():
+    with _decoder_errors():
         image.load()
         return _flatten(_upright(image))
 
 
-def pixel_hash(picture: Image.Image) -> str:
-    """SHA-256 of an RGB picture's size and pixels: equal for equal pictures, whatever file they came in."""
-    width, height = picture.size
-    return hashlib.sha256(f"{width}x{height}:".encode() + picture.tobytes()).hexdigest()
+def pixel_hash(image: Image.Image) -> str:
+    """Return the SHA-256 of an RGB image's size and pixels; it does not depend on the file format."""
+    width, height = image.size
+    return hashlib.sha256(f"{width}x{height}:".encode() + image.tobytes()).hexdigest()
 
 
 def _open(data: bytes) -> Image.Image:
     if not data:
         raise UnreadableImageError("the file is empty (0 bytes)")
-    with _refusing_broken():
+    with _decoder_errors():
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
@@ -99,56 +97,56 @@ def _open(data: bytes) -> Image.Image:
 
 
 @contextmanager
-def _refusing_broken() -> Iterator[None]:
-    """Turn what Pillow raises on a bad file into `UnreadableImageError`, and keep its warnings to itself.
+def _decoder_errors() -> Iterator[None]:
+    """Raise Pillow's errors on damaged files as `UnreadableImageError`, and silence its warnings.
 
-    Python keeps one list of warning filters for all threads, so that one thread at a time may change it.
+    Warning filters are global to the process, so only one thread at a time may change them.
     """
     try:
-        with _ONE_AT_A_TIME, warnings.catch_warnings():
+        with _WARNING_FILTERS, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     except UnreadableImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UnreadableImageError(f"the picture is larger than {MAX_PIXELS:,} pixels: {error}") from error
+        raise UnreadableImageError(f"the image is larger than {MAX_PIXELS:,} pixels: {error}") from error
     except UnidentifiedImageError as error:
         raise UnreadableImageError(f"not an image file ({', '.join(FORMATS)})") from error
-    except _BROKEN_FILE_ERRORS as error:
-        raise UnreadableImageError(f"not a whole image file: {_reason(error)}") from error
+    except _DECODER_ERRORS as error:
+        raise UnreadableImageError(f"damaged or truncated image file: {_reason(error)}") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The picture itself where nothing is to be turned: `exif_transpose` would copy it all the same."""
-    return ImageOps.exif_transpose(image) if _is_turned(image) else image
+    """Apply the EXIF orientation; `exif_transpose` alone would also copy upright images."""
+    return ImageOps.exif_transpose(image) if _is_rotated(image) else image
 
 
-def _is_turned(image: Image.Image) -> bool:
+def _is_rotated(image: Image.Image) -> bool:
     return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)  # 1: upright
 
 
-def _is_special(image: Image.Image) -> bool:
-    """Say whether a plain reader would show this file otherwise than `to_rgb` does."""
-    return _is_turned(image) or image.has_transparency_data or getattr(image, "n_frames", 1) > 1
+def _needs_conversion(image: Image.Image) -> bool:
+    """Return whether a plain decoder would show this RGB file differently from `to_rgb`."""
+    return _is_rotated(image) or image.has_transparency_data or getattr(image, "n_frames", 1) > 1
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a sample, in a 16- or 32-bit container
+    if image.mode.startswith("I"):  # 16 bits per sample, in a 16- or 32-bit container
         return _from_16_bits(image)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
     if image.mode == "F":
-        raise UnreadableImageError("32-bit float samples have no fixed range; save it with 8 or 16 bits")
+        raise UnreadableImageError("32-bit float samples have no fixed range; save the image with 8 or 16 bits")
     return image.convert("RGB") if image.mode != "RGB" else image
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
     samples = np.clip(np.asarray(image), 0, 65535)
     grey = _EIGHT_BITS[samples]
-    grey[samples == image.info.get("transparency", -1)] = 255  # the one grey that stands for nothing is laid on white
+    grey[samples == image.info.get("transparency", -1)] = 255  # the transparent grey level becomes white
     return Image.fromarray(grey).convert("RGB")
 
 

@@ -1,4 +1,4 @@
-"""The files of a folder or a zip archive: their paths, and their bytes on demand."""
+"""List the files of a folder or zip archive, and read their bytes on demand."""
 
 import os
 import re
@@ -13,13 +13,13 @@ from typing import Any
 from realfake_hf.data.decoding import MAX_BYTES, UnreadableImageError
 
 _ENCRYPTED = 0x1  # bit of a zip entry's flags
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack without a bound on what comes out
-_BROKEN_ARCHIVE_ERRORS = (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error)
-_BROKEN_ENTRY_ERRORS = (*_BROKEN_ARCHIVE_ERRORS, zlib.error, EOFError)
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile cannot bound the output of the others
+_ARCHIVE_ERRORS = (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error)
+_ENTRY_ERRORS = (*_ARCHIVE_ERRORS, zlib.error, EOFError)
 
 
 class FolderFiles:
-    """The files below a folder; `paths` are relative to it, with forward slashes."""
+    """The files below a folder; `paths` are relative to it and use forward slashes."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -28,71 +28,71 @@ class FolderFiles:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when a file comes, goes, or is written."""
+        """A string that changes when a file is added, removed, or written."""
         files = "\n".join(f"{path} {stamp}" for path, stamp in self._stamps.items())
         return f"{self.root.resolve()}\n{files}"
 
     def read(self, path: str) -> bytes:
-        """Give a file's bytes.
+        """Read a file.
 
         Raises:
-            UnreadableImageError: the file is missing, or too large to be a picture.
+            UnreadableImageError: the file is missing, or exceeds `MAX_BYTES`.
         """
         return read_file(self.root / path)
 
 
 class ZipFiles:
-    """The files of a zip archive, read in place."""
+    """The files of a zip archive, read without unpacking it."""
 
     def __init__(self, archive: Path) -> None:
         self.archive = archive
 
     @property
     def paths(self) -> list[str]:
-        """The entries of the archive, sorted, with forward slashes.
+        """The sorted paths of the archive's entries, with forward slashes.
 
         Raises:
-            ValueError: the file is no zip archive, or an entry's path climbs out of it, or is encrypted.
+            ValueError: the file is not a zip archive, or an entry is encrypted or has a path outside the archive.
         """
         return sorted(self._entries)
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the archive is written or moved."""
+        """A string that changes when the archive is written or moved."""
         return f"{self.archive.resolve()} {file_stamp(self.archive)}"
 
     def read(self, path: str) -> bytes:
-        """Give an entry's bytes.
+        """Read an entry.
 
         Raises:
-            UnreadableImageError: the entry is missing, damaged, or too large to be a picture (it is not unpacked).
+            UnreadableImageError: the entry is missing, damaged, or exceeds `MAX_BYTES` (it is then not unpacked).
         """
         if path not in self._entries:
             raise UnreadableImageError("the file is missing")
         entry = self._entries[path]
-        _refuse_huge(entry.file_size)
+        _check_size(entry.file_size)
         try:
             with self._zip.open(entry) as file:
-                return file.read(entry.file_size)  # a size makes zipfile unpack no more than that
-        except _BROKEN_ENTRY_ERRORS as error:
+                return file.read(entry.file_size)  # given a size, zipfile unpacks no more than that
+        except _ENTRY_ERRORS as error:
             raise UnreadableImageError(f"damaged in the archive: {error}") from error
 
     @cached_property
     def _entries(self) -> dict[str, zipfile.ZipInfo]:
         try:
             entries = [entry for entry in self._zip.infolist() if not entry.is_dir()]
-        except _BROKEN_ARCHIVE_ERRORS as error:
+        except _ARCHIVE_ERRORS as error:
             raise ValueError(
-                f"wanted a zip archive, a parquet file or a folder; found {self.archive}: {error}. "
-                "If it should be a zip archive, download it anew."
+                f"expected a zip archive, a parquet file or a folder; found {self.archive}: {error}. "
+                "If it is a zip archive, download it again."
             ) from error
         for entry in entries:
-            _refuse_unsafe(entry, self.archive)
+            _check_entry(entry, self.archive)
         return {entry.filename.replace("\\", "/"): entry for entry in entries}
 
     @property
     def _zip(self) -> zipfile.ZipFile:
-        if self.__dict__.get("_process") != os.getpid():  # forked workers must not share one file position
+        if self.__dict__.get("_process") != os.getpid():  # forked workers must not share a file position
             self._handle, self._process = zipfile.ZipFile(self.archive), os.getpid()
         return self._handle
 
@@ -101,24 +101,24 @@ class ZipFiles:
 
 
 def file_stamp(file: Path) -> str:
-    """Size and time of writing of a file, as one word."""
+    """Return the size and modification time of a file as one word."""
     return _stamp(file.stat())
 
 
 def read_file(file: Path) -> bytes:
-    """Give a file's bytes.
+    """Read a file.
 
     Raises:
-        UnreadableImageError: the file is missing, not a plain file, or too large to be a picture.
+        UnreadableImageError: the file is missing, not a regular file, or exceeds `MAX_BYTES`.
     """
     if not file.is_file():
         raise UnreadableImageError("the file is missing")
-    _refuse_huge(file.stat().st_size)
+    _check_size(file.stat().st_size)
     return file.read_bytes()
 
 
 def escapes_folder(path: str) -> bool:
-    r"""Say whether a path leads out of the folder that it is relative to, on any system.
+    r"""Return whether a path leaves the folder it is relative to, on any operating system.
 
     >>> [escapes_folder(path) for path in ("real/a.png", "../a.png", "real\\..\\..\\a.png", "/a.png", "C:a.png")]
     [False, True, True, True, True]
@@ -132,32 +132,34 @@ def _stamp(status: os.stat_result) -> str:
 
 
 def _walk(folder: str, prefix: str, parents: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Yield (relative path, stamp) of all files below a folder, through links but never back into a parent."""
+    """Yield (relative path, stamp) of all files below a folder; follow links, except to a parent folder."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
                 real = os.path.realpath(entry.path) if entry.is_symlink() else f"{parents[-1]}/{entry.name}"
                 if real not in parents:
                     yield from _walk(entry.path, f"{prefix}{entry.name}/", (*parents, real))
-            elif entry.is_file() or entry.is_symlink():  # a link to nothing is counted as unreadable
+            elif entry.is_file() or entry.is_symlink():  # a broken link is later counted as unreadable
                 yield f"{prefix}{entry.name}", _stamp(entry.stat(follow_symlinks=entry.is_file()))
 
 
-def _refuse_huge(size: int) -> None:
+def _check_size(size: int) -> None:
     if size > MAX_BYTES:
-        raise UnreadableImageError(f"the file has {size:,} bytes, more than the {MAX_BYTES:,} allowed")
+        raise UnreadableImageError(f"the file has {size:,} bytes; the limit is {MAX_BYTES:,}")
 
 
-def _refuse_unsafe(entry: zipfile.ZipInfo, archive: Path) -> None:
+def _check_entry(entry: zipfile.ZipInfo, archive: Path) -> None:
     if escapes_folder(entry.filename):
         raise ValueError(
-            f"wanted an archive whose entries stay inside it; found {entry.filename!r} in {archive}. "
+            f"expected an archive whose entries stay inside it; found {entry.filename!r} in {archive}. "
             "Do not use this archive."
         )
     if entry.flag_bits & _ENCRYPTED:
-        raise ValueError(f"wanted an archive without a password; {entry.filename!r} in {archive} has one. Unpack it.")
+        raise ValueError(
+            f"expected an archive without encryption; {entry.filename!r} in {archive} is encrypted. Unpack it."
+        )
     if entry.compress_type not in _METHODS:
         raise ValueError(
-            f"wanted an archive whose entries are stored or deflated; {entry.filename!r} in {archive} is packed by "
-            f"method {entry.compress_type}. Unpack it."
+            f"expected stored or deflated entries; {entry.filename!r} in {archive} uses compression method "
+            f"{entry.compress_type}. Unpack the archive."
         )

@@ -1,4 +1,4 @@
-"""Data sets that already are HF data sets: on the Hub, in parquet files, or saved to disk."""
+"""Open data sets that are already in Hugging Face form: on the Hub, in parquet files, or saved to disk."""
 
 import glob
 import re
@@ -14,103 +14,103 @@ from realfake_hf.data.files import read_file
 from realfake_hf.data.folders import DEFAULT_SPLIT, Record, is_split_name, parse_split, require_label
 
 _LABEL_COLUMNS = ("label", "labels", "class")
-_FACTS = ("content", "generator", "source", "split", "id")
+_DESCRIPTION_COLUMNS = ("content", "generator", "source", "split", "id")
 _OPAQUE_ID = re.compile(r"[0-9a-f]{16}")
 
 
 class HubRows:
-    """The rows of an HF data set, whatever its column names and label order.
+    """The rows of a Hugging Face data set with any column names and label order.
 
     Args:
         splits: the data set.
-        name: what it is called in messages and in the column `source`.
+        name: used in messages and in the column `source`.
 
     Raises:
-        ValueError: it has no single image column, no column that names the label, or other columns in each split.
+        ValueError: the splits differ in their columns, or do not have one image column and one column of label names.
     """
 
     def __init__(self, splits: DatasetDict, *, name: str) -> None:
-        self._features = _same_features(splits, name)
+        self._features = _common_features(splits, name)
         self.name = name
         self.image_column = _image_column(self._features, name)
         self.label_column = _label_column(self._features, name)
         if isinstance(feature := self._features[self.label_column], ClassLabel):
             for text in feature.names:
                 require_label(text, where=f"the column {self.label_column!r} of {name}")
-        self._pictures = {
+        self._images = {
             split: rows.select_columns([self.image_column]).cast_column(self.image_column, Image(decode=False))
             for split, rows in splits.items()
         }
-        facts = [self.label_column, *(column for column in _FACTS if column in self._features)]
-        self._facts = {split: rows.select_columns(facts) for split, rows in splits.items()}
+        columns = [self.label_column, *(column for column in _DESCRIPTION_COLUMNS if column in self._features)]
+        self._descriptions = {split: rows.select_columns(columns) for split, rows in splits.items()}
 
     def records(self) -> list[Record]:
-        """Say what every row is."""
-        return [record for split in self._facts for record in self._split_records(split)]
+        """Return one record for each row."""
+        return [record for split in self._descriptions for record in self._split_records(split)]
 
     def read(self, key: str) -> bytes:
-        """Give the bytes of the picture in the row that a record's key names."""
+        """Return the image file of the row at a record's key."""
         split, _, row = key.rpartition("/")
-        picture: Mapping[str, Any] | None = self._pictures[split][int(row)][self.image_column]
-        if picture is None or picture["bytes"] is picture["path"] is None:
-            raise UnreadableImageError("the row holds no picture")
-        return bytes(picture["bytes"]) if picture["bytes"] is not None else read_file(Path(picture["path"]))
+        image: Mapping[str, Any] | None = self._images[split][int(row)][self.image_column]
+        if image is None or image["bytes"] is image["path"] is None:
+            raise UnreadableImageError("the row contains no image")
+        return bytes(image["bytes"]) if image["bytes"] is not None else read_file(Path(image["path"]))
 
     def _split_records(self, split: str) -> Iterator[Record]:
-        single = len(self._facts) == 1 and "split" not in self._features
-        for row, facts in enumerate(self._facts[split]):
-            stated = {column: self._text(column, value) for column, value in facts.items()}
+        single = len(self._descriptions) == 1 and "split" not in self._features
+        for row, values in enumerate(self._descriptions[split]):
+            texts = {column: self._text(column, value) for column, value in values.items()}
             label = require_label(
-                stated[self.label_column] or "", where=f"row {row} of {split} of {self.name}, {self.label_column!r}"
+                texts[self.label_column] or "", where=f"row {row} of {split} of {self.name}, {self.label_column!r}"
             )
-            own_id = stated.get("id")
+            own_id = texts.get("id")
             yield Record(
                 key=f"{split}/{row}",
-                split=_split_name(stated.get("split", split) or "", single=single, name=self.name),
+                split=_split_name(texts.get("split", split) or "", single=single, name=self.name),
                 label=label,
-                content=stated.get("content"),
-                generator=stated.get("generator") if label == "FAKE" else None,
-                source=stated.get("source") or self.name,
+                content=texts.get("content"),
+                generator=texts.get("generator") if label == "FAKE" else None,
+                source=texts.get("source") or self.name,
                 id=own_id if own_id and _OPAQUE_ID.fullmatch(own_id) else None,
             )
 
     def _text(self, column: str, value: object) -> str | None:
         feature = self._features[column]
         if isinstance(feature, ClassLabel):
-            return feature.names[value] if isinstance(value, int) and value >= 0 else None  # -1 is "not labelled"
+            return feature.names[value] if isinstance(value, int) and value >= 0 else None  # -1 means unlabelled
         return None if value is None else str(value)
 
 
 def download(name: str) -> DatasetDict:
-    """Fetch a data set from the Hub, or from its cache.
+    """Download a data set from the Hub, or load it from the cache.
 
     Raises:
-        FileNotFoundError: it is not there, is private, or the Hub cannot be reached.
-        ValueError: it is there, and not a plain data set.
+        FileNotFoundError: it does not exist, is private, or the Hub cannot be reached.
+        ValueError: it cannot be loaded by its name alone.
     """
     try:
         return _as_splits(load_dataset(name))
-    except OSError as error:  # what datasets and huggingface_hub raise for the network and the Hub's refusals
+    except OSError as error:  # network failures and refusals of the Hub
         raise FileNotFoundError(
-            f"wanted the data set {name!r} from the Hugging Face Hub (no such path is here); found none within reach "
-            f"({_first_line(error)}). Check the name and the network, or log in with `hf auth login` if it is private."
+            f"expected the data set {name!r} on the Hugging Face Hub, as there is no such local path; it could not be "
+            f"downloaded ({_first_line(error)}). Check the name and the network; if it is private, log in with "
+            "`hf auth login`."
         ) from error
     except (DatasetsError, RuntimeError, ValueError) as error:  # several configurations, a script, damaged files
         raise ValueError(
-            f"wanted a data set that opens by its name alone; found {name!r}: {_first_line(error)}. "
-            "Download it, and give the parquet file or folder that is meant."
+            f"expected a data set that loads by its name alone; loading {name!r} failed: {_first_line(error)}. "
+            "Download it, and give the path of its parquet file or folder."
         ) from error
 
 
 def open_parquet(path: Path) -> DatasetDict:
-    """Open one parquet file, or a folder of them whose names tell the splits."""
+    """Open a parquet file, or a folder of parquet files whose names state the splits."""
+    where = {"data_files" if path.is_file() else "data_dir": glob.escape(str(path))}
     try:
-        if path.is_file():
-            return _as_splits(load_dataset("parquet", data_files=glob.escape(str(path))))
-        return _as_splits(load_dataset("parquet", data_dir=glob.escape(str(path))))
+        return _as_splits(load_dataset("parquet", **where))
     except (DatasetsError, ValueError) as error:
         raise ValueError(
-            f"wanted parquet with rows in {path}; found {_first_line(error)}. Write or download it anew."
+            f"expected parquet with rows in {path}; found {_first_line(error)}. Write or download it again."
         ) from error
 
 
@@ -118,12 +118,14 @@ def open_saved(path: Path) -> DatasetDict:
     """Open a folder written by `save_to_disk`."""
     try:
         return _as_splits(load_from_disk(str(path)))
-    except (OSError, IndexError, KeyError, ValueError) as error:  # files missing, damaged, or without a row
-        raise ValueError(f"wanted a whole set from save_to_disk in {path}; found {error!r}. Save it anew.") from error
+    except (OSError, IndexError, KeyError, ValueError) as error:  # files missing or damaged, or no rows
+        raise ValueError(
+            f"expected a complete data set from save_to_disk in {path}; found {error!r}. Save it again."
+        ) from error
 
 
 def _first_line(error: Exception) -> str:
-    cause = error.__cause__ if isinstance(error, DatasetGenerationError) else None  # the error itself says nothing
+    cause = error.__cause__ if isinstance(error, DatasetGenerationError) else None  # its own message is generic
     return str(cause or error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
@@ -131,11 +133,11 @@ def _as_splits(loaded: Dataset | DatasetDict) -> DatasetDict:
     return loaded if isinstance(loaded, DatasetDict) else DatasetDict({DEFAULT_SPLIT: loaded})
 
 
-def _same_features(splits: DatasetDict, name: str) -> Mapping[str, Any]:
+def _common_features(splits: DatasetDict, name: str) -> Mapping[str, Any]:
     features = [rows.features for rows in splits.values()]
     if any(other != features[0] for other in features):
         raise ValueError(
-            f"wanted the same columns and label names in every split of {name}; found "
+            f"expected the same columns and label names in all splits of {name}; found "
             f"{'; '.join(f'{split}: {rows.features}' for split, rows in splits.items())}. Save it with one schema."
         )
     return features[0]  # type: ignore[no-any-return]
@@ -147,8 +149,8 @@ def _image_column(features: Mapping[str, Any], name: str) -> str:
         return "image"
     if len(columns) != 1:
         raise ValueError(
-            f"wanted one image column in {name}; found {len(columns)} among {list(features)}. "
-            "Name the one that is meant `image`, of the type datasets.Image."
+            f"expected one image column in {name}; found {len(columns)} among {list(features)}. "
+            "Name the column to use `image`, with the type datasets.Image."
         )
     return columns[0]
 
@@ -162,9 +164,9 @@ def _label_column(features: Mapping[str, Any], name: str) -> str:
     candidates = [column for column in usable if column in _LABEL_COLUMNS] or usable
     if len(candidates) != 1:
         raise ValueError(
-            f"wanted one column in {name} that names the labels (a ClassLabel or strings); found "
-            f"{candidates or 'none'} among {dict(features)}. Bare numbers do not say which class they mean: "
-            "cast the column to ClassLabel with names that say real and fake."
+            f"expected one label column in {name} (a ClassLabel or strings); found "
+            f"{candidates or 'none'} among {dict(features)}. Bare numbers are ambiguous: "
+            "cast the column to a ClassLabel with names for real and fake."
         )
     return candidates[0]
 
@@ -174,5 +176,5 @@ def _is_text(feature: object) -> bool:
 
 
 def _split_name(split: str, *, single: bool, name: str) -> str:
-    """A set of one split keeps it if it is a known one, and is `train` otherwise."""
+    """Parse the name of a split; a data set with a single split of an unknown name becomes `train`."""
     return DEFAULT_SPLIT if single and not is_split_name(split) else parse_split(split, where=name)

@@ -1,4 +1,4 @@
-"""Read every picture of a source once, and keep the rows as memory-mapped Arrow files."""
+"""Decode and check every image of a source once, and store the rows as memory-mapped Arrow files."""
 
 import json
 import shutil
@@ -21,30 +21,30 @@ from realfake_hf.store import CHECKSUMS, write_checksums
 
 SCHEMA: Final = Features(
     {
-        "image": Image(),  # decodes to an upright RGB picture
+        "image": Image(),  # decodes to an upright RGB image
         "label": ClassLabel(names=list(LABEL_NAMES)),  # REAL = 0, FAKE = 1
-        "content": Value("string"),  # what it shows, e.g. "frog"; null where unknown
-        "generator": Value("string"),  # what made it, e.g. "stable-diffusion-1.4"; null for real pictures
+        "content": Value("string"),  # what it shows, such as "frog"; null if unknown
+        "generator": Value("string"),  # what made it, such as "stable-diffusion-1.4"; null for real images
         "source": Value("string"),  # the data set it comes from
-        "id": Value("string"),  # 16 hexadecimal digits that say nothing of label or content
-        "sha256": Value("string"),  # of the decoded picture (`pictures.pixel_hash`), so that re-saved copies agree
+        "id": Value("string"),  # 16 hexadecimal digits that reveal neither label nor content
+        "sha256": Value("string"),  # of the decoded image (`decoding.pixel_hash`): equal for re-saved copies
     }
 )
-UNREADABLE_LIMIT: Final = 0.01  # share of a source's pictures above which the source is taken for broken
+UNREADABLE_LIMIT: Final = 0.01  # share of unreadable images above which a source is rejected as broken
 
 Row = dict[str, Any]
 
 
 class Reader(Protocol):
-    """Where the bytes of a source's pictures come from. It must pickle."""
+    """Reads the files of a source's images. It must pickle."""
 
     def read(self, path: str, /) -> bytes:
-        """Give the whole file that a record's key names."""
+        """Return the whole file at a record's key."""
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that was left out, and why."""
+    """A file that was skipped, and why."""
 
     key: str
     reason: str
@@ -53,30 +53,50 @@ class Unreadable:
 def write_splits(
     records: Sequence[Record], reader: Reader, folder: Path, *, name: str, one_class: bool = False
 ) -> None:
-    """Read all pictures and write `{split}.arrow` and `unreadable.json` into a new folder.
+    """Read all images and write `{split}.arrow` and `unreadable.json` to a new folder.
 
-    The folder appears whole or not at all: an interrupted call leaves nothing behind that looks finished.
+    The folder is created atomically: an interrupted call leaves nothing that looks complete.
 
     Raises:
-        ValueError: a split has one class only (no class, with `one_class`), or more than `UNREADABLE_LIMIT` of the
-            pictures cannot be read.
+        ValueError: a split has one class only (no image, with `one_class`), or the share of unreadable images exceeds
+            `UNREADABLE_LIMIT`.
     """
     require_both_classes(_counts(records), name, one_class=one_class)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.part-"))
     try:
         unreadable: list[Unreadable] = []
         for split in sorted({record.split for record in records}):
-            chosen = sorted((record for record in records if record.split == split), key=_id)
-            unreadable += _write_split(chosen, reader, scratch / f"{split}.arrow", name=f"{name} {split}")
-        _refuse_broken(unreadable, len(records), name)
-        left_out = {file.key for file in unreadable}
-        readable = _counts(record for record in records if record.key not in left_out)
+            in_split = sorted((record for record in records if record.split == split), key=_id)
+            unreadable += _write_split(in_split, reader, scratch / f"{split}.arrow", name=f"{name} {split}")
+        _check_unreadable(unreadable, len(records), name)
+        skipped = {file.key for file in unreadable}
+        readable = _counts(record for record in records if record.key not in skipped)
         require_both_classes(readable, name, one_class=one_class)
         (scratch / "unreadable.json").write_text(json.dumps([asdict(file) for file in unreadable], indent=1))
         write_checksums(sorted(scratch.iterdir()), scratch / CHECKSUMS)
         scratch.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def require_both_classes(counts: Mapping[tuple[str, LabelName], int], name: str, *, one_class: bool) -> None:
+    """Check that every split has images of both labels or, with `one_class`, any images.
+
+    Args:
+        counts: number of images by split and label.
+        name: of the source, for the message.
+        one_class: accept a single label.
+
+    Raises:
+        ValueError: a split lacks images.
+    """
+    for split in sorted({split for split, _ in counts}) or [DEFAULT_SPLIT]:
+        real, fake = (counts.get((split, label), 0) for label in LABEL_NAMES)
+        if not (real or fake if one_class else real and fake):
+            raise ValueError(
+                f"expected real and fake images in the split {split} of {name}; found {real:,} real and {fake:,} "
+                "fake. Put them in folders named real and fake, or state the labels in a metadata.csv."
+            )
 
 
 def _write_split(records: Sequence[Record], reader: Reader, file: Path, *, name: str) -> list[Unreadable]:
@@ -96,7 +116,7 @@ def _read_rows(reader: Reader, records: Sequence[Record]) -> list[Row | Unreadab
 
 def _read_row(reader: Reader, record: Record) -> Row | Unreadable:
     try:
-        data, picture = to_rgb_file(reader.read(record.key))
+        data, image = to_rgb_file(reader.read(record.key))
     except (UnreadableImageError, OSError) as error:
         return Unreadable(record.key, str(error))
     return {
@@ -106,7 +126,7 @@ def _read_row(reader: Reader, record: Record) -> Row | Unreadable:
         "generator": record.generator,
         "source": record.source,
         "id": _id(record),
-        "sha256": pixel_hash(picture),
+        "sha256": pixel_hash(image),
     }
 
 
@@ -114,34 +134,14 @@ def _id(record: Record) -> str:
     return record.id or opaque_id(f"{record.source}/{record.key}")
 
 
-def require_both_classes(counts: Mapping[tuple[str, LabelName], int], name: str, *, one_class: bool) -> None:
-    """Make sure that every split has pictures of both labels, or, with `one_class`, any at all.
-
-    Args:
-        counts: pictures by split and label name.
-        name: of the source, for the message.
-        one_class: one label is enough.
-
-    Raises:
-        ValueError: a split has too few.
-    """
-    for split in sorted({split for split, _ in counts}) or [DEFAULT_SPLIT]:
-        real, fake = (counts.get((split, label), 0) for label in LABEL_NAMES)
-        if not (real or fake if one_class else real and fake):
-            raise ValueError(
-                f"wanted real and fake pictures in the split {split} of {name}; found {real:,} real and {fake:,} "
-                "fake. Put them in folders named real and fake, or state the labels in a metadata.csv."
-            )
-
-
 def _counts(records: Iterable[Record]) -> Counter[tuple[str, LabelName]]:
     return Counter((record.split, record.label) for record in records)
 
 
-def _refuse_broken(unreadable: Sequence[Unreadable], total: int, name: str) -> None:
+def _check_unreadable(unreadable: Sequence[Unreadable], total: int, name: str) -> None:
     if len(unreadable) > UNREADABLE_LIMIT * total:
-        named = "; ".join(f"{file.key} ({file.reason})" for file in unreadable[:5])
+        examples = "; ".join(f"{file.key} ({file.reason})" for file in unreadable[:5])
         raise ValueError(
-            f"wanted at most {UNREADABLE_LIMIT:.0%} unreadable pictures in {name}; found {len(unreadable):,} of "
-            f"{total:,}, such as {named}. Get the data set anew, or take these files out."
+            f"expected at most {UNREADABLE_LIMIT:.0%} unreadable images in {name}; found {len(unreadable):,} of "
+            f"{total:,}, such as {examples}. Download the data set again, or remove these files."
         )

@@ -1,7 +1,6 @@
-"""Any source of real and fake pictures as one `DatasetDict` with one schema."""
+"""Load real and fake images from any source as one `DatasetDict` with one schema."""
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -21,7 +20,7 @@ from realfake_hf.data.files import FolderFiles, ZipFiles, file_stamp
 from realfake_hf.data.folders import CIFAKE, CIFAKE_GENERATOR, Record, find_records
 from realfake_hf.data.ingest import Reader, Unreadable, require_both_classes, write_splits
 from realfake_hf.labels import LABEL_NAMES
-from realfake_hf.store import CHECKSUMS, damaged_files
+from realfake_hf.store import CHECKSUMS, damaged_files, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -30,19 +29,19 @@ CIFAKE_MIRROR: Final = "dragonintelligence/CIFAKE-image-dataset"
 CIFAKE_PLACES: Final = ("data/cifake/archive.zip", "data/cifake", "archive.zip")
 SPLITS: Final = ("train", "validation", "test")
 
-_CACHE_VERSION = 1  # raise it when the same source would give other rows
-_NAMED_AT_MOST = 10  # unreadable files named in the log
+_CACHE_VERSION = 1  # increase it when the rows of an unchanged source change
+_MAX_LOGGED = 10  # unreadable files
 
 
 @dataclass(frozen=True)
 class Source:
-    """A source that was found, and is not yet read.
+    """A source that was located but not read.
 
     Attributes:
-        name: a short name, for messages and the cache folder.
-        fingerprint: another one when the source's files are others.
-        records: says what every picture of it is.
-        reader: gives the bytes of a picture.
+        name: short name, for messages and the cache folder.
+        fingerprint: string that changes with the source's files.
+        records: lists the images and their labels.
+        reader: reads the files of the images.
     """
 
     name: str
@@ -54,25 +53,24 @@ class Source:
 def load_images(
     source: str | os.PathLike[str], *, cache_dir: str | os.PathLike[str] | None = None, one_class: bool = False
 ) -> DatasetDict:
-    """Load real and fake pictures from any source, in one schema.
+    """Load real and fake images from any source in one schema.
 
     Args:
-        source: `demo`; `cifake` (a local archive where one lies, else the Hub mirror); a zip archive or a folder, laid
-            out as CIFAKE, as the Kaggle set "AI Generated Images vs Real Images", or with folders named for the label;
-            a parquet file or a folder of them; a folder written by `save_to_disk`; or a Hub id such as `user/name`. An
-            existing path wins over a Hub id; a relative one is also looked for below `REALFAKE_SHARED`.
-        cache_dir: where the rows are kept for the next call; by default a folder of the `datasets` cache.
-        one_class: take a source that has real or fake pictures only, as one to measure on may.
+        source: `demo`; `cifake` (a local archive if there is one, else the Hub mirror); a zip archive or folder in the
+            layout of CIFAKE, of the Kaggle data set "AI Generated Images vs Real Images", or with folders named for
+            the label; a parquet file or a folder of them; a folder written by `save_to_disk`; or a Hub id such as
+            `user/name`. An existing path takes precedence over a Hub id. A relative path is also searched below
+            `REALFAKE_SHARED`.
+        cache_dir: where the rows are cached; by default a folder of the `datasets` cache.
+        one_class: accept a source with real or fake images only, for evaluation.
 
     Returns:
-        The source's own splits, with the columns of `ingest.SCHEMA`; a source without splits is one split `train`.
-        Rows stand in the order of their opaque ids, which is as good as shuffled. Pictures that cannot be read are
-        left out, counted, and named in the log.
+        The splits of the source, or a single split `train`, with the columns of `ingest.SCHEMA`. Rows are sorted by
+        their opaque ids, which amounts to shuffling. Unreadable images are skipped, counted and logged.
 
     Raises:
-        FileNotFoundError: there is no such source, or it cannot be downloaded.
-        ValueError: the source is ambiguous, has one class only and may not, is unsafe, or more than 1 % of it cannot
-            be read.
+        FileNotFoundError: the source does not exist or cannot be downloaded.
+        ValueError: the source is ambiguous or unsafe, lacks a class, or more than 1 % of it is unreadable.
     """
     found = find_source(source)
     folder = _cache_folder(found, cache_dir)
@@ -80,31 +78,30 @@ def load_images(
     with FileLock(f"{folder}.lock"):
         _remove_damaged(folder)
         if not folder.exists():
-            for left in folder.parent.glob(f"{folder.name}.part-*"):  # by a process that was killed: the lock is ours
-                shutil.rmtree(left)
+            for leftover in folder.parent.glob(f"{folder.name}.part-*"):  # of a killed process: we hold the lock
+                shutil.rmtree(leftover)
             write_splits(found.records(), found.reader, folder, name=found.name, one_class=one_class)
-    _warn_of_unreadable(found.name, _unreadable_in(folder))
+    _log_unreadable(found.name, _unreadable_in(folder))
     files = {split: folder / f"{split}.arrow" for split in SPLITS}
     images = DatasetDict({split: Dataset.from_file(str(file)) for split, file in files.items() if file.exists()})
-    labels = {split: Counter(rows["label"][:]) for split, rows in images.items()}
-    counts = {(split, LABEL_NAMES[label]): n for split, them in labels.items() for label, n in them.items()}
-    require_both_classes(counts, found.name, one_class=one_class)  # the rows may be kept from a call that allowed it
+    counts = Counter((split, LABEL_NAMES[label]) for split, rows in images.items() for label in rows["label"][:])
+    require_both_classes(counts, found.name, one_class=one_class)  # an earlier call may have accepted one class
     return images
 
 
 def unreadable_files(
     source: str | os.PathLike[str], *, cache_dir: str | os.PathLike[str] | None = None
 ) -> list[Unreadable]:
-    """Name the pictures of a source that `load_images` left out, as they cannot be read; it must have been called."""
+    """List the images of a source that `load_images`, which must have been called, skipped as unreadable."""
     return _unreadable_in(_cache_folder(find_source(source), cache_dir))
 
 
 def find_source(source: str | os.PathLike[str]) -> Source:
-    """Find out what kind of source is meant and where it lies, without reading its pictures.
+    """Determine the kind and location of a source without reading its images.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: it is a file of another kind, or an unsafe archive.
+        FileNotFoundError: the source does not exist.
+        ValueError: it is a file of an unsupported kind, or an unsafe archive.
     """
     name = os.fspath(source)
     if name == "demo":
@@ -112,13 +109,13 @@ def find_source(source: str | os.PathLike[str]) -> Source:
     if name == CIFAKE:
         local = find_local_cifake()
         return _only_cifake(_from_path(local), local) if local else _cifake_mirror()
-    path = _local(Path(name).expanduser())
+    path = _resolve(Path(name).expanduser())
     if path.exists():
         return _from_path(path)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith(".") and path.suffix not in (".zip", ".parquet"):
         return _from_hub(name)
     raise FileNotFoundError(
-        f"wanted a source of pictures; found nothing at {name!r}. Give demo, cifake, a zip archive, a folder, "
+        f"expected a source of images; found nothing at {name!r}. Give demo, cifake, a zip archive, a folder, "
         "a parquet file, or a Hub id such as user/name."
     )
 
@@ -134,8 +131,8 @@ def _roots() -> list[Path]:
     return [Path(), *([Path(shared)] if shared else [])]
 
 
-def _local(path: Path) -> Path:
-    """Where a path lies: below the working directory, or else below `REALFAKE_SHARED`."""
+def _resolve(path: Path) -> Path:
+    """Return the path below the working directory or, failing that, below `REALFAKE_SHARED`."""
     return next((root / path for root in _roots() if (root / path).exists()), path)
 
 
@@ -167,7 +164,7 @@ def _rows(splits: DatasetDict, *, name: str, fingerprint: str) -> Source:
 
 def _from_hub(name: str) -> Source:
     splits = hub.download(name)
-    files = [file["filename"] for rows in splits.values() for file in rows.cache_files]  # named for the Hub's commit
+    files = [file["filename"] for rows in splits.values() for file in rows.cache_files]  # names contain the commit
     return _rows(splits, name=name, fingerprint="\n".join(files))
 
 
@@ -194,8 +191,8 @@ def _only_cifake(source: Source, place: Path) -> Source:
         found = source.records()
         if any(record.source != CIFAKE for record in found):
             raise ValueError(
-                f"wanted CIFAKE at {place}; found another data set. Put CIFAKE's archive.zip at {CIFAKE_PLACES[0]}, "
-                f"or load the one that is there by its path: {place}."
+                f"expected CIFAKE at {place}; found another data set. Put CIFAKE's archive.zip at {CIFAKE_PLACES[0]}, "
+                f"or load this data set by its path, {place}."
             )
         return found
 
@@ -205,12 +202,12 @@ def _only_cifake(source: Source, place: Path) -> Source:
 def _remove_damaged(folder: Path) -> None:
     damaged = damaged_files(folder / CHECKSUMS)
     if damaged:
-        logger.warning("%s is not as its checksum says: the source is read again", folder / damaged[0])
+        logger.warning("checksum mismatch in %s: reading the source again", folder / damaged[0])
         shutil.rmtree(folder)
 
 
 def _unreadable_in(folder: Path) -> list[Unreadable]:
-    return [Unreadable(**row) for row in json.loads((folder / "unreadable.json").read_text())]
+    return [Unreadable(**row) for row in read_json(folder / "unreadable.json")]
 
 
 def _cache_folder(source: Source, cache_dir: str | os.PathLike[str] | None) -> Path:
@@ -219,9 +216,9 @@ def _cache_folder(source: Source, cache_dir: str | os.PathLike[str] | None) -> P
     return root / f"{re.sub(r'[^a-zA-Z0-9]+', '-', source.name)}-{digest[:16]}"
 
 
-def _warn_of_unreadable(name: str, unreadable: list[Unreadable]) -> None:
+def _log_unreadable(name: str, unreadable: list[Unreadable]) -> None:
     if not unreadable:
         return
-    named = "\n".join(f"  {file.key}: {file.reason}" for file in unreadable[:_NAMED_AT_MOST])
-    rest = f"\n  and {len(unreadable) - _NAMED_AT_MOST} more" if len(unreadable) > _NAMED_AT_MOST else ""
-    logger.warning("%d pictures of %s cannot be read and are left out:\n%s%s", len(unreadable), name, named, rest)
+    lines = "\n".join(f"  {file.key}: {file.reason}" for file in unreadable[:_MAX_LOGGED])
+    rest = f"\n  and {len(unreadable) - _MAX_LOGGED} more" if len(unreadable) > _MAX_LOGGED else ""
+    logger.warning("skipped %d unreadable images of %s:\n%s%s", len(unreadable), name, lines, rest)

@@ -1,4 +1,4 @@
-"""Cut validation (and, where a source has none, test) from the training pictures without letting copies straddle."""
+"""Split off validation and test images from the training images, with all copies of an image on one side."""
 
 from collections import defaultdict
 
@@ -10,23 +10,24 @@ from numpy.typing import NDArray
 def add_missing_splits(
     images: DatasetDict, *, validation_share: float = 0.05, test_share: float = 0.2, seed: int = 0
 ) -> DatasetDict:
-    """Give a data set train, validation and test, keeping the splits that it has.
+    """Add a test and a validation split to a data set that lacks them; existing splits are kept.
 
-    A missing test split is cut from train first, then a missing validation split from what is left; a test split that
-    the source has is never touched. Each cut takes the same share of every label and content, and all copies of a
-    picture (equal `sha256`) fall on one side of it.
+    A missing test split is drawn from the training images first, then a missing validation split from the remaining
+    ones. Draws are stratified by label and content, and duplicates (equal `sha256`) never cross them.
 
     Args:
         images: from `load_images`, with a split `train`.
-        validation_share: of the training pictures, in (0, 1).
-        test_share: of the training pictures, in (0, 1).
-        seed: of the draw; it does not depend on the order of the rows.
+        validation_share: of the training images, in (0, 1).
+        test_share: of the training images, in (0, 1).
+        seed: of the draws, which do not depend on the order of the rows.
 
     Raises:
-        ValueError: there is no train split, or a share leaves a side without real or without fake pictures.
+        ValueError: there is no train split, or a side would have no real or no fake images.
     """
     if "train" not in images:
-        raise ValueError(f"wanted a split named train; found {sorted(images)}. A test set alone cannot train a model.")
+        raise ValueError(
+            f"expected a split named train; found {sorted(images)}. A test split alone cannot train a model."
+        )
     splits = dict(images)
     for split, share in (("test", test_share), ("validation", validation_share)):
         if split not in splits:
@@ -35,24 +36,24 @@ def add_missing_splits(
 
 
 def stratified_split(images: Dataset, *, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Cut a data set in two: (the rest, about `share` of it).
+    """Split a data set in two, stratified by label and content, and return (the rest, about `share` of it).
 
     Raises:
-        ValueError: a side would have one label only.
+        ValueError: a side would have a single label.
     """
-    taken = _draw(images, share=share, seed=seed)
+    is_drawn = _draw(images, share=share, seed=seed)
     labels = np.asarray(images["label"][:])
-    for side in (~taken, taken):
+    for side in (~is_drawn, is_drawn):
         if len(set(labels[side].tolist())) < 2:  # noqa: PLR2004 - both labels
             raise ValueError(
-                f"wanted real and fake pictures on both sides of a cut at {share:.0%}; found too few among "
-                f"{len(images):,} pictures. Give a larger data set or another share."
+                f"expected real and fake images on both sides of a split of {share:.0%}; found too few among "
+                f"{len(images):,} images. Give a larger data set or another share."
             )
-    return images.select(np.flatnonzero(~taken)), images.select(np.flatnonzero(taken))
+    return images.select(np.flatnonzero(~is_drawn)), images.select(np.flatnonzero(is_drawn))
 
 
 def _draw(images: Dataset, *, share: float, seed: int) -> NDArray[np.bool_]:
-    """Say of each row whether it is taken: group by picture, shuffle within (label, content), take from the front."""
+    """Return a mask of the rows to draw: shuffle the groups of equal images in each stratum, and take the first."""
     groups: dict[str, list[int]] = defaultdict(list)
     for row, digest in enumerate(images["sha256"][:]):
         groups[digest].append(row)
@@ -60,16 +61,16 @@ def _draw(images: Dataset, *, share: float, seed: int) -> NDArray[np.bool_]:
     strata: dict[tuple[int, str], list[str]] = defaultdict(list)
     for digest in sorted(groups):
         strata[min((labels[row], contents[row] or "") for row in groups[digest])].append(digest)
-    taken = np.zeros(len(images), dtype=np.bool_)
+    is_drawn = np.zeros(len(images), dtype=np.bool_)
     generator = np.random.default_rng(seed)
-    owed: dict[int, float] = defaultdict(float)  # by label: what rounding in one content leaves to the next
+    missing: dict[int, float] = defaultdict(float)  # rows per label; rounding carries over to the next content
     for label, content in sorted(strata):
         digests = strata[label, content]
-        owed[label] += share * sum(len(groups[digest]) for digest in digests)
+        missing[label] += share * sum(len(groups[digest]) for digest in digests)
         for position in generator.permutation(len(digests)):
             rows = groups[digests[position]]
-            if owed[label] < len(rows) / 2:  # taking this group would overshoot by more than leaving it falls short
+            if missing[label] < len(rows) / 2:  # drawing this group would overshoot by more than it now falls short
                 break
-            taken[rows] = True
-            owed[label] -= len(rows)
-    return taken
+            is_drawn[rows] = True
+            missing[label] -= len(rows)
+    return is_drawn
