@@ -17,7 +17,7 @@ import yaml
 from benchmarks.comparison import write_benchmark
 from benchmarks.launch import launcher
 from realfake_hf.cli import parse
-from realfake_hf.run_folder import METRICS, PASSPORT
+from realfake_hf.run_folder import METRICS, RECORD
 
 ALLOWED: Final = 0.3  # points of accuracy that the two may differ by
 _ROOT: Final = Path(__file__).resolve().parents[1]
@@ -135,7 +135,7 @@ def _environment(processes: int) -> dict[str, str]:
 
 def training_found(folder: Path) -> dict[str, Any]:
     """What a training left that `compare` takes."""
-    measured, passport = (json.loads((folder / name).read_text()) for name in (METRICS, PASSPORT))
+    measured, passport = (json.loads((folder / name).read_text()) for name in (METRICS, RECORD))
     splits = ("validation", "test")
     return {
         "processes": passport["processes"],

@@ -1,4 +1,4 @@
-"""The passport of a run: what was asked, on which data, with which code, on which machine, and what it took."""
+"""What a result depends on beside its settings: code, packages, machine and data; and the memory that it took."""
 
 import hashlib
 import os
@@ -6,19 +6,21 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Final
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, Final
 
-import torch
-from datasets import DatasetDict
+if TYPE_CHECKING:
+    from datasets import DatasetDict
 
 _PACKAGES: Final = ("realfake-hf", "torch", "transformers", "datasets", "accelerate", "evaluate", "numpy", "pillow")
 
 
 def environment() -> dict[str, Any]:
-    """Code and machine: commit, versions, processor, cores, device."""
-    cuda = torch.cuda.is_available()
+    """Return commit, versions, processor, cores and device."""
+    import torch
+
     return {
         "commit": commit(),
         "python": platform.python_version(),
@@ -27,36 +29,36 @@ def environment() -> dict[str, Any]:
             "system": platform.system(),
             "processor": _processor(),
             "cores": os.cpu_count(),
-            "device": torch.cuda.get_device_name() if cuda else "cpu",
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         },
     }
 
 
 def commit() -> str | None:
-    """The git commit of this code, with `-dirty` where tracked files differ from it, but for those in `results/`.
+    """Return the git commit of this code, with `-dirty` if tracked files outside `results/` have changed.
 
-    What one command leaves in `results/` says nothing of the code that the next one runs.
+    Changes in `results/` do not count, because one command may write there before the next one runs.
 
-    Outside a checkout it is what the variable REALFAKE_COMMIT says, for code that was copied to a machine without its
-    history; None where that is not set.
+    Outside a checkout, return the environment variable REALFAKE_COMMIT, for code copied to another machine without its
+    history; None if it is not set.
     """
-    here = Path(__file__)
-    if _git("ls-files", "--error-unmatch", here.name, folder=here.parent) is None:
+    file = Path(__file__)
+    if _git("ls-files", "--error-unmatch", file.name, folder=file.parent) is None:
         return os.environ.get("REALFAKE_COMMIT")  # installed, perhaps inside the checkout of something else
-    head = _git("rev-parse", "HEAD", folder=here.parent)
-    changed = _git("diff", "--name-only", "HEAD", "--", ":(top)", ":(top,exclude)results", folder=here.parent)
+    head = _git("rev-parse", "HEAD", folder=file.parent)
+    changed = _git("diff", "--name-only", "HEAD", "--", ":(top)", ":(top,exclude)results", folder=file.parent)
     return f"{head}-dirty" if changed else head
 
 
-def data_fingerprint(images: DatasetDict) -> dict[str, Any]:
-    """Size, class balance and digest of each split; the digest covers pictures, labels and ids, in order."""
+def data_fingerprint(images: "DatasetDict") -> dict[str, Any]:
+    """Return size, class balance and digest of each split; the digest covers images, labels and ids, in order."""
     return {split: _split_fingerprint(rows) for split, rows in images.items()}
 
 
 def peak_memory_gib() -> float:
-    """The largest resident memory that this process has had, in GiB."""
+    """Return the peak resident memory of this process in GiB."""
     status = Path("/proc/self/status")
-    if status.is_file():  # on Linux the number below begins with the peak of the process that started this one
+    if status.is_file():  # on Linux, ru_maxrss starts with the peak of the parent process
         [peak] = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")] or ["0"]
         if int(peak):
             return int(peak) / 1024**2
@@ -64,25 +66,39 @@ def peak_memory_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1024**3
 
 
+def without_local_paths(value: Any) -> Any:  # noqa: ANN401 - plain JSON
+    """Replace each absolute path in plain JSON by its last part.
+
+    >>> without_local_paths({"data": "/home/someone/cats", "seed": 0})
+    {'data': 'cats', 'seed': 0}
+    """
+    if isinstance(value, Mapping):
+        return {name: without_local_paths(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [without_local_paths(entry) for entry in value]
+    is_path = isinstance(value, str) and PurePath(value).is_absolute()
+    return PurePath(value).name if is_path else value
+
+
 def _split_fingerprint(rows: Any) -> dict[str, Any]:  # noqa: ANN401 - datasets is not typed
     labels = rows["label"][:]
     text = "\n".join(f"{i} {k} {h}" for i, k, h in zip(rows["id"][:], labels, rows["sha256"][:], strict=True))
-    fake = sum(labels)
+    n_fake = sum(labels)
     return {
         "n": len(labels),
-        "n_real": len(labels) - fake,
-        "n_fake": fake,
+        "n_real": len(labels) - n_fake,
+        "n_fake": n_fake,
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
 
 
 def _git(*words: str, folder: Path) -> str | None:
-    """What git says, or None where it refuses or is not there."""
+    """Return the output of git, or None if it fails or is not installed."""
     try:
-        said = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True)
+        process = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return said.stdout.strip()
+    return process.stdout.strip()
 
 
 def _processor() -> str:

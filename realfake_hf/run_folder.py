@@ -1,31 +1,31 @@
-"""What a run leaves behind: passport, measurements, history and figures; and whether it can be resumed."""
+"""The folder of a training run: its record, measurements, history and figures, and where to resume it."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from realfake_hf import figures
 from realfake_hf.metrics.report import Report
-from realfake_hf.store import CHECKSUMS, damaged_files, foreign_files, write_json
-from realfake_hf.validation_run import ValidationRun
+from realfake_hf.store import CHECKSUMS, changed_settings, damaged_files, foreign_files, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
-PASSPORT: Final = "run.json"
+RECORD: Final = "run.json"  # arguments, code, machine, data, cost, and whether the run is finished
 METRICS: Final = "metrics.json"
 HISTORY: Final = "history.json"
 VALIDATION: Final = "validation_probabilities.npz"
 FIGURES: Final = "figures"
 
-_SIDE_BY_SIDE: Final = (
+_STATISTICS: Final = (
     "accuracy", "accuracy_real", "accuracy_fake", "precision", "recall", "f1", "roc_auc", "average_precision", "ece",
     "brier",
 )  # fmt: skip
+_REPORTS: Final = ("validation", "test", "test_leak_free")
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Outcome:
 
     Attributes:
         best_epoch: the epoch that was kept, counted from 1.
-        validation: of that epoch.
-        test: on the whole test split.
-        test_leak_free: on the test pictures that occur in no other split.
+        validation: report on the validation split.
+        test: report on the whole test split.
+        test_leak_free: report on the test images that occur in no other split.
     """
 
     best_epoch: int
@@ -45,81 +45,172 @@ class Outcome:
     test_leak_free: Report
 
     def to_dict(self) -> dict[str, Any]:
-        """The measurements as plain numbers and dictionaries."""
-        reports = {name: getattr(self, name).to_dict() for name in ("validation", "test", "test_leak_free")}
-        return {"best_epoch": self.best_epoch, **reports}
+        """Return plain numbers and dictionaries."""
+        return {"best_epoch": self.best_epoch, **{name: getattr(self, name).to_dict() for name in _REPORTS}}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Outcome":
-        """Read back what `to_dict` wrote."""
-        reports = {name: Report.from_dict(data[name]) for name in ("validation", "test", "test_leak_free")}
-        return cls(best_epoch=data["best_epoch"], **reports)
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read back what `to_dict` returned."""
+        return cls(best_epoch=data["best_epoch"], **{name: Report.from_dict(data[name]) for name in _REPORTS})
 
     def to_markdown(self) -> str:
-        """Render the test figures, official and leak-free side by side."""
-        whole, clean = self.test, self.test_leak_free
-        rows = [f"| {name} | {getattr(whole, name)} | {getattr(clean, name)} |" for name in _SIDE_BY_SIDE]
-        head = f"| test, epoch {self.best_epoch} | official, n = {whole.n:,} | leak-free, n = {clean.n:,} |"
+        """Render the test results, official and leak-free side by side."""
+        official, clean = self.test, self.test_leak_free
+        rows = [f"| {name} | {getattr(official, name)} | {getattr(clean, name)} |" for name in _STATISTICS]
+        head = f"| test, epoch {self.best_epoch} | official, n = {official.n:,} | leak-free, n = {clean.n:,} |"
         return "\n".join([head, "|---|--:|--:|", *rows])
 
 
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read from its folder.
+
+    Attributes:
+        folder: the output folder of train.py.
+        record: the content of run.json.
+        outcome: its measurements.
+        history: one row for each epoch.
+    """
+
+    folder: Path
+    record: Mapping[str, Any]
+    outcome: Outcome
+    history: Sequence[Mapping[str, float]]
+
+    @property
+    def seed(self) -> int:
+        """The seed of weights, order and augmentation."""
+        return int(self.record["arguments"].get("seed", 0))
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationRun:
+    """The predictions for n validation images after each of k epochs.
+
+    Attributes:
+        id: (n,) ids of the images.
+        is_fake: (n,) bool.
+        content: (n,) content of each image, "" if unknown.
+        epoch: (k,) epochs, counted from 1.
+        p_fake: (k, n) float32 in [0, 1].
+    """
+
+    id: NDArray[np.str_]
+    is_fake: NDArray[np.bool_]
+    content: NDArray[np.str_]
+    epoch: NDArray[np.int64]
+    p_fake: NDArray[np.float32]
+
+    @classmethod
+    def begin(cls, *, ids: Sequence[str], is_fake: NDArray[np.bool_], content: Sequence[str | None]) -> Self:
+        """Start without epochs."""
+        content_names = np.array([name or "" for name in content])
+        p_fake = np.empty((0, len(ids)), dtype=np.float32)
+        return cls(np.array(ids), np.asarray(is_fake, dtype=np.bool_), content_names, np.empty(0, np.int64), p_fake)
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """Read a file written by `write`."""
+        with np.load(file) as stored:
+            return cls(**{column.name: stored[column.name] for column in fields(cls)})
+
+    def write(self, file: Path) -> None:
+        """Write a `.npz` file atomically."""
+        part = file.with_name(f"{file.stem}.part.npz")
+        np.savez(part, **{column.name: getattr(self, column.name) for column in fields(self)})
+        part.replace(file)
+
+    def with_epoch(self, epoch: int, p_fake: NDArray[np.float32]) -> Self:
+        """Append an epoch, and drop this and later epochs of an interrupted run."""
+        earlier = self.epoch < epoch
+        return type(self)(
+            self.id,
+            self.is_fake,
+            self.content,
+            np.append(self.epoch[earlier], epoch),
+            np.vstack([self.p_fake[earlier], p_fake.astype(np.float32)]),
+        )
+
+    def p_true(self) -> NDArray[np.float32]:
+        """Return the probability of each image's true label: (k, n) in [0, 1]."""
+        return np.where(self.is_fake, self.p_fake, 1 - self.p_fake)
+
+    def content_accuracy(self) -> dict[str, list[float]]:
+        """Return the accuracy in [0, 1] by content and epoch, at a threshold of 0.5, without unknown content."""
+        is_correct = (self.p_fake > 1 / 2) == self.is_fake  # (k, n)
+        names = sorted({str(name) for name in self.content} - {""})
+        return {name: is_correct[:, self.content == name].mean(axis=1).tolist() for name in names}
+
+
+def read_run(folder: Path) -> Run:
+    """Read the folder of a finished run.
+
+    Raises:
+        ValueError: the folder contains no finished run.
+    """
+    record = read_json(folder / RECORD) if (folder / RECORD).exists() else {"finished": False}
+    if not record["finished"]:
+        raise ValueError(f"wanted a finished run of train.py in {folder}; found none. Let the training finish first.")
+    outcome = Outcome.from_dict(read_json(folder / METRICS))
+    return Run(folder, record, outcome, read_json(folder / HISTORY))
+
+
 def resume_point(folder: Path, arguments: Mapping[str, Any]) -> str | None:
-    """Find the checkpoint from which a run goes on, or None for a start from the beginning.
+    """Return the checkpoint from which to resume a run, or None to start from the beginning.
 
     Args:
         folder: the output folder.
-        arguments: of the run that is to go on.
+        arguments: of the run to resume.
 
     Raises:
-        ValueError: the folder holds a finished run, an interrupted one with other arguments, or something else.
+        ValueError: the folder contains a finished run, an interrupted run with other arguments, or other files.
     """
-    if not (folder / PASSPORT).exists():
-        if not foreign_files(folder, PASSPORT):
+    if not (folder / RECORD).exists():
+        if not foreign_files(folder, RECORD):
             return None
         raise ValueError(f"wanted an empty output folder; found files in {folder}. Name another with --output_dir.")
-    earlier = json.loads((folder / PASSPORT).read_text())
-    if earlier["finished"]:
+    record = read_json(folder / RECORD)
+    if record["finished"]:
         raise ValueError(
             f"wanted an empty output folder; found a finished run in {folder}. Name another with --output_dir, or "
             "delete it."
         )
-    before = earlier["arguments"]
-    changed = sorted(name for name in {*before, *arguments} if before.get(name) != arguments.get(name))
+    changed = changed_settings(record["arguments"], arguments)
     if changed:
         raise ValueError(
-            f"wanted the arguments of the interrupted run in {folder} to go on with it; found other values of "
-            f"{', '.join(changed)}. Give the same ones, or another --output_dir."
+            f"wanted the same arguments to resume the run in {folder}; found other values of {', '.join(changed)}. "
+            "Repeat the original arguments, or name another --output_dir."
         )
     return _last_checkpoint(folder)
 
 
 def seconds_until(checkpoint: str | None) -> float:
-    """How long the epochs before a checkpoint took; 0 without one."""
+    """Return the duration of the epochs before a checkpoint, in seconds; 0 without a checkpoint."""
     if checkpoint is None:
         return 0.0
-    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text())
+    state = read_json(Path(checkpoint) / "trainer_state.json")
     return float(sum(entry.get("seconds", 0.0) for entry in state["log_history"]))
 
 
-def refuse_other_data(folder: Path, data: Mapping[str, Any]) -> None:
-    """Make sure that the run begun in a folder, if any, had the same pictures, by their fingerprint.
+def check_same_data(folder: Path, data: Mapping[str, Any]) -> None:
+    """Check that a run to be resumed has the same images as before, by their fingerprint.
 
     Raises:
-        ValueError: the pictures are others than when it was interrupted.
+        ValueError: the images of a split have changed.
     """
-    if not (folder / PASSPORT).exists():
+    if not (folder / RECORD).exists():
         return
-    before = json.loads((folder / PASSPORT).read_text())["data"]
+    before = read_json(folder / RECORD)["data"]
     changed = [split for split in data if before.get(split) != data[split]]
     if changed:
         raise ValueError(
-            f"wanted the pictures of the interrupted run in {folder} to go on with it; found others in "
-            f"{', '.join(changed)}. Bring the data back, or give another --output_dir."
+            f"wanted the same images to resume the run in {folder}; found others in {', '.join(changed)}. Restore "
+            "the data, or name another --output_dir."
         )
 
 
 def epoch_rows(log_history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    """Gather a Trainer's log into one row an epoch: `epoch`, `train_loss`, `learning_rate`, `eval_...`, `seconds`."""
+    """Gather a Trainer's log into one row per epoch: `epoch`, `train_loss`, `learning_rate`, `eval_...`, `seconds`."""
     rows: dict[int, dict[str, float]] = {}
     for entry in log_history:
         row = rows.setdefault(round(entry["epoch"]), {"epoch": round(entry["epoch"])})
@@ -129,33 +220,33 @@ def epoch_rows(log_history: Sequence[Mapping[str, float]]) -> list[dict[str, flo
     return [row for _, row in sorted(rows.items()) if len(row) > 1]
 
 
-def write_results(folder: Path, outcome: Outcome, history: Sequence[Mapping[str, float]]) -> None:
-    """Write the measurements, the history and every figure of a run whose validation is already on disk."""
+def write_outcome(folder: Path, outcome: Outcome, history: Sequence[Mapping[str, float]]) -> None:
+    """Write the measurements, the history and the figures of a run whose validation file is complete."""
     write_json(folder / METRICS, outcome.to_dict())
     write_json(folder / HISTORY, history)
-    run = ValidationRun.read(folder / VALIDATION)
-    drawn = {
+    validation = ValidationRun.read(folder / VALIDATION)
+    drawings = {
         "learning_curves": figures.learning_curves(history, best_epoch=outcome.best_epoch),
         "confusion_matrix": figures.confusion_matrix(_confusion(outcome.test), title="test"),
-        "difficulty_map": figures.difficulty_map(run.p_true(), is_fake=run.is_fake),
+        "difficulty_map": figures.difficulty_map(validation.p_true(), is_fake=validation.is_fake),
     }
-    accuracy = run.content_accuracy()
+    accuracy = validation.content_accuracy()
     if accuracy:
-        drawn["content_accuracy"] = figures.content_accuracy(accuracy, epochs=run.epoch.tolist())
-    for name, figure in drawn.items():
+        drawings["content_accuracy"] = figures.content_accuracy(accuracy, epochs=validation.epoch.tolist())
+    for name, figure in drawings.items():
         figures.save_figure(figure, folder / FIGURES / f"{name}.png")
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """The latest checkpoint that is whole: its checksums are noted when all else is written."""
-    written = [note.parent for note in folder.glob(f"checkpoint-*/{CHECKSUMS}")]
-    for checkpoint in sorted(written, key=lambda one: int(one.name.split("-")[-1]), reverse=True):
+    """Return the last complete checkpoint; its checksum file is written after all other files."""
+    checkpoints = [file.parent for file in folder.glob(f"checkpoint-*/{CHECKSUMS}")]
+    for checkpoint in sorted(checkpoints, key=lambda path: int(path.name.split("-")[-1]), reverse=True):
         damaged = damaged_files(checkpoint / CHECKSUMS)
         if not damaged:
             return str(checkpoint)
-        logger.warning("%s is not as its checksum says: an earlier checkpoint is used", checkpoint / damaged[0])
+        logger.warning("%s does not match its checksum; using an earlier checkpoint", checkpoint / damaged[0])
     return None
 
 
-def _confusion(report: Report) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _confusion(report: Report) -> NDArray[np.int64]:
     return np.array([[report.true_negatives, report.false_positives], [report.false_negatives, report.true_positives]])

@@ -94,7 +94,7 @@ def test_a_teacher_has_its_share_of_the_loss_in_training_and_none_in_evaluation(
     torch.testing.assert_close(trainer.compute_loss(student.eval(), dict(batch)), own)
 
 
-def test_a_taught_training_leaves_the_teacher_as_it_is_and_its_name_in_the_passport(taught, tmp_path):
+def test_a_taught_training_leaves_the_teacher_as_it_is_and_its_name_in_the_record(taught, tmp_path):
     before = load_file(taught / "model.safetensors")
     words = [*SMALL, "--teacher", str(taught), "--num_train_epochs", "1", "--output_dir", str(tmp_path / "student")]
     assert train.main(words) == 0

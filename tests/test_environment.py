@@ -7,8 +7,8 @@ from importlib.metadata import version
 import pytest
 from datasets import Dataset, DatasetDict
 
-from realfake_hf import environment as passport
-from realfake_hf.environment import commit, data_fingerprint, environment, peak_memory_gib
+from realfake_hf import environment as module
+from realfake_hf.environment import commit, data_fingerprint, environment, peak_memory_gib, without_local_paths
 
 ROWS = {"id": ["a", "b", "c"], "label": [0, 1, 1], "sha256": ["11", "22", "33"]}
 
@@ -23,7 +23,7 @@ def checkout(tmp_path, monkeypatch):
     """The package's folder in a git checkout with one commit, in which its file is tracked and a result is, too."""
     if not shutil.which("git"):
         pytest.skip("git is not installed")
-    file = tmp_path / "package" / "passport.py"
+    file = tmp_path / "package" / "code.py"
     file.parent.mkdir()
     file.write_text("1\n")
     (tmp_path / "results").mkdir()
@@ -31,7 +31,7 @@ def checkout(tmp_path, monkeypatch):
     settings = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
     for words in (["init", "-q"], ["add", "."], [*settings, "commit", "-q", "-m", "first"]):
         subprocess.run(["git", *words], cwd=tmp_path, check=True, capture_output=True)
-    monkeypatch.setattr(passport, "__file__", str(file))
+    monkeypatch.setattr(module, "__file__", str(file))
     return file.parent
 
 
@@ -77,7 +77,7 @@ def test_a_tag_does_not_hide_the_commit(checkout):
 
 def test_changed_files_are_told(checkout):
     before = commit()
-    (checkout / "passport.py").write_text("2\n")
+    (checkout / "code.py").write_text("2\n")
     assert commit() == f"{before}-dirty"
 
 
@@ -88,20 +88,20 @@ def test_changed_results_are_not_changed_code(checkout):
 
 
 def test_code_that_the_checkout_around_it_does_not_track_has_no_commit(checkout, monkeypatch):
-    installed = checkout / "site-packages" / "passport.py"
+    installed = checkout / "site-packages" / "code.py"
     installed.parent.mkdir()
     installed.touch()
-    monkeypatch.setattr(passport, "__file__", str(installed))
+    monkeypatch.setattr(module, "__file__", str(installed))
     assert commit() is None
 
 
 def test_outside_a_checkout_there_is_no_commit(tmp_path, monkeypatch):
-    monkeypatch.setattr(passport, "__file__", str(tmp_path / "passport.py"))
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "code.py"))
     assert commit() is None
 
 
 def test_code_without_its_history_is_told_its_commit(tmp_path, monkeypatch):
-    monkeypatch.setattr(passport, "__file__", str(tmp_path / "passport.py"))
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "code.py"))
     monkeypatch.setenv("REALFAKE_COMMIT", "0123abc")
     assert commit() == "0123abc"
 
@@ -131,3 +131,13 @@ def test_peak_memory_is_positive_and_never_falls():
     first = peak_memory_gib()
     assert 0.01 < first < 1000
     assert peak_memory_gib() >= first
+
+
+def test_local_paths_are_reduced_to_their_last_part_wherever_they_are():
+    record = {"data": "/home/someone/cats", "model": "user/name", "n": 3, "more": [{"place": "/tmp/a b"}, None]}
+    assert without_local_paths(record) == {
+        "data": "cats",
+        "model": "user/name",
+        "n": 3,
+        "more": [{"place": "a b"}, None],
+    }

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "realfake_hf"
 ROOMS = (  # from the lowest floor to the highest
     ("cli", "environment", "estimate", "labels", "parallel", "store", "tables"),
-    ("attribution", "data", "distributed", "figures", "metrics", "validation_run"),
+    ("attribution", "data", "distributed", "figures", "metrics"),
     ("models", "pages", "run_folder"),
     ("detector",),
     ("crosseval", "explain", "explain_study", "score"),
@@ -26,13 +26,9 @@ UPWARD = {  # imports that end when the slices are merged
     ("figures/__init__", "explain_study/figures"),
     ("figures/dark", "explain_study/figures"),
     ("figures/transfer", "explain_study/figures"),
-    ("hub/model_card", "experiments/seeds"),
-    ("hub/push", "experiments/seeds"),
     ("hub/readme", "experiments/search/plan"),
     ("hub/readme_search", "experiments/search/plan"),
     ("hub/readme_search", "experiments/search/table"),
-    ("training/operating_point", "experiments/seeds"),
-    ("training/posthoc", "experiments/seeds"),
 }
 FORBIDDEN = {  # file or room -> what it must not know
     "": {"gradio", "train", "explain", "crosseval", "benchmarks", "space", "tests"},

@@ -11,8 +11,8 @@ from realfake_hf.data.splits import add_missing_splits
 from realfake_hf.detector import Detector
 from realfake_hf.metrics.calibration import best_threshold
 from realfake_hf.metrics.operating_point import DEFAULT, OperatingPoint, load_operating_point
-from realfake_hf.training import operating_point
-from realfake_hf.validation_run import ValidationRun
+from realfake_hf.run_folder import ValidationRun
+from realfake_hf.training import posthoc
 
 TRAINING = [
     "--data", "demo", "--num_train_epochs", "2", "--num_filters", "4", "--dense_units", "4", "--bootstrap_samples",
@@ -28,7 +28,7 @@ def run(tmp_path_factory):
 
 
 def test_the_threshold_is_the_best_one_of_the_kept_epoch_on_validation(run, capsys):
-    assert operating_point.main(["--model_dir", str(run)]) == 0
+    assert posthoc.main(["--operating_point", "--model_dir", str(run)]) == 0
     point = load_operating_point(run)
     kept = ValidationRun.read(run / "validation_probabilities.npz")
     epoch = json.loads((run / "metrics.json").read_text())["best_epoch"]
@@ -42,7 +42,7 @@ def test_without_kept_probabilities_the_validation_split_is_scored(run):
     kept = run / "validation_probabilities.npz"
     aside = kept.rename(run / "aside.npz")
     try:
-        assert operating_point.main(["--model_dir", str(run)]) == 0
+        assert posthoc.main(["--operating_point", "--model_dir", str(run)]) == 0
     finally:
         aside.rename(kept)
     rows = add_missing_splits(load_images("demo"))["validation"]
@@ -55,12 +55,12 @@ def test_probabilities_of_another_run_are_refused(run, tmp_path, capsys):
     other = tmp_path / "other.npz"
     begun = ValidationRun.begin(ids=["a", "b"], is_fake=np.array([True, False]), content=[None, None])
     begun.with_epoch(1, np.array([0.5, 0.5])).write(other)
-    assert operating_point.main(["--model_dir", str(run), "--probabilities", str(other)]) == 1
+    assert posthoc.main(["--operating_point", "--model_dir", str(run), "--probabilities", str(other)]) == 1
     assert "found 2 and epochs 1. Name the file of the model's own run." in capsys.readouterr().err
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
-    assert operating_point.main(["--model_dir", str(tmp_path)]) == 1
+    assert posthoc.main(["--operating_point", "--model_dir", str(tmp_path)]) == 1
     assert "wanted a finished run of train.py" in capsys.readouterr().err
 
 

@@ -12,7 +12,7 @@ from transformers import ViTImageProcessorPil
 from benchmarks.launch import launcher
 from benchmarks.nodes import ROOT
 from realfake_hf.detector import Detector
-from realfake_hf.validation_run import ValidationRun
+from realfake_hf.run_folder import ValidationRun
 from tests.small_models import make
 
 LAUNCHES = ROOT / "recipes/accelerate"
@@ -54,11 +54,11 @@ def test_a_model_in_pieces_learns_what_a_whole_one_learns_and_goes_on_where_it_s
 
     first, last = sorted(pieces.glob("checkpoint-*"), key=lambda one: int(one.name.partition("-")[2]))
     unbroken, weights = p_fake(pieces), (pieces / "model.safetensors").read_bytes()
-    passport = json.loads((pieces / "run.json").read_text())
+    record = json.loads((pieces / "run.json").read_text())
     shutil.copytree(first, tmp_path / "kept" / first.name)
     shutil.rmtree(pieces)
     (tmp_path / "kept").rename(pieces)
-    (pieces / "run.json").write_text(json.dumps({**passport, "finished": False}))  # as if killed in the second pass
+    (pieces / "run.json").write_text(json.dumps({**record, "finished": False}))  # as if killed in the second pass
     train_in_two_processes(*IN_PIECES, [*words, pieces])
     assert last.is_dir()
     np.testing.assert_array_equal(p_fake(pieces)[-1], unbroken[-1])

@@ -66,7 +66,7 @@ def test_a_run_that_did_not_end_is_refused(tmp_path):
 
 def test_runs_that_differ_in_more_than_their_seed_are_refused(runs):
     first, second = (results.read_run(folder) for folder in runs)
-    other = {**second.passport, "arguments": {**second.passport["arguments"], "learning_rate": 1.0}}
+    other = {**second.record, "arguments": {**second.record["arguments"], "learning_rate": 1.0}}
     with pytest.raises(ValueError, match="wanted runs that differ in their seed only; found other arguments or data"):
         results.summarize([first, results.Run(second.folder, other, second.outcome, second.history)])
 
@@ -261,11 +261,11 @@ def test_each_model_is_measured_as_its_own_training_measured_it(runs, comparison
 
 def test_a_model_has_its_size_and_what_its_training_took(runs, comparison):
     for name, folder in zip(("first", "second"), runs, strict=True):
-        passport, found = json.loads((folder / "run.json").read_text()), comparison["models"][name]
+        record, found = json.loads((folder / "run.json").read_text()), comparison["models"][name]
         assert found["parameters"] == Detector.from_pretrained(folder).model.num_parameters()
-        assert found["seed"] == passport["arguments"].get("seed", 0)
-        assert found["training"]["seconds"] == passport["seconds"]
-        assert found["training"]["machine"] == passport["machine"]
+        assert found["seed"] == record["arguments"].get("seed", 0)
+        assert found["training"]["seconds"] == record["seconds"]
+        assert found["training"]["machine"] == record["machine"]
 
 
 def test_the_pair_counts_the_images_that_the_two_models_call_rightly(runs, comparison):

@@ -125,9 +125,9 @@ def test_one_commit_holds_weights_card_figures_and_passport_and_nothing_else(hub
 
 def test_paths_of_this_machine_are_cleaned_or_refused(hub, tmp_path):
     folder = shutil.copytree(MODELS / "cifake-cnn", tmp_path / "run")
-    passport = json.loads((folder / "run.json").read_text())
-    passport["arguments"]["data"] = "/home/someone/data/cats"
-    (folder / "run.json").write_text(json.dumps(passport))
+    record = json.loads((folder / "run.json").read_text())
+    record["arguments"]["data"] = "/home/someone/data/cats"
+    (folder / "run.json").write_text(json.dumps(record))
     publish_model(folder, "user/cats")
     files = hub.repositories["model", "user/cats"].files("main")
     assert json.loads(files["run.json"])["arguments"]["data"] == "cats"

@@ -16,9 +16,9 @@ from benchmarks.launch import launcher
 from realfake_hf.data.loading import load_images
 from realfake_hf.data.shards import main as write_shards
 from realfake_hf.detector import Detector
+from realfake_hf.run_folder import ValidationRun
 from realfake_hf.training.callbacks import EpochLines
 from realfake_hf.training.streaming import StreamPlace, StreamTrainer
-from realfake_hf.validation_run import ValidationRun
 
 ROOT = Path(__file__).parents[1]
 FILES = {
@@ -57,20 +57,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_leaves_model_measurements_history_passport_and_figures(run):
+def test_a_run_leaves_model_measurements_history_record_and_figures(run):
     assert left_behind(run) == FILES
 
 
-def test_the_passport_says_what_was_asked_and_on_which_pictures(run):
-    passport = json.loads((run / "run.json").read_text())
-    assert passport["finished"] is True
-    assert passport["arguments"]["data"] == "demo"
-    assert passport["arguments"]["num_filters"] == 8
-    assert {split: facts["n"] for split, facts in passport["data"].items()} == {
+def test_the_record_names_the_arguments_and_the_images(run):
+    record = json.loads((run / "run.json").read_text())
+    assert record["finished"] is True
+    assert record["arguments"]["data"] == "demo"
+    assert record["arguments"]["num_filters"] == 8
+    assert {split: facts["n"] for split, facts in record["data"].items()} == {
         split: len(rows) for split, rows in load_images("demo").items()
     }
-    assert passport["seconds"] > 0
-    assert passport["peak_memory_gib"] > 0
+    assert record["seconds"] > 0
+    assert record["peak_memory_gib"] > 0
 
 
 def test_the_history_has_one_row_an_epoch(run):
@@ -244,11 +244,11 @@ def test_a_run_does_not_go_on_with_other_pictures(tmp_path, monkeypatch, capsys)
     with monkeypatch.context() as patch:
         patch.setattr(EpochLines, "on_epoch_begin", interrupt)
         assert train.main(small(tmp_path / "run")) == 130
-    passport = json.loads((tmp_path / "run/run.json").read_text())
-    passport["data"]["test"]["sha256"] = "0" * 64
-    (tmp_path / "run/run.json").write_text(json.dumps(passport))
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    record["data"]["test"]["sha256"] = "0" * 64
+    (tmp_path / "run/run.json").write_text(json.dumps(record))
     assert train.main(small(tmp_path / "run")) == 1
-    assert "wanted the pictures of the interrupted run" in capsys.readouterr().err
+    assert "wanted the same images to resume the run" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import crosseval
 import train
 from benchmarks.nodes import ROOT, two_nodes
 from realfake_hf.distributed import SILENCE
-from realfake_hf.validation_run import ValidationRun
+from realfake_hf.run_folder import ValidationRun
 
 LAUNCHES = sorted((ROOT / "recipes/accelerate").glob("*.yaml"))
 PATIENCE = 200  # seconds
@@ -96,9 +96,9 @@ def test_a_node_that_dies_stops_the_other_with_a_sentence_and_the_job_goes_on_la
     log = (tmp_path / "node-0.log").read_text()
     assert "train.py: process 0 of 2 on " in log
     assert "has lost another one (" in log
-    passport = json.loads((tmp_path / "run/run.json").read_text())
-    passport["arguments"]["num_train_epochs"] = done = 2 + epochs_in(tmp_path / "run")
-    (tmp_path / "run/run.json").write_text(json.dumps(passport))  # as if so few had been asked for
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    record["arguments"]["num_train_epochs"] = done = 2 + epochs_in(tmp_path / "run")
+    (tmp_path / "run/run.json").write_text(json.dumps(record))  # as if so few had been asked for
     run(nodes, [*words, "--num_train_epochs", str(done)], tmp_path)
     history = json.loads((tmp_path / "run/history.json").read_text())
     assert [row["epoch"] for row in history] == list(range(1, done + 1))

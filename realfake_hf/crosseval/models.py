@@ -22,7 +22,7 @@ from realfake_hf.detector import Detector, load_detector
 from realfake_hf.labels import fake_index
 from realfake_hf.metrics.operating_point import OperatingPoint, load_operating_point
 from realfake_hf.metrics.out_of_distribution import FAMILIARITY
-from realfake_hf.run_folder import PASSPORT
+from realfake_hf.run_folder import RECORD
 
 _OF_WEIGHTS: Final = (".safetensors", ".bin")
 
@@ -115,7 +115,7 @@ def load_model(name: str, place: str, *, bf16: bool = False) -> Entrant:
 
 
 def _trained_on(folder: Path) -> str | None:
-    file = folder / PASSPORT
+    file = folder / RECORD
     return json.loads(file.read_text(encoding="utf-8"))["arguments"]["data"] if file.is_file() else None
 
 

@@ -28,13 +28,13 @@ from realfake_hf.data.splits import add_missing_splits
 from realfake_hf.detector import Detector, load_detector
 from realfake_hf.environment import data_fingerprint, environment
 from realfake_hf.experiments.search.plan import PAPER_ACCURACY
-from realfake_hf.experiments.seeds import Run, read_run
 from realfake_hf.figures import CostPoint, accuracy_against_time, save_figure
 from realfake_hf.hub.readme import comparison_table
 from realfake_hf.labels import FAKE
 from realfake_hf.metrics.operating_point import OPERATING_POINT
 from realfake_hf.metrics.report import Report, make_report
 from realfake_hf.metrics.significance import McNemar, mcnemar
+from realfake_hf.run_folder import Run, read_run
 from realfake_hf.store import write_json
 from realfake_hf.training.arguments import DataArguments
 
@@ -72,7 +72,7 @@ class Candidate:
 
     def to_dict(self) -> dict[str, Any]:
         """Its size, and what its training took."""
-        passport = self.run.passport
+        passport = self.run.record
         return {
             "parameters": sum(weights.numel() for weights in self.detector.model.parameters()),
             "seed": self.run.seed,
@@ -107,7 +107,7 @@ class Scored:
         """The model as a point of accuracy and time."""
         accuracy = self.test.accuracy
         ends = None if accuracy.low is None or accuracy.high is None else (accuracy.low, accuracy.high)
-        seconds = self.candidate.run.passport["seconds"]
+        seconds = self.candidate.run.record["seconds"]
         return CostPoint(self.candidate.name, seconds, accuracy.value or 0, ends)
 
 
@@ -153,7 +153,7 @@ def load_candidate(name: str, folder: Path) -> Candidate:
     if not (folder / OPERATING_POINT).is_file():
         raise FileNotFoundError(
             f"wanted the threshold of {name}, chosen on validation, in {folder / OPERATING_POINT}; found none. Write "
-            "it with python -m realfake_hf.training.operating_point."
+            "it with python -m realfake_hf.training.posthoc --operating_point."
         )
     return Candidate(name, read_run(folder), load_detector(name, str(folder)))
 

@@ -4,9 +4,8 @@
 results/cifake_cnn.json --model_dir space/models/cifake-cnn` is what `make cnn` calls after the trainings.
 """
 
-import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
@@ -16,25 +15,10 @@ from realfake_hf.cli import parse
 from realfake_hf.metrics.intervals import STATISTICS
 from realfake_hf.metrics.operating_point import OPERATING_POINT
 from realfake_hf.metrics.report import Report
-from realfake_hf.run_folder import FIGURES, HISTORY, METRICS, PASSPORT, Outcome
+from realfake_hf.run_folder import FIGURES, HISTORY, METRICS, RECORD, Run, read_run
 from realfake_hf.store import write_json
 
 MODEL_FILES: Final = ("config.json", "model.safetensors", "preprocessor_config.json", "cifake_cnn.py", OPERATING_POINT)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run, read back from its folder."""
-
-    folder: Path
-    passport: Mapping[str, Any]
-    outcome: Outcome
-    history: Sequence[Mapping[str, float]]
-
-    @property
-    def seed(self) -> int:
-        """The seed of its weights, order and augmentation."""
-        return int(self.passport["arguments"].get("seed", 0))
 
 
 @dataclass
@@ -46,19 +30,6 @@ class ResultsArguments:
     model_dir: Path | None = field(default=None, metadata={"help": "Keep the run that is best on validation here."})
 
 
-def read_run(folder: Path) -> Run:
-    """Read a run's folder.
-
-    Raises:
-        ValueError: there is no finished run in it.
-    """
-    passport = json.loads((folder / PASSPORT).read_text()) if (folder / PASSPORT).exists() else {"finished": False}
-    if not passport["finished"]:
-        raise ValueError(f"wanted a finished run of train.py in {folder}; found none. Let the training end first.")
-    outcome = Outcome.from_dict(json.loads((folder / METRICS).read_text()))
-    return Run(folder, passport, outcome, json.loads((folder / HISTORY).read_text()))
-
-
 def summarize(runs: Sequence[Run]) -> dict[str, Any]:
     """Put the figures of several seeds into one table: each run's value, their mean and standard deviation.
 
@@ -66,14 +37,14 @@ def summarize(runs: Sequence[Run]) -> dict[str, Any]:
         ValueError: the runs differ in more than their seed.
     """
     _refuse_mixed(runs)
-    first = runs[0].passport
+    first = runs[0].record
     return {
         "arguments": _without_seed(runs[0]),
         **{name: first[name] for name in ("commit", "python", "versions", "machine", "data")},
         "seeds": [run.seed for run in runs],
         "best_epoch": [run.outcome.best_epoch for run in runs],
-        "seconds": [round(run.passport["seconds"], 1) for run in runs],
-        "peak_memory_gib": [round(run.passport["peak_memory_gib"], 3) for run in runs],
+        "seconds": [round(run.record["seconds"], 1) for run in runs],
+        "peak_memory_gib": [round(run.record["peak_memory_gib"], 3) for run in runs],
         "validation": _over_seeds([run.outcome.validation for run in runs]),
         "test": _over_seeds([run.outcome.test for run in runs]),
         "test_leak_free": _over_seeds([run.outcome.test_leak_free for run in runs]),
@@ -86,9 +57,9 @@ def best_on_validation(runs: Sequence[Run]) -> Run:
 
 
 def keep_model(run: Run, folder: Path) -> None:
-    """Copy what loading a run's model takes, its measurements and its passport; no optimizer state, no pickles."""
+    """Copy what loading a run's model takes, its measurements and its record; no optimizer state, no pickles."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (*MODEL_FILES, METRICS, HISTORY, PASSPORT):
+    for name in (*MODEL_FILES, METRICS, HISTORY, RECORD):
         if (run.folder / name).exists():
             shutil.copyfile(run.folder / name, folder / name)
     shutil.copytree(run.folder / FIGURES, folder / FIGURES, dirs_exist_ok=True)
@@ -120,12 +91,12 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def _without_seed(run: Run) -> dict[str, Any]:
-    return {name: value for name, value in run.passport["arguments"].items() if name != "seed"}
+    return {name: value for name, value in run.record["arguments"].items() if name != "seed"}
 
 
 def _refuse_mixed(runs: Sequence[Run]) -> None:
     for run in runs[1:]:
-        if _without_seed(run) != _without_seed(runs[0]) or run.passport["data"] != runs[0].passport["data"]:
+        if _without_seed(run) != _without_seed(runs[0]) or run.record["data"] != runs[0].record["data"]:
             raise ValueError(
                 f"wanted runs that differ in their seed only; found other arguments or data in {run.folder} than in "
                 f"{runs[0].folder}. Summarize them apart."

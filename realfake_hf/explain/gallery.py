@@ -27,7 +27,7 @@ from realfake_hf.explain.rows import Row, rows_file, to_row, unique_name
 from realfake_hf.explain.sheets import Sheets, draw_explanations
 from realfake_hf.figures import save_figure
 from realfake_hf.labels import FAKE
-from realfake_hf.run_folder import PASSPORT
+from realfake_hf.run_folder import RECORD
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Explainer:
 
     def to_dict(self) -> dict[str, Any]:
         """What is asked of the model, and the passport of its training, where there is one."""
-        passport = Path(self.place).expanduser() / PASSPORT
+        passport = Path(self.place).expanduser() / RECORD
         return {
             "model": self.place,
             "method": self.method,

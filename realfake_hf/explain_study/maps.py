@@ -15,7 +15,7 @@ from realfake_hf.attribution.explain import fitting_methods
 from realfake_hf.attribution.methods import Explanation, Target, default_options
 from realfake_hf.detector import Detector, load_detector
 from realfake_hf.models.pretrained import random_weights
-from realfake_hf.run_folder import METRICS, PASSPORT
+from realfake_hf.run_folder import METRICS, RECORD
 
 GRID: Final = (8, 8)  # the patches of a ViT at 32 px with patches of 4; finer maps are averaged
 METHOD_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {"integrated_gradients": {"steps": 16}}  # others: defaults
@@ -77,14 +77,14 @@ def load_model(name: str, place: str) -> StudyModel:
 def training_summary(place: str) -> dict[str, Any] | None:
     """Return seed, epochs, number of training images and test accuracy of a run folder; None for other places."""
     folder = Path(place).expanduser()
-    if not all((folder / name).is_file() for name in (PASSPORT, METRICS)):
+    if not all((folder / name).is_file() for name in (RECORD, METRICS)):
         return None
-    passport, metrics = (json.loads((folder / name).read_text()) for name in (PASSPORT, METRICS))
-    arguments = passport["arguments"]
+    record, metrics = (json.loads((folder / name).read_text()) for name in (RECORD, METRICS))
+    arguments = record["arguments"]
     return {
         "seed": arguments["seed"],
         "epochs": arguments["num_train_epochs"],
-        "n": passport["data"]["train"]["n"],
+        "n": record["data"]["train"]["n"],
         "accuracy": metrics["test"]["accuracy"]["value"],
     }
 

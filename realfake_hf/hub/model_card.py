@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Final
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -20,10 +20,11 @@ from realfake_hf.crosseval.findings import findings
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.data.loading import CIFAKE_MIRROR
 from realfake_hf.detector import Detector
-from realfake_hf.experiments.seeds import Run, read_run
+from realfake_hf.environment import without_local_paths
 from realfake_hf.hub.readme import RENDERERS, STATISTICS
 from realfake_hf.hub.readme_crosseval import cells_table, robustness_of
 from realfake_hf.metrics.report import Report
+from realfake_hf.run_folder import Run, read_run
 
 CIFAKE_WORDS: Final = (
     "photographs of CIFAR-10 and pictures of Stable Diffusion 1.4 made to look like them (CIFAKE; its authors publish "
@@ -61,7 +62,7 @@ def make_card(folder: Path, *, repo_id: str, results: Path | None = None) -> Mod
         jinja2.UndefinedError: a field of the card has no value.
     """
     run = read_run(folder)
-    run = replace(run, passport=cleaned(run.passport))
+    run = replace(run, record=without_local_paths(run.record))
     detector = Detector.from_pretrained(folder)
     more = _measured(detector.digest(), results) if results else {}
     data = _front_matter(run, detector, repo_id, more)
@@ -71,16 +72,6 @@ def make_card(folder: Path, *, repo_id: str, results: Path | None = None) -> Mod
     )  # fmt: skip  # Markdown, not HTML
     text = environment.get_template("card.md.j2").render(**_fields(run, detector, repo_id, more, results))
     return ModelCard(f"---\n{data.to_yaml()}\n---\n{text}")
-
-
-def cleaned(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """A passport in which a path of this machine is its last part."""
-    if isinstance(value, Mapping):
-        return {name: cleaned(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [cleaned(one) for one in value]
-    is_path = isinstance(value, str) and PurePath(value).is_absolute()
-    return PurePath(value).name if is_path else value
 
 
 def _measured(digest: str, results: Path) -> dict[str, Any]:
@@ -100,7 +91,7 @@ def _measured(digest: str, results: Path) -> dict[str, Any]:
 
 
 def _front_matter(run: Run, detector: Detector, repo_id: str, more: Mapping[str, Any]) -> ModelCardData:
-    asked = run.passport["arguments"]
+    asked = run.record["arguments"]
     is_cifake = asked["data"] == "cifake"
     return ModelCardData(
         license="mit",
@@ -117,12 +108,12 @@ def _front_matter(run: Run, detector: Detector, repo_id: str, more: Mapping[str,
 
 
 def _base(run: Run) -> str | None:
-    model = run.passport["arguments"]["model"]
+    model = run.record["arguments"]["model"]
     return model if "/" in model and not Path(model).exists() else None
 
 
 def _own_results(run: Run) -> Iterator[EvalResult]:
-    source = run.passport["arguments"]["data"]
+    source = run.record["arguments"]["data"]
     for split, report in (("test", run.outcome.test), ("test, leak-free", run.outcome.test_leak_free)):
         yield from _results(source, split, report)
 
@@ -152,7 +143,7 @@ def _results(source: str, split: str, report: Report) -> Iterator[EvalResult]:
 def _fields(
     run: Run, detector: Detector, repo_id: str, more: Mapping[str, Any], results: Path | None
 ) -> dict[str, Any]:
-    asked, grid = run.passport["arguments"], more.get("grid")
+    asked, grid = run.record["arguments"], more.get("grid")
     studied = results if grid is not None else None
     return {
         "title": repo_id.rpartition("/")[2] if repo_id != CardArguments.repo_id else run.folder.resolve().name,
@@ -179,8 +170,8 @@ def _fields(
         "explanations": RENDERERS["explanation_study"](studied) if studied else "",
         "cost": _cost(run),
         "command": _command(asked),
-        "commit": run.passport["commit"] or "unknown",
-        "versions": ", ".join(f"{name} {version}" for name, version in run.passport["versions"].items()),
+        "commit": run.record["commit"] or "unknown",
+        "versions": ", ".join(f"{name} {version}" for name, version in run.record["versions"].items()),
     }
 
 
@@ -209,7 +200,7 @@ def _elsewhere(more: Mapping[str, Any]) -> str:
 
 
 def _data(run: Run) -> str:
-    asked, data = run.passport["arguments"], run.passport["data"]
+    asked, data = run.record["arguments"], run.record["data"]
     n = "; ".join(
         f"{split} {facts['n']:,} ({facts['n_real']:,} real, {facts['n_fake']:,} fake)" for split, facts in data.items()
     )
@@ -234,14 +225,14 @@ def _band(detector: Detector, more: Mapping[str, Any]) -> str:
 
 
 def _cost(run: Run) -> str:
-    seconds, machine = run.passport["seconds"], run.passport["machine"]
+    seconds, machine = run.record["seconds"], run.record["machine"]
     is_cpu = machine["device"] == "cpu"
-    watts = WATTS_A_CORE * machine["cores"] if is_cpu else WATTS_A_GPU * run.passport["processes"]
+    watts = WATTS_A_CORE * machine["cores"] if is_cpu else WATTS_A_GPU * run.record["processes"]
     rate = f"{WATTS_A_CORE} W for each of {machine['cores']} cores" if is_cpu else f"{WATTS_A_GPU} W for each device"
     place = machine["processor"] if is_cpu else machine["device"]
     return (
         f"One training took {seconds / 60:.1f} minutes on {place} and at most "
-        f"{run.passport['peak_memory_gib']:.1f} GiB of memory. Estimated energy: {watts * seconds / 3.6e6:.3f} kWh, "
+        f"{run.record['peak_memory_gib']:.1f} GiB of memory. Estimated energy: {watts * seconds / 3.6e6:.3f} kWh, "
         f"at {rate}, which is an assumption and was not metered; trials before this training are not in it."
     )
 

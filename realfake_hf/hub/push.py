@@ -26,11 +26,11 @@ from huggingface_hub.utils._validators import validate_repo_id
 from realfake_hf.data.card import make_data_card
 from realfake_hf.data.loading import load_images
 from realfake_hf.data.shards import write_shards
-from realfake_hf.experiments.seeds import read_run
-from realfake_hf.hub.model_card import cleaned, make_card
+from realfake_hf.environment import without_local_paths
+from realfake_hf.hub.model_card import make_card
 from realfake_hf.metrics.operating_point import OPERATING_POINT
 from realfake_hf.metrics.out_of_distribution import FAMILIARITY
-from realfake_hf.run_folder import FIGURES, HISTORY, METRICS, PASSPORT
+from realfake_hf.run_folder import FIGURES, HISTORY, METRICS, RECORD, read_run
 from realfake_hf.store import write_json
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 MODEL_FILES: Final = (
     "config.json", "model.safetensors", "preprocessor_config.json", "cifake_cnn.py", OPERATING_POINT, FAMILIARITY,
     METRICS, HISTORY,
-)  # fmt: skip  # those that are there; the passport goes cleaned
+)  # fmt: skip  # those that are there; run.json goes without local paths
 BUSY: Final = (408, 429, 500, 502, 503, 504)
 WAITS: Final = (1, 2, 4, 8)  # seconds
 _NEEDED: Final = ("config.json", "model.safetensors", "preprocessor_config.json")
@@ -198,7 +198,7 @@ def _stage(folder: Path, staged: Path, repo_id: str, results: Path | None) -> No
             shutil.copy(folder / name, staged / name)
     if (folder / FIGURES).is_dir():
         shutil.copytree(folder / FIGURES, staged / FIGURES)
-    write_json(staged / PASSPORT, cleaned(run.passport))
+    write_json(staged / RECORD, without_local_paths(run.record))
     config = json.loads((staged / "config.json").read_text(encoding="utf-8"))
     config.pop("_name_or_path", None)
     write_json(staged / "config.json", config)

@@ -122,7 +122,7 @@ def load_operating_point(place: str | os.PathLike[str], *, revision: str = "main
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"expected an operating point in {file}; found something else ({error}). Write it again with "
-            "python -m realfake_hf.training.operating_point."
+            "python -m realfake_hf.training.posthoc --operating_point."
         ) from error
 
 

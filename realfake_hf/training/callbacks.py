@@ -20,8 +20,8 @@ from transformers import (
 
 from realfake_hf.labels import FAKE
 from realfake_hf.metrics.evaluate_metric import RealFakeMetric
+from realfake_hf.run_folder import ValidationRun
 from realfake_hf.store import CHECKSUMS, write_checksums
-from realfake_hf.validation_run import ValidationRun
 
 _OF_THE_MAIN_PROCESS: Final = (
     "model.safetensors", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth",

@@ -21,11 +21,10 @@ from realfake_hf.environment import data_fingerprint
 from realfake_hf.labels import FAKE, id2label, label2id
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.models.pretrained import load_pretrained
-from realfake_hf.run_folder import VALIDATION
+from realfake_hf.run_folder import VALIDATION, ValidationRun
 from realfake_hf.training.arguments import CIFAKE_CNN, CNN_SHAPE, DataArguments, ModelArguments
 from realfake_hf.training.callbacks import ValidationRecorder
 from realfake_hf.training.run_arguments import RunArguments
-from realfake_hf.validation_run import ValidationRun
 
 
 def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImageProcessor]:

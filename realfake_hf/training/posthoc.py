@@ -1,134 +1,269 @@
-"""Learn where training pictures lie in what models see, and measure which pictures from elsewhere are called far.
+"""Fit what a trained model is shipped with: its familiarity with images, and its operating point.
 
 `python -m realfake_hf.training.posthoc --models cnn=space/models/cifake-cnn --datasets cifake=cifake art=PLACE
---output_file results/familiarity.json` writes familiarity.safetensors into each model's folder.
+--output_file results/familiarity.json` writes familiarity.safetensors into the folder of each model, and measures
+which images of other data sets are far from the training images.
+
+`python -m realfake_hf.training.posthoc --operating_point --model_dir space/models/cifake-cnn` chooses threshold,
+temperature and band on the validation split of the training, and writes operating_point.json into the folder.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from datasets import Dataset
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
-from tqdm.auto import tqdm
-from transformers.utils.logging import disable_progress_bar
 
-from realfake_hf.cli import parse, read_names
-from realfake_hf.crosseval.datasets import TestSet, load_test_set
+from realfake_hf.cli import parse, read_names, run_command
 from realfake_hf.data.sampling import take_evenly
-from realfake_hf.detector import Detector
-from realfake_hf.environment import environment
-from realfake_hf.estimate import to_plain
-from realfake_hf.experiments.seeds import read_run
+from realfake_hf.environment import data_fingerprint, environment
+from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.labels import FAKE
-from realfake_hf.metrics.intervals import share
-from realfake_hf.metrics.out_of_distribution import Familiarity, fit_familiarity
-from realfake_hf.store import write_json
-from realfake_hf.training.training_data import splits_of_training
+from realfake_hf.store import write_json, write_results
+from realfake_hf.training.arguments import DataArguments
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+    from realfake_hf.crosseval.datasets import TestSet
+    from realfake_hf.detector import Detector
+    from realfake_hf.metrics.operating_point import OperatingPoint
+    from realfake_hf.metrics.out_of_distribution import Familiarity
+
+OPERATING_POINT_FLAG: Final = "--operating_point"
 
 Distances = NDArray[np.float64]
+Scores = tuple[NDArray[np.bool_], NDArray[np.floating]]  # is_fake and p_fake, (n,) each
 
 
 @dataclass
 class FamiliarityArguments:
-    """Which models, and on what their warning is tried."""
+    """The models, and the data sets on which their familiarity is measured."""
 
     models: list[str] = field(metadata={"help": "NAME=FOLDER of train.py."})
-    datasets: list[str] = field(
-        metadata={"help": "NAME=SOURCE of the pictures to try it on; those of the training first."}
+    datasets: list[str] = field(metadata={"help": "NAME=SOURCE of test images; the data set of the training first."})
+    output_file: Path = field(metadata={"help": "The measurements, a JSON file of results/."})
+    n: int = field(default=20_000, metadata={"help": "Training images to fit on, balanced by label."})
+    limit: int | None = field(default=None, metadata={"help": "Images of each data set; None: all."})
+    far: float = field(default=0.01, metadata={"help": "Share of the validation images beyond the limit."})
+    seed: int = field(default=0, metadata={"help": "Seed of all samples."})
+
+
+@dataclass
+class OperatingPointArguments:
+    """The model, and its predictions or images of the validation split."""
+
+    model_dir: Path = field(metadata={"help": "A folder of train.py, into which operating_point.json is written."})
+    data: str | None = field(default=None, metadata={"help": "The data set of the training; None: as in run.json."})
+    probabilities: Path | None = field(
+        default=None,
+        metadata={
+            "help": "validation_probabilities.npz of the run; None: that of the folder, or the images are scored."
+        },
     )
-    output_file: Path = field(metadata={"help": "What was measured, a JSON file of results/."})
-    n: int = field(default=20_000, metadata={"help": "Training pictures that it is learnt from, evenly by label."})
-    limit: int | None = field(default=None, metadata={"help": "Pictures of each data set; all by default."})
-    far: float = field(default=0.01, metadata={"help": "Share of the validation pictures beyond the limit."})
-    seed: int = field(default=0, metadata={"help": "Of every draw."})
+    promised: float = field(
+        default=0.01, metadata={"help": "Highest share of wrong verdicts among those that are not unsure."}
+    )
 
 
-def learn(folder: Path, *, n: int, far: float, seed: int) -> Familiarity:
-    """Fit a model's familiarity on its training pictures and their validation, and write it into its folder.
+def choose(arguments: OperatingPointArguments) -> "OperatingPoint":
+    """Choose the operating point of a model on its validation split, and write it into the model's folder.
 
     Raises:
-        OSError: there is no such data set.
-        ValueError: there is no finished run in the folder, or the data are others than those of its training.
+        OSError: the data set does not exist.
+        ValueError: the folder contains no finished run, the validation split is not that of the training, or the
+            promised error rate is outside (0, 1).
     """
-    passport = read_run(folder).passport
-    stated = passport["data"]["validation"]
-    images = splits_of_training(passport["arguments"], stated=stated)
+    from realfake_hf.metrics.calibration import choose_operating_point
+    from realfake_hf.metrics.operating_point import OPERATING_POINT
+    from realfake_hf.run_folder import VALIDATION, read_run
+
+    run = read_run(arguments.model_dir)
+    file = arguments.probabilities or arguments.model_dir / VALIDATION
+    if arguments.probabilities or file.exists():
+        is_fake, p_fake = _recorded_scores(file, run.record, epoch=run.outcome.best_epoch)
+    else:
+        is_fake, p_fake = _new_scores(arguments, run.record)
+    digest = run.record["data"]["validation"]["sha256"]
+    point = choose_operating_point(is_fake, p_fake, sha256=digest, promised=arguments.promised)
+    write_json(arguments.model_dir / OPERATING_POINT, point.to_dict())
+    return point
+
+
+def fit(folder: Path, *, n: int, far: float, seed: int) -> "Familiarity":
+    """Fit the familiarity of a model on its training and validation images, and write it into its folder.
+
+    Args:
+        folder: of a finished run.
+        n: training images.
+        far: share of the validation images beyond the limit, in (0, 1).
+        seed: of the sample of training images.
+
+    Raises:
+        OSError: the data set does not exist.
+        ValueError: the folder contains no finished run, or the data set is not that of the training.
+    """
+    from realfake_hf.detector import Detector
+    from realfake_hf.metrics.out_of_distribution import fit_familiarity
+    from realfake_hf.run_folder import read_run
+
+    record = read_run(folder).record
+    images = _splits_of_training(record)
     training, validation = images["train"], images["validation"]
-    drawn = np.random.default_rng(seed).permutation(len(training))
-    labels = np.asarray(training["label"][:])[drawn]
-    training = training.select(drawn[sorted(take_evenly(labels.tolist(), min(n, len(training))))])
+    order = np.random.default_rng(seed).permutation(len(training))
+    labels = np.asarray(training["label"][:])[order]
+    training = training.select(order[take_evenly(labels.tolist(), min(n, len(training)))])
     detector = Detector.from_pretrained(folder)
-    found = fit_familiarity(
-        _embeddings(detector, training, "training pictures"),
+    familiarity = fit_familiarity(
+        _embeddings(detector, training, "training images"),
         np.asarray(training["label"][:]) == FAKE,
         _embeddings(detector, validation, "validation"),
         far=far,
-        sha256=stated["sha256"],
+        sha256=record["data"]["validation"]["sha256"],
     )
-    found.save(folder)
-    return found
+    familiarity.save(folder)
+    return familiarity
 
 
-def _embeddings(detector: Detector, rows: Dataset, title: str) -> NDArray[np.float32]:
-    return detector.embeddings(tqdm(rows["image"], desc=title, unit="image", disable=None))
-
-
-def measure(detector: Detector, found: Familiarity, sets: Sequence[TestSet]) -> dict[str, Any]:
-    """Say of each data set how many pictures are called far, and how well the distance tells them from the first's."""
-    distances = {one.name: found.distances(_embeddings(detector, one.rows, one.name)) for one in sets}
+def measure(detector: "Detector", familiarity: "Familiarity", sets: "Sequence[TestSet]") -> dict[str, Any]:
+    """Measure for each data set how many images are far, and how well the distance separates them from the first."""
+    distances = {data.name: familiarity.distances(_embeddings(detector, data.rows, data.name)) for data in sets}
     home = distances[sets[0].name]
-    facts = {name: getattr(found, name) for name in ("limit", "far", "n", "n_validation", "sha256")}
-    rows = {name: _row(found, values, None if values is home else home) for name, values in distances.items()}
+    facts = {name: getattr(familiarity, name) for name in ("limit", "far", "n", "n_validation", "sha256")}
+    rows = {
+        name: _row(values, familiarity.limit, None if values is home else home) for name, values in distances.items()
+    }
     return {**facts, "weights": detector.digest(), "sets": rows}
 
 
-def _row(found: Familiarity, values: Distances, home: Distances | None) -> dict[str, Any]:
-    far = share(int((values > found.limit).sum()), len(values))
-    if home is None:
-        return {"far": to_plain(far), "roc_auc": None}
-    truth = np.repeat([0, 1], [len(home), len(values)])
-    return {"far": to_plain(far), "roc_auc": float(roc_auc_score(truth, np.concatenate([home, values])))}
+def fit_and_measure(arguments: FamiliarityArguments) -> dict[str, Any]:
+    """Fit and measure the familiarity of each model, and write the results.
 
-
-def learn_and_measure(arguments: FamiliarityArguments) -> dict[str, Any]:
-    """Do all of it, and write it down.
+    Returns:
+        The content of the results file.
 
     Raises:
-        OSError: there is no such data set.
-        ValueError: a name is given twice, or a model's folder holds no finished run.
+        OSError: a data set does not exist.
+        ValueError: a name is repeated, or the folder of a model contains no finished run.
     """
-    places: Mapping[str, str] = read_names("--models", arguments.models, kind="FOLDER")
+    from realfake_hf.crosseval.datasets import load_test_set
+    from realfake_hf.detector import Detector
+
+    places = read_names("--models", arguments.models, kind="FOLDER")
     sources = read_names("--datasets", arguments.datasets, kind="SOURCE")
-    sets = [
-        load_test_set(name, source, limit=arguments.limit, seed=arguments.seed) for name, source in sources.items()
-    ]
-    code_and_machine = environment()  # before the models' folders, which may be tracked, change
+    limit, seed = arguments.limit, arguments.seed
+    sets = [load_test_set(name, source, limit=limit, seed=seed) for name, source in sources.items()]
+    code_and_machine = environment()  # before the folders of the models change, which may be tracked by git
     models = {}
     for name, place in places.items():
-        found = learn(Path(place), n=arguments.n, far=arguments.far, seed=arguments.seed)
-        models[name] = measure(Detector.from_pretrained(place), found, sets)
+        familiarity = fit(Path(place), n=arguments.n, far=arguments.far, seed=seed)
+        models[name] = measure(Detector.from_pretrained(place), familiarity, sets)
     settings = {**to_plain(arguments), "output_file": str(arguments.output_file)}
-    write_json(arguments.output_file, {"settings": settings, **code_and_machine, "models": models})
-    return models
+    results = {"settings": settings, **code_and_machine, "models": models}
+    write_results(arguments.output_file, results, to_markdown(results))
+    return results
+
+
+def to_markdown(results: Mapping[str, Any]) -> str:
+    """Render the content of results/familiarity.json as a table and a note."""
+    rows = [
+        f"| {model} | {name} | {row['far']['n']:,} | {Estimate.from_dict(row['far'])} | "
+        f"{'' if row['roc_auc'] is None else format(row['roc_auc'], '.3f')} |"
+        for model, facts in results["models"].items()
+        for name, row in facts["sets"].items()
+    ]
+    notes = [
+        f"Far: farther from the training images of the nearer label than all but {facts['far']:.0%} of "
+        f"{facts['n_validation']:,} validation images, by Mahalanobis distance in the embedding before the head, "
+        f"fitted on {facts['n']:,} training images. ROC AUC: how well the distance separates the images from those "
+        "of the first row."
+        for facts in list(results["models"].values())[:1]
+    ]
+    return "\n".join(["| model | images | n | far | ROC AUC |", "|---|---|--:|--:|--:|", *rows, "", *notes])
+
+
+def _row(distances: Distances, limit: float, home: Distances | None) -> dict[str, Any]:
+    from sklearn.metrics import roc_auc_score
+
+    from realfake_hf.metrics.intervals import share
+
+    far = to_plain(share(int((distances > limit).sum()), len(distances)))
+    if home is None:
+        return {"far": far, "roc_auc": None}
+    is_away = np.repeat([0, 1], [len(home), len(distances)])
+    return {"far": far, "roc_auc": float(roc_auc_score(is_away, np.concatenate([home, distances])))}
+
+
+def _embeddings(detector: "Detector", rows: "Dataset", title: str) -> NDArray[np.float32]:
+    from tqdm.auto import tqdm
+
+    return detector.embeddings(tqdm(rows["image"], desc=title, unit="image", disable=None))
+
+
+def _recorded_scores(file: Path, record: Mapping[str, Any], *, epoch: int) -> Scores:
+    from realfake_hf.run_folder import ValidationRun
+
+    n, validation = record["data"]["validation"]["n"], ValidationRun.read(file)
+    if len(validation.is_fake) != n or epoch not in validation.epoch:
+        raise ValueError(
+            f"wanted {n:,} validation images and epoch {epoch} in {file}; found {len(validation.is_fake):,} and "
+            f"epochs {', '.join(map(str, validation.epoch))}. Name the file of the model's own run."
+        )
+    return validation.is_fake, validation.p_fake[validation.epoch.tolist().index(epoch)]
+
+
+def _new_scores(arguments: OperatingPointArguments, record: Mapping[str, Any]) -> Scores:
+    from tqdm.auto import tqdm
+
+    from realfake_hf.detector import Detector
+
+    rows = _splits_of_training(record, source=arguments.data)["validation"]
+    detector = Detector.from_pretrained(arguments.model_dir)
+    images = tqdm(rows["image"], desc="validation", unit="image", disable=None)
+    return np.asarray(rows["label"][:]) == FAKE, detector.probabilities(images)
+
+
+def _splits_of_training(record: Mapping[str, Any], *, source: str | None = None) -> "DatasetDict":
+    """Load the splits of a training, and check by its record that the validation split is the same."""
+    from datasets import DatasetDict
+
+    from realfake_hf.training.data import load_splits
+
+    names = ("data", "validation_share", "test_share", "split_seed")
+    settings = {name: record["arguments"][name] for name in names} | ({"data": source} if source else {})
+    images = load_splits(DataArguments(**settings))
+    expected = record["data"]["validation"]
+    actual = data_fingerprint(DatasetDict({"validation": images["validation"]}))["validation"]
+    if actual["sha256"] != expected["sha256"]:
+        raise ValueError(
+            f"wanted the {expected['n']:,} validation images of the training in {settings['data']}; found "
+            f"{actual['n']:,} others. Give the --data of the training."
+        )
+    return images
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Learn, measure, write, print; give the exit status."""
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # of weight files
-    [arguments] = parse(FamiliarityArguments, argv=argv, description=__doc__)
-    try:
-        models = learn_and_measure(arguments)
-    except (OSError, ValueError) as error:
-        print(f"familiarity: {error}", file=sys.stderr)
-        return 1
-    for name, row in models.items():
-        shares = (f"{one['far']['value']:.1%} of {place}" for place, one in row["sets"].items())
-        print(f"{name}: far are {', '.join(shares)}")
+    """Fit the familiarity or the operating point, and print the result; return the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if OPERATING_POINT_FLAG in words:
+        words.remove(OPERATING_POINT_FLAG)
+        [point] = parse(OperatingPointArguments, argv=words, description=__doc__)
+        return run_command(lambda: _print_point(point), name="posthoc")
+    [arguments] = parse(FamiliarityArguments, argv=words, description=__doc__)
+    return run_command(lambda: _print_familiarity(arguments), name="posthoc")
+
+
+def _print_point(arguments: OperatingPointArguments) -> int:
+    point = choose(arguments)
+    print(f"{arguments.model_dir}: FAKE above {point}; {point.band or 'no band keeps the promise'}")
+    return 0
+
+
+def _print_familiarity(arguments: FamiliarityArguments) -> int:
+    print(to_markdown(fit_and_measure(arguments)))
     return 0
 
 

@@ -20,13 +20,13 @@ from realfake_hf.metrics.calibration import choose_operating_point
 from realfake_hf.metrics.operating_point import OPERATING_POINT, OperatingPoint
 from realfake_hf.metrics.report import make_report
 from realfake_hf.run_folder import (
-    PASSPORT,
+    RECORD,
     Outcome,
+    check_same_data,
     epoch_rows,
-    refuse_other_data,
     resume_point,
     seconds_until,
-    write_results,
+    write_outcome,
 )
 from realfake_hf.store import write_json
 from realfake_hf.training.arguments import DataArguments, ModelArguments, RunSettings
@@ -47,7 +47,7 @@ class Fitted:
     trainer: Trainer
     data: TrainingData
     sets: dict[str, PixelDataset | StreamedPixels]
-    passport: dict[str, Any]
+    record: dict[str, Any]
 
 
 @told_of_lost_processes()
@@ -81,10 +81,10 @@ def train(
     trainer.save_model(str(folder))
     if trainer.is_world_process_zero():
         write_json(folder / OPERATING_POINT, point.to_dict())
-        write_results(folder, outcome, epoch_rows(trainer.state.log_history))
+        write_outcome(folder, outcome, epoch_rows(trainer.state.log_history))
         seconds = before + time.monotonic() - began
         cost = {"seconds": seconds, "peak_memory_gib": peak_memory_gib(), "resumed": bool(checkpoint)}
-        write_json(folder / PASSPORT, {**fitted.passport, "finished": True, "processes": run.world_size, **cost})
+        write_json(folder / RECORD, {**fitted.record, "finished": True, "processes": run.world_size, **cost})
     return outcome
 
 
@@ -115,13 +115,13 @@ def fit(
     network, processor = build_model(model)
     teacher = Teacher.from_pretrained(model.teacher, weight=model.teacher_weight) if model.teacher else None
     pictures = load_training_data(data)
-    passport = {
+    record = {
         "finished": False,
         "arguments": _all_settings(data, model, run),
         **environment(),
         "data": pictures.fingerprint(),
     }
-    refuse_other_data(folder, passport["data"])
+    check_same_data(folder, record["data"])
     sets = pixel_sets(pictures, processor, run)
     recorder = validation_recorder(pictures.images, folder)
     trainer = build_trainer(network, processor, sets, recorder=recorder, model=model, run=run, teacher=teacher)
@@ -129,7 +129,7 @@ def fit(
         trainer.add_callback(callback)
     if trainer.is_world_process_zero():
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / PASSPORT, passport)
+        write_json(folder / RECORD, record)
     if run.world_size > 1:
         share = run.train_batch_size
         logger.info("%s: %d of the %d pictures of each step", this_process(), share, share * run.world_size)
@@ -139,7 +139,7 @@ def fit(
         trainer.train(resume_from_checkpoint=run.resume_from_checkpoint or checkpoint)
     merge_lora(trainer, processor)
     trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # measured as it is saved: no autocast
-    return Fitted(trainer, pictures, sets, passport)
+    return Fitted(trainer, pictures, sets, record)
 
 
 def _refuse_dropping(run: RunArguments) -> None:
@@ -185,7 +185,7 @@ def _measure(fitted: Fitted, run: RunArguments) -> tuple[Outcome, OperatingPoint
         is_fake["test"][clean], p_fake["test"][clean], content=[content["test"][row] for row in clean], **settings
     )
     outcome = Outcome(_best_epoch(trainer), whole["validation"], whole["test"], test_leak_free)
-    fingerprint = fitted.passport["data"]["validation"]["sha256"]
+    fingerprint = fitted.record["data"]["validation"]["sha256"]
     return outcome, choose_operating_point(is_fake["validation"], p_fake["validation"], sha256=fingerprint)
 
 

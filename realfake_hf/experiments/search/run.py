@@ -31,7 +31,7 @@ from realfake_hf.experiments.search.plan import (
 )
 from realfake_hf.experiments.search.queue import Facts, Job, SharedStudy, ranked
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
-from realfake_hf.run_folder import HISTORY, PASSPORT
+from realfake_hf.run_folder import HISTORY, RECORD
 from realfake_hf.run_folder import METRICS as MEASURED
 from realfake_hf.store import begin_or_resume, write_text
 from realfake_hf.training.arguments import DataArguments, ModelArguments
@@ -41,7 +41,7 @@ from realfake_hf.training.run_arguments import RunArguments
 logger = logging.getLogger(__name__)
 
 ASKED: Final = "search.json"
-KEPT: Final = (MEASURED, HISTORY, PASSPORT)  # of a finished training
+KEPT: Final = (MEASURED, HISTORY, RECORD)  # of a finished training
 MEASURES: Final = ("accuracy", "precision", "recall", "f1", "roc_auc", "nll")
 POLL: Final = 2.0  # seconds until a worker looks again whether others are done
 
@@ -160,12 +160,12 @@ def _recipe(job: Job, asked: SearchArguments) -> Path:
 
 
 def _is_finished(folder: Path) -> bool:
-    passport = folder / PASSPORT
+    passport = folder / RECORD
     return passport.is_file() and json.loads(passport.read_text(encoding="utf-8"))["finished"]
 
 
 def _facts(folder: Path, training: Training) -> Facts:
-    measured, passport = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (MEASURED, PASSPORT))
+    measured, passport = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (MEASURED, RECORD))
     splits = {
         split: {name: measured[split][name]["value"] for name in MEASURES}
         for split in ("validation", "test", "test_leak_free")
