@@ -120,7 +120,10 @@ def test_thirty_five_models_all_look_different() -> None:
 
 
 def test_dollar_signs_in_names_are_only_dollar_signs() -> None:
-    accuracy_against_time([CostPoint("a $x^ b$", 3, 0.5)], n=10).draw_without_rendering()
+    figure = accuracy_against_time([CostPoint("a $x^ b$", 3, 0.5)], n=10)
+    figure.draw_without_rendering()
+    [label] = figure.axes[0].texts
+    assert (label.get_text(), label.get_parse_math()) == ("a $x^ b$ 50.00 %", False)
 
 
 @pytest.mark.parametrize(
@@ -129,8 +132,8 @@ def test_dollar_signs_in_names_are_only_dollar_signs() -> None:
         ([], "found []. Pass one row a model."),
         ([CostPoint("a", 0, 0.5)], "and more than 0 seconds of training; found [('a', 0)]. Pass one"),
         ([CostPoint("a", 1, 0.5), CostPoint("a", 2, 0.5)], "with a name of its own and more than 0 seconds"),
-        ([CostPoint("a", 1, 95.2)], "wanted accuracies or probabilities in [0, 1]; found 95.2 to 95.2. Divide"),
-        ([CostPoint("a", 1, 0.5, (0.4, np.nan))], "wanted accuracies or probabilities in [0, 1]; found nan to nan."),
+        ([CostPoint("a", 1, 95.2)], "found 95.2 to 95.2"),
+        ([CostPoint("a", 1, 0.5, (0.4, np.nan))], "found nan to nan"),
     ],
 )
 def test_an_error_says_what_was_wanted_and_found_and_what_to_do(rows: list[CostPoint], sentence: str) -> None:

@@ -1,12 +1,12 @@
 """A picture and its maps can be told apart and read, at any number of models and any shape."""
 
-from itertools import combinations
+from itertools import chain, combinations
 
 import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from realfake_hf.figures import MapPanel, Tile, explanation_sheet, picture_with_maps, save_figure
+from realfake_hf.figures import MapPanel, error_sheet, explanation_sheet, image_with_maps, save_figure
 
 LONG = "integrated_gradients, steps 32, grid 8 x 8, and more words than one line of a narrow column holds"
 
@@ -15,11 +15,11 @@ def picture(height=32, width=32, *, seed=0):
     return np.random.default_rng(seed).integers(256, size=(height, width, 3), dtype=np.uint8)
 
 
-def panel(name="cnn", *, height=32, width=32, grid=(4, 4), note="grad_cam, at features.3", **settings):
-    heat = np.linspace(0, 1, grid[0] * grid[1]).reshape(grid)
+def panel(name="cnn", *, height=32, width=32, grid=(4, 4), note="grad_cam, at features.3", is_empty=False):
+    heat = np.zeros(grid) if is_empty else np.linspace(0, 1, grid[0] * grid[1]).reshape(grid)
     times = 1 if max(height, width) > 128 else 4
     overlay = picture(times * height, times * width, seed=1)
-    return MapPanel(title=f"{name}\nFAKE, p(fake) 0.987, wrong", note=note, heat=heat, overlay=overlay, **settings)
+    return MapPanel(title=f"{name}\nFAKE, p(fake) 0.987, wrong", note=note, heat=heat, overlay=overlay)
 
 
 NAMES = ["cnn", "a-model-with-a-name-that-is-long", "vit-rollout", "WWW", "vit", "deit"]
@@ -27,9 +27,7 @@ NAMES = ["cnn", "a-model-with-a-name-that-is-long", "vit-rollout", "WWW", "vit",
 
 def draw(models=1, *, height=32, width=32, **settings):
     panels = [panel(name, height=height, width=width, **settings) for name in NAMES[:models]]
-    return picture_with_maps(
-        picture(height, width), panels, title="photo" * 40, note="truly REAL", color_map="inferno"
-    )
+    return image_with_maps(picture(height, width), panels, title="photo" * 40, note="truly REAL", color_map="inferno")
 
 
 def texts_of(figure):
@@ -74,7 +72,7 @@ def test_several_maps_stand_side_by_side_above_their_overlays():
 def test_the_colour_bar_says_what_the_scale_is():
     figure = draw(1)
     said = [text.get_text() for text in figure.axes[-1].texts]
-    assert said == ["lowest value in this picture", "highest"]
+    assert said == ["lowest value in this image", "highest"]
     assert draw(2).axes[-1].texts[0].get_text() == "lowest value of each map"
     heat = figure.axes[1].images[0]
     assert (heat.get_clim(), heat.cmap.name) == ((0, 1), "inferno")
@@ -115,30 +113,45 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path):
 
 @pytest.mark.parametrize(("n", "size"), [(1, (32, 32)), (4, (32, 32)), (7, (30, 60)), (24, (60, 30))])
 def test_a_sheet_shows_each_picture_beside_its_overlay_with_its_caption(n, size):
-    tiles = [Tile(picture(*size), picture(*size, seed=1), f"p(fake) {number / 100:.3f}") for number in range(n)]
+    tiles = [(picture(*size), picture(*size, seed=1), f"p(fake) {number / 100:.3f}") for number in range(n)]
     figure = explanation_sheet(tiles, title="REAL wrongly called FAKE", color_map="inferno")
     figure.draw_without_rendering()
     assert len(figure.axes) == 2 * n + 1
     boxes = [text.get_window_extent() for text in texts_of(figure)]
-    assert [text.get_text() for text in figure.texts[1:]] == [tile.caption for tile in tiles]
+    assert [text.get_text() for text in figure.texts[1:]] == [caption for *_, caption in tiles]
     drawn = [axes.get_window_extent() for axes in figure.axes]
     assert not any(one.overlaps(other) for one, other in combinations([*boxes, *drawn], 2))
     assert all(figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1 for box in boxes)
 
 
-def test_what_is_no_picture_or_no_map_is_refused():
-    sentence = (
-        r"wanted pictures and overlays \(height, width, 3\) of uint8 and maps \(grid_h, grid_w\) in \[0, 1\]; found "
-        r"{}\. Use np\.asarray\(image\.convert\('RGB'\)\) and an Explanation's map\."
-    )
-    with pytest.raises(ValueError, match=sentence.format(r"float64 \(2, 2, 3\)")):
-        picture_with_maps(np.zeros((2, 2, 3)), [panel()], title="", color_map="inferno")
+def test_a_sheet_of_errors_shows_each_image_below_the_name_of_its_column():
+    sizes = ((32, 32), (200, 90))
+    rows = [[(picture(*size, seed=seed), f"cat\np(fake) 0.{seed}") for seed in (1, 2)] for size in sizes]
+    figure = error_sheet(rows, title="cnn on demo", columns=["image", "where it looked"])
+    figure.draw_without_rendering()
+    shown = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+    assert all(np.array_equal(one, image) for one, (image, _) in zip(shown, chain(*rows), strict=True))
+    assert [axes.images[0].get_interpolation() for axes in figure.axes] == ["nearest"] * 2 + ["auto"] * 2
+    boxes = [text.get_window_extent() for text in texts_of(figure)]
+    drawn = [axes.get_window_extent() for axes in figure.axes]
+    assert not any(one.overlaps(other) for one, other in combinations([*boxes, *drawn], 2))
+    named = {text.get_text(): text.get_position()[0] for text in figure.texts}
+    assert named["image"] < named["where it looked"]
+    assert named["p(fake) 0.2"] == named["where it looked"]
+
+
+def test_no_errors_are_no_sheet():
+    with pytest.raises(ValueError, match="found none"):
+        error_sheet([], title="", columns=[])
+
+
+def test_what_is_no_image_or_no_map_is_refused():
+    with pytest.raises(ValueError, match=r"found float64 \(2, 2, 3\)"):
+        image_with_maps(np.zeros((2, 2, 3)), [panel()], title="", color_map="inferno")
     hot = MapPanel("", "", np.full((2, 2), 2.0), picture())
-    with pytest.raises(ValueError, match=sentence.format(r"a map \(2, 2\)")):
-        picture_with_maps(picture(), [hot], title="", color_map="inferno")
-    for nothing in (
-        lambda: explanation_sheet([], title="", color_map="inferno"),
-        lambda: picture_with_maps(picture(), [], title="", color_map="inferno"),
-    ):
-        with pytest.raises(ValueError, match=sentence.format("none")):
-            nothing()
+    with pytest.raises(ValueError, match=r"found a map \(2, 2\)"):
+        image_with_maps(picture(), [hot], title="", color_map="inferno")
+    with pytest.raises(ValueError, match="found none"):
+        explanation_sheet([], title="", color_map="inferno")
+    with pytest.raises(ValueError, match="found none"):
+        image_with_maps(picture(), [], title="", color_map="inferno")

@@ -12,12 +12,20 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from realfake_hf import figures
 from realfake_hf.estimate import Estimate
-from realfake_hf.explain_study.faithfulness_figures import PALE
-from realfake_hf.figures import BLUE, VERMILLION, ControlRow, GapRow, HiddenPanel
-from realfake_hf.figures.dark import GROUND
-from realfake_hf.figures.estimates import spread
+from realfake_hf.explain_study.evidence_figures import HiddenPanel, PlantedPanel, centre_and_rim, planted_bars
+from realfake_hf.explain_study.faithfulness_figures import (
+    PALE,
+    CascadePanel,
+    CurvePanel,
+    GapRow,
+    cascade,
+    faithfulness_curves,
+    gap_bars,
+)
+from realfake_hf.explain_study.figures import ControlRow, agreement_against_controls, agreement_matrix
+from realfake_hf.figures.style import BLUE, GROUND, VERMILLION, darken
+from realfake_hf.figures.style import error_bars as spread
 
 NAMES = [("CNN", "Grad-CAM"), ("CNN", "integrated gradients"), ("ViT", "rollout"), ("ViT", "integrated gradients")]
 METHODS = ["Grad-CAM", "integrated gradients", "rollout", "last attention", "gradient rollout", "relevance"]
@@ -51,22 +59,22 @@ HIDDEN = [
     for fill in ("a blur", "the mean colour")
 ]
 MAKERS: dict[str, Callable[[], Figure]] = {
-    "matrix": lambda: figures.agreement_matrix(NAMES, VALUES, measure="Spearman", chance=0.0),
-    "controls": lambda: figures.agreement_against_controls(ROWS, measure="IoU, top 20 %", n=1200, chance=0.111),
-    "curves": lambda: figures.faithfulness_curves(
-        [figures.CurvePanel(model, CURVES, CURVES) for model in ("CNN", "ViT")], methods=METHODS, references=REFERENCES
+    "matrix": lambda: agreement_matrix(NAMES, VALUES, measure="Spearman", chance=0.0),
+    "controls": lambda: agreement_against_controls(ROWS, measure="IoU, top 20 %", n=1200, chance=0.111),
+    "curves": lambda: faithfulness_curves(
+        [CurvePanel(model, CURVES, CURVES) for model in ("CNN", "ViT")], methods=METHODS, references=REFERENCES
     ),
-    "gaps": lambda: figures.gap_bars(GAPS),
-    "cascade": lambda: figures.cascade(
+    "gaps": lambda: gap_bars(GAPS),
+    "cascade": lambda: cascade(
         [
-            figures.CascadePanel(model, STAGES, {name: [near(0.5)] * 5 + [None] for name in METHODS})
+            CascadePanel(model, STAGES, {name: [near(0.5)] * 5 + [None] for name in METHODS})
             for model in ("CNN", "ViT")
         ],
         methods=METHODS,
     ),
-    "planted": lambda: figures.planted_bars(
+    "planted": lambda: planted_bars(
         [
-            figures.PlantedPanel(
+            PlantedPanel(
                 model,
                 {"fake in real": dict.fromkeys(METHODS, near(0.6)), "real in real": {"Grad-CAM": None}},
                 {"fake in real": 200, "real in real": 190},
@@ -76,7 +84,7 @@ MAKERS: dict[str, Callable[[], Figure]] = {
         methods=METHODS,
         chance=0.25,
     ),
-    "hidden": lambda: figures.centre_and_rim(HIDDEN, measure="accuracy"),
+    "hidden": lambda: centre_and_rim(HIDDEN, measure="accuracy"),
 }
 
 
@@ -128,7 +136,7 @@ def luminance(color) -> float:
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_on_a_dark_page_words_and_lines_stand_out_and_the_ground_is_dark(name: str) -> None:
-    figure = figures.darken(MAKERS[name]())
+    figure = darken(MAKERS[name]())
     ground = luminance(GROUND) + 0.05
     assert to_rgb(figure.get_facecolor()) == pytest.approx(GROUND)
     for axes in figure.axes:
@@ -141,7 +149,7 @@ def test_on_a_dark_page_words_and_lines_stand_out_and_the_ground_is_dark(name: s
 
 
 def test_words_on_a_colour_map_stay_as_they_are_on_a_dark_page() -> None:
-    light, dark = MAKERS["matrix"](), figures.darken(MAKERS["matrix"]())
+    light, dark = MAKERS["matrix"](), darken(MAKERS["matrix"]())
     cells = [
         [(text.get_text(), text.get_color()) for text in one.axes[0].texts if text.get_gid()] for one in (light, dark)
     ]
@@ -181,7 +189,7 @@ def test_each_mark_of_the_main_figure_is_its_number() -> None:
 
 def test_what_a_pair_lacks_is_left_out_of_the_main_figure_and_its_legend() -> None:
     bare = ControlRow(name="a\nb", group="c", agreement=near(0.3))
-    figure = figures.agreement_against_controls([bare], measure="IoU", n=10)
+    figure = agreement_against_controls([bare], measure="IoU", n=10)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["the pair, on the same picture"]
 
 
@@ -242,21 +250,21 @@ def test_centre_and_rim_are_told_apart_for_each_model_and_fill() -> None:
     ("make", "sentence"),
     [
         (
-            lambda: figures.agreement_matrix(NAMES[:1], VALUES[:1, :1], measure=""),
+            lambda: agreement_matrix(NAMES[:1], VALUES[:1, :1], measure=""),
             "wanted two or more maps and (maps, maps) agreements, some defined; found 1 maps and (1, 1). Pass one",
         ),
         (
-            lambda: figures.agreement_against_controls([], measure="", n=1),
+            lambda: agreement_against_controls([], measure="", n=1),
             "wanted one or more pairs, an agreement defined in one of them; found 0 pairs. Pass pairs",
         ),
-        (lambda: figures.gap_bars([]), "wanted one or more rows to draw; found none. Leave the figure out."),
-        (lambda: figures.cascade([], methods=[]), "wanted one or more models to draw; found none. Leave the figure"),
+        (lambda: gap_bars([]), "wanted one or more rows to draw; found none. Leave the figure out."),
+        (lambda: cascade([], methods=[]), "wanted one or more models to draw; found none. Leave the figure"),
         (
-            lambda: figures.planted_bars([], methods=[], chance=0.25),
+            lambda: planted_bars([], methods=[], chance=0.25),
             "wanted one or more models to draw; found none. Leave the figure out.",
         ),
         (
-            lambda: figures.centre_and_rim(HIDDEN[:3], measure=""),
+            lambda: centre_and_rim(HIDDEN[:3], measure=""),
             "wanted one panel for each model and fill; found [('CNN', 'a blur'), ",
         ),
     ],

@@ -14,7 +14,7 @@ from PIL import Image
 
 from realfake_hf.attribution.methods import Explanation
 from realfake_hf.attribution.overlay import COLOR_MAP
-from realfake_hf.figures import MapPanel, Tile, explanation_sheet, picture_with_maps, save_figure
+from realfake_hf.figures import MapPanel, explanation_sheet, image_with_maps, save_figure
 from realfake_hf.labels import LabelName, Verdict
 
 SHOWN: Final = 512  # pixels of the longer side, at most
@@ -22,6 +22,7 @@ ON_SHEET: Final = 256
 MOST_TILES: Final = 24  # on a sheet
 
 Pixels = NDArray[np.uint8]
+Tile = tuple[Pixels, Pixels, str]  # image, overlay and caption
 Group = tuple[LabelName | None, LabelName]  # what a picture truly is, and what it was called
 GROUPS: Final[Mapping[Group, str]] = {
     ("REAL", "REAL"): "right REAL",
@@ -56,7 +57,7 @@ def draw_explanations(
     ]
     note = "" if truth is None else f"truly {truth}"
     printable = "".join(letter if letter.isprintable() else "?" for letter in title)  # file names may hold any bytes
-    return picture_with_maps(shrunk(picture, SHOWN), panels, title=printable, note=note, color_map=COLOR_MAP)
+    return image_with_maps(shrunk(picture, SHOWN), panels, title=printable, note=note, color_map=COLOR_MAP)
 
 
 def how_made(explanation: Explanation) -> str:
@@ -126,7 +127,7 @@ class Sheets:
     def _tile(self, explanation: Explanation, view: Pixels) -> Tile:
         empty = ", empty map" if explanation.is_empty else ""
         caption = f"{_probability(explanation.verdict)}{empty}"
-        return Tile(view, explanation.overlay(view, strength=self._strength), caption)
+        return view, explanation.overlay(view, strength=self._strength), caption
 
     def _title(self, model: str, group: Group, models: Sequence[str]) -> str:
         truth, called = group
@@ -144,7 +145,6 @@ def _panel(name: str, explanation: Explanation, view: Pixels, *, truth: LabelNam
         note=how_made(explanation),
         heat=explanation.map,
         overlay=explanation.overlay(view, strength=strength),
-        is_empty=explanation.is_empty,
     )
 
 

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from realfake_hf.estimate import Estimate
 from realfake_hf.figures.estimates import known, legend_below, spread
-from realfake_hf.figures.style import BLUE, COLORS, INK, VERMILLION, WIDTH, style_axes
+from realfake_hf.figures.style import BLUE, COLORS, FIXED, INK, VERMILLION, WIDTH, style_axes
 
 MATRIX_COLORS: Final = "cividis"  # made for colour-blind readers: Nuñez, Anderton & Renslow (2018), PLOS ONE
-FIXED: Final = "on a colour map"  # the id of words whose colour belongs to what is below them
 ROW: Final = 0.55  # inches, of a pair and its controls
 KINDS: Final = (  # field, words, colour, marker, height in the row
     ("agreement", "the pair, on the same picture", BLUE, "o", 0.3),

@@ -7,6 +7,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from realfake_hf.estimate import Estimate
+from realfake_hf.explain_study.evidence_figures import HiddenPanel, PlantedPanel, centre_and_rim, planted_bars
+from realfake_hf.explain_study.faithfulness_figures import (
+    CascadePanel,
+    CurvePanel,
+    GapRow,
+    cascade,
+    faithfulness_curves,
+    gap_bars,
+)
+from realfake_hf.explain_study.figures import ControlRow, agreement_against_controls, agreement_matrix
 from realfake_hf.explain_study.names import (
     MEASURE_NAMES,
     REFERENCES,
@@ -22,21 +32,6 @@ from realfake_hf.explain_study.names import (
     model_name,
     model_of,
     pair_name,
-)
-from realfake_hf.figures import (
-    CascadePanel,
-    ControlRow,
-    CurvePanel,
-    GapRow,
-    HiddenPanel,
-    PlantedPanel,
-    agreement_against_controls,
-    agreement_matrix,
-    cascade,
-    centre_and_rim,
-    faithfulness_curves,
-    gap_bars,
-    planted_bars,
 )
 
 

@@ -1,56 +1,169 @@
-"""What figures share: colours, sizes, axes, ranges in per cent, labels that keep apart, how a PNG is written."""
+"""Shared parts of figures: colours, axes, estimates with intervals, legends, dark mode, and writing PNG files."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.collections import Collection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.text import Text
 from numpy.typing import ArrayLike, NDArray
+
+from realfake_hf.estimate import Estimate
 
 BLUE: Final = "#0072B2"
 VERMILLION: Final = "#D55E00"
 INK: Final = "#333333"
-COLORS: Final = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # yellow fades on white
+COLORS: Final = (
+    BLUE,
+    VERMILLION,
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+)  # no yellow: too pale
+MARKERS: Final = "osD^v"  # distinguish points without colour; combined with the colours they give 35 styles
+REFERENCES: Final = ((INK, ":"), (INK, "--"), (INK, "-."))
 WIDTH: Final = 8.0  # inches: 1,200 pixels as saved
-LABEL_HEIGHT: Final = 0.18  # inches from one line-end label to the next
+LABEL_HEIGHT: Final = 0.18  # inches between labels at the ends of lines
+FIXED: Final = "on a colour map"  # gid of text whose colour depends on the colour map below it, not on the page
+
+GROUND: Final = (0.086, 0.094, 0.11)  # background of dark mode
+BRIGHT: Final = (0.91, 0.91, 0.93)  # replaces black in dark mode
+_GREY: Final = 0.08  # largest difference between the channels of a grey
+_TINT: Final = 0.28  # share of white that is added to colours in dark mode
+_COLOR_PROPERTIES: Final = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
+
 Floats = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
+LineStyle = tuple[str, str]  # colour and line style
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a PNG at 150 dpi, making its folder, and return the path; the same figure gives the same bytes."""
+    """Write a PNG at 150 dpi, creating its folder, and return the path; equal figures give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", dpi=150, metadata={"Software": None})
     return path
 
 
 def unit_interval(values: ArrayLike) -> Floats:
-    """Give the values as an array, or raise ValueError where one lies outside [0, 1]."""
+    """Convert values to an array; raise ValueError if one is outside [0, 1]."""
     array = np.asarray(values, dtype=np.float64)
-    if not ((array >= 0) & (array <= 1)).all():  # NaN fails too
+    if not ((array >= 0) & (array <= 1)).all():  # also finds NaN
         raise ValueError(
-            f"wanted accuracies or probabilities in [0, 1]; found {array.min():g} to {array.max():g}. "
-            "Divide percentages by 100; turn logits into probabilities."
+            f"expected accuracies or probabilities in [0, 1]; found {array.min():g} to {array.max():g}. "
+            "Divide percentages by 100; apply a softmax to logits."
         )
     return array
 
 
 def style_axes(axes: Axes) -> None:
-    """Leave the left and lower spine, and a light grid behind what is drawn."""
+    """Keep only the left and lower spine, and draw a light grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#E5E5E5", linewidth=0.8)
     axes.set_axisbelow(True)
 
 
 def percent_range(percent: Floats) -> tuple[float, float]:
-    """Give the limits of an axis on which all the values, in per cent, have a little room; they stay in [0, 100]."""
-    room = max(0.06 * float(np.ptp(percent)), 0.25)
-    return max(float(percent.min()) - room, 0.0), min(float(percent.max()) + room, 100.0)
+    """Return axis limits for values in per cent, with a small margin but within [0, 100]."""
+    margin = max(0.06 * float(np.ptp(percent)), 0.25)
+    return max(float(percent.min()) - margin, 0.0), min(float(percent.max()) + margin, 100.0)
 
 
 def push_apart(places: Floats, *, gap: float) -> Floats:
-    """Move sorted points of [0, 1] at least `gap` apart, in the same order, the largest move as small as can be."""
+    """Move sorted points of [0, 1] at least `gap` apart, in the same order, with the smallest largest move."""
     steps = gap * np.arange(len(places))
-    loose = places - steps  # the wish is now "not decreasing": the isotonic fit of least largest error is
+    loose = places - steps  # now they only must not decrease: the isotonic fit with the smallest maximum error
     fitted = (np.maximum.accumulate(loose) + np.minimum.accumulate(loose[::-1])[::-1]) / 2
     return np.asarray(np.clip(fitted, 0, max(0.0, 1 - steps[-1])) + steps)
+
+
+def known(estimates: Sequence[Estimate | None]) -> list[Estimate]:
+    """Leave out missing and undefined estimates."""
+    return [estimate for estimate in estimates if estimate is not None and estimate.value is not None]
+
+
+def error_bars(estimates: Sequence[Estimate | None]) -> tuple[Floats, Floats]:
+    """Return values (n,) and the distances to both ends of their intervals (2, n); NaN for None.
+
+    A percentile interval need not contain its value; the distance to an end on the wrong side is 0.
+    """
+    rows = np.array([_value_and_ends(estimate) for estimate in estimates], dtype=np.float64).reshape(-1, 3)
+    values, low, high = rows.T
+    return values, np.clip(np.stack([values - low, high - values]), 0, None)
+
+
+def _value_and_ends(estimate: Estimate | None) -> tuple[float, float, float]:
+    if estimate is None or estimate.value is None:
+        return np.nan, np.nan, np.nan
+    value = estimate.value
+    return value, value if estimate.low is None else estimate.low, value if estimate.high is None else estimate.high
+
+
+def line_styles(methods: Sequence[str], references: Sequence[str] = ()) -> Mapping[str, LineStyle]:
+    """Assign a colour to each method, and a dark dashed style to each reference, such as a random order."""
+    styles = {method: (COLORS[index % len(COLORS)], "-") for index, method in enumerate(methods)}
+    return styles | dict(zip(references, REFERENCES, strict=False))
+
+
+def legend_below(figure: Figure, axes: Sequence[Axes], *, columns: int, order: Sequence[str] = ()) -> None:
+    """Draw one legend for all panels below them: labels in `order` first, then the others."""
+    handles: dict[str, Artist] = {}
+    for panel in axes:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    names = sorted(handles, key=lambda name: order.index(name) if name in order else len(order))
+    figure.legend(
+        [handles[name] for name in names], names, loc="outside lower center", ncols=columns, frameon=False, fontsize=10
+    )
+
+
+def darken(figure: Figure) -> Figure:
+    """Recolour a figure for dark mode in place and return it: white becomes dark, black bright, colours lighter.
+
+    Images, colour maps and text with the gid `FIXED` keep their colours.
+    """
+    figure.draw_without_rendering()  # ticks are created when they are drawn
+    figure.set_layout_engine("none")  # keep the layout
+    for artist in set(figure.findobj(_has_own_colors)):
+        _recolor(artist)
+    return figure
+
+
+def _has_own_colors(artist: Artist) -> bool:
+    """Return whether an artist has colours of its own; axes have those of their parts."""
+    return isinstance(artist, (Collection, Line2D, Patch, Text)) and artist.get_gid() != FIXED
+
+
+def _recolor(artist: Artist) -> None:
+    names = [name for name in _COLOR_PROPERTIES if hasattr(artist, f"get_{name}") and hasattr(artist, f"set_{name}")]
+    colors = {name: getattr(artist, f"get_{name}")() for name in names}
+    if "facecolor" in colors:
+        colors.pop("color", None)  # it would set both face and edge
+    for name, color in colors.items():
+        getattr(artist, f"set_{name}")(_to_dark(color))
+
+
+def _to_dark(color: Any) -> Any:  # noqa: ANN401 - a name, a tuple or an array, as in matplotlib
+    if isinstance(color, str) and color in ("none", "auto"):
+        return color
+    if isinstance(color, np.ndarray) and color.ndim == 2:  # noqa: PLR2004 - the colours of a collection
+        return [_rgba_to_dark(row) for row in color]
+    return _rgba_to_dark(to_rgba(color))
+
+
+def _rgba_to_dark(color: ArrayLike) -> tuple[float, float, float, float]:
+    red, green, blue, alpha = np.asarray(color, dtype=np.float64).tolist()
+    if max(red, green, blue) - min(red, green, blue) > _GREY:
+        red, green, blue = (channel + _TINT * (1 - channel) for channel in (red, green, blue))
+        return red, green, blue, alpha
+    lightness = (red + green + blue) / 3
+    red, green, blue = (bright + lightness * (dark - bright) for dark, bright in zip(GROUND, BRIGHT, strict=True))
+    return red, green, blue, alpha

@@ -8,8 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from realfake_hf.explain_study.figures import FIXED
-from realfake_hf.figures.style import WIDTH
+from realfake_hf.figures.style import FIXED, WIDTH
 
 CHANCE: Final = 0.5
 DARK_BELOW: Final = 0.75  # where words on a colour are white
