@@ -206,7 +206,7 @@ def test_near_duplicates_of_the_training_are_counted_once_and_kept(models, pictu
     counts = found["duplicates"]
     assert (counts["n_first"], counts["n_second"]) == (18, 24)
     assert (counts["second_found"], counts["across_labels"]) == (9 + 12, 3)
-    text = f"21 of 24 pictures of boats train look like one of the 18 of {pictures} train"
+    text = f"21 of 24 images of boats train are near-duplicates of one of the 18 images of {pictures} train"
     assert text in (tmp_path / "grid/grid.md").read_text()
 
     def again(*_, **__):

@@ -1,17 +1,31 @@
-"""Equal pictures are counted in pairs: within and across splits and labels, and against a plain count of all pairs."""
+"""Exact and near-duplicates are counted in pairs, as by comparing all pairs of images."""
 
+import io
 import json
 import time
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
 
+import imagehash
+import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from realfake_hf.data.duplicates import find_duplicates, leak_free_mask
+from realfake_hf.data.duplicates import (
+    THRESHOLD,
+    ImageHashes,
+    Pair,
+    find_duplicates,
+    find_near_duplicates,
+    hash_images,
+    leak_free_mask,
+    perceptual_hash,
+)
+from realfake_hf.data.ingest import SCHEMA
 from realfake_hf.experiments.data_audit import main
 
 Row = tuple[str, int, str | None, str]  # split, label, content, sha256
@@ -59,7 +73,7 @@ rows_of_all_kinds = st.lists(
 
 @given(rows=rows_of_all_kinds)
 @settings(max_examples=60, deadline=None)
-def test_the_counts_are_those_of_looking_at_all_pairs(rows: list[Row]) -> None:
+def test_counts_of_exact_duplicates_agree_with_comparing_all_pairs(rows: list[Row]) -> None:
     report = find_duplicates(data_set(rows))
     pairs = [(a, b) for a, b in combinations(rows, 2) if a[3] == b[3]]
     assert report.pairs == len(pairs) == sum(report.by_content.values())
@@ -69,20 +83,20 @@ def test_the_counts_are_those_of_looking_at_all_pairs(rows: list[Row]) -> None:
     assert report.across_labels == sum(a[1] != b[1] for a, b in pairs)
 
 
-def test_a_picture_that_comes_ten_thousand_times_is_counted_at_once() -> None:
+def test_ten_thousand_copies_of_an_image_are_counted_quickly() -> None:
     start = time.perf_counter()
     report = find_duplicates(data_set([("train", n % 2, "frog", "a") for n in range(10_000)]))
     assert (report.pairs, report.across_labels) == (49_995_000, 25_000_000)
     assert time.perf_counter() - start < 5  # seconds
 
 
-def test_leak_free_says_of_each_test_picture_whether_it_is_in_no_other_split() -> None:
+def test_the_leak_free_mask_marks_test_images_that_are_in_no_other_split() -> None:
     rows: list[Row] = [("test", 0, None, name) for name in "abcd"]
     images = data_set([*rows, ("train", 0, None, "a"), ("validation", 0, None, "c")])
     assert leak_free_mask(images).tolist() == [False, True, False, True]
 
 
-def test_a_set_without_a_test_split_leaks_nothing() -> None:
+def test_without_a_test_split_nothing_leaks() -> None:
     assert find_duplicates(data_set([("train", 0, None, "a"), ("train", 0, None, "a")])).leaked == 0
 
 
@@ -91,7 +105,7 @@ def test_the_report_renders_as_a_table_with_its_n() -> None:
     assert table.splitlines()[:3] == ["| exact duplicates | count |", "|---|--:|", "| equal pairs | 720,600 |"]
     assert "| within train (n = 1,200) | 719,400 |" in table
     assert "| between test and train | 1,200 |" in table
-    assert "| test pictures also in train | 1 |" in table
+    assert "| test images also in another split | 1 |" in table
 
 
 def test_the_command_prints_the_table_and_keeps_the_numbers(
@@ -109,3 +123,110 @@ def test_the_command_refuses_an_unknown_source_before_anything_is_written(
     assert main(["--data", "nowhere", "--output_file", str(tmp_path / "new" / "audit.json")]) == 1
     assert "found nothing at" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def texture(seed, size=64):
+    """Upscaled 8 x 8 noise."""
+    small = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((size, size), Image.Resampling.BICUBIC)
+
+
+def saved(image, **settings):
+    buffer = io.BytesIO()
+    image.save(buffer, **settings)
+    return Image.open(buffer)
+
+
+def distance(one, two):
+    return (perceptual_hash(one) ^ perceptual_hash(two)).bit_count()
+
+
+def hashed(values, name="set"):
+    ids = [f"{name}{place}" for place in range(len(values))]
+    return ImageHashes(name, np.array(values, dtype=np.uint64), np.array(ids), np.arange(len(values)) % 2 == 1)
+
+
+def test_the_hash_is_that_of_imagehash():
+    assert f"{perceptual_hash(texture(0)):016x}" == str(imagehash.phash(texture(0)))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_copy_that_was_re_encoded_or_slightly_resized_is_close(seed):
+    image = texture(seed)
+    assert distance(image, saved(image, format="JPEG", quality=75)) <= THRESHOLD
+    assert distance(image, image.resize((58, 58), Image.Resampling.LANCZOS)) <= THRESHOLD
+
+
+def test_different_images_are_far():
+    images = hashed([perceptual_hash(texture(seed)) for seed in range(100)], "first")
+    others = hashed([perceptual_hash(texture(seed)) for seed in range(100, 200)], "second")
+    assert find_near_duplicates(images, others).pairs == 0
+
+
+@settings(deadline=None)
+@given(
+    one=st.lists(st.sampled_from([0, 1, 3, 7, 2**63, 2**64 - 1]), max_size=12),
+    two=st.lists(st.sampled_from([0, 1, 12, 2**63 + 1, 2**64 - 2]), max_size=12),
+    threshold=st.integers(0, 4),
+)
+def test_counts_of_near_duplicates_agree_with_comparing_all_pairs(one, two, threshold):
+    found = find_near_duplicates(hashed(one), hashed(two), threshold=threshold)
+    pairs = [(i, j, (a ^ b).bit_count()) for i, a in enumerate(one) for j, b in enumerate(two)]
+    close = [pair for pair in pairs if pair[2] <= threshold]
+    assert found.pairs == len(close) == sum(found.by_distance)
+    assert found.by_distance == tuple(sum(d == at for *_, d in close) for at in range(threshold + 1))
+    assert found.across_labels == sum(i % 2 != j % 2 for i, j, _ in close)
+    assert found.first_found == len({i for i, *_ in close})
+    assert found.second_found == len({j for _, j, _ in close})
+
+
+def test_sets_larger_than_a_tile_are_searched_completely():
+    generator = np.random.default_rng(0)
+    one, two = (generator.integers(0, 2**64, size, dtype=np.uint64) for size in (100, 9000))
+    two[[0, 5000, 8999]] = one[[40, 99, 0]] ^ np.array([0, 1, 3], dtype=np.uint64)
+    found = find_near_duplicates(hashed(one, "a"), hashed(two, "b"), threshold=2)
+    assert found.examples == (Pair("a40", "b0", 0), Pair("a99", "b5000", 1), Pair("a0", "b8999", 2))
+
+
+def test_at_most_the_requested_number_of_examples_is_listed_the_closest_first():
+    found = find_near_duplicates(hashed([0], "a"), hashed([7, 1, 0, 3], "b"), examples=2)
+    assert found.examples == (Pair("a0", "b2", 0), Pair("a0", "b1", 1))
+    assert found.to_dict()["examples"][0] == {"first": "a0", "second": "b2", "distance": 0}
+
+
+def test_ten_thousand_near_duplicates_are_counted_quickly():
+    assert find_near_duplicates(hashed([5] * 10_000), hashed([4] * 10_000)).pairs == 10**8
+
+
+def test_near_duplicates_render_as_a_table_with_its_n():
+    table = find_near_duplicates(hashed([0] * 1200, "train"), hashed([1], "test")).to_markdown()
+    assert table.splitlines()[:3] == [
+        "| near-duplicates of train and test | count |",
+        "|---|--:|",
+        "| pairs that differ in at most 4 of 64 bits | 1,200 |",
+    ]
+    assert "| images of train (n = 1,200) with one in test | 1,200 |" in table
+
+
+def test_a_split_is_hashed_row_by_row():
+    rows = [
+        {
+            "image": texture(n),
+            "label": n % 2,
+            "content": None,
+            "generator": None,
+            "source": "s",
+            "id": f"{n}",
+            "sha256": "",
+        }
+        for n in range(3)
+    ]
+    found = hash_images(Dataset.from_list(rows, features=SCHEMA), name="train")
+    assert found.hashes.tolist() == [perceptual_hash(texture(n)) for n in range(3)]
+    assert (found.name, found.ids.tolist(), found.is_fake.tolist()) == ("train", ["0", "1", "2"], [False, True, False])
+
+
+@pytest.mark.parametrize("threshold", [-1, 17])
+def test_a_threshold_out_of_range_is_rejected(threshold):
+    with pytest.raises(ValueError, match=f"threshold from 0 to 16 bits; found {threshold}"):
+        find_near_duplicates(hashed([0]), hashed([0]), threshold=threshold)

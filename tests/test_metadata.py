@@ -1,93 +1,175 @@
-"""The facts are those of the files that lie in a source, read from their headers."""
+"""File properties are those of the files in a source; embedded metadata are read and named."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as Pillow
+from PIL import PngImagePlugin
 
-from realfake_hf.data.metadata import PROPERTIES, header_properties, read_file_properties
+from realfake_hf.data.metadata import PROPERTIES, header_properties, read_file_properties, read_metadata
+
+STORE = bytes.fromhex("6332706100110010800000aa00389b71")
 
 
-def test_the_facts_of_a_jpeg_are_those_it_was_written_with(picture_bytes):
+def saved(format="PNG", **settings):
+    buffer = io.BytesIO()
+    Pillow.new("RGB", (6, 4)).save(buffer, format=format, **settings)
+    return buffer.getvalue()
+
+
+def with_text(**chunks):
+    info = PngImagePlugin.PngInfo()
+    for name, text in chunks.items():
+        info.add_text(name.replace("_", "-"), text)
+    return saved(pnginfo=info)
+
+
+def test_the_properties_of_a_jpeg_are_those_it_was_written_with(picture_bytes):
     data = picture_bytes(0, "JPEG", (24, 16), quality=75, progressive=True)
-    facts = header_properties(data)
-    assert tuple(facts) == PROPERTIES
-    assert (facts["format"], facts["mode"], facts["width"], facts["height"]) == ("JPEG", "RGB", 24, 16)
-    assert (facts["aspect"], facts["bytes"], facts["bytes_per_pixel"]) == (1.5, len(data), len(data) / (24 * 16))
-    assert facts["in_passes"] is True
-    assert facts["exif"] is False
-    assert facts["jpeg_luminance"] == np.mean(Pillow.open(io.BytesIO(data)).quantization[0])
+    header = header_properties(data)
+    assert tuple(header) == PROPERTIES
+    assert (header["format"], header["mode"], header["width"], header["height"]) == ("JPEG", "RGB", 24, 16)
+    assert (header["aspect"], header["bytes"], header["bytes_per_pixel"]) == (1.5, len(data), len(data) / (24 * 16))
+    assert header["in_passes"] is True
+    assert header["exif"] is False
+    assert header["jpeg_luminance"] == np.mean(Pillow.open(io.BytesIO(data)).quantization[0])
 
 
-def test_equal_quality_means_equal_tables_and_a_lower_one_means_coarser_ones(picture_bytes):
-    one, same, low = (
+def test_equal_quality_means_equal_tables_and_lower_quality_means_coarser_ones(picture_bytes):
+    first, second, low = (
         header_properties(picture_bytes(seed, "JPEG", quality=q)) for seed, q in ((0, 75), (1, 75), (0, 20))
     )
-    assert one["jpeg_tables"] == same["jpeg_tables"] != low["jpeg_tables"]
-    assert low["jpeg_luminance"] > one["jpeg_luminance"]
+    assert first["jpeg_tables"] == second["jpeg_tables"] != low["jpeg_tables"]
+    assert low["jpeg_luminance"] > first["jpeg_luminance"]
 
 
 def test_a_png_has_no_tables(picture_bytes):
-    facts = header_properties(picture_bytes(0, "PNG"))
-    assert (facts["format"], facts["jpeg_tables"], facts["in_passes"]) == ("PNG", "none", False)
-    assert np.isnan(facts["jpeg_luminance"])
+    header = header_properties(picture_bytes(0, "PNG"))
+    assert (header["format"], header["jpeg_tables"], header["in_passes"]) == ("PNG", "none", False)
+    assert np.isnan(header["jpeg_luminance"])
 
 
-def test_an_exif_block_is_seen(picture_bytes):
+def test_an_exif_block_is_found(picture_bytes):
     exif = Pillow.Exif()
     exif[0x010F] = "a maker"
     assert header_properties(picture_bytes(0, "JPEG", exif=exif))["exif"] is True
 
 
-def test_palette_files_are_read_as_they_lie_and_not_as_load_images_keeps_them(make_folder):
+def test_properties_are_those_of_the_original_files_not_of_the_rows_of_load_images(make_folder):
     palette = io.BytesIO()
     Pillow.new("P", (8, 8)).save(palette, "GIF")
-    facts = read_file_properties(make_folder({"real/a.png": palette.getvalue(), "fake/b.png": palette.getvalue()}))
-    assert facts.columns["format"].tolist() == ["GIF", "GIF"]  # whatever the name says
-    assert facts.columns["mode"].tolist() == ["P", "P"]
-    assert facts.columns["bytes"].tolist() == [len(palette.getvalue())] * 2
-    assert facts.digest[0] == facts.digest[1]
-    assert facts.as_stored is False
+    files = read_file_properties(make_folder({"real/a.png": palette.getvalue(), "fake/b.png": palette.getvalue()}))
+    assert files.columns["format"].tolist() == ["GIF", "GIF"]  # whatever the name says
+    assert files.columns["mode"].tolist() == ["P", "P"]
+    assert files.columns["bytes"].tolist() == [len(palette.getvalue())] * 2
+    assert files.digest[0] == files.digest[1]
+    assert files.as_stored is False
 
 
-def test_rows_of_an_hf_data_set_are_said_to_be_as_stored(tmp_path, picture_bytes):
+def test_rows_of_a_data_set_are_marked_as_stored(tmp_path, picture_bytes):
     rows = {"image": [{"bytes": picture_bytes(n), "path": None} for n in range(2)], "label": [0, 1]}
     features = Features({"image": Image(), "label": ClassLabel(names=["FAKE", "REAL"])})
     Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "rows.parquet")
-    facts = read_file_properties(tmp_path / "rows.parquet")
-    assert facts.as_stored is True
-    assert facts.is_fake.tolist() == [True, False]
+    files = read_file_properties(tmp_path / "rows.parquet")
+    assert files.as_stored is True
+    assert files.is_fake.tolist() == [True, False]
 
 
-def test_a_broken_header_is_left_out_and_counted(make_folder, picture_bytes):
-    files = {"real/a.png": picture_bytes(0), "fake/b.png": picture_bytes(1), "fake/c.png": b"no picture"}
-    facts = read_file_properties(make_folder(files))
-    assert (len(facts), facts.unreadable) == (2, 1)
-    assert all(len(column) == 2 for column in facts.columns.values())
+def test_a_damaged_header_is_skipped_and_counted(make_folder, picture_bytes):
+    images = {"real/a.png": picture_bytes(0), "fake/b.png": picture_bytes(1), "fake/c.png": b"not an image"}
+    files = read_file_properties(make_folder(images))
+    assert (len(files), files.unreadable) == (2, 1)
+    assert all(len(column) == 2 for column in files.columns.values())
 
 
-def test_nothing_readable_is_refused(make_folder):
-    with pytest.raises(
-        ValueError, match=r"wanted picture files with a readable header in pictures; found none among 2\. Get the data"
-    ):
+def test_a_source_without_readable_headers_is_rejected(make_folder):
+    with pytest.raises(ValueError, match=r"readable header in pictures; found none among 2"):
         read_file_properties(make_folder({"real/a.png": b"-", "fake/b.png": b"-"}))
 
 
 @pytest.mark.parametrize(("limit", "fake", "real"), [(8, 4, 4), (14, 9, 5), (50, 20, 5)])
-def test_a_limit_draws_both_labels_alike_as_far_as_they_go(make_folder, limit, fake, real):
+def test_a_limit_draws_balanced_labels_if_possible(make_folder, limit, fake, real):
     folder = make_folder([*(f"fake/{n}.png" for n in range(20)), *(f"real/{n}.png" for n in range(5))])
     is_fake = read_file_properties(folder, limit=limit).is_fake
     assert (is_fake.sum(), (~is_fake).sum()) == (fake, real)
 
 
-def test_the_draw_is_that_of_its_seed(make_folder):
+def test_the_draw_depends_on_its_seed(make_folder):
     folder = make_folder([f"{label}/{n}.png" for label in ("real", "fake") for n in range(20)])
     drawn = [read_file_properties(folder, limit=10, seed=seed).digest.tolist() for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_a_limit_below_one_is_refused(make_folder):
-    with pytest.raises(ValueError, match=r"wanted a limit of 1 file or more; found 0\. Leave it out for all files\."):
+def test_a_limit_below_one_is_rejected(make_folder):
+    with pytest.raises(ValueError, match=r"limit of 1 file or more; found 0"):
         read_file_properties(make_folder(["real/a.png", "fake/b.png"]), limit=0)
+
+
+def test_a_plain_file_has_no_embedded_metadata():
+    metadata = read_metadata(saved())
+    assert (metadata.format, metadata.mode, metadata.width, metadata.height) == ("PNG", "RGB", 6, 4)
+    assert (metadata.frames, metadata.n_bytes) == (1, len(saved()))
+    assert (metadata.has_exif, metadata.camera, metadata.software) == (False, None, None)
+    assert (metadata.has_content_credentials, metadata.generator_hints) == (False, ())
+
+
+def test_camera_and_software_are_read_from_exif():
+    exif = Pillow.Exif()
+    exif[0x010F], exif[0x0110], exif[0x0131] = "Maker\0", "Model 1", "Editor 2"
+    metadata = read_metadata(saved("JPEG", exif=exif))
+    assert (metadata.has_exif, metadata.camera, metadata.software) == (True, "Maker Model 1", "Editor 2")
+    assert metadata.generator_hints == ()
+
+
+@pytest.mark.parametrize(
+    ("chunks", "hints"),
+    [
+        ({"parameters": "a cat\nSteps: 20"}, ('text chunk "parameters" (Stable Diffusion web UI)',)),
+        ({"prompt": "{}", "workflow": "{}"}, ('text chunk "prompt" (ComfyUI)', 'text chunk "workflow" (ComfyUI)')),
+        ({"Software": "NovelAI"}, ('text chunk "Software"',)),
+        ({"Comment": "holiday"}, ()),
+    ],
+)
+def test_the_text_that_generators_write_to_png_is_found(chunks, hints):
+    assert read_metadata(with_text(**chunks)).generator_hints == hints
+
+
+def test_the_text_that_generators_write_to_exif_is_found():
+    exif = Pillow.Exif()
+    exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + "a cat, Negative prompt: dog".encode("utf-16-le")
+    assert read_metadata(saved("JPEG", exif=exif)).generator_hints == ('EXIF field "UserComment"',)
+
+
+def test_content_credentials_are_found_in_jpeg_png_and_webp():
+    jpeg = saved("JPEG")
+    segment = b"JP\0\x01\0\0\0\x01" + struct.pack(">I", 60) + b"jumb" + struct.pack(">I", 41) + b"jumd" + STORE
+    app11 = b"\xff\xeb" + struct.pack(">H", len(segment) + 2) + segment
+    png = saved()
+    chunk = b"caBX" + segment
+    inner = struct.pack(">I", len(segment)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    webp = saved("WEBP") + b"C2PA" + struct.pack("<I", len(segment)) + segment
+    for file in (jpeg[:2] + app11 + jpeg[2:], png[:33] + inner + png[33:], webp):
+        assert read_metadata(file).has_content_credentials
+        assert Pillow.open(io.BytesIO(file)).size == (6, 4)
+
+
+def test_a_declared_ai_source_is_found():
+    packet = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a>http://cv.iptc.org/trainedAlgorithmicMedia</a></x:xmpmeta>'
+    assert read_metadata(saved("JPEG", xmp=packet)).generator_hints == (
+        "IPTC digital source type trainedAlgorithmicMedia",
+    )
+
+
+def test_long_and_unprintable_fields_are_truncated():
+    exif = Pillow.Exif()
+    exif[0x0131] = "x" * 500 + "\x1b[31m"
+    assert read_metadata(saved("JPEG", exif=exif)).software == "x" * 80 + "..."
+
+
+def test_metadata_of_a_file_that_is_not_an_image_are_rejected():
+    with pytest.raises(OSError, match="cannot identify"):
+        read_metadata(b"not an image")

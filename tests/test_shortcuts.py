@@ -163,7 +163,7 @@ def test_the_command_says_where_bytes_alone_differ_and_looks_for_near_duplicates
     said = capsys.readouterr().out
     assert "All files have one format, mode, size and table. Their bytes then say how much detail" in said
     assert "| near-duplicates of train and test | count |" in said
-    assert "| pictures of pictures (n = 16) with one in pictures | 16 |" in said
+    assert "| images of pictures (n = 16) with one in pictures | 16 |" in said
 
 
 def test_the_command_says_that_rows_of_a_data_set_are_as_stored(capsys):

@@ -1,8 +1,11 @@
-"""What the files of a source are, before any picture is decoded: format, mode, size, bytes, JPEG tables.
+"""Read what image files reveal without decoding their pixels: file properties and embedded metadata.
 
-None of it says what a picture shows. Where it tells real from fake all the same, a detector can learn the codec
-instead of the generator (Grommelt et al., 2024, "Fake or JPEG?", arXiv 2403.17608). File names are no facts
-here: no loader shows them to a model.
+File properties (format, mode, size, JPEG tables) are unrelated to content. If they differ between real and fake
+images, a detector can learn the codec instead of the generator (Grommelt et al., 2024, "Fake or JPEG?", arXiv
+2403.17608). File names are not included, since no loader passes them to a model.
+
+Embedded metadata (EXIF, Content Credentials, text of generators) are neither verified nor passed to a model. They can
+be removed, as most platforms on the web do, or forged.
 """
 
 import hashlib
@@ -12,46 +15,57 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from realfake_hf.data.decoding import FORMATS, UnreadableImageError
-from realfake_hf.data.folders import Record
-from realfake_hf.data.hub import HubRows
-from realfake_hf.data.ingest import Reader
-from realfake_hf.data.loading import find_source
 from realfake_hf.labels import LABEL_NAMES
 from realfake_hf.parallel import map_in_processes
+
+if TYPE_CHECKING:
+    from realfake_hf.data.folders import Record
+    from realfake_hf.data.ingest import Reader
 
 PROPERTIES: Final = (
     "format", "mode", "width", "height", "aspect", "bytes", "bytes_per_pixel", "jpeg_tables", "jpeg_luminance",
     "in_passes", "exif",
 )  # fmt: skip
 
-_BROKEN_HEADER_ERRORS = (UnreadableImageError, OSError, ValueError, OverflowError, Image.DecompressionBombError)
+_HEADER_ERRORS = (UnreadableImageError, OSError, ValueError, OverflowError, Image.DecompressionBombError)
+_C2PA_STORE: Final = bytes.fromhex("63327061 0011 0010 8000 00aa00389b71")  # JUMBF type (C2PA 2.1, 11.1.4.2)
+_AI_MEDIA: Final = b"trainedAlgorithmicMedia"  # IPTC's digital source type, also within "compositeWith..."
+_GENERATOR_KEYS: Final = {
+    "parameters": "Stable Diffusion web UI", "prompt": "ComfyUI", "workflow": "ComfyUI",
+    "invokeai_metadata": "InvokeAI", "sd-metadata": "InvokeAI", "dream": "InvokeAI",
+}  # fmt: skip  # of text chunks
+_GENERATOR_WORDS: Final = (
+    "novelai", "midjourney", "dall-e", "dall·e", "stable diffusion", "comfyui", "invokeai", "adobe firefly", "imagen",
+    "flux.1", "openai", "negative prompt:", "cfg scale:",
+)  # fmt: skip  # of free text, in lower case
+_MAX_SHOWN: Final = 80  # characters of a field
 
 Column = NDArray[Any]
-Fact = str | float | bool
+Property = str | float | bool
 
 
 @dataclass(frozen=True)
 class FileProperties:
-    """The facts of n picture files, one entry a file in every array.
+    """The properties of n image files; every array has one entry per file.
 
     Attributes:
         name: of the source.
-        as_stored: the files are those of an HF data set's rows. Whoever wrote them may have encoded the pictures anew,
-            so the facts need not be those of the original files.
-        is_fake: (n,)
-        digest: (n,) SHA-256 of each file: equal for equal files.
-        columns: each of `PROPERTIES`, (n,): `format` (as Pillow calls it), `mode` and `jpeg_tables` (a digest of all
-            quantisation tables; `none` where it is no JPEG) are strings; `width` and `height` are pixels; `aspect` is
-            width / height; `bytes` is the whole file; `jpeg_luminance` is the mean of the first quantisation table,
-            NaN where it is no JPEG; `in_passes` says progressive or interlaced; `exif` whether the header has a block.
-        unreadable: files that are left out, as their header cannot be read.
+        as_stored: the files come from the rows of a Hugging Face data set, whose author may have re-encoded the
+            original files.
+        is_fake: (n,) labels.
+        digest: (n,) SHA-256 of each file.
+        columns: each of `PROPERTIES`, (n,): `format` (Pillow's name), `mode` and `jpeg_tables` (a digest of all
+            quantization tables, or `none`) are strings; `width` and `height` are pixels; `aspect` is width / height;
+            `bytes` is the size of the file; `jpeg_luminance` is the mean of the first quantization table, or NaN;
+            `in_passes` means progressive or interlaced; `exif` means that the header has an EXIF block.
+        unreadable: files that were skipped because their header cannot be read.
     """
 
     name: str
@@ -66,73 +80,54 @@ class FileProperties:
 
 
 def read_file_properties(source: str | os.PathLike[str], *, limit: int | None = None, seed: int = 0) -> FileProperties:
-    """Read the facts of a source's files: those that lie in the folder or archive, not what `load_images` keeps.
+    """Read the properties of the files of a source.
 
-    `load_images` keeps plain RGB files byte for byte and turns all others into PNG, so its rows would not do.
+    The files are read from the folder or archive itself, since `load_images` re-encodes some of them as PNG.
 
     Args:
-        source: as `load_images` takes it.
-        limit: at most so many files, as evenly of both labels as there are; None means all.
-        seed: of the draw of these.
+        source: see `load_images`.
+        limit: maximum number of files, drawn with balanced labels if possible; None means all.
+        seed: of the draw.
 
     Raises:
-        FileNotFoundError: there is no such source.
+        FileNotFoundError: the source does not exist.
         ValueError: the source is ambiguous or unsafe, or no header can be read.
     """
+    from realfake_hf.data.hub import HubRows
+    from realfake_hf.data.loading import find_source
+
     if limit is not None and limit < 1:
-        raise ValueError(f"wanted a limit of 1 file or more; found {limit}. Leave it out for all files.")
+        raise ValueError(f"expected a limit of 1 file or more; found {limit}. Omit it to read all files.")
     found = find_source(source)
     records = _draw(found.records(), limit, np.random.default_rng(seed))
-    read = partial(_facts_of, found.reader)
-    rows = [
-        row for _, chunk in map_in_processes(read, records, description=f"file facts of {found.name}") for row in chunk
-    ]
+    read = partial(_properties_of_records, found.reader)
+    chunks = map_in_processes(read, records, description=f"file properties of {found.name}")
+    rows = [row for _, chunk in chunks for row in chunk]
     is_fake = np.array([record.label == "FAKE" for record in records])
-    return _together(rows, is_fake, name=found.name, as_stored=isinstance(found.reader, HubRows))
+    return _to_columns(rows, is_fake, name=found.name, as_stored=isinstance(found.reader, HubRows))
 
 
 def properties_of_files(files: Sequence[bytes], is_fake: NDArray[np.bool_], *, name: str) -> FileProperties:
-    """Read the facts of files as they are stored in a data set's rows.
+    """Read the properties of files stored in the rows of a data set.
 
     Args:
-        files: their bytes.
-        is_fake: (n,) their labels.
+        files: whole files.
+        is_fake: (n,) labels.
         name: of the data set.
 
     Raises:
         ValueError: no header can be read.
     """
-    return _together([_facts_or_nothing(data) for data in files], is_fake, name=name, as_stored=True)
+    return _to_columns([_properties_or_empty(data) for data in files], is_fake, name=name, as_stored=True)
 
 
-def _together(
-    rows: Sequence[Mapping[str, Fact]], is_fake: NDArray[np.bool_], *, name: str, as_stored: bool
-) -> FileProperties:
-    kept = [row for row in rows if row]
-    if not kept:
-        raise ValueError(
-            f"wanted picture files with a readable header in {name}; found none among {len(rows):,}. Get the data set "
-            "anew."
-        )
-    return FileProperties(
-        name=name,
-        as_stored=as_stored,
-        is_fake=is_fake[[bool(row) for row in rows]],
-        digest=np.array([row["digest"] for row in kept]),
-        columns={fact: np.array([row[fact] for row in kept]) for fact in PROPERTIES},
-        unreadable=len(rows) - len(kept),
-    )
-
-
-def header_properties(data: bytes) -> dict[str, Fact]:
-    """Read each of `PROPERTIES` from a file's bytes, without decoding its pixels.
+def header_properties(data: bytes) -> dict[str, Property]:
+    """Read each of `PROPERTIES` of a file.
 
     Raises:
-        OSError: it is no image file. Pillow raises others of its own on damaged headers.
+        OSError: the file is not an image. Pillow raises various other errors on damaged headers.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of large pictures and odd metadata; nothing is decoded here
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    image = _open_header(data)
     tables: Mapping[int, Sequence[int]] = getattr(image, "quantization", None) or {}
     return {
         "format": str(image.format),
@@ -149,70 +144,22 @@ def header_properties(data: bytes) -> dict[str, Fact]:
     }
 
 
-def _short_digest(tables: Mapping[int, Sequence[int]]) -> str:
-    return hashlib.sha256(repr(tables).encode()).hexdigest()[:8]
-
-
-def _facts_of(reader: Reader, records: Sequence[Record]) -> list[dict[str, Fact]]:
-    return [_facts_or_nothing(_bytes_or_nothing(reader, record)) for record in records]
-
-
-def _bytes_or_nothing(reader: Reader, record: Record) -> bytes:
-    try:
-        return reader.read(record.key)
-    except _BROKEN_HEADER_ERRORS:
-        return b""
-
-
-def _facts_or_nothing(data: bytes) -> dict[str, Fact]:
-    try:
-        return header_properties(data) | {"digest": hashlib.sha256(data).hexdigest()}
-    except _BROKEN_HEADER_ERRORS:
-        return {}
-
-
-def _draw(records: Sequence[Record], limit: int | None, generator: np.random.Generator) -> list[Record]:
-    """Draw records, half of them real where both labels have enough."""
-    if limit is None or limit >= len(records):
-        return list(records)
-    by_label = [[record for record in records if record.label == label] for label in LABEL_NAMES]
-    fewer = min(by_label, key=len)
-    more = max(reversed(by_label), key=len)
-    of_fewer = min(len(fewer), limit // 2)
-    drawn = [fewer[place] for place in generator.permutation(len(fewer))[:of_fewer]]
-    return drawn + [more[place] for place in generator.permutation(len(more))[: limit - of_fewer]]
-
-
-# A manifest store's identifier in a JUMBF box, whichever container holds the box (C2PA specification 2.1, 11.1.4.2)
-_C2PA_STORE: Final = bytes.fromhex("63327061 0011 0010 8000 00aa00389b71")
-_AI_MEDIA: Final = b"trainedAlgorithmicMedia"  # IPTC's digital source type, alone or at the end of "compositeWith..."
-_GENERATOR_KEYS: Final = {
-    "parameters": "Stable Diffusion web UI", "prompt": "ComfyUI", "workflow": "ComfyUI",
-    "invokeai_metadata": "InvokeAI", "sd-metadata": "InvokeAI", "dream": "InvokeAI",
-}  # fmt: skip  # of text chunks
-_GENERATOR_WORDS: Final = (
-    "novelai", "midjourney", "dall-e", "dall·e", "stable diffusion", "comfyui", "invokeai", "adobe firefly", "imagen",
-    "flux.1", "openai", "negative prompt:", "cfg scale:",
-)  # fmt: skip  # of free text, in lower case
-_MOST_SHOWN: Final = 80  # characters of a field
-
-
 @dataclass(frozen=True)
 class FileMetadata:
-    """What one file says of itself, and what it is by its header.
+    """The header and embedded metadata of a file.
 
     Attributes:
-        format: as Pillow calls it.
-        mode: Pillow's, such as RGB, L, P or CMYK.
-        width: pixels, before any turn that EXIF asks for.
-        height: likewise.
-        n_bytes: of the file.
-        frames: 1, or more of an animation.
-        has_exif: whether it carries EXIF fields.
-        camera: maker and model that EXIF names, cut after 80 characters; None where it names none.
+        format: Pillow's name.
+        mode: Pillow's mode, such as RGB, L, P or CMYK.
+        width: pixels, before the EXIF orientation is applied.
+        height: pixels, likewise.
+        n_bytes: size of the file.
+        frames: number of frames; more than 1 for animations.
+        has_exif: the file has EXIF fields.
+        camera: make and model from EXIF, truncated to 80 characters; None if missing.
         software: likewise.
-        has_content_credentials: whether it carries a C2PA manifest store; its signatures are not checked.
-        generator_hints: where it says that a generator made it, such as `text chunk "parameters" (ComfyUI)`.
+        has_content_credentials: the file has a C2PA manifest store; its signatures are not checked.
+        generator_hints: fields that name a generator, such as `text chunk "parameters" (ComfyUI)`.
     """
 
     format: str
@@ -229,20 +176,16 @@ class FileMetadata:
 
 
 def read_metadata(data: bytes) -> FileMetadata:
-    """Read what a picture file claims, without decoding its pixels.
+    """Read the metadata embedded in an image file.
 
     Args:
         data: the whole file.
 
     Raises:
-        OSError: it is no image file. Pillow raises others of its own on damaged headers.
+        OSError: the file is not an image. Pillow raises various other errors on damaged headers.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd metadata and large pictures; nothing is decoded here
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        exif = image.getexif()
-        inner = exif.get_ifd(ExifTags.IFD.Exif)
-    fields = {str(ExifTags.TAGS.get(tag, tag)): _text(value) for tag, value in {**exif, **inner}.items()}
+    image = _open_header(data)
+    fields, has_exif = _exif_fields(image)
     texts = {str(name): _text(value) for name, value in image.info.items() if isinstance(value, str)}
     return FileMetadata(
         format=str(image.format),
@@ -251,35 +194,103 @@ def read_metadata(data: bytes) -> FileMetadata:
         height=image.height,
         n_bytes=len(data),
         frames=getattr(image, "n_frames", 1),
-        has_exif=bool(exif),
-        camera=_shown(" ".join(filter(None, (fields.get("Make"), fields.get("Model"))))),
-        software=_shown(fields.get("Software") or texts.get("Software", "")),
+        has_exif=has_exif,
+        camera=_truncated(" ".join(filter(None, (fields.get("Make"), fields.get("Model"))))),
+        software=_truncated(fields.get("Software") or texts.get("Software", "")),
         has_content_credentials=_C2PA_STORE in data,
-        generator_hints=tuple(dict.fromkeys(_generator_claims(data, texts, fields))),
+        generator_hints=tuple(dict.fromkeys(_generator_hints(data, texts, fields))),
     )
 
 
-def _generator_claims(data: bytes, texts: dict[str, str], fields: dict[str, str]) -> Iterator[str]:
+def _open_header(data: bytes) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about large images and unusual metadata; no pixels are decoded
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def _exif_fields(image: Image.Image) -> tuple[dict[str, str], bool]:
+    """Return the EXIF fields by name, and whether the main directory has any."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exif = image.getexif()
+        inner = exif.get_ifd(ExifTags.IFD.Exif)
+    return {str(ExifTags.TAGS.get(tag, tag)): _text(value) for tag, value in {**exif, **inner}.items()}, bool(exif)
+
+
+def _generator_hints(data: bytes, texts: dict[str, str], fields: dict[str, str]) -> Iterator[str]:
     if _AI_MEDIA in data:
         yield "IPTC digital source type trainedAlgorithmicMedia"
     for name, text in texts.items():
         if name.lower() in _GENERATOR_KEYS:
             yield f'text chunk "{name}" ({_GENERATOR_KEYS[name.lower()]})'
         elif any(word in text.lower() for word in _GENERATOR_WORDS):
-            yield f'text chunk "{_shown(name)}"'
+            yield f'text chunk "{_truncated(name)}"'
     for name, text in fields.items():
         if any(word in text.lower() for word in _GENERATOR_WORDS):
             yield f'EXIF field "{name}"'
 
 
 def _text(value: object) -> str:
-    """A field as text; comments of EXIF say first, in 8 bytes, how the others are to be read."""
+    """Convert a field to text; EXIF comments begin with 8 bytes that name their encoding."""
     if isinstance(value, bytes):
         body = value[8:] if value[:7] in (b"UNICODE", b"ASCII\0\0") else value
         return body.replace(b"\0", b"").decode("utf-8", "replace")
     return str(value)
 
 
-def _shown(text: str) -> str | None:
+def _truncated(text: str) -> str | None:
     printable = "".join(character for character in text if character.isprintable()).strip()
-    return f"{printable[:_MOST_SHOWN]}..." if len(printable) > _MOST_SHOWN else printable or None
+    return f"{printable[:_MAX_SHOWN]}..." if len(printable) > _MAX_SHOWN else printable or None
+
+
+def _to_columns(
+    rows: Sequence[Mapping[str, Property]], is_fake: NDArray[np.bool_], *, name: str, as_stored: bool
+) -> FileProperties:
+    readable = [row for row in rows if row]
+    if not readable:
+        raise ValueError(
+            f"expected image files with a readable header in {name}; found none among {len(rows):,}. Download the "
+            "data set again."
+        )
+    return FileProperties(
+        name=name,
+        as_stored=as_stored,
+        is_fake=is_fake[[bool(row) for row in rows]],
+        digest=np.array([row["digest"] for row in readable]),
+        columns={column: np.array([row[column] for row in readable]) for column in PROPERTIES},
+        unreadable=len(rows) - len(readable),
+    )
+
+
+def _properties_of_records(reader: "Reader", records: "Sequence[Record]") -> list[dict[str, Property]]:
+    return [_properties_or_empty(_bytes_or_empty(reader, record)) for record in records]
+
+
+def _bytes_or_empty(reader: "Reader", record: "Record") -> bytes:
+    try:
+        return reader.read(record.key)
+    except _HEADER_ERRORS:
+        return b""
+
+
+def _properties_or_empty(data: bytes) -> dict[str, Property]:
+    try:
+        return header_properties(data) | {"digest": hashlib.sha256(data).hexdigest()}
+    except _HEADER_ERRORS:
+        return {}
+
+
+def _short_digest(tables: Mapping[int, Sequence[int]]) -> str:
+    return hashlib.sha256(repr(tables).encode()).hexdigest()[:8]
+
+
+def _draw(records: "Sequence[Record]", limit: int | None, generator: np.random.Generator) -> "list[Record]":
+    """Draw records, half of them real if there are enough of both labels."""
+    if limit is None or limit >= len(records):
+        return list(records)
+    by_label = [[record for record in records if record.label == label] for label in LABEL_NAMES]
+    fewer = min(by_label, key=len)
+    more = max(reversed(by_label), key=len)
+    of_fewer = min(len(fewer), limit // 2)
+    drawn = [fewer[position] for position in generator.permutation(len(fewer))[:of_fewer]]
+    return drawn + [more[position] for position in generator.permutation(len(more))[: limit - of_fewer]]
