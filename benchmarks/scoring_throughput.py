@@ -26,7 +26,8 @@ from realfake_hf.data.decoding import to_rgb
 from realfake_hf.data.pixels import Normalize, resize_images
 from realfake_hf.detector import Detector
 from realfake_hf.parallel import map_in_threads
-from realfake_hf.score.run import ScoreArguments, score
+from realfake_hf.score.arguments import ScoreArguments
+from realfake_hf.score.run import score
 
 FILES: Final = "score, files"
 SHARDS: Final = "score, shards"

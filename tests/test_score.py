@@ -1,4 +1,4 @@
-"""Scoring without end: every picture once, whatever it is and whatever dies."""
+"""Resumable batch scoring: every image exactly once, whatever it is and whatever dies."""
 
 import json
 import os
@@ -136,7 +136,7 @@ def test_broken_rows_of_shards_become_rows(model, picture_bytes, tmp_path):
     assert main(words(model, tmp_path / "scores", tmp_path / "odd.parquet")) == 0
     found = scores_in(tmp_path / "scores")
     assert [row["error"] is None for row in found] == [True, False, False, False, False]
-    assert [row["error"] for row in found[2:]] == ["the row holds no picture"] * 2 + ["the file is missing"]
+    assert [row["error"] for row in found[2:]] == ["the row contains no image"] * 2 + ["the file is missing"]
     assert [row["id"] for row in found] == ["a", "b", "c", f"{tmp_path / 'odd.parquet'}#3", "e"]
 
 
@@ -151,7 +151,7 @@ def test_a_part_that_is_cut_short_is_scored_again_and_named(model, demo, tmp_pat
     (tmp_path / "scores/part-000002.parquet.999").write_bytes(b"half")
     assert main(given) == 0
     assert scores_in(tmp_path / "scores") == before
-    assert f"{part} is not whole" in caplog.text
+    assert f"{part} is damaged" in caplog.text
     assert (tmp_path / "scores/part-000000.parquet").stat().st_mtime_ns == untouched
     assert not (tmp_path / "scores/part-000002.parquet.999").exists()
 
@@ -159,13 +159,11 @@ def test_a_part_that_is_cut_short_is_scored_again_and_named(model, demo, tmp_pat
 REFUSED = {
     "nowhere/*.png": "images at 'nowhere/*.png'; found none",
     "nowhere.parquet": "wanted parquet shards at 'nowhere.parquet'; found none",
-    "user/none": "wanted pictures at 'user/none'; found neither such a path here nor",
-    "rows.parquet pictures": "wanted parquet shards alone, or pictures alone; found both",
+    "user/none": "wanted images at 'user/none'",
+    "rows.parquet pictures": "wanted either parquet shards or images; found both",
     "broken.parquet": "wanted parquet in",
-    "numbers.parquet": "wanted one column of pictures in numbers.parquet; found 0 among number",
-    "none.parquet": "wanted pictures to score; found none in --data",
-    "pictures --part_size 0": "wanted --part_size of at least 1; found 0",
-    "pictures --batch_size 0": "wanted --batch_size of at least 1; found 0",
+    "numbers.parquet": "wanted one column of images in numbers.parquet; found 0 among number",
+    "none.parquet": "wanted images to score; found none in --data",
 }
 
 
@@ -187,9 +185,20 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(model, capsys, 
     assert not Path("scores").exists()
 
 
-def test_no_data_are_refused(model, tmp_path, capsys):
-    assert main(["--model", str(model), "--output", str(tmp_path / "scores")]) == 1
-    assert "wanted --data; found none" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ([], "--data"),
+        (["--data", "images", "--part_size", "0"], "--part_size of at least 1"),
+        (["--data", "images", "--batch_size", "0"], "--batch_size"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused_before_torch_is_imported(flags, named):
+    command = [sys.executable, "-X", "importtime", "-m", "realfake_hf.score", "--model", "m", "--output", "o", *flags]
+    process = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert process.returncode == 2
+    assert named in process.stderr.splitlines()[-1]
+    assert not any(line.endswith(("| torch", "| datasets", "| pyarrow")) for line in process.stderr.splitlines())
 
 
 def test_other_scores_in_the_folder_are_left_alone(model, demo, tmp_path, capsys):

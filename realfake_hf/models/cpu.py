@@ -1,7 +1,7 @@
-"""A model's own sums on CPUs, faster, where nobody asks for gradients: weights laid out as oneDNN wants them.
+"""Faster inference on CPUs: weights in the layout of oneDNN, fused GELU, and products in bfloat16.
 
-For each call PyTorch's own float32 layer copies the bias over its output, multiplies, and leaves an activation that
-follows to another pass over memory.
+In each call, PyTorch's own float32 linear layer copies the bias over its output, multiplies, and leaves the activation
+to another pass over memory; oneDNN does all three at once.
 """
 
 import copy
@@ -14,64 +14,66 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import GELUActivation
 
-_ACTIVATED: Final = ("fc1", "activation_fn")  # a linear layer and what follows it, as transformers' blocks name them
-CLASS_TOKENS: Final = {"vit": 1, "deit": 2}  # leading tokens that a classifier of this type reads at most
-INSTRUCTIONS: Final = ("amx_bf16", "avx512_bf16")  # that multiply bfloat16, as torch calls them
-LEAST: Final = 4  # pictures that a rounding model gets
-SHORT: Final = 257  # tokens up to which attention to all of them at once is the faster way
-_TYPES: Final = ("vit", "deit", "dinov2")  # models of blocks that `RoundingBlock` knows
-_NORMS: Final = (("layernorm_before", "layernorm_after"), ("norm1", "norm2"))  # as transformers' blocks name them
+CLASS_TOKENS: Final = {"vit": 1, "deit": 2}  # by model type, leading tokens that the classifier reads at most
+INSTRUCTIONS: Final = ("amx_bf16", "avx512_bf16")  # that multiply bfloat16, as torch names them
+MIN_BATCH: Final = 4  # images per forward pass in bfloat16
+SHORT: Final = 257  # tokens up to which attention over all heads at once is faster
+_ACTIVATED: Final = ("fc1", "activation_fn")  # a linear layer and its activation, as named in transformers
+_BFLOAT16_TYPES: Final = ("vit", "deit", "dinov2")  # model types with the blocks that `Bfloat16Block` replaces
+_NORMS: Final = (("layernorm_before", "layernorm_after"), ("norm1", "norm2"))  # as named in transformers
 _QUERY_KEY_VALUE: Final = ("q_proj", "k_proj", "v_proj")
 
 
 class PackedLinear(nn.Linear):
-    """A linear layer, and maybe the GELU behind it, that oneDNN computes in one go; it shares another's parameters.
+    """A linear layer, optionally with the GELU behind it, computed by oneDNN from the parameters of the original.
 
-    Where there are gradients, another type than float32 or another device it is an ordinary layer. Weights that change
-    are laid out anew, but for changes that PyTorch is not told of, through `.data`.
+    With gradients, another dtype than float32 or another device it is an ordinary layer. Changed weights are packed
+    again, except for changes through `.data`, which PyTorch does not record.
 
     Attributes:
-        fuses_gelu: whether the GELU is in it.
-        rounds: whether it multiplies in bfloat16, and gives its sums so.
+        fuses_gelu: whether the GELU is included.
+        uses_bfloat16: whether it multiplies in bfloat16 and returns bfloat16.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
-        self.fuses_gelu = self.rounds = False
+        self.fuses_gelu = self.uses_bfloat16 = False
         self._packed: _Packed | None = None
 
     def forward(self, input: Tensor) -> Tensor:
-        """Give (..., out_features) of (..., in_features)."""
-        if not is_packable(input, rounds=self.rounds):
+        """Map (..., in_features) to (..., out_features)."""
+        if not is_packable(input, or_bfloat16=self.uses_bfloat16):
             return super().forward(input)
         attr, algorithm = ("gelu", "none") if self.fuses_gelu else ("none", "")
-        weight, bias = self._laid_out()
-        values = input.bfloat16() if self.rounds else input
+        weight, bias = self._pack()
+        values = input.bfloat16() if self.uses_bfloat16 else input
         return torch.ops.mkldnn._linear_pointwise(values, weight, bias, attr, [], algorithm)  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": None}  # a copy lays its own weights out
+        return {**self.__dict__, "_packed": None}  # a copy packs its own weights
 
-    def _laid_out(self) -> tuple[Tensor, Tensor | None]:
-        given = (self.weight, self.bias)
-        state = tuple((one.data_ptr(), one._version) for one in given if one is not None)
+    def _pack(self) -> tuple[Tensor, Tensor | None]:
+        parameters = [parameter for parameter in (self.weight, self.bias) if parameter is not None]
+        state = tuple((parameter.data_ptr(), parameter._version) for parameter in parameters)
         if self._packed is None or self._packed.state != state:
             sources = (self.weight.detach(), None if self.bias is None else self.bias.detach())
-            weight, bias = (one if one is None or not self.rounds else one.bfloat16() for one in sources)
+            weight, bias = (
+                source if source is None or not self.uses_bfloat16 else source.bfloat16() for source in sources
+            )
             self._packed = _Packed(state, sources, torch.ops.mkldnn._reorder_linear_weight(weight), bias)
         return self._packed.weight, self._packed.bias
 
 
 @dataclass(frozen=True)
 class _Packed:
-    """Parameters as oneDNN wants them.
+    """Parameters in the layout of oneDNN.
 
     Attributes:
-        state: where the parameters lay, and their versions.
-        sources: the parameters, so that their memory is not given to others.
-        weight: laid out.
-        bias: of the weight's type.
+        state: addresses and versions of the parameters.
+        sources: the parameters, so that their memory is not reused.
+        weight: packed.
+        bias: of the dtype of the weight.
     """
 
     state: tuple[tuple[int, int], ...]
@@ -81,40 +83,30 @@ class _Packed:
 
 
 class FusedGelu(nn.Module):
-    """The GELU behind a `PackedLinear`: nothing where that layer has done it already."""
+    """The GELU behind a `PackedLinear`: the identity if that layer has applied it."""
 
     def __init__(self, activation: nn.Module) -> None:
         super().__init__()
-        self.activation, self.rounds = activation, False
+        self.activation, self.uses_bfloat16 = activation, False
 
     def forward(self, input: Tensor) -> Tensor:
-        """Give GELU of the linear layer's sums, of the same shape."""
-        return input if is_packable(input, rounds=self.rounds) else self.activation(input)
+        """Return the activation of the linear layer's output."""
+        return input if is_packable(input, or_bfloat16=self.uses_bfloat16) else self.activation(input)
 
 
-def is_packable(values: Tensor, *, rounds: bool = False) -> bool:
-    """Say whether oneDNN is to compute this: float32 on CPU, or bfloat16 where it rounds, for its result alone."""
-    return (
-        (values.dtype == torch.float32 or (rounds and values.dtype == torch.bfloat16))
-        and values.device.type == "cpu"
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-    )
-
-
-class FirstTokens:
-    """What a block makes of the leading tokens, where nothing else of it is read; zeros stand for the others.
+class LeadingTokens:
+    """A token-wise module computed for the leading tokens only, where nothing reads the others; those become zeros.
 
     Args:
-        forward: of the block.
-        tokens: how many are read.
+        forward: of the module.
+        tokens: number of leading tokens.
     """
 
     def __init__(self, forward: Callable[[Tensor], Tensor], tokens: int) -> None:
         self.forward, self.tokens = forward, tokens
 
     def __call__(self, input: Tensor) -> Tensor:
-        """Give (batch, tokens, width) of the same."""
+        """Map (batch, tokens, width) to the same shape."""
         if not is_packable(input):
             return self.forward(input)
         output = torch.zeros_like(input)
@@ -122,14 +114,14 @@ class FirstTokens:
         return output
 
 
-class RoundingBlock:
-    """What a ViT block computes, its products in bfloat16, where nobody asks for gradients or its attention.
+class Bfloat16Block:
+    """Replaces the `forward` of a ViT block: products in bfloat16, without gradients or attention weights.
 
-    Query, key and value are one product; norms and residuals are float32. It stands for the block's `forward`.
+    Query, key and value are one product; norms and residuals are float32.
 
     Args:
-        block: of a ViT, DeiT or DINOv2 whose linear layers are packed; they shall round from now on.
-        tokens: how many leading tokens are read of what it gives; it gives only those. None means all.
+        block: of a packed ViT, DeiT or DINOv2; its linear layers are switched to bfloat16.
+        tokens: number of leading tokens that are read of the output, which contains only those; None means all.
     """
 
     def __init__(self, block: nn.Module, tokens: int | None = None) -> None:
@@ -137,37 +129,46 @@ class RoundingBlock:
         self.forward: Callable[..., Tensor] = block.forward
         for module in block.modules():
             if isinstance(module, PackedLinear | FusedGelu):
-                module.rounds = True
+                module.uses_bfloat16 = True
         attention: Any = block.attention
-        self._qkv = PackedLinear(_joined([getattr(attention, name) for name in _QUERY_KEY_VALUE]))
-        self._qkv.rounds = True
+        self._qkv = PackedLinear(_concatenated([getattr(attention, name) for name in _QUERY_KEY_VALUE]))
+        self._qkv.uses_bfloat16 = True
         self._norms = next([getattr(block, name) for name in names] for names in _NORMS if hasattr(block, names[0]))
         self._scales = [getattr(block, name, None) for name in ("layer_scale1", "layer_scale2")]  # of DINOv2
 
     def __call__(self, hidden: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:  # noqa: ANN401
-        """Give (batch, tokens, width) float32 of (batch, all tokens, width)."""
+        """Map (batch, all tokens, width) float32 to (batch, tokens, width) float32."""
         if mask is not None or self.block.training or not is_packable(hidden):
             return self.forward(hidden, mask, **options)
         attended = self._attend(self._norms[0](hidden).bfloat16())
-        hidden = _added(attended, hidden[:, : self.tokens], self._scales[0])
-        return _added(self.block.mlp(self._norms[1](hidden).bfloat16()), hidden, self._scales[1])  # type: ignore[operator]
+        hidden = _add_residual(attended, hidden[:, : self.tokens], self._scales[0])
+        return _add_residual(self.block.mlp(self._norms[1](hidden).bfloat16()), hidden, self._scales[1])  # type: ignore[operator]
 
-    def _attend(self, rounded: Tensor) -> Tensor:
+    def _attend(self, hidden: Tensor) -> Tensor:
         attention: Any = self.block.attention
         heads = (3, attention.num_attention_heads, attention.head_dim)
-        query, key, value = self._qkv(rounded).view(*rounded.shape[:2], *heads).permute(2, 0, 3, 1, 4).unbind()
+        query, key, value = self._qkv(hidden).view(*hidden.shape[:2], *heads).permute(2, 0, 3, 1, 4).unbind()
         query = query[:, :, : self.tokens]
         attend = _short_attention if key.shape[-2] <= SHORT else nn.functional.scaled_dot_product_attention
         mixed = attend(query, key, value, scale=attention.scaling)
         return attention.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
-def pack(model: PreTrainedModel) -> None:
-    """Let a model's linear layers, and the exact GELUs behind them, be computed by oneDNN, and nothing in vain.
+def is_packable(values: Tensor, *, or_bfloat16: bool = False) -> bool:
+    """Return whether oneDNN computes this input: float32 (or bfloat16 if set) on a CPU, without gradients."""
+    return (
+        (values.dtype == torch.float32 or (or_bfloat16 and values.dtype == torch.bfloat16))
+        and values.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+    )
 
-    A ViT or DeiT decides by its class tokens alone, so that the last block's MLP has no need to see the patches. The
-    parameters, their names and what is saved stay as they are, and the logits agree to float32's rounding. Nothing
-    happens where PyTorch lacks oneDNN.
+
+def pack(model: PreTrainedModel) -> None:
+    """Let oneDNN compute the linear layers of a model and the exact GELUs behind them, in place.
+
+    A ViT or DeiT predicts from its class tokens alone, so the MLP of its last block skips the patches. Parameters,
+    their names and saved files are unchanged; logits agree up to float32 rounding. Without oneDNN nothing happens.
     """
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return
@@ -178,58 +179,57 @@ def pack(model: PreTrainedModel) -> None:
         _fuse_gelu(block)
     tokens = CLASS_TOKENS.get(model.config.model_type)
     if tokens:
-        mlp: Any = last_block(model).mlp
-        mlp.forward = FirstTokens(mlp.forward, tokens)
-
-
-def last_block(model: PreTrainedModel) -> nn.Module:
-    """Give the last block of a ViT, DeiT or DINOv2."""
-    layers = [module for module in model.base_model.modules() if isinstance(module, nn.ModuleList)]
-    return list(layers[0])[-1]
+        mlp: Any = _last_block(model).mlp
+        mlp.forward = LeadingTokens(mlp.forward, tokens)
 
 
 def has_fast_bfloat16() -> bool:
-    """Say whether this processor multiplies bfloat16 in hardware: matrices (AMX), or at least rows (AVX512-BF16)."""
+    """Return whether this CPU multiplies bfloat16 in hardware: matrices (AMX), or at least rows (AVX512-BF16)."""
     has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return has_onednn and any(torch.cpu.get_capabilities().get(name) for name in INSTRUCTIONS)
 
 
 def in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:
-    """Copy a packed ViT, DeiT or DINOv2; the copy multiplies in bfloat16 on CPUs, where nobody asks for gradients.
+    """Copy a packed ViT, DeiT or DINOv2 so that it multiplies in bfloat16 on CPUs, without gradients.
 
-    What lies between its products stays in float32: the residuals, norms, and the classifier. So its scores are nearer
-    to those of float32 than where all weights are rounded. The speed is that of processors for which
-    `has_fast_bfloat16`. The copy is for logits: it keeps no attention, has the weights of now, and its last block
-    gives no more tokens than the classifier reads. Other models are copied as they are.
+    Residuals, norms and the classifier stay in float32, so that scores are closer to those of float32 than with all
+    weights in bfloat16. It is faster on CPUs with `has_fast_bfloat16`. The copy is for logits only: it exposes no
+    attention, does not follow later changes of the weights, and the last block returns only the tokens that the
+    classifier reads. Models of other types are copied unchanged.
     """
-    rough = copy.deepcopy(model)
-    if model.config.model_type not in _TYPES:
-        return rough
-    last = last_block(rough)
+    rounded = copy.deepcopy(model)
+    if model.config.model_type not in _BFLOAT16_TYPES:
+        return rounded
+    last = _last_block(rounded)
     tokens = CLASS_TOKENS.get(model.config.model_type)
-    for block in rough.base_model.modules():
+    for block in rounded.base_model.modules():
         if hasattr(block, "attention") and hasattr(block, "mlp"):
-            block.forward = RoundingBlock(block, tokens if block is last else None)
-    return rough
+            block.forward = Bfloat16Block(block, tokens if block is last else None)
+    return rounded
 
 
-def is_rounding(model: PreTrainedModel) -> bool:
-    """Say whether a model is a copy that multiplies in bfloat16."""
-    return any(isinstance(module, PackedLinear) and module.rounds for module in model.modules())
+def is_bfloat16(model: PreTrainedModel) -> bool:
+    """Return whether a model is a copy that multiplies in bfloat16."""
+    return any(isinstance(module, PackedLinear) and module.uses_bfloat16 for module in model.modules())
 
 
-def logits_of(model: PreTrainedModel, pixels: Tensor) -> Tensor:
-    """Give the logits of a batch, the same for a picture whatever its neighbours.
+def logits_of(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
+    """Return the logits of a batch, independent of the batch size.
 
-    oneDNN adds up the few rows of one or two pictures in another order than those of more, which in bfloat16 shows in
-    the third digit. So a model of `in_bfloat16` never gets so few: nothing stands in for the missing ones. Others get
-    the batch as it is.
+    oneDNN sums the few rows of one or two images in another order than those of more, which in bfloat16 changes the
+    third digit. So a model of `in_bfloat16` always gets at least four images, the missing ones blank.
     """
-    missing = LEAST - len(pixels)
-    if missing <= 0 or not is_rounding(model):
-        return model(pixel_values=pixels).logits  # type: ignore[no-any-return]
-    padded = torch.cat([pixels, pixels.new_zeros(missing, *pixels.shape[1:])])
-    return model(pixel_values=padded).logits[: len(pixels)]  # type: ignore[no-any-return]
+    missing = MIN_BATCH - len(pixel_values)
+    if missing <= 0 or not is_bfloat16(model):
+        return model(pixel_values=pixel_values).logits  # type: ignore[no-any-return]
+    padded = torch.cat([pixel_values, pixel_values.new_zeros(missing, *pixel_values.shape[1:])])
+    return model(pixel_values=padded).logits[: len(pixel_values)]  # type: ignore[no-any-return]
+
+
+def _last_block(model: PreTrainedModel) -> nn.Module:
+    """Return the last block of a ViT, DeiT or DINOv2."""
+    layers = [module for module in model.base_model.modules() if isinstance(module, nn.ModuleList)]
+    return list(layers[0])[-1]
 
 
 def _fuse_gelu(block: nn.Module) -> None:
@@ -245,23 +245,23 @@ def _is_exact_gelu(activation: object) -> TypeGuard[nn.Module]:
     return isinstance(activation, GELUActivation) and activation.act is nn.functional.gelu
 
 
-def _joined(layers: list[nn.Linear]) -> nn.Linear:
-    """One layer that gives what several give of the same input, one after the other."""
+def _concatenated(layers: list[nn.Linear]) -> nn.Linear:
+    """Return one layer whose output is the concatenated outputs of several."""
     first = layers[0]
     bias = first.bias is not None
-    found = nn.Linear(first.in_features, sum(one.out_features for one in layers), bias=bias, device="meta")
-    found.weight = nn.Parameter(torch.cat([one.weight.detach() for one in layers]))
+    joint = nn.Linear(first.in_features, sum(layer.out_features for layer in layers), bias=bias, device="meta")
+    joint.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]))
     if bias:
-        found.bias = nn.Parameter(torch.cat([one.bias.detach() for one in layers]))
-    return found
+        joint.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]))
+    return joint
 
 
 def _short_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float) -> Tensor:
-    """What `scaled_dot_product_attention` gives: that goes to oneDNN for some rows of a head, this for all heads."""
+    """Like `scaled_dot_product_attention`, but all heads in one product instead of some rows of a head at a time."""
     scores = torch.matmul(query, key.transpose(-1, -2)).mul_(scale)
     return torch.matmul(scores.softmax(-1), value)
 
 
-def _added(rounded: Tensor, hidden: Tensor, scale: Any) -> Tensor:  # noqa: ANN401
-    exact = rounded.float()  # tensors of two types are added more slowly
-    return (exact if scale is None else exact.mul_(scale.lambda1)).add_(hidden)
+def _add_residual(output: Tensor, hidden: Tensor, scale: Any) -> Tensor:  # noqa: ANN401
+    output = output.float()  # adding tensors of two dtypes is slower
+    return (output if scale is None else output.mul_(scale.lambda1)).add_(hidden)

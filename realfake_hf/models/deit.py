@@ -1,8 +1,9 @@
-"""A distilled DeiT made of a ViT's weights, where no DeiT checkpoint is at hand.
+"""Build a distilled DeiT from the weights of a ViT, for when no DeiT checkpoint is available.
 
 `python -m realfake_hf.models.deit --vit WinKawaks/vit-tiny-patch16-224 --output_dir weights/deit-tiny-from-vit`
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,51 +18,56 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from realfake_hf.cli import parse
+from realfake_hf.cli import parse, run_command
 from realfake_hf.models.pretrained import find_checkpoint
 
 
-def deit_from_vit(vit: ViTForImageClassification) -> DeiTForImageClassificationWithTeacher:
-    """Put a ViT's weights into a DeiT with two heads (Touvron et al., 2021).
+@dataclass
+class DeitArguments:
+    """Which ViT to convert, and where the DeiT goes."""
 
-    The distillation token and its position start as copies of the class token's, both heads as copies of the ViT's.
-    The two networks have the same layers; only the second token is new, so the answers differ a little.
+    vit: str = field(metadata={"help": "A ViT classifier: a folder or a Hub id."})
+    output_dir: Path = field(metadata={"help": "Folder of the DeiT and its image processor."})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Build the DeiT and save it with the image processor of the ViT; return the exit status."""
+    (arguments,) = parse(DeitArguments, argv=argv, description=__doc__)
+    return run_command(lambda: _convert(arguments), name="deit")
+
+
+def deit_from_vit(vit: ViTForImageClassification) -> DeiTForImageClassificationWithTeacher:
+    """Copy the weights of a ViT into a DeiT with two heads (Touvron et al., 2021).
+
+    The distillation token and its position start as copies of those of the class token, and both heads as copies of
+    the head of the ViT. All other layers are the same; outputs differ slightly because of the second token.
     """
     config = DeiTConfig.from_dict({**vit.config.to_dict(), "model_type": "deit", "architectures": None})
     deit = DeiTForImageClassificationWithTeacher(config)
     weights = {f"deit.{name.removeprefix('vit.')}": value for name, value in vit.vit.state_dict(prefix="vit.").items()}
     token, positions = "deit.embeddings.cls_token", "deit.embeddings.position_embeddings"
     weights["deit.embeddings.distillation_token"] = weights[token]
-    weights[positions] = _with_second_token(weights[positions])
+    weights[positions] = _repeat_first_token(weights[positions])
     for head in ("cls_classifier", "distillation_classifier"):
         weights |= {f"{head}.{name}": value for name, value in vit.classifier.state_dict().items()}
     deit.load_state_dict(weights)
     return deit
 
 
-def _with_second_token(positions: Tensor) -> Tensor:
+def _convert(arguments: DeitArguments) -> int:
+    place = find_checkpoint(arguments.vit)
+    vit = AutoModelForImageClassification.from_pretrained(place, dtype=torch.float32)
+    if not isinstance(vit, ViTForImageClassification):
+        raise ValueError(f"wanted a ViT classifier; found a {vit.config.model_type} at {arguments.vit!r}.")
+    deit_from_vit(vit).save_pretrained(arguments.output_dir)
+    AutoImageProcessor.from_pretrained(place, backend="pil").save_pretrained(arguments.output_dir)  # type: ignore[no-untyped-call]
+    return 0
+
+
+def _repeat_first_token(positions: Tensor) -> Tensor:
     """(1, 1 + patches, hidden) -> (1, 2 + patches, hidden)."""
     return torch.cat([positions[:, :1], positions], dim=1)
 
 
-@dataclass
-class DeitArguments:
-    """Which ViT, and where the DeiT goes."""
-
-    vit: str = field(metadata={"help": "A ViT classifier: a folder or a Hub id."})
-    output_dir: Path = field(metadata={"help": "The folder of the DeiT and its image processor."})
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Make the DeiT and save it with the ViT's image processor."""
-    (arguments,) = parse(DeitArguments, argv=argv, description=__doc__)
-    place = find_checkpoint(arguments.vit)
-    vit = AutoModelForImageClassification.from_pretrained(place, dtype=torch.float32)
-    if not isinstance(vit, ViTForImageClassification):
-        raise SystemExit(f"wanted a ViT classifier; found a {vit.config.model_type} at {arguments.vit}.")
-    deit_from_vit(vit).save_pretrained(arguments.output_dir)
-    AutoImageProcessor.from_pretrained(place, backend="pil").save_pretrained(arguments.output_dir)  # type: ignore[no-untyped-call]
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

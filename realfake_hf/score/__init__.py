@@ -1,1 +1,1 @@
-"""Scoring without end: any number of pictures, part by part, with nothing lost when something dies."""
+"""Resumable batch scoring of any number of images, part by part, in one process or many."""

@@ -1,39 +1,31 @@
-"""Score any number of pictures: `python -m realfake_hf.score --model MODEL --data FOLDER --output scores`.
+"""Score any number of images: `python -m realfake_hf.score --model MODEL --data FOLDER --output scores`.
 
-The scores are parquet files, written part by part; an interrupted or killed scoring goes on when the same command is
-given again. `accelerate launch -m realfake_hf.score ...` shares the work out among processes.
+Scores are written as parquet files, part by part. To resume, repeat the command. `accelerate launch -m
+realfake_hf.score ...` distributes the parts over processes.
 """
 
-import logging
 import sys
 from collections.abc import Sequence
 
-from transformers.utils.logging import disable_progress_bar
-
-from realfake_hf.cli import parse
-from realfake_hf.score.run import ScoreArguments, score
+from realfake_hf.cli import parse, run_command
+from realfake_hf.score.arguments import ScoreArguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, score, print the counts; give the exit status."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("realfake_hf").setLevel(logging.INFO)
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # of weight files; the pictures keep theirs
+    """Parse the command line, score, and print the counts; return the exit status."""
     (arguments,) = parse(ScoreArguments, argv=argv, description=__doc__)
-    try:
-        found = score(arguments)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; the same command goes on from {arguments.output}", file=sys.stderr)
-        return 130
-    except (OSError, ValueError) as error:
-        print(f"score: {error}", file=sys.stderr)
-        return 1
-    if found.counts:
-        print(found.to_markdown())
-        print(f"\nscores: {found.folder}")
-    if found.missing:
-        print(f"\nscore: {found.missing:,} parts are missing; the same command scores them", file=sys.stderr)
-    return 1 if found.missing else 0
+    return run_command(lambda: _score(arguments), name="score", resumable=arguments.output)
+
+
+def _score(arguments: ScoreArguments) -> int:
+    from realfake_hf.score.run import score
+
+    summary = score(arguments)
+    if summary.counts:
+        print(f"{summary.to_markdown()}\n\nscores: {summary.folder}")
+    if summary.missing:
+        print(f"score: {summary.missing:,} parts are missing; to score them, repeat the command", file=sys.stderr)
+    return 1 if summary.missing else 0
 
 
 if __name__ == "__main__":

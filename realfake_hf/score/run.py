@@ -1,10 +1,10 @@
-"""Score any number of pictures by one model, part by part, in as many processes as one likes."""
+"""Score images with one model, part by part, in any number of processes."""
 
 import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import groupby, islice
 from operator import itemgetter
@@ -21,43 +21,33 @@ from realfake_hf.data.pixels import resize_image
 from realfake_hf.detector import Detector, load_detector
 from realfake_hf.distributed import cores_each, join_processes, this_process, told_of_lost_processes
 from realfake_hf.parallel import map_in_threads
-from realfake_hf.score.inputs import Item, Part, find_supply
+from realfake_hf.score.arguments import ScoreArguments
+from realfake_hf.score.inputs import Item, Part, find_inputs
 from realfake_hf.score.store import ScoreStore
 from realfake_hf.store import write_json
+from realfake_hf.tables import markdown_table
 
 logger = logging.getLogger(__name__)
 
 SUMMARY: Final = "summary.json"
-_LARGE: Final = 2**20  # pixels above which a picture is brought to the model's size at once, for the memory's sake
+COUNTS: Final = ("FAKE", "REAL", "unsure", "far", "errors")
+_LARGE: Final = 2**20  # pixels; larger images are resized as soon as they are decoded, to save memory
+_NO_VERDICT: Final = dict.fromkeys(("label", "p_fake", "is_sure", "is_far"))
 
 Row = dict[str, Any]
 
 
-@dataclass
-class ScoreArguments:
-    """Which pictures are scored by which model, and where the scores go."""
-
-    model: str = field(metadata={"help": "A folder of train.py, or a Hub id."})
-    output: Path = field(metadata={"help": "The folder of scores; the same command goes on from there."})
-    data: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Picture files, folders, globs; parquet shards; a Hub set; or one source of train.py."},
-    )
-    batch_size: int = field(default=32, metadata={"help": "Pictures that go through the model at once, on each core."})
-    part_size: int = field(default=2048, metadata={"help": "Pictures of a file of scores: what a kill costs at most."})
-
-
 @dataclass(frozen=True)
-class Scored:
-    """What there is when a process is done.
+class ScoreSummary:
+    """The state of the scores when a process has finished.
 
     Attributes:
         folder: of the scores.
-        n: pictures of the whole.
-        counts: FAKE, REAL, unsure, far, errors, in all parts that are finished.
-        missing: parts that are not: another process has died, or is still at work.
-        new: pictures that this call scored, in all processes.
-        seconds: that it took.
+        n: images in all.
+        counts: of all finished parts, by the names in `COUNTS`; empty in other processes than the main one.
+        missing: parts that are not finished, because another process died or is still at work.
+        new: images that this call scored, in all processes.
+        seconds: time that this call took.
     """
 
     folder: Path
@@ -69,73 +59,62 @@ class Scored:
 
     def to_markdown(self) -> str:
         """Render the counts, and the speed of this call."""
-        names = ("FAKE", "REAL", "unsure", "far", "errors")
-        counts = [f"{self.counts.get(name, 0):,}" for name in names]
+        counts = [f"{self.counts.get(name, 0):,}" for name in COUNTS]
         rate = f"{self.new / self.seconds:,.0f}" if self.new else "-"
-        return (
-            f"| pictures | {' | '.join(names)} | scored now | images/s |\n|{'--:|' * 8}\n"
-            f"| {self.n:,} | {' | '.join(counts)} | {self.new:,} | {rate} |"
-        )
+        row = [f"{self.n:,}", *counts, f"{self.new:,}", rate]
+        return markdown_table(["images", *COUNTS, "scored now", "images/s"], [row], align="r")
 
 
 @told_of_lost_processes()
-def score(arguments: ScoreArguments) -> Scored:
-    """Score pictures; what is finished in the output folder is kept.
+def score(arguments: ScoreArguments) -> ScoreSummary:
+    """Score images; finished parts in the output folder are kept.
 
-    Each process takes every so-manieth part. A part is written when all its pictures are scored, so that each of them
-    stands in the scores once, however often the work was broken off.
+    Each of n processes takes every n-th part. A part is written when all of its images are scored, so that each image
+    has exactly one row, however often the work was interrupted.
 
     Raises:
-        OSError: there is no such model, no such picture, or no room for the scores.
-        ValueError: the model does not say real and fake, or the folder holds something else.
+        OSError: the model or an input does not exist, or the disk is full.
+        ValueError: the labels of the model do not say real and fake, or the folder holds something else.
     """
     state = join_processes()
-    supply = find_supply(arguments.data, part_size=_at_least_one(arguments.part_size, "--part_size"))
+    inputs = find_inputs(arguments.data, part_size=arguments.part_size)
     detector = load_detector("--model", arguments.model)
-    detector.batch_size = _at_least_one(arguments.batch_size, "--batch_size")
-    asked = {
-        "model": arguments.model, "weights": detector.digest(), "data": arguments.data, "kind": supply.kind,
-        "n": supply.n, "sha256": supply.sha256, "part_size": arguments.part_size,
+    detector.batch_size = arguments.batch_size
+    settings = {
+        "model": arguments.model, "weights": detector.digest(), "data": arguments.data, "kind": inputs.kind,
+        "n": inputs.n, "sha256": inputs.sha256, "part_size": arguments.part_size,
     }  # fmt: skip
-    store = ScoreStore(arguments.output, asked, writes=state.is_main_process)
+    store = ScoreStore(arguments.output, settings, writes=state.is_main_process)
     if state.is_main_process:
-        store.sweep()
+        store.remove_unfinished()
     state.wait_for_everyone()
-    mine = supply.parts[state.process_index :: state.num_processes]
     began = time.perf_counter()
-    new = _score_parts(mine, detector, store, state)
+    new = _score_parts(inputs.parts[state.process_index :: state.num_processes], detector, store, state)
     seconds = time.perf_counter() - began
-    logger.info("%s: %s pictures scored in %.0f s", this_process(), f"{new:,}", seconds)
-    everywhere = gather_object([new])  # also waits for everyone
-    counts = [store.counts(part) for part in supply.parts] if state.is_main_process else []
-    found = Scored(
-        folder=arguments.output,
-        n=supply.n,
-        counts=sum(filter(None, counts), Counter()),
-        missing=counts.count(None),
-        new=sum(everywhere),
-        seconds=seconds,
-    )
-    if state.is_main_process and not found.missing:
-        write_json(arguments.output / SUMMARY, {"n": found.n, "counts": dict(found.counts)})
-    return found
+    logger.info("%s: %s images scored in %.0f s", this_process(), f"{new:,}", seconds)
+    new_everywhere = sum(gather_object([new]))  # waits for all processes
+    counts = [store.counts(part) for part in inputs.parts] if state.is_main_process else []
+    total, missing = sum(filter(None, counts), Counter()), counts.count(None)
+    if state.is_main_process and not missing:
+        write_json(arguments.output / SUMMARY, {"n": inputs.n, "counts": dict(total)})
+    return ScoreSummary(arguments.output, inputs.n, total, missing, new_everywhere, seconds)
 
 
 def _score_parts(parts: Sequence[Part], detector: Detector, store: ScoreStore, state: PartialState) -> int:
-    """Score the parts that are not finished, and keep them; give how many pictures that were."""
-    left = [part for part in parts if store.counts(part) is None]
-    total, todo = (sum(part.n for part in some) for some in (parts, left))
-    ask = partial(_ask, detector)
+    """Score and store the parts that are not finished; return the number of their images."""
+    unfinished = [part for part in parts if store.counts(part) is None]
+    n_all, n_new = (sum(part.n for part in some) for some in (parts, unfinished))
+    score_batch = partial(_score_batch, detector)
     hidden = None if state.is_main_process else True
-    with tqdm(total=total, initial=total - todo, desc="scoring", unit="image", disable=hidden) as bar:
-        answers = map_in_threads(ask, _batches(left, detector.batch_size), workers=cores_each(state))
-        for part, of_part in groupby(answers, itemgetter(0)):
+    with tqdm(total=n_all, initial=n_all - n_new, desc="scoring", unit="image", disable=hidden) as bar:
+        batches = map_in_threads(score_batch, _batches(unfinished, detector.batch_size), workers=cores_each(state))
+        for part, batches_of_part in groupby(batches, itemgetter(0)):
             rows: list[Row] = []
-            for _, some in of_part:
-                rows += some
-                bar.update(len(some))
-            store.keep(part, rows)
-    return todo
+            for _, batch_rows in batches_of_part:
+                rows += batch_rows
+                bar.update(len(batch_rows))
+            store.save(part, rows)
+    return n_new
 
 
 def _batches(parts: Sequence[Part], size: int) -> Iterator[tuple[Part, list[Item]]]:
@@ -145,42 +124,24 @@ def _batches(parts: Sequence[Part], size: int) -> Iterator[tuple[Part, list[Item
             yield part, batch
 
 
-def _ask(detector: Detector, of_part: tuple[Part, list[Item]]) -> tuple[Part, list[Row]]:
-    part, batch = of_part
-    return part, _score_batch(detector, batch)
-
-
-def _score_batch(detector: Detector, batch: list[Item]) -> list[Row]:
-    """Give a row for each picture: its verdict, or why there is none."""
-    opened = [_open(detector, item) for item in batch]
-    good = [one for one in opened if isinstance(one, Image.Image)]
-    verdicts = iter(detector.predict(good)) if good else iter(())
-    return [_row(item, one, verdicts) for item, one in zip(batch, opened, strict=True)]
-
-
-def _row(item: Item, opened: Image.Image | str, verdicts: Iterator[Any]) -> Row:
-    if isinstance(opened, str):
-        return {"id": item.id, "label": None, "p_fake": None, "is_sure": None, "is_far": None, "error": opened}
-    verdict = next(verdicts)
-    return {
-        "id": item.id,
-        "label": verdict.label,
-        "p_fake": verdict.p_fake,
-        "is_sure": verdict.is_sure,
-        "is_far": verdict.is_far,
-        "error": None,
-    }
+def _score_batch(detector: Detector, part_and_batch: tuple[Part, list[Item]]) -> tuple[Part, list[Row]]:
+    """Return a row for each image: its verdict, or why there is none."""
+    part, batch = part_and_batch
+    images = [_open(detector, item) for item in batch]
+    verdicts = iter(detector.predict([image for image in images if isinstance(image, Image.Image)]))
+    rows: list[Row] = []
+    for item, image in zip(batch, images, strict=True):
+        if isinstance(image, Image.Image):
+            rows.append({"id": item.id, **asdict(next(verdicts)), "error": None})
+        else:
+            rows.append({"id": item.id, **_NO_VERDICT, "error": image})
+    return part, rows
 
 
 def _open(detector: Detector, item: Item) -> Image.Image | str:
+    """Read and decode an image, or return why that fails."""
     try:
-        picture = decode_image(item.read())
+        image = decode_image(item.read())
     except (UnreadableImageError, OSError) as error:
         return str(error)
-    return picture if picture.width * picture.height <= _LARGE else resize_image(picture, detector.processor)
-
-
-def _at_least_one(value: int, flag: str) -> int:
-    if value < 1:
-        raise ValueError(f"wanted {flag} of at least 1; found {value}.")
-    return value
+    return image if image.width * image.height <= _LARGE else resize_image(image, detector.processor)

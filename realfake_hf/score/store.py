@@ -1,4 +1,4 @@
-"""The folder of scores: a parquet file for each finished part, which is there whole or not at all."""
+"""The folder of scores: one parquet file for each finished part, written atomically."""
 
 import json
 import logging
@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 SCHEMA: Final = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
-        pa.field("label", pa.string()),  # REAL or FAKE by the model's threshold; null where there is no verdict
+        pa.field("label", pa.string()),  # REAL or FAKE at the threshold of the model; null without a verdict
         pa.field("p_fake", pa.float32()),  # in [0, 1]
-        pa.field("is_sure", pa.bool_()),  # outside the model's band
-        pa.field("is_far", pa.bool_()),  # unlike the pictures of its training; null where the model cannot say
+        pa.field("is_sure", pa.bool_()),  # outside the band of the model
+        pa.field("is_far", pa.bool_()),  # out of distribution; null if the model does not know
         pa.field("error", pa.string()),  # why there is no verdict
     ]
 )
-ASKED: Final = "scoring.json"
+SETTINGS: Final = "scoring.json"
 _COUNTS: Final = b"realfake_counts"
 
 
@@ -34,56 +34,54 @@ class ScoreStore:
     """A folder of scores.
 
     Args:
-        folder: an empty one, or that of the same scoring.
-        asked: what is scored by what; kept beside the scores.
-        writes: whether this process is the one that makes the folder.
+        folder: an empty folder, or that of the same scoring.
+        settings: everything that the scores depend on; recorded beside them.
+        writes: whether this process records the settings; the others of a launch do not.
 
     Raises:
-        ValueError: the folder holds something else, or other scores.
+        ValueError: the folder holds other files, or scores with other settings.
     """
 
-    def __init__(self, folder: Path, asked: Mapping[str, Any], *, writes: bool = True) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any], *, writes: bool = True) -> None:
         self.folder = folder
         if writes:
-            begin_or_resume(folder / ASKED, asked, what="scoring", flag="--output")
+            begin_or_resume(folder / SETTINGS, settings, what="scoring", flag="--output")
 
     def file(self, part: Part) -> Path:
-        """Where the scores of a part lie."""
+        """Return the file of the scores of a part."""
         return self.folder / f"part-{part.number:06d}.parquet"
 
     def counts(self, part: Part) -> Counter[str] | None:
-        """Count the verdicts of a finished part: FAKE, REAL, unsure, far, errors; None where it is to be scored.
+        """Count the verdicts of a finished part: FAKE, REAL, unsure, far, errors; None if it is not finished.
 
-        A file that is cut short or damaged is named in the log, and its part is to be scored again.
+        A truncated or damaged file is named in the log, and its part counts as not finished.
         """
         file = self.file(part)
         if not file.exists():
             return None
         try:
-            with pq.ParquetFile(file) as kept:
-                if kept.metadata.num_rows == part.n:
-                    return Counter(json.loads(kept.schema_arrow.metadata[_COUNTS]))
-            reason = "it has another number of rows"
+            with pq.ParquetFile(file) as scores:
+                if scores.metadata.num_rows == part.n:
+                    return Counter(json.loads(scores.schema_arrow.metadata[_COUNTS]))
+            reason = "another number of rows"
         except (pa.ArrowException, OSError, TypeError, KeyError) as error:
             reason = str(error).partition("\n")[0]
-        logger.warning("%s is not whole (%s): its pictures are scored again", file, reason)
+        logger.warning("%s is damaged (%s): scoring its images again", file, reason)
         return None
 
-    def keep(self, part: Part, rows: Sequence[Mapping[str, Any]]) -> Counter[str]:
-        """Write the scores of a part, on disk before it has its name; give its counts."""
+    def save(self, part: Part, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the scores of a part, one row per image, and their counts; flushed to disk before they get a name."""
         assert len(rows) == part.n
-        counts = _count(rows)
-        schema = SCHEMA.with_metadata({_COUNTS: json.dumps(counts)})
+        schema = SCHEMA.with_metadata({_COUNTS: json.dumps(_count(rows))})
         scratch = self.folder / f"{self.file(part).name}.{os.getpid()}"
         with scratch.open("wb") as stream:
             pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), stream)
             stream.flush()
             os.fsync(stream.fileno())
         scratch.replace(self.file(part))
-        return counts
 
-    def sweep(self) -> None:
-        """Delete what killed processes left half-written."""
+    def remove_unfinished(self) -> None:
+        """Delete what killed processes left unfinished."""
         for file in self.folder.glob("part-*.parquet.*"):
             file.unlink(missing_ok=True)
 

@@ -28,7 +28,7 @@ from realfake_hf.data.pixels import resize_image
 from realfake_hf.detector import Detector
 from realfake_hf.labels import Verdict
 from realfake_hf.metrics.operating_point import OperatingPoint
-from realfake_hf.models.cpu import is_rounding
+from realfake_hf.models.cpu import is_bfloat16
 from realfake_hf.parallel import available_cores
 from realfake_space.pictures import RefusedError, open_upload
 
@@ -126,7 +126,7 @@ def facts_of(source: Source) -> ModelFacts:
         methods=(default, *(method for method in fitting_methods(detector.model) if method != default)),
         side=(size["width"], size["height"]) if "width" in size else (size["shortest_edge"],) * 2,
         digest=detector.digest(),
-        precision="bfloat16" if is_rounding(detector.judge_model) else "float32",
+        precision="bfloat16" if is_bfloat16(detector.judge_model) else "float32",
     )
 
 

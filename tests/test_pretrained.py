@@ -8,6 +8,7 @@ from transformers import (
     ConvNextForImageClassification,
     DeiTConfig,
     DeiTForImageClassification,
+    DeiTForImageClassificationWithTeacher,
     Dinov2Config,
     Dinov2ForImageClassification,
     ViTConfig,
@@ -17,7 +18,8 @@ from transformers import (
 )
 
 from realfake_hf.models.deit import deit_from_vit
-from realfake_hf.models.pretrained import fit_to_images, fits, resize_patch_kernel, resize_positions
+from realfake_hf.models.deit import main as deit_main
+from realfake_hf.models.pretrained import is_resizable, resize_model, resize_patch_kernel, resize_positions
 
 SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 32}
 
@@ -65,7 +67,7 @@ def test_the_same_size_changes_nothing():
     assert resize_patch_kernel(kernel, 8) is kernel
     assert resize_positions(table, old_grid=4, grid=4) is table
     model = vit()
-    same = fit_to_images(model, image_size=32, patch_size=8)
+    same = resize_model(model, image_size=32, patch_size=8)
     assert same is not model
     assert torch.equal(same(pixel_values=pixels(32)).logits, model(pixel_values=pixels(32)).logits)
 
@@ -91,7 +93,7 @@ def test_positions_keep_their_order_on_the_grid():
 
 @pytest.mark.parametrize(("image_size", "patch_size"), [(64, 16), (64, 8), (16, 4), (24, 8)])
 def test_a_fitted_model_takes_pictures_of_its_new_size(image_size, patch_size):
-    fitted = fit_to_images(vit(), image_size=image_size, patch_size=patch_size)
+    fitted = resize_model(vit(), image_size=image_size, patch_size=patch_size)
     assert (fitted.config.image_size, fitted.config.patch_size) == (image_size, patch_size)
     outputs = fitted(pixel_values=pixels(image_size), output_hidden_states=True)
     assert outputs.hidden_states[0].shape[1] == (image_size // patch_size) ** 2 + 1
@@ -99,7 +101,7 @@ def test_a_fitted_model_takes_pictures_of_its_new_size(image_size, patch_size):
 
 def test_a_model_for_enlarged_pictures_sees_what_the_model_saw():
     model = vit(image_size=32, patch_size=4)
-    fitted = fit_to_images(model, image_size=64, patch_size=8)
+    fitted = resize_model(model, image_size=64, patch_size=8)
     patches = pixels(32).unfold(2, 4, 4).unfold(3, 4, 4)  # (2, 3, 8, 8, 4, 4): each patch is enlarged by itself
     larger = enlarged(patches.reshape(-1, 1, 4, 4), 8).view(2, 3, 8, 8, 8, 8).permute(0, 1, 2, 4, 3, 5)
     seen = fitted(pixel_values=larger.reshape(2, 3, 64, 64)).logits
@@ -107,14 +109,13 @@ def test_a_model_for_enlarged_pictures_sees_what_the_model_saw():
 
 
 def test_patches_that_do_not_divide_the_image_are_refused():
-    with pytest.raises(ValueError, match=r"wanted an image size that the patch size divides; found 30 and 8 pixels\. "
-                       r"Give --image_size 24, or another --patch_size"):  # fmt: skip
-        fit_to_images(vit(), image_size=30)
+    with pytest.raises(ValueError, match=r"found 30 and 8 pixels.*--image_size 24"):
+        resize_model(vit(), image_size=30)
 
 
 def test_weights_that_are_elsewhere_cannot_be_fitted():
-    with pytest.raises(ValueError, match="found them in the first one alone"):
-        fit_to_images(vit().to("meta"), image_size=64)
+    with pytest.raises(ValueError, match="found them in the first process only"):
+        resize_model(vit().to("meta"), image_size=64)
 
 
 def test_deit_and_dinov2_can_be_fitted_and_convnext_cannot():
@@ -123,14 +124,16 @@ def test_deit_and_dinov2_can_be_fitted_and_convnext_cannot():
         Dinov2Config(image_size=32, patch_size=8, hidden_size=24, num_hidden_layers=1, num_attention_heads=3)
     )
     for model in (deit, dino):
-        assert fits(model)
-        fitted = fit_to_images(model, image_size=16, patch_size=4).eval()
+        assert is_resizable(model)
+        fitted = resize_model(model, image_size=16, patch_size=4).eval()
         assert fitted(pixel_values=pixels(16)).logits.shape == (2, 2)
-    assert not fits(ConvNextForImageClassification(ConvNextConfig(hidden_sizes=[8, 8], depths=[1, 1], num_stages=2)))
+    assert not is_resizable(
+        ConvNextForImageClassification(ConvNextConfig(hidden_sizes=[8, 8], depths=[1, 1], num_stages=2))
+    )
 
 
 def test_a_fitted_model_is_an_ordinary_one_that_the_pipeline_loads(tmp_path):
-    fitted = fit_to_images(vit(), image_size=16, patch_size=4)
+    fitted = resize_model(vit(), image_size=16, patch_size=4)
     fitted.save_pretrained(tmp_path)
     ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path)
     again = AutoModelForImageClassification.from_pretrained(tmp_path)
@@ -157,3 +160,16 @@ def test_a_deit_whose_second_token_nobody_reads_answers_as_the_vit():
     mask = torch.zeros(1, 1, 18, 18).masked_fill(~keep, float("-inf"))
     answered = deit(pixel_values=pixels(32), attention_mask=mask).cls_logits
     torch.testing.assert_close(answered, model(pixel_values=pixels(32)).logits)
+
+
+def test_a_deit_is_saved_with_the_processor_of_the_vit_and_only_a_vit_is_converted(tmp_path, capsys):
+    vit().save_pretrained(tmp_path / "vit")
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vit")
+    assert deit_main(["--vit", str(tmp_path / "vit"), "--output_dir", str(tmp_path / "deit")]) == 0
+    assert (
+        type(AutoModelForImageClassification.from_pretrained(tmp_path / "deit"))
+        is DeiTForImageClassificationWithTeacher
+    )
+    assert (tmp_path / "deit/preprocessor_config.json").is_file()
+    assert deit_main(["--vit", str(tmp_path / "deit"), "--output_dir", str(tmp_path / "again")]) == 1
+    assert "wanted a ViT classifier; found a deit" in capsys.readouterr().err

@@ -1,0 +1,30 @@
+"""Settings of `python -m realfake_hf.score`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class ScoreArguments:
+    """Which images to score with which model, and where the scores go."""
+
+    model: str = field(metadata={"help": "A folder of train.py, or a Hub id."})
+    data: list[str] = field(
+        metadata={"help": "Image files, folders, globs; parquet shards; a Hub data set; or one source of train.py."}
+    )
+    output: Path = field(metadata={"help": "Folder of the scores. To resume, repeat the command."})
+    batch_size: int = field(default=32, metadata={"help": "Images per forward pass, on each core."})
+    part_size: int = field(
+        default=2048, metadata={"help": "Images per file of scores; an interruption costs at most one part."}
+    )
+
+    def __post_init__(self) -> None:
+        """Reject sizes below 1.
+
+        Raises:
+            ValueError: a size is.
+        """
+        if self.batch_size < 1 or self.part_size < 1:
+            raise ValueError(
+                f"wanted --batch_size and --part_size of at least 1; found {self.batch_size} and {self.part_size}."
+            )
