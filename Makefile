@@ -104,8 +104,8 @@ benchmarks: .venv/installed ## speed and memory beside named alternatives
 scaling: .venv/installed ## time and memory against the number of pictures: docs/scale.md
 	$(PY) -m benchmarks.scaling
 
-faults: .venv/installed ## kill -9, full disks, damaged files and more, and what is left of long work; an hour
-	$(PY) -m benchmarks.faults
+faults: .venv/installed ## kill, starve and damage long jobs and compare their results: about an hour
+	$(PY) -m tests.faults
 
 space: .venv/installed ## open the demo page
 	$(PY) space/app.py

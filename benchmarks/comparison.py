@@ -1,44 +1,27 @@
-"""Several ways to do the same work, measured in turn in one run, as medians and as ratios round by round."""
+"""Compare ways to do the same work: measure them in turn, divide round by round, write the results and their table."""
 
 import json
+import multiprocessing
+import os
 import statistics
-import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from unittest.mock import patch
 
-from realfake_hf.environment import environment
-from realfake_hf.store import write_json
+from realfake_hf.cli import run_command
+from realfake_hf.store import write_results
 
-Measured = TypeVar("Measured")
+Result = TypeVar("Result")
+Content = Mapping[str, Any]  # of a results file
+Way = Callable[[], Result]
 
-_ROOT: Final = Path(__file__).resolve().parents[1]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """One value a round, and what they come to.
-
-    >>> Spread.of([3.0, 1.0, 2.0])
-    Spread(n=3, median=2.0, min=1.0, max=3.0, values=(3.0, 1.0, 2.0))
-    """
-
-    n: int
-    median: float
-    min: float
-    max: float
-    values: tuple[float, ...]
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        """Sum up at least one value."""
-        return cls(len(values), statistics.median(values), min(values), max(values), tuple(values))
-
-    def to_markdown(self, digits: int) -> str:
-        """Render the cells median, min, max."""
-        return " | ".join(f"{value:,.{digits}f}" for value in (self.median, self.min, self.max))
+ROOT: Final = Path(__file__).resolve().parents[1]
+MODELS: Final = ROOT / "space/models"
 
 
 @dataclass(frozen=True)
@@ -48,8 +31,8 @@ class Pair:
     Attributes:
         over: name of a way.
         under: name of a way.
-        goal: what the median ratio should reach at least; None where it has no such goal.
-        limit: what the median ratio should reach at most; None where it has no such limit.
+        goal: lower bound of the median ratio, if any.
+        limit: upper bound of the median ratio, if any.
     """
 
     over: str
@@ -58,84 +41,84 @@ class Pair:
     limit: float | None = None
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What was measured of several ways, and the ratios that matter.
+def compare(values: Mapping[str, Sequence[float]], pairs: Iterable[Pair], *, unit: str) -> dict[str, Any]:
+    """Summarize the values of each way and the ratios of pairs of ways.
 
-    Attributes:
+    Ratios are taken within a round, so that a machine that slows down affects both sides.
+
+    Args:
+        values: for each way, one value per round.
+        pairs: the ways to divide.
         unit: of the values.
-        measured: of each way, one value a round; all ways have the same number of rounds.
-        pairs: which ways are divided by which.
-        digits: decimals of a value in the table.
+
+    >>> compare({"a": [2.0, 6.0], "b": [1.0, 2.0]}, [Pair("a", "b")], unit="images/s")["ratios"][0]["ratio"]
+    {'n': 2, 'median': 2.5, 'min': 2.0, 'max': 3.0, 'values': [2.0, 3.0]}
     """
-
-    unit: str
-    measured: Mapping[str, Sequence[float]]
-    pairs: Sequence[Pair]
-    digits: int = 0
-
-    def ratio(self, pair: Pair) -> Spread:
-        """Divide round by round, so that a machine that slows down does so on both sides."""
-        over, under = self.measured[pair.over], self.measured[pair.under]
-        return Spread.of([a / b for a, b in zip(over, under, strict=True)])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give every value, its median, and every ratio as plain numbers and dictionaries."""
-        ratios = [asdict(pair) | {"ratio": asdict(self.ratio(pair))} for pair in self.pairs]
-        rows = {name: asdict(Spread.of(values)) for name, values in self.measured.items()}
-        return {"unit": self.unit, "rows": rows, "ratios": ratios}
-
-    def to_markdown(self) -> str:
-        """Render two tables: the ways, and their ratios."""
-        ways = [f"| {name} | {Spread.of(v).to_markdown(self.digits)} |" for name, v in self.measured.items()]
-        ratios = [
-            f"| {p.over} / {p.under} | {self.ratio(p).to_markdown(2)} | {goal_words(goal=p.goal, limit=p.limit)} |"
-            for p in self.pairs
-        ]
-        head = [f"| {self.unit} | median | min | max |", "|---|--:|--:|--:|"]
-        between = ["", "| ratio, round by round | median | min | max | goal |", "|---|--:|--:|--:|--:|"]
-        return "\n".join([*head, *ways, *between, *ratios])
+    ratios = [
+        asdict(pair)
+        | {"ratio": _spread([a / b for a, b in zip(values[pair.over], values[pair.under], strict=True)])}
+        for pair in pairs
+    ]
+    return {"unit": unit, "rows": {way: _spread(row) for way, row in values.items()}, "ratios": ratios}
 
 
-def goal_words(*, goal: float | None, limit: float | None) -> str:
-    """Say what a ratio should be.
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    return {
+        "n": len(values),
+        "median": statistics.median(values),
+        "min": min(values),
+        "max": max(values),
+        "values": list(values),
+    }
 
-    >>> goal_words(goal=2, limit=None), goal_words(goal=None, limit=1.3), goal_words(goal=None, limit=None)
-    ('at least 2', 'at most 1.3', '')
+
+def comparison_table(content: Content, *, digits: int = 0) -> str:
+    """Render the values and the ratios of `compare` as two Markdown tables.
+
+    Args:
+        content: what `compare` returned, or a file that contains it.
+        digits: decimals of the values.
     """
-    bounds = {"at least": goal, "at most": limit}
+    rows = content["rows"].items()
+    ways = [f"| {name} | {row['median']:,.{digits}f} | {_range(row, digits)} |" for name, row in rows]
+    ratios = [
+        f"| {row['over']} / {row['under']} | {row['ratio']['median']:.2f} | {_range(row['ratio'], 2)} "
+        f"| {_bounds(row)} |"
+        for row in content["ratios"]
+    ]
+    head = [f"| way | {content['unit']}, median | range |", "|---|--:|--:|"]
+    between = ["", "| ratio | median | range | goal |", "|---|--:|--:|--:|"]
+    return "\n".join([*head, *ways, *between, *ratios])
+
+
+def _range(row: Content, digits: int) -> str:
+    return f"{row['min']:,.{digits}f} to {row['max']:,.{digits}f}"
+
+
+def _bounds(row: Content) -> str:
+    bounds = {"at least": row.get("goal"), "at most": row.get("limit")}
     return ", ".join(f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None)
 
 
-def run_apart(module: str, task: Mapping[str, Any]) -> dict[str, Any]:
-    """Run a module of this folder in a process of its own, so that its memory is its own.
+def machine_note(content: Content) -> str:
+    """Return one sentence on the machine and the code of a results file, and its number of rounds if it has any."""
+    machine, rounds = content["machine"], content["settings"].get("rounds")
+    place = f"{machine['cores']} cores, {machine['processor']}"
+    device = "" if machine["device"] == "cpu" else f", {machine['device']}"
+    return f"Measured on {place}{device}, commit {str(content['commit'])[:7]}" + (f", {rounds} rounds." if rounds else ".")
+
+
+def measure_in_turn(ways: Mapping[str, Way[Result]], *, rounds: int) -> dict[str, list[Result]]:
+    """Measure A, B, C, then A, B, C again; report each result on stderr.
 
     Args:
-        module: its dotted name; it takes a JSON object as its one argument, and its last line is one.
-        task: that object; its `way` says what is done.
-
-    Raises:
-        ValueError: the process failed.
-    """
-    words = [sys.executable, "-m", module, json.dumps(task)]
-    done = subprocess.run(words, cwd=_ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ValueError(f"wanted {task['way']} to end; its process failed:\n{done.stderr[-2000:]}")
-    taken: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return taken
-
-
-def measure_in_turn(ways: Mapping[str, Callable[[], Measured]], *, rounds: int) -> dict[str, list[Measured]]:
-    """Measure A, B, C, then A, B, C again; narrated on stderr.
-
-    Args:
-        ways: what to call, by name.
+        ways: the functions to call, by name.
         rounds: how often each is called.
 
     Returns:
-        What each returned, round by round.
+        For each way, one result per round.
     """
-    measured: dict[str, list[Measured]] = {name: [] for name in ways}
+    measured: dict[str, list[Result]] = {name: [] for name in ways}
     for number in range(1, rounds + 1):
         for name, way in ways.items():
             measured[name].append(way())
@@ -143,19 +126,69 @@ def measure_in_turn(ways: Mapping[str, Callable[[], Measured]], *, rounds: int) 
     return measured
 
 
-def refuse_in_vain(file: Path, *, rounds: int) -> None:
-    """Check before the expensive part that there will be results, and where to write them.
+def run_apart(function: Callable[..., Result], *arguments: object, environment: Content | None = None) -> Result:
+    """Call a module-level function in a fresh process, so that its peak memory and its imports are its own.
+
+    Args:
+        function: to call.
+        arguments: of the function; they and the result must pickle.
+        environment: environment variables of the process; those of this process by default.
+
+    Raises:
+        ValueError: the process died.
+    """
+    context = multiprocessing.get_context("spawn")
+    with patch.dict(os.environ, environment or os.environ, clear=True), ProcessPoolExecutor(1, context) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool as error:
+            raise ValueError(f"wanted {function.__name__} to finish in a process of its own; the process died.") from error
+
+
+def run_benchmark(
+    settings: Any,  # noqa: ANN401 - the dataclass of any benchmark
+    measure: Callable[[Any], Content],
+    to_markdown: Callable[[Content], str],
+    *,
+    name: str,
+) -> int:
+    """Run a benchmark as a command: measure, write NAME.json and NAME.md, print the table.
+
+    Args:
+        settings: a dataclass with an `output_file`.
+        measure: takes the settings and returns the results as plain JSON.
+        to_markdown: renders the content of the results file.
+        name: of the command, for error messages.
+
+    Returns:
+        The exit status.
+    """
+
+    def work() -> int:
+        check_settings(settings.output_file, rounds=getattr(settings, "rounds", 1))
+        write_benchmark(settings.output_file, asdict(settings), measure(settings), to_markdown)
+        return 0
+
+    return run_command(work, name=name)
+
+
+def check_settings(file: Path, *, rounds: int) -> None:
+    """Check that there is something to measure and a folder to write it to.
 
     Raises:
         ValueError: there is no round, or the folder of the file does not exist.
     """
     if rounds < 1:
-        raise ValueError(f"wanted at least 1 round; found {rounds}. Give --rounds 1 or more.")
+        raise ValueError(f"wanted at least 1 round; found --rounds {rounds}.")
     if not file.parent.is_dir():
-        raise ValueError(f"wanted a folder for {file.name}; found none at {file.parent}. Make it first.")
+        raise ValueError(f"wanted an existing folder for {file.name}; found none at {file.parent}. Create it first.")
 
 
-def write_benchmark(file: Path, *, settings: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-    """Write settings, machine and results as JSON."""
-    plain = json.loads(json.dumps(dict(settings), default=str))  # paths become text
-    write_json(file, {"settings": plain, **environment(), **results})
+def write_benchmark(file: Path, settings: Content, results: Content, to_markdown: Callable[[Content], str]) -> None:
+    """Write settings, environment and results as JSON and as a table, and print the table."""
+    from realfake_hf.environment import environment
+
+    content = json.loads(json.dumps({"settings": settings, **environment(), **results}, default=str))  # paths as text
+    table = to_markdown(content)
+    write_results(file, content, table)
+    print(table)

@@ -1,111 +1,121 @@
-"""A training and a grid on one machine beside the same on two: `python -m benchmarks.two_nodes`.
+"""A training and a grid on one machine and on two: `python -m benchmarks.two_nodes --output_dir runs/nodes`.
 
-The two are network namespaces joined by a virtual cable where the system allows that (it wants root), and loopback
-twice where it does not; the file says which.
+The two machines are network namespaces joined by a virtual cable where root allows it, else loopback; the results say
+which.
 """
 
-import json
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.comparison import write_benchmark
-from benchmarks.jobs import MODELS
-from benchmarks.nodes import Nodes, two_nodes
-from benchmarks.processes import Subject, batch_size_each, compare, to_markdown, training_found, training_words
+from benchmarks.comparison import MODELS, machine_note, run_benchmark
+from benchmarks.launch import Nodes, two_nodes
+from benchmarks.processes import (
+    TrainingSettings,
+    batch_size_per_process,
+    call,
+    compare_runs,
+    run_summary,
+    runs_table,
+    training_words,
+)
 from realfake_hf.cli import parse
+from realfake_hf.store import read_json
 
-SAME_WORK: Final = ("cells", "pairs", "shortcuts", "data", "models")  # of a grid: all but where and when it was made
+COMPARED: Final = ("cells", "pairs", "shortcuts", "data", "models")  # of a grid: all but place and time
 
 
 @dataclass
-class Settings(Subject):
-    """What is trained and measured twice."""
+class Settings(TrainingSettings):
+    """What to train and evaluate twice."""
 
-    grid_n: int = field(default=4000, metadata={"help": "CIFAKE test pictures of the grid."})
-    output_file: Path = field(default=Path("results/two_nodes.json"), metadata={"help": "Where the JSON goes."})
+    grid_n: int = field(default=4000, metadata={"help": "CIFAKE test images in the grid."})
+    output_file: Path = field(default=Path("results/two_nodes.json"), metadata={"help": "JSON file of the results."})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, train and measure twice, write, print; give the exit status."""
+    """Run the command; return the exit status."""
     (settings,) = parse(Settings, argv=argv, description=__doc__)
-    try:
-        with two_nodes() as nodes:
-            results: dict[str, Any] = {
-                "are_apart": nodes.are_apart,
-                "training": _train(settings, nodes),
-                "grid": _grid(settings, nodes),
-            }
-    except ValueError as error:
-        print(f"two_nodes: {error}", file=sys.stderr)
-        return 1
-    write_benchmark(settings.output_file, settings=asdict(settings), results=results)
-    print(to_markdown(results["training"]))
-    print(results["grid"])
-    return 0
+    return run_benchmark(settings, measure, to_markdown, name="two_nodes")
 
 
-def numbers_apart(one: object, other: object) -> tuple[int, int]:
-    """Count the values of two plain structures, and those that are not alike to the last digit.
+def measure(settings: Settings) -> dict[str, Any]:
+    """Train and evaluate on one machine and on two.
 
-    >>> numbers_apart({"a": [1.0, 2.0]}, {"a": [1.0, 2.5], "b": 3})
+    Raises:
+        ValueError: a script failed.
+    """
+    with two_nodes() as nodes:
+        return {"are_apart": nodes.are_apart, "training": _train(settings, nodes), "grid": _grid(settings, nodes)}
+
+
+def to_markdown(content: Mapping[str, Any]) -> str:
+    """Render the two trainings, and how many values of the two grids differ."""
+    grid = content["grid"]
+    network = "two network namespaces joined by a virtual cable" if content["are_apart"] else "loopback"
+    lines = [
+        "| grid | images | models | values that differ |",
+        "|---|--:|--:|--:|",
+        f"| one machine and two | {grid['n']:,} | {grid['models']} | {grid['values_apart']:,} of {grid['values']:,} |",
+    ]
+    note = f"One process per machine; network: {network}. {machine_note(content)}"
+    return "\n".join([runs_table(content["training"]), "", *lines, "", note])
+
+
+def count_differences(left: object, right: object) -> tuple[int, int]:
+    """Count the values of two nested structures, and those that are not equal.
+
+    >>> count_differences({"a": [1.0, 2.0]}, {"a": [1.0, 2.5], "b": 3})
     (3, 2)
     """
-    left, right = dict(_leaves(one)), dict(_leaves(other))
-    places = left.keys() | right.keys()
-    nothing = object()
-    return len(places), sum(left.get(place, nothing) != right.get(place, nothing) for place in places)
+    values, others = dict(_leaves(left)), dict(_leaves(right))
+    paths = values.keys() | others.keys()
+    missing = object()
+    return len(paths), sum(values.get(path, missing) != others.get(path, missing) for path in paths)
 
 
-def _leaves(content: object, place: tuple[object, ...] = ()) -> Iterator[tuple[tuple[object, ...], object]]:
+def _leaves(content: object, path: tuple[object, ...] = ()) -> Iterator[tuple[tuple[object, ...], object]]:
     match content:
         case dict():
             for name, value in content.items():
-                yield from _leaves(value, (*place, name))
+                yield from _leaves(value, (*path, name))
         case list():
             for number, value in enumerate(content):
-                yield from _leaves(value, (*place, number))
+                yield from _leaves(value, (*path, number))
         case _:
-            yield place, content
+            yield path, content
 
 
 def _train(settings: Settings, nodes: Nodes) -> dict[str, Any]:
-    folders = {"one": settings.output_dir / "training-one", "two": settings.output_dir / "training-two"}
-    words = {
-        name: ["train.py", *training_words(settings, folder, batch_size=batch_size_each(settings.recipe, processes))]
-        for processes, (name, folder) in enumerate(folders.items(), 1)
-    }
-    _alone(words["one"], nodes)
-    _together(words["two"], nodes, settings.output_dir)
-    return compare(*(training_found(folder) for folder in folders.values()))
+    folders = [(settings.output_dir / name).resolve() for name in ("training-one", "training-two")]
+    one, two = (
+        ["train.py", *training_words(settings, folder, batch_size=batch_size_per_process(settings.recipe, processes))]
+        for processes, folder in enumerate(folders, 1)
+    )
+    call([sys.executable, *one])
+    _run_on_both(two, nodes, settings.output_dir)
+    return compare_runs(*map(run_summary, folders))
 
 
 def _grid(settings: Settings, nodes: Nodes) -> dict[str, Any]:
     models = [f"{name}={MODELS / f'cifake-{name}'}" for name in ("cnn", "vit")]
     words = ["crosseval.py", "--models", *models, "--datasets", "cifake=cifake", "--limit", str(settings.grid_n)]
     words += ["--protocols", "native", "--bootstrap_samples", "100", "--output_dir"]
-    folders = [settings.output_dir / name for name in ("grid-one", "grid-two")]
-    _alone([*words, str(folders[0])], nodes)
-    _together([*words, str(folders[1])], nodes, settings.output_dir)
-    grids = [json.loads((folder / "grid.json").read_text(encoding="utf-8")) for folder in folders]
-    values, apart = numbers_apart(*({name: grid[name] for name in SAME_WORK} for grid in grids))
-    return {"n": settings.grid_n, "models": len(models), "values": values, "values_apart": apart}
+    folders = [(settings.output_dir / name).resolve() for name in ("grid-one", "grid-two")]
+    call([sys.executable, *words, str(folders[0])])
+    _run_on_both([*words, str(folders[1])], nodes, settings.output_dir)
+    grids = [read_json(folder / "grid.json") for folder in folders]
+    values, different = count_differences(*({name: grid[name] for name in COMPARED} for grid in grids))
+    return {"n": settings.grid_n, "models": len(models), "values": values, "values_apart": different}
 
 
-def _alone(words: Sequence[str], nodes: Nodes) -> None:
-    done = subprocess.run([sys.executable, *words], cwd=nodes.root, check=False)
-    if done.returncode:
-        raise ValueError(f"wanted {words[0]} to end in one process; found status {done.returncode}.")
-
-
-def _together(words: Sequence[str], nodes: Nodes, folder: Path) -> None:
-    codes = [node.wait() for node in nodes.start(words, folder)]
-    if any(codes):
+def _run_on_both(words: Sequence[str], nodes: Nodes, folder: Path) -> None:
+    statuses = [node.wait() for node in nodes.start(words, folder)]
+    if any(statuses):
         log = (folder / "node-0.log").read_text(encoding="utf-8").strip().splitlines()
-        raise ValueError(f"wanted {words[0]} to end on both machines; found status {codes}. {log[-1] if log else ''}")
+        raise ValueError(f"wanted {words[0]} to finish on both machines; found status {statuses}. {log[-1:]}")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from benchmarks import (
     bfloat16,
     data_ready,
-    faults,
     grid_throughput,
     processes,
     scoring_throughput,
@@ -29,7 +26,6 @@ from benchmarks import (
 from benchmarks.comparison import Comparison, Pair, measure_in_turn
 from benchmarks.ways_to_data import Taken, take
 from benchmarks.ways_to_vit import COMPILED, WAYS
-from benchmarks.writes import NoteWrites, Write, moments_of
 from realfake_hf.data.shards import main as write_shards
 from realfake_hf.models.cpu import has_fast_bfloat16
 
@@ -263,56 +259,3 @@ def test_a_stream_of_cycled_shards_is_watched(tmp_path, capsys):
     assert len(found["samples"]) in (20, 21)
     assert found["growth"] == pytest.approx(found["memory_mib"]["last tenth"] / found["memory_mib"]["second tenth"])
     assert "4," in capsys.readouterr().out
-
-
-def test_a_process_is_killed_at_the_first_and_the_last_write_of_each_kind():
-    writes = [
-        Write(number, what, begins=what.startswith("open"))
-        for number, what in enumerate(
-            ["mkdir a", "open a/1.json", "rename a/1.json", "open a/2.json", "open a/3.json"], 1
-        )
-    ]
-    moments = [(moment.write.number, moment.is_begun) for moment in moments_of(writes, 40)]
-    assert moments == [(1, False), (2, False), (2, True), (3, False), (5, False), (5, True)]
-    assert [moment.write.number for moment in moments_of(writes, 3)] == [1, 2, 5]
-    assert moments_of(writes, 0) == []
-
-
-def test_every_write_below_a_folder_is_watched(tmp_path):
-    (tmp_path / "job").mkdir()
-    code = """if True:
-        import sys
-        from pathlib import Path
-        from benchmarks.writes import NoteWrites, watch
-        job, notes = map(Path, sys.argv[1:])
-        watch(job, NoteWrites(notes))
-        (job / "run").mkdir()
-        (job / "run/a.part").write_text("x")
-        (job / "run/a.part").replace(job / "run/a")
-        (job / "run/a").read_text()
-        notes.with_name("elsewhere").write_text("y")
-        (job / "run/a").unlink()
-    """
-    notes = tmp_path / "notes"
-    subprocess.run([sys.executable, "-c", code, tmp_path / "job", notes], check=True, cwd=Path(__file__).parents[1])
-    noted = [(write.what, write.begins) for write in NoteWrites(notes).read()]
-    assert noted == [
-        ("mkdir run", False), ("open run/a.part", True), ("rename run/a.part", False), ("remove run/a", False),
-    ]  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("cifake_archive")
-def test_a_job_that_is_killed_gives_the_same_result(tmp_path):
-    out = tmp_path / "faults.json"
-    words = ["--jobs", "training", "--kills", "1", "--writes", "4", "--output_file", str(out)]
-    assert faults.main(words) == 0
-    found = json.loads(out.read_text())
-    training = found["jobs"]["training"]
-    broken = [row for fault in ("kill -9", "kill -9 as it writes") for row in training[fault]["rows"]]
-    assert [row for row in broken if not row["same"]] == []
-    assert len(broken) == 5
-    assert training["file cut short"]["same"]
-    assert training["file cut short"]["named"]
-    assert {row["tracebacks"] for row in found["bad pictures"].values()} == {0}
-    assert all(row["named"] == row["n"] > 20 for row in found["bad pictures"].values())

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from benchmarks.launch import launcher
-from benchmarks.nodes import ROOT
+from benchmarks.launch import ROOT
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from transformers import ViTImageProcessorPil
 
 from benchmarks.launch import launcher
-from benchmarks.nodes import ROOT
+from benchmarks.launch import ROOT
 from realfake_hf.detector import Detector
 from realfake_hf.run_folder import ValidationRun
 from tests.small_models import make

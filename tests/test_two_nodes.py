@@ -15,7 +15,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 import crosseval
 import train
-from benchmarks.nodes import ROOT, two_nodes
+from benchmarks.launch import ROOT, two_nodes
 from realfake_hf.distributed import SILENCE
 from realfake_hf.run_folder import ValidationRun
 
