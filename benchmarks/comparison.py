@@ -5,22 +5,24 @@ import multiprocessing
 import os
 import statistics
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from unittest.mock import patch
 
-from realfake_hf.cli import run_command
+from benchmarks.launch import ROOT
+from realfake_hf.cli import parse, run_command
 from realfake_hf.store import write_results
+from realfake_hf.tables import markdown_table
 
 Result = TypeVar("Result")
 Content = Mapping[str, Any]  # of a results file
 Way = Callable[[], Result]
 
-ROOT: Final = Path(__file__).resolve().parents[1]
 MODELS: Final = ROOT / "space/models"
 
 
@@ -41,6 +43,18 @@ class Pair:
     limit: float | None = None
 
 
+def results_file(name: str) -> Path:
+    """Return the dataclass field `output_file` of a benchmark's settings."""
+    file: Path = field(default=Path(f"results/{name}.json"), metadata={"help": "JSON file of the results."})
+    return file
+
+
+def number_of_rounds(n: int) -> int:
+    """Return the dataclass field `rounds` of a benchmark's settings."""
+    rounds: int = field(default=n, metadata={"help": "Measurements of each way, in turn."})
+    return rounds
+
+
 def compare(values: Mapping[str, Sequence[float]], pairs: Iterable[Pair], *, unit: str) -> dict[str, Any]:
     """Summarize the values of each way and the ratios of pairs of ways.
 
@@ -55,8 +69,7 @@ def compare(values: Mapping[str, Sequence[float]], pairs: Iterable[Pair], *, uni
     {'n': 2, 'median': 2.5, 'min': 2.0, 'max': 3.0, 'values': [2.0, 3.0]}
     """
     ratios = [
-        asdict(pair)
-        | {"ratio": _spread([a / b for a, b in zip(values[pair.over], values[pair.under], strict=True)])}
+        asdict(pair) | {"ratio": _spread([a / b for a, b in zip(values[pair.over], values[pair.under], strict=True)])}
         for pair in pairs
     ]
     return {"unit": unit, "rows": {way: _spread(row) for way, row in values.items()}, "ratios": ratios}
@@ -72,23 +85,27 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def comparison_table(content: Content, *, digits: int = 0) -> str:
-    """Render the values and the ratios of `compare` as two Markdown tables.
+def report(content: Content, *tables: str, digits: int = 0, note: str = "") -> str:
+    """Render a results file: the values and ratios of `compare`, further tables, and a line about machine and code.
 
     Args:
-        content: what `compare` returned, or a file that contains it.
+        content: of the file.
+        tables: further Markdown tables.
         digits: decimals of the values.
+        note: sentences that precede the last line.
     """
-    rows = content["rows"].items()
-    ways = [f"| {name} | {row['median']:,.{digits}f} | {_range(row, digits)} |" for name, row in rows]
+    return "\n\n".join([comparison_tables(content, digits=digits), *tables, f"{note} {machine_note(content)}".strip()])
+
+
+def comparison_tables(content: Content, *, digits: int = 0) -> str:
+    """Render what `compare` returned as two Markdown tables."""
+    ways = [[name, f"{row['median']:,.{digits}f}", _range(row, digits)] for name, row in content["rows"].items()]
     ratios = [
-        f"| {row['over']} / {row['under']} | {row['ratio']['median']:.2f} | {_range(row['ratio'], 2)} "
-        f"| {_bounds(row)} |"
+        [f"{row['over']} / {row['under']}", f"{row['ratio']['median']:.2f}", _range(row["ratio"], 2), _bounds(row)]
         for row in content["ratios"]
     ]
-    head = [f"| way | {content['unit']}, median | range |", "|---|--:|--:|"]
-    between = ["", "| ratio | median | range | goal |", "|---|--:|--:|--:|"]
-    return "\n".join([*head, *ways, *between, *ratios])
+    values = markdown_table(["way", f"{content['unit']}, median", "range"], ways)
+    return f"{values}\n\n{markdown_table(['ratio', 'median', 'range', 'goal'], ratios)}"
 
 
 def _range(row: Content, digits: int) -> str:
@@ -103,9 +120,10 @@ def _bounds(row: Content) -> str:
 def machine_note(content: Content) -> str:
     """Return one sentence on the machine and the code of a results file, and its number of rounds if it has any."""
     machine, rounds = content["machine"], content["settings"].get("rounds")
-    place = f"{machine['cores']} cores, {machine['processor']}"
-    device = "" if machine["device"] == "cpu" else f", {machine['device']}"
-    return f"Measured on {place}{device}, commit {str(content['commit'])[:7]}" + (f", {rounds} rounds." if rounds else ".")
+    words = [f"{machine['cores']} cores", machine["processor"], f"commit {str(content['commit'])[:7]}"]
+    words += [machine["device"]] if machine["device"] != "cpu" else []
+    words += [f"{rounds} round{'s' if rounds > 1 else ''}"] if rounds else []
+    return f"Measured on {', '.join(words)}."
 
 
 def measure_in_turn(ways: Mapping[str, Way[Result]], *, rounds: int) -> dict[str, list[Result]]:
@@ -126,6 +144,37 @@ def measure_in_turn(ways: Mapping[str, Way[Result]], *, rounds: int) -> dict[str
     return measured
 
 
+def images_per_second(call: Callable[[Any], object], images: Sequence[Any], *, warm_up: int = 0) -> float:
+    """Time a call on a sequence of images, after an untimed call on its first `warm_up` images."""
+    if warm_up:
+        call(images[:warm_up])
+    began = now()
+    call(images)
+    return len(images) / (now() - began)
+
+
+def now() -> float:
+    """Return the time in seconds, after the accelerator, if any, has finished its work."""
+    import torch
+
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return time.perf_counter()
+
+
+def save_images(rows: Any, folder: Path) -> list[str]:  # noqa: ANN401 - a datasets.Dataset
+    """Write the encoded images of a data set to a new folder without decoding them; return the paths in order."""
+    from datasets import Image
+
+    folder.mkdir()
+    files = []
+    for number, row in enumerate(rows.cast_column("image", Image(decode=False))):
+        file = folder / f"{number:06d}.jpg"
+        file.write_bytes(row["image"]["bytes"])
+        files.append(str(file))
+    return files
+
+
 def run_apart(function: Callable[..., Result], *arguments: object, environment: Content | None = None) -> Result:
     """Call a module-level function in a fresh process, so that its peak memory and its imports are its own.
 
@@ -142,27 +191,34 @@ def run_apart(function: Callable[..., Result], *arguments: object, environment: 
         try:
             return pool.submit(function, *arguments).result()
         except BrokenProcessPool as error:
-            raise ValueError(f"wanted {function.__name__} to finish in a process of its own; the process died.") from error
+            raise ValueError(
+                f"wanted {function.__name__} to finish in a process of its own; the process died."
+            ) from error
 
 
 def run_benchmark(
-    settings: Any,  # noqa: ANN401 - the dataclass of any benchmark
+    settings_type: type[Any],
     measure: Callable[[Any], Content],
     to_markdown: Callable[[Content], str],
+    argv: Sequence[str] | None,
     *,
     name: str,
+    description: str | None,
 ) -> int:
-    """Run a benchmark as a command: measure, write NAME.json and NAME.md, print the table.
+    """Run a benchmark as a command: parse, measure, write NAME.json and NAME.md, print the table.
 
     Args:
-        settings: a dataclass with an `output_file`.
+        settings_type: a dataclass of the flags, with an `output_file`.
         measure: takes the settings and returns the results as plain JSON.
         to_markdown: renders the content of the results file.
+        argv: arguments of the command line.
         name: of the command, for error messages.
+        description: for `--help`.
 
     Returns:
         The exit status.
     """
+    (settings,) = parse(settings_type, argv=argv, description=description)
 
     def work() -> int:
         check_settings(settings.output_file, rounds=getattr(settings, "rounds", 1))

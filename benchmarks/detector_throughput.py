@@ -1,160 +1,177 @@
-"""How fast a list of files is judged: `Detector`, `pipeline` picture by picture, and ONNX with and without 8 bits.
+"""Speed of predicting a list of files: `Detector`, `pipeline` image by image, and ONNX in float32 and int8.
 
 `python -m benchmarks.detector_throughput --output_file results/benchmark_detector.json`
 """
 
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-import numpy as np
-import onnxruntime
-from datasets import Dataset, Image
-from numpy.typing import NDArray
-from transformers import pipeline
-from transformers.utils.logging import disable_progress_bar
+from benchmarks.comparison import (
+    Pair,
+    compare,
+    images_per_second,
+    measure_in_turn,
+    number_of_rounds,
+    report,
+    results_file,
+    run_benchmark,
+    save_images,
+)
+from realfake_hf.cli import read_names
+from realfake_hf.tables import markdown_table
 
-from benchmarks.comparison import Comparison, Pair, measure_in_turn, refuse_in_vain, write_benchmark
-from realfake_hf.cli import parse, read_names
-from realfake_hf.crosseval.datasets import draw_from, load_test_set
-from realfake_hf.data.decoding import decode_image
-from realfake_hf.data.pixels import Normalize, resize_images
-from realfake_hf.detector import Detector
-from realfake_hf.hub.onnx import export
-from realfake_hf.parallel import available_cores
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+    from numpy.typing import NDArray
+
+    from realfake_hf.crosseval.datasets import TestSet
+    from realfake_hf.detector import Detector
 
 DETECTOR: Final = "Detector"
 PIPELINE: Final = "pipeline, one by one"
-ONNX: Final = "onnxruntime"
-INT8: Final = "onnxruntime, int8"
+EXPORTS: Final = {"onnxruntime": False, "onnxruntime, int8": True}  # by way: whether it is quantized
 BATCH: Final = 32
 
 
 @dataclass
 class Settings:
-    """How much is measured."""
+    """What to predict, and how often."""
 
     models: list[str] = field(
         default_factory=lambda: ["cnn=space/models/cifake-cnn", "vit=space/models/cifake-vit"],
-        metadata={"help": "NAME=FOLDER of the models."},
+        metadata={"help": "NAME=FOLDER of trained models."},
     )
-    data: str = field(default="cifake", metadata={"help": "Whose test pictures."})
+    data: str = field(default="cifake", metadata={"help": "Data source of the test images."})
     n: int = field(default=1000, metadata={"help": "Files in the list."})
-    accuracy_n: int | None = field(default=None, metadata={"help": "Test pictures for accuracies; all by default."})
-    rounds: int = field(default=3, metadata={"help": "How often each way is measured, in turn."})
-    output_file: Path = field(
-        default=Path("results/benchmark_detector.json"), metadata={"help": "Where the JSON goes."}
+    accuracy_n: int | None = field(
+        default=None, metadata={"help": "Test images that accuracy is computed on; all by default."}
     )
+    rounds: int = number_of_rounds(3)
+    output_file: Path = results_file("benchmark_detector")
 
 
 class OnnxDetector:
-    """What someone writes around an exported file, with this project's way from files to pixels."""
+    """An exported model in onnxruntime, with this project's decoding and preprocessing.
 
-    def __init__(self, file: Path, detector: Detector) -> None:
+    Args:
+        file: the exported model.
+        detector: the model that was exported.
+    """
+
+    def __init__(self, file: Path, detector: "Detector") -> None:
+        import onnxruntime
+
+        from realfake_hf.data.pixels import Normalize
+        from realfake_hf.parallel import available_cores
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = available_cores()
         self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         self._processor, self._normalize = detector.processor, Normalize(detector.processor)
 
-    def probabilities(self, pictures: Sequence[Any]) -> NDArray[np.float32]:
-        """Give (n,) `p_fake` of RGB pictures."""
+    def probabilities(self, images: Sequence[Any]) -> "NDArray[np.float32]":
+        """Return (n,) `p_fake` of RGB images."""
+        import numpy as np
         import torch
 
-        batches = (pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH))
-        found = []
-        for batch in batches:
-            pixels = self._normalize(torch.from_numpy(resize_images(batch, self._processor))).contiguous().numpy()
-            found += self._session.run(["p_fake"], {"pixel_values": pixels})
-        return np.concatenate(found)
+        from realfake_hf.data.pixels import resize_images
 
-    def files(self, files: Sequence[str]) -> NDArray[np.float32]:
-        """Give (n,) `p_fake` of files."""
+        p_fake = []
+        for start in range(0, len(images), BATCH):
+            pixels = torch.from_numpy(resize_images(images[start : start + BATCH], self._processor))
+            p_fake += self._session.run(["p_fake"], {"pixel_values": self._normalize(pixels).contiguous().numpy()})
+        return np.concatenate(p_fake)
+
+    def predict_files(self, files: Sequence[str]) -> "NDArray[np.float32]":
+        """Return (n,) `p_fake` of files."""
+        from realfake_hf.data.decoding import decode_image
+
         return self.probabilities([decode_image(Path(file).read_bytes()) for file in files])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, measure, write, print the tables; give the exit status."""
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    (settings,) = parse(Settings, argv=argv, description=__doc__)
-    try:
-        refuse_in_vain(settings.output_file, rounds=settings.rounds)
-        places = read_names("--models", settings.models, kind="FOLDER")
-        whole = load_test_set("data", settings.data, limit=settings.accuracy_n, seed=0)
-    except (OSError, ValueError) as error:
-        print(f"detector_throughput: {error}", file=sys.stderr)
-        return 1
+    """Run the command; return the exit status."""
+    return run_benchmark(Settings, measure, to_markdown, argv, name="detector_throughput", description=__doc__)
+
+
+def measure(settings: Settings) -> dict[str, Any]:
+    """Time every way, and compute what an export changes."""
+    from realfake_hf.crosseval.datasets import draw_from, load_test_set
+    from realfake_hf.detector import Detector
+    from realfake_hf.hub.onnx import export
+
+    models = read_names("--models", settings.models, kind="FOLDER")
+    test_set = load_test_set("data", settings.data, limit=settings.accuracy_n, seed=0)
+    ways: dict[str, Callable[[], float]] = {}
+    exported: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        files = _written(draw_from(whole, settings.n, seed=0).rows, Path(folder))
-        ways: dict[str, Callable[[], float]] = {}
-        cost: dict[str, Any] = {}
-        for name, place in places.items():
+        files = save_images(draw_from(test_set, settings.n, seed=0).rows, Path(folder) / "images")
+        for name, place in models.items():
             detector = Detector.from_pretrained(place, batch_size=BATCH)
-            exported = [
-                _exported(place, Path(folder) / f"{name}-{int8}.onnx", detector, int8=int8) for int8 in (False, True)
-            ]
-            ways |= _ways(name, place, detector, exported, files)
-            cost[name] = _cost(detector, exported, whole)
-        taken = measure_in_turn(ways, rounds=settings.rounds)
-    pairs = [Pair(f"{name} {DETECTOR}", f"{name} {PIPELINE}", goal=3) for name in places]
-    pairs += [Pair(f"{name} {way}", f"{name} {DETECTOR}") for name in places for way in (ONNX, INT8)]
-    found = Comparison("files/s", taken, pairs)
-    facts = {"n": len(files), "n_accuracy": len(whole.rows), "exported": cost}
-    write_benchmark(settings.output_file, settings=asdict(settings), results={**facts, **found.to_dict()})
-    print(found.to_markdown())
-    return 0
+            onnx = {}
+            for way, int8 in EXPORTS.items():
+                file = Path(folder) / f"{name}-{int8}.onnx"
+                export(Path(place), file, int8=int8)
+                onnx[way] = OnnxDetector(file, detector)
+            ways |= {f"{name} {way}": call for way, call in _ways(place, detector, onnx, files).items()}
+            exported[name] = _effects_of_export(detector, onnx, test_set)
+        values = measure_in_turn(ways, rounds=settings.rounds)
+    pairs = [Pair(f"{name} {DETECTOR}", f"{name} {PIPELINE}", goal=3) for name in models]
+    pairs += [Pair(f"{name} {way}", f"{name} {DETECTOR}") for name in models for way in EXPORTS]
+    facts = {"n": len(files), "n_accuracy": len(test_set.rows), "exported": exported}
+    return {**facts, **compare(values, pairs, unit="files/s")}
 
 
-def _written(rows: Dataset, folder: Path) -> list[str]:
-    files = []
-    for place, row in enumerate(rows.cast_column("image", Image(decode=False))):
-        files.append(str(folder / f"{place}.jpg"))
-        Path(files[-1]).write_bytes(row["image"]["bytes"])
-    return files
-
-
-def _exported(place: str, file: Path, detector: Detector, *, int8: bool) -> OnnxDetector:
-    export(Path(place), file, int8=int8)
-    return OnnxDetector(file, detector)
+def to_markdown(content: Mapping[str, Any]) -> str:
+    """Render the speeds, and the accuracy of each model before and after export."""
+    rows = [
+        [f"{model} {way}", f"{row['accuracy']:.2%}", f"{row['largest_difference']:.2g}" if way != DETECTOR else ""]
+        for model, ways in content["exported"].items()
+        for way, row in ways.items()
+    ]
+    header = ["way", f"test accuracy (n = {content['n_accuracy']:,})", "largest difference of p_fake"]
+    note = f"Lists of {content['n']:,} files, in batches of {BATCH} where not one by one."
+    return report(content, markdown_table(header, rows), note=note)
 
 
 def _ways(
-    name: str, place: str, detector: Detector, exported: Sequence[OnnxDetector], files: Sequence[str]
+    place: str, detector: "Detector", onnx: Mapping[str, OnnxDetector], files: Sequence[str]
 ) -> dict[str, Callable[[], float]]:
-    pipe = pipeline("image-classification", model=place, trust_remote_code=True)
-    calls: dict[str, Callable[[], Any]] = {
-        DETECTOR: partial(detector.predict, files),
-        PIPELINE: lambda: [pipe(file) for file in files],
-        ONNX: partial(exported[0].files, files),
-        INT8: partial(exported[1].files, files),
+    from transformers import pipeline
+
+    pipe = pipeline("image-classification", model=place)
+    calls: dict[str, Callable[[Sequence[str]], object]] = {
+        DETECTOR: detector.predict,
+        PIPELINE: lambda files: [pipe(file) for file in files],
+        **{way: model.predict_files for way, model in onnx.items()},
     }
-    return {f"{name} {way}": partial(_rate, call, len(files)) for way, call in calls.items()}
+    return {way: partial(images_per_second, call, files) for way, call in calls.items()}
 
 
-def _rate(call: Callable[[], Any], n: int) -> float:
-    began = time.perf_counter()
-    call()
-    return n / (time.perf_counter() - began)
+def _effects_of_export(
+    detector: "Detector", onnx: Mapping[str, OnnxDetector], test_set: "TestSet"
+) -> dict[str, dict[str, float]]:
+    """Return for each way the accuracy at the model's threshold, and the largest difference of a probability."""
+    import numpy as np
 
-
-def _cost(detector: Detector, exported: Sequence[OnnxDetector], whole: Any) -> dict[str, Any]:  # noqa: ANN401
-    """What an export changes: the largest difference of a score, and the accuracy at the model's own threshold."""
-    pictures = [one.convert("RGB") for one in whole.rows["image"]]
-    exact = detector.probabilities(pictures)
-    found: dict[str, Any] = {DETECTOR: {"accuracy": _accuracy(exact, detector, whole)}}
-    for way, one in zip((ONNX, INT8), exported, strict=True):
-        p_fake = one.probabilities(pictures)
-        difference = float(np.abs(p_fake - exact).max())
-        found[way] = {"largest_difference": difference, "accuracy": _accuracy(p_fake, detector, whole)}
-    return found
-
-
-def _accuracy(p_fake: NDArray[np.float32], detector: Detector, whole: Any) -> float:  # noqa: ANN401
-    return float(((p_fake > detector.point.threshold) == whole.is_fake).mean())
+    images = [row["image"].convert("RGB") for row in cast("Dataset", test_set.rows)]
+    p_fake = {DETECTOR: detector.probabilities(images)}
+    p_fake |= {way: model.probabilities(images) for way, model in onnx.items()}
+    effects = {
+        way: {
+            "largest_difference": float(np.abs(values - p_fake[DETECTOR]).max()),
+            "accuracy": float(((values > detector.point.threshold) == test_set.is_fake).mean()),
+        }
+        for way, values in p_fake.items()
+    }
+    del effects[DETECTOR]["largest_difference"]
+    return effects
 
 
 if __name__ == "__main__":

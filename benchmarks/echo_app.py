@@ -1,4 +1,4 @@
-"""What Gradio itself costs: an app with the controls of the Space's `/predict`, that hands back a picture's size."""
+"""An app with the components of the Space's `/predict` that only returns the size of an upload: the cost of Gradio."""
 
 import sys
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from realfake_space.page import launch_settings, use_folder_of_its_own  # noqa: 
 
 
 def echo(picture: Sequence[str], model: Sequence[str]) -> list[list[dict[str, object]]]:
-    """Say how many bytes came."""
+    """Return the number of bytes of each upload."""
     return [[{"model": name, "bytes": Path(path).stat().st_size} for path, name in zip(picture, model, strict=True)]]
 
 
 def main() -> int:
-    """Serve."""
+    """Serve the app."""
     use_folder_of_its_own()
     with gr.Blocks(analytics_enabled=False) as page:
         picture, model = PictureUpload(type="filepath", label="picture"), gr.Textbox(label="model")

@@ -1,4 +1,4 @@
-"""How fast the grid scores beside `pipeline`: both models on the same pictures, decoded and all.
+"""Speed of a cross-evaluation grid beside `pipeline`: two models on the same images, decoding included.
 
 `python -m benchmarks.grid_throughput --output_file results/benchmark_grid.json`
 """
@@ -6,118 +6,138 @@
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-from transformers import pipeline
-from transformers.utils.logging import disable_progress_bar
+from benchmarks.comparison import Pair, compare, measure_in_turn, number_of_rounds, report, results_file, run_benchmark
+from realfake_hf.cli import read_names
+from realfake_hf.tables import markdown_table
 
-from benchmarks.comparison import Comparison, Pair, measure_in_turn, refuse_in_vain, write_benchmark
-from realfake_hf.cli import parse, read_names
-from realfake_hf.crosseval.datasets import TestSet, load_test_set
-from realfake_hf.crosseval.models import Entrant, check_models, load_model
-from realfake_hf.crosseval.scoring import score_all
-from realfake_hf.data.decoding import to_rgb
-from realfake_hf.distributed import join_processes
-from realfake_hf.metrics.operating_point import load_operating_point
+if TYPE_CHECKING:
+    from realfake_hf.crosseval.datasets import TestSet
+    from realfake_hf.crosseval.models import Entrant
 
-GRID: Final = "grid"
-GRID_BF16: Final = "grid, bfloat16"
-ONE_BY_ONE: Final = "pipeline, one by one"
-WARM: Final = 64  # pictures of each way that are not timed
+GRIDS: Final = {"grid": False, "grid, bfloat16": True}
+PIPELINE: Final = "pipeline, one by one"
+WARM_UP: Final = 64  # untimed images of the pipelines
 
 
 @dataclass
 class Settings:
-    """How much is measured."""
+    """What to evaluate, and how often."""
 
     models: list[str] = field(
         default_factory=lambda: ["cnn=space/models/cifake-cnn", "vit=space/models/cifake-vit"],
-        metadata={"help": "NAME=FOLDER of the models."},
+        metadata={"help": "NAME=FOLDER of trained models."},
     )
-    datasets: list[str] = field(default_factory=lambda: ["cifake=cifake"], metadata={"help": "NAME=SOURCE."})
-    n: int = field(default=1000, metadata={"help": "Pictures of each."})
-    rounds: int = field(default=3, metadata={"help": "How often each way is measured, in turn."})
-    output_file: Path = field(default=Path("results/benchmark_grid.json"), metadata={"help": "Where the JSON goes."})
+    datasets: list[str] = field(
+        default_factory=lambda: ["cifake=cifake"], metadata={"help": "NAME=SOURCE of test images."}
+    )
+    n: int = field(default=1000, metadata={"help": "Images of each data set."})
+    rounds: int = number_of_rounds(3)
+    output_file: Path = results_file("benchmark_grid")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, measure, write, print the tables; give the exit status."""
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    (settings,) = parse(Settings, argv=argv, description=__doc__)
+    """Run the command; return the exit status."""
+    return run_benchmark(Settings, measure, to_markdown, argv, name="grid_throughput", description=__doc__)
+
+
+def measure(settings: Settings) -> dict[str, Any]:
+    """Time the grid and the pipelines on every data set, and compare the scores in bfloat16 with those in float32."""
+    from realfake_hf.crosseval.datasets import load_test_set
+    from realfake_hf.crosseval.models import check_models, load_model
+    from realfake_hf.distributed import join_processes
+
     join_processes()
-    try:
-        refuse_in_vain(settings.output_file, rounds=settings.rounds)
-        places = read_names("--models", settings.models, kind="FOLDER")
-        check_models(places)
-        sources = read_names("--datasets", settings.datasets, kind="SOURCE")
-        sets = [load_test_set(name, source, limit=settings.n, seed=0) for name, source in sources.items()]
-        taken = measure_in_turn(_ways(places, sets), rounds=settings.rounds)
-        changed = {one.name: _changed(places, one) for one in sets}
-    except (OSError, ValueError) as error:
-        print(f"grid_throughput: {error}", file=sys.stderr)
-        return 1
+    places = read_names("--models", settings.models, kind="FOLDER")
+    check_models(places)
+    sources = read_names("--datasets", settings.datasets, kind="SOURCE")
+    test_sets = [load_test_set(name, source, limit=settings.n, seed=0) for name, source in sources.items()]
+    models = {
+        way: [load_model(name, place, bf16=bf16) for name, place in places.items()] for way, bf16 in GRIDS.items()
+    }
+    values = measure_in_turn(_ways(list(places.values()), models, test_sets), rounds=settings.rounds)
     pairs = [
-        Pair(f"{one.name} {way}", f"{one.name} {ONE_BY_ONE}", goal=3) for one in sets for way in (GRID, GRID_BF16)
+        Pair(f"{test_set.name} {way}", f"{test_set.name} {PIPELINE}", goal=3)
+        for test_set in test_sets
+        for way in GRIDS
     ]
-    found = Comparison("images/s, both models", taken, pairs)
-    facts = {"n": {one.name: len(one.rows) for one in sets}, "changed_by_bf16": changed}
-    write_benchmark(settings.output_file, settings=asdict(settings), results={**facts, **found.to_dict()})
-    print(found.to_markdown())
-    return 0
-
-
-def _changed(places: Mapping[str, str], one: TestSet) -> dict[str, dict[str, float]]:
-    """What bfloat16 does to the scores: the largest difference, and how many verdicts are others."""
-    exact, fast = (
-        score_all([load_model(name, place, bf16=bf16) for name, place in places.items()], one, "native")
-        for bf16 in (False, True)
-    )
-    points = {name: load_operating_point(place) for name, place in places.items()}
     return {
-        name: {
-            "largest_difference": float(np.abs(fast[name] - exact[name]).max()),
-            "verdicts": int(((fast[name] > point.threshold) != (exact[name] > point.threshold)).sum()),
-        }
-        for name, point in points.items()
+        "n": {test_set.name: len(test_set.rows) for test_set in test_sets},
+        "changed_by_bf16": {test_set.name: _differences(models, test_set) for test_set in test_sets},
+        **compare(values, pairs, unit="images/s, both models"),
     }
 
 
-def _ways(places: Mapping[str, str], sets: Sequence[TestSet]) -> dict[str, Callable[[], float]]:
-    exact, fast = ([load_model(name, place, bf16=bf16) for name, place in places.items()] for bf16 in (False, True))
-    pipes = [pipeline("image-classification", model=place, trust_remote_code=True) for place in places.values()]
+def to_markdown(content: Mapping[str, Any]) -> str:
+    """Render the speeds, and what bfloat16 changes."""
+    rows = [
+        [name, model, f"{content['n'][name]:,}", f"{row['largest_difference']:.3f}", f"{row['verdicts']:,}"]
+        for name, models in content["changed_by_bf16"].items()
+        for model, row in models.items()
+    ]
+    header = ["data", "model", "images", "bfloat16: largest difference of p_fake", "bfloat16: other verdicts"]
+    return report(content, markdown_table(header, rows, align="llr"))
+
+
+def _ways(
+    places: Sequence[str], models: "Mapping[str, Sequence[Entrant]]", test_sets: "Sequence[TestSet]"
+) -> dict[str, Callable[[], float]]:
+    from transformers import pipeline
+
+    pipes = [pipeline("image-classification", model=place) for place in places]
     return {
-        f"{one.name} {way}": call
-        for one in sets
-        for way, call in (
-            (GRID, partial(_grid, exact, one)),
-            (GRID_BF16, partial(_grid, fast, one)),
-            (ONE_BY_ONE, partial(_one_by_one, pipes, one)),
-        )
+        f"{test_set.name} {way}": call
+        for test_set in test_sets
+        for way, call in {
+            **{way: partial(_time_grid, models[way], test_set) for way in GRIDS},
+            PIPELINE: partial(_time_pipelines, pipes, test_set),
+        }.items()
     }
 
 
-def _grid(entrants: Sequence[Entrant], one: TestSet) -> float:
+def _time_grid(models: "Sequence[Entrant]", test_set: "TestSet") -> float:
+    from realfake_hf.crosseval.scoring import score_all
+
     began = time.perf_counter()
-    score_all(entrants, one, "native")
-    return len(one.rows) / (time.perf_counter() - began)
+    score_all(models, test_set, "native")
+    return len(test_set.rows) / (time.perf_counter() - began)
 
 
-def _one_by_one(pipes: Sequence[Any], one: TestSet) -> float:
-    _ask(pipes, one, min(WARM, len(one.rows)))
+def _time_pipelines(pipes: Sequence[Any], test_set: "TestSet") -> float:
+    _run_pipelines(pipes, test_set, min(WARM_UP, len(test_set.rows)))
     began = time.perf_counter()
-    _ask(pipes, one, len(one.rows))
-    return len(one.rows) / (time.perf_counter() - began)
+    _run_pipelines(pipes, test_set, len(test_set.rows))
+    return len(test_set.rows) / (time.perf_counter() - began)
 
 
-def _ask(pipes: Sequence[Any], one: TestSet, n: int) -> None:
-    """One model after the other, each in a loop of its own over the data set, as one writes it."""
+def _run_pipelines(pipes: Sequence[Any], test_set: "TestSet", n: int) -> None:
+    """Run each model in a loop of its own over the data set, as a short script does."""
+    from realfake_hf.data.decoding import to_rgb
+
     for pipe in pipes:
         for row in range(n):
-            pipe(to_rgb(one.rows[row]["image"]))
+            pipe(to_rgb(test_set.rows[row]["image"]))
+
+
+def _differences(models: "Mapping[str, Sequence[Entrant]]", test_set: "TestSet") -> dict[str, dict[str, float]]:
+    """Return for each model the largest difference of a score in bfloat16, and the number of other verdicts."""
+    import numpy as np
+
+    from realfake_hf.crosseval.scoring import score_all
+
+    exact, rounded = (score_all(models[way], test_set, "native") for way in GRIDS)
+    thresholds = {model.name: model.point.threshold for model in models["grid"]}
+    return {
+        name: {
+            "largest_difference": float(np.abs(rounded[name] - exact[name]).max()),
+            "verdicts": int(((rounded[name] > threshold) != (exact[name] > threshold)).sum()),
+        }
+        for name, threshold in thresholds.items()
+    }
 
 
 if __name__ == "__main__":

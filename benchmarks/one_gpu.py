@@ -7,11 +7,11 @@ On one GPU, FSDP has nothing to shard: the benchmark shows that the recipe runs 
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.comparison import run_benchmark
+from benchmarks.comparison import results_file, run_benchmark
 from benchmarks.launch import launcher
 from benchmarks.processes import (
     TrainingSettings,
@@ -22,7 +22,6 @@ from benchmarks.processes import (
     to_markdown,
     training_words,
 )
-from realfake_hf.cli import parse
 
 RECIPES: Final = ("one_gpu", "fsdp")
 
@@ -31,13 +30,12 @@ RECIPES: Final = ("one_gpu", "fsdp")
 class Settings(TrainingSettings):
     """What to train twice."""
 
-    output_file: Path = field(default=Path("results/one_gpu.json"), metadata={"help": "JSON file of the results."})
+    output_file: Path = results_file("one_gpu")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
-    (settings,) = parse(Settings, argv=argv, description=__doc__)
-    return run_benchmark(settings, measure, to_markdown, name="one_gpu")
+    return run_benchmark(Settings, measure, to_markdown, argv, name="one_gpu", description=__doc__)
 
 
 def measure(settings: Settings) -> dict[str, Any]:

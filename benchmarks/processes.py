@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import yaml
 
-from benchmarks.comparison import ROOT, machine_note, run_benchmark
-from benchmarks.launch import launcher
-from realfake_hf.cli import parse
+from benchmarks.comparison import machine_note, results_file, run_benchmark
+from benchmarks.launch import ROOT, launcher
 from realfake_hf.run_folder import METRICS, RECORD
 from realfake_hf.store import read_json
+from realfake_hf.tables import markdown_table
 
 ALLOWED: Final = 0.3  # points of accuracy by which the two may differ
 
@@ -38,15 +38,12 @@ class Settings(TrainingSettings):
     """What to train twice, and in how many processes."""
 
     processes: int = field(default=2, metadata={"help": "Processes of the second run."})
-    output_file: Path = field(
-        default=Path("results/two_processes.json"), metadata={"help": "JSON file of the results."}
-    )
+    output_file: Path = results_file("two_processes")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
-    (settings,) = parse(Settings, argv=argv, description=__doc__)
-    return run_benchmark(settings, measure, to_markdown, name="processes")
+    return run_benchmark(Settings, measure, to_markdown, argv, name="processes", description=__doc__)
 
 
 def measure(settings: Settings) -> dict[str, Any]:
@@ -84,17 +81,21 @@ def to_markdown(content: Mapping[str, Any]) -> str:
 
 def runs_table(content: Mapping[str, Any]) -> str:
     """Render what `compare_runs` returned."""
-    runs = content["runs"]
-    names = [run.get("recipe", f"{run['processes']} process{'es' if run['processes'] > 1 else ''}") for run in runs]
-    validation, test = (f"{runs[0]['n'][split]:,}" for split in ("validation", "test"))
+    n = content["runs"][0]["n"]
+    header = ["run", *(f"{split} accuracy (n = {n[split]:,})" for split in n), "seconds"]
     rows = [
-        f"| {name} | {run['accuracy']['validation']:.2%} | {run['accuracy']['test']:.2%} | {run['seconds']:.0f} |"
-        for name, run in zip(names, runs, strict=True)
+        [_run_name(run), *(f"{accuracy:.2%}" for accuracy in run["accuracy"].values()), f"{run['seconds']:.0f}"]
+        for run in content["runs"]
     ]
-    points = " | ".join(f"{content['points'][split]:+.2f} points" for split in ("validation", "test"))
-    head = f"| run | validation accuracy (n = {validation}) | test accuracy (n = {test}) | seconds |"
-    difference = f"| difference (allowed: {content['allowed_points']} points) | {points} | x {content['seconds_ratio']:.2f} |"
-    return "\n".join([head, "|---|--:|--:|--:|", *rows, difference])
+    points = [f"{value:+.2f} points" for value in content["points"].values()]
+    allowed = f"difference (at most {content['allowed_points']} points)"
+    return markdown_table(header, [*rows, [allowed, *points, f"x {content['seconds_ratio']:.2f}"]])
+
+
+def _run_name(run: Mapping[str, Any]) -> str:
+    if "recipe" in run:
+        return str(run["recipe"])
+    return "1 process" if run["processes"] == 1 else f"{run['processes']} processes"
 
 
 def batch_size_per_process(recipe: Path, processes: int) -> int:

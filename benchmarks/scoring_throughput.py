@@ -1,4 +1,4 @@
-"""How fast pictures are scored, decoded and written and all, beside the model alone on tensors that lie ready.
+"""Speed of `python -m realfake_hf.score`, decoding and writing included, beside the model alone on ready tensors.
 
 `python -m benchmarks.scoring_throughput --output_file results/benchmark_scoring.json`
 """
@@ -6,109 +6,124 @@
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import torch
-from datasets import Dataset, Image
-from torch import Tensor
-from transformers import AutoModelForImageClassification
-from transformers.utils.logging import disable_progress_bar
+from benchmarks.comparison import (
+    Pair,
+    compare,
+    measure_in_turn,
+    number_of_rounds,
+    report,
+    results_file,
+    run_benchmark,
+    save_images,
+)
 
-from benchmarks.comparison import Comparison, Pair, measure_in_turn, refuse_in_vain, write_benchmark
-from realfake_hf.cli import parse
-from realfake_hf.crosseval.datasets import load_test_set
-from realfake_hf.data.decoding import to_rgb
-from realfake_hf.data.pixels import Normalize, resize_images
-from realfake_hf.detector import Detector
-from realfake_hf.parallel import map_in_threads
-from realfake_hf.score.arguments import ScoreArguments
-from realfake_hf.score.run import score
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import Tensor
+
+    from realfake_hf.detector import Detector
 
 FILES: Final = "score, files"
 SHARDS: Final = "score, shards"
 PLAIN: Final = "model alone, ready tensors"
-OWN: Final = "model alone as Detector has it, a batch on each core"
+PACKED: Final = "model alone as Detector has it, a batch on each core"
 BATCH: Final = 32
 
 
 @dataclass
 class Settings:
-    """How much is measured."""
+    """What to score, and how often."""
 
-    model: str = field(default="space/models/cifake-vit", metadata={"help": "A folder of train.py."})
-    data: str = field(default="cifake", metadata={"help": "Whose test pictures."})
-    n: int = field(default=4000, metadata={"help": "Pictures."})
-    rounds: int = field(default=3, metadata={"help": "How often each way is measured, in turn."})
-    output_file: Path = field(
-        default=Path("results/benchmark_scoring.json"), metadata={"help": "Where the JSON goes."}
-    )
+    model: str = field(default="space/models/cifake-vit", metadata={"help": "Folder of a trained model."})
+    data: str = field(default="cifake", metadata={"help": "Data source of the test images."})
+    n: int = field(default=4000, metadata={"help": "Images."})
+    rounds: int = number_of_rounds(3)
+    output_file: Path = results_file("benchmark_scoring")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, measure, write, print the table; give the exit status."""
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    (settings,) = parse(Settings, argv=argv, description=__doc__)
-    try:
-        refuse_in_vain(settings.output_file, rounds=settings.rounds)
-        rows = load_test_set("data", settings.data, limit=settings.n, seed=0).rows
-    except (OSError, ValueError) as error:
-        print(f"scoring_throughput: {error}", file=sys.stderr)
-        return 1
+    """Run the command; return the exit status."""
+    return run_benchmark(Settings, measure, to_markdown, argv, name="scoring_throughput", description=__doc__)
+
+
+def measure(settings: Settings) -> dict[str, Any]:
+    """Time every way."""
+    from realfake_hf.crosseval.datasets import load_test_set
+
+    rows = load_test_set("data", settings.data, limit=settings.n, seed=0).rows
     with tempfile.TemporaryDirectory() as folder:
-        taken = measure_in_turn(_ways(settings.model, rows, Path(folder)), rounds=settings.rounds)
-    pairs = [Pair(way, PLAIN, goal=0.9) for way in (FILES, SHARDS)] + [Pair(way, OWN) for way in (FILES, SHARDS)]
-    found = Comparison("pictures/s", taken, pairs)
-    write_benchmark(settings.output_file, settings=asdict(settings), results={"n": len(rows), **found.to_dict()})
-    print(found.to_markdown())
-    return 0
+        values = measure_in_turn(_ways(settings.model, rows, Path(folder)), rounds=settings.rounds)
+    pairs = [Pair(way, PLAIN, goal=0.9) for way in (FILES, SHARDS)]
+    pairs += [Pair(way, PACKED) for way in (FILES, SHARDS)]
+    return {"n": len(rows), **compare(values, pairs, unit="images/s")}
 
 
-def _ways(place: str, rows: Dataset, folder: Path) -> dict[str, Callable[[], float]]:
-    files, shard = folder / "files", folder / "rows.parquet"
-    files.mkdir()
-    for number, row in enumerate(rows.cast_column("image", Image(decode=False))):
-        (files / f"{number:06d}.jpg").write_bytes(row["image"]["bytes"])
+def to_markdown(content: Mapping[str, Any]) -> str:
+    """Render the speeds."""
+    return report(content, note=f"{content['n']:,} images, model {content['settings']['model']}.")
+
+
+def _ways(place: str, rows: "Dataset", folder: Path) -> dict[str, Callable[[], float]]:
+    from transformers import AutoModelForImageClassification
+
+    from realfake_hf.detector import Detector
+    from realfake_hf.parallel import map_in_threads
+
+    images, shard = folder / "images", folder / "rows.parquet"
+    save_images(rows, images)
     rows.to_parquet(shard)
     detector = Detector.from_pretrained(place)
     plain = AutoModelForImageClassification.from_pretrained(place).eval()
-    tensors = _tensors(detector, rows)
-    turns = count()
+    batches = _batches(detector, rows)
+    outputs = (folder / f"scores-{number}" for number in count())
     return {
-        **{way: partial(_scored, place, data, folder, turns) for way, data in ((FILES, files), (SHARDS, shard))},
-        PLAIN: lambda: _alone(lambda batches: [_forward(plain, batch) for batch in batches], tensors),
-        OWN: lambda: _alone(lambda batches: list(map_in_threads(partial(_forward, detector.model), batches)), tensors),
+        FILES: lambda: _score(place, images, next(outputs)),
+        SHARDS: lambda: _score(place, shard, next(outputs)),
+        PLAIN: partial(_forward_all, partial(map, partial(_forward, plain)), batches),
+        PACKED: partial(_forward_all, partial(map_in_threads, partial(_forward, detector.model)), batches),
     }
 
 
-def _tensors(detector: Detector, rows: Dataset) -> list[Tensor]:
+def _batches(detector: "Detector", rows: "Dataset") -> "list[Tensor]":
+    import torch
+
+    from realfake_hf.data.decoding import to_rgb
+    from realfake_hf.data.pixels import Normalize, resize_images
+
     normalize = Normalize(detector.processor)
     batches = (rows[start : start + BATCH]["image"] for start in range(0, len(rows), BATCH))
     return [
-        normalize(torch.from_numpy(resize_images([to_rgb(one) for one in batch], detector.processor)))
+        normalize(torch.from_numpy(resize_images([to_rgb(image) for image in batch], detector.processor)))
         for batch in batches
     ]
 
 
-@torch.inference_mode()
-def _forward(model: Any, batch: Tensor) -> None:  # noqa: ANN401 - any of transformers' classes
-    model(pixel_values=batch)
+def _forward(model: Any, batch: "Tensor") -> None:  # noqa: ANN401 - any class of transformers
+    import torch
+
+    with torch.inference_mode():
+        model(pixel_values=batch)
 
 
-def _alone(run: Callable[[list[Tensor]], object], batches: list[Tensor]) -> float:
+def _forward_all(forward: "Callable[[list[Tensor]], Iterable[None]]", batches: "list[Tensor]") -> float:
     began = time.perf_counter()
-    run(batches)
+    list(forward(batches))
     return sum(map(len, batches)) / (time.perf_counter() - began)
 
 
-def _scored(place: str, data: Path, folder: Path, turns: "count[int]") -> float:
-    output = folder / f"scores-{next(turns)}"
-    found = score(ScoreArguments(model=place, data=[str(data)], output=output, batch_size=BATCH))
-    return found.new / found.seconds
+def _score(place: str, data: Path, output: Path) -> float:
+    from realfake_hf.score.arguments import ScoreArguments
+    from realfake_hf.score.run import score
+
+    summary = score(ScoreArguments(model=place, data=[str(data)], output=output, batch_size=BATCH))
+    return summary.new / summary.seconds
 
 
 if __name__ == "__main__":

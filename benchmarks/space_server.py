@@ -1,4 +1,4 @@
-"""A Gradio app in a process of its own, for benchmarks and tests that ask it over HTTP."""
+"""Run a Gradio app in a process of its own, for benchmarks and tests over HTTP."""
 
 import os
 import socket
@@ -7,26 +7,28 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import httpx
-import psutil
+from benchmarks.launch import ROOT
 
-SPACE: Final = Path(__file__).resolve().parents[1] / "space"
-_PATIENCE: Final = 180  # seconds until an app must be up
+if TYPE_CHECKING:
+    import httpx
+
+SPACE: Final = ROOT / "space"
+_TIMEOUT: Final = 180  # seconds until an app must have started
 
 
 class Server:
     """A running app.
 
     Args:
-        folder: where its log and temporary files go.
-        script: what is run, with `--port`.
-        python: that runs it.
-        environment: of it, beside this process's; no Hub is asked unless it says so.
+        folder: of its log and temporary files.
+        script: to run, with `--port`.
+        python: interpreter that runs it.
+        environment: additional environment variables; the app is offline unless they say otherwise.
 
     Raises:
-        RuntimeError: it did not come up; the message is its log.
+        RuntimeError: it did not start; the message is its log.
     """
 
     def __init__(
@@ -43,32 +45,32 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         self.temporary, self.log = folder / "tmp", folder / "log.txt"
         self.temporary.mkdir(parents=True)
-        given = {**os.environ, "HF_HUB_OFFLINE": "1", **(environment or {}), "TMPDIR": str(self.temporary)}
-        given.pop("GRADIO_TEMP_DIR", None)
+        variables = {**os.environ, "HF_HUB_OFFLINE": "1", **(environment or {}), "TMPDIR": str(self.temporary)}
+        variables.pop("GRADIO_TEMP_DIR", None)
         began = time.perf_counter()
         with self.log.open("w") as log:
             words = [python, script.name, "--port", str(port)]
-            self.process = subprocess.Popen(words, cwd=script.parent, env=given, stdout=log, stderr=log)
+            self.process = subprocess.Popen(words, cwd=script.parent, env=variables, stdout=log, stderr=log)
         self._wait()
         self.seconds_to_start = time.perf_counter() - began
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline:
+        import httpx
+
+        deadline = time.monotonic() + _TIMEOUT
+        while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 httpx.get(f"{self.url}/config", timeout=5).raise_for_status()
             except httpx.HTTPError:
-                if self.process.poll() is not None:
-                    break
                 time.sleep(0.1)
             else:
                 return
         self.process.kill()
         self.process.wait()
-        raise RuntimeError(f"the app did not come up: {self.log.read_text()}")
+        raise RuntimeError(f"the app did not start: {self.log.read_text()}")
 
     def stop(self) -> None:
-        """Stop it as a container is stopped, and wait until it is gone."""
+        """Terminate it as a container does, and wait for its end."""
         self.process.terminate()
         try:
             self.process.wait(20)
@@ -77,14 +79,20 @@ class Server:
             raise
 
     def memory_mib(self) -> float:
-        """Give the resident memory of its processes now; what they share is counted once for each."""
-        app = psutil.Process(self.process.pid)
-        return float(sum(one.memory_info().rss for one in [app, *app.children(recursive=True)]) / 2**20)
+        """Return the resident memory of its processes; shared pages count once for each."""
+        import psutil
 
-    def get(self, path: str) -> httpx.Response:
-        """Ask a route of Gradio's API."""
+        app = psutil.Process(self.process.pid)
+        return float(sum(each.memory_info().rss for each in [app, *app.children(recursive=True)]) / 2**20)
+
+    def get(self, path: str) -> "httpx.Response":
+        """Send a GET request to Gradio's API."""
+        import httpx
+
         return httpx.get(f"{self.url}/gradio_api/{path}", timeout=60)
 
-    def post(self, path: str, **settings: Any) -> httpx.Response:  # noqa: ANN401 - of httpx
-        """Send to a route of Gradio's API."""
+    def post(self, path: str, **settings: Any) -> "httpx.Response":  # noqa: ANN401 - of httpx
+        """Send a POST request to Gradio's API."""
+        import httpx
+
         return httpx.post(f"{self.url}/gradio_api/{path}", timeout=60, **settings)

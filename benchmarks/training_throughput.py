@@ -1,22 +1,22 @@
-"""Images a second in training: the project's Trainer, a bare PyTorch loop, and the way of the Hugging Face example.
+"""Training speed of the project's Trainer, of a bare PyTorch loop, and of the Hugging Face example.
 
 `python -m benchmarks.training_throughput --output_file results/benchmark_training.json`
 """
 
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-import torch
+from benchmarks.comparison import Pair, compare, measure_in_turn, number_of_rounds, report, results_file, run_benchmark
 
-from benchmarks.comparison import Comparison, Pair, measure_in_turn, refuse_in_vain, write_benchmark
-from benchmarks.ways_to_train import Work, bare_loop, hf_example, prepare, trainer
-from realfake_hf.cli import parse
+if TYPE_CHECKING:
+    from benchmarks.ways_to_train import Work
 
-PAIRS = (
+PAIRS: Final = (
     Pair("trainer", "bare loop", goal=0.85),
     Pair("trainer", "HF example's way", goal=2.0),
     Pair("trainer", "HF example's way, 2 workers"),
@@ -28,45 +28,36 @@ PAIRS = (
 
 @dataclass
 class Settings:
-    """How much is measured."""
+    """What to train, and how often."""
 
-    data: str = field(default="cifake", metadata={"help": "Source of the pictures, as train.py takes it."})
+    data: str = field(default="cifake", metadata={"help": "Data source, as for train.py."})
     images: int = field(default=25_600, metadata={"help": "Images timed in each way and round, in whole batches."})
     batch_size: int = field(default=128, metadata={"help": "Images in a training step."})
-    rounds: int = field(default=5, metadata={"help": "How often each way is measured, in turn."})
-    warm_up_steps: int = field(default=20, metadata={"help": "Steps of each way and round before the clock starts."})
-    threads: int | None = field(default=None, metadata={"help": "Threads of torch; its own choice by default."})
-    output_file: Path = field(
-        default=Path("results/benchmark_training.json"), metadata={"help": "Where the JSON goes."}
-    )
+    rounds: int = number_of_rounds(5)
+    warm_up_steps: int = field(default=20, metadata={"help": "Untimed steps of each way and round."})
+    threads: int | None = field(default=None, metadata={"help": "Threads of PyTorch; its own default if not given."})
+    output_file: Path = results_file("benchmark_training")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, measure, write, print the tables; give the exit status."""
-    (settings,) = parse(Settings, argv=argv, description=__doc__)
-    try:
-        refuse_in_vain(settings.output_file, rounds=settings.rounds)
-        comparison = measure(settings)
-    except (FileNotFoundError, ValueError) as error:
-        print(f"training_throughput: {error}", file=sys.stderr)
-        return 1
-    facts = {**asdict(settings), "threads": torch.get_num_threads()}
-    write_benchmark(settings.output_file, settings=facts, results=comparison.to_dict())
-    print(comparison.to_markdown())
-    return 0
+    """Run the command; return the exit status."""
+    return run_benchmark(Settings, measure, to_markdown, argv, name="training_throughput", description=__doc__)
 
 
-def measure(settings: Settings) -> Comparison:
-    """Time every way in turn.
+def measure(settings: Settings) -> dict[str, Any]:
+    """Time every way.
 
     Raises:
-        FileNotFoundError: there is no such data source.
-        ValueError: a setting asks for less than one batch, or the source holds less than one.
+        ValueError: there is less than one batch.
     """
+    import torch
+
+    from benchmarks.ways_to_train import prepare
+
     steps = settings.images // settings.batch_size
     if steps < 1:
         raise ValueError(
-            f"wanted images for at least one batch of {settings.batch_size}; found {settings.images}. Raise --images."
+            f"wanted at least one batch of {settings.batch_size} images; found --images {settings.images}."
         )
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -78,10 +69,22 @@ def measure(settings: Settings) -> Comparison:
             warm_up_steps=settings.warm_up_steps,
             timed_steps=steps,
         )
-        return Comparison("images/s", measure_in_turn(_ways(work), rounds=settings.rounds), PAIRS)
+        values = measure_in_turn(_ways(work), rounds=settings.rounds)
+    return {
+        "settings": {**asdict(settings), "threads": torch.get_num_threads()},
+        **compare(values, PAIRS, unit="images/s"),
+    }
 
 
-def _ways(work: Work) -> dict[str, Callable[[], float]]:
+def to_markdown(content: Mapping[str, Any]) -> str:
+    """Render the speeds."""
+    settings = content["settings"]
+    return report(content, note=f"{settings['images']:,} images in batches of {settings['batch_size']}.")
+
+
+def _ways(work: "Work") -> dict[str, Callable[[], float]]:
+    from benchmarks.ways_to_train import bare_loop, hf_example, trainer
+
     return {
         "trainer": partial(trainer, work),
         "bare loop": partial(bare_loop, work),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.comparison import MODELS, machine_note, run_benchmark
+from benchmarks.comparison import MODELS, machine_note, results_file, run_benchmark
 from benchmarks.launch import Nodes, two_nodes
 from benchmarks.processes import (
     TrainingSettings,
@@ -21,8 +21,8 @@ from benchmarks.processes import (
     runs_table,
     training_words,
 )
-from realfake_hf.cli import parse
 from realfake_hf.store import read_json
+from realfake_hf.tables import markdown_table
 
 COMPARED: Final = ("cells", "pairs", "shortcuts", "data", "models")  # of a grid: all but place and time
 
@@ -32,13 +32,12 @@ class Settings(TrainingSettings):
     """What to train and evaluate twice."""
 
     grid_n: int = field(default=4000, metadata={"help": "CIFAKE test images in the grid."})
-    output_file: Path = field(default=Path("results/two_nodes.json"), metadata={"help": "JSON file of the results."})
+    output_file: Path = results_file("two_nodes")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
-    (settings,) = parse(Settings, argv=argv, description=__doc__)
-    return run_benchmark(settings, measure, to_markdown, name="two_nodes")
+    return run_benchmark(Settings, measure, to_markdown, argv, name="two_nodes", description=__doc__)
 
 
 def measure(settings: Settings) -> dict[str, Any]:
@@ -55,13 +54,10 @@ def to_markdown(content: Mapping[str, Any]) -> str:
     """Render the two trainings, and how many values of the two grids differ."""
     grid = content["grid"]
     network = "two network namespaces joined by a virtual cable" if content["are_apart"] else "loopback"
-    lines = [
-        "| grid | images | models | values that differ |",
-        "|---|--:|--:|--:|",
-        f"| one machine and two | {grid['n']:,} | {grid['models']} | {grid['values_apart']:,} of {grid['values']:,} |",
-    ]
+    row = ["one machine and two", f"{grid['n']:,}", grid["models"], f"{grid['values_apart']:,} of {grid['values']:,}"]
+    table = markdown_table(["grid", "images", "models", "values that differ"], [row])
     note = f"One process per machine; network: {network}. {machine_note(content)}"
-    return "\n".join([runs_table(content["training"]), "", *lines, "", note])
+    return "\n".join([runs_table(content["training"]), "", table, "", note])
 
 
 def count_differences(left: object, right: object) -> tuple[int, int]:

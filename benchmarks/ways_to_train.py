@@ -1,13 +1,11 @@
-"""Ways to train a model, each timed over the same number of steps of the same size.
+"""Ways to train a model, each timed over the same number of steps.
 
-All ways take the same model (the paper's CNN, if not told otherwise), flips, mean cross-entropy, gradients clipped at
-norm 1, fused AdamW and a cosine schedule with warm-up. None evaluates or saves while the clock runs, and all drop the
-short last batch of an epoch, so that every step has the same number of images. The clock starts after the warm-up
-steps and stops at the end of the last step, so that building the model, the optimiser and the loader counts in none.
+All ways use the same model, horizontal flips, cross-entropy, gradients clipped at norm 1, fused AdamW and a cosine
+schedule with warm-up. None evaluates or saves, and all drop the incomplete last batch of an epoch. The clock starts
+after the warm-up steps and stops after the last step: building model, optimizer and loader is not included.
 """
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 from transformers import BaseImageProcessor, Trainer, TrainerCallback, get_cosine_schedule_with_warmup
 from transformers.trainer_utils import set_seed
 
+from benchmarks.comparison import now
 from realfake_hf.data.pixels import ModelInput, PixelDataset
 from realfake_hf.data.streaming import StreamedPixels
 from realfake_hf.training.arguments import DataArguments, ModelArguments
@@ -35,15 +34,15 @@ Transform = Callable[[Image.Image], Tensor]
 
 @dataclass(frozen=True)
 class Work:
-    """What every way is given.
+    """The input of every way.
 
     Attributes:
-        images: the source with all its splits, for the ways that decode in each epoch.
+        images: all splits of the data source, for ways that decode in each epoch.
         sets: the same as cached pixels.
-        model: which model.
+        model: the model to build.
         processor: of the model.
-        run: settings of the project's training, cut to the benchmark's steps.
-        warm_up_steps: steps before the clock starts.
+        run: settings of the project's training, limited to the benchmark's steps.
+        warm_up_steps: untimed steps.
     """
 
     images: DatasetDict
@@ -55,8 +54,13 @@ class Work:
 
     @property
     def timed_images(self) -> int:
-        """Images that pass while the clock runs."""
-        return (self.run.max_steps - self.warm_up_steps) * self.run.per_device_train_batch_size
+        """Number of images in the timed steps."""
+        return (self.run.max_steps - self.warm_up_steps) * self.batch_size
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a step."""
+        return self.run.per_device_train_batch_size
 
 
 def prepare(
@@ -70,17 +74,17 @@ def prepare(
     bf16: bool = False,
     compiled: bool = False,
 ) -> Work:
-    """Load the pictures and fill the pixel cache, which no way is timed for.
+    """Load the images and fill the pixel cache, which is not timed.
 
     Args:
-        data: as `train.py` takes it.
-        scratch: a folder for what a Trainer may write.
+        data: a data source, as for `train.py`.
+        scratch: output folder of the Trainer.
         batch_size: images in a step.
-        warm_up_steps: steps before the clock starts.
-        timed_steps: steps while it runs.
-        model: which model; the paper's CNN by default.
+        warm_up_steps: untimed steps.
+        timed_steps: steps after them.
+        model: the model to build; the paper's CNN by default.
         bf16: run the forward pass in bfloat16.
-        compiled: let torch.compile translate the model, which takes a while in the first step.
+        compiled: compile the model with torch.compile.
 
     Raises:
         FileNotFoundError: there is no such data source.
@@ -100,8 +104,8 @@ def prepare(
     images = load_splits(DataArguments(data=data))
     if len(images["train"]) < batch_size:
         raise ValueError(
-            f"wanted at least one batch of {batch_size} training pictures; found {len(images['train'])} in {data}. "
-            "Lower --batch_size or name a larger source."
+            f"wanted at least one batch of {batch_size} training images; found {len(images['train'])} in {data}. "
+            "Lower --batch_size or choose a larger --data."
         )
     model = model or ModelArguments()
     processor = build_model(model)[1]
@@ -109,32 +113,27 @@ def prepare(
 
 
 def trainer(work: Work) -> float:
-    """Time the project's own path: its `Trainer` on cached pixels, with its callbacks and its progress bar.
-
-    Returns:
-        Images a second.
-    """
+    """Time the project's `Trainer` on cached pixels, with its callbacks and progress bar; return images per second."""
     return _timed(_project_trainer(work), work)
 
 
 def bare_loop(
     work: Work, *, autocast: bool = False, channels_last: bool = False, random_tensors: bool = False
 ) -> float:
-    """Time the shortest loop that learns the same: no Trainer, no DataLoader, no callbacks, no bar, no logging.
+    """Time the shortest loop that learns the same: no Trainer, DataLoader, callbacks, progress bar or logging.
 
-    An epoch's order is one permutation. A step copies its rows out of the cached pixels, flips half of them
-    (`PixelDataset`, called with the row numbers), moves them to the device and normalises them there; then forward,
-    backward, `clip_grad_norm_` at 1, `AdamW(fused=True)` over one group of parameters, scheduler, `zero_grad`. The
-    loss is never read back.
+    A step copies rows of the cached pixels, flips half of them, moves them to the device and normalizes them there;
+    then forward, backward, gradient clipping, fused AdamW over one parameter group, and scheduler. The loss is never
+    read back.
 
     Args:
-        work: what to train on.
+        work: the input.
         autocast: run the forward pass in bfloat16.
-        channels_last: keep the weights, too, with channels last in memory; the pixels are so in any case.
-        random_tensors: feed one batch of random numbers again and again, which lies ready on the device.
+        channels_last: store the weights in channels-last memory format, as the pixels are.
+        random_tensors: repeat one batch of random numbers on the device.
 
     Returns:
-        Images a second.
+        Images per second.
     """
     run, device = work.run, work.run.device
     set_seed(run.seed)
@@ -145,7 +144,7 @@ def bare_loop(
     optimizer = torch.optim.AdamW(model.parameters(), lr=run.learning_rate, weight_decay=run.weight_decay, fused=True)
     schedule = get_cosine_schedule_with_warmup(optimizer, int(run.warmup_steps * run.max_steps), run.max_steps)
     precision = torch.autocast(device.type, dtype=torch.bfloat16) if autocast else nullcontext()
-    began = _now()
+    began = now()
     for step, batch in enumerate(_ready(work) if random_tensors else _on_device(work), start=1):
         with precision:
             loss = model(**batch).loss
@@ -155,61 +154,60 @@ def bare_loop(
         schedule.step()
         optimizer.zero_grad()
         if step == work.warm_up_steps:
-            began = _now()
-    return work.timed_images / (_now() - began)
+            began = now()
+    return work.timed_images / (now() - began)
 
 
 def hf_example(work: Work, *, workers: int = 0, processor_each: bool = False) -> float:
-    """Time the way of transformers' `run_image_classification.py`: decode and transform a picture when it is fetched.
+    """Time the method of transformers' `run_image_classification.py`: decode and transform each image when fetched.
 
-    A `datasets.Dataset` with `set_transform`, a list of transformed pictures stacked by the collator, and the same
-    `Trainer` and callbacks otherwise. The transform is what that example composes from torchvision (to the processor's
-    size, mirrored at random, to a tensor, normalised), written with Pillow and torch; its random crop is left out, as
-    it would make this way slower and another augmentation.
+    A `datasets.Dataset` with `set_transform`, a collator that stacks tensors, and otherwise the same `Trainer` and
+    callbacks. The transform repeats the example's torchvision pipeline (resize, random flip, tensor, normalize) with
+    Pillow and PyTorch, without its random crop, which would slow this way down and change the augmentation.
 
     Args:
-        work: what to train on.
+        work: the input.
         workers: processes of the loader; the example's default is none.
-        processor_each: call the image processor for each picture instead, as many tutorials do.
+        processor_each: call the image processor for each image instead, as many tutorials do.
 
     Returns:
-        Images a second.
+        Images per second.
     """
-    transform = _each_by_processor(work.processor) if processor_each else _each_by_tensor(work.processor)
+    transform = _with_processor(work.processor) if processor_each else _with_tensors(work.processor)
     rows = work.images["train"].select_columns(["image", "label"])
     rows.set_transform(lambda batch: {**batch, "pixel_values": [transform(image) for image in batch["image"]]})
-    other = _project_trainer(work)
-    other.remove_callback(EpochAugmentation)  # the transform draws its own
-    other.train_dataset, other.data_collator = rows, _stack
-    other.args.dataloader_num_workers = workers
+    runner = _project_trainer(work)
+    runner.remove_callback(EpochAugmentation)  # the transform draws its own flips
+    runner.train_dataset, runner.data_collator = rows, _stack
+    runner.args.dataloader_num_workers = workers
     try:
-        return _timed(other, work)
+        return _timed(runner, work)
     finally:
-        other.args.dataloader_num_workers = 0
+        runner.args.dataloader_num_workers = 0
 
 
 class StepClock(TrainerCallback):
-    """Measure the seconds from the end of the warm-up to the end of the last step; add it last.
+    """Measure the seconds from the end of the warm-up to the end of the last step; must be the last callback.
 
     Args:
-        warm_up_steps: steps before the clock starts.
+        warm_up_steps: untimed steps.
     """
 
     def __init__(self, warm_up_steps: int) -> None:
         self.warm_up_steps = warm_up_steps
         self.seconds = float("nan")
-        self._began = float("nan")
+        self._start = float("nan")
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:  # noqa: ANN401 - as the Trainer calls it
         """Start, for a run without warm-up."""
-        self._began = _now()
+        self._start = now()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
         """Start or stop."""
         if state.global_step == self.warm_up_steps:
-            self._began = _now()
+            self._start = now()
         if state.global_step == state.max_steps:
-            self.seconds = _now() - self._began
+            self.seconds = now() - self._start
 
 
 def _project_trainer(work: Work) -> Trainer:
@@ -222,7 +220,7 @@ def _project_trainer(work: Work) -> Trainer:
 def _timed(runner: Trainer, work: Work) -> float:
     clock = StepClock(work.warm_up_steps)
     runner.add_callback(clock)
-    with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):  # the bar is drawn, and not shown
+    with Path(os.devnull).open("w") as sink, redirect_stderr(sink):  # the progress bar is drawn but not shown
         runner.train()
     return work.timed_images / clock.seconds
 
@@ -234,50 +232,50 @@ def _on_device(work: Work) -> Iterator[dict[str, Tensor]]:
 
 
 def _ready(work: Work) -> Iterator[dict[str, Tensor]]:
-    size, device = work.run.per_device_train_batch_size, work.run.device
+    device = work.run.device
     batch = next(_on_device(work))
     pixels = torch.randn(batch["pixel_values"].shape, device=device)
-    labels = torch.randint(2, (size,), device=device)
+    labels = torch.randint(2, (work.batch_size,), device=device)
     for _ in range(work.run.max_steps):
         yield {"pixel_values": pixels, "labels": labels}
 
 
 def _batches(work: Work) -> Iterator[dict[str, Tensor]]:
-    """Yield `max_steps` shuffled batches, epoch after epoch, without short ones."""
-    pixels, size = work.sets["train"], work.run.per_device_train_batch_size
+    """Yield `max_steps` shuffled complete batches, over as many epochs as necessary."""
+    pixels, size = work.sets["train"], work.batch_size
     assert isinstance(pixels, PixelDataset)
-    each_epoch = len(pixels) // size
+    per_epoch = len(pixels) // size
     for step in range(work.run.max_steps):
-        if step % each_epoch == 0:
-            pixels.set_epoch(step // each_epoch)
+        if step % per_epoch == 0:
+            pixels.set_epoch(step // per_epoch)
             order = torch.randperm(len(pixels)).tolist()
-        start = step % each_epoch * size
+        start = step % per_epoch * size
         yield pixels.__getitems__(order[start : start + size])
 
 
-def _each_by_processor(processor: BaseImageProcessor) -> Transform:
-    def transform(picture: Image.Image) -> Tensor:
-        values: Tensor = processor(_mirrored(picture.convert("RGB")), return_tensors="pt")["pixel_values"][0]
+def _with_processor(processor: BaseImageProcessor) -> Transform:
+    def transform(image: Image.Image) -> Tensor:
+        values: Tensor = processor(_flipped(image.convert("RGB")), return_tensors="pt")["pixel_values"][0]
         return values
 
     return transform
 
 
-def _each_by_tensor(processor: BaseImageProcessor) -> Transform:
-    numbers: Mapping[str, Any] = processor.to_dict()
-    size = (numbers["size"]["width"], numbers["size"]["height"])
-    mean, deviation = (torch.tensor(numbers[name]).view(-1, 1, 1) for name in ("image_mean", "image_std"))
+def _with_tensors(processor: BaseImageProcessor) -> Transform:
+    settings: Mapping[str, Any] = processor.to_dict()
+    size = (settings["size"]["width"], settings["size"]["height"])
+    mean, deviation = (torch.tensor(settings[name]).view(-1, 1, 1) for name in ("image_mean", "image_std"))
 
-    def transform(picture: Image.Image) -> Tensor:
-        resized = _mirrored(picture.convert("RGB").resize(size, Image.Resampling(numbers["resample"])))
+    def transform(image: Image.Image) -> Tensor:
+        resized = _flipped(image.convert("RGB").resize(size, Image.Resampling(settings["resample"])))
         values = torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous().float().div_(255)
         return values.sub_(mean).div_(deviation)
 
     return transform
 
 
-def _mirrored(picture: Image.Image) -> Image.Image:
-    return ImageOps.mirror(picture) if torch.rand(1) < 0.5 else picture  # noqa: PLR2004 - one half
+def _flipped(image: Image.Image) -> Image.Image:
+    return ImageOps.mirror(image) if torch.rand(1) < 0.5 else image  # noqa: PLR2004 - one half
 
 
 def _stack(examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
@@ -285,10 +283,3 @@ def _stack(examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         "pixel_values": torch.stack([example["pixel_values"] for example in examples]),
         "labels": torch.tensor([example["label"] for example in examples]),
     }
-
-
-def _now() -> float:
-    """Seconds, once the device has done what it was given."""
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
-    return time.perf_counter()

@@ -5,8 +5,7 @@ import subprocess
 
 import pytest
 
-from benchmarks.launch import launcher
-from benchmarks.launch import ROOT
+from benchmarks.launch import ROOT, launcher
 
 
 @pytest.mark.slow

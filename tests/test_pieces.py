@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from transformers import ViTImageProcessorPil
 
-from benchmarks.launch import launcher
-from benchmarks.launch import ROOT
+from benchmarks.launch import ROOT, launcher
 from realfake_hf.detector import Detector
 from realfake_hf.run_folder import ValidationRun
 from tests.small_models import make

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparison import machine_note, run_benchmark
-from realfake_hf.cli import parse
+from benchmarks.comparison import machine_note, results_file, run_benchmark
 from realfake_hf.store import read_json
+from realfake_hf.tables import markdown_table
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Settings:
         metadata={"help": "Jobs to break."},
     )
     seed: int = field(default=0, metadata={"help": "Seed of the random moments."})
-    output_file: Path = field(default=Path("results/faults.json"), metadata={"help": "JSON file of the results."})
+    output_file: Path = results_file("faults")
 
 
 def measure(settings: Settings) -> dict[str, Any]:
@@ -61,17 +61,18 @@ def measure(settings: Settings) -> dict[str, Any]:
 def to_markdown(content: Mapping[str, Any]) -> str:
     """Render the results: one row for each job and fault, and one for each way to read images."""
     faults = [
-        f"| {job} | {fault} | {_outcome(row)} | {row.get('tracebacks', int(row.get('traceback', False)))} |"
+        [job, fault, _outcome(row), row.get("tracebacks", int(row.get("traceback", False)))]
         for job, rows in content["jobs"].items()
         for fault, row in rows.items()
     ]
     unreadable = [
-        f"| {way} | {row['named']} of {row['n']} | {row['tracebacks']} |"
-        for way, row in content["bad pictures"].items()
+        [way, f"{row['named']} of {row['n']}", row["tracebacks"]] for way, row in content["bad pictures"].items()
     ]
-    head = ["| job | fault | same result after repeating the command | tracebacks |", "|---|---|---|--:|"]
-    between = ["", "| unreadable files given to | named | tracebacks |", "|---|--:|--:|"]
-    return "\n".join([*head, *faults, *between, *unreadable, "", machine_note(content)])
+    tables = [
+        markdown_table(["job", "fault", "same result when repeated", "tracebacks"], faults, align="lllr"),
+        markdown_table(["unreadable files given to", "named", "tracebacks"], unreadable),
+    ]
+    return "\n\n".join([*tables, machine_note(content)])
 
 
 def _outcome(row: Mapping[str, Any]) -> str:
@@ -85,8 +86,7 @@ def _outcome(row: Mapping[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
-    (settings,) = parse(Settings, argv=argv, description=__doc__)
-    return run_benchmark(settings, measure, to_markdown, name="faults")
+    return run_benchmark(Settings, measure, to_markdown, argv, name="faults", description=__doc__)
 
 
 if __name__ == "__main__":

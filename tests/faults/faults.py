@@ -183,9 +183,7 @@ def _file_to_read_again(trial: Trial, pattern: str) -> Path:
         kill(process)
     process.join()
     is_checkpoint = pattern.startswith("run/")
-    files = [
-        file for file in trial.folder.glob(pattern) if not is_checkpoint or file.with_name(CHECKSUMS).is_file()
-    ]
+    files = [file for file in trial.folder.glob(pattern) if not is_checkpoint or file.with_name(CHECKSUMS).is_file()]
     if not files:
         raise ValueError(f"wanted {trial.job.name} to leave a file {pattern} to truncate; found none.")
     return max(files, key=lambda file: file.stat().st_mtime)

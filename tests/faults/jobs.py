@@ -17,7 +17,7 @@ import crosseval
 import train
 from benchmarks.comparison import MODELS
 from realfake_hf.cli import run_command
-from realfake_hf.data.loading import load_images, local_cifake
+from realfake_hf.data.loading import find_local_cifake, load_images
 from realfake_hf.data.pixels import cached_pixels
 from realfake_hf.experiments.search import __main__ as search
 from realfake_hf.labels import LABEL_NAMES
@@ -76,9 +76,11 @@ def cifake_images(per_label: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
     Raises:
         FileNotFoundError: CIFAKE's archive was not found.
     """
-    place = local_cifake()
+    place = find_local_cifake()
     if place is None or place.is_dir():
-        raise FileNotFoundError("wanted CIFAKE's archive.zip; found none. Set REALFAKE_SHARED to the folder above data/.")
+        raise FileNotFoundError(
+            "wanted CIFAKE's archive.zip; found none. Set REALFAKE_SHARED to the folder above data/."
+        )
     with ZipFile(place) as archive:
         for split, n in per_label.items():
             for label in LABEL_NAMES:
@@ -154,7 +156,9 @@ def _score(images: Path, folder: Path) -> int:
 
 def _scores(_: Path, folder: Path) -> object:
     files = sorted((folder / "scores").glob("part-*.parquet"))
-    return [row for file in files for row in pq.read_table(file).to_pylist()]  # a duplicated row counts as a difference
+    return [
+        row for file in files for row in pq.read_table(file).to_pylist()
+    ]  # a duplicated row counts as a difference
 
 
 def _words(*words: object) -> list[str]:

@@ -59,9 +59,7 @@ class Runner:
         self._context = get_context("forkserver")
         self._context.set_forkserver_preload(["tests.faults.jobs"])
 
-    def start(
-        self, job: Job, folder: Path, *, clock: float = 0, at_writes: Action | None = None
-    ) -> ForkServerProcess:
+    def start(self, job: Job, folder: Path, *, clock: float = 0, at_writes: Action | None = None) -> ForkServerProcess:
         """Start a job in a folder; the arguments are those of `run`."""
         folder.mkdir(exist_ok=True)
         process = self._context.Process(target=_run, args=(job.name, self._images, folder, clock, at_writes))

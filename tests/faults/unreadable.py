@@ -112,7 +112,7 @@ def count_named(folder: Path) -> dict[str, Any]:
 
 
 def _recorded(folder: Path) -> set[str]:
-    """Return the unreadable files that a way recorded: rows with an error, or a list beside cached or explained rows."""
+    """Return the unreadable files that a way recorded in its output or in the cache."""
     rows = [row for file in folder.glob("part-*.parquet") for row in pq.read_table(file).to_pylist()]
     texts = [row["id"] for row in rows if row["error"]]
     texts += [file.read_text(encoding="utf-8") for file in folder.rglob("unreadable.json")]

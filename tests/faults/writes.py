@@ -93,7 +93,7 @@ class RecordWrites:
 
 @dataclass(frozen=True)
 class KillAt:
-    """Kill a process and its children right before a write, or right after, while the file that it creates is empty."""
+    """Kill a process and its children right before a write, or right after it has emptied a file."""
 
     write: Write
     is_begun: bool
