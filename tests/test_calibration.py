@@ -29,7 +29,7 @@ from realfake_hf.metrics.report import make_report
 
 
 def scored(n=4000, temperature=1.0, shift=0.0, seed=0):
-    """Pictures whose log-odds are true ones, times a temperature."""
+    """Return labels drawn from true log-odds, and probabilities with these log-odds times a temperature."""
     random = np.random.default_rng(seed)
     odds = random.normal(shift, 3, n)
     return random.random(n) < expit(odds), expit(odds * temperature)
@@ -43,7 +43,7 @@ def count_right(truth, scores, threshold):
 
 
 @given(SCORES)
-def test_no_threshold_is_right_more_often(scored_images):
+def test_no_threshold_is_more_accurate_than_the_best_one(scored_images):
     truth, scores = (np.array(column) for column in zip(*scored_images, strict=True))
     found = best_threshold(truth, scores)
     assert 0 <= found <= 1
@@ -57,7 +57,7 @@ def test_one_half_is_kept_where_nothing_is_better():
     assert best_threshold([False, True], [0.5, 0.5]) in (0.0, 1.0)
 
 
-def test_it_follows_the_scores():
+def test_the_best_threshold_follows_the_scores():
     generator = np.random.default_rng(0)
     truth = generator.random(2000) < 0.5
     scores = np.clip(0.2 + 0.1 * truth + 0.02 * generator.standard_normal(2000), 0, 1)
@@ -77,7 +77,7 @@ def test_the_temperature_is_the_one_that_minimises_the_log_loss(temperature):
     assert found == pytest.approx(temperature, rel=0.1)
 
 
-def test_scaling_mends_the_calibration_and_keeps_the_order():
+def test_scaling_improves_the_calibration_and_keeps_the_order():
     is_fake, p_fake = scored(temperature=3.0)
     scaled = scale(p_fake, fit_temperature(is_fake, p_fake))
     before, after = (make_report(is_fake, p, bootstrap_samples=0) for p in (p_fake, scaled))
@@ -91,7 +91,7 @@ def test_certainty_has_finite_log_odds_of_both_signs():
     assert -20 < zero == -one < -10
 
 
-def test_one_label_has_no_temperature():
+def test_a_single_label_has_no_temperature():
     with pytest.raises(ValueError, match="found 3 real and 0 fake"):
         fit_temperature([False] * 3, [0.1, 0.2, 0.3])
 
@@ -107,7 +107,7 @@ def test_the_bins_add_up_to_the_calibration_error_of_the_report(rows):
     )
 
 
-def test_an_empty_bin_says_nothing():
+def test_an_empty_bin_has_no_shares():
     assert reliability([True], [0.99])[0].mean_p_fake is None
 
 
@@ -135,14 +135,14 @@ def test_risk_and_coverage_against_a_loop():
     assert found.coverage[-1] == 1
 
 
-def test_a_random_detector_gains_nothing_by_silence():
+def test_a_random_detector_gains_nothing_by_abstention():
     random = np.random.default_rng(0)
     is_fake, p_fake = random.random(20_000) < 0.5, random.random(20_000)
     assert risk_coverage(is_fake, p_fake, threshold=0.5).area == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.parametrize("promised", [0.02, 0.05])
-def test_the_band_keeps_its_promise_on_the_pictures_it_was_chosen_on_with_a_margin(promised):
+def test_the_band_keeps_its_promise_with_a_margin_on_the_images_it_was_chosen_on(promised):
     is_fake, p_fake = scored()
     band = choose_band(is_fake, p_fake, threshold=0.5, promised=promised)
     decided = np.array([band.decides(p) for p in p_fake])
@@ -154,8 +154,8 @@ def test_the_band_keeps_its_promise_on_the_pictures_it_was_chosen_on_with_a_marg
 
 
 @pytest.mark.slow
-def test_the_promise_holds_on_other_pictures_of_the_same_kind_nineteen_times_in_twenty():
-    """The real error rate of the chosen band, on very many pictures, exceeds the promise in few of 200 choices."""
+def test_the_promise_holds_on_other_images_of_the_same_kind_in_nineteen_of_twenty_cases():
+    """The error rate outside the chosen band, on very many images, exceeds the promise in few of 200 runs."""
     is_fake, p_fake = scored(n=200_000, seed=99)
     broken = nones = 0
     for seed in range(200):
@@ -170,7 +170,7 @@ def test_the_promise_holds_on_other_pictures_of_the_same_kind_nineteen_times_in_
     assert broken <= 18  # 10 expected at most; more than 18 of 200 would happen by chance once in a hundred
 
 
-def test_a_detector_that_keeps_the_promise_anyway_is_never_unsure():
+def test_a_detector_that_always_keeps_the_promise_never_abstains():
     is_fake = np.arange(2000) % 2 == 1
     band = choose_band(is_fake, np.where(is_fake, 0.9, 0.1), threshold=0.4)
     assert band == Band(0.4, 0.4, promised=0.01)
@@ -178,7 +178,7 @@ def test_a_detector_that_keeps_the_promise_anyway_is_never_unsure():
     assert band.decides(0.4)
 
 
-def test_a_detector_that_knows_nothing_gets_no_band():
+def test_a_random_detector_gets_no_band():
     random = np.random.default_rng(0)
     assert choose_band(random.random(2000) < 0.5, random.random(2000), threshold=0.5) is None
 

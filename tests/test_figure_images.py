@@ -1,4 +1,4 @@
-"""A picture and its maps can be told apart and read, at any number of models and any shape."""
+"""Images, maps and text do not overlap, for any number of models and any image shape."""
 
 from itertools import chain, combinations
 

@@ -24,7 +24,7 @@ CONTENT = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 
 def rows(epochs: int) -> list[dict[str, float]]:
-    """A run that is best in its middle."""
+    """Return the history of a run whose best epoch is in the middle."""
     best = (epochs + 1) // 2
     return [
         {
@@ -214,7 +214,7 @@ def test_text_stands_out_from_its_cell(upper: int, lower: int) -> None:
 
 
 def luminance(rgb: Sequence[float]) -> float:
-    """Relative luminance as WCAG 2 defines it."""
+    """Return the relative luminance defined by WCAG 2."""
     linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in rgb]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 

@@ -9,7 +9,7 @@ from realfake_hf.metrics.intervals import Resampling
 COUNTS = st.lists(st.integers(1, 9), min_size=1, max_size=5)
 
 
-def test_the_mean_of_a_whole_set_is_its_mean():
+def test_the_mean_of_the_whole_population_is_its_mean():
     values = np.random.default_rng(0).normal(size=50)
     mean = Resampling(np.ones(50)).mean(values)
     assert mean.value == pytest.approx(values.mean())
@@ -17,7 +17,7 @@ def test_the_mean_of_a_whole_set_is_its_mean():
     assert mean.low < mean.value < mean.high
 
 
-def test_its_interval_is_about_two_standard_errors_to_each_side():
+def test_the_interval_of_a_mean_is_about_two_standard_errors_to_each_side():
     values = np.random.default_rng(1).normal(size=2000)
     mean = Resampling(np.ones(2000), samples=2000).mean(values)
     assert mean.high - mean.low == pytest.approx(2 * 1.96 / 2000**0.5, rel=0.1)
@@ -25,8 +25,8 @@ def test_its_interval_is_about_two_standard_errors_to_each_side():
 
 @settings(deadline=None)  # the first call imports
 @given(COUNTS, st.integers(0, 9))
-def test_strata_drawn_unevenly_count_as_they_do_in_the_whole_set(counts, seed):
-    """One picture of each stratum, weighted with its size, has the mean of a set of strata that are constant."""
+def test_strata_sampled_unevenly_count_as_in_the_population(counts, seed):
+    """One image per stratum, weighted with its size, has the mean of a population with constant strata."""
     heights = np.random.default_rng(seed).normal(size=len(counts))
     whole = np.repeat(heights, counts).mean()
     stratum = np.arange(len(counts))
@@ -35,13 +35,13 @@ def test_strata_drawn_unevenly_count_as_they_do_in_the_whole_set(counts, seed):
     assert (mean.low, mean.high) == pytest.approx((whole, whole))  # a stratum of one is always drawn
 
 
-def test_pictures_without_a_value_are_left_out_and_counted():
+def test_images_without_a_value_are_left_out_and_counted():
     values = np.array([1.0, np.nan, 3.0, 100.0])
     mean = Resampling(np.ones(4), samples=50).mean(values, where=np.array([True, True, True, False]))
     assert (mean.value, mean.n, mean.undefined) == (2.0, 2, 1)
 
 
-def test_nothing_to_average_is_undefined():
+def test_a_mean_of_nothing_is_undefined():
     mean = Resampling(np.ones(2)).mean(np.full(2, np.nan))
     assert mean == Estimate(None, n=0, undefined=2)
     assert str(mean) == "undefined"

@@ -22,7 +22,7 @@ CONTENTS = ("ship", "frog", "deer", "cat")
 
 
 def scores(n: int = 400, *, seed: int = 0, decimals: int | None = None) -> tuple[Bools, Floats]:
-    """Scores that lean the right way; few decimals make many ties."""
+    """Return scores that are better than chance; few decimals make many ties."""
     generator = np.random.default_rng(seed)
     is_fake = generator.random(n) < 0.4
     p_fake = 1 / (1 + np.exp(-generator.normal(np.where(is_fake, 1.0, -1.0), 2.0)))
@@ -287,7 +287,7 @@ def test_the_markdown_carries_every_n_and_every_value() -> None:
     )
 
 
-def test_the_markdown_of_bare_values_says_nothing_of_contents_and_intervals() -> None:
+def test_the_markdown_of_values_alone_mentions_no_contents_and_no_intervals() -> None:
     text = point([False, False], [0.1, 0.2]).to_markdown()
     assert "| roc_auc | 2 | undefined |" in text
     assert "content" not in text
@@ -308,7 +308,7 @@ def test_the_markdown_of_bare_values_says_nothing_of_contents_and_intervals() ->
     ],
     ids=["lengths", "content", "columns", "empty", "labels", "logits", "nan"],
 )
-def test_what_cannot_be_measured_is_refused(
+def test_an_error_names_what_cannot_be_measured(
     is_fake: list[bool], p_fake: list[float], content: list[str | None] | None, found: list[str]
 ) -> None:
     with pytest.raises(ValueError, match="expected") as refusal:
@@ -317,14 +317,14 @@ def test_what_cannot_be_measured_is_refused(
 
 
 @pytest.mark.parametrize("threshold", [-0.1, float("inf"), float("nan")])
-def test_a_threshold_that_no_probability_meets_is_refused(threshold: float) -> None:
+def test_a_threshold_outside_the_unit_interval_is_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match=rf"threshold in \[0, 1\].*found {threshold}"):
         point([True], [0.5], threshold=threshold)
 
 
 @settings(deadline=None)  # the first call imports
 @given(st.integers(0, 999), st.integers(1, 9))
-def test_it_is_that_of_scikit_learn_under_each_weighting_ties_included(seed, distinct):
+def test_roc_auc_equals_scikit_learns_under_each_weighting_ties_included(seed, distinct):
     random = np.random.default_rng(seed)
     is_fake = np.array([True, False, *random.integers(0, 2, 10).astype(bool)])
     p_fake = random.integers(0, distinct, 12) / 10
@@ -334,7 +334,7 @@ def test_it_is_that_of_scikit_learn_under_each_weighting_ties_included(seed, dis
     assert roc_auc(is_fake, p_fake, weights) == pytest.approx(expected)
 
 
-def test_without_one_of_the_two_it_is_undefined():
+def test_roc_auc_without_one_of_the_labels_is_undefined():
     is_fake, p_fake = np.array([True, False]), np.array([0.2, 0.1], dtype=np.float32)
     assert roc_auc(is_fake, p_fake, np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 1.0]])).tolist() == [
         pytest.approx(np.nan, nan_ok=True),
@@ -343,7 +343,7 @@ def test_without_one_of_the_two_it_is_undefined():
     ]
 
 
-def test_an_interval_holds_the_value_and_narrows_with_the_number_of_pictures():
+def test_the_interval_of_roc_auc_contains_the_value_and_narrows_with_more_images():
     random = np.random.default_rng(0)
     found = []
     for n in (100, 10_000):
@@ -355,7 +355,7 @@ def test_an_interval_holds_the_value_and_narrows_with_the_number_of_pictures():
     assert large.value == pytest.approx(0.76, abs=0.02)  # of normal scores one deviation apart
 
 
-def test_each_label_is_drawn_as_often_as_it_occurs():
+def test_the_bootstrap_of_roc_auc_draws_each_label_as_often_as_it_occurs():
     is_fake = np.array([True, False, False, True, False])
     weights = report_module._draw_by_label(is_fake, 7, np.random.default_rng(0))
     assert (weights[:, is_fake].sum(axis=1) == 2).all()
@@ -363,6 +363,6 @@ def test_each_label_is_drawn_as_often_as_it_occurs():
     assert len(np.unique(weights, axis=0)) > 1
 
 
-def test_one_label_has_no_roc_auc():
+def test_a_single_label_has_no_roc_auc():
     assert estimate_roc_auc(np.ones(3, dtype=bool), np.arange(3.0), samples=10, seed=0).value is None
     assert estimate_roc_auc(np.array([True, False]), np.arange(2.0), samples=0, seed=0).low is None

@@ -13,13 +13,13 @@ cells = st.tuples(*[st.integers(0, 40)] * 4).filter(any)
 
 
 def compare(both_right: int, only_a: int, only_b: int, both_wrong: int) -> McNemar:
-    """The comparison of two classifiers by how many images each of the four cells has."""
+    """Compare two classifiers, given the number of images in each of the four cells."""
     counts = [both_right, only_a, only_b, both_wrong]
     return mcnemar(np.repeat([True, True, False, False], counts), np.repeat([True, False, True, False], counts))
 
 
 def plain_p_value(only_a: int, only_b: int) -> float:
-    """The chance of all splits that are no likelier than the one found, when each image falls by a coin."""
+    """Sum the probabilities of all splits that are at most as likely as the observed one, under fair coins."""
     n = only_a + only_b
     return sum(comb(n, k) for k in range(n + 1) if comb(n, k) <= comb(n, only_a)) / 2**n
 
@@ -138,7 +138,7 @@ def flags(n=60, seed=0):
 
 
 def plain_exact(tables):
-    """Sum, over all ways to place the right verdicts, those that are as likely as what was found or less."""
+    """Sum the probabilities of all outcomes that are at most as likely as the observed one."""
 
     def chance(hits):
         ways = [
@@ -198,7 +198,7 @@ def test_without_a_rest_the_gap_is_undefined():
     assert str(gap) == "undefined"
 
 
-def test_the_interval_is_that_of_drawing_pictures():
+def test_the_interval_equals_that_of_drawing_images():
     right, inside, is_fake = flags(400)
     gap = rate_gap(right, inside, is_fake, samples=4000, seed=1)
     random = np.random.default_rng(0)
@@ -211,7 +211,7 @@ def test_the_interval_is_that_of_drawing_pictures():
     assert rate_gap(right, inside, is_fake, samples=4000, seed=1) == gap
 
 
-def test_a_gap_survives_its_dictionary_and_says_itself():
+def test_a_gap_survives_its_dictionary_and_prints_points():
     right, inside, is_fake = flags()
     gap = rate_gap(right, inside, is_fake, samples=20)
     assert Gap.from_dict(gap.to_dict()) == gap
