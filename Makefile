@@ -10,7 +10,7 @@ OTHERS := diffusiondb-coco-imagenet progan-lsun wild-art-kaggle-layout
 
 export PYTHONDONTWRITEBYTECODE :=# empty: what was compiled is kept, else each process would compile torch and all again
 
-.PHONY: help space demo test slow lint types format cnn vit compare ablation search processes nodes twins study robust audit crosseval transfer shortcuts screenshot familiarity readme benchmarks scaling faults
+.PHONY: help space demo test slow lint types format cnn vit compare ablation search processes nodes twins study robust audit crosseval transfer shortcuts screenshot familiarity results benchmarks scaling faults
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -86,8 +86,8 @@ robust: .venv/installed ## the CNN trained on degraded pictures, and what it wit
 	$(PY) -m realfake_hf.crosseval.published_robustness --grid runs/robustness/grid.json --output_file results/robustness_cifake.json --figure_file results/figures/robustness_cifake.png
 
 shortcuts: .venv/installed ## what the files of the four data sets say of the label, and near-duplicates of CIFAKE's pictures
-	$(PY) -m realfake_hf.experiments.shortcuts --data cifake --limit 1000 --splits --against $(OTHERS:%=$(SECOND)/%) --output_file results/shortcuts_cifake.json
-	for name in $(OTHERS); do $(PY) -m realfake_hf.experiments.shortcuts --data $(SECOND)/$$name --output_file results/shortcuts_$$(echo $$name | tr - _).json || exit; done
+	$(PY) -m realfake_hf.experiments.data_audit --file_facts --data cifake --limit 1000 --splits --against $(OTHERS:%=$(SECOND)/%) --output_file results/shortcuts_cifake.json
+	for name in $(OTHERS); do $(PY) -m realfake_hf.experiments.data_audit --file_facts --data $(SECOND)/$$name --output_file results/shortcuts_$$(echo $$name | tr - _).json || exit; done
 
 benchmarks: .venv/installed ## speed and memory beside named alternatives
 	$(PY) -m benchmarks.training_throughput --output_file results/benchmark_training.json
@@ -120,8 +120,6 @@ screenshot: .venv/installed ## the README's picture of the demo page; wants Chro
 familiarity: .venv/installed ## which pictures the models see far from what they learnt from
 	$(PY) -m realfake_hf.training.posthoc --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --datasets cifake=cifake diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet progan-lsun=$(SECOND)/progan-lsun wild-art=$(SECOND)/wild-art-kaggle-layout --output_file results/familiarity.json
 
-readme: .venv/installed ## the tables of README and model card from results/
-	$(PY) -m realfake_hf.hub.readme
-	$(PY) -m realfake_hf.hub.readme --readme docs/scale.md
-	$(PY) -m realfake_hf.hub.readme --readme docs/topologies.md
+results: .venv/installed ## docs/results.md and the model card from results/
+	$(PY) -m realfake_hf.experiments.results_page
 	$(PY) -m realfake_hf.hub.model_card --model_dir space/models/cifake-vit --output_file model_card.md

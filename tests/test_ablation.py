@@ -4,11 +4,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from realfake_hf.cli import parse
 from realfake_hf.experiments import ablation
-from realfake_hf.training.arguments import DataArguments, ModelArguments
+from realfake_hf.experiments.trainings import parse_recipe, write_recipe
 from realfake_hf.training.run import fit
-from realfake_hf.training.run_arguments import RunArguments
 
 BASE = {"data": "demo", "model": "cifake-cnn", "num_filters": 4, "dense_units": 4, "num_train_epochs": 1}
 
@@ -52,24 +50,28 @@ def test_an_interrupted_ablation_goes_on_with_what_is_missing(plan, monkeypatch,
             raise KeyboardInterrupt
         return fit(data, model, run)
 
-    monkeypatch.setattr(ablation, "fit", third_is_interrupted)
+    monkeypatch.setattr("realfake_hf.training.run.fit", third_is_interrupted)
     assert ablation.main(words(plan)) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert f"to resume from {plan.parent / 'runs'}, repeat the command" in capsys.readouterr().err
     assert ablation.main(words(plan)) == 0
     assert trained == [(0.5, 0), (None, 0), (0.5, 1), (0.5, 1), (None, 1)]
 
 
-def test_rows_of_another_plan_are_not_mixed_in(plan, capsys):
+def test_trainings_with_other_settings_are_not_mixed_in(plan, capsys):
     (plan.parent / "runs").mkdir()
-    (plan.parent / "runs/rows.json").write_text(json.dumps({"base": "other", "settings": {}, "rows": []}))
+    cell = {"settings": {"base": "other", "settings": {}, "changes": {}}, "seconds": 1.0, "cell": {}}
+    (plan.parent / "runs/baseline, seed 0.json").write_text(json.dumps(cell))
     assert ablation.main(words(plan)) == 1
-    assert "wanted the rows of this plan in" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "baseline, seed 0" in said
+    assert "found other values of base, settings" in said
+    assert not (plan.parent / "table.json").exists()
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ({"base": "a"}, "wanted base, seeds, settings, variants in"),
+        ({"base": "a"}, "wanted the keys base, seeds, settings, variants in"),
         ({"base": "a", "settings": {}, "seeds": [0], "variants": {"other": {}}}, "wanted a variant named baseline"),
         ([], "found list"),
     ],
@@ -80,13 +82,34 @@ def test_a_plan_with_a_part_missing_is_refused(tmp_path, content, sentence, caps
     assert sentence in capsys.readouterr().err
 
 
-def test_the_ablations_of_the_repository_change_settings_that_exist(tmp_path):
+def test_the_variants_of_the_repository_change_settings_that_exist(tmp_path):
     root = Path(__file__).parents[1]
     for file in (root / "recipes/ablations").glob("*.yaml"):
-        found = ablation.read_plan(file)
-        base = yaml.safe_load((root / found.base).read_text())
-        for changes in found.variants.values():
-            settings = {**base, **found.settings, **changes, "output_dir": str(tmp_path / "run")}
-            (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
-            words = ["--config", str(tmp_path / "recipe.yaml")]
-            parse(DataArguments, ModelArguments, RunArguments, argv=words)
+        plan = ablation.read_ablation(file)
+        base = str(root / plan.base)
+        for name, changes in plan.variants.items():
+            changed = {**plan.settings, **changes, "output_dir": str(tmp_path / "run")}
+            recipe = write_recipe(tmp_path / "recipe.yaml", base=base, changes=changed)
+            settings = {key: value for part in parse_recipe(recipe) for key, value in vars(part).items()}
+            assert {key: settings[key] for key in changes} == changes, name
+
+
+def test_the_table_says_what_each_change_gains():
+    accuracy = {"mean": 0.95, "sd": 0.002, "runs": [0.948, 0.952]}
+    row = {"seeds": [0, 1], "eval_accuracy": accuracy}
+    variants = {
+        "baseline": {**row, "changes": {}, "gain": {"mean": 0.0, "sd": 0.0, "runs": [0, 0]}},
+        "no flips": {**row, "changes": {"flip": False}, "gain": {"mean": -0.0042, "sd": 0.001, "runs": [0, 0]}},
+    }
+    table = ablation.to_markdown(
+        {
+            "settings": {"train_size": 20000, "ema_decay": 0.99},
+            "variants": variants,
+            "data": {"train": 19998, "validation": 5000},
+        }
+    )
+    assert "| change | accuracy on validation, n = 5,000 |" in table
+    assert "| baseline | 95.00 ± 0.20 % |  |" in table
+    assert "| no flips | 95.00 ± 0.20 % | -0.42 ± 0.10 |" in table
+    assert "2 seeds, 19,998 training images" in table
+    assert "`train_size` 20,000, `ema_decay` 0.99" in table

@@ -20,10 +20,6 @@ FLOORS = {room: floor for floor, rooms in enumerate(ROOMS, start=1) for room in 
 UPWARD = {  # imports that end when the slices are merged
     ("crosseval/consequences", "explain_study/names"),
     ("crosseval/findings", "explain_study/names"),
-    ("experiments/compare", "hub/readme"),
-    ("hub/readme", "experiments/search/plan"),
-    ("hub/readme_search", "experiments/search/plan"),
-    ("hub/readme_search", "experiments/search/table"),
 }
 FORBIDDEN = {  # file or room -> what it must not know
     "": {"gradio", "train", "explain", "crosseval", "benchmarks", "space", "tests"},

@@ -64,5 +64,5 @@ def test_a_folder_without_a_model_is_told(tmp_path, capsys):
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
-    with pytest.raises(ValueError, match=r"wanted onnxscript to export; found none\. Install realfake-hf\[export\]"):
+    with pytest.raises(ValueError, match=r"wanted the package onnxscript; found none\. Install realfake-hf\[export\]"):
         export(MODELS / "cifake-cnn", tmp_path / "model.onnx")

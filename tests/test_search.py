@@ -17,13 +17,13 @@ from realfake_hf.experiments.search.plan import (
     SearchArguments,
     Topology,
     Training,
+    changes_of,
     extractors,
     finalists,
     heads,
-    settings_of,
     with_other_seeds,
 )
-from realfake_hf.experiments.search.queue import SharedStudy, ranked
+from realfake_hf.experiments.search.queue import SharedStudy
 from realfake_hf.experiments.search.table import draw, to_markdown
 from realfake_hf.figures.topologies import GridPanel, ParameterPoint, topologies
 
@@ -71,10 +71,10 @@ def trained(monkeypatch):
         measured = dict.fromkeys(run.MEASURES, accuracy)
         return {
             **dict.fromkeys(("validation", "test", "test_leak_free"), measured), "n": {"test": 10}, "best_epoch": 1,
-            "parameters": run.parameters_of(shape), "seconds": 1.0, "machine": {},
+            "parameters": run.n_parameters(shape), "seconds": 1.0, "machine": {},
         }  # fmt: skip
 
-    monkeypatch.setattr(run, "_trained", fake)
+    monkeypatch.setattr(run, "_train", fake)
     monkeypatch.setattr(run, "POLL", 0.01)
     return done
 
@@ -92,10 +92,10 @@ def test_the_papers_search_has_36_topologies(folder):
 def test_finalists_are_trained_as_the_recipe_says(folder):
     given = asked(folder)
     shape = Topology(8, 2, 8, 1)
-    assert settings_of(Training("heads", shape), given) == {
+    assert changes_of(Training("heads", shape), given) == {
         **shape.to_dict(), "seed": 0, "train_size": 200, "num_train_epochs": 1
     }  # fmt: skip
-    assert settings_of(Training("top", shape, 3), given) == {**shape.to_dict(), "seed": 3}
+    assert changes_of(Training("top", shape, 3), given) == {**shape.to_dict(), "seed": 3}
 
 
 def test_the_reference_is_a_finalist_and_has_all_seeds_as_the_best_does(folder):
@@ -110,7 +110,7 @@ def test_the_reference_is_a_finalist_and_has_all_seeds_as_the_best_does(folder):
 
 def test_the_best_of_each_stage_goes_on(folder, trained):
     kept = []
-    found = run.search(asked(folder, seeds=[0, 1]), keep=kept.append)
+    found = run.search(asked(folder, seeds=[0, 1]), after_each=kept.append)
     assert [len(table["rows"]) for table in kept] == list(range(1, 9))
     assert [table["waiting"] for table in kept] == [3, 2, 1, 0, 1, 0, 0, 0]
     assert kept[-1] == found
@@ -139,8 +139,8 @@ def test_what_a_dead_worker_left_is_taken_up_again(folder, trained):
     given = asked(folder)
     study = SharedStudy(given.output_dir, "extractors", extractors(given))
     study._study.ask()  # taken by a worker that then dies without a word
-    assert not study.is_done
-    (folder / "search/search.json").write_text(json.dumps({**run._plain(given), "recipe": RECIPE}))
+    assert study.n_unfinished
+    (folder / "search/search.json").write_text(json.dumps({**run._settings(given), "recipe": RECIPE}))
     run.search(given)
     assert sorted(trained) == sorted(set(trained))
     assert len(trained) == 7
@@ -153,22 +153,22 @@ def test_a_training_that_others_are_at_is_left_to_them(folder):
         assert job is not None
         with theirs.job() as other:
             assert other is None
-        assert not theirs.is_done
-        mine.tell(job, {"validation": {"accuracy": 0.7}}, value=0.7)
-    assert theirs.is_done
-    assert ranked([theirs], lambda facts: facts["validation"]["accuracy"]) == [trainings[0].topology]
+        assert theirs.n_unfinished
+        mine.finish(job, {"validation": {"accuracy": 0.7}}, value=0.7)
+    assert not theirs.n_unfinished
+    assert run.ranked([theirs]) == [trainings[0].topology]
 
 
 @pytest.mark.usefixtures("trained")
 def test_a_topology_that_cannot_be_trained_is_named_and_the_others_go_on(folder, monkeypatch, caplog):
-    fake = run._trained
+    fake = run._train
 
     def picky(job, given):
         if job.training.topology.num_conv_layers == 2:
             raise ValueError("no pixel is left")
         return fake(job, given)
 
-    monkeypatch.setattr(run, "_trained", picky)
+    monkeypatch.setattr(run, "_train", picky)
 
     def refuse(*_):
         raise ValueError("nothing works")
@@ -177,19 +177,19 @@ def test_a_topology_that_cannot_be_trained_is_named_and_the_others_go_on(folder,
     assert found["best_extractor"]["num_conv_layers"] == 1
     assert "extractors-8x2-8x1-seed0 cannot be trained: no pixel is left" in caplog.text
     (folder / "search").rename(folder / "earlier")
-    monkeypatch.setattr(run, "_trained", refuse)
-    with pytest.raises(ValueError, match="wanted a trained topology to go on with; found none"):
+    monkeypatch.setattr(run, "_train", refuse)
+    with pytest.raises(ValueError, match="wanted one or more trained extractors; found none"):
         run.search(asked(folder, num_filters=[4, 16]))
 
 
 def test_each_worker_has_its_own_precision_and_a_training_that_was_begun_keeps_its_own(folder):
     rough, exact = asked(folder, bf16=True), asked(folder)
-    assert run._plain(rough) == run._plain(exact)
+    assert run._settings(rough) == run._settings(exact)
     study = SharedStudy(rough.output_dir, "extractors", extractors(rough))
     with study.job() as begun, study.job() as new:
-        assert yaml.safe_load(run._recipe(begun, rough).read_text())["bf16"] is True
-        assert yaml.safe_load(run._recipe(begun, exact).read_text())["bf16"] is True
-        assert yaml.safe_load(run._recipe(new, exact).read_text())["bf16"] is False
+        assert yaml.safe_load(run._write_recipe(begun, rough).read_text())["bf16"] is True
+        assert yaml.safe_load(run._write_recipe(begun, exact).read_text())["bf16"] is True
+        assert yaml.safe_load(run._write_recipe(new, exact).read_text())["bf16"] is False
 
 
 def test_a_worker_killed_as_it_writes_a_recipe_leaves_it_to_be_written_again(folder, monkeypatch):
@@ -202,9 +202,9 @@ def test_a_worker_killed_as_it_writes_a_recipe_leaves_it_to_be_written_again(fol
         with monkeypatch.context() as patched:
             patched.setattr(Path, "replace", killed)
             with pytest.raises(KeyboardInterrupt):
-                run._recipe(job, settings)
+                run._write_recipe(job, settings)
         job.folder.with_suffix(".yaml.part").write_text("")
-        assert yaml.safe_load(run._recipe(job, settings).read_text())["output_dir"] == str(job.folder)
+        assert yaml.safe_load(run._write_recipe(job, settings).read_text())["output_dir"] == str(job.folder)
         assert sorted(file.name for file in job.folder.parent.glob("*.yaml*")) == [f"{job.folder.name}.yaml"]
 
 
@@ -227,7 +227,7 @@ def test_other_settings_and_other_files_are_refused(folder, capsys):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"num_filters": []}, "wanted one value of --num_filters"),
+        ({"num_filters": []}, "wanted one or more values of --num_filters"),
         ({"top": -1}, "wanted --top of at least 0; found -1"),
         ({"reference": [32, 2, 64]}, "units and dense layers as --reference; found 32 2 64"),
     ],
@@ -246,7 +246,7 @@ def test_real_trainings_leave_measurements_and_no_weights(folder, capsys):
     assert [row["stage"] for row in table["rows"]] == ["extractors", "heads", "top"]
     for row in table["rows"]:
         assert 0.3 < row["test"]["accuracy"] <= 1
-        assert row["parameters"] == run.parameters_of(Topology(**row["topology"]))
+        assert row["parameters"] == run.n_parameters(Topology(**row["topology"]))
     assert [row["n"]["train"] for row in table["rows"]] == [200, 200, 1442]
     for trial in (folder / "search/trials").glob("*/"):
         assert {file.name for file in trial.iterdir()} == {"metrics.json", "history.json", "run.json"}
@@ -269,8 +269,8 @@ def test_trainings_are_pruned_when_asked(folder):
 
     trial = Behind()
     job = run.Job(extractors(given)[0], trial, folder / "trial")
-    with pytest.raises(run.optuna.TrialPruned, match="behind the median after 1 epochs"):
-        run._trained(job, given)
+    with pytest.raises(run.optuna.TrialPruned, match="below the median after 1 epochs"):
+        run._train(job, given)
     assert trial.seen[1] == 1
     assert 0 < trial.seen[0] <= 1
 
@@ -313,3 +313,28 @@ def test_after_a_kill_the_search_ends_as_if_unbroken(folder):
     for row in (*rows, *expected):
         row.pop("seconds")
     assert rows == expected
+
+
+def search_row(stage, shape, accuracy, *, seed=0, device="cpu", **facts):
+    names = ("num_filters", "num_conv_layers", "dense_units", "num_dense_layers")
+    measured = dict.fromkeys(("accuracy", "precision", "recall", "f1", "nll"), accuracy)
+    return {
+        "stage": stage, "topology": dict(zip(names, shape, strict=True)), "seed": seed, "validation": measured,
+        "test": measured, "n": {"train": 95_000, "validation": 5_000, "test": 20_000}, "parameters": shape[0] * 1000,
+        "seconds": 60.0, "machine": {"device": device, "cores": 2}, **facts,
+    }  # fmt: skip
+
+
+def test_the_table_ranks_each_stage_on_validation_and_says_what_is_missing():
+    rows = [
+        search_row("extractors", (32, 2, 64, 1), 0.93), search_row("extractors", (64, 2, 64, 1), 0.95),
+        search_row("heads", (64, 2, 128, 1), 0.96), search_row("heads", (64, 2, 32, 1), 0.94),
+        search_row("top", (64, 2, 128, 1), 0.97), search_row("top", (64, 2, 128, 1), 0.96, seed=1, bf16=True),
+        search_row("top", (32, 2, 64, 1), 0.94, device="Accelerator 9"), search_row("top", (64, 2, 32, 1), 0.98),
+    ]  # fmt: skip
+    table = to_markdown({"settings": {"num_train_epochs": 6.0}, "waiting": 2, "rows": rows})
+    assert "| 2 x 64 filters, 1 x 128 units | 64,000 | 20,000 | 2 | 96.50 ± 0.71 % |" in table
+    assert table.index("| 2 x 64 filters, 1 x 64 units |") < table.index("| 2 x 32 filters, 1 x 64 units |")
+    assert table.index("### Extractors") < table.index("### Heads") < table.index("### Top")
+    assert "2 trainings are not finished" in table
+    assert "6 on 2 cores in float32, 1 on 2 cores in bfloat16, 1 on one Accelerator 9 in float32" in table

@@ -7,7 +7,7 @@ import pytest
 
 from realfake_hf.crosseval.file_shortcuts import FactScore, ShortcutAudit, _balanced_accuracy, _folds, audit_shortcuts
 from realfake_hf.estimate import Estimate
-from realfake_hf.experiments.shortcuts import main
+from realfake_hf.experiments.data_audit import main, to_markdown
 
 IS_FAKE = np.arange(120) % 2 == 1
 
@@ -139,7 +139,7 @@ def two_formats(make_folder, picture_bytes):
 
 def test_the_command_prints_the_warning_and_keeps_the_numbers(two_formats, tmp_path, capsys):
     file = tmp_path / "new" / "shortcuts.json"
-    assert main(["--data", str(two_formats), "--limit", "14", "--output_file", str(file)]) == 0
+    assert main(["--data", str(two_formats), "--file_facts", "--limit", "14", "--output_file", str(file)]) == 0
     kept = json.loads(file.read_text())
     assert (kept["data"], kept["as_stored"], kept["unreadable"], kept["same_encoding"]) == (
         "pictures",
@@ -150,6 +150,7 @@ def test_the_command_prints_the_warning_and_keeps_the_numbers(two_formats, tmp_p
     assert (kept["shortcuts"]["n"], kept["shortcuts"]["n_fake"], kept["shortcuts"]["warns"]) == (14, 7, True)
     assert kept["shortcuts"]["together"]["balanced_accuracy"]["value"] == 1.0
     said = capsys.readouterr().out
+    assert said == f"{to_markdown(kept)}\n" == file.with_suffix(".md").read_text()
     assert "pictures: file facts\n\n**WARNING: file facts alone" in said
     assert "| fact alone, n = 14 (7 fake) | values | balanced accuracy |" in said
 
@@ -159,7 +160,7 @@ def test_the_command_says_where_bytes_alone_differ_and_looks_for_near_duplicates
         f"{split}/{label}/{n}.png" for split in ("train", "test") for label in ("real", "fake") for n in range(4)
     ]
     folder = make_folder(places)
-    assert main(["--data", str(folder), "--splits", "--against", str(folder)]) == 0
+    assert main(["--data", str(folder), "--file_facts", "--splits", "--against", str(folder)]) == 0
     said = capsys.readouterr().out
     assert "All files have one format, mode, size and table. Their bytes then say how much detail" in said
     assert "| near-duplicates of train and test | count |" in said
@@ -167,12 +168,19 @@ def test_the_command_says_where_bytes_alone_differ_and_looks_for_near_duplicates
 
 
 def test_the_command_says_that_rows_of_a_data_set_are_as_stored(capsys):
-    assert main(["--data", "demo", "--limit", "20"]) == 0
+    assert main(["--data", "demo", "--file_facts", "--limit", "20"]) == 0
     assert "demo: file facts as stored in the data set, not surely the original ones" in capsys.readouterr().out
 
 
 def test_the_command_refuses_an_unknown_source_before_anything_is_read(two_formats, tmp_path, capsys):
-    words = ["--data", str(two_formats), "--against", "nowhere", "--output_file", str(tmp_path / "new" / "a.json")]
+    output = ["--output_file", str(tmp_path / "new" / "a.json")]
+    words = ["--data", str(two_formats), "--file_facts", "--against", "nowhere", *output]
     assert main(words) == 1
     assert "found nothing at 'nowhere'" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_options_of_the_file_audit_want_it(capsys):
+    with pytest.raises(SystemExit):
+        main(["--data", "demo", "--splits"])
+    assert "wanted --file_facts with --limit, --splits and --against" in capsys.readouterr().err

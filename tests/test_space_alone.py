@@ -8,12 +8,14 @@ import pytest
 from gradio_client import Client, handle_file
 
 from benchmarks.space_server import SPACE, Server
+from realfake_hf.hub.space import ARCHIVE, write_package
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_folder_runs_by_itself(tmp_path):
     alone = shutil.copytree(SPACE, tmp_path / "somewhere/else", ignore=shutil.ignore_patterns("__pycache__"))
+    write_package(alone / ARCHIVE)
     venv.create(tmp_path / "venv", with_pip=True)
     python = str(tmp_path / "venv/bin/python")
     pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]

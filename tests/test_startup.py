@@ -26,6 +26,17 @@ COMMANDS = {
     "explain": ("path", "explain.py", "--output_dir"),
     "crosseval": ("path", "crosseval.py", "--output_dir"),
     "score": ("module", "realfake_hf.score", "--model"),
+    "ablation": ("module", "realfake_hf.experiments.ablation", "--plan"),
+    "compare": ("module", "realfake_hf.experiments.compare", "--models"),
+    "data_audit": ("module", "realfake_hf.experiments.data_audit", "--file_facts"),
+    "seeds": ("module", "realfake_hf.experiments.seeds", "--runs"),
+    "search": ("module", "realfake_hf.experiments.search", "--num_filters"),
+    "transfer": ("module", "realfake_hf.experiments.transfer", "--plan"),
+    "results_page": ("module", "realfake_hf.experiments.results_page", "--results"),
+    "hub": ("module", "realfake_hf.hub", "--hub_model_id"),
+    "model_card": ("module", "realfake_hf.hub.model_card", "--repo_id"),
+    "onnx": ("module", "realfake_hf.hub.onnx", "--int8"),
+    "space": ("module", "realfake_hf.hub.space", "--space"),
 }
 SLOW = {"explain", "score"}  # commands that still import PyTorch first
 

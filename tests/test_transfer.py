@@ -12,9 +12,8 @@ from grid_stand_in import save_pictures
 from realfake_hf.data.corruptions import matched
 from realfake_hf.data.loading import load_images
 from realfake_hf.experiments import transfer
-from realfake_hf.experiments.mix import matched_splits, mix
+from realfake_hf.experiments.transfer import matched_splits, mix
 from realfake_hf.figures.transfer import MatrixPanel, transfer_matrix
-from realfake_hf.hub import readme
 
 pytestmark = pytest.mark.slow
 
@@ -116,26 +115,27 @@ def test_what_is_done_is_not_done_again(done, plan_file, monkeypatch):
     def again(*_, **__):
         raise AssertionError
 
-    monkeypatch.setattr(transfer, "train", again)
+    monkeypatch.setattr("realfake_hf.training.run.train", again)
     monkeypatch.setattr(transfer, "matched_splits", again)
     before = (done / "transfer.json").read_text()
     assert transfer.main(asked(plan_file, done)) == 0
     assert json.loads((done / "transfer.json").read_text())["cells"] == json.loads(before)["cells"]
 
 
-def test_the_readme_has_a_row_a_cell(done):
-    text = readme.render("<!-- results: transfer -->\n<!-- end -->", done)
-    cell = json.loads((done / "transfer.json").read_text())["cells"][-1]
-    shown = f"{cell['balanced_accuracy']['mean']:.3f} ± {cell['balanced_accuracy']['sd']:.3f}"
-    assert f"| cnn | both | two | 16 | {shown} |" in text
-    assert "cnn: 2 seeds" in text
+def test_the_table_has_a_row_for_each_cell(done):
+    table = (done / "transfer.md").read_text()
+    cells = json.loads((done / "transfer.json").read_text())["cells"]
+    mean, deviation = (cells[-1]["balanced_accuracy"][key] for key in ("mean", "sd"))
+    assert f"| cnn | both | two | 16 | {mean:.3f} ± {deviation:.3f} |" in table
+    assert table.count("\n| cnn |") == len(cells) == 6
+    assert "cnn: 2 seeds" in table
 
 
 def test_another_plan_is_refused_in_the_same_folder(done, plan_file, tmp_path, capsys):
     other = yaml.safe_load(plan_file.read_text()) | {"rows": 32}
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
     assert transfer.main(asked(tmp_path / "other.yaml", done)) == 1
-    assert "was made by; found another. Name another folder." in capsys.readouterr().err
+    assert "found other values of rows" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_another_plan_is_refused_in_the_same_folder(done, plan_file, tmp_path, c
         ({"protocol": "wild"}, "wanted a protocol of native, matched, crop in"),
         ({"sources": {"one": "demo"}}, "wanted two or more sources in"),
         ({"sources": {"one": "demo", "two": "no/such/place.zip"}}, "found nothing at 'no/such/place.zip'"),
-        ({"colour": "red"}, "wanted models, protocol, rows, sources, test_size in"),
+        ({"colour": "red"}, "wanted the keys models, protocol, rows, sources, test_size in"),
     ],
 )
 def test_a_plan_that_cannot_be_carried_out_is_refused(plan_file, tmp_path, capsys, change, sentence):
@@ -155,8 +155,8 @@ def test_a_plan_that_cannot_be_carried_out_is_refused(plan_file, tmp_path, capsy
 
 
 def test_the_plan_of_the_repository_can_be_read_and_its_recipes_are_there():
-    plan = transfer.read_plan(ROOT / "recipes/transfer/matrix.yaml")
-    assert list(plan.trained_on) == ["cifake", "second", "both"]
+    plan = transfer.read_transfer(ROOT / "recipes/transfer/matrix.yaml")
+    assert list(plan.training_sets) == ["cifake", "second", "both"]
     assert all((ROOT / row["base"]).is_file() for row in plan.models.values())
 
 

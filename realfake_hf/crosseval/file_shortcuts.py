@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,11 @@ class FactScore:
     fact: str
     values: int
     balanced_accuracy: Estimate
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read back what `to_plain` made of it."""
+        return cls(data["fact"], data["values"], Estimate.from_dict(data["balanced_accuracy"]))
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,13 @@ class ShortcutAudit:
         """The audit as plain numbers and dictionaries."""
         scores = {"together": to_plain(self.together), "single": [to_plain(score) for score in self.single]}
         return {"n": self.n, **to_plain(self), **scores, "worst": self.worst.fact, "alarm": ALARM, "warns": self.warns}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read back what `to_dict` wrote."""
+        counts = {name: data[name] for name in ("n_real", "n_fake", "groups", "folds")}
+        single = tuple(FactScore.from_dict(score) for score in data["single"])
+        return cls(**counts, together=FactScore.from_dict(data["together"]), single=single)
 
     def to_markdown(self) -> str:
         """Render the audit as a table, the warning above it where one is due."""

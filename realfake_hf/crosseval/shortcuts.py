@@ -101,6 +101,13 @@ class SourceAudit:
         head["same_encoding"] = self.same_encoding
         return {**head, "shortcuts": self.shortcuts.to_dict(), "near_duplicates": found}
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read back what `to_dict` wrote."""
+        pairs = tuple(NearDuplicates.from_dict(pair) for pair in data["near_duplicates"])
+        shortcuts = ShortcutAudit.from_dict(data["shortcuts"])
+        return cls(data["data"], data["as_stored"], data["unreadable"], shortcuts, pairs)
+
     def to_markdown(self) -> str:
         """Render the audit: the warning, what the facts are of, and the tables."""
         files = (

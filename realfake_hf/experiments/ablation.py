@@ -1,28 +1,25 @@
-"""What each setting of a training buys: a recipe with one thing changed at a time, several seeds, on validation.
+"""Ablation of a recipe: change one setting at a time, train with several seeds, compare on the validation split.
 
 `python -m realfake_hf.experiments.ablation --plan recipes/ablations/vit_tiny.yaml --output_dir runs/ablation
---output_file results/ablation_vit_tiny.json` goes on where it was interrupted, training by training.
+--output_file results/ablation_vit_tiny.json`
+
+To resume an interrupted ablation, repeat the command; finished trainings are kept.
 """
 
-import json
+import logging
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any, Final
 
-import yaml
-from transformers.utils.logging import disable_progress_bar
+from realfake_hf.cli import parse, run_command
+from realfake_hf.experiments.trainings import format_spread, parse_recipe, read_plan, spread, write_recipe
+from realfake_hf.store import Store, write_results
 
-from realfake_hf.cli import parse
-from realfake_hf.environment import data_fingerprint, environment
-from realfake_hf.run_folder import epoch_rows
-from realfake_hf.store import write_json
-from realfake_hf.training.arguments import DataArguments, ModelArguments
-from realfake_hf.training.run import fit
-from realfake_hf.training.run_arguments import RunArguments
+logger = logging.getLogger(__name__)
 
 BASELINE: Final = "baseline"
 MEASURES: Final = ("eval_accuracy", "eval_roc_auc", "eval_loss", "seconds")
@@ -30,123 +27,134 @@ MEASURES: Final = ("eval_accuracy", "eval_roc_auc", "eval_loss", "seconds")
 
 @dataclass
 class AblationArguments:
-    """Which ablation, and where it goes."""
+    """The plan and the output files."""
 
-    plan: Path = field(metadata={"help": "A YAML file with base, settings, seeds and variants."})
-    output_dir: Path = field(metadata={"help": "A folder for what is done so far."})
-    output_file: Path = field(metadata={"help": "The table, a JSON file of results/."})
+    plan: Path = field(metadata={"help": "YAML file with the keys base, settings, seeds and variants."})
+    output_dir: Path = field(metadata={"help": "Folder of finished trainings, from which the ablation resumes."})
+    output_file: Path = field(metadata={"help": "JSON file of the results; the Markdown table is written beside it."})
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe and what is changed in it.
+    """A recipe and its variants.
 
     Attributes:
-        base: the recipe.
-        settings: changes that all trainings share, such as a smaller training set.
-        seeds: each variant is trained once with each.
-        variants: name -> changes of its own; the first, without any, is the baseline.
+        base: path of the recipe.
+        settings: changes shared by all trainings, such as a smaller training set.
+        seeds: every variant is trained once with each seed.
+        variants: name -> changes; `baseline` has none.
     """
 
     base: str
-    settings: dict[str, Any]
-    seeds: list[int]
-    variants: dict[str, dict[str, Any]]
+    settings: Mapping[str, Any]
+    seeds: Sequence[int]
+    variants: Mapping[str, Mapping[str, Any]]
 
 
-def read_plan(file: Path) -> Plan:
-    """Read an ablation's YAML file.
+def read_ablation(file: Path) -> Plan:
+    """Read the YAML file of an ablation.
 
     Raises:
-        ValueError: a part is missing, or there is no variant without changes named baseline.
+        ValueError: a key is missing, or there is no variant named `baseline` without changes.
     """
-    if not file.is_file():
-        raise ValueError(f"wanted a YAML file at {file}; found no such file")
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    names = {"base", "settings", "seeds", "variants"}
-    found = sorted(content) if isinstance(content, Mapping) else type(content).__name__
-    if not isinstance(content, Mapping) or set(content) != names:
-        raise ValueError(f"wanted {', '.join(sorted(names))} in {file}; found {found}")
+    content = read_plan(file, keys=list(Plan.__dataclass_fields__))
     variants = {str(name): dict(changes or {}) for name, changes in content["variants"].items()}
     if variants.get(BASELINE) != {}:
-        raise ValueError(f"wanted a variant named {BASELINE} without changes in {file}; found {', '.join(variants)}")
-    return Plan(content["base"], content["settings"] or {}, list(content["seeds"]), variants)
+        raise ValueError(f"wanted a variant named {BASELINE} without changes in {file}; found {', '.join(variants)}.")
+    return Plan(content["base"], content["settings"] or {}, content["seeds"], variants)
 
 
-def run_plan(plan: Plan, folder: Path) -> dict[str, Any]:
-    """Train every variant with every seed, keeping each row as soon as it is there.
+def run_plan(plan: Plan, folder: Path) -> list[dict[str, Any]]:
+    """Train every variant with every seed, and return one row per training.
 
     Raises:
-        OSError: there is no such data source, or no such model.
-        ValueError: a setting does not fit, or the folder holds the rows of another plan.
+        OSError: a data source or model does not exist.
+        ValueError: a setting is invalid, or the folder holds trainings with other settings.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    done = folder / "rows.json"
-    fixed = {"base": Path(plan.base).read_text(encoding="utf-8"), "settings": plan.settings}
-    state: dict[str, Any] = json.loads(done.read_text()) if done.exists() else {**fixed, "rows": []}
-    if {name: state[name] for name in fixed} != fixed:
-        raise ValueError(f"wanted the rows of this plan in {folder}; found those of another. Name another folder.")
-    for seed in plan.seeds:  # seed by seed, so that an interrupted ablation is even
+    store = Store(folder)
+    shared = {"base": Path(plan.base).read_text(encoding="utf-8"), "settings": plan.settings}
+    rows = []
+    for seed in plan.seeds:  # the outer loop, so that an interrupted ablation has the same seeds for all variants
         for name, changes in plan.variants.items():
-            if any((row["variant"], row["seed"], row["changes"]) == (name, seed, changes) for row in state["rows"]):
-                continue
-            row = _train_one(plan, changes, seed, folder / "run")
-            state["rows"].append({"variant": name, "seed": seed, "changes": changes, **row})
-            write_json(done, state)
-            print(f"{name}, seed {seed}: {row['eval_accuracy']:.2%}", file=sys.stderr)
-    return state
+            settings = {**shared, "changes": changes}
+            train = partial(_train, plan, changes, seed, folder / "run")
+            row = store.json(f"{name}, seed {seed}", settings, train)
+            logger.info("%s, seed %d: %.2f %%", name, seed, 100 * row["eval_accuracy"])
+            rows.append({"variant": name, "seed": seed, **row})
+    return rows
 
 
-def summarize(plan: Plan, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Put the rows of a plan into one table: mean and deviation over seeds, and what each change buys.
+def _train(plan: Plan, changes: Mapping[str, Any], seed: int, folder: Path) -> dict[str, Any]:
+    """Train one variant, and return the measurements of its best epoch; the folder is deleted."""
+    from realfake_hf.environment import data_fingerprint
+    from realfake_hf.run_folder import epoch_rows
+    from realfake_hf.training.run import fit
 
-    `gain` is the accuracy less that of the baseline with the same seed.
+    shutil.rmtree(folder, ignore_errors=True)
+    changes = {**plan.settings, **changes, "seed": seed, "output_dir": str(folder)}
+    trained = fit(*parse_recipe(write_recipe(folder.with_suffix(".yaml"), base=plan.base, changes=changes)))
+    epochs = epoch_rows(trained.trainer.state.log_history)
+    best = max(epochs, key=lambda epoch: epoch["eval_accuracy"])
+    n = {split: facts["n"] for split, facts in data_fingerprint(trained.data.images).items() if split != "test"}
+    shutil.rmtree(folder)
+    return {**best, "seconds": sum(epoch["seconds"] for epoch in epochs), "data": n}
+
+
+def summarize(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the statistics of each variant over seeds.
+
+    `gain` is the accuracy minus that of the baseline with the same seed.
     """
-    accuracy = {(row["variant"], row["seed"]): row["eval_accuracy"] for row in state["rows"]}
-    table = {}
+    from realfake_hf.environment import environment
+
+    accuracy = {(row["variant"], row["seed"]): row["eval_accuracy"] for row in rows}
+    variants = {}
     for name, changes in plan.variants.items():
-        rows = [row for row in state["rows"] if (row["variant"], row["changes"]) == (name, changes)]
-        gains = [accuracy[name, row["seed"]] - accuracy[BASELINE, row["seed"]] for row in rows]
-        measures = {measure: _spread([row[measure] for row in rows]) for measure in MEASURES}
-        table[name] = {"changes": changes, "seeds": [row["seed"] for row in rows], **measures, "gain": _spread(gains)}
-    data = state["rows"][0]["data"]
-    return {"base": plan.base, "settings": plan.settings, **environment(), "data": data, "variants": table}
+        own = [row for row in rows if row["variant"] == name]
+        gains = [row["eval_accuracy"] - accuracy[BASELINE, row["seed"]] for row in own]
+        measures = {measure: spread([row[measure] for row in own]) for measure in MEASURES}
+        variants[name] = {"changes": changes, "seeds": list(plan.seeds), **measures, "gain": spread(gains)}
+    data = rows[0]["data"]
+    return {"base": plan.base, "settings": plan.settings, **environment(), "data": data, "variants": variants}
 
 
-def _train_one(plan: Plan, changes: Mapping[str, Any], seed: int, scratch: Path) -> dict[str, Any]:
-    shutil.rmtree(scratch, ignore_errors=True)
-    base = yaml.safe_load(Path(plan.base).read_text(encoding="utf-8"))
-    settings = {**base, **plan.settings, **changes, "seed": seed, "output_dir": str(scratch), "disable_tqdm": True}
-    recipe = scratch.with_suffix(".yaml")
-    recipe.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    data, model, run = parse(DataArguments, ModelArguments, RunArguments, argv=["--config", str(recipe)])
-    fitted = fit(data, model, run)
-    rows = epoch_rows(fitted.trainer.state.log_history)
-    best = max(rows, key=lambda row: row["eval_accuracy"])
-    seconds = sum(row["seconds"] for row in rows)
-    n = {split: facts["n"] for split, facts in data_fingerprint(fitted.data.images).items() if split != "test"}
-    shutil.rmtree(scratch)
-    return {name: best[name] for name in MEASURES[:-1]} | {"seconds": seconds, "data": n}
+def to_markdown(results: Mapping[str, Any]) -> str:
+    """Render one row per variant: accuracy on validation and gain over the baseline."""
+    variants, data = results["variants"], results["data"]
+    rows = [f"| {name} | {_accuracy(row)} % | {_gain(row)} |" for name, row in variants.items()]
+    shared = ", ".join(
+        f"`{name}` {value:,}" if isinstance(value, int) else f"`{name}` {value}"
+        for name, value in results["settings"].items()
+    )
+    head = f"| change | accuracy on validation, n = {data['validation']:,} | gain in percentage points |"
+    note = (
+        f"Mean ± standard deviation over {len(variants[BASELINE]['seeds'])} seeds, {data['train']:,} training images. "
+        f"The gain is paired by seed. Settings of all variants: {shared}. A short training says little about settings "
+        "that pay off late, such as crops, corruptions and the moving average of the weights."
+    )
+    return "\n".join([head, "|---|--:|--:|", *rows, "", note])
 
 
-def _spread(values: Sequence[float]) -> dict[str, Any]:
-    return {"mean": mean(values), "sd": stdev(values) if len(values) > 1 else None, "runs": list(values)}
+def _accuracy(row: Mapping[str, Any]) -> str:
+    return format_spread(row["eval_accuracy"], scale=100)
+
+
+def _gain(row: Mapping[str, Any]) -> str:
+    return format_spread(row["gain"], "+.2f", scale=100) if row["changes"] else ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train what is missing, write the table; give the exit status."""
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # of weight files
+    """Run the command, and return its exit status."""
     (arguments,) = parse(AblationArguments, argv=argv, description=__doc__)
-    try:
-        plan = read_plan(arguments.plan)
-        state = run_plan(plan, arguments.output_dir)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; the same command goes on from {arguments.output_dir}", file=sys.stderr)
-        return 130
-    except (OSError, ValueError) as error:
-        print(f"ablation: {error}", file=sys.stderr)
-        return 1
-    write_json(arguments.output_file, summarize(plan, state))
+    return run_command(lambda: _work(arguments), name="ablation", resumable=arguments.output_dir)
+
+
+def _work(arguments: AblationArguments) -> int:
+    plan = read_ablation(arguments.plan)
+    results = summarize(plan, run_plan(plan, arguments.output_dir))
+    table = to_markdown(results)
+    write_results(arguments.output_file, results, table)
+    print(table)
     return 0
 
 

@@ -1,253 +1,271 @@
 """Compare trained models on the same test images: accuracy, cost, and McNemar's test of each pair.
 
 `python -m realfake_hf.experiments.compare --models cnn=space/models/cifake-cnn vit=runs/vit --data cifake
---output_file results/cifake_comparison.json` scores the test split once with each model, and
-checks it against the model's own `metrics.json`.
+--output_file results/cifake_comparison.json`
+
+Each model scores the test split once; the accuracy must agree with the `metrics.json` of its training.
 """
 
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-from datasets import Dataset, DatasetDict
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from tqdm.auto import tqdm
-from transformers.utils.logging import disable_progress_bar
-
-from realfake_hf.cli import parse, read_names
-from realfake_hf.data.duplicates import leak_free_mask
-from realfake_hf.data.folders import CIFAKE
-from realfake_hf.data.loading import load_images
-from realfake_hf.data.splits import add_missing_splits
-from realfake_hf.detector import Detector, load_detector
-from realfake_hf.environment import data_fingerprint, environment
+from realfake_hf.cli import parse, read_names, run_command
 from realfake_hf.experiments.search.plan import PAPER_ACCURACY
-from realfake_hf.figures import CostPoint, accuracy_against_time, save_figure
-from realfake_hf.hub.readme import comparison_table
-from realfake_hf.labels import FAKE
-from realfake_hf.metrics.operating_point import OPERATING_POINT
-from realfake_hf.metrics.report import Report, make_report
-from realfake_hf.metrics.significance import McNemar, mcnemar
-from realfake_hf.run_folder import Run, read_run
-from realfake_hf.store import write_json
-from realfake_hf.training.arguments import DataArguments
+from realfake_hf.store import write_results
 
-THRESHOLD: Final = 0.5  # called FAKE above it
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import DatasetDict
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from realfake_hf.detector import Detector
+    from realfake_hf.run_folder import Run
+    from realfake_hf.training.arguments import DataArguments
+
+THRESHOLD: Final = 0.5  # an image is called FAKE above it
 TOLERANCE: Final = 0.0005  # of accuracy: another device or batch size moves a few images across the threshold
 
 
 @dataclass
 class CompareArguments:
-    """Which models, and where the comparison goes."""
+    """The models and the output files."""
 
-    models: list[str] = field(metadata={"help": "Two or more NAME=FOLDER, folders of train.py."})
-    output_file: Path = field(metadata={"help": "The comparison, a JSON file of results/."})
-    figure_file: Path | None = field(default=None, metadata={"help": "Draw accuracy against training time here."})
-    bootstrap_samples: int = field(default=1000, metadata={"help": "Replicates behind each interval."})
+    models: list[str] = field(metadata={"help": "Two or more NAME=FOLDER, output folders of train.py."})
+    output_file: Path = field(metadata={"help": "JSON file of the results; the Markdown table is written beside it."})
+    figure_file: Path | None = field(default=None, metadata={"help": "PNG file: accuracy against training time."})
+    bootstrap_samples: int = field(default=1000, metadata={"help": "Replicates of each bootstrap interval."})
 
     def __post_init__(self) -> None:
-        """Refuse models that are fewer than two, without a folder, or of the same name."""
-        if len(self.folders) < 2:  # noqa: PLR2004 - a pair
+        """Check that there are two or more models with different names.
+
+        Raises:
+            ValueError: there are not.
+        """
+        if len(self.folders) < 2:  # noqa: PLR2004
             raise ValueError(f"wanted two or more --models; found {', '.join(self.folders)}")
 
     @property
     def folders(self) -> dict[str, Path]:
-        """The folder of each name."""
+        """Name -> folder."""
         return {name: Path(folder) for name, folder in read_names("--models", self.models, kind="FOLDER").items()}
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A trained model that takes part."""
+class TrainedModel:
+    """A detector and the run that trained it."""
 
     name: str
-    run: Run
-    detector: Detector
-
-    def to_dict(self) -> dict[str, Any]:
-        """Its size, and what its training took."""
-        passport = self.run.record
-        return {
-            "parameters": sum(weights.numel() for weights in self.detector.model.parameters()),
-            "seed": self.run.seed,
-            "training": {name: passport[name] for name in ("seconds", "resumed", "processes", "machine", "commit")},
-        }
+    run: "Run"
+    detector: "Detector"
 
 
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """A model on the test images.
-
-    Attributes:
-        candidate: the model.
-        is_right: (n,) bool, at the threshold of one half.
-        test: on the whole test split.
-        test_leak_free: on the test pictures that occur in no other split.
-        test_at_threshold: on the whole test split, with the threshold that the model carries, chosen on validation.
-    """
-
-    candidate: Candidate
-    is_right: NDArray[np.bool_]
-    test: Report
-    test_leak_free: Report
-    test_at_threshold: Report
-
-    def to_dict(self) -> dict[str, Any]:
-        """What is known of the model, and what was measured, as plain numbers and dictionaries."""
-        names = ("test", "test_leak_free", "test_at_threshold")
-        return {**self.candidate.to_dict(), **{name: getattr(self, name).to_dict() for name in names}}
-
-    def to_point(self) -> CostPoint:
-        """The model as a point of accuracy and time."""
-        accuracy = self.test.accuracy
-        ends = None if accuracy.low is None or accuracy.high is None else (accuracy.low, accuracy.high)
-        seconds = self.candidate.run.record["seconds"]
-        return CostPoint(self.candidate.name, seconds, accuracy.value or 0, ends)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two models by name, and McNemar's test of them on both test sets."""
-
-    a: str
-    b: str
-    test: McNemar
-    test_leak_free: McNemar
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Models on the same test images, in the order in which they were named."""
-
-    models: Sequence[Scored]
-    pairs: Sequence[Pair]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The comparison as plain numbers, strings and dictionaries."""
-        models = {model.candidate.name: model.to_dict() for model in self.models}
-        return {"threshold": THRESHOLD, "models": models, "pairs": [asdict(pair) for pair in self.pairs]}
-
-    def to_markdown(self) -> str:
-        """Render the table of the models, and for each pair the tables of right and wrong on both test sets."""
-        tests = [
-            test.to_markdown(a=pair.a, b=pair.b) for pair in self.pairs for test in (pair.test, pair.test_leak_free)
-        ]
-        return "\n\n".join([comparison_table(self.to_dict()), *tests])
-
-
-def load_candidate(name: str, folder: Path) -> Candidate:
-    """Load a trained model and its passport, on the accelerator where there is one.
+def load_model(name: str, folder: Path) -> TrainedModel:
+    """Load a trained model and its run, onto the accelerator if there is one.
 
     Raises:
-        OSError: there is no such folder, or no model or threshold in it.
-        ValueError: there is no finished run in it.
+        OSError: the folder, its model or its operating point does not exist.
+        ValueError: the run is not finished.
     """
+    from realfake_hf.detector import load_detector
+    from realfake_hf.metrics.operating_point import OPERATING_POINT
+    from realfake_hf.run_folder import read_run
+
     if not folder.is_dir():
-        raise FileNotFoundError(f"wanted a folder of train.py for {name}; found none at {folder}.")
+        raise FileNotFoundError(f"wanted an output folder of train.py for {name}; found none at {folder}.")
     if not (folder / OPERATING_POINT).is_file():
         raise FileNotFoundError(
-            f"wanted the threshold of {name}, chosen on validation, in {folder / OPERATING_POINT}; found none. Write "
-            "it with python -m realfake_hf.training.posthoc --operating_point."
+            f"wanted the operating point of {name} in {folder / OPERATING_POINT}; found none. Write it with "
+            "python -m realfake_hf.training.posthoc --operating_point."
         )
-    return Candidate(name, read_run(folder), load_detector(name, str(folder)))
+    return TrainedModel(name, read_run(folder), load_detector(name, str(folder)))
 
 
-def compare(candidates: Sequence[Candidate], images: DatasetDict, *, bootstrap_samples: int = 1000) -> Comparison:
-    """Score the test split once with each model, and test each pair.
+def compare(models: Sequence[TrainedModel], images: "DatasetDict", *, bootstrap_samples: int = 1000) -> dict[str, Any]:
+    """Score the test split once with each model, and test the difference of each pair.
 
     Args:
-        candidates: two or more models.
-        images: with the splits of their training, from `add_missing_splits`.
-        bootstrap_samples: replicates behind each interval; 0 for no intervals.
+        models: two or more.
+        images: with the splits of the models' training, from `add_missing_splits`.
+        bootstrap_samples: replicates of each interval; 0 for no intervals.
+
+    Returns:
+        `threshold`, `models` (size, training and reports by name) and `pairs` (McNemar's tests), as plain JSON.
 
     Raises:
-        ValueError: a model's own measurements say that these are not its test images, or not its weights.
+        ValueError: the images or the weights are not those of a model's `metrics.json`.
     """
-    for candidate in candidates:
-        _refuse_other_images(candidate, n=len(images["test"]))
+    import numpy as np
+
+    from realfake_hf.data.duplicates import leak_free_mask
+    from realfake_hf.metrics.significance import mcnemar
+
+    for model in models:
+        _check_number_of_images(model, n=len(images["test"]))
     clean = np.flatnonzero(leak_free_mask(images))
-    models = [_score(model, images, clean, bootstrap_samples=bootstrap_samples) for model in candidates]
-    return Comparison(models, [_pair(a, b, clean) for a, b in combinations(models, 2)])
+    rows, is_right = {}, {}
+    for model in models:
+        rows[model.name], is_right[model.name] = _measure(model, images, clean, samples=bootstrap_samples)
+    pairs = [
+        {
+            "a": a,
+            "b": b,
+            "test": mcnemar(is_right[a], is_right[b]).to_dict(),
+            "test_leak_free": mcnemar(is_right[a][clean], is_right[b][clean]).to_dict(),
+        }
+        for a, b in combinations(rows, 2)
+    ]
+    return {"threshold": THRESHOLD, "models": rows, "pairs": pairs}
 
 
-def draw(comparison: Comparison, images: DatasetDict) -> Figure:
-    """Draw accuracy against training time, with the paper's accuracy where the test images are CIFAKE's."""
-    paper = PAPER_ACCURACY if set(images["test"]["source"][:]) == {CIFAKE} else None
-    points = [model.to_point() for model in comparison.models]
-    return accuracy_against_time(points, n=len(images["test"]), paper_accuracy=paper)
+def _measure(
+    model: TrainedModel, images: "DatasetDict", clean: "NDArray[np.intp]", *, samples: int
+) -> "tuple[dict[str, Any], NDArray[np.bool_]]":
+    """Return the entry of a model, and on which test images, (n,), its verdict at `THRESHOLD` is right."""
+    import numpy as np
+    from tqdm.auto import tqdm
+
+    from realfake_hf.labels import FAKE
+    from realfake_hf.metrics.report import Report, make_report
+
+    test, point = images["test"], model.detector.point
+    is_fake = np.asarray(test["label"][:]) == FAKE
+    content = np.asarray(test["content"][:], dtype=object)
+    p_fake = model.detector.probabilities(tqdm(test["image"], desc=model.name, unit="image", disable=None))
+
+    def report(rows: "NDArray[np.intp]", threshold: float) -> Report:
+        labels = content[rows].tolist()
+        return make_report(is_fake[rows], p_fake[rows], content=labels, threshold=threshold, bootstrap_samples=samples)
+
+    everything = np.arange(len(test))
+    whole = report(everything, THRESHOLD)
+    _check_accuracy(model, whole.accuracy.value or 0, n=whole.n)
+    record = model.run.record
+    entry = {
+        "parameters": sum(weights.numel() for weights in model.detector.model.parameters()),
+        "seed": model.run.seed,
+        "training": {name: record[name] for name in ("seconds", "resumed", "processes", "machine", "commit")},
+        "test": whole.to_dict(),
+        "test_leak_free": report(clean, THRESHOLD).to_dict(),
+        "test_at_threshold": report(everything, point.threshold).to_dict(),
+    }
+    return entry, (p_fake > THRESHOLD) == is_fake
 
 
-def _score(candidate: Candidate, images: DatasetDict, clean: NDArray[np.intp], *, bootstrap_samples: int) -> Scored:
-    is_fake, p_fake = _probabilities(candidate, images["test"])
-    content = images["test"]["content"][:]
-    report = partial(make_report, bootstrap_samples=bootstrap_samples)
-    test = report(is_fake, p_fake, content=content, threshold=THRESHOLD)
-    _refuse_other_accuracy(candidate, test)
-    clean_content = [content[row] for row in clean]
-    test_leak_free = report(is_fake[clean], p_fake[clean], content=clean_content, threshold=THRESHOLD)
-    test_at_threshold = report(is_fake, p_fake, content=content, threshold=candidate.detector.point.threshold)
-    return Scored(candidate, (p_fake > THRESHOLD) == is_fake, test, test_leak_free, test_at_threshold)
-
-
-def _probabilities(candidate: Candidate, rows: Dataset) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    pictures = tqdm(rows["image"], desc=candidate.name, unit="image", disable=None)
-    return np.asarray(rows["label"][:]) == FAKE, candidate.detector.probabilities(pictures)
-
-
-def _pair(a: Scored, b: Scored, clean: NDArray[np.intp]) -> Pair:
-    test, test_leak_free = mcnemar(a.is_right, b.is_right), mcnemar(a.is_right[clean], b.is_right[clean])
-    return Pair(a.candidate.name, b.candidate.name, test, test_leak_free)
-
-
-def _refuse_other_images(candidate: Candidate, *, n: int) -> None:
-    stated = candidate.run.outcome.test.n
-    if n != stated:
+def _check_number_of_images(model: TrainedModel, *, n: int) -> None:
+    expected = model.run.outcome.test.n
+    if n != expected:
         raise ValueError(
-            f"wanted the {stated:,} test images on which metrics.json of {candidate.name} was measured; found {n:,}. "
-            "Give the --data of its training."
+            f"wanted the {expected:,} test images of the metrics.json of {model.name}; found {n:,}. Repeat the --data "
+            "of its training."
         )
 
 
-def _refuse_other_accuracy(candidate: Candidate, found: Report) -> None:
-    stated, measured = candidate.run.outcome.test.accuracy.value or 0, found.accuracy.value or 0
-    if round(abs(measured - stated), 9) > TOLERANCE:
+def _check_accuracy(model: TrainedModel, accuracy: float, *, n: int) -> None:
+    expected = model.run.outcome.test.accuracy.value or 0
+    if round(abs(accuracy - expected), 9) > TOLERANCE:
         raise ValueError(
-            f"wanted the test accuracy of {stated:.4f} that metrics.json of {candidate.name} states; found "
-            f"{measured:.4f} on {found.n:,} images. The data are not those of its training, or the weights are not "
-            "those that were measured."
+            f"wanted the test accuracy {expected:.4f} of the metrics.json of {model.name}; found {accuracy:.4f} on "
+            f"{n:,} images. Repeat the --data of its training, and use the weights that were measured."
         )
+
+
+def to_markdown(results: Mapping[str, Any]) -> str:
+    """Render one row per model, and McNemar's test of each pair on the whole and the leak-free test split."""
+    from realfake_hf.metrics.significance import McNemar
+
+    models = results["models"]
+    first = next(iter(models.values()))
+    whole, clean = (f"n = {first[name]['n']:,}" for name in ("test", "test_leak_free"))
+    tests = [
+        McNemar(**pair[split]).to_markdown(a=pair["a"], b=pair["b"])
+        for pair in results["pairs"]
+        for split in ("test", "test_leak_free")
+    ]
+    head = (
+        f"| model | parameters | accuracy, {whole} | leak-free, {clean} | at its threshold | ROC AUC | ECE | errors "
+        "| minutes |"
+    )
+    table = "\n".join([head, f"|---{'|--:' * 8}|", *(_model_row(*model) for model in models.items())])
+    note = (
+        f"An image is called FAKE above {THRESHOLD}, and in the fifth column above the threshold that the model "
+        "carries, chosen on validation. In parentheses: 95 % intervals; real images called FAKE + fake images called "
+        "REAL; the machine of the training. ROC AUC, ECE and errors refer to the whole test split."
+    )
+    return "\n\n".join([table, note, *tests])
+
+
+def _model_row(name: str, model: Mapping[str, Any]) -> str:
+    whole, clean, chosen, training = (
+        model[key] for key in ("test", "test_leak_free", "test_at_threshold", "training")
+    )
+    wrong = (whole["false_positives"], whole["false_negatives"])
+    machine = training["machine"]
+    place = f"{machine['cores']} cores" if machine["device"] == "cpu" else machine["device"]
+    cells = [
+        name,
+        f"{model['parameters']:,}",
+        _percent(whole["accuracy"]),
+        _percent(clean["accuracy"]),
+        f"{100 * chosen['accuracy']['value']:.2f} % at {chosen['threshold']:.3f}",
+        f"{whole['roc_auc']['value']:.4f}",
+        f"{100 * whole['ece']['value']:.2f} %",
+        f"{sum(wrong):,} ({wrong[0]:,} + {wrong[1]:,})",
+        f"{training['seconds'] / 60:.1f} ({place})",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _percent(accuracy: Mapping[str, float | None]) -> str:
+    value, *ends = (100 * accuracy[key] for key in ("value", "low", "high") if accuracy[key] is not None)  # type: ignore[operator]
+    return f"{value:.2f} %" + (f" ({ends[0]:.2f}-{ends[1]:.2f})" if ends else "")
+
+
+def draw(results: Mapping[str, Any], *, paper_accuracy: float | None = None) -> "Figure":
+    """Draw accuracy against training time, with the accuracy reported by the paper as a dashed line if given."""
+    from realfake_hf.figures import CostPoint, accuracy_against_time
+
+    points = []
+    for name, model in results["models"].items():
+        accuracy = model["test"]["accuracy"]
+        interval = None if accuracy["low"] is None else (accuracy["low"], accuracy["high"])
+        points.append(CostPoint(name, model["training"]["seconds"], accuracy["value"], interval))
+    n = next(iter(results["models"].values()))["test"]["n"]
+    return accuracy_against_time(points, n=n, paper_accuracy=paper_accuracy)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compare, write, print; give the exit status."""
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # of weight files
+    """Run the command, and return its exit status."""
+    from realfake_hf.training.arguments import DataArguments
+
     arguments, data = parse(CompareArguments, DataArguments, argv=argv, description=__doc__)
-    try:
-        comparison = _run(arguments, data)
-    except (OSError, ValueError) as error:
-        print(f"compare: {error}", file=sys.stderr)
-        return 1
-    print(comparison.to_markdown())
-    return 0
+    return run_command(lambda: _work(arguments, data), name="compare")
 
 
-def _run(arguments: CompareArguments, data: DataArguments) -> Comparison:
-    candidates = [load_candidate(name, folder) for name, folder in arguments.folders.items()]
-    arguments.output_file.parent.mkdir(parents=True, exist_ok=True)
+def _work(arguments: CompareArguments, data: "DataArguments") -> int:
+    from realfake_hf.data.folders import CIFAKE
+    from realfake_hf.data.loading import load_images
+    from realfake_hf.data.splits import add_missing_splits
+    from realfake_hf.environment import data_fingerprint, environment
+
+    models = [load_model(name, folder) for name, folder in arguments.folders.items()]
     shares = {"validation_share": data.validation_share, "test_share": data.test_share}
     images = add_missing_splits(load_images(data.data), **shares, seed=data.split_seed)
-    comparison = compare(candidates, images, bootstrap_samples=arguments.bootstrap_samples)
+    comparison = compare(models, images, bootstrap_samples=arguments.bootstrap_samples)
     facts = {**environment(), "data": {"source": data.data, **data_fingerprint(images)}}
-    write_json(arguments.output_file, {**facts, **comparison.to_dict()})
+    table = to_markdown(comparison)
+    write_results(arguments.output_file, {**facts, **comparison}, table)
+    print(table)
     if arguments.figure_file:
-        save_figure(draw(comparison, images), arguments.figure_file)
-    return comparison
+        from realfake_hf.figures import save_figure
+
+        is_cifake = set(images["test"]["source"][:]) == {CIFAKE}
+        save_figure(draw(comparison, paper_accuracy=PAPER_ACCURACY if is_cifake else None), arguments.figure_file)
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,42 +1,60 @@
-"""Gather the runs of one recipe with several seeds into one file of `results/`, and keep the chosen model.
+"""Summarize runs of one recipe with several seeds, and keep the best of them as the published model.
 
 `python -m realfake_hf.experiments.seeds --runs runs/cifake-cnn-seed-0 runs/cifake-cnn-seed-1 --output_file
-results/cifake_cnn.json --model_dir space/models/cifake-cnn` is what `make cnn` calls after the trainings.
+results/cifake_cnn.json --model_dir space/models/cifake-cnn`
 """
 
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from realfake_hf.cli import parse
-from realfake_hf.metrics.intervals import STATISTICS
-from realfake_hf.metrics.operating_point import OPERATING_POINT
-from realfake_hf.metrics.report import Report
-from realfake_hf.run_folder import FIGURES, HISTORY, METRICS, RECORD, Run, read_run
-from realfake_hf.store import write_json
+from realfake_hf.cli import parse, run_command
+from realfake_hf.experiments.trainings import format_spread, spread
+from realfake_hf.store import write_results
 
-MODEL_FILES: Final = ("config.json", "model.safetensors", "preprocessor_config.json", "cifake_cnn.py", OPERATING_POINT)
+if TYPE_CHECKING:
+    from realfake_hf.metrics.report import Report
+    from realfake_hf.run_folder import Run
+
+MODEL_FILES: Final = (
+    "config.json", "model.safetensors", "preprocessor_config.json", "cifake_cnn.py", "operating_point.json",
+    "metrics.json", "history.json", "run.json",
+)  # fmt: skip
+SHOWN: Final = {
+    "accuracy": "accuracy",
+    "accuracy_real": "accuracy on real",
+    "accuracy_fake": "accuracy on fake (recall)",
+    "precision": "precision",
+    "f1": "F1",
+    "roc_auc": "ROC AUC",
+    "average_precision": "average precision",
+    "ece": "calibration error (ECE)",
+    "brier": "Brier score",
+}
+_PERCENT: Final = ("accuracy", "accuracy_real", "accuracy_fake", "precision", "f1", "ece")
 
 
 @dataclass
-class ResultsArguments:
-    """Which runs, and where their summary goes."""
+class SeedsArguments:
+    """The runs and the output files."""
 
     runs: list[str] = field(metadata={"help": "Output folders of train.py: one recipe, several seeds."})
-    output_file: Path = field(metadata={"help": "The summary, a JSON file of results/."})
-    model_dir: Path | None = field(default=None, metadata={"help": "Keep the run that is best on validation here."})
+    output_file: Path = field(metadata={"help": "JSON file of the results; the Markdown table is written beside it."})
+    model_dir: Path | None = field(
+        default=None, metadata={"help": "Folder into which the model with the best validation accuracy is copied."}
+    )
 
 
-def summarize(runs: Sequence[Run]) -> dict[str, Any]:
-    """Put the figures of several seeds into one table: each run's value, their mean and standard deviation.
+def summarize(runs: "Sequence[Run]") -> dict[str, Any]:
+    """Return the measurements of all seeds: each value, their mean and their standard deviation.
 
     Raises:
-        ValueError: the runs differ in more than their seed.
+        ValueError: the runs differ in more than their seed, or two have the same seed.
     """
-    _refuse_mixed(runs)
+    _check_comparable(runs)
     first = runs[0].record
     return {
         "arguments": _without_seed(runs[0]),
@@ -45,77 +63,114 @@ def summarize(runs: Sequence[Run]) -> dict[str, Any]:
         "best_epoch": [run.outcome.best_epoch for run in runs],
         "seconds": [round(run.record["seconds"], 1) for run in runs],
         "peak_memory_gib": [round(run.record["peak_memory_gib"], 3) for run in runs],
-        "validation": _over_seeds([run.outcome.validation for run in runs]),
-        "test": _over_seeds([run.outcome.test for run in runs]),
-        "test_leak_free": _over_seeds([run.outcome.test_leak_free for run in runs]),
+        **{
+            split: _over_seeds([getattr(run.outcome, split) for run in runs])
+            for split in ("validation", "test", "test_leak_free")
+        },
     }
 
 
-def best_on_validation(runs: Sequence[Run]) -> Run:
-    """The run whose kept epoch is most accurate on validation; the test split has no say."""
-    return max(runs, key=lambda run: run.outcome.validation.accuracy.value or 0)
+def _over_seeds(reports: "Sequence[Report]") -> dict[str, Any]:
+    from realfake_hf.metrics.intervals import STATISTICS
 
-
-def keep_model(run: Run, folder: Path) -> None:
-    """Copy what loading a run's model takes, its measurements and its record; no optimizer state, no pickles."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (*MODEL_FILES, METRICS, HISTORY, RECORD):
-        if (run.folder / name).exists():
-            shutil.copyfile(run.folder / name, folder / name)
-    shutil.copytree(run.folder / FIGURES, folder / FIGURES, dirs_exist_ok=True)
-
-
-def _over_seeds(reports: Sequence[Report]) -> dict[str, Any]:
-    first = reports[0]
+    first, values = reports[0], [report.point_values() for report in reports]
     return {
         "n": first.n,
         "n_real": first.n_real,
         "n_fake": first.n_fake,
         "statistics": {
-            name: _spread([report.point_values()[name] for report in reports])
+            name: spread([row[name] for row in values])
             for name in STATISTICS
-            if all(name in report.point_values() for report in reports)  # an older run knows fewer
+            if all(name in row for row in values)  # runs of older versions lack some
         },
         "false_positives": [report.false_positives for report in reports],
         "false_negatives": [report.false_negatives for report in reports],
         "by_content": {
-            name: {"n": row.n} | _spread([report.by_content[name].accuracy.value or 0 for report in reports])
+            name: {"n": row.n, **spread([report.by_content[name].accuracy.value or 0 for report in reports])}
             for name, row in first.by_content.items()
         },
         "first_seed": first.to_dict(),
     }
 
 
-def _spread(values: Sequence[float]) -> dict[str, Any]:
-    return {"mean": mean(values), "sd": stdev(values) if len(values) > 1 else None, "runs": list(values)}
-
-
-def _without_seed(run: Run) -> dict[str, Any]:
+def _without_seed(run: "Run") -> dict[str, Any]:
     return {name: value for name, value in run.record["arguments"].items() if name != "seed"}
 
 
-def _refuse_mixed(runs: Sequence[Run]) -> None:
+def _check_comparable(runs: "Sequence[Run]") -> None:
     for run in runs[1:]:
         if _without_seed(run) != _without_seed(runs[0]) or run.record["data"] != runs[0].record["data"]:
             raise ValueError(
-                f"wanted runs that differ in their seed only; found other arguments or data in {run.folder} than in "
-                f"{runs[0].folder}. Summarize them apart."
+                f"wanted runs that differ only in their seed; found other arguments or data in {run.folder} than in "
+                f"{runs[0].folder}. Summarize them separately."
             )
     if len({run.seed for run in runs}) < len(runs):
-        raise ValueError(f"wanted another seed in each run; found {[run.seed for run in runs]}.")
+        raise ValueError(f"wanted a different seed for each run; found {[run.seed for run in runs]}.")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Summarize runs, and keep the model of one of them where asked."""
-    (arguments,) = parse(ResultsArguments, argv=argv, description=__doc__)
+def best_on_validation(runs: "Sequence[Run]") -> "Run":
+    """Return the run with the best accuracy on the validation split."""
+    return max(runs, key=lambda run: run.outcome.validation.accuracy.value or 0)
+
+
+def keep_model(run: "Run", folder: Path) -> None:
+    """Copy the model of a run, its measurements and figures; checkpoints and optimizer states are left out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in MODEL_FILES:
+        if (run.folder / name).exists():
+            shutil.copyfile(run.folder / name, folder / name)
+    shutil.copytree(run.folder / "figures", folder / "figures", dirs_exist_ok=True)
+
+
+def to_markdown(results: Mapping[str, Any]) -> str:
+    """Render the statistics on the whole and the leak-free test split, and the accuracy by content."""
+    whole, clean, n_seeds = results["test"], results["test_leak_free"], len(results["seeds"])
+    rows = [f"| {title} | {_statistic(name, whole)} | {_statistic(name, clean)} |" for name, title in SHOWN.items()]
+    note = (
+        f"{'Mean ± standard deviation over seeds. ' if n_seeds > 1 else ''}Errors per run on the whole test split: "
+        f"{_range(whole['false_positives'])} real images called FAKE, {_range(whole['false_negatives'])} fake images "
+        f"called REAL. One training took {_range([seconds / 60 for seconds in results['seconds']])} minutes on "
+        f"{results['machine']['cores']} cores and at most {max(results['peak_memory_gib']):.2f} GiB of memory."
+    )
+    contents = [
+        f"| {name} | {row['n']:,} | {format_spread(row, scale=100)} % |" for name, row in whole["by_content"].items()
+    ]
+    plural = "seed" if n_seeds == 1 else "seeds"
+    head = f"| {n_seeds} {plural} | test, n = {whole['n']:,} | leak-free test, n = {clean['n']:,} |"
+    lines = [head, "|---|--:|--:|", *rows, "", note, "", "| content | n | accuracy |", "|---|--:|--:|", *contents]
+    return "\n".join(lines)
+
+
+def _statistic(name: str, split: Mapping[str, Any]) -> str:
+    value = split["statistics"][name]
+    return f"{format_spread(value, scale=100)} %" if name in _PERCENT else format_spread(value, ".4f")
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = round(min(values)), round(max(values))
+    return f"{low:,}" if low == high else f"{low:,}-{high:,}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command, and return its exit status."""
+    (arguments,) = parse(SeedsArguments, argv=argv, description=__doc__)
+    return run_command(lambda: _work(arguments), name="seeds")
+
+
+def _work(arguments: SeedsArguments) -> int:
+    from realfake_hf.run_folder import read_run
+
     runs = [read_run(Path(folder)) for folder in arguments.runs]
-    summary = summarize(runs)
+    results = summarize(runs)
     if arguments.model_dir:
-        chosen = best_on_validation(runs)
-        keep_model(chosen, arguments.model_dir)
-        summary["kept_seed"] = chosen.seed
-    write_json(arguments.output_file, summary)
+        best = best_on_validation(runs)
+        keep_model(best, arguments.model_dir)
+        results["kept_seed"] = best.seed
+    table = to_markdown(results)
+    write_results(arguments.output_file, results, table)
+    print(table)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,64 +1,63 @@
-"""Both directions: models trained on each source and on all of them, tested on each, as one matrix.
+"""Transfer matrix: train models on each source and on all of them together, test each model on each source.
 
 `python -m realfake_hf.experiments.transfer --plan recipes/transfer/matrix.yaml --output_dir runs/transfer
---output_file results/transfer.json` goes on where it was interrupted, training by training.
+--output_file results/transfer.json --figure_file results/figures/transfer.png`
+
+To resume an interrupted run, repeat the command; data, finished trainings and scores are kept.
 """
 
+import io
+import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import yaml
-from datasets import DatasetDict
-from transformers.utils.logging import disable_progress_bar
-
-from realfake_hf.cli import parse
-from realfake_hf.crosseval.arguments import CrossevalArguments
-from realfake_hf.crosseval.cell import Cell
-from realfake_hf.crosseval.grid import Grid, run_grid
-from realfake_hf.data.corruptions import PROTOCOLS
-from realfake_hf.data.loading import find_source, load_images
-from realfake_hf.environment import environment
+from realfake_hf.cli import parse, run_command
 from realfake_hf.estimate import to_plain
-from realfake_hf.experiments.mix import matched_splits, mix
-from realfake_hf.figures import save_figure
-from realfake_hf.figures.transfer import MatrixPanel, transfer_matrix
-from realfake_hf.run_folder import METRICS
-from realfake_hf.store import write_json
-from realfake_hf.training.arguments import DataArguments, ModelArguments
-from realfake_hf.training.run import train
-from realfake_hf.training.run_arguments import RunArguments
+from realfake_hf.experiments.trainings import format_spread, parse_recipe, read_plan, spread, write_recipe
+from realfake_hf.store import begin_or_resume, write_results
 
-ALL: Final = "both"  # trained on all sources
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    from realfake_hf.crosseval.grid import Grid
+    from realfake_hf.figures.transfer import MatrixPanel
+
+logger = logging.getLogger(__name__)
+
+ALL: Final = "both"  # name of the training set that joins all sources
 MEASURES: Final = ("balanced_accuracy", "roc_auc", "accuracy_real", "accuracy_fake", "ece")
+SHOWN: Final = {"balanced_accuracy": "balanced accuracy", "roc_auc": "ROC AUC", "accuracy_real": "on real"}
 SEED: Final = 0  # of the splits
+_COLUMNS: Final = ("image", "label", "content", "generator", "source")
 
 
 @dataclass
 class TransferArguments:
-    """Which matrix, and where it goes."""
+    """The plan and the output files."""
 
-    plan: Path = field(metadata={"help": "A YAML file with sources, protocol, rows, test_size and models."})
-    output_dir: Path = field(metadata={"help": "A folder for data, models and grid; goes on from there."})
-    output_file: Path = field(metadata={"help": "The matrix, a JSON file of results/."})
-    figure_file: Path | None = field(default=None, metadata={"help": "The matrix as a figure."})
-    bootstrap_samples: int = field(default=1000, metadata={"help": "Replicates behind each interval."})
+    plan: Path = field(metadata={"help": "YAML file with the keys sources, protocol, rows, test_size and models."})
+    output_dir: Path = field(metadata={"help": "Folder of data, models and scores, from which the run resumes."})
+    output_file: Path = field(metadata={"help": "JSON file of the results; the Markdown table is written beside it."})
+    figure_file: Path | None = field(default=None, metadata={"help": "PNG file of the matrix."})
+    bootstrap_samples: int = field(default=1000, metadata={"help": "Replicates of each bootstrap interval."})
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained on what.
+    """The sources and the models of a transfer matrix.
 
     Attributes:
-        sources: by name; each is trained on and tested on.
-        protocol: what is done to every picture.
-        rows: of each training set.
-        test_size: pictures of each test at most.
-        models: by name, `base` (a recipe), `seeds`, and `settings` that differ from the recipe's.
+        sources: name -> source as `load_images` takes it; each one is trained on and tested on.
+        protocol: applied to every image, one of `PROTOCOLS`.
+        rows: size of every training set.
+        test_size: maximum size of every test set.
+        models: name -> `base` (a recipe), `seeds`, and `settings` that differ from the recipe.
     """
 
     sources: dict[str, str]
@@ -68,165 +67,238 @@ class Plan:
     models: dict[str, dict[str, Any]]
 
     @property
-    def trained_on(self) -> dict[str, list[str]]:
-        """The training sets, by name, and the sources in each."""
+    def training_sets(self) -> dict[str, list[str]]:
+        """Name of each training set -> the sources that it joins."""
         return {**{name: [name] for name in self.sources}, ALL: list(self.sources)}
 
 
-def read_plan(file: Path) -> Plan:
-    """Read a matrix's YAML file.
+def read_transfer(file: Path) -> Plan:
+    """Read the YAML file of a transfer matrix.
 
     Raises:
-        ValueError: a part is missing or unknown.
+        ValueError: a key is missing or unknown, the protocol does not exist, or there are fewer than two sources.
     """
-    if not file.is_file():
-        raise ValueError(f"wanted a YAML file at {file}; found no such file.")
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    wanted = set(Plan.__dataclass_fields__)
-    if not isinstance(content, Mapping) or set(content) != wanted:
-        found = sorted(content) if isinstance(content, Mapping) else type(content).__name__
-        raise ValueError(f"wanted {', '.join(sorted(wanted))} in {file}; found {found}.")
-    plan = Plan(**content)
+    from realfake_hf.data.corruptions import PROTOCOLS
+
+    plan = Plan(**read_plan(file, keys=list(Plan.__dataclass_fields__)))
     if plan.protocol not in PROTOCOLS:
         raise ValueError(f"wanted a protocol of {', '.join(PROTOCOLS)} in {file}; found {plan.protocol}.")
-    if len(plan.sources) < 2 or ALL in plan.sources:  # noqa: PLR2004 - a matrix
+    if len(plan.sources) < 2 or ALL in plan.sources:  # noqa: PLR2004
         raise ValueError(
-            f"wanted two or more sources in {file}, under other names than {ALL}; found {', '.join(plan.sources)}."
+            f"wanted two or more sources with names other than {ALL} in {file}; found {', '.join(plan.sources)}."
         )
     return plan
 
 
-def run_plan(plan: Plan, folder: Path, *, bootstrap_samples: int) -> Grid:
-    """Make the data, train what is not yet trained, and measure every model on every test.
+def run_plan(plan: Plan, folder: Path, *, bootstrap_samples: int) -> "Grid":
+    """Prepare the data, train the models that are missing, and evaluate every model on every test set.
 
     Raises:
-        OSError: there is no such source, or no such model.
-        ValueError: a setting does not fit, or the folder was made by another plan.
+        OSError: a source or model does not exist.
+        ValueError: a setting is invalid, or the folder belongs to another plan.
     """
+    from realfake_hf.crosseval.arguments import CrossevalArguments
+    from realfake_hf.crosseval.grid import run_grid
+    from realfake_hf.data.loading import find_source
+
     for source in plan.sources.values():
         find_source(source)
-    _refuse_other_plan(plan, folder)
-    places = dict(_make_data(plan, folder / "data"))
-    trained = {name: _train(plan, folder, *key) for name, key in _runs(plan)}
+    begin_or_resume(folder / "plan.json", to_plain(plan), what="transfer matrix")
+    data = _prepare_data(plan, folder / "data")
+    models = [
+        _train(plan, folder, model, training_set, seed)
+        for model, row in plan.models.items()
+        for training_set, seed in product(plan.training_sets, row["seeds"])
+    ]
     arguments = CrossevalArguments(
         output_dir=folder / "grid",
-        models=[f"{name}={place}" for name, place in trained.items()],
-        datasets=[f"{name}={places[name]}" for name in plan.sources],
+        models=[f"{model.name}={model}" for model in models],
+        datasets=[f"{name}={data[name]}" for name in plan.sources],
         split="test",
-        protocols=["native"],  # the pictures are prepared already
+        protocols=["native"],  # the stored images already follow the plan's protocol
         bootstrap_samples=bootstrap_samples,
     )
     return run_grid(arguments)
 
 
-def summarize(plan: Plan, grid: Grid) -> dict[str, Any]:
-    """Put the cells of a matrix together: mean and deviation over seeds, and each cell with its intervals.
+def _prepare_data(plan: Plan, folder: Path) -> dict[str, Path]:
+    """Save every training set, with its validation and test splits, and return the folders by name."""
+    from realfake_hf.data.loading import load_images
 
-    Returns:
-        `cells`: one for each model, training set and test, with `n`, every measure's mean, deviation and runs.
-    """
-    by_place = {(cell.model, cell.dataset): cell for cell in grid.cells if cell.split == "test"}
-    cells = []
-    for model, trained_on, tested_on in product(plan.models, plan.trained_on, plan.sources):
-        found = [by_place[_name(model, trained_on, seed), tested_on] for seed in plan.models[model]["seeds"]]
-        measures = {name: _spread(found, name) for name in MEASURES}
-        n = {"n_real": found[0].report.n_real, "n_fake": found[0].report.n_fake}
-        cells.append({"model": model, "trained_on": trained_on, "tested_on": tested_on, **n, **measures})
-    return {"plan": to_plain(plan), **environment(), "cells": cells}
-
-
-def to_figure(matrix: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a matplotlib Figure
-    """Draw a matrix: a row a measure, a column a model."""
-    plan = Plan(**matrix["plan"])
-    names = {"balanced_accuracy": "balanced accuracy", "roc_auc": "ROC AUC"}
-    rows = [
-        [_panel(matrix, plan, model, measure, f"{model}: {words}") for model in plan.models]
-        for measure, words in names.items()
-    ]
-    return transfer_matrix(rows)
-
-
-def _panel(matrix: Mapping[str, Any], plan: Plan, model: str, measure: str, title: str) -> MatrixPanel:
-    found = {(one["trained_on"], one["tested_on"]): one[measure] for one in matrix["cells"] if one["model"] == model}
-    values = [[found[row, column]["mean"] for column in plan.sources] for row in plan.trained_on]
-    spreads = [[found[row, column]["sd"] for column in plan.sources] for row in plan.trained_on]
-    return MatrixPanel(title, list(plan.trained_on), list(plan.sources), values, spreads)
-
-
-def _runs(plan: Plan) -> Iterator[tuple[str, tuple[str, str, int]]]:
-    for model, row in plan.models.items():
-        for trained_on, seed in product(plan.trained_on, row["seeds"]):
-            yield _name(model, trained_on, seed), (model, trained_on, seed)
-
-
-def _name(model: str, trained_on: str, seed: int) -> str:
-    return f"{model}-{trained_on}-{seed}"
-
-
-def _refuse_other_plan(plan: Plan, folder: Path) -> None:
-    file = folder / "plan.yaml"
-    text = yaml.safe_dump(to_plain(plan))
-    if file.exists() and file.read_text(encoding="utf-8") != text:
-        raise ValueError(f"wanted the plan that {folder} was made by; found another. Name another folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
-
-
-def _make_data(plan: Plan, folder: Path) -> Iterator[tuple[str, Path]]:
-    missing = [name for name in plan.trained_on if not (folder / name).exists()]
-    sizes = {"train_size": plan.rows, "test_size": plan.test_size, "protocol": plan.protocol, "seed": SEED}
-    parts: dict[str, DatasetDict] = {
-        name: matched_splits(load_images(source), **sizes)  # type: ignore[arg-type]
+    places = {name: folder / name for name in plan.training_sets}
+    missing = [name for name, place in places.items() if not place.exists()]
+    parts = {
+        name: matched_splits(
+            load_images(source), train_size=plan.rows, test_size=plan.test_size, protocol=plan.protocol, seed=SEED
+        )
         for name, source in plan.sources.items()
         if missing
     }
-    for name, sources in plan.trained_on.items():
-        if name in missing:
-            part = folder / f"{name}.part"
-            mix([parts[source] for source in sources], rows=plan.rows).save_to_disk(part)
-            part.rename(folder / name)
-        yield name, folder / name
+    for name in missing:
+        part = folder / f"{name}.part"
+        mix([parts[source] for source in plan.training_sets[name]], rows=plan.rows).save_to_disk(part)
+        part.rename(places[name])
+    return places
 
 
-def _train(plan: Plan, folder: Path, model: str, trained_on: str, seed: int) -> Path:
-    place = folder / "models" / _name(model, trained_on, seed)
+def matched_splits(
+    images: "DatasetDict", *, train_size: int | None, test_size: int | None, protocol: str, seed: int
+) -> "DatasetDict":
+    """Split a source into train, validation and test, limit their sizes, and apply a protocol to every image.
+
+    Test images that also occur in another split are dropped.
+
+    Args:
+        images: from `load_images`.
+        train_size: maximum size of the training split, balanced by label and content; None means all.
+        test_size: maximum size of the test split; None means all.
+        protocol: one of `PROTOCOLS`; the result is stored losslessly, as PNG.
+        seed: of the splits.
+
+    Raises:
+        ValueError: a split would contain one label only.
+    """
+    from datasets import DatasetDict
+
+    from realfake_hf.data.duplicates import leak_free_mask
+    from realfake_hf.data.splits import add_missing_splits, stratified_split
+
+    splits = add_missing_splits(images, validation_share=0.1, test_share=0.2, seed=seed)
+    splits["test"] = splits["test"].select(leak_free_mask(splits).nonzero()[0])
+    for name, size in (("train", train_size), ("test", test_size), ("validation", train_size and train_size // 10)):
+        if size is not None and size < len(splits[name]):
+            splits[name] = stratified_split(splits[name], share=size / len(splits[name]), seed=seed)[1]
+    return DatasetDict({name: _apply_protocol(rows, protocol) for name, rows in splits.items()})
+
+
+def mix(parts: "Sequence[DatasetDict]", *, rows: int) -> "DatasetDict":
+    """Join sources into one training set of a given size, to which each contributes the same number of rows.
+
+    Args:
+        parts: from `matched_splits`.
+        rows: size of the training split; small sources are repeated. The other splits are concatenated.
+    """
+    from datasets import DatasetDict, concatenate_datasets
+
+    share = -(-rows // len(parts))
+    train = concatenate_datasets(
+        [part["train"].select([n % len(part["train"]) for n in range(share)]) for part in parts]
+    )
+    others = {name: concatenate_datasets([part[name] for part in parts]) for name in ("validation", "test")}
+    return DatasetDict({"train": train.select(range(rows)), **others})
+
+
+def _apply_protocol(rows: "Dataset", protocol: str) -> "Dataset":
+    rows = rows.select_columns(list(_COLUMNS))
+    return rows.map(_to_png, fn_kwargs={"protocol": protocol}, features=rows.features, desc=protocol)
+
+
+def _to_png(row: "Mapping[str, Image.Image]", protocol: str) -> dict[str, dict[str, bytes | None]]:
+    from realfake_hf.data.corruptions import PROTOCOLS
+    from realfake_hf.data.decoding import to_rgb
+
+    buffer = io.BytesIO()
+    PROTOCOLS[protocol](to_rgb(row["image"])).save(buffer, format="PNG")
+    return {"image": {"bytes": buffer.getvalue(), "path": None}}
+
+
+def _train(plan: Plan, folder: Path, model: str, training_set: str, seed: int) -> Path:
+    """Train a model unless it is finished, and return its folder."""
+    from realfake_hf.run_folder import METRICS
+    from realfake_hf.training.run import train
+
+    place = folder / "models" / _name(model, training_set, seed)
     if (place / METRICS).exists():
         return place
     row = plan.models[model]
-    base = yaml.safe_load(Path(row["base"]).read_text(encoding="utf-8"))
-    own = {"data": str(folder / "data" / trained_on), "seed": seed, "output_dir": str(place), "disable_tqdm": True}
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({**base, **row["settings"], **own}), encoding="utf-8")
-    data, chosen, run = parse(DataArguments, ModelArguments, RunArguments, argv=["--config", str(recipe)])
-    train(data, chosen, run)
-    print(f"trained {place.name}", file=sys.stderr)
+    changes = {**row["settings"], "data": str(folder / "data" / training_set), "seed": seed, "output_dir": str(place)}
+    train(*parse_recipe(write_recipe(folder / "recipe.yaml", base=row["base"], changes=changes)))
+    logger.info("trained %s", place.name)
     return place
 
 
-def _spread(found: Sequence[Cell], name: str) -> dict[str, Any]:
-    estimates = [getattr(cell.report, name) for cell in found]
-    values = [one.value or 0 for one in estimates]
-    deviation = stdev(values) if len(values) > 1 else None
-    return {"mean": mean(values), "sd": deviation, "runs": [to_plain(one) for one in estimates]}
+def _name(model: str, training_set: str, seed: int) -> str:
+    return f"{model}-{training_set}-{seed}"
+
+
+def summarize(plan: Plan, grid: "Grid") -> dict[str, Any]:
+    """Return one entry of `cells` for each model, training set and test set: n, and every measure over seeds."""
+    from realfake_hf.environment import environment
+
+    reports = {(cell.model, cell.dataset): cell.report for cell in grid.cells if cell.split == "test"}
+    cells = []
+    for model, trained_on, tested_on in product(plan.models, plan.training_sets, plan.sources):
+        own = [reports[_name(model, trained_on, seed), tested_on] for seed in plan.models[model]["seeds"]]
+        cell = {"model": model, "trained_on": trained_on, "tested_on": tested_on}
+        measures = {measure: _over_seeds([getattr(report, measure) for report in own]) for measure in MEASURES}
+        cells.append({**cell, "n_real": own[0].n_real, "n_fake": own[0].n_fake, **measures})
+    return {"plan": to_plain(plan), **environment(), "cells": cells}
+
+
+def _over_seeds(estimates: Sequence[Any]) -> dict[str, Any]:
+    values = [estimate.value or 0 for estimate in estimates]
+    return {**spread(values), "runs": [estimate.to_dict() for estimate in estimates]}
+
+
+def to_markdown(results: Mapping[str, Any]) -> str:
+    """Render one row per model, training set and test set."""
+    plan = results["plan"]
+    rows = [
+        f"| {cell['model']} | {cell['trained_on']} | {cell['tested_on']} | {cell['n_real'] + cell['n_fake']:,} | "
+        f"{' | '.join(format_spread(cell[name], '.3f') for name in SHOWN)} |"
+        for cell in results["cells"]
+    ]
+    seeds = "; ".join(f"{name}: {len(model['seeds'])} seeds" for name, model in plan["models"].items())
+    sources = "; ".join(f"{name}: {source}" for name, source in plan["sources"].items())
+    head = f"| model | trained on | tested on | n | {' | '.join(SHOWN.values())} |"
+    note = (
+        f"Sources: {sources}. Mean ± standard deviation over seeds ({seeds}), each model at the threshold chosen on "
+        f"its own validation split. Every training set has {plan['rows']:,} rows; smaller sources are repeated. All "
+        f"images follow the protocol `{plan['protocol']}`."
+    )
+    return "\n".join([head, f"|---|---|---|{'--:|' * 4}", *rows, "", note])
+
+
+def draw(results: Mapping[str, Any]) -> "Figure":
+    """Draw the matrices: one row per measure, one column per model."""
+    from realfake_hf.figures.transfer import transfer_matrix
+
+    measures = {name: SHOWN[name] for name in ("balanced_accuracy", "roc_auc")}
+    return transfer_matrix(
+        [
+            [_panel(results, model, name, title) for model in results["plan"]["models"]]
+            for name, title in measures.items()
+        ]
+    )
+
+
+def _panel(results: Mapping[str, Any], model: str, measure: str, title: str) -> "MatrixPanel":
+    from realfake_hf.figures.transfer import MatrixPanel
+
+    plan = Plan(**results["plan"])
+    cells = {(cell["trained_on"], cell["tested_on"]): cell for cell in results["cells"] if cell["model"] == model}
+    rows = [[cells[row, column][measure] for column in plan.sources] for row in plan.training_sets]
+    means, deviations = ([[cell[key] for cell in row] for row in rows] for key in ("mean", "sd"))
+    return MatrixPanel(f"{model}: {title}", list(plan.training_sets), list(plan.sources), means, deviations)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train what is missing, measure, write; give the exit status."""
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # of weight files
+    """Run the command, and return its exit status."""
     (arguments,) = parse(TransferArguments, argv=argv, description=__doc__)
-    try:
-        plan = read_plan(arguments.plan)
-        grid = run_plan(plan, arguments.output_dir, bootstrap_samples=arguments.bootstrap_samples)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; the same command goes on from {arguments.output_dir}", file=sys.stderr)
-        return 130
-    except (OSError, ValueError) as error:
-        print(f"transfer: {error}", file=sys.stderr)
-        return 1
-    matrix = summarize(plan, grid)
-    write_json(arguments.output_file, matrix)
+    return run_command(lambda: _work(arguments), name="transfer", resumable=arguments.output_dir)
+
+
+def _work(arguments: TransferArguments) -> int:
+    plan = read_transfer(arguments.plan)
+    grid = run_plan(plan, arguments.output_dir, bootstrap_samples=arguments.bootstrap_samples)
+    results = summarize(plan, grid)
+    table = to_markdown(results)
+    write_results(arguments.output_file, results, table)
+    print(table)
     if arguments.figure_file:
-        save_figure(to_figure(matrix), arguments.figure_file)
+        from realfake_hf.figures import save_figure
+
+        save_figure(draw(results), arguments.figure_file)
     return 0
 
 

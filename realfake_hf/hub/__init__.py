@@ -1,1 +1,1 @@
-"""From finished runs to what others read: results files, the README's tables, cards."""
+"""Publishing on the Hugging Face Hub: model card, upload, ONNX export, and the folder of the Space."""

@@ -1,43 +1,49 @@
-"""Publish a run on the Hub: `python -m realfake_hf.hub --model_dir runs/mine --hub_model_id user/name`."""
+"""Publish a model, a Space or a data set on the Hugging Face Hub.
+
+`python -m realfake_hf.hub --model_dir runs/mine --hub_model_id user/name`
+"""
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from transformers.utils.logging import disable_progress_bar
+from realfake_hf.cli import parse, run_command
 
-from realfake_hf.cli import parse
-from realfake_hf.hub.push import Published, publish_dataset, publish_model, publish_space
+if TYPE_CHECKING:
+    from realfake_hf.hub.push import Published
 
 
 @dataclass
 class PublishArguments:
-    """What is published, and where."""
+    """What to publish, and where."""
 
-    model_dir: Path | None = field(default=None, metadata={"help": "A folder of train.py, or one of space/models."})
+    model_dir: Path | None = field(default=None, metadata={"help": "Output folder of train.py, or of space/models."})
     hub_model_id: str | None = field(default=None, metadata={"help": "user/name of the model."})
     results: Path | None = field(
-        default=None, metadata={"help": "A folder of results that may say more of the same weights, for the card."}
+        default=None, metadata={"help": "Folder of further results of the same weights, for the model card."}
     )
     private: bool = field(default=False, metadata={"help": "Make a new repository private."})
-    revision: str | None = field(default=None, metadata={"help": "A branch; main by default."})
-    tag: str | None = field(default=None, metadata={"help": "Given to the commit."})
-    space: str | None = field(default=None, metadata={"help": "user/name of the Space, if it is to be published."})
-    space_dir: Path = field(default=Path("space"), metadata={"help": "The folder of the Space."})
-    dataset: str | None = field(default=None, metadata={"help": "user/name of a data set, if one is to be published."})
-    data: str | None = field(default=None, metadata={"help": "Its source, as train.py takes it."})
-    license: str | None = field(default=None, metadata={"help": "Its licence, as the Hub names it, such as mit."})
-    with_pictures: bool = field(
-        default=False, metadata={"help": "Publish its pictures, too, which the licence has to allow."}
+    revision: str | None = field(default=None, metadata={"help": "Branch of the model; main by default."})
+    tag: str | None = field(default=None, metadata={"help": "Tag of the model's commit."})
+    space: str | None = field(default=None, metadata={"help": "user/name of the Space."})
+    space_dir: Path = field(default=Path("space"), metadata={"help": "Folder of the Space."})
+    dataset: str | None = field(default=None, metadata={"help": "user/name of the data set."})
+    data: str | None = field(default=None, metadata={"help": "Source of the data set, as train.py takes it."})
+    license: str | None = field(
+        default=None, metadata={"help": "Licence of the data set, an id of the Hub such as mit."}
     )
-    dry_run: bool = field(default=False, metadata={"help": "List what would go, and send nothing."})
+    with_pictures: bool = field(
+        default=False, metadata={"help": "Publish the images with the data card, if the licence allows it."}
+    )
+    dry_run: bool = field(default=False, metadata={"help": "List the files, upload nothing."})
 
     def __post_init__(self) -> None:
-        """Refuse half a wish.
+        """Reject incomplete options.
 
         Raises:
-            ValueError: a model without a name, a data set without a licence, or nothing at all.
+            ValueError: the model has no name, the data set no licence, or there is nothing to publish.
         """
         if (self.model_dir is None) != (self.hub_model_id is None):
             raise ValueError("wanted --model_dir and --hub_model_id together; found one of them.")
@@ -47,50 +53,45 @@ class PublishArguments:
             raise ValueError("wanted --model_dir, --space or --dataset; found none of them.")
 
 
-def publish(arguments: PublishArguments) -> list[Published]:
-    """Publish the model, then the Space with the model pinned to what was published.
+def publish(arguments: PublishArguments) -> "list[Published]":
+    """Publish the model, then the Space with the model pinned to its new commit, then the data set.
 
     Raises:
         OSError: the Hub refuses, or does not answer.
-        ValueError: there is no finished run, or something that should not leave this machine.
+        ValueError: the run is not finished, or a file contains a local path.
     """
-    done: list[Published] = []
-    private = arguments.private or None
+    from realfake_hf.hub.push import Options, publish_dataset, publish_model, publish_space
+
+    options: Options = {"private": arguments.private or None, "dry_run": arguments.dry_run}
+    published: list[Published] = []
     if arguments.model_dir and arguments.hub_model_id:
-        done.append(
-            publish_model(
-                arguments.model_dir, arguments.hub_model_id, results=arguments.results, private=private,
-                revision=arguments.revision, tag=arguments.tag, dry_run=arguments.dry_run,
-            )
-        )  # fmt: skip
+        own: Options = {**options, "revision": arguments.revision, "tag": arguments.tag}
+        published.append(publish_model(arguments.model_dir, arguments.hub_model_id, results=arguments.results, **own))
     if arguments.space:
-        pinned = {one.repo_id: one.commit or "main" for one in done}
-        done.append(
-            publish_space(
-                arguments.space_dir, arguments.space, models=pinned or None, private=private, dry_run=arguments.dry_run
+        models = {model.repo_id: model.commit or "main" for model in published}
+        published.append(publish_space(arguments.space_dir, arguments.space, models=models or None, **options))
+    if arguments.dataset and arguments.data and arguments.license:
+        published.append(
+            publish_dataset(
+                arguments.data,
+                arguments.dataset,
+                licence=arguments.license,
+                with_images=arguments.with_pictures,
+                **options,
             )
         )
-    if arguments.dataset and arguments.data and arguments.license:
-        done.append(
-            publish_dataset(
-                arguments.data, arguments.dataset, licence=arguments.license, with_pictures=arguments.with_pictures,
-                private=private, dry_run=arguments.dry_run,
-            )
-        )  # fmt: skip
-    return done
+    return published
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, publish, print; give the exit status."""
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # of weight files
+    """Run the command, and return its exit status."""
     [arguments] = parse(PublishArguments, argv=argv, description=__doc__)
-    try:
-        done = publish(arguments)
-    except (OSError, ValueError) as error:
-        print(f"publish: {error}", file=sys.stderr)
-        return 1
-    for one in done:
-        print(one.to_markdown())
+    return run_command(lambda: _work(arguments), name="publish")
+
+
+def _work(arguments: PublishArguments) -> int:
+    for published in publish(arguments):
+        print(published.to_markdown())
     return 0
 
 

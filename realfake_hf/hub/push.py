@@ -1,12 +1,9 @@
-"""Publish a run on the Hugging Face Hub: weights, card, figures, code where the model needs it; and the Space.
+"""Upload models, Spaces and data sets to the Hugging Face Hub.
 
-`python -m realfake_hf.hub --model_dir runs/mine --hub_model_id user/name` is the command; `train.py --push_to_hub
---hub_model_id user/name` calls it after the training. What goes is chosen by name, so that no optimizer's state, no
-local path and no user's name goes with it. huggingface_hub waits and asks again where the Hub is busy (429, 5xx), and
-does not send anew what already arrived.
+`python -m realfake_hf.hub` is the command; `train.py --push_to_hub` publishes at the end of a training. Files are
+selected by name, so that optimizer states and local paths are not uploaded.
 """
 
-import json
 import logging
 import re
 import shutil
@@ -16,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict, Unpack
 
 import httpx2
 from huggingface_hub import CommitInfo, HfApi, get_token
@@ -28,33 +25,57 @@ from realfake_hf.data.loading import load_images
 from realfake_hf.data.shards import write_shards
 from realfake_hf.environment import without_local_paths
 from realfake_hf.hub.model_card import make_card
+from realfake_hf.hub.space import ARCHIVE, write_package
 from realfake_hf.metrics.operating_point import OPERATING_POINT
 from realfake_hf.metrics.out_of_distribution import FAMILIARITY
 from realfake_hf.run_folder import FIGURES, HISTORY, METRICS, RECORD, read_run
-from realfake_hf.store import write_json
+from realfake_hf.store import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
-MODEL_FILES: Final = (
-    "config.json", "model.safetensors", "preprocessor_config.json", "cifake_cnn.py", OPERATING_POINT, FAMILIARITY,
-    METRICS, HISTORY,
-)  # fmt: skip  # those that are there; run.json goes without local paths
-BUSY: Final = (408, 429, 500, 502, 503, 504)
+REQUIRED: Final = ("config.json", "model.safetensors", "preprocessor_config.json")
+MODEL_FILES: Final = (*REQUIRED, "cifake_cnn.py", OPERATING_POINT, FAMILIARITY, METRICS, HISTORY)
+BUSY: Final = (408, 429, 500, 502, 503, 504)  # HTTP statuses after which a request is repeated
 WAITS: Final = (1, 2, 4, 8)  # seconds
-_NEEDED: Final = ("config.json", "model.safetensors", "preprocessor_config.json")
-_LEFT_OUT: Final = ("__pycache__", "*.pyc", "*.pyi", ".gradio", "flagged")
+_EXCLUDED: Final = ("__pycache__", "*.pyc", "*.pyi", ".gradio", "flagged", ARCHIVE)
+_TEXT: Final = (".json", ".md", ".py", ".txt", ".yaml")
 _LOCAL_PATH: Final = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|mnt|work|private|var)/[^\s\"',)]+|[A-Z]:\\\\\w+")
+_RESUME: Final = "Repeat the command later: files that have arrived are not sent again."
+_REFUSALS: Final = {
+    401: "the token is missing or invalid. Set HF_TOKEN to a token with write access.",
+    403: "the token has no write access. Use a repository of your own, or another token.",
+    404: "the repository does not exist for this token.",
+    429: f"too many requests. {_RESUME}",
+}
+
+
+class Options(TypedDict, total=False):
+    """Options of every upload.
+
+    Attributes:
+        private: visibility of a new repository; None for the default of the account.
+        revision: branch, created if it does not exist; None for main.
+        tag: of the commit.
+        token: of the Hub; by default that of the environment or of `hf auth login`.
+        dry_run: list the files, upload nothing.
+    """
+
+    private: bool | None
+    revision: str | None
+    tag: str | None
+    token: str | None
+    dry_run: bool
 
 
 @dataclass(frozen=True)
 class Published:
-    """What went to the Hub.
+    """An upload.
 
     Attributes:
-        repo_id: where.
-        files: paths in the repository with their bytes.
-        commit: the commit's name; None of a dry run.
-        url: of the commit; None of a dry run.
+        repo_id: user/name.
+        files: path in the repository -> bytes.
+        commit: its hash; None for a dry run.
+        url: of the commit; None for a dry run.
     """
 
     repo_id: str
@@ -63,162 +84,99 @@ class Published:
     url: str | None
 
     def to_markdown(self) -> str:
-        """The files as a table, and where they are."""
+        """Render the files as a table, followed by the address."""
         rows = [f"| {path} | {size:,} |" for path, size in self.files.items()]
-        where = f"published: {self.url}" if self.url else f"a dry run: nothing was sent to {self.repo_id}"
+        where = f"published: {self.url}" if self.url else f"dry run: nothing was uploaded to {self.repo_id}"
         return "\n".join(["| file | bytes |", "|---|--:|", *rows, "", where])
 
 
-def publish_model(
-    folder: Path,
-    repo_id: str,
-    *,
-    results: Path | None = None,
-    private: bool | None = None,
-    revision: str | None = None,
-    tag: str | None = None,
-    token: str | None = None,
-    dry_run: bool = False,
-) -> Published:
-    """Send a finished run to the Hub in one commit.
+def publish_model(folder: Path, repo_id: str, *, results: Path | None = None, **options: Unpack[Options]) -> Published:
+    """Upload a finished run in one commit: weights, processor, operating point, measurements, figures and card.
 
     Args:
-        folder: of train.py, or one of `space/models`.
+        folder: output folder of `train.py`.
         repo_id: user/name.
-        results: where more was measured of the same weights; None for the run's own folder alone.
-        private: whether a new repository is private; None leaves it to the account's setting.
-        revision: a branch, which is made where it is not there; None for main.
-        tag: given to the commit.
-        token: by default that of the environment or of `hf auth login`.
-        dry_run: say what would go, and send nothing.
+        results: folder of further results of the same weights, for the card.
+        options: see `Options`.
 
     Raises:
-        OSError: no token, no such repository or right, or the Hub does not answer.
-        ValueError: no finished run in the folder, a name that is none, or a local path in a file.
+        OSError: there is no token, repository or access, or the Hub does not answer.
+        ValueError: the run is not finished, the name is invalid, or a file contains a local path.
     """
     _check_name(repo_id)
-    with tempfile.TemporaryDirectory(prefix="realfake-publish-") as staged:
-        _stage(folder, Path(staged), repo_id, results)
-        return _send(
-            Path(staged), repo_id, "model", private=private, revision=revision, tag=tag, token=token, dry_run=dry_run
-        )
-
-
-def check_publishable(repo_id: str | None, *, token: str | None = None) -> None:
-    """Make sure, before anything expensive, that there is a name and a token to publish with.
-
-    Raises:
-        OSError: there is no token.
-        ValueError: the name is missing, or none.
-    """
-    if repo_id is None:
-        raise ValueError("wanted --hub_model_id user/name beside --push_to_hub; found none.")
-    _check_name(repo_id)
-    if not (token or get_token()):
-        raise OSError(f"wanted a token for {repo_id}; found none. Set HF_TOKEN, or run hf auth login.")
+    with tempfile.TemporaryDirectory(prefix="realfake-publish-") as parent:
+        staged = Path(parent)
+        _stage_model(folder, staged, repo_id, results)
+        _check_local_paths(staged)
+        return _upload(staged, repo_id, "model", **options)
 
 
 def publish_space(
-    folder: Path,
-    repo_id: str,
-    *,
-    models: Mapping[str, str] | None = None,
-    private: bool | None = None,
-    token: str | None = None,
-    dry_run: bool = False,
+    folder: Path, repo_id: str, *, models: Mapping[str, str] | None = None, **options: Unpack[Options]
 ) -> Published:
-    """Send the folder of the Space to the Hub in one commit.
+    """Upload the Space in one commit, together with this package.
 
     Args:
         folder: `space/`.
         repo_id: user/name.
-        models: revisions by Hub id of models that it serves in place of those in its folder; None for these.
-        private: whether a new Space is private.
-        token: by default that of the environment or of `hf auth login`.
-        dry_run: say what would go, and send nothing.
+        models: Hub id -> revision of the models to serve instead of those in the folder.
+        options: see `Options`.
 
     Raises:
-        OSError: no token, no such right, or the Hub does not answer.
-        ValueError: a name that is none, or a local path in a file.
+        OSError: there is no token or access, or the Hub does not answer.
+        ValueError: the name is invalid, or a file contains a local path.
     """
     _check_name(repo_id)
     with tempfile.TemporaryDirectory(prefix="realfake-publish-") as parent:
         staged = Path(parent) / "space"
-        left_out = (*_LEFT_OUT, "models") if models else _LEFT_OUT
-        shutil.copytree(folder, staged, ignore=shutil.ignore_patterns(*left_out))
+        excluded = (*_EXCLUDED, "models") if models else _EXCLUDED
+        shutil.copytree(folder, staged, ignore=shutil.ignore_patterns(*excluded))
+        write_package(staged / ARCHIVE)
         if models:
             write_json(staged / "pinned.json", dict(models))
-        _refuse_local_paths(staged)
-        return _send(staged, repo_id, "space", private=private, token=token, dry_run=dry_run)
+        _check_local_paths(staged)
+        return _upload(staged, repo_id, "space", **options)
 
 
 def publish_dataset(
-    source: str,
-    repo_id: str,
-    *,
-    licence: str,
-    with_pictures: bool = False,
-    private: bool | None = None,
-    token: str | None = None,
-    dry_run: bool = False,
+    source: str, repo_id: str, *, licence: str, with_images: bool = False, **options: Unpack[Options]
 ) -> Published:
-    """Send a data card to the Hub, and the pictures as parquet where their licence allows it, in one commit.
+    """Upload a data card in one commit, with the images as parquet if their licence allows it.
 
     Args:
-        source: what `load_images` takes.
+        source: as `load_images` takes it.
         repo_id: user/name.
-        licence: an identifier of the Hub, such as mit or cc-by-4.0.
-        with_pictures: whether the pictures go, too.
-        private: whether a new repository is private.
-        token: by default that of the environment or of `hf auth login`.
-        dry_run: say what would go, and send nothing.
+        licence: an id of the Hub, such as mit or cc-by-4.0.
+        with_images: upload the images.
+        options: see `Options`.
 
     Raises:
-        OSError: no such source, no token, no such right, or the Hub does not answer.
-        ValueError: a name that is none, or a source that cannot be used.
+        OSError: the source does not exist, there is no token or access, or the Hub does not answer.
+        ValueError: the name or the source is invalid.
     """
     _check_name(repo_id)
     images = load_images(source)
     with tempfile.TemporaryDirectory(prefix="realfake-publish-") as parent:
         staged = Path(parent)
         name = repo_id.rpartition("/")[2]
-        make_data_card(images, name=name, licence=licence, has_images=with_pictures).save(staged / "README.md")
-        if with_pictures:
+        make_data_card(images, name=name, licence=licence, has_images=with_images).save(staged / "README.md")
+        if with_images:
             write_shards(images, staged)
-        return _send(staged, repo_id, "dataset", private=private, token=token, dry_run=dry_run)
+        return _upload(staged, repo_id, "dataset", **options)
 
 
-def _stage(folder: Path, staged: Path, repo_id: str, results: Path | None) -> None:
-    run = read_run(folder)
-    missing = [name for name in _NEEDED if not (folder / name).is_file()]
-    if missing:
-        raise ValueError(f"wanted {', '.join(_NEEDED)} in {folder}; found no {', '.join(missing)}. Train to the end.")
-    for name in MODEL_FILES:
-        if (folder / name).is_file():
-            shutil.copy(folder / name, staged / name)
-    if (folder / FIGURES).is_dir():
-        shutil.copytree(folder / FIGURES, staged / FIGURES)
-    write_json(staged / RECORD, without_local_paths(run.record))
-    config = json.loads((staged / "config.json").read_text(encoding="utf-8"))
-    config.pop("_name_or_path", None)
-    write_json(staged / "config.json", config)
-    make_card(folder, repo_id=repo_id, results=results).save(staged / "README.md")
-    _refuse_local_paths(staged)
+def check_publishable(repo_id: str | None, *, token: str | None = None) -> None:
+    """Check for a valid name and a token, before a training.
 
-
-def _refuse_local_paths(staged: Path) -> None:
-    for path, file in _files(staged):
-        if file.suffix not in (".json", ".md", ".py", ".txt", ".yaml"):
-            continue
-        found = _LOCAL_PATH.search(file.read_text(encoding="utf-8"))
-        if found:
-            raise ValueError(f"wanted no path of this machine in what is published; found {found[0]} in {path}.")
-
-
-def _files(staged: Path) -> Iterator[tuple[str, Path]]:
-    for file in sorted(staged.rglob("*")):
-        if file.is_file():
-            yield file.relative_to(staged).as_posix(), file
+    Raises:
+        OSError: there is no token.
+        ValueError: the name is missing or invalid.
+    """
+    if repo_id is None:
+        raise ValueError("wanted --hub_model_id user/name with --push_to_hub; found none.")
+    _check_name(repo_id)
+    if not (token or get_token()):
+        raise _no_token(repo_id)
 
 
 def _check_name(repo_id: str) -> None:
@@ -227,68 +185,91 @@ def _check_name(repo_id: str) -> None:
     except HFValidationError as error:
         raise ValueError(f"wanted a name on the Hub, such as user/name; found {repo_id!r} ({error}).") from error
     if "/" not in repo_id:
-        raise ValueError(f"wanted a name on the Hub, such as user/name; found {repo_id!r}. Say whose it is.")
+        raise ValueError(f"wanted a name on the Hub, such as user/name; found {repo_id!r} without a user.")
 
 
-def _send(
-    staged: Path,
-    repo_id: str,
-    kind: str,
-    *,
-    private: bool | None,
-    token: str | None,
-    dry_run: bool,
-    revision: str | None = None,
-    tag: str | None = None,
-) -> Published:
+def _stage_model(folder: Path, staged: Path, repo_id: str, results: Path | None) -> None:
+    """Copy the files of a run that are published, without local paths, and render its card."""
+    run = read_run(folder)
+    missing = [name for name in REQUIRED if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"wanted {', '.join(REQUIRED)} in {folder}; found no {', '.join(missing)}. Finish the training."
+        )
+    for name in MODEL_FILES:
+        if (folder / name).is_file():
+            shutil.copy(folder / name, staged / name)
+    if (folder / FIGURES).is_dir():
+        shutil.copytree(folder / FIGURES, staged / FIGURES)
+    write_json(staged / RECORD, without_local_paths(run.record))
+    config = read_json(staged / "config.json")
+    config.pop("_name_or_path", None)
+    write_json(staged / "config.json", config)
+    make_card(folder, repo_id=repo_id, results=results).save(staged / "README.md")
+
+
+def _check_local_paths(staged: Path) -> None:
+    for path, file in _files(staged):
+        if file.suffix not in _TEXT:
+            continue
+        local = _LOCAL_PATH.search(file.read_text(encoding="utf-8"))
+        if local:
+            raise ValueError(f"wanted no local path in published files; found {local[0]} in {path}.")
+
+
+def _files(staged: Path) -> Iterator[tuple[str, Path]]:
+    for file in sorted(staged.rglob("*")):
+        if file.is_file():
+            yield file.relative_to(staged).as_posix(), file
+
+
+def _upload(staged: Path, repo_id: str, repo_type: str, **options: Unpack[Options]) -> Published:
     files = {path: file.stat().st_size for path, file in _files(staged)}
-    if dry_run:
+    if options.get("dry_run"):
         return Published(repo_id, files, None, None)
-    api = HfApi(token=token)
     try:
-        sdk = "gradio" if kind == "space" else None
-        api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True, space_sdk=sdk)
-        if revision:
-            api.create_branch(repo_id, repo_type=kind, branch=revision, exist_ok=True)
-        send = partial(
-            api.upload_folder, repo_id=repo_id, repo_type=kind, folder_path=staged, revision=revision,
-            commit_message="Publish with realfake",
-        )  # fmt: skip
-        commit = _patiently(send)
-        if tag:
-            api.create_tag(repo_id, repo_type=kind, tag=tag, revision=commit.oid, exist_ok=True)
+        commit = _commit(HfApi(token=options.get("token")), staged, repo_id, repo_type, options)
     except LocalTokenNotFoundError as error:
-        raise OSError(f"wanted a token for {repo_id}; found none. Set HF_TOKEN, or run hf auth login.") from error
+        raise _no_token(repo_id) from error
     except HfHubHTTPError as error:
-        raise OSError(_refused(repo_id, error)) from error
-    except (httpx2.HTTPError, RuntimeError) as error:  # the latter around what broke while large files were sent
-        again = "Give the same command again: what arrived is not sent again."
-        raise OSError(
-            f"wanted to publish {repo_id}; the connection broke ({error.__cause__ or error}). {again}"
-        ) from error
+        status = error.response.status_code
+        reason = _REFUSALS.get(status, f"the Hub failed. {_RESUME}")
+        raise OSError(f"wanted to publish {repo_id}; found status {status}: {reason}") from error
+    except (httpx2.HTTPError, RuntimeError) as error:  # RuntimeError: raised around failures of large files
+        cause = error.__cause__ or error
+        raise OSError(f"wanted to publish {repo_id}; found a broken connection ({cause}). {_RESUME}") from error
     return Published(repo_id, files, commit.oid, commit.commit_url)
 
 
-def _patiently(send: Callable[[], CommitInfo]) -> CommitInfo:
-    """Send, and where the Hub is busy wait and send again; huggingface_hub does not for the commit itself."""
+def _commit(api: HfApi, staged: Path, repo_id: str, repo_type: str, options: Options) -> CommitInfo:
+    """Create the repository and the branch if they do not exist, and upload all files in one commit."""
+    revision, tag = options.get("revision"), options.get("tag")
+    sdk = "gradio" if repo_type == "space" else None
+    api.create_repo(repo_id, repo_type=repo_type, private=options.get("private"), exist_ok=True, space_sdk=sdk)
+    if revision:
+        api.create_branch(repo_id, repo_type=repo_type, branch=revision, exist_ok=True)
+    upload = partial(
+        api.upload_folder, repo_id=repo_id, repo_type=repo_type, folder_path=staged, revision=revision,
+        commit_message="Publish with realfake",
+    )  # fmt: skip
+    commit = _with_retries(upload)
+    if tag:
+        api.create_tag(repo_id, repo_type=repo_type, tag=tag, revision=commit.oid, exist_ok=True)
+    return commit
+
+
+def _with_retries(upload: Callable[[], CommitInfo]) -> CommitInfo:
+    """Repeat an upload while the Hub is busy; huggingface_hub retries the files but not the commit."""
     for wait in WAITS:
         try:
-            return send()
+            return upload()
         except HfHubHTTPError as error:
             if error.response.status_code not in BUSY:
                 raise
-            logger.warning("the Hub is busy (status %d); asking again in %d s", error.response.status_code, wait)
+            logger.warning("the Hub is busy (status %d); retrying in %d s", error.response.status_code, wait)
             time.sleep(wait)
-    return send()
+    return upload()
 
 
-def _refused(repo_id: str, error: HfHubHTTPError) -> str:
-    status = error.response.status_code
-    reasons = {
-        401: "the token is none, or may not be used here. Set HF_TOKEN to one that may write.",
-        403: "the token may not write there. Name a repository of your own, or another token.",
-        404: "there is no such repository for this token.",
-        429: "the Hub is asked too often. Wait, and give the same command: what arrived is not sent again.",
-    }
-    after = "the Hub has trouble. Give the same command later: what arrived is not sent again."
-    return f"wanted to publish {repo_id}; found status {status}: {reasons.get(status, after)}"
+def _no_token(repo_id: str) -> OSError:
+    return OSError(f"wanted a token for {repo_id}; found none. Set HF_TOKEN, or run hf auth login.")

@@ -1,106 +1,122 @@
-"""Fill the folder of the Space, so that it runs by itself: package, examples, what was measured.
+"""Stage the Space: package, examples, and results.
 
-`python -m realfake_hf.hub.space` writes `realfake_hf.zip`, `examples/`, `measured.json` and the tables of
-`measured.md` into `space/`, from this package, its demo data, the models in `space/models` and `results/`.
+`python -m realfake_hf.hub.space` writes into `space/`: the package as `realfake_hf.zip`, `examples/` with the expected
+scores of the models in `space/models`, `measured.json`, and the tables of `measured.md`. The archive is not tracked by
+git; in a checkout, `space/app.py` imports the package itself.
 """
 
+import re
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from realfake_hf.cli import parse
-from realfake_hf.crosseval.cells import away, home, trained
-from realfake_hf.crosseval.grid import Grid
-from realfake_hf.crosseval.published import load_grid
-from realfake_hf.data.loading import load_images
-from realfake_hf.detector import Detector
-from realfake_hf.hub.readme import render
-from realfake_hf.labels import FAKE
-from realfake_hf.store import write_json
+from realfake_hf.cli import parse, run_command
+from realfake_hf.store import write_json, write_text
+
+if TYPE_CHECKING:
+    from realfake_hf.crosseval.grid import Grid
+    from realfake_hf.detector import Detector
 
 PACKAGE: Final = Path(__file__).resolve().parents[1]
 ARCHIVE: Final = "realfake_hf.zip"
-_CARRIED: Final = (".py", ".j2", ".typed")  # what of the package runs; its demo data stay behind
-_EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # a ZIP archive's earliest date: the same files, the same archive
-_SHOWN: Final = ("astronaut", "coffee")  # photographs of the demo data
-_PHOTOGRAPH: Final = "rocket.jpg"  # of scikit-image, in the size in which one meets pictures
+_SUFFIXES: Final = (".py", ".j2", ".typed")  # of the packaged files; the demo data are left out
+_EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # constant, so that equal files make equal archives
+_DEMO_CONTENTS: Final = ("astronaut", "coffee")  # photographs of the demo data
+_PHOTOGRAPH: Final = "rocket.jpg"  # of scikit-image, at the usual size of an upload
+_TABLE: Final = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 @dataclass
 class SpaceArguments:
-    """Where things are."""
+    """The folders to read and write."""
 
-    space: Path = field(default=Path("space"), metadata={"help": "The folder of the Space."})
-    results: Path = field(default=Path("results"), metadata={"help": "The folder of results."})
+    space: Path = field(default=Path("space"), metadata={"help": "Folder of the Space."})
+    results: Path = field(default=Path("results"), metadata={"help": "Folder of results."})
 
 
 def package_files() -> Iterator[tuple[str, bytes]]:
-    """Give what the archive holds: names and bytes, in order."""
+    """Yield the names and contents of the packaged files, sorted."""
     for file in sorted(PACKAGE.rglob("*")):
-        if file.suffix in _CARRIED and file.is_file():
+        if file.suffix in _SUFFIXES and file.is_file():
             yield str(Path(PACKAGE.name) / file.relative_to(PACKAGE)), file.read_bytes()
 
 
 def write_package(archive: Path) -> None:
-    """Write the package as an archive that Python imports from."""
+    """Write the package as a ZIP archive from which Python can import it."""
     with zipfile.ZipFile(archive, "w") as stream:
         for name, data in package_files():
             stream.writestr(zipfile.ZipInfo(name, _EPOCH), data, compress_type=zipfile.ZIP_DEFLATED, compresslevel=9)
 
 
+def insert_tables(text: str, results: Path) -> str:
+    """Replace each block `<!-- results: NAME --> ... <!-- end -->` of a page by the table in `results/NAME.md`."""
+
+    def insert(block: re.Match[str]) -> str:
+        return f"{block[1]}{(results / f'{block[2]}.md').read_text(encoding='utf-8')}{block[3]}"
+
+    return _TABLE.sub(insert, text)
+
+
 def measured(results: Path) -> dict[str, Any]:
-    """Give what the page says of a probability, by the digest of a model's weights, from `crosseval.json`."""
+    """Return what the Space tells about a probability, by digest of the weights, from `crosseval.json`."""
+    from realfake_hf.crosseval.cells import trained
+    from realfake_hf.crosseval.published import load_grid
+
     grid = load_grid(results / "crosseval.json")
-    models = {grid.facts["models"][name]["weights"]: _of_model(grid, name) for name in trained(grid)}
+    models = {grid.facts["models"][name]["weights"]: _measured_of(grid, name) for name in trained(grid)}
     return {"commit": grid.facts["commit"], "models": models}
 
 
-def _of_model(grid: Grid, name: str) -> dict[str, Any]:
+def _measured_of(grid: "Grid", name: str) -> dict[str, Any]:
+    from realfake_hf.crosseval.cells import away, home
+    from realfake_hf.estimate import to_plain
+
     [own] = home(grid, name)
     wrong = [cell.confidence.wrong.value or 0 for cell in away(grid, name)]
     return {
         "name": name,
         "home": own.dataset,
         "format": "JPEG",
-        "bins": [asdict(one) for one in own.confidence.bins],
+        "bins": [to_plain(row) for row in own.confidence.bins],
         "wrong_elsewhere": [min(wrong), max(wrong)],
         "elsewhere": (
-            f"Where it was sure, {own.confidence.wrong.value:.1%} of its verdicts were wrong there, and "
-            f"{min(wrong):.0%} to {max(wrong):.0%} on {len(wrong)} sets of pictures from elsewhere."
+            f"{own.confidence.wrong.value:.1%} of its verdicts outside the unsure band were wrong there, and "
+            f"{min(wrong):.0%} to {max(wrong):.0%} on {len(wrong)} other data sets."
         ),
     }
 
 
 def write_examples(folder: Path, models: Path) -> None:
-    """Write example pictures of the project's own demo data and one photograph, with the models' scores of each."""
+    """Write example images of the demo data and one photograph, with the scores of each model in `expected.json`."""
+    from realfake_hf.detector import Detector
+
     folder.mkdir(exist_ok=True)
-    rows = [*_demo_examples(folder), _photograph(folder)]
-    detectors = {one.digest(): (path.name, one) for path, one in _detectors(models)}
-    for row in rows:
-        row["expected"] = {
-            digest: round(float(one.probabilities(folder / row["file"])[0]), 5)
-            for digest, (_, one) in detectors.items()
-        }
-    names = {digest: name for digest, (name, _) in detectors.items()}
-    write_json(folder / "expected.json", {"models": names, "examples": rows})
+    detectors = {path.name: Detector.from_pretrained(path) for path in sorted(models.iterdir()) if path.is_dir()}
+    examples = [
+        {**row, "expected": _expected(folder / row["file"], detectors)}
+        for row in (*_demo_examples(folder), _photograph(folder))
+    ]
+    names = {detector.digest(): name for name, detector in detectors.items()}
+    write_json(folder / "expected.json", {"models": names, "examples": examples})
 
 
-def _detectors(models: Path) -> Iterator[tuple[Path, Detector]]:
-    for folder in sorted(models.iterdir()):
-        if folder.is_dir():
-            yield folder, Detector.from_pretrained(folder)
+def _expected(file: Path, detectors: "Mapping[str, Detector]") -> dict[str, float]:
+    return {model.digest(): round(float(model.probabilities(file)[0]), 5) for model in detectors.values()}
 
 
 def _demo_examples(folder: Path) -> Iterator[dict[str, Any]]:
     from datasets import Image
 
+    from realfake_hf.data.loading import load_images
+    from realfake_hf.labels import FAKE
+
     rows = load_images("demo")["test"].cast_column("image", Image(decode=False))
-    for content in _SHOWN:
+    for content in _DEMO_CONTENTS:
         for is_fake in (False, True):
-            row = next(one for one in rows if one["content"] == content and (one["label"] == FAKE) == is_fake)
+            row = next(row for row in rows if row["content"] == content and (row["label"] == FAKE) == is_fake)
             file = folder / f"{content}-{'generated' if is_fake else 'photograph'}.jpg"
             file.write_bytes(row["image"]["bytes"])
             yield {
@@ -125,13 +141,17 @@ def _photograph(folder: Path) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Fill the folder; give the exit status."""
+    """Run the command, and return its exit status."""
     [arguments] = parse(SpaceArguments, argv=argv, description=__doc__)
-    write_package(arguments.space / ARCHIVE)
-    write_json(arguments.space / "measured.json", measured(arguments.results))
-    write_examples(arguments.space / "examples", arguments.space / "models")
-    page = arguments.space / "measured.md"
-    page.write_text(render(page.read_text(encoding="utf-8"), arguments.results), encoding="utf-8")
+    return run_command(lambda: _work(arguments), name="space")
+
+
+def _work(arguments: SpaceArguments) -> int:
+    space, page = arguments.space, arguments.space / "measured.md"
+    write_package(space / ARCHIVE)
+    write_json(space / "measured.json", measured(arguments.results))
+    write_examples(space / "examples", space / "models")
+    write_text(page, insert_tables(page.read_text(encoding="utf-8"), arguments.results))
     return 0
 
 

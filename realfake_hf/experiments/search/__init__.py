@@ -1,1 +1,1 @@
-"""The paper's search for a topology, as an Optuna study that any number of workers share."""
+"""The paper's search for a CNN topology, as an Optuna study shared by any number of workers."""

@@ -1,51 +1,46 @@
-"""Search for the CNN's topology as the paper did.
+"""Search the topology of the CNN as the paper did.
 
 `python -m realfake_hf.experiments.search --config recipes/paper_search.yaml`
 
-Started several times, on one machine or on several that see the same folder, the workers share the trainings.
+Start the command several times, on one machine or on several that share the folder, to distribute the trainings. To
+resume an interrupted search, repeat the command.
 """
 
-import logging
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
-import optuna
-from transformers.utils.logging import disable_progress_bar
-
-from realfake_hf.cli import parse
+from realfake_hf.cli import parse, run_command
 from realfake_hf.experiments.search.plan import SearchArguments
-from realfake_hf.experiments.search.run import search
-from realfake_hf.experiments.search.table import draw, to_markdown
-from realfake_hf.figures import save_figure
-from realfake_hf.store import write_json
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, train what is left, write the table and its figure after each training; give the exit status."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("realfake_hf").setLevel(logging.INFO)
+    """Run the command, and return its exit status."""
+    (arguments,) = parse(SearchArguments, argv=argv, description=__doc__)
+    return run_command(lambda: _work(arguments), name="search", resumable=arguments.output_dir)
+
+
+def _work(arguments: SearchArguments) -> int:
+    import optuna
+
+    from realfake_hf.experiments.search.run import search
+    from realfake_hf.experiments.search.table import to_markdown
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # of weight files
-    (asked,) = parse(SearchArguments, argv=argv, description=__doc__)
-    try:
-        table = search(asked, keep=partial(_write, asked))
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; the same command goes on from {asked.output_dir}", file=sys.stderr)
-        return 130
-    except (OSError, ValueError) as error:
-        print(f"search: {error}", file=sys.stderr)
-        return 1
-    _write(asked, table)
-    print(to_markdown(table))
+    results = search(arguments, after_each=lambda results: _write(arguments, results))
+    _write(arguments, results)
+    print(to_markdown(results))
     return 0
 
 
-def _write(asked: SearchArguments, table: Mapping[str, Any]) -> None:
-    write_json(asked.output_file, table)
-    if asked.figure_file is not None and table["rows"]:
-        save_figure(draw(table), asked.figure_file)
+def _write(arguments: SearchArguments, results: Mapping[str, Any]) -> None:
+    from realfake_hf.experiments.search.table import draw, to_markdown
+    from realfake_hf.figures import save_figure
+    from realfake_hf.store import write_results
+
+    write_results(arguments.output_file, results, to_markdown(results))
+    if arguments.figure_file is not None and results["rows"]:
+        save_figure(draw(results), arguments.figure_file)
 
 
 if __name__ == "__main__":

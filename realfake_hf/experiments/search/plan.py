@@ -1,4 +1,4 @@
-"""Which topologies are trained, in which order: extractors, heads on the best of them, the best of all on all data."""
+"""The trainings of the search: feature extractors, heads on the best of them, and the best topologies on all data."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -8,62 +8,62 @@ from typing import Any, Final
 EXTRACTORS: Final = "extractors"
 HEADS: Final = "heads"
 TOP: Final = "top"
-SEEDS: Final = "seeds"  # of the best of the top; its trainings stand among these
+SEEDS: Final = "seeds"  # study of the further seeds; its trainings have the stage `TOP`
 _PARTS: Final = 4  # of a topology
 
 
 @dataclass
 class SearchArguments:
-    """Which topologies are searched, on which pictures, and where the study lies."""
+    """The topologies, their data, and the folder of the study."""
 
-    output_dir: Path = field(metadata={"help": "The study that all workers share, and what is left of each training."})
-    output_file: Path = field(metadata={"help": "The table, a JSON file of results/."})
-    figure_file: Path | None = field(default=None, metadata={"help": "Draw accuracies and their price here."})
-    base: str = field(default="recipes/cifake_cnn.yaml", metadata={"help": "The recipe of every training."})
-    num_filters: list[int] = field(
-        default_factory=lambda: [16, 32, 64, 128], metadata={"help": "Filters of an extractor's convolutions."}
+    output_dir: Path = field(metadata={"help": "Folder of the study, shared by all workers."})
+    output_file: Path = field(metadata={"help": "JSON file of the results; the Markdown table is written beside it."})
+    figure_file: Path | None = field(
+        default=None, metadata={"help": "PNG file: accuracy by topology and by number of parameters."}
     )
-    num_conv_layers: list[int] = field(default_factory=lambda: [1, 2, 3], metadata={"help": "Its convolutions."})
+    base: str = field(default="recipes/cifake_cnn.yaml", metadata={"help": "Recipe of every training."})
+    num_filters: list[int] = field(
+        default_factory=lambda: [16, 32, 64, 128], metadata={"help": "Extractors: filters of each convolution."}
+    )
+    num_conv_layers: list[int] = field(
+        default_factory=lambda: [1, 2, 3], metadata={"help": "Extractors: convolutions."}
+    )
     dense_units: list[int] = field(
         default_factory=lambda: [32, 64, 128, 256, 512, 1024, 2048, 4096],
-        metadata={"help": "Units of a head's layers."},
+        metadata={"help": "Heads: units of each dense layer."},
     )
-    num_dense_layers: list[int] = field(default_factory=lambda: [1, 2, 3], metadata={"help": "Its dense layers."})
-    first_units: int = field(default=64, metadata={"help": "Units of the one dense layer while extractors compete."})
+    num_dense_layers: list[int] = field(default_factory=lambda: [1, 2, 3], metadata={"help": "Heads: dense layers."})
+    first_units: int = field(default=64, metadata={"help": "Units of the single dense layer on every extractor."})
     train_size: int | None = field(
-        default=None, metadata={"help": "Pictures that extractors and heads are trained on; by default all."}
+        default=None, metadata={"help": "Number of training images for extractors and heads; None: all."}
     )
     num_train_epochs: float | None = field(
-        default=None, metadata={"help": "Their passes over these; by default the recipe's."}
+        default=None, metadata={"help": "Epochs of extractors and heads; None: those of the recipe."}
     )
     top: int = field(
-        default=5, metadata={"help": "So many of the best are trained on all pictures, as the recipe says."}
+        default=5,
+        metadata={"help": "Number of best topologies that are trained on all images, with the recipe's epochs."},
     )
     reference: list[int] = field(
         default_factory=list,
-        metadata={"help": "Filters, convolutions, units and dense layers of a topology that is trained beside those."},
+        metadata={"help": "Filters, convolutions, units and dense layers of a topology to train beside the best."},
     )
     seeds: list[int] = field(
         default_factory=lambda: [0],
-        metadata={"help": "Those are trained with the first; the best of them and the reference with each."},
+        metadata={"help": "The top use the first seed; the best of them and the reference use all."},
     )
-    bf16: bool = field(
-        default=False,
-        metadata={"help": "This worker computes with bfloat16 while learning, faster where there is hardware for it."},
-    )
-    prune: bool = field(
-        default=False, metadata={"help": "Stop trainings of extractors and heads that fall behind the median."}
-    )
+    bf16: bool = field(default=False, metadata={"help": "Train in bfloat16 in this worker."})
+    prune: bool = field(default=False, metadata={"help": "Stop extractors and heads that fall behind the median."})
 
     def __post_init__(self) -> None:
-        """Refuse a search for nothing.
+        """Check the lists and numbers.
 
         Raises:
-            ValueError: a list is empty, or a number below its least.
+            ValueError: a list is empty, `reference` is not a topology, or `top` is negative.
         """
         for name in ("num_filters", "num_conv_layers", "dense_units", "num_dense_layers", "seeds"):
             if not getattr(self, name):
-                raise ValueError(f"wanted one value of --{name} or more; found none.")
+                raise ValueError(f"wanted one or more values of --{name}; found none.")
         if self.reference and len(self.reference) != _PARTS:
             raise ValueError(
                 "wanted filters, convolutions, units and dense layers as --reference; found "
@@ -75,13 +75,13 @@ class SearchArguments:
 
 @dataclass(frozen=True)
 class Topology:
-    """A CNN's shape, by the names of its config.
+    """The shape of a CNN, in the names of its configuration.
 
     Attributes:
         num_filters: of each convolution.
-        num_conv_layers: convolutions.
+        num_conv_layers: number of convolutions.
         dense_units: of each dense layer.
-        num_dense_layers: dense layers.
+        num_dense_layers: number of dense layers.
     """
 
     num_filters: int
@@ -90,31 +90,22 @@ class Topology:
     num_dense_layers: int
 
     def to_dict(self) -> dict[str, int]:
-        """Its parts by name."""
+        """Return the shape as keyword arguments of `CifakeCnnConfig`."""
         return asdict(self)
 
     @property
     def words(self) -> str:
-        """As people write it.
+        """The shape in words.
 
         >>> Topology(32, 2, 64, 1).words
         '2 x 32 filters, 1 x 64 units'
         """
-        return f"{self.body_words}, {self.head_words}"
-
-    @property
-    def body_words(self) -> str:
-        """The feature extractor as people write it."""
-        return f"{self.num_conv_layers} x {self.num_filters} filters"
-
-    @property
-    def head_words(self) -> str:
-        """The dense layers as people write them."""
-        return f"{self.num_dense_layers} x {self.dense_units} units"
+        return (
+            f"{self.num_conv_layers} x {self.num_filters} filters, {self.num_dense_layers} x {self.dense_units} units"
+        )
 
 
-PAPERS_WINNER: Final = Topology(num_filters=32, num_conv_layers=2, dense_units=64, num_dense_layers=1)
-PAPER_ACCURACY: Final = 0.9298  # of the best network on CIFAKE's test; Bird & Lotfi (2024), abstract
+PAPER_ACCURACY: Final = 0.9298  # of the best network on the CIFAKE test split; Bird & Lotfi (2024), abstract
 
 
 @dataclass(frozen=True)
@@ -122,9 +113,9 @@ class Training:
     """One training of the search.
 
     Attributes:
-        stage: to which it belongs.
-        topology: what is trained.
-        seed: of weights, order and augmentation.
+        stage: one of `EXTRACTORS`, `HEADS` and `TOP`.
+        topology: of the CNN.
+        seed: of the weights, the order of the images and the augmentation.
     """
 
     stage: str
@@ -133,7 +124,7 @@ class Training:
 
     @property
     def name(self) -> str:
-        """Names its folder.
+        """Name of its folder.
 
         >>> Training("heads", Topology(32, 2, 64, 1)).name
         'heads-32x2-64x1-seed0'
@@ -146,46 +137,49 @@ class Training:
 
     @property
     def parameters(self) -> dict[str, int]:
-        """What the study knows it by."""
+        """Its parameters in the Optuna study."""
         return {**self.topology.to_dict(), "seed": self.seed}
 
 
-def extractors(asked: SearchArguments) -> list[Training]:
-    """The feature extractors, each with the same small head."""
+def extractors(arguments: SearchArguments) -> list[Training]:
+    """Return the trainings of all feature extractors, each with the same small head."""
     return [
-        Training(EXTRACTORS, Topology(filters, layers, asked.first_units, 1))
-        for filters in asked.num_filters
-        for layers in asked.num_conv_layers
+        Training(EXTRACTORS, Topology(filters, layers, arguments.first_units, 1))
+        for filters in arguments.num_filters
+        for layers in arguments.num_conv_layers
     ]
 
 
-def heads(asked: SearchArguments, best: Topology) -> list[Training]:
-    """The heads, on the best extractor."""
+def heads(arguments: SearchArguments, best: Topology) -> list[Training]:
+    """Return the trainings of all heads on the best extractor."""
     return [
         Training(HEADS, Topology(best.num_filters, best.num_conv_layers, units, layers))
-        for units in asked.dense_units
-        for layers in asked.num_dense_layers
+        for units in arguments.dense_units
+        for layers in arguments.num_dense_layers
     ]
 
 
-def finalists(asked: SearchArguments, ranked: Sequence[Topology]) -> list[Training]:
-    """The best of all and the reference, on all pictures."""
-    best = list(dict.fromkeys(ranked))[: asked.top]
-    return [Training(TOP, topology, asked.seeds[0]) for topology in _with_reference(asked, best)]
+def finalists(arguments: SearchArguments, ranked: Sequence[Topology]) -> list[Training]:
+    """Return the trainings of the best topologies and the reference on all images."""
+    best = list(dict.fromkeys(ranked))[: arguments.top]
+    return [Training(TOP, topology, arguments.seeds[0]) for topology in _add_reference(arguments, best)]
 
 
-def with_other_seeds(asked: SearchArguments, ranked: Sequence[Topology]) -> list[Training]:
-    """The best finalist and the reference once more; seed by seed, so that a broken-off search is even."""
-    best = _with_reference(asked, ranked[:1])
-    return [Training(TOP, topology, seed) for seed in asked.seeds[1:] for topology in best]
+def with_other_seeds(arguments: SearchArguments, ranked: Sequence[Topology]) -> list[Training]:
+    """Return the trainings of the best finalist and the reference with the remaining seeds, seed by seed."""
+    best = _add_reference(arguments, ranked[:1])
+    return [Training(TOP, topology, seed) for seed in arguments.seeds[1:] for topology in best]
 
 
-def _with_reference(asked: SearchArguments, best: Sequence[Topology]) -> list[Topology]:
-    return list(dict.fromkeys([*best, *([Topology(*asked.reference)] if asked.reference else [])]))
+def _add_reference(arguments: SearchArguments, best: Sequence[Topology]) -> list[Topology]:
+    reference = [Topology(*arguments.reference)] if arguments.reference else []
+    return list(dict.fromkeys([*best, *reference]))
 
 
-def settings_of(training: Training, asked: SearchArguments) -> dict[str, Any]:
-    """What a training changes in the recipe."""
-    smaller = {"train_size": asked.train_size, "num_train_epochs": asked.num_train_epochs}
-    chosen = {} if training.stage == TOP else {name: value for name, value in smaller.items() if value is not None}
-    return {**chosen, **training.topology.to_dict(), "seed": training.seed}
+def changes_of(training: Training, arguments: SearchArguments) -> dict[str, Any]:
+    """Return the settings in which a training differs from the recipe."""
+    reduced = {"train_size": arguments.train_size, "num_train_epochs": arguments.num_train_epochs}
+    if training.stage == TOP:
+        reduced = {}
+    changed = {name: value for name, value in reduced.items() if value is not None}
+    return {**changed, **training.topology.to_dict(), "seed": training.seed}

@@ -1,7 +1,7 @@
-"""The study that workers share: who trains what, what came of it, and whose worker is gone."""
+"""A stage of the search as an Optuna study that workers share: waiting, running and finished trainings."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,26 +13,26 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from realfake_hf.experiments.search.plan import Topology, Training
+from realfake_hf.experiments.search.plan import Training
 
 logger = logging.getLogger(__name__)
 
 JOURNAL: Final = "study.journal"
 TRIALS: Final = "trials"
-TRAINING: Final = "training"  # attribute of a trial: its training's name
-FACTS: Final = "facts"  # attribute of a trial: what its training left
+TRAINING: Final = "training"  # user attribute of a trial: the name of its training
+FACTS: Final = "facts"  # user attribute of a trial: the measurements of its training
 
 Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training that this worker has taken.
+    """A training that this worker has claimed.
 
     Attributes:
-        training: what it is.
-        trial: its entry in the study.
-        folder: where it is trained.
+        training: the topology and seed.
+        trial: its trial in the study.
+        folder: its output folder.
     """
 
     training: Training
@@ -41,110 +41,100 @@ class Job:
 
 
 class SharedStudy:
-    """One stage of the search, in a journal below a folder that any number of workers see.
+    """One stage of the search, stored in an Optuna journal in a folder that all workers see.
 
-    A worker holds the lock of the training that it has taken. Where the lock is free and the training is said to be
-    running, its worker is gone, and the training waits for another one, who goes on from its last checkpoint.
+    A worker holds the file lock of the training that it runs. If a trial is running and its lock is free, its worker
+    has died; the trial is enqueued again and resumes from its last checkpoint.
 
     Args:
         folder: of the search.
-        stage: its name.
-        trainings: of the stage; all workers name the same ones.
-        prunes: whether trainings that fall behind the median are stopped.
+        stage: name of the study.
+        trainings: all trainings of the stage; the same for all workers.
+        prunes: stop trainings that fall behind the median.
     """
 
     def __init__(self, folder: Path, stage: str, trainings: Sequence[Training], *, prunes: bool = False) -> None:
         self.folder = folder
-        self._trainings = {one.name: one for one in trainings}
+        self._trainings = {training.name: training for training in trainings}
         (folder / TRIALS).mkdir(parents=True, exist_ok=True)
         journal = str(folder / JOURNAL)
         storage = JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal)))
-        pruner = optuna.pruners.MedianPruner() if prunes else optuna.pruners.NopPruner()
         self._lock = FileLock(str(folder / "study.lock"))
         with self._lock:
             self._study = optuna.create_study(
-                storage=storage, study_name=stage, direction="maximize", load_if_exists=True, pruner=pruner,
+                storage=storage,
+                study_name=stage,
+                direction="maximize",
+                load_if_exists=True,
+                pruner=optuna.pruners.MedianPruner() if prunes else optuna.pruners.NopPruner(),
                 sampler=optuna.samplers.RandomSampler(seed=0),
-            )  # fmt: skip
-            known = {trial.user_attrs[TRAINING] for trial in self._trials()}
-            for name, training in self._trainings.items():
-                if name not in known:
-                    self._study.enqueue_trial(training.parameters, user_attrs={TRAINING: name})
+            )
+            for training in trainings:
+                self._enqueue(training, skip_if_exists=True)
 
     @contextmanager
     def job(self) -> Iterator[Job | None]:
-        """Take a training that waits, and hold it; None where none does."""
+        """Claim a waiting training for the duration of the context; None if none is waiting."""
         with ExitStack() as held:
             with self._lock:
-                job = self._take()
+                job = self._claim()
                 if job is not None:
                     held.enter_context(self._lock_of(job.training))
             yield job
 
-    def _take(self) -> Job | None:
-        self._revive()
-        if not any(trial.state == TrialState.WAITING for trial in self._trials()):
+    def finish(self, job: Job, facts: Facts, *, value: float) -> None:
+        """Record the measurements of a finished training, and the value by which trainings are ranked."""
+        job.trial.set_user_attr(FACTS, facts)
+        self._study.tell(job.trial, value)
+
+    def abandon(self, job: Job, state: TrialState) -> None:
+        """Record that a training failed or was pruned; it is not repeated."""
+        self._study.tell(job.trial, state=state)
+
+    @property
+    def n_unfinished(self) -> int:
+        """The number of trainings that are waiting or running."""
+        return sum(not trial.state.is_finished() for trial in self._trials())
+
+    def completed(self) -> list[tuple[Training, Facts]]:
+        """Return the completed trainings with their measurements, in the order of the plan."""
+        complete = {trial.user_attrs[TRAINING]: trial for trial in self._trials(TrialState.COMPLETE)}
+        return [
+            (training, complete[name].user_attrs[FACTS])
+            for name, training in self._trainings.items()
+            if name in complete
+        ]
+
+    def _claim(self) -> Job | None:
+        self._requeue_orphans()
+        if not self._trials(TrialState.WAITING):
             return None
         trial = self._study.ask()
         training = self._trainings[trial.user_attrs[TRAINING]]
-        for name in training.parameters:  # the study's own record
-            trial.suggest_categorical(name, sorted({one.parameters[name] for one in self._trainings.values()}))
-        return Job(training, trial, self.folder_of(training))
+        for name in training.parameters:  # recorded in the study
+            choices = {other.parameters[name] for other in self._trainings.values()}
+            trial.suggest_categorical(name, sorted(choices))
+        return Job(training, trial, self.folder / TRIALS / training.name)
 
-    def tell(self, job: Job, facts: Facts | None, *, value: float | None = None, pruned: bool = False) -> None:
-        """Say what came of a training: its facts and the value that counts, that it was stopped, or that it failed."""
-        if facts is not None:
-            job.trial.set_user_attr(FACTS, facts)
-        if value is not None:
-            self._study.tell(job.trial, value)
-        else:
-            self._study.tell(job.trial, state=TrialState.PRUNED if pruned else TrialState.FAIL)
-
-    @property
-    def is_done(self) -> bool:
-        """Whether no training waits or runs."""
-        return self.waiting == 0
-
-    @property
-    def waiting(self) -> int:
-        """How many trainings wait or run."""
-        return sum(trial.state in (TrialState.WAITING, TrialState.RUNNING) for trial in self._trials())
-
-    def finished(self) -> list[tuple[Training, Facts]]:
-        """The trainings that came to their end, in the order of the plan."""
-        found = {
-            trial.user_attrs[TRAINING]: trial.user_attrs[FACTS]
-            for trial in self._trials()
-            if trial.state == TrialState.COMPLETE
-        }
-        return [(training, found[name]) for name, training in self._trainings.items() if name in found]
-
-    def folder_of(self, training: Training) -> Path:
-        """Where a training takes place."""
-        return self.folder / TRIALS / training.name
-
-    def _lock_of(self, training: Training) -> FileLock:
-        return FileLock(f"{self.folder_of(training)}.lock")
-
-    def _revive(self) -> None:
-        """Let trainings wait again whose worker is gone."""
-        for trial in self._trials():
-            if trial.state != TrialState.RUNNING:
-                continue
+    def _requeue_orphans(self) -> None:
+        """Enqueue the running trainings whose worker has died."""
+        for trial in self._trials(TrialState.RUNNING):
             training = self._trainings[trial.user_attrs[TRAINING]]
             try:
                 with self._lock_of(training).acquire(timeout=0):
                     self._study.tell(trial.number, state=TrialState.FAIL)
-                    self._study.enqueue_trial(training.parameters, user_attrs={TRAINING: training.name})
-                    logger.warning("the worker of %s is gone: it is taken up again", training.name)
+                    self._enqueue(training)
+                    logger.warning("the worker of %s has died; the training is resumed", training.name)
             except Timeout:
-                continue  # at work
+                continue  # its worker is alive
 
-    def _trials(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False)
+    def _enqueue(self, training: Training, *, skip_if_exists: bool = False) -> None:
+        self._study.enqueue_trial(
+            training.parameters, user_attrs={TRAINING: training.name}, skip_if_exists=skip_if_exists
+        )
 
+    def _lock_of(self, training: Training) -> FileLock:
+        return FileLock(self.folder / TRIALS / f"{training.name}.lock")
 
-def ranked(studies: Sequence[SharedStudy], value: Callable[[Facts], float]) -> list[Topology]:
-    """The topologies of all finished trainings, the best first; of equals the one that was named first."""
-    found = [pair for study in studies for pair in study.finished()]
-    return [training.topology for training, _ in sorted(found, key=lambda pair: -value(pair[1]))]
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=states or None)

@@ -1,78 +1,90 @@
-"""What a search found, as a table and a figure."""
+"""The results of a search as a table and a figure."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from statistics import mean, stdev
-from typing import Any
-
-from matplotlib.figure import Figure
+from statistics import mean
+from typing import TYPE_CHECKING, Any
 
 from realfake_hf.experiments.search.plan import EXTRACTORS, HEADS, PAPER_ACCURACY, TOP, Topology
-from realfake_hf.figures.topologies import GridPanel, ParameterPoint, topologies
+from realfake_hf.experiments.trainings import format_spread, spread
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from realfake_hf.figures.topologies import GridPanel
 
 Row = Mapping[str, Any]
 
 
-def to_markdown(table: Mapping[str, Any]) -> str:
-    """Render each stage, the best first."""
-    parts = [f"{stage}\n\n{stage_table(table, stage)}" for stage in (EXTRACTORS, HEADS, TOP) if _rows(table, stage)]
-    return "\n\n".join(parts)
-
-
-def by_topology(table: Mapping[str, Any], stage: str) -> list[tuple[Topology, list[Row]]]:
-    """The rows of a stage by topology, the best on validation first."""
-    groups: dict[Topology, list[Row]] = {}
-    for row in _rows(table, stage):
-        groups.setdefault(Topology(**row["topology"]), []).append(row)
-    return sorted(groups.items(), key=lambda pair: -mean(row["validation"]["accuracy"] for row in pair[1]))
-
-
-def draw(table: Mapping[str, Any]) -> Figure:
-    """Draw accuracy on test by filters and convolutions, by units and layers, and against the parameters."""
-    panels = [
-        _panel(table, EXTRACTORS, "num_filters", "num_conv_layers", ("filters", "convolutions")),
-        _panel(table, HEADS, "dense_units", "num_dense_layers", ("units", "dense layers")),
-    ]
-    points = [
-        ParameterPoint(rows[0]["parameters"], mean(row["test"]["accuracy"] for row in rows), stage)
+def to_markdown(results: Mapping[str, Any]) -> str:
+    """Render one table per stage, the best topology on validation first."""
+    tables = [
+        f"### {stage.capitalize()}\n\n{stage_table(results, stage)}"
         for stage in (EXTRACTORS, HEADS, TOP)
-        for _, rows in by_topology(table, stage)
+        if _rows(results, stage)
     ]
-    return topologies([panel for panel in panels if panel], points, paper=PAPER_ACCURACY)
+    return "\n\n".join([*tables, _note(results)])
 
 
-def _panel(table: Mapping[str, Any], stage: str, across: str, down: str, names: tuple[str, str]) -> GridPanel | None:
-    rows = _rows(table, stage)
-    columns, lines = (sorted({row["topology"][name] for row in rows}) for name in (across, down))
-    found = {(row["topology"][down], row["topology"][across]): row["test"]["accuracy"] for row in rows}
-    values = [[found.get((line, column)) for column in columns] for line in lines]
-    return GridPanel(stage, names, columns, lines, values) if rows else None
-
-
-def stage_table(table: Mapping[str, Any], stage: str) -> str:
-    """Render a stage, the best on validation first."""
-    head = (
-        "| topology | parameters | n | seeds | accuracy, validation | accuracy, test | precision | recall | F1 | "
-        "log loss | seconds |\n|---|" + "--:|" * 10
+def _note(results: Mapping[str, Any]) -> str:
+    settings, rows = results["settings"], results["rows"]
+    places = Counter(_place(row) for row in rows)
+    epochs = settings["num_train_epochs"] or "the recipe's number of"
+    size = settings.get("train_size") or "all"
+    waiting = f" {results['waiting']} trainings are not finished." if results["waiting"] else ""
+    return (
+        f"Extractors and heads: {epochs} epochs on {size} training images; top: the recipe's epochs on all of them. "
+        "Rows are sorted by validation accuracy; mean ± standard deviation over seeds. The paper reports "
+        f"{100 * PAPER_ACCURACY:.2f} % accuracy on test for its best topology. Trainings: "
+        f"{', '.join(f'{count} on {place}' for place, count in places.items())}; workers shared each machine, so the "
+        f"seconds exceed those of a training alone.{waiting}"
     )
-    return "\n".join([head, *(_line(shape, rows) for shape, rows in by_topology(table, stage))])
 
 
-def _line(shape: Topology, rows: Sequence[Row]) -> str:
-    def percent(split: str, name: str) -> str:
-        values = [row[split][name] for row in rows]
-        return "-" if None in values else f"{_spread([100 * value for value in values], 2)} %"
+def _place(row: Row) -> str:
+    machine = row["machine"]
+    place = f"{machine.get('cores')} cores" if machine.get("device") == "cpu" else f"one {machine.get('device')}"
+    return f"{place} in {'bfloat16' if row.get('bf16') else 'float32'}"
 
+
+def by_topology(results: Mapping[str, Any], stage: str) -> list[tuple[Topology, list[Row]]]:
+    """Group the rows of a stage by topology, the best on validation first."""
+    groups: dict[Topology, list[Row]] = {}
+    for row in _rows(results, stage):
+        groups.setdefault(Topology(**row["topology"]), []).append(row)
+    return sorted(groups.items(), key=lambda group: -mean(row["validation"]["accuracy"] for row in group[1]))
+
+
+def stage_table(results: Mapping[str, Any], stage: str) -> str:
+    """Render the topologies of a stage, the best on validation first."""
+    head = (
+        "| topology | parameters | n, test | seeds | accuracy, validation | accuracy, test | precision | recall | F1 "
+        "| log loss | seconds |"
+    )
+    return "\n".join([head, f"|---|{'--:|' * 10}", *(_line(*group) for group in by_topology(results, stage))])
+
+
+def _line(topology: Topology, rows: Sequence[Row]) -> str:
     cells = [
-        shape.words, f"{rows[0]['parameters']:,}", f"{rows[0]['n']['test']:,}", f"{len(rows)}",
-        percent("validation", "accuracy"),
-        *(percent("test", name) for name in ("accuracy", "precision", "recall", "f1")),
-        _spread([row["test"]["nll"] for row in rows], 3), _seconds(rows),
-    ]  # fmt: skip
+        topology.words,
+        f"{rows[0]['parameters']:,}",
+        f"{rows[0]['n']['test']:,}",
+        f"{len(rows)}",
+        _percent(rows, "validation", "accuracy"),
+        *(_percent(rows, "test", name) for name in ("accuracy", "precision", "recall", "f1")),
+        format_spread(spread([row["test"]["nll"] for row in rows]), ".3f"),
+        _seconds(rows),
+    ]
     return f"| {' | '.join(cells)} |"
 
 
+def _percent(rows: Sequence[Row], split: str, name: str) -> str:
+    values = [row[split][name] for row in rows]
+    return "-" if None in values else f"{format_spread(spread(values), scale=100)} %"
+
+
 def _seconds(rows: Sequence[Row]) -> str:
-    """The mean on each kind of machine."""
+    """Return the mean seconds of a training, for each device if there are several."""
     by_device: dict[str, list[float]] = {}
     for row in rows:
         by_device.setdefault(row["machine"].get("device", ""), []).append(row["seconds"])
@@ -81,10 +93,35 @@ def _seconds(rows: Sequence[Row]) -> str:
     return ", ".join(f"{mean(seconds):,.0f} ({device})" for device, seconds in by_device.items())
 
 
-def _spread(values: Sequence[float], digits: int) -> str:
-    middle = f"{mean(values):.{digits}f}"
-    return f"{middle} ± {stdev(values):.{digits}f}" if len(values) > 1 else middle
+def _rows(results: Mapping[str, Any], stage: str) -> list[Row]:
+    return [row for row in results["rows"] if row["stage"] == stage]
 
 
-def _rows(table: Mapping[str, Any], stage: str) -> list[Row]:
-    return [row for row in table["rows"] if row["stage"] == stage]
+def draw(results: Mapping[str, Any]) -> "Figure":
+    """Draw test accuracy by filters and convolutions, by units and layers, and against the number of parameters."""
+    from realfake_hf.figures.topologies import ParameterPoint, topologies
+
+    panels = [
+        _panel(results, EXTRACTORS, "num_filters", "num_conv_layers", ("filters", "convolutions")),
+        _panel(results, HEADS, "dense_units", "num_dense_layers", ("units", "dense layers")),
+    ]
+    points = [
+        ParameterPoint(rows[0]["parameters"], mean(row["test"]["accuracy"] for row in rows), stage)
+        for stage in (EXTRACTORS, HEADS, TOP)
+        for _, rows in by_topology(results, stage)
+    ]
+    return topologies([panel for panel in panels if panel], points, paper=PAPER_ACCURACY)
+
+
+def _panel(
+    results: Mapping[str, Any], stage: str, across: str, down: str, names: tuple[str, str]
+) -> "GridPanel | None":
+    from realfake_hf.figures.topologies import GridPanel
+
+    rows = _rows(results, stage)
+    if not rows:
+        return None
+    columns, lines = (sorted({row["topology"][name] for row in rows}) for name in (across, down))
+    accuracy = {(row["topology"][down], row["topology"][across]): row["test"]["accuracy"] for row in rows}
+    values = [[accuracy.get((line, column)) for column in columns] for line in lines]
+    return GridPanel(stage, names, columns, lines, values)

@@ -143,7 +143,7 @@ def test_a_dry_run_lists_what_would_go_and_asks_nobody(hub, capsys):
     assert "| model.safetensors | " in said
     assert "| app.py | " in said
     assert "| pinned.json | " in said
-    assert said.count("a dry run: nothing was sent") == 2
+    assert said.count("dry run: nothing was uploaded") == 2
     assert hub.asked == []
 
 
@@ -156,7 +156,7 @@ def test_a_busy_hub_is_asked_again(hub):
 
 def test_a_broken_upload_goes_on_without_what_arrived(hub):
     hub.troubles = {"/commit/": [500] * 20}
-    with pytest.raises(OSError, match=r"found status 500: the Hub has trouble\. Give the same command"):
+    with pytest.raises(OSError, match=r"found status 500: the Hub failed\. Repeat the command"):
         publish_model(MODELS / "cifake-cnn", "user/cnn")
     before = dict(hub.sent)
     assert before
@@ -242,8 +242,7 @@ def test_what_did_not_change_is_not_sent_again(hub):
 
 @pytest.mark.parametrize(
     ("status", "words_of_it"),
-    [(401, "the token is none, or may not be used here"), (403, "the token may not write there"),
-     (507, "the Hub has trouble")],
+    [(401, "the token is missing or invalid"), (403, "the token has no write access"), (507, "the Hub failed")],
 )  # fmt: skip
 def test_refusals_are_told_in_words(hub, status, words_of_it):
     hub.troubles = {"/commit/": [status] * 20}
@@ -255,7 +254,7 @@ def test_refusals_are_told_in_words(hub, status, words_of_it):
 def test_a_hub_that_is_not_there_is_told(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.hf_api.ENDPOINT", "http://127.0.0.1:9", raising=False)
-    with pytest.raises(OSError, match="the connection broke"):
+    with pytest.raises(OSError, match="found a broken connection"):
         publish_model(MODELS / "cifake-cnn", "user/cnn")
 
 
@@ -355,22 +354,41 @@ def test_the_cards_of_both_models_are_complete(name):
     metrics = json.loads((MODELS / name / "metrics.json").read_text())
     [accuracy] = [one for one in rows if (one.dataset_split, one.metric_type) == ("test", "accuracy")]
     assert accuracy.metric_value == pytest.approx(metrics["test"]["accuracy"]["value"], abs=1e-6)
-    for title in ("How to use it", "What it is for, and what not", "What it was trained on", "How it was trained",
-                  "Threshold, calibration and the unsure band", "Pictures from elsewhere", "What it cost",
-                  "Compressed, blurred, shrunk", "What its explanations are worth", "How to cite"):  # fmt: skip
+    for title in ("Model Details", "Uses", "Bias, Risks, and Limitations", "How to Get Started with the Model",
+                  "Training Details", "Evaluation", "Environmental Impact", "Citation", "Out-of-Scope Use",
+                  "Operating Point", "Other Data Sets", "Robustness",
+                  "Distance from the Training Data"):  # fmt: skip
         assert f"## {title}" in card.text
     assert not re.search(r"None|undefined|\{\{|nan", card.text)
     assert ("trust_remote_code=True" in card.text) == (name == "cifake-cnn")
 
 
-def test_the_repositorys_card_is_that_of_the_best_checkpoint():
-    best = max(MODELS.iterdir(), key=lambda folder: _accuracy(folder))
-    card = make_card(best, repo_id="user/name", results=ROOT / "results")
-    assert (ROOT / "model_card.md").read_text(encoding="utf-8") == str(card), "run: make readme"
+@pytest.mark.parametrize("name", ["cifake-cnn", "cifake-vit"])
+def test_the_evaluation_in_the_card_is_that_of_the_published_grid(name):
+    card = make_card(MODELS / name, repo_id=f"user/{name}", results=ROOT / "results").text
+    grid = json.loads((ROOT / "results/crosseval.json").read_text())
+    model = name.removeprefix("cifake-")
+    rows = [line for line in card.splitlines() if " | native | " in line or " | matched | " in line]
+    cells = [cell for cell in grid["cells"] if cell["model"] == model and not cell["split"].endswith("leak-free")]
+    assert len(rows) == len(cells)
+    for row, cell in zip(rows, cells, strict=True):
+        assert row.startswith(f"| {cell['dataset']} {cell['split']} | {cell['protocol']} | {cell['report']['n']:,} |")
+        for value in (cell["report"]["roc_auc"], cell["report"]["ece"], cell["confidence"]["wrong"]):
+            assert f"| {value['value']:.3f} (" in row
+    point = json.loads((MODELS / name / "operating_point.json").read_text())
+    assert f"**Threshold:** {point['threshold']:.4g} (" in card
+    assert f"**Unsure band:** {point['band']['low']:.4g} to {point['band']['high']:.4g}, " in card
 
 
-def _accuracy(folder):
-    return json.loads((folder / "metrics.json").read_text())["validation"]["accuracy"]["value"]
+def test_the_card_of_the_repository_is_that_of_the_best_checkpoint():
+    card = ModelCard((ROOT / "model_card.md").read_text(encoding="utf-8"))
+    best = max(MODELS.iterdir(), key=lambda folder: _metrics(folder)["validation"]["accuracy"]["value"])
+    assert f"# {best.name}" in card.text
+    assert f"{_metrics(best)['test']['accuracy']['value']:.3f} (" in card.text
+
+
+def _metrics(folder):
+    return json.loads((folder / "metrics.json").read_text())
 
 
 @pytest.mark.slow
@@ -399,14 +417,14 @@ def test_a_training_is_published_when_it_is_done(hub, tmp_path, capsys):
     assert "published: " in capsys.readouterr().out
     files = hub.repositories["model", "user/mine"].files("main")
     assert files["model.safetensors"] == (tmp_path / "run/model.safetensors").read_bytes()
-    assert b"It was not measured on any." in files["README.md"]
+    assert b"Not evaluated. Expect accuracy near chance" in files["README.md"]
     assert "hub_model_id" not in json.loads(files["run.json"])["arguments"]
     assert not [path for path in files if "checkpoint" in path or "optimizer" in path]
 
 
 def test_a_training_without_a_name_or_token_is_refused_before_it_starts(hub, tmp_path, capsys, monkeypatch):
     assert train.main(train_words(tmp_path / "run", "--push_to_hub")) == 1
-    assert "wanted --hub_model_id user/name beside --push_to_hub; found none." in capsys.readouterr().err
+    assert "wanted --hub_model_id user/name with --push_to_hub; found none." in capsys.readouterr().err
     monkeypatch.delenv("HF_TOKEN")
     assert train.main(train_words(tmp_path / "run", "--push_to_hub", "--hub_model_id", "user/mine")) == 1
     assert "wanted a token for user/mine; found none." in capsys.readouterr().err
@@ -428,5 +446,6 @@ def test_a_training_that_cannot_be_published_is_whole_and_says_how_to_go_on(hub,
 def test_a_run_of_which_nothing_more_was_measured_has_a_card_that_says_so(tmp_path):
     folder = shutil.copytree(MODELS / "cifake-cnn", tmp_path / "run")
     card = make_card(folder, repo_id="user/mine")
-    assert "It was not measured on any." in card.text
+    assert "Not evaluated. Expect accuracy near chance" in card.text
+    assert "outside its unsure band were wrong" not in card.text
     assert "# mine" in card.text

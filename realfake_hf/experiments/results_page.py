@@ -1,0 +1,93 @@
+"""Collect the tables of `results/` in one page.
+
+`python -m realfake_hf.experiments.results_page` writes `docs/results.md` from the files `results/NAME.md`, which the
+measuring commands write beside `results/NAME.json`.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from realfake_hf.cli import parse, run_command
+from realfake_hf.store import write_text
+
+SECTIONS: Final[Mapping[str, tuple[str, str, str]]] = {  # name -> heading, description, command
+    "cifake_cnn": ("CNN on CIFAKE", "The paper's network, trained with three seeds.", "make cnn"),
+    "vit_tiny_cifake_32": ("ViT-Tiny on CIFAKE", "A pretrained ViT, fine-tuned at 32 pixels.", "make vit"),
+    "cifake_comparison": ("CNN and ViT on the same images", "Accuracy, cost and paired tests.", "make compare"),
+    "cifake_audit": ("Duplicates in CIFAKE", "Images that are equal pixel by pixel.", "make audit"),
+    "ablation_vit_tiny": ("Ablation of the ViT's recipe", "One setting changed at a time.", "make ablation"),
+    "paper_search": ("Topologies of the CNN", "The paper's search, repeated.", "make search"),
+    "crosseval": ("Other data sets", "Both models and a trivial baseline, off their training data.", "make crosseval"),
+    "transfer": ("Transfer between data sets", "Trained on each and on both, tested on each.", "make transfer"),
+    "robustness_cifake": ("Robustness", "CIFAKE's test images, corrupted.", "make robust"),
+    "familiarity": (
+        "Distance from the training data",
+        "How many images of each data set are far.",
+        "make familiarity",
+    ),
+    "shortcuts_cifake": ("File facts of CIFAKE", "What files alone reveal about the label.", "make shortcuts"),
+    "shortcuts_diffusiondb_coco_imagenet": ("File facts of DiffusionDB, COCO and ImageNet", "", "make shortcuts"),
+    "shortcuts_progan_lsun": ("File facts of ProGAN and LSUN", "", "make shortcuts"),
+    "shortcuts_wild_art_kaggle_layout": ("File facts of wild art", "", "make shortcuts"),
+    "explanation_study": ("Explanations", "Agreement, faithfulness and sanity checks of maps.", "make study"),
+    "benchmark_training": ("Training speed", "Against a plain loop and a plain Trainer.", "make benchmarks"),
+    "benchmark_data": ("Loading speed", "From CIFAKE's archive to pixels.", "make benchmarks"),
+    "benchmark_vit": ("Speed of a ViT", "Training and prediction at several sizes.", "make benchmarks"),
+    "benchmark_detector": ("Prediction speed", "Files through `Detector`, and ONNX exports.", "make benchmarks"),
+    "benchmark_scoring": ("Batch scoring", "Images to parquet.", "make benchmarks"),
+    "benchmark_grid": ("Speed of the cross-evaluation", "Against a `pipeline`.", "make benchmarks"),
+    "benchmark_explanations": ("Cost of explanations on a CPU", "Time and memory.", "make benchmarks"),
+    "benchmark_explanations_gpu": (
+        "Cost of explanations on a GPU",
+        "Time.",
+        "python -m benchmarks.explanation_throughput --output_file results/benchmark_explanations_gpu.json",
+    ),
+    "benchmark_space": ("Demo page under load", "Answers per second, latency, memory.", "make benchmarks"),
+    "bfloat16": ("Predictions in bfloat16", "Speed, and what changes.", "make benchmarks"),
+    "benchmark_streaming": ("Memory of a stream", "Two million images.", "make benchmarks"),
+    "scaling": ("Scaling", "Time and memory by number of images.", "make scaling"),
+    "two_processes": ("Two processes", "One training, alone and distributed.", "make processes"),
+    "two_nodes": ("Two machines", "A training and a grid, alone and distributed.", "make nodes"),
+    "faults": ("Fault injection", "Long work, interrupted and resumed.", "make faults"),
+}
+
+
+@dataclass
+class PageArguments:
+    """The tables and the page."""
+
+    results: Path = field(default=Path("results"), metadata={"help": "Folder of the tables."})
+    output_file: Path = field(default=Path("docs/results.md"), metadata={"help": "Markdown file of the page."})
+
+
+def render(results: Path) -> str:
+    """Render the tables of a folder, in the order of `SECTIONS`; those that do not exist are left out."""
+    sections = [
+        f"## {heading}\n\n{' '.join(filter(None, (description, f'`{command}`')))}\n\n"
+        f"{(results / f'{name}.md').read_text(encoding='utf-8')}"
+        for name, (heading, description, command) in SECTIONS.items()
+        if (results / f"{name}.md").exists()
+    ]
+    introduction = (
+        "All tables of [results/](../results), written by `make results`. Each table has a JSON file of the same "
+        "name, with code version, machine and settings. [findings.md](findings.md) interprets them.\n"
+    )
+    return "\n".join(["# Results\n", introduction, *sections])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command, and return its exit status."""
+    [arguments] = parse(PageArguments, argv=argv, description=__doc__)
+    return run_command(lambda: _work(arguments), name="results_page")
+
+
+def _work(arguments: PageArguments) -> int:
+    write_text(arguments.output_file, render(arguments.results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
