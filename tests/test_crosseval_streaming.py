@@ -169,11 +169,11 @@ def test_shards_that_change_meanwhile_are_noticed(folder, tmp_path):
     table = pq.read_table(train[0])
     pq.write_table(table.take(list(range(len(table)))[::-1]), tmp_path / "train-0.parquet", row_group_size=256)
     _, blocks = rows.share(8, processes=1, process=0)
-    with pytest.raises(ValueError, match="as they were when they were counted"):
+    with pytest.raises(ValueError, match="unchanged since they were counted"):
         next(blocks)
     pq.write_table(table.slice(0, len(table) - 9), tmp_path / "train-0.parquet", row_group_size=256)
     _, blocks = rows.share(8, processes=1, process=0)
-    with pytest.raises(ValueError, match="as they were when they were counted"):
+    with pytest.raises(ValueError, match="unchanged since they were counted"):
         list(blocks)
 
 
@@ -201,7 +201,7 @@ def test_what_is_no_shards_or_no_stream_is_refused(model, tmp_path, capsys):
     for more, sentence in (
         (
             ["--datasets", "demo=demo", "--streaming", "true"],
-            "wanted a folder or a Hub set of parquet shards at 'demo'",
+            "parquet shards in a folder or Hub data set 'demo'",
         ),
         (["--streaming", "true", "--duplicates_of", "demo"], "wanted --streaming or --duplicates_of; found both"),
     ):

@@ -16,7 +16,7 @@ from PIL import JpegImagePlugin
 from sklearn.metrics import roc_auc_score
 
 from realfake_hf.data.demo import demo_path
-from realfake_hf.data.demo.recipe import MAX_OVERLAP, overlap
+from realfake_hf.data.demo.make import MAX_OVERLAP, DemoArguments, main, make_demo, overlap
 from realfake_hf.labels import FAKE, LABEL_NAMES
 
 Row = dict[str, Any]
@@ -165,20 +165,17 @@ def test_the_document_states_the_counts_and_names_every_photograph(rows: list[Ro
     assert "never a result" in document
 
 
-def test_making_refuses_to_write_over_a_file(tmp_path: Path) -> None:
-    from realfake_hf.data.demo.make import main
-
-    there = tmp_path / "demo.parquet"
-    there.touch()
-    with pytest.raises(FileExistsError, match=r"wanted a new file to write to; found that .* exists"):
-        main(["--output_file", str(there)])
+def test_an_existing_file_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "demo.parquet"
+    file.touch()
+    assert main(["--output_file", str(file)]) == 1
+    assert f"{file} exists" in capsys.readouterr().err
+    assert file.stat().st_size == 0
 
 
 @pytest.mark.slow
 def test_the_same_seed_makes_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
     pytest.importorskip("skimage")
-    from realfake_hf.data.demo.make import DemoArguments, make_demo
-
     one, again, other = (
         make_demo(DemoArguments(tmp_path / f"{index}.parquet", seed=seed, num_images=240, num_steps=3)).read_bytes()
         for index, seed in enumerate((0, 0, 1))

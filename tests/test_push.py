@@ -312,7 +312,7 @@ def test_a_data_set_goes_with_its_card_and_comes_back_in_the_schema(hub, tmp_pat
 def test_a_data_card_alone_says_that_the_pictures_are_not_there(hub):
     assert main(["--dataset", "user/set", "--data", "demo", "--license", "other"]) == 0
     [card] = hub.repositories["dataset", "user/set"].files("main").values()
-    assert b"The pictures are not here" in card
+    assert b"does not contain the images" in card
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_what_is_there_is_kept_and_what_is_damaged_is_written_again(images, tmp_
     assert damaged_shards(folder) == []
     assert kept.stat().st_mtime_ns == untouched
     for file in (cut, gone, changed):
-        assert f"{file} is not as its checksum says" in caplog.text
+        assert f"checksum mismatch in {file}" in caplog.text
 
 
 def test_a_full_disk_in_the_middle_leaves_whole_shards(images, tmp_path, monkeypatch, capsys):
@@ -97,16 +97,16 @@ def test_other_files_other_pictures_and_other_sizes_are_refused(images, tmp_path
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("dear")
     assert main(words(tmp_path / "mine")) == 1
-    assert "wanted an empty folder, or one of shards; found letter.txt" in capsys.readouterr().err
+    assert "found letter.txt" in capsys.readouterr().err
     assert main(words(tmp_path / "shards", shard_mib=0)) == 1
-    assert "wanted shards of more than 0 bytes; found 0" in capsys.readouterr().err
+    assert "more than 0 bytes; found 0" in capsys.readouterr().err
     write_shards(images, tmp_path / "shards", shard_bytes=MIB)
     assert main(words(tmp_path / "shards", shard_mib=2)) == 1
-    assert "found another value of shard_bytes" in capsys.readouterr().err
+    assert "found other values of shard_bytes" in capsys.readouterr().err
     fewer = type(images)({"train": images["train"].select(range(9))})
-    with pytest.raises(ValueError, match="found another value of source"):
+    with pytest.raises(ValueError, match="found other values of source"):
         write_shards(fewer, tmp_path / "shards", shard_bytes=MIB)
-    with pytest.raises(FileNotFoundError, match=r"wanted shards\.json in"):
+    with pytest.raises(FileNotFoundError, match=r"expected shards\.json in"):
         damaged_shards(tmp_path / "mine")
 
 

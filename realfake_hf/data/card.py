@@ -1,4 +1,4 @@
-"""A data card: what a source holds in this project's schema, what is wrong with it, and under which licence."""
+"""Make the card of a data set: schema, counts, duplicates, and license."""
 
 from collections import Counter
 from typing import Final
@@ -10,28 +10,28 @@ from realfake_hf.data.duplicates import find_duplicates
 from realfake_hf.labels import LABEL_NAMES
 
 COLUMNS: Final = {
-    "image": "the picture, as a file in its own encoding where that is plain RGB",
+    "image": "the image file; plain RGB files keep their original encoding",
     "label": "REAL = 0, FAKE = 1",
-    "content": "what it shows; null where unknown",
-    "generator": "what made it; null for real pictures, and where unknown",
-    "source": "the set that it comes from",
-    "id": "opaque; rows stand in its order, which is as good as shuffled",
-    "sha256": "of size and RGB values: equal for equal pictures, whatever their files",
+    "content": "what the image shows; null if unknown",
+    "generator": "what made the image; null for real images, or if unknown",
+    "source": "the data set that the image comes from",
+    "id": "opaque id; rows are sorted by it, which amounts to shuffling",
+    "sha256": "hash of size and RGB values; equal for equal images in any file format",
 }
 
 
-def make_data_card(images: DatasetDict, *, name: str, licence: str, has_images: bool) -> DatasetCard:
+def make_data_card(images: DatasetDict, *, name: str, license: str, has_images: bool) -> DatasetCard:
     """Make the card of a data set.
 
     Args:
         images: from `load_images`.
-        name: what it is called.
-        licence: an identifier of the Hub, such as mit or cc-by-4.0.
-        has_images: whether the repository holds the pictures, as parquet, or the card alone.
+        name: of the data set.
+        license: an identifier of the Hub, such as mit or cc-by-4.0.
+        has_images: the repository contains the images as parquet, not just the card.
     """
     splits = [{"split": split, "path": f"data/{split}-*.parquet"} for split in images]
-    data = DatasetCardData(
-        license=licence,
+    metadata = DatasetCardData(
+        license=license,
         pretty_name=name,
         task_categories=["image-classification"],
         tags=["ai-generated-image-detection", "realfake"],
@@ -40,23 +40,24 @@ def make_data_card(images: DatasetDict, *, name: str, licence: str, has_images: 
     columns = "\n".join(f"| `{column}` | {meaning} |" for column, meaning in COLUMNS.items())
     rows = "\n".join(_row(split, rows) for split, rows in images.items())
     where = (
-        "The rows are here, as parquet."
+        "This repository contains the rows as parquet."
         if has_images
-        else "The pictures are not here: their licence does not allow it, or nobody has said that it does."
+        else "This repository does not contain the images, since their license does not permit it or is not known."
     )
     return DatasetCard(
-        f"---\n{data.to_yaml()}\n---\n\n# {name}\n\nReal and AI-generated pictures in one schema, for telling them "
-        f"apart. {where} Licence: {licence}.\n\n## Columns\n\n| column | meaning |\n|---|---|\n{columns}\n\n"
-        f"## How many\n\n| split | real | fake | contents | generators |\n|---|--:|--:|---|---|\n{rows}\n\n"
+        f"---\n{metadata.to_yaml()}\n---\n\n# {name}\n\nReal and AI-generated images in one schema, for training and "
+        f"evaluating detectors. {where} License: {license}.\n\n"
+        f"## Columns\n\n| column | meaning |\n|---|---|\n{columns}\n\n"
+        f"## Counts\n\n| split | real | fake | contents | generators |\n|---|--:|--:|---|---|\n{rows}\n\n"
         f"## Exact duplicates\n\n{find_duplicates(images).to_markdown()}\n\n"
-        "Measure on test pictures that occur in no other split.\n"
+        "Evaluate on test images that occur in no other split.\n"
     )
 
 
 def _row(split: str, rows: Dataset) -> str:
     labels = Counter(LABEL_NAMES[label] for label in rows["label"][:])
-    counted = (_counts(rows[column][:]) for column in ("content", "generator"))
-    return f"| {split} | {labels['REAL']:,} | {labels['FAKE']:,} | {' | '.join(counted)} |"
+    counts = " | ".join(_counts(rows[column][:]) for column in ("content", "generator"))
+    return f"| {split} | {labels['REAL']:,} | {labels['FAKE']:,} | {counts} |"
 
 
 def _counts(values: list[str | None]) -> str:

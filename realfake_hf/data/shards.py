@@ -1,11 +1,10 @@
 """Write a source as parquet shards with checksums and a data card: `python -m realfake_hf.data.shards --data cifake`.
 
-A shard appears whole or not at all and is then entered in `shards.json`; the same command goes on after the last of
-them. Shards that were damaged since are found by their checksums and written again.
+Each shard is written atomically and then recorded in `shards.json`. To resume an interrupted command, repeat it:
+intact shards are kept, and damaged ones are written again.
 """
 
 import hashlib
-import json
 import logging
 import os
 import sys
@@ -13,21 +12,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from realfake_hf.cli import parse
-from realfake_hf.data.card import make_data_card
-from realfake_hf.data.loading import load_images
-from realfake_hf.data.splits import add_missing_splits
+from realfake_hf.cli import parse, run_command
 from realfake_hf.labels import FAKE
-from realfake_hf.store import sha256_of, write_text
+from realfake_hf.store import changed_settings, foreign_files, read_json, sha256_of, write_json
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
 
 logger = logging.getLogger(__name__)
 
@@ -35,35 +31,35 @@ MANIFEST: Final = "shards.json"
 CARD: Final = "README.md"
 DATA: Final = "data"
 MIB: Final = 2**20
-_GROUP: Final = 256  # rows of a row group: what a reader holds at least
-_BESIDE: Final = 200  # bytes of a row beside its picture, or so
+_ROW_GROUP: Final = 256  # rows; a reader holds at least one row group in memory
+_ROW_OVERHEAD: Final = 200  # bytes of a row besides its image, approximately
 
 
 @dataclass
 class ShardArguments:
-    """Which source becomes shards, and where they go."""
+    """The source, and the size and location of its shards."""
 
-    data: str = field(metadata={"help": "What train.py takes: cifake, a zip archive, a folder, parquet, a Hub id."})
-    output_dir: Path = field(metadata={"help": "The folder of the shards; the same command goes on from there."})
-    shard_mib: float = field(default=256, metadata={"help": "Size of a shard, in MiB, or a little less."})
+    data: str = field(metadata={"help": "Source: cifake, a zip archive, a folder, parquet, or a Hub id."})
+    output_dir: Path = field(metadata={"help": "Folder for the shards; to resume, repeat the command."})
+    shard_mib: float = field(default=256, metadata={"help": "Maximum size of a shard in MiB."})
     all_splits: bool = field(
-        default=False, metadata={"help": "Cut validation and test off the training pictures where there are none."}
+        default=False, metadata={"help": "Draw missing validation and test splits from the training images."}
     )
-    validation_share: float = field(default=0.05, metadata={"help": "Of the training pictures; as train.py has it."})
-    test_share: float = field(default=0.2, metadata={"help": "Of the training pictures; as train.py has it."})
-    split_seed: int = field(default=0, metadata={"help": "Of these cuts; as train.py has it."})
-    license: str = field(default="unknown", metadata={"help": "For the data card: an identifier of the Hub."})
+    validation_share: float = field(default=0.05, metadata={"help": "Of the training images, as in train.py."})
+    test_share: float = field(default=0.2, metadata={"help": "Of the training images, as in train.py."})
+    split_seed: int = field(default=0, metadata={"help": "Of these splits, as in train.py."})
+    license: str = field(default="unknown", metadata={"help": "License identifier of the Hub, for the data card."})
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard that is finished.
+    """A finished shard.
 
     Attributes:
-        file: relative to the folder.
-        split: of which it holds rows.
-        n: rows.
-        n_fake: of them labelled FAKE.
+        file: path relative to the folder.
+        split: that its rows belong to.
+        n: number of rows.
+        n_fake: rows labelled FAKE.
         bytes: size of the file.
         sha256: of the file.
     """
@@ -76,76 +72,79 @@ class Shard:
     sha256: str
 
 
-def write_shards(images: DatasetDict, folder: Path, *, shard_bytes: float = 256 * MIB) -> list[Shard]:
-    """Write the splits as parquet files with the pictures in them, and `shards.json` with their checksums.
+def write_shards(images: "DatasetDict", folder: Path, *, shard_bytes: float = 256 * MIB) -> list[Shard]:
+    """Write the splits as parquet files with embedded images, and `shards.json` with their checksums.
 
     Args:
         images: from `load_images`.
-        folder: an empty one, or that of the same shards, which is then completed.
-        shard_bytes: size of a shard at most, but for a picture that is larger.
+        folder: an empty folder, or that of an interrupted call with the same arguments, which is resumed.
+        shard_bytes: maximum size of a shard, unless a single image exceeds it.
 
     Raises:
-        OSError: there is no room.
-        ValueError: the folder holds something else, or a size that is none.
+        OSError: the disk is full.
+        ValueError: the folder contains other files or other shards, or `shard_bytes` is not positive.
     """
     if shard_bytes <= 0:
-        raise ValueError(f"wanted shards of more than 0 bytes; found {shard_bytes:,.0f}.")
-    plan = {split: _cuts(rows, shard_bytes) for split, rows in images.items()}
-    facts = {"source": _fingerprint(images), "shard_bytes": int(shard_bytes)}
-    done = _begun(folder, facts)
-    finished: list[Shard] = []
+        raise ValueError(f"expected shards of more than 0 bytes; found {shard_bytes:,.0f}.")
+    plan = {split: _row_ranges(rows, shard_bytes) for split, rows in images.items()}
+    settings = {"source": _fingerprint(images), "shard_bytes": int(shard_bytes)}
+    previous = _previous_shards(folder, settings)
+    shards: list[Shard] = []
     with tqdm(total=sum(map(len, images.values())), desc="writing shards", unit="image", disable=None) as bar:
-        for split, cuts in plan.items():
-            for number, (start, stop) in enumerate(cuts):
-                file = f"{DATA}/{split}-{number:05d}-of-{len(cuts):05d}.parquet"
-                shard = done.pop(file, None)
-                if shard is None or not _is_whole(folder, shard):
+        for split, ranges in plan.items():
+            for number, (start, stop) in enumerate(ranges):
+                file = f"{DATA}/{split}-{number:05d}-of-{len(ranges):05d}.parquet"
+                shard = previous.pop(file, None)
+                if shard is None or not _is_intact(folder, shard, log=True):
                     shard = _write(images[split].select(range(start, stop)), folder, file, split)
-                finished.append(shard)
-                _write_manifest(folder, facts, [*finished, *done.values()])
+                shards.append(shard)
+                _write_manifest(folder, settings, [*shards, *previous.values()])
                 bar.update(stop - start)
-    return finished
+    return shards
 
 
 def damaged_shards(folder: Path) -> list[str]:
-    """Name the shards of a folder that are not what `shards.json` says: missing, cut short, or changed.
+    """Return the shards of a folder that are missing or do not match their checksums.
 
     Raises:
         FileNotFoundError: the folder has no `shards.json`.
     """
     if not (folder / MANIFEST).is_file():
-        raise FileNotFoundError(f"wanted {MANIFEST} in {folder}; found none. Write shards into it first.")
-    kept = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["shards"]
-    return [one["file"] for one in kept if not _is_whole(folder, Shard(**one), tell=False)]
+        raise FileNotFoundError(f"expected {MANIFEST} in {folder}; found none. Write shards to this folder first.")
+    shards = [Shard(**row) for row in read_json(folder / MANIFEST)["shards"]]
+    return [shard.file for shard in shards if not _is_intact(folder, shard)]
 
 
-def _cuts(rows: Dataset, shard_bytes: float) -> list[tuple[int, int]]:
-    """Rows from and to, of shards of about equal size."""
-    ends = np.cumsum(_sizes(rows))
+def _row_ranges(rows: "Dataset", shard_bytes: float) -> list[tuple[int, int]]:
+    """Divide rows into shards of about equal size: (first row, row after the last) of each."""
+    ends = np.cumsum(_row_bytes(rows))
     if not len(ends):
         return []
     shards = int(-(-ends[-1] // shard_bytes))
     inner = np.searchsorted(ends, ends[-1] * np.arange(1, shards) / shards).tolist()
-    edges = sorted({0, *inner, len(ends)})
-    return list(pairwise(edges))
+    return list(pairwise(sorted({0, *inner, len(ends)})))
 
 
-def _sizes(rows: Dataset) -> NDArray[np.int64]:
-    pictures = rows.with_format("arrow").select_columns(["image"])
-    batches = (pictures[start : start + 10_000]["image"] for start in range(0, len(rows), 10_000))
+def _row_bytes(rows: "Dataset") -> NDArray[np.int64]:
+    import pyarrow.compute as pc
+
+    images = rows.with_format("arrow").select_columns(["image"])
+    batches = (images[start : start + 10_000]["image"] for start in range(0, len(rows), 10_000))
     lengths = [pc.binary_length(pc.struct_field(batch, "bytes")).to_numpy() for batch in batches]
-    return np.concatenate(lengths).astype(np.int64) + _BESIDE if lengths else np.empty(0, dtype=np.int64)
+    return np.concatenate(lengths).astype(np.int64) + _ROW_OVERHEAD if lengths else np.empty(0, dtype=np.int64)
 
 
-def _write(rows: Dataset, folder: Path, file: str, split: str) -> Shard:
+def _write(rows: "Dataset", folder: Path, file: str, split: str) -> Shard:
+    import pyarrow.parquet as pq
+
     part = folder / f"{file}.part"
     part.parent.mkdir(parents=True, exist_ok=True)
-    schema = rows.features.arrow_schema  # says what the columns mean to `datasets`
+    schema = rows.features.arrow_schema  # contains the features for `datasets`
     tables = rows.with_format("arrow")
     with part.open("wb") as stream:
         with pq.ParquetWriter(stream, schema) as writer:
-            for start in range(0, len(rows), _GROUP):
-                writer.write_table(tables[start : start + _GROUP].cast(schema))
+            for start in range(0, len(rows), _ROW_GROUP):
+                writer.write_table(tables[start : start + _ROW_GROUP].cast(schema))
         stream.flush()
         os.fsync(stream.fileno())
     part.replace(folder / file)
@@ -153,43 +152,39 @@ def _write(rows: Dataset, folder: Path, file: str, split: str) -> Shard:
     return Shard(file, split, len(rows), n_fake, (folder / file).stat().st_size, sha256_of(folder / file))
 
 
-def _begun(folder: Path, facts: Mapping[str, Any]) -> dict[str, Shard]:
-    """The shards that `shards.json` knows already."""
-    manifest = folder / MANIFEST
-    if not manifest.exists():
-        own = {DATA, CARD, f"{MANIFEST}.part"}  # the last where it was killed
-        strange = sorted(file.name for file in folder.iterdir() if file.name not in own) if folder.exists() else []
-        if strange:
+def _previous_shards(folder: Path, settings: Mapping[str, Any]) -> dict[str, Shard]:
+    """Return the shards that `shards.json` lists, by file; none if there is no such file yet."""
+    if not (folder / MANIFEST).exists():
+        if others := foreign_files(folder, DATA, CARD, MANIFEST):
             raise ValueError(
-                f"wanted an empty folder, or one of shards; found {strange[0]} in {folder}. Name another with "
+                f"expected an empty folder or a folder of shards; found {others[0]} in {folder}. Give another "
                 "--output_dir."
             )
         return {}
-    before = json.loads(manifest.read_text(encoding="utf-8"))
-    changed = [name for name, value in facts.items() if before.get(name) != value]
-    if changed:
+    before = read_json(folder / MANIFEST)
+    shards = before.pop("shards")
+    if changed := changed_settings(before, settings):
         raise ValueError(
-            f"wanted the shards of {folder} to be of the same pictures and size, to go on; found another value of "
-            f"{', '.join(changed)}. Give the same --data and --shard_mib, or another --output_dir."
+            f"expected the same images and shard size to resume in {folder}; found other values of "
+            f"{', '.join(changed)}. Repeat the original --data and --shard_mib, or give another --output_dir."
         )
-    return {one["file"]: Shard(**one) for one in before["shards"]}
+    return {row["file"]: Shard(**row) for row in shards}
 
 
-def _write_manifest(folder: Path, facts: Mapping[str, Any], shards: Sequence[Shard]) -> None:
-    content = {**facts, "shards": [asdict(shard) for shard in shards]}
-    write_text(folder / MANIFEST, json.dumps(content, indent=1) + "\n")
+def _write_manifest(folder: Path, settings: Mapping[str, Any], shards: Sequence[Shard]) -> None:
+    write_json(folder / MANIFEST, {**settings, "shards": [asdict(shard) for shard in shards]})
 
 
-def _is_whole(folder: Path, shard: Shard, *, tell: bool = True) -> bool:
+def _is_intact(folder: Path, shard: Shard, *, log: bool = False) -> bool:
     file = folder / shard.file
-    is_whole = file.is_file() and file.stat().st_size == shard.bytes and sha256_of(file) == shard.sha256
-    if tell and not is_whole:
-        logger.warning("%s is not as its checksum says: it is written again", file)
-    return is_whole
+    is_intact = file.is_file() and file.stat().st_size == shard.bytes and sha256_of(file) == shard.sha256
+    if log and not is_intact:
+        logger.warning("checksum mismatch in %s: writing it again", file)
+    return is_intact
 
 
-def _fingerprint(images: DatasetDict) -> str:
-    """Another one where the pictures, their labels or their order are others."""
+def _fingerprint(images: "DatasetDict") -> str:
+    """Return a digest of the images, their labels and their order."""
     digest = hashlib.sha256()
     for split, rows in images.items():
         for line in zip(rows["id"][:], rows["label"][:], rows["sha256"][:], strict=True):
@@ -198,26 +193,26 @@ def _fingerprint(images: DatasetDict) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, write, print how much there is; give the exit status."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    """Run the command and return its exit status."""
     (arguments,) = parse(ShardArguments, argv=argv, description=__doc__)
-    try:
-        images = load_images(arguments.data, one_class=not arguments.all_splits)
-        if arguments.all_splits:
-            shares = {"validation_share": arguments.validation_share, "test_share": arguments.test_share}
-            images = add_missing_splits(images, **shares, seed=arguments.split_seed)
-        shards = write_shards(images, arguments.output_dir, shard_bytes=arguments.shard_mib * MIB)
-        name = Path(arguments.data).stem or arguments.data
-        card = make_data_card(images, name=name, licence=arguments.license, has_images=True)
-        card.save(arguments.output_dir / CARD)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; the same command goes on from {arguments.output_dir}", file=sys.stderr)
-        return 130
-    except (OSError, ValueError) as error:
-        print(f"shards: {error}", file=sys.stderr)
-        return 1
+    return run_command(lambda: _write_source(arguments), name="shards", resumable=arguments.output_dir)
+
+
+def _write_source(arguments: ShardArguments) -> int:
+    from realfake_hf.data.card import make_data_card
+    from realfake_hf.data.loading import load_images
+    from realfake_hf.data.splits import add_missing_splits
+
+    images = load_images(arguments.data, one_class=not arguments.all_splits)
+    if arguments.all_splits:
+        shares = {"validation_share": arguments.validation_share, "test_share": arguments.test_share}
+        images = add_missing_splits(images, **shares, seed=arguments.split_seed)
+    shards = write_shards(images, arguments.output_dir, shard_bytes=arguments.shard_mib * MIB)
+    name = Path(arguments.data).stem or arguments.data
+    card = make_data_card(images, name=name, license=arguments.license, has_images=True)
+    card.save(arguments.output_dir / CARD)
     size = sum(shard.bytes for shard in shards)
-    print(f"{sum(shard.n for shard in shards):,} pictures in {len(shards):,} shards, {size / MIB:,.1f} MiB")
+    print(f"{sum(shard.n for shard in shards):,} images in {len(shards):,} shards, {size / MIB:,.1f} MiB")
     return 0
 
 

@@ -1,6 +1,6 @@
-"""Parquet shards as a stream of batches: shared out among processes, shuffled, resumable between any two batches.
+"""Stream parquet shards: batches for training, and rows for evaluation.
 
-Shards lie in a folder or on the Hub, as `realfake_hf.data.shards` writes them; none of them is ever held whole.
+Shards lie in a folder or on the Hub, as written by `realfake_hf.data.shards`. No split is ever held in memory.
 """
 
 import hashlib
@@ -26,30 +26,29 @@ from transformers import BaseImageProcessor
 from realfake_hf.data.augment import Augmentation
 from realfake_hf.data.decoding import UnreadableImageError, decode_image
 from realfake_hf.data.pixels import resize_images
+from realfake_hf.data.sampling import Flags
 
 logger = logging.getLogger(__name__)
 
-State = dict[str, Any]
-
-
-def _is_of_more_than_one_row(record: logging.LogRecord) -> bool:
-    """Whether a message is not of the buffer that `datasets` cannot put into a state: it holds one row here."""
-    return "shuffle buffer" not in record.getMessage()
-
-
 COLUMNS: Final = frozenset({"id", "image", "label", "content", "sha256"})
-_ROWS: Final = 4096  # of a column, in memory at once
+_COLUMN_BATCH: Final = 4096  # rows of a single column in memory
+_ROW_BATCH: Final = 256  # rows of a stream in memory
+
+State = dict[str, Any]
+Row = dict[str, Any]
+Keys = NDArray[np.uint64]
+Rows = Sequence[int] | NDArray[np.integer]
 
 
 @dataclass(frozen=True)
 class ShardedSplit:
-    """The shards of one split, found and counted, not read.
+    """The shards of a split, of which only the row counts have been read.
 
     Attributes:
         name: of the split.
-        files: paths, or addresses that begin with `hf://`.
-        groups: rows of each row group of all files, in order.
-        groups_of_files: how many row groups each file has.
+        files: local paths or `hf://` URLs.
+        groups: number of rows in each row group of all files, in order.
+        groups_of_files: number of row groups in each file.
     """
 
     name: str
@@ -59,115 +58,119 @@ class ShardedSplit:
 
     @property
     def n(self) -> int:
-        """How many pictures there are."""
+        """The number of images."""
         return sum(self.groups)
 
     def rows(self, columns: Sequence[str] = ("id", "image", "label")) -> IterableDataset:
-        """Their rows, with the pictures as the bytes of their files; a row group is the least that is shared out."""
+        """Stream the rows, with images as encoded bytes; each row group is one shard of the `IterableDataset`."""
         rows = load_dataset("parquet", data_files=list(self.files), split="train", streaming=True).reshard()
         return rows.select_columns(list(columns)).cast_column("image", Image(decode=False))
 
     def load(self) -> Dataset:
-        """All of it in the columns of `load_images`, memory-mapped: for splits to measure on."""
+        """Load the whole split, memory-mapped, with the columns of `load_images`."""
         return load_dataset("parquet", data_files={self.name: list(self.files)}, split=self.name)
 
     def column(self, name: str) -> Iterator[list[Any]]:
-        """The values of a column, some thousands at a time; no other column is read."""
+        """Yield the values of a column in batches, without reading other columns."""
         for file in self.files:
-            with fsspec.open(file) as opened, pq.ParquetFile(opened) as shard:
-                for batch in shard.iter_batches(_ROWS, columns=[name]):
+            with fsspec.open(file) as stream, pq.ParquetFile(stream) as shard:
+                for batch in shard.iter_batches(_COLUMN_BATCH, columns=[name]):
                     yield batch.column(0).to_pylist()
 
+    def row_group(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read a row group, counted from the first file."""
+        for file, groups in zip(self.files, self.groups_of_files, strict=True):
+            if group < groups:
+                with fsspec.open(file) as stream, pq.ParquetFile(stream) as shard:
+                    return shard.read_row_group(group, columns=columns)
+            group -= groups
+        raise IndexError(f"expected a row below {self.n:,} of the {self.name} shards; found a larger one")
+
     def max_rows(self, parts: int) -> int:
-        """The largest number of rows that one of so many parts can get, whichever row groups fall to it."""
+        """Return the largest number of rows that one of `parts` parts can get, for any assignment of row groups."""
         return sum(sorted(self.groups, reverse=True)[: -(-len(self.groups) // parts)])
 
     def fingerprint(self) -> dict[str, Any]:
-        """Size, class balance and digest; the digest covers pictures and labels, in order."""
-        digest, fake = hashlib.sha256(), 0
-        for labels, pictures in zip(self.column("label"), self.column("sha256"), strict=True):
-            fake += sum(labels)
-            digest.update(
-                "".join(f"{label} {picture}\n" for label, picture in zip(labels, pictures, strict=True)).encode()
-            )
-        return {"n": self.n, "n_real": self.n - fake, "n_fake": fake, "sha256": digest.hexdigest()}
+        """Return the size, the class counts, and a digest of the images and labels in order."""
+        digest, n_fake = hashlib.sha256(), 0
+        for labels, hashes in zip(self.column("label"), self.column("sha256"), strict=True):
+            n_fake += sum(labels)
+            lines = (f"{label} {sha256}\n" for label, sha256 in zip(labels, hashes, strict=True))
+            digest.update("".join(lines).encode())
+        return {"n": self.n, "n_real": self.n - n_fake, "n_fake": n_fake, "sha256": digest.hexdigest()}
 
 
 def find_shards(source: str, *, columns: Collection[str] = COLUMNS) -> dict[str, ShardedSplit]:
-    """Find the shards of a folder or a Hub set, and read how many rows they have.
+    """Find the parquet shards of a source, and count their rows.
 
     Args:
-        source: a folder, or the id of a Hub set.
-        columns: that they must have.
+        source: a folder or the Hub id of a data set.
+        columns: required columns.
 
     Raises:
-        FileNotFoundError: there are none.
+        FileNotFoundError: there are no shards.
         ValueError: a shard cannot be read, or lacks a column.
     """
     try:
-        found = load_dataset_builder(source).config.data_files or {}
+        data_files = load_dataset_builder(source).config.data_files or {}
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
-            f"wanted a folder or a Hub set of parquet shards at {source!r}; found none within reach. "
-            "`python -m realfake_hf.data.shards --data ... --output_dir ...` writes them."
+            f"expected parquet shards in a folder or Hub data set {source!r}; found none. "
+            "Write them with `python -m realfake_hf.data.shards --data ... --output_dir ...`."
         ) from error
-    strange = [file for files in found.values() for file in files if not file.endswith(".parquet")]
-    if strange:
+    others = [file for files in data_files.values() for file in files if not file.endswith(".parquet")]
+    if others:
         raise ValueError(
-            f"wanted parquet shards alone in {source!r}; found {_name_of(strange[0])}. "
-            "`python -m realfake_hf.data.shards` makes shards of other sources."
+            f"expected only parquet shards in {source!r}; found {others[0].rpartition('/')[2]}. "
+            "Convert other sources with `python -m realfake_hf.data.shards`."
         )
-    return {str(name): _counted(str(name), tuple(files), columns) for name, files in found.items()}
+    return {str(name): _count_rows(str(name), tuple(files), columns) for name, files in data_files.items()}
 
 
-def _counted(name: str, files: tuple[str, ...], columns: Collection[str]) -> ShardedSplit:
-    groups = [_groups(file, columns) for file in files]
+def _count_rows(name: str, files: tuple[str, ...], columns: Collection[str]) -> ShardedSplit:
+    groups = [_row_groups(file, columns) for file in files]
     return ShardedSplit(name, files, tuple(itertools.chain.from_iterable(groups)), tuple(map(len, groups)))
 
 
-def _groups(file: str, columns: Collection[str]) -> list[int]:
+def _row_groups(file: str, columns: Collection[str]) -> list[int]:
     try:
-        with fsspec.open(file) as opened, pq.ParquetFile(opened) as shard:
-            lacking = sorted(set(columns) - set(shard.schema_arrow.names))
-            facts = shard.metadata
-            groups = [facts.row_group(group).num_rows for group in range(facts.num_row_groups)]
+        with fsspec.open(file) as stream, pq.ParquetFile(stream) as shard:
+            missing = sorted(set(columns) - set(shard.schema_arrow.names))
+            metadata = shard.metadata
+            groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     except pa.ArrowInvalid as error:
         raise ValueError(
-            f"wanted a parquet shard in {file}; found {error}. Write it again: the command that made the shards "
-            "replaces those that are not as their checksums say."
+            f"expected a parquet shard in {file}; found {error}. Repeat the command that wrote the shards "
+            "to replace damaged ones."
         ) from error
-    if lacking:
+    if missing:
         raise ValueError(
-            f"wanted the columns {', '.join(sorted(columns))} in {file}; found no {', '.join(lacking)}. "
-            "`python -m realfake_hf.data.shards --data` writes a source with all of them."
+            f"expected the columns {', '.join(sorted(columns))} in {file}; found no {', '.join(missing)}. "
+            "`python -m realfake_hf.data.shards` writes all of them."
         )
     return groups
 
 
-def _name_of(file: str) -> str:
-    return file.rpartition("/")[2]
-
-
 class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
-    """Batches of pixels and labels from shards: each part of the stream decodes and resizes its own.
+    """Stream batches of pixels and labels from shards; each part of the stream decodes and resizes its own images.
 
-    An epoch is a pass over all rows. Row groups are shuffled and shared out among processes and their workers; the
-    rows of some of them at a time, as many as the buffer holds, are shuffled once more. Parts that get fewer rows than
-    the largest begin again until all have given equally many batches, as processes that learn together must.
+    An epoch is a pass over all rows. Row groups are shuffled and distributed over processes and their workers; within
+    each part, rows are shuffled in a buffer. Parts with fewer rows start over until all parts have yielded the same
+    number of batches, as distributed training requires.
 
-    The order follows from seed, epoch and part alone, so that the state of a stream is its place in it: a resumed
-    stream gives the very batches that an unbroken one would have given.
+    The order depends on seed, epoch and part alone, and can be resumed after any batch by `state_dict` and
+    `load_state_dict`; a resumed stream yields exactly the batches of an uninterrupted one.
 
     Args:
         split: the shards.
         processor: an image processor with a fixed output size.
-        batch_size: pictures of a batch.
-        buffer_size: pictures in memory at once, for each part; rounded up to whole batches.
-        processes: that learn together.
-        process: which of them this is, from 0.
-        workers: of each process that read and decode; 0 for the process itself.
-        multiple: of how many batches an epoch is.
-        augment: what is done to the pictures.
+        batch_size: images in a batch.
+        buffer_size: images in memory for each part; rounded up to whole batches.
+        processes: number of training processes.
+        process: index of this process.
+        workers: decoding workers of each process; 0 for the process itself.
+        multiple: round the number of batches in an epoch up to a multiple of this.
+        augment: augmentation of the batches.
         seed: of the order.
     """
 
@@ -190,33 +193,33 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
         self._processor, self._seed = processor, seed
         self._batch_size = batch_size
         self._buffer_size = -(-buffer_size // batch_size) * batch_size
-        self._each = max(1, workers)  # parts of each process
-        self._parts, self._first = processes * self._each, process * self._each
+        self._parts_per_process = max(1, workers)
+        self._parts, self._first = processes * self._parts_per_process, process * self._parts_per_process
         if len(split.groups) < self._parts:
             raise ValueError(
-                f"wanted at least as many row groups as processes times workers, {self._parts}; found "
+                f"expected at least as many row groups as processes times workers, {self._parts}; found "
                 f"{len(split.groups)} in the {split.name} shards. Use fewer workers, or write smaller shards."
             )
-        own = -(-split.max_rows(self._parts) // batch_size)
-        self._own_batches = -(-own // multiple) * multiple
+        batches = -(-split.max_rows(self._parts) // batch_size)
+        self._batches_per_part = -(-batches // multiple) * multiple
         self._rows = split.rows()
         self._start: State | None = None
         self._state: State = {}
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw order and augmentation of an epoch; a callback of the `Trainer` calls this."""
+        """Set the epoch of order and augmentation; a callback of the `Trainer` calls this."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Batches of an epoch, of this process."""
-        return self._own_batches * self._each
+        """Return the number of batches of this process in an epoch."""
+        return self._batches_per_part * self._parts_per_process
 
     def state_dict(self) -> State:
-        """The place in the stream, after the batch that was given last."""
+        """Return the position in the stream after the last batch."""
         return dict(self._state)
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from a place, the next time that the stream is begun."""
+        """Resume from a position when the stream is next iterated over."""
         self._start = state
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
@@ -226,75 +229,72 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
         given = start["given"]
         for lap in itertools.count(start["lap"]):
             with closing(self._lap(lap, start if lap == start["lap"] else {})) as batches:
-                for batch, place in batches:
+                for batch, position in batches:
                     given += 1
-                    self._state = {"epoch": self.epoch, "lap": lap, "given": given, **place}
+                    self._state = {"epoch": self.epoch, "lap": lap, "given": given, **position}
                     yield batch
-                    if given == self._own_batches:
+                    if given == self._batches_per_part:
                         return
             if not self._state:
                 raise ValueError(
-                    f"wanted pictures in the {self.split.name} shards; found none that can be read in the part of "
-                    f"{self._parts} that fell to this process. Look at the warnings, and write the shards again."
+                    f"expected readable images in the {self.split.name} shards; found none in the part of this "
+                    f"process (1 of {self._parts}). See the warnings above, and write the shards again."
                 )
 
     def _lap(self, lap: int, start: State) -> Generator[tuple[dict[str, Tensor], State]]:
-        """One pass over the rows of this part, and the place after each batch."""
+        """Yield each batch of one pass over the rows of this part, and the position after it."""
         part = self._first + self._worker()
-        drawn = int(np.random.default_rng([self._seed, self.epoch]).integers(2**31))  # alike in all parts
-        rows = self._rows.shuffle(seed=drawn, buffer_size=1, max_buffer_input_shards=1)
+        shuffle_seed = int(np.random.default_rng([self._seed, self.epoch]).integers(2**31))  # the same in all parts
+        rows = self._rows.shuffle(seed=shuffle_seed, buffer_size=1, max_buffer_input_shards=1)
         own = rows.with_format("arrow").shard(num_shards=self._parts, index=part)
-        before = start.get("rows")
-        if before:
-            logging.getLogger("datasets.iterable_dataset").addFilter(_is_of_more_than_one_row)
-            own.load_state_dict(before)
+        rows_state = start.get("rows")
+        if rows_state:
+            logging.getLogger("datasets.iterable_dataset").addFilter(_is_not_about_the_shuffle_buffer)
+            own.load_state_dict(rows_state)
         blocks, done = own.iter(batch_size=self._buffer_size), start.get("done", 0)
         for number in itertools.count(start.get("block", 0)):
             block = next(blocks, None)
             if block is None:
                 return
             order = np.random.default_rng([self._seed, self.epoch, part, lap, number]).permutation(len(block))
-            for place in range(done, len(block), self._batch_size):
-                some = block.take(order[place : place + self._batch_size])
-                batch = self._decoded(some, (part << 40) + number * self._buffer_size + place)
+            for position in range(done, len(block), self._batch_size):
+                table = block.take(order[position : position + self._batch_size])
+                batch = self._decode(table, (part << 40) + number * self._buffer_size + position)
                 if batch is not None:
-                    yield batch, {"rows": before, "block": number, "done": place + self._batch_size}
-            before, done = own.state_dict(), 0
+                    yield batch, {"rows": rows_state, "block": number, "done": position + self._batch_size}
+            rows_state, done = own.state_dict(), 0
 
     def _worker(self) -> int:
         worker = torch_data.get_worker_info()
         return worker.id if worker else 0
 
-    def _decoded(self, rows: pa.Table, first: int) -> dict[str, Tensor] | None:
-        pictures, labels = [], []
+    def _decode(self, rows: pa.Table, first: int) -> dict[str, Tensor] | None:
+        """Decode and augment a batch; `first` numbers its first row, for the augmentation."""
+        images, labels = [], []
         for row in rows.to_pylist():
             try:
-                pictures.append(decode_image(row["image"]["bytes"]))
+                images.append(decode_image(row["image"]["bytes"]))
             except UnreadableImageError as error:
-                logger.warning("%s is left out: %s", row["id"], error)
+                logger.warning("skipped the unreadable image %s: %s", row["id"], error)
             else:
                 labels.append(row["label"])
-        if not pictures:
+        if not images:
             return None
-        pixels = resize_images(pictures, self._processor)
+        pixels = resize_images(images, self._processor)
         if self.augment:
             pixels = self.augment(pixels, first + np.arange(len(pixels)), epoch=self.epoch)
         return {"pixel_values": torch.from_numpy(pixels), "labels": torch.tensor(labels)}
 
 
-Row = dict[str, Any]
-Keys = NDArray[np.uint64]
-
-_READ = 256  # rows of a stream, in memory at once
+def _is_not_about_the_shuffle_buffer(record: logging.LogRecord) -> bool:
+    """Filter out the warning of `datasets` that a shuffle buffer is not resumed: ours contains a single row."""
+    return "shuffle buffer" not in record.getMessage()
 
 
 class ShardedRows:
-    """The rows of a split that is never held whole.
+    """The rows of a split for evaluation; images are read when they are accessed.
 
-    Of each picture eight bytes of its hash are kept, to know it again; all else is read where it is asked for.
-
-    Args:
-        split: the shards.
+    Eight bytes of each image's hash are kept in memory, to recognize it later.
     """
 
     def __init__(self, split: ShardedSplit) -> None:
@@ -305,61 +305,61 @@ class ShardedRows:
         return self.split.n
 
     def __getitem__(self, row: int) -> Row:
-        """A row with its picture, decoded; its row group is read for it."""
-        found: Row = self.select([row])[0]
-        return found
+        """Read the row group of a row, and return the row with its decoded image."""
+        selected: Row = self.select([row])[0]
+        return selected
 
     @cached_property
     def keys(self) -> Keys:
-        """(n,) the first eight bytes of each picture's hash."""
-        return np.concatenate([hash_keys(some) for some in self.split.column("sha256")])
+        """The first eight bytes of each image's hash: (n,)."""
+        return np.concatenate([hash_keys(hashes) for hashes in self.split.column("sha256")])
 
     def names(self, column: str) -> tuple[str | None, ...]:
-        """A column of few different names, each held once."""
+        """Return a column with few distinct values, each held in memory once."""
         known: dict[str | None, str | None] = {}
-        return tuple(known.setdefault(one, one) for some in self.split.column(column) for one in some)
+        return tuple(known.setdefault(name, name) for batch in self.split.column(column) for name in batch)
 
-    def absent_from(self, others: Iterable[ShardedSplit]) -> NDArray[np.bool_]:
-        """Say of each picture, (n,), whether it is in none of other splits, which are read and not held."""
-        own, places = np.unique(self.keys, return_inverse=True)
-        is_seen = np.zeros(len(own), dtype=np.bool_)
-        for some in itertools.chain.from_iterable(other.column("sha256") for other in others):
-            keys = hash_keys(some)
-            at = np.minimum(np.searchsorted(own, keys), len(own) - 1)
-            is_seen[at[own[at] == keys]] = True
-        return ~is_seen[places]
+    def absent_from(self, others: Iterable[ShardedSplit]) -> Flags:
+        """Return, for each image, whether it is in none of the other splits, which are streamed: (n,)."""
+        own, positions = np.unique(self.keys, return_inverse=True)
+        is_shared = np.zeros(len(own), dtype=np.bool_)
+        for hashes in itertools.chain.from_iterable(other.column("sha256") for other in others):
+            keys = hash_keys(hashes)
+            nearest = np.minimum(np.searchsorted(own, keys), len(own) - 1)
+            is_shared[nearest[own[nearest] == keys]] = True
+        return ~is_shared[positions]
 
-    def select(self, rows: Sequence[int] | NDArray[np.integer]) -> Dataset:
-        """Some rows, by their places in ascending order, in the columns of `load_images`; these are held."""
-        tables = [self._group(group).take(pa.array(own)) for group, own in self._by_group(rows)]
+    def select(self, rows: Rows) -> Dataset:
+        """Load some rows, given in ascending order, with the columns of `load_images`."""
+        tables = [self.split.row_group(group).take(pa.array(own)) for group, own in self._by_group(rows)]
         table = pa.concat_tables(tables)
         features = Features.from_arrow_schema(table.schema)
         features["image"] = Image()
         return Dataset.from_list(table.to_pylist(), features=features)
 
-    def files(self, rows: Sequence[int] | NDArray[np.integer]) -> list[bytes]:
-        """The bytes of some pictures' files, by their places in ascending order."""
+    def files(self, rows: Rows) -> list[bytes]:
+        """Read the image files of some rows, given in ascending order."""
         return [
-            file["bytes"]
+            image["bytes"]
             for group, own in self._by_group(rows)
-            for file in self._group(group, ["image"]).take(pa.array(own)).column("image").to_pylist()
+            for image in self.split.row_group(group, ["image"]).take(pa.array(own)).column("image").to_pylist()
         ]
 
     def share(self, size: int, *, processes: int, process: int) -> tuple[list[range], Iterator[Iterable[Row]]]:
-        """Read what falls to a process, block by block: whole row groups, as `IterableDataset.shard` shares them out.
+        """Read the share of a process in blocks, with row groups distributed as by `IterableDataset.shard`.
 
-        No block spans two row groups, so that blocks are the same however many processes there are.
+        No block spans two row groups, so the blocks do not depend on the number of processes.
 
         Args:
-            size: rows of a block at most.
+            size: maximum number of rows in a block.
             processes: that share the split.
-            process: which of them this is, from 0.
+            process: index of this process.
 
         Returns:
-            The places of each block's rows, and the blocks. A block's pictures are decoded when it is gone through.
+            The row numbers of each block, and the blocks, whose images are decoded when a block is iterated over.
 
         Raises:
-            ValueError: on the way, where a picture cannot be read, or the shards are not those that were counted.
+            ValueError: during iteration, if an image is unreadable or the shards have changed since they were counted.
         """
         own = np.array_split(np.arange(len(self.split.groups)), processes)[process]
         starts = self._ends - np.asarray(self.split.groups)
@@ -374,52 +374,44 @@ class ShardedRows:
         if not blocks:
             return
         rows = self.split.rows(["id", "image", "sha256"]).with_format("arrow")
-        tables = rows.shard(num_shards=processes, index=process).iter(batch_size=_READ)
-        held: pa.Table | None = None
+        tables = rows.shard(num_shards=processes, index=process).iter(batch_size=_ROW_BATCH)
+        buffer: pa.Table | None = None
         for block in blocks:
-            while held is None or len(held) < len(block):
-                more = next(tables, None)
-                if more is None:
-                    raise ValueError(_CHANGED.format(self.split.name))
-                held = more if held is None else pa.concat_tables([held, more])
-            some, held = held[: len(block)], held[len(block) :]
-            if (hash_keys(some.column("sha256").to_pylist()) != self.keys[block.start : block.stop]).any():
-                raise ValueError(_CHANGED.format(self.split.name))
-            yield _decoded(some)
+            while buffer is None or len(buffer) < len(block):
+                table = next(tables, None)
+                if table is None:
+                    raise self._changed()
+                buffer = table if buffer is None else pa.concat_tables([buffer, table])
+            table, buffer = buffer[: len(block)], buffer[len(block) :]
+            if (hash_keys(table.column("sha256").to_pylist()) != self.keys[block.start : block.stop]).any():
+                raise self._changed()
+            yield _decode_rows(table)
 
-    def _by_group(self, rows: Sequence[int] | NDArray[np.integer]) -> Iterator[tuple[int, NDArray[np.integer]]]:
-        """Row groups, and the places inside them that are meant."""
-        places = np.asarray(rows)
-        groups = np.searchsorted(self._ends, places, side="right")
+    def _changed(self) -> ValueError:
+        return ValueError(
+            f"expected the {self.split.name} shards to be unchanged since they were counted; found other images. Wait "
+            "until they are completely written, and start again."
+        )
+
+    def _by_group(self, rows: Rows) -> Iterator[tuple[int, NDArray[np.integer]]]:
+        """Yield each row group that contains some of the rows, and their positions within it."""
+        positions = np.asarray(rows)
+        groups = np.searchsorted(self._ends, positions, side="right")
         for group in np.unique(groups).tolist():
-            yield group, places[groups == group] - (self._ends[group] - self.split.groups[group])
-
-    def _group(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
-        for file, groups in zip(self.split.files, self.split.groups_of_files, strict=True):
-            if group < groups:
-                with fsspec.open(file) as opened, pq.ParquetFile(opened) as shard:
-                    return shard.read_row_group(group, columns=columns)
-            group -= groups
-        raise IndexError(f"wanted a row of the {self.split.n:,} in the {self.split.name} shards; found none so far on")
+            yield group, positions[groups == group] - (self._ends[group] - self.split.groups[group])
 
 
 def hash_keys(digests: Sequence[str]) -> Keys:
-    """(n,) the first eight bytes of hashes that are written in hexadecimal digits."""
+    """Return the first eight bytes of hexadecimal hashes as integers: (n,)."""
     return np.array([int(digest[:16], 16) for digest in digests], dtype=np.uint64)
 
 
-_CHANGED = (
-    "wanted the {} shards as they were when they were counted; found other pictures. Somebody writes them: wait until "
-    "that is done, and start again."
-)
-
-
-def _decoded(rows: pa.Table) -> Iterator[Row]:
+def _decode_rows(rows: pa.Table) -> Iterator[Row]:
     for row in rows.to_pylist():
         try:
             yield {**row, "image": decode_image(row["image"]["bytes"])}
         except UnreadableImageError as error:
             raise ValueError(
-                f"wanted pictures in the shards that can be read; found {row['id']}: {error}. Write the shards anew: "
-                "`python -m realfake_hf.data.shards` leaves such pictures out, and names them."
+                f"expected readable images in the shards; found {row['id']}: {error}. Write the shards again with "
+                "`python -m realfake_hf.data.shards`, which skips and logs unreadable images."
             ) from error

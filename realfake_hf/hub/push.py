@@ -159,7 +159,7 @@ def publish_dataset(
     with tempfile.TemporaryDirectory(prefix="realfake-publish-") as parent:
         staged = Path(parent)
         name = repo_id.rpartition("/")[2]
-        make_data_card(images, name=name, licence=licence, has_images=with_images).save(staged / "README.md")
+        make_data_card(images, name=name, license=licence, has_images=with_images).save(staged / "README.md")
         if with_images:
             write_shards(images, staged)
         return _upload(staged, repo_id, "dataset", **options)

@@ -1,14 +1,14 @@
-"""Where the demo data lie: a small stand-in set that ships with the package, so that everything runs offline.
+"""Demo data: a small data set that ships with the package, so that everything runs offline.
 
-README.md beside this file lists its images, their photographers and licences, and how the fakes were made. A figure
-measured on it shows that the code runs; it is never a result.
+README.md in this folder lists the photographs with their authors and licenses, and explains how the fakes were made.
+Figures measured on the demo data show that the code runs; they are not results.
 """
 
 from pathlib import Path
 
 
 def demo_path() -> Path:
-    """The parquet file of the demo data; its `split` column says train, validation or test.
+    """Return the parquet file of the demo data; its column `split` is train, validation or test.
 
     >>> demo_path().name
     'demo.parquet'
