@@ -39,7 +39,7 @@ def _explain(arguments: ExplainArguments) -> int:
 
 
 def _study(arguments: StudyArguments) -> int:
-    from realfake_hf.explain_study.published import publish_study
+    from realfake_hf.explain_study.report import publish_study
     from realfake_hf.explain_study.run import run_study
 
     print("\n\n".join(publish_study(run_study(arguments), arguments)))

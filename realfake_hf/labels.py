@@ -51,6 +51,17 @@ class Verdict:
         return self.p_fake if self.label == "FAKE" else 1 - self.p_fake
 
     @property
+    def p_fake_text(self) -> str:
+        """`p_fake` with three decimals, never rounded to 0 or 1.
+
+        >>> Verdict("FAKE", 0.98765).p_fake_text, Verdict("FAKE", 0.9996).p_fake_text
+        ('0.988', '> 0.999')
+        """
+        if self.confidence >= 0.9995:  # noqa: PLR2004
+            return "> 0.999" if self.label == "FAKE" else "< 0.001"
+        return f"{self.p_fake:.3f}"
+
+    @property
     def words(self) -> str:
         """The label, and *unsure* where the model is.
 

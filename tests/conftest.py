@@ -75,12 +75,6 @@ def hub_stand_in() -> ModuleType:
     return _module_beside("hub_stand_in")
 
 
-@pytest.fixture(scope="session")
-def study_stand_in() -> ModuleType:
-    """The numbers of an explanation study, made up."""
-    return _module_beside("study_stand_in")
-
-
 def _module_beside(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec

@@ -1,11 +1,10 @@
-"""A study with made-up numbers, in the shape of `results/explanation_study.json`, and a gallery beside it."""
+"""Made-up results of an explanation study, in the shape of `results/explanation_study.json`, and a gallery."""
 
 from itertools import combinations
 
 import numpy as np
 
-from realfake_hf.attribution.overlay import overlay
-from realfake_hf.explain_study.page import GalleryMap, GalleryPicture
+from realfake_hf.explain_study.run import ExplainedImage
 
 METHODS = {
     "cnn": ["grad_cam", "integrated_gradients"],
@@ -18,7 +17,7 @@ PLANTINGS = ("fake in real", "real in fake", "real in real")
 
 
 def mean(value, *, half=0.012, n=1200, undefined=0):
-    """A mean with an interval of a given half width."""
+    """An estimate with an interval of a given half width, or an undefined one."""
     if value is None:
         return {"value": None, "low": None, "high": None, "n": 0, "undefined": n}
     return {"value": value, "low": value - half, "high": value + half, "n": n, "undefined": undefined}
@@ -186,19 +185,16 @@ def causal():
 
 
 def made_up_gallery(content="cat"):
-    """Three pictures: both models right, one wrong, both wrong."""
+    """Three images: both models are right, one is wrong, both are wrong."""
     rng = np.random.default_rng(0)
+    keys = [(model, method) for model, methods in METHODS.items() for method in methods]
     return [
-        GalleryPicture(
-            picture=(picture := rng.integers(256, size=(32, 32, 3), dtype=np.uint8)),
+        ExplainedImage(
+            image=rng.integers(256, size=(32, 32, 3), dtype=np.uint8),
             is_fake=True,
             content=content,
             p_fake=p_fake,
-            maps=[
-                GalleryMap(model, method, overlay(picture, rng.random((8, 8))), is_empty=method == "last_attention")
-                for model, methods in METHODS.items()
-                for method in methods
-            ],
+            maps={key: np.zeros((8, 8)) if key[1] == "last_attention" else rng.random((8, 8)) for key in keys},
         )
         for p_fake in ({"cnn": 0.2, "vit": 0.99}, {"cnn": 0.9, "vit": 1.0}, {"cnn": 0.2, "vit": 0.3})
     ]

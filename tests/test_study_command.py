@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import explain
-from realfake_hf.explain_study import published, run
+from realfake_hf.explain_study import report, run
 from realfake_hf.explain_study.arguments import PARTS
 
 pytestmark = pytest.mark.slow
@@ -60,12 +60,12 @@ def test_a_study_that_is_done_is_not_done_again(studied, monkeypatch, capsys):
     before = (studied / "out/study.json").read_text()
     assert explain.main(words(studied, "--twins", f"cnn={CNN}")) == 0
     assert json.loads((studied / "out/study.json").read_text()) == json.loads(before)
-    said = capsys.readouterr().out
-    assert "test pictures, weighted to stand for all" in said
-    assert f"page: {studied / 'out/study.html'}" in said
+    text = capsys.readouterr().out
+    assert "IoU, top 20 %" in text
+    assert f"page: {studied / 'out/study.html'}" in text
 
 
-def test_an_interrupted_study_says_how_it_goes_on(tmp_path, monkeypatch, capsys):
+def test_an_interrupted_study_says_how_to_resume(tmp_path, monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
@@ -98,7 +98,7 @@ def test_wrong_settings_end_with_status_2(tmp_path, capsys):
 def test_the_recipe_of_the_study_parses(monkeypatch):
     asked = []
     monkeypatch.setattr(run, "run_study", lambda arguments: asked.append(arguments))
-    monkeypatch.setattr(published, "publish_study", lambda *_: ["done"])
+    monkeypatch.setattr(report, "publish_study", lambda *_: ["done"])
     recipe = str(ROOT / "recipes/studies/explanations_cifake.yaml")
     assert explain.main(["--study", "--config", recipe, "--output_dir", "runs/x"]) == 0
     assert asked[0].models == {"cnn": "space/models/cifake-cnn", "vit": "space/models/cifake-vit"}

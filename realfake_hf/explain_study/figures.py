@@ -1,8 +1,7 @@
-"""How far maps agree: every pair as a matrix, and the pairs that matter beside their controls."""
+"""Figures of the explanation study, drawn from the content of its results file."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import groupby, pairwise
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations, groupby, pairwise
 from typing import Final
 
 import numpy as np
@@ -10,79 +9,98 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from realfake_hf.attribution.methods import method_name
 from realfake_hf.estimate import Estimate
-from realfake_hf.figures.estimates import known, legend_below, spread
-from realfake_hf.figures.style import BLUE, COLORS, FIXED, INK, VERMILLION, WIDTH, style_axes
+from realfake_hf.explain_study.names import (
+    MEASURE_NAMES,
+    REFERENCES,
+    Results,
+    estimate,
+    fill_name,
+    is_across,
+    key_pairs,
+    map_name,
+    method_names,
+    model_name,
+    pair_name,
+)
+from realfake_hf.figures.style import (
+    BLUE,
+    COLORS,
+    FIXED,
+    INK,
+    VERMILLION,
+    WIDTH,
+    LineStyle,
+    error_bars,
+    legend_below,
+    line_styles,
+    style_axes,
+)
 
 MATRIX_COLORS: Final = "cividis"  # made for colour-blind readers: Nuñez, Anderton & Renslow (2018), PLOS ONE
-ROW: Final = 0.55  # inches, of a pair and its controls
-KINDS: Final = (  # field, words, colour, marker, height in the row
-    ("agreement", "the pair, on the same picture", BLUE, "o", 0.3),
-    ("ceiling", "each map and its twin of another training seed", COLORS[2], "^", 0.15),
-    ("shuffled", "the pair, on different pictures", VERMILLION, "D", 0.0),
-    ("random_weights", "the pair, with random weights", COLORS[3], "v", -0.15),
+PALE: Final = "#999999"  # of differences that include 0
+SIDES: Final = {1: ("better than random order", BLUE), 0: ("no clear difference", PALE), -1: ("worse", VERMILLION)}
+ROW: Final = 0.55  # inches, of a pair with its controls
+CONTROLS: Final = (  # key in the results, label, colour, marker, offset in the row
+    ("same_picture", "the pair, same image", BLUE, "o", 0.3),
+    ("ceiling", "each map and its twin from another training seed", COLORS[2], "^", 0.15),
+    ("shuffled", "the pair, different images", VERMILLION, "D", 0.0),
+    ("random_weights", "the pair, random weights", COLORS[3], "v", -0.15),
     ("centre", "each map and a spot in the centre", COLORS[4], "s", -0.3),
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ControlRow:
-    """A pair of maps and what its agreement is to be held against.
-
-    Attributes:
-        name: of the pair, in one or two lines.
-        group: pairs of a group stand together under its name.
-        agreement: of the two maps of the same picture; None where it is undefined, as for all.
-        shuffled: of maps of different pictures.
-        random_weights: of the two models before any training.
-        centre: of each map with a spot in the centre.
-        ceiling: of each map with that of the same model, trained with another seed.
-    """
-
-    name: str
-    group: str
-    agreement: Estimate | None
-    shuffled: Estimate | None = None
-    random_weights: Estimate | None = None
-    centre: tuple[Estimate | None, ...] = ()
-    ceiling: tuple[Estimate | None, ...] = ()
-
-    def marks(self, kind: str) -> list[Estimate]:
-        """What is defined of one of the fields."""
-        found = getattr(self, kind)
-        return known(found if isinstance(found, tuple) else (found,))
-
-
-def agreement_matrix(
-    names: Sequence[tuple[str, str]], values: NDArray[np.floating], *, measure: str, chance: float | None = None
-) -> Figure:
-    """Draw the agreement of every pair of maps as numbers on colours, models set apart by lines.
-
-    Args:
-        names: (model, method) of each map, those of a model one after the other.
-        values: (maps, maps), symmetric; NaN where a pair is undefined. The diagonal is not read.
-        measure: what the numbers are.
-        chance: the agreement of maps that know nothing of each other, marked on the colour bar; None marks none.
-    """
-    pairs = np.tril(np.ones((len(names), len(names)), dtype=np.bool_), k=-1)
-    if len(names) < 2 or values.shape != pairs.shape or not np.isfinite(values[pairs]).any():  # noqa: PLR2004
-        raise ValueError(
-            f"wanted two or more maps and (maps, maps) agreements, some defined; found {len(names)} maps and "
-            f"{values.shape}. Pass one name and one row for each map."
-        )
-    figure = Figure(figsize=(WIDTH, 1.9 + 0.55 * len(names)), layout="constrained")
+def agreement_and_controls(results: Results, measure: str = "iou_top_20") -> Figure:
+    """Draw the agreement of the key pairs beside their controls: the main figure of the study."""
+    pairs = key_pairs(results)
+    groups = [(group, list(members)) for group, members in groupby(pairs, key=lambda pair: _group(is_across(pair)))]
+    figure = Figure(figsize=(WIDTH, ROW * (len(pairs) + 0.7 * len(groups)) + 1.5), layout="constrained")
     axes = figure.subplots()
-    shown = np.where(pairs, values, np.nan)
-    low, high = min(0.0, float(np.nanmin(shown))), float(max(np.nanmax(shown), chance or 0.0, 1e-3))
-    image = axes.imshow(shown, cmap=MATRIX_COLORS, vmin=low, vmax=high, aspect="auto")
-    _write_cells(axes, shown, pairs, middle=(low + high) / 2)
-    labels = [f"{model} {method}" for model, method in names]
-    axes.set_yticks(range(1, len(names)), labels[1:], parse_math=False)
-    axes.set_xticks(range(len(names) - 1), labels[:-1], rotation=35, ha="right", rotation_mode="anchor")
-    axes.set(frame_on=False, xlim=(-0.5, len(names) - 1.5), ylim=(len(names) - 0.5, 0.5))
+    style_axes(axes)
+    axes.grid(visible=False, axis="y")
+    names = [(group, [pair_name(pair, "\n") for pair in members]) for group, members in groups]
+    places = _place_rows(axes, names)
+    for kind, label, color, marker, offset in CONTROLS:
+        marks = [
+            (place + offset, mark)
+            for place, pair in zip(places, pairs, strict=True)
+            for mark in _marks(results, pair, kind, measure)
+        ]
+        if marks:
+            values, distances = error_bars([mark for _, mark in marks])
+            axes.errorbar(
+                values, [place for place, _ in marks], xerr=distances, fmt=marker, color=color, label=label,
+                markersize=8 if kind == "same_picture" else 6, elinewidth=1.8, clip_on=False, zorder=3,
+            )  # fmt: skip
+    chance = results["agreement"]["chance"].get(measure)
+    if chance is not None:
+        axes.axvline(chance, color=INK, linestyle="--", linewidth=1.2, zorder=1, label="chance")
+    n = results["data"]["sample"]["n"]
+    axes.set(xlabel=MEASURE_NAMES[measure], title=f"n = {n:,} test images, bars: 95 % intervals")
+    axes.margins(x=0.04)
+    legend_below(figure, [axes], columns=2, order=[label for _, label, *_ in CONTROLS])
+    return figure
+
+
+def agreement_matrix(results: Results, measure: str = "iou_top_20") -> Figure:
+    """Draw the agreement of every pair of maps as a lower triangle of numbers, with lines between models."""
+    agreement = results["agreement"]
+    keys, values = list(agreement["maps"]), _agreement_values(agreement, measure)
+    chance = agreement["chance"].get(measure)
+    figure = Figure(figsize=(WIDTH, 1.9 + 0.55 * len(keys)), layout="constrained")
+    axes = figure.subplots()
+    low = float(np.nanmin(values, initial=0.0))
+    high = float(np.nanmax(values, initial=max(chance or 0.0, 1e-3)))
+    image = axes.imshow(values, cmap=MATRIX_COLORS, vmin=low, vmax=high, aspect="auto")
+    _write_cells(axes, values, middle=(low + high) / 2)
+    labels = [map_name(key) for key in keys]
+    axes.set_yticks(range(1, len(keys)), labels[1:], parse_math=False)
+    axes.set_xticks(range(len(keys) - 1), labels[:-1], rotation=35, ha="right", rotation_mode="anchor")
+    axes.set(frame_on=False, xlim=(-0.5, len(keys) - 1.5), ylim=(len(keys) - 0.5, 0.5))
     axes.tick_params(length=0, labelsize=10)
-    _separate_models(axes, [model for model, _ in names])
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, label=measure)
+    _separate_models(axes, [made["model"] for made in agreement["maps"].values()])
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, label=MEASURE_NAMES[measure])
     bar.outline.set_visible(False)
     if chance is not None:
         bar.ax.axhline(chance, color=VERMILLION, linewidth=2.5)
@@ -91,13 +109,163 @@ def agreement_matrix(
     return figure
 
 
-def _write_cells(axes: Axes, shown: NDArray[np.floating], pairs: NDArray[np.bool_], *, middle: float) -> None:
-    for row, column in np.argwhere(pairs):
-        value = shown[row, column]
-        words = "none" if np.isnan(value) else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+def faithfulness_curves(results: Results, fill: str) -> Figure:
+    """Draw the deletion curves above the insertion curves, one column per model."""
+    models = results["faithfulness"]["models"]
+    methods = method_names(results)
+    styles = line_styles(methods, REFERENCES)
+    figure = Figure(figsize=(WIDTH, 6.4), layout="constrained")
+    grid = figure.subplots(2, len(models), sharex=True, sharey=True, squeeze=False)
+    for column, (model, fills) in zip(grid.T, models.items(), strict=True):
+        column[0].set_title(model_name(model), parse_math=False)
+        for axes, test in zip(column, ("deletion", "insertion"), strict=True):
+            _draw_curves(axes, {name: order[f"{test}_curve"] for name, order in fills[fill].items()}, styles)
+    for axes, test in zip(grid[:, 0], ("deletion", "insertion"), strict=True):
+        axes.set_ylabel(f"{test}\nprobability of the label")
+    for axes in grid[1]:
+        axes.set_xlabel("share of the cells hidden or shown")
+    legend_below(figure, grid.ravel().tolist(), columns=3, order=[*methods, *REFERENCES])
+    return figure
+
+
+def faithfulness_gaps(results: Results, fill: str) -> Figure:
+    """Draw the difference of each method's areas to those of random order, coloured by its sign if it is clear."""
+    rows = [
+        (model, name, order)
+        for model, fills in results["faithfulness"]["models"].items()
+        for name, order in fills[fill].items()
+        if "deletion_less_random" in order
+    ]
+    figure = Figure(figsize=(WIDTH, 1.7 + 0.34 * len(rows)), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, test, better in zip(panels, ("deletion", "insertion"), (-1, 1), strict=True):
+        _draw_gaps(axes, [estimate(order[f"{test}_less_random"]) for *_, order in rows], better=better)
+        direction = "lower" if better < 0 else "higher"
+        axes.set(title=f"{test}: {direction} is better", xlabel="area minus that of random order")
+        for index, (before, after) in enumerate(pairwise(rows)):
+            if before[0] != after[0]:
+                axes.axhline(index + 0.5, color=INK, linewidth=0.8)
+    labels = [f"{model_name(model)} {method_name(name)}" for model, name, _ in rows]
+    panels[0].set_yticks(range(len(rows)), labels, parse_math=False)
+    panels[0].invert_yaxis()
+    legend_below(figure, panels.tolist(), columns=3, order=[label for label, _ in SIDES.values()])
+    return figure
+
+
+def weight_randomization(results: Results) -> Figure:
+    """Draw the similarity to the trained model's maps after each stage of the randomisation, one panel per model."""
+    models = results["sanity"]["models"]
+    methods = method_names(results)
+    styles = line_styles(methods)
+    figure = Figure(figsize=(WIDTH, 4.9), layout="constrained")
+    panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
+    for axes, (model, cascade) in zip(panels, models.items(), strict=True):
+        style_axes(axes)
+        axes.axhline(0, color=INK, linewidth=0.8)
+        for position, (method, means) in enumerate(cascade["methods"].items()):
+            values, distances = error_bars([Estimate(1.0), *map(estimate, means)])
+            places = np.arange(len(values)) + 0.06 * (position - (len(cascade["methods"]) - 1) / 2)  # side by side
+            name = method_name(method)
+            axes.errorbar(places, values, yerr=distances, color=styles[name][0], label=name, marker="o", markersize=4)
+        stages = ["trained", *cascade["stages"]]
+        axes.set_xticks(range(len(stages)), stages, rotation=35, ha="right", rotation_mode="anchor", parse_math=False)
+        axes.set_title(model_name(model), parse_math=False)
+        axes.set_xlabel("random from the head down to")
+    panels[0].set_ylabel("Spearman correlation with\nthe trained model's map")
+    legend_below(figure, panels.tolist(), columns=3, order=methods)
+    return figure
+
+
+def planted_hits(results: Results) -> Figure:
+    """Draw the hits of the pointing game (Zhang et al., 2018, IJCV) with their intervals, one panel per model."""
+    planted = results["planted"]
+    methods = method_names(results)
+    figure = Figure(figsize=(WIDTH, 0.8 + 2.5 * len(planted["models"])), layout="constrained")
+    panels = figure.subplots(len(planted["models"]), 1, sharey=True, squeeze=False)[:, 0]
+    for axes, (model, plantings) in zip(panels, planted["models"].items(), strict=True):
+        style_axes(axes)
+        axes.grid(visible=False, axis="x")
+        _draw_hits(axes, list(plantings.values()), line_styles(methods))
+        axes.axhline(planted["chance"], color=INK, linestyle="--", linewidth=1.2, label="chance")
+        labels = [f"{name}, n = {planting['n']:,}" for name, planting in plantings.items()]
+        axes.set_xticks(range(len(labels)), labels)
+        axes.set(ylim=(0, 1), ylabel=f"{model_name(model)}\nhits")
+    legend_below(figure, panels.tolist(), columns=4, order=methods)
+    return figure
+
+
+def centre_and_rim(results: Results, measure: str) -> Figure:
+    """Draw a measure, `accuracy` or `roc_auc`, over the hidden area of centre or rim: columns models, rows fills."""
+    causal = results["causal"]
+    models, fills = causal["models"], causal["fills"]
+    figure = Figure(figsize=(WIDTH, 1.2 + 2.4 * len(fills)), layout="constrained")
+    grid = figure.subplots(len(fills), len(models), sharex=True, sharey=True, squeeze=False)
+    for row, fill in zip(grid, fills, strict=True):
+        for axes, (model, tested) in zip(row, models.items(), strict=True):
+            _draw_occlusion(axes, [hiding for hiding in tested["hiding"] if hiding["fill"] == fill], measure)
+            axes.axhline(tested["untouched"][measure]["value"], color=INK, linewidth=1.2, label="nothing hidden")
+            axes.axhline(0.5, color=INK, linestyle="--", linewidth=1, label="chance")
+            axes.set_title(f"{model_name(model)}, hidden by {fill_name(fill)}", parse_math=False)
+    for axes in grid[:, 0]:
+        axes.set_ylabel({"roc_auc": "ROC AUC"}.get(measure, measure))
+    for axes in grid[-1]:
+        axes.set_xlabel("hidden area, % of the image")
+    legend_below(figure, grid.ravel().tolist(), columns=4, order=["centre hidden", "rim hidden"])
+    return figure
+
+
+def _group(across: bool) -> str:
+    return "maps of two models" if across else "two methods on one model"
+
+
+def _marks(results: Results, pair: Results, kind: str, measure: str) -> list[Estimate]:
+    """Return what is defined of a pair's agreement or of one of its controls."""
+    agreement = results["agreement"]
+    if kind in ("centre", "ceiling"):
+        means = [agreement[kind].get(pair[side], {}).get(measure) for side in "ab"]
+    else:
+        means = [pair["measures"][measure].get(kind)]
+    return [mark for mean in means if (mark := estimate(mean))]
+
+
+def _place_rows(axes: Axes, groups: Sequence[tuple[str, Sequence[str]]]) -> list[float]:
+    """Write the names of groups and rows from the top, and return the height of each row."""
+    places: list[float] = []
+    height = 0.0
+    for group, rows in groups:
+        axes.annotate(
+            group, (0, height), (-4, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
+            weight="bold", color=INK, size=10, ha="right", va="center", annotation_clip=False, parse_math=False,
+        )  # fmt: skip
+        places += [height - 0.75 - index for index in range(len(rows))]
+        height = places[-1] - 0.9
+    axes.set_yticks(places, [name for _, rows in groups for name in rows], parse_math=False)
+    axes.tick_params(axis="y", length=0, labelsize=10)
+    axes.set_ylim(places[-1] - 0.6, 0.3)
+    for upper, lower in pairwise(places):
+        if upper - lower == 1:
+            axes.axhline((upper + lower) / 2, color="#E5E5E5", linewidth=0.8, zorder=0)
+    return places
+
+
+def _agreement_values(agreement: Results, measure: str) -> NDArray[np.float64]:
+    """Return the agreement of every pair below the diagonal: (maps, maps), NaN elsewhere and where undefined."""
+    keys = list(agreement["maps"])
+    values = np.full((len(keys), len(keys)), np.nan)
+    for pair in agreement["pairs"]:
+        row, column = sorted((keys.index(pair["a"]), keys.index(pair["b"])), reverse=True)
+        value = pair["measures"][measure]["same_picture"]["value"]
+        values[row, column] = np.nan if value is None else value
+    return values
+
+
+def _write_cells(axes: Axes, values: NDArray[np.float64], *, middle: float) -> None:
+    for column, row in combinations(range(len(values)), 2):
+        value = values[row, column]
+        text = "none" if np.isnan(value) else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
         color = INK if np.isnan(value) else "white" if value < middle else "black"
         gid = None if np.isnan(value) else FIXED
-        axes.text(column, row, words, ha="center", va="center", color=color, size=11, gid=gid)
+        axes.text(column, row, text, ha="center", va="center", color=color, size=11, gid=gid)
 
 
 def _separate_models(axes: Axes, models: Sequence[str]) -> None:
@@ -107,74 +275,44 @@ def _separate_models(axes: Axes, models: Sequence[str]) -> None:
         axes.plot([start - 0.5] * 2, [start - 0.5, len(models) - 0.5], color=INK, linewidth=2.5, solid_capstyle="butt")
 
 
-def agreement_against_controls(
-    rows: Sequence[ControlRow], *, measure: str, n: int, chance: float | None = None
-) -> Figure:
-    """Draw the agreement of pairs of maps beside what it is to be held against.
+def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[float]], styles: Mapping[str, LineStyle]) -> None:
+    style_axes(axes)
+    axes.set_ylim(0, 1.02)
+    for order, values in curves.items():
+        name = method_name(order)
+        color, style = styles[name]
+        places = np.linspace(0, 1, len(values))
+        axes.plot(places, np.array(values, dtype=np.float64), color=color, linestyle=style, linewidth=1.8, label=name)
 
-    Args:
-        rows: one a pair; those of a group follow each other.
-        measure: what the numbers are.
-        n: pictures.
-        chance: the agreement of maps that know nothing of each other, as a dashed line; None draws none.
-    """
-    if not rows or not any(row.marks("agreement") for row in rows):
-        raise ValueError(
-            f"wanted one or more pairs, an agreement defined in one of them; found {len(rows)} pairs. Pass pairs of "
-            "maps that are not all empty."
-        )
-    groups = [(group, list(members)) for group, members in groupby(rows, key=lambda row: row.group)]
-    height = ROW * (len(rows) + 0.7 * len(groups)) + 1.5
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots()
+
+def _draw_gaps(axes: Axes, gaps: Sequence[Estimate | None], *, better: int) -> None:
     style_axes(axes)
     axes.grid(visible=False, axis="y")
-    places = _place_rows(axes, groups)
-    for kind, words, color, marker, above in KINDS:
-        _draw_kind(axes, rows, places, kind=kind, look=(words, color, marker), above=above)
-    if chance is not None:
-        axes.axvline(chance, color=INK, linestyle="--", linewidth=1.2, zorder=1, label="chance")
-    axes.set(xlabel=measure, title=f"n = {n:,} test pictures, bars: 95 % intervals")
-    axes.margins(x=0.04)
-    legend_below(figure, [axes], columns=2, order=[words for _, words, *_ in KINDS])
-    return figure
+    axes.axvline(0, color=INK, linewidth=1)
+    values, distances = error_bars(gaps)
+    for side, (label, color) in SIDES.items():
+        chosen = [index for index, gap in enumerate(gaps) if gap is not None and better * gap.side == side]
+        if chosen:
+            axes.barh(chosen, values[chosen], height=0.62, color=color, label=label)
+    axes.errorbar(values, range(len(values)), xerr=distances, fmt="none", ecolor=INK, elinewidth=1.4)
 
 
-def _place_rows(axes: Axes, groups: Sequence[tuple[str, Sequence[ControlRow]]]) -> list[float]:
-    """Write the names of groups and rows from above, and give the height of each row."""
-    places: list[float] = []
-    here = 0.0
-    for group, members in groups:
-        axes.annotate(
-            group, (0, here), (-4, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points", weight="bold",
-            color=INK, size=10, ha="right", va="center", annotation_clip=False, parse_math=False,
-        )  # fmt: skip
-        places += [here - 0.75 - index for index in range(len(members))]
-        here = places[-1] - 0.9
-    axes.set_yticks(places, [row.name for _, members in groups for row in members], parse_math=False)
-    axes.tick_params(axis="y", length=0, labelsize=10)
-    axes.set_ylim(places[-1] - 0.6, 0.3)
-    for upper, lower in pairwise(places):
-        if upper - lower == 1:
-            axes.axhline((upper + lower) / 2, color="#E5E5E5", linewidth=0.8, zorder=0)
-    return places
+def _draw_hits(axes: Axes, plantings: Sequence[Results], styles: Mapping[str, LineStyle]) -> None:
+    methods = list(dict.fromkeys(method for planting in plantings for method in planting["methods"]))
+    for position, method in enumerate(methods):
+        rows = [planting["methods"].get(method) for planting in plantings]
+        values, distances = error_bars([estimate(row and row["hits"]) for row in rows])
+        places = np.arange(len(values)) + (position - (len(methods) - 1) / 2) * 0.8 / len(methods)
+        name = method_name(method)
+        axes.bar(places, values, width=0.72 / len(methods), color=styles[name][0], label=name)
+        axes.errorbar(places, values, yerr=distances, fmt="none", ecolor=INK, elinewidth=1.4)
 
 
-def _draw_kind(
-    axes: Axes,
-    rows: Sequence[ControlRow],
-    places: Sequence[float],
-    *,
-    kind: str,
-    look: tuple[str, str, str],
-    above: float,
-) -> None:
-    marks = [(place + above, mark) for place, row in zip(places, rows, strict=True) for mark in row.marks(kind)]
-    if not marks:
-        return
-    words, color, marker = look
-    values, distances = spread([mark for _, mark in marks])
-    axes.errorbar(
-        values, [place for place, _ in marks], xerr=distances, fmt=marker, color=color, label=words,
-        markersize=8 if kind == "agreement" else 6, elinewidth=1.8, clip_on=False, zorder=3,
-    )  # fmt: skip
+def _draw_occlusion(axes: Axes, rows: Iterable[Results], measure: str) -> None:
+    style_axes(axes)
+    by_area = {100 * row["area"]: row for row in rows}
+    for region, color, marker in (("centre", VERMILLION, "o"), ("rim", BLUE, "s")):
+        values, distances = error_bars([estimate(row[region][measure]) for row in by_area.values()])
+        label = f"{region} hidden"
+        axes.errorbar(list(by_area), values, yerr=distances, color=color, marker=marker, label=label, capsize=2)
+    axes.set_xticks(list(by_area), [f"{area:g}" for area in by_area])

@@ -32,8 +32,8 @@ Plain = dict[str, Any]  # JSON
 
 
 @dataclass(frozen=True, eq=False)
-class GalleryImage:
-    """An image of the gallery, with the scores and maps of all models.
+class ExplainedImage:
+    """An image with the scores and maps of all models, for the gallery.
 
     Attributes:
         image: (height, width, 3) uint8 [0, 255].
@@ -49,6 +49,11 @@ class GalleryImage:
     p_fake: dict[str, float]
     maps: dict[tuple[str, str], NDArray[np.float32]]
 
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        """The names of the models that misclassify the image."""
+        return tuple(name for name, p in self.p_fake.items() if (p > 0.5) != self.is_fake)  # noqa: PLR2004
+
 
 @dataclass(frozen=True, eq=False)
 class Study:
@@ -60,7 +65,7 @@ class Study:
     """
 
     results: Plain
-    gallery: tuple[GalleryImage, ...]
+    gallery: tuple[ExplainedImage, ...]
 
 
 def run_study(arguments: StudyArguments) -> Study:
@@ -116,13 +121,13 @@ class _Study:
         models = {model.name: self._describe(model) for model in self.models}
         return {"settings": settings, **environment(), "data": data, "models": models, "grid": list(GRID)}
 
-    def gallery(self) -> tuple[GalleryImage, ...]:
+    def gallery(self) -> tuple[ExplainedImage, ...]:
         """Choose images of each label, some that all models classify correctly and some that one does not."""
         groups = list(zip(self.sample.is_fake.tolist(), self.sample.all_right.tolist(), strict=True))
         row_of = {name: row for row, name in enumerate(self.rows["id"][:])}
         map_sets = self._maps(self.models)
         return tuple(
-            GalleryImage(
+            ExplainedImage(
                 image=self.sample.images[row],
                 is_fake=bool(self.sample.is_fake[row]),
                 content=self.sample.content[row],

@@ -1,0 +1,218 @@
+"""The report of the explanation study: its results file and table, its main figure, and a page with everything."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from matplotlib.figure import Figure
+
+from realfake_hf.attribution.methods import method_name
+from realfake_hf.attribution.overlay import overlay
+from realfake_hf.explain_study import figures
+from realfake_hf.explain_study.arguments import StudyArguments
+from realfake_hf.explain_study.maps import is_empty
+from realfake_hf.explain_study.names import MEASURE_NAMES, Results, fill_name, model_name
+from realfake_hf.explain_study.run import ExplainedImage, Study
+from realfake_hf.explain_study.tables import (
+    MEASURE,
+    agreement_tables,
+    environment_tables,
+    faithfulness_tables,
+    findings,
+    occlusion_tables,
+    planted_tables,
+    sanity_tables,
+)
+from realfake_hf.figures import save_figure
+from realfake_hf.labels import LABEL_NAMES, Verdict
+from realfake_hf.pages.page import GalleryImage, GalleryItem, PageFigure, Section, write_page
+from realfake_hf.store import write_results
+
+INTRODUCTION: Final = (
+    "A map colours the cells of an image by the evidence that a method attributes to them. It is a claim about a "
+    "model, not proof of what the model uses; the tests below compare it with controls. Numbers in brackets are 95 % "
+    "bootstrap intervals over images. The images are balanced between {strata} groups of label, content and "
+    "correctness, and weighted so that means are estimates for the whole split."
+)
+GALLERY: Final = (
+    "Each image is shown beside the maps of every model and method. Bright cells are the highest of their own map and "
+    "dark cells the lowest, so that colours compare positions and not strengths; the image lies below in grey."
+)
+AGREEMENT: Final = (
+    "All maps are resampled to a grid of {0} x {1} cells. IoU of the top 20 % is the share of cells in the highest "
+    "fifths of both maps among the cells in either; Spearman compares the whole ranking. An image for which a map is "
+    "empty has no agreement and is counted as undefined."
+)
+CONTROLS: Final = (
+    "Each row is a pair of maps; values to the right mean more agreement. Only agreement beyond that of different "
+    "images is about the image, and only agreement beyond that of random weights is about what was learned. Different "
+    "models cannot be expected to agree more than a model agrees with its twin from another training seed."
+)
+MATRIX: Final = "Each number is the mean of one pair of maps. Lines separate the models."
+CURVES: Final = (
+    "Cells are hidden (top) or shown (bottom) in the order of a map. A faithful map makes the deletion curve fall "
+    "early and the insertion curve rise early. Random order and the centre prior know nothing of the model."
+)
+GAPS: Final = (
+    "Bars are differences to random order on the same images, with 95 % intervals. Grey bars have an interval that "
+    "includes 0. A result that holds for one fill only may be an artefact of the fill."
+)
+CASCADE: Final = (
+    "Weights become random from the classifier downwards (Adebayo et al., 2018). A map that stays near 1 shows the "
+    "image or the architecture rather than what was learned. Rollout and last attention do not read the classifier "
+    "and cannot change at the first stage."
+)
+HITS: Final = (
+    "A quadrant of an image of the other class is pasted in. A hit is a map whose highest cell lies in that quadrant; "
+    "chance is one in four. A real quadrant in a real image is the control: only its seam can attract a map."
+)
+OCCLUSION: Final = (
+    "Centre and rim have equal areas. If the evidence were in the background, hiding the rim would cost more than "
+    "hiding the centre. Hiding can also push all predictions to one label, which lowers accuracy but not ROC AUC."
+)
+
+
+def publish_study(study: Study, arguments: StudyArguments) -> list[str]:
+    """Write the results, their table, the page and the main figure; return the findings and the paths as text.
+
+    Args:
+        study: the measured parts; without agreement there is neither figure nor page.
+        arguments: of the study.
+    """
+    results = study.results
+    write_results(arguments.results_file, results, to_markdown(results))
+    if "agreement" not in results:
+        return [*findings(results), f"results: {arguments.results_file}"]
+    page = write_study_page(results, study.gallery, arguments.page_file)
+    figure = save_figure(figures.agreement_and_controls(results), arguments.figure_file)
+    return [*findings(results), f"results: {arguments.results_file}\npage: {page}\nfigure: {figure}"]
+
+
+def to_markdown(results: Results) -> str:
+    """Render the main tables of a study as Markdown; the page also contains the folded ones."""
+    blocks = []
+    for section in sections(results):
+        tables = [table.to_markdown() for table in section.tables if not table.folded]
+        blocks += [f"## {section.title}", *tables]
+    return "\n\n".join(blocks)
+
+
+def write_study_page(results: Results, gallery: Sequence[ExplainedImage], file: Path) -> Path:
+    """Write the page of a study and return its path.
+
+    Args:
+        results: the content of the results file; parts other than `agreement` may be missing.
+        gallery: images with their maps; may be empty.
+        file: the HTML file; its folder is created.
+    """
+    data = results["data"]
+    sample = data["sample"]
+    more = [Section("gallery", "Images", [GALLERY], gallery=_by_errors(gallery))] if gallery else []
+    return write_page(
+        file,
+        title="Where real-or-fake detectors look",
+        subtitle=f"Do the maps that explain the detectors agree, and are they faithful? Measured on {sample['n']:,} "
+        f"images of {data['source']}, split {data['split']} ({sample['n_real']:,} real, {sample['n_fake']:,} fake).",
+        findings=findings(results),
+        introduction=INTRODUCTION.format(strata=sample["strata"]),
+        sections=[
+            *sections(results),
+            *more,
+            Section("passport", "Settings and environment", tables=environment_tables(results)),
+        ],
+    )
+
+
+def sections(results: Results) -> list[Section]:
+    """Return the section of each part of a study, in the order of the page."""
+    return [make(results) for part, make in _SECTIONS.items() if part in results]
+
+
+def _agreement_section(results: Results) -> Section:
+    n = f"n = {results['data']['sample']['n']:,} images"
+    caption = f"Agreement of the key pairs beside their controls: {MEASURE_NAMES[MEASURE]}, {n}."
+    shown = [_figure(partial(figures.agreement_and_controls, results), caption, CONTROLS)]
+    for measure in (MEASURE, "spearman"):
+        caption = f"Agreement of every pair of maps: {MEASURE_NAMES[measure]}, means over {n}."
+        shown.append(_figure(partial(figures.agreement_matrix, results, measure), caption, MATRIX))
+    text = AGREEMENT.format(*results["grid"])
+    return Section("agreement", "Do the maps agree?", [text], shown, agreement_tables(results))
+
+
+def _faithfulness_section(results: Results) -> Section:
+    part, shown = results["faithfulness"], []
+    for fill in part["fills"]:
+        n = f"n = {part['n']:,} images, {part['steps']} steps, hidden by {fill_name(fill)}"
+        caption = f"Deletion and insertion: {n}."
+        shown.append(_figure(partial(figures.faithfulness_curves, results, fill), caption, CURVES))
+        caption = f"Areas minus those of random order, with 95 % intervals: {n}."
+        shown.append(_figure(partial(figures.faithfulness_gaps, results, fill), caption, GAPS))
+    text = "The score is the probability of the label that the model gave to the intact image."
+    return Section("faithfulness", "Are the maps faithful?", [text], shown, faithfulness_tables(results))
+
+
+def _sanity_section(results: Results) -> Section:
+    n = results["sanity"]["n"]
+    caption = f"Similarity to the original maps during randomisation: n = {n:,} images, with 95 % intervals."
+    shown = [_figure(partial(figures.weight_randomization, results), caption, CASCADE)]
+    text = "A map that looks the same for an untrained model cannot show what training found."
+    return Section("sanity", "Do the maps depend on what was learned?", [text], shown, sanity_tables(results))
+
+
+def _planted_section(results: Results) -> Section:
+    caption = "Hits with 95 % intervals; n is given below each group."
+    shown = [_figure(partial(figures.planted_hits, results), caption, HITS)]
+    methods = ", ".join(map(method_name, results["planted"]["class_methods"]))
+    text = f"Maps that depend on the explained label: {methods}. The other methods have one map for both labels."
+    return Section("planted", "Do the maps find planted evidence?", [text], shown, planted_tables(results))
+
+
+def _occlusion_section(results: Results) -> Section:
+    n = f"n = {results['causal']['n']:,} images, with 95 % intervals"
+    shown = [
+        _figure(
+            partial(figures.centre_and_rim, results, measure),
+            f"{name} with the centre or the rim hidden: {n}.",
+            OCCLUSION,
+        )
+        for measure, name in (("accuracy", "Accuracy"), ("roc_auc", "ROC AUC"))
+    ]
+    text = "Bird and Lotfi (2024) conclude that the evidence lies in the background and not in the entity."
+    return Section("causal", "Is the evidence in the background?", [text], shown, occlusion_tables(results))
+
+
+_SECTIONS: Final[Mapping[str, Callable[[Results], Section]]] = {
+    "agreement": _agreement_section,
+    "faithfulness": _faithfulness_section,
+    "sanity": _sanity_section,
+    "planted": _planted_section,
+    "causal": _occlusion_section,
+}
+
+
+def _by_errors(gallery: Iterable[ExplainedImage]) -> dict[str, list[GalleryItem]]:
+    """Group images by the models that misclassify them, beginning with those that all models get right."""
+    groups: dict[tuple[str, ...], list[GalleryItem]] = {}
+    for shown in gallery:
+        groups.setdefault(tuple(map(model_name, shown.wrong)), []).append(_gallery_item(shown))
+    titles = {
+        names: f"Misclassified by {' and '.join(names)}" if names else "Classified correctly" for names in groups
+    }
+    return {titles[names]: groups[names] for names in sorted(groups, key=len)}
+
+
+def _gallery_item(shown: ExplainedImage) -> GalleryItem:
+    title = f"{shown.content}, truly {LABEL_NAMES[shown.is_fake]}"
+    images = [GalleryImage(shown.image, "the image", f"The image: {title}")]
+    for (model, method), heat in shown.maps.items():
+        name = f"{model_name(model)} {method_name(method)}"
+        caption = f"{name}: empty map" if is_empty(heat[None])[0] else name
+        images.append(GalleryImage(overlay(shown.image, heat), caption, f"{name} over the image"))
+    verdicts = {model_name(model): Verdict.of(p_fake) for model, p_fake in shown.p_fake.items()}
+    text = "; ".join(f"{name}: {verdict.label}, p(fake) {verdict.p_fake_text}" for name, verdict in verdicts.items())
+    return GalleryItem(title, text, images)
+
+
+def _figure(draw: Callable[[], Figure], caption: str, reading: str) -> PageFigure:
+    return PageFigure(draw, f"{caption} The tables of this section contain the numbers.", caption, reading)

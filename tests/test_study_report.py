@@ -1,0 +1,277 @@
+"""The report states what its results say: flags follow the intervals, and the page is self-contained."""
+
+import re
+
+import pytest
+from page_in_browser import CHROMIUM, Page, seen
+from study_stand_in import made_up_gallery, made_up_study, mean
+
+from realfake_hf.explain_study import report, tables
+from realfake_hf.explain_study.arguments import StudyArguments
+from realfake_hf.explain_study.names import key_pairs, main_pair
+from realfake_hf.explain_study.run import Study
+from realfake_hf.pages import page as page_parts
+from realfake_hf.store import read_json
+
+IOU = "iou_top_20"
+PARTS = ("faithfulness", "sanity", "planted", "causal")
+NASTY = '<script>alert("cat & dog")</script>'
+
+
+@pytest.fixture
+def study():
+    return made_up_study()
+
+
+def column(table, name, row=None):
+    """The cells of a column, or the cell of the row that begins with some cells."""
+    place = table.header.index(name)
+    if row is None:
+        return [cells[place] for cells in table.rows]
+    [found] = [cells[place] for cells in table.rows if tuple(cells[: len(row)]) == row]
+    return found
+
+
+class TestPairs:
+    def test_the_main_pair_is_grad_cam_of_one_model_and_relevance_of_the_other(self, study):
+        pair = main_pair(study)
+        assert (pair["a"], pair["b"]) == ("cnn grad_cam", "vit relevance")
+
+    def test_key_pairs_are_those_across_models_with_grad_cam_and_their_yardsticks(self, study):
+        assert [(pair["a"], pair["b"]) for pair in key_pairs(study)] == [
+            ("cnn grad_cam", "vit rollout"),
+            ("cnn grad_cam", "vit last_attention"),
+            ("cnn grad_cam", "vit gradient_rollout"),
+            ("cnn grad_cam", "vit relevance"),
+            ("cnn grad_cam", "vit grad_cam"),
+            ("cnn grad_cam", "vit integrated_gradients"),
+            ("cnn integrated_gradients", "vit grad_cam"),
+            ("cnn grad_cam", "cnn integrated_gradients"),
+            ("vit relevance", "vit grad_cam"),
+            ("vit grad_cam", "vit integrated_gradients"),
+        ]
+
+
+class TestFlags:
+    pair = ("CNN Grad-CAM and ViT relevance",)
+
+    @pytest.mark.parametrize(
+        ("same", "gap", "chance", "sign"),
+        [(0.25, 0.05, "yes", "positive"), (0.12, 0.01, "no", "unclear"), (0.05, -0.05, "no", "negative")],
+    )
+    def test_agreement_is_compared_with_chance_and_with_different_images(self, study, same, gap, chance, sign):
+        main_pair(study)["measures"][IOU] |= {"same_picture": mean(same), "above_shuffled": mean(gap)}
+        controls = tables.agreement_tables(study)[0]
+        assert column(controls, "above chance", self.pair) == chance
+        assert column(controls, "sign", self.pair) == sign
+        assert f"is {sign}." in tables.findings(study)[0]
+
+    @pytest.mark.parametrize(("spots", "flag"), [((0.1, 0.2), "yes"), ((0.1, 0.4), "no"), ((0.3, 0.4), "no")])
+    def test_agreement_is_compared_with_a_spot_in_the_centre(self, study, spots, flag):
+        main_pair(study)["measures"][IOU]["same_picture"] = mean(0.25)
+        for key, value in zip(("cnn grad_cam", "vit relevance"), spots, strict=True):
+            study["agreement"]["centre"][key] = {IOU: mean(value)}
+        assert column(tables.agreement_tables(study)[0], "above a centre spot", self.pair) == flag
+
+    @pytest.mark.parametrize(("gap", "sign"), [(0.05, "positive"), (-0.05, "negative"), (0.0, "unclear")])
+    def test_correct_predictions_are_compared_with_the_others(self, study, gap, sign):
+        main_pair(study)["right_less_wrong"] = {IOU: mean(gap)}
+        assert column(tables.agreement_tables(study)[1], "sign", self.pair) == sign
+
+    def test_orders_are_compared_with_random_order(self, study):
+        gaps = {
+            "grad_cam": (-0.1, 0.1), "relevance": (-0.1, -0.1), "last_attention": (0.0, 0.1), "rollout": (0.1, 0.0),
+        }  # fmt: skip
+        rows = {
+            name: mean_gaps | {"deletion": mean(0.5), "insertion": mean(0.5)}
+            for name, (deletion, insertion) in gaps.items()
+            for mean_gaps in ({"deletion_less_random": mean(deletion), "insertion_less_random": mean(insertion)},)
+        }
+        rows["random order"] = {"deletion": mean(0.5), "insertion": mean(0.5)}
+        study["faithfulness"] |= {"fills": ["mean"], "models": {"vit": {"mean": rows}}}
+        [table] = tables.faithfulness_tables(study)
+        assert column(table, "better than random in") == ["both", "deletion", "insertion", "neither", ""]
+        assert tables.findings(study)[1].endswith(": ViT Grad-CAM.")
+
+    def test_maps_that_survive_random_weights_are_flagged(self, study):
+        methods = {"rollout": [mean(0.2), mean(0.9)], "relevance": [mean(0.9), mean(0.505)], "grad_cam": [mean(None)]}
+        study["sanity"]["models"] = {"vit": {"stages": ["head", "layers"], "methods": methods}}
+        methods["grad_cam"] *= 2
+        [table] = tables.sanity_tables(study)
+        assert column(table, "above 0.5 at the end") == ["yes", "no", ""]
+        assert tables.findings(study)[2].endswith(": ViT rollout.")
+
+    @pytest.mark.parametrize(("hits", "flag"), [(0.5, "yes"), (0.25, "no"), (0.1, "no"), (None, "")])
+    def test_hits_are_compared_with_chance(self, study, hits, flag):
+        for name, row in study["planted"]["models"]["vit"]["fake in real"]["methods"].items():
+            row["hits"] = mean(hits if name == "relevance" else 0.25)
+        study["planted"]["models"].pop("cnn")
+        assert column(tables.planted_tables(study)[1], "above chance", ("ViT relevance", "fake in real")) == flag
+        assert tables.findings(study)[3].endswith(": ViT relevance." if flag == "yes" else ": none.")
+
+    @pytest.mark.parametrize(("gap", "region"), [(0.1, "rim"), (-0.1, "centre"), (0.01, "unclear")])
+    def test_the_region_that_costs_more_when_hidden_is_named(self, study, gap, region):
+        row = study["causal"]["models"]["cnn"]["hiding"][0]
+        row |= {"accuracy_difference": mean(-gap), "roc_auc_difference": mean(gap)}
+        [first, *_] = tables.occlusion_tables(study)[0].rows
+        assert first[-1] == region
+        assert {first[4], first[-1]} in ({"rim", "centre"}, {"unclear"})
+        centre, rim = 10 + 2 * (region == "centre"), 2 * (region == "rim")  # the two models share their numbers
+        finding = tables.findings(study)[4]
+        assert finding.startswith("Of 12 comparisons")
+        assert finding.endswith(f"costs more ROC AUC in {centre}, hiding the rim in {rim}.")
+
+    @pytest.mark.parametrize(
+        ("centre", "fill", "flag"),
+        [
+            ((0.7, 0.66, 0.74), (0.6, 0.55, 0.65), "yes"),
+            ((0.7, 0.64, 0.76), (0.6, 0.55, 0.65), "no"),
+            ((0.5, 0.45, 0.55), (0.6, 0.56, 0.65), "no"),
+            ((0.9, None, None), (0.6, None, None), ""),
+        ],
+    )
+    def test_the_centre_alone_is_compared_with_the_fill_alone(self, study, centre, fill, flag):
+        tested = study["causal"]["models"]["cnn"]
+        tested["hiding"][0]["rim"]["roc_auc"] = dict(zip(("value", "low", "high"), centre, strict=True))
+        tested["all_hidden"]["blur"]["roc_auc"] = dict(zip(("value", "low", "high"), fill, strict=True))
+        assert tables.occlusion_tables(study)[1].rows[0][-1] == flag
+
+    def test_a_twin_that_learned_from_less_is_flagged(self, study):
+        flag = ("CNN",)
+        assert column(tables.environment_tables(study)[0], "twin trained alike", flag) == "yes"
+        study["models"]["cnn"]["twin"]["training"]["epochs"] = 1
+        assert column(tables.environment_tables(study)[0], "twin trained alike", flag) == "no"
+        assert column(tables.environment_tables(study)[0], "twin trained alike", ("ViT",)) == ""
+
+
+def test_there_is_one_finding_for_each_measured_part(study):
+    assert len(tables.findings(study)) == 5
+    for part in PARTS:
+        del study[part]
+    assert len(tables.findings(study)) == len(report.sections(study)) == 1
+
+
+def test_undefined_numbers_are_named(study):
+    for pair in study["agreement"]["pairs"]:
+        pair["measures"] = {name: dict.fromkeys(found, mean(None)) for name, found in pair["measures"].items()}
+        pair["right_less_wrong"] = {IOU: mean(None)}
+    for plantings in study["planted"]["models"].values():
+        for found in plantings.values():
+            found["methods"] = {name: dict.fromkeys(row, mean(None)) for name, row in found["methods"].items()}
+    text = report.to_markdown(study)
+    assert "undefined" in text
+    assert not re.search("None|nan", text)
+
+
+def test_the_markdown_contains_the_open_tables_of_each_part(study):
+    text = report.to_markdown(study)
+    sections = report.sections(study)
+    assert [line for line in text.splitlines() if line.startswith("#")] == [f"## {part.title}" for part in sections]
+    for table in (table for part in sections for table in part.tables):
+        assert (table.caption in text) is not table.folded
+
+
+@pytest.mark.parametrize("parts", [("agreement", *PARTS), PARTS])
+def test_a_published_study_is_results_table_page_and_figure(study, tmp_path, monkeypatch, parts):
+    monkeypatch.setattr(report, "write_study_page", lambda *words: words[-1])
+    results = {name: part for name, part in study.items() if name != "agreement" or name in parts}
+    files = {name: tmp_path / "out" / name for name in ("study.json", "study.html", "study.png")}
+    arguments = StudyArguments(
+        tmp_path, compare=["cnn=a"], results_file=files["study.json"], page_file=files["study.html"],
+        figure_file=files["study.png"],
+    )  # fmt: skip
+    said = report.publish_study(Study(results, ()), arguments)
+    assert read_json(files["study.json"]) == results
+    assert (tmp_path / "out/study.md").read_text() == report.to_markdown(results) + "\n"
+    assert files["study.png"].exists() is ("agreement" in parts)
+    assert said[:-1] == tables.findings(results)
+    assert str(files["study.json"]) in said[-1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def coarse():
+    """Figures of few pixels, which are fast to draw."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page_parts, "DPI", 50)
+        yield
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    return report.write_study_page(made_up_study(), made_up_gallery(NASTY), folder / "made/page.html")
+
+
+@pytest.fixture(scope="module")
+def page(file):
+    return Page(file.read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+def test_it_loads_nothing_from_outside(file, page):
+    text = file.read_text(encoding="utf-8")
+    assert re.findall(r"(?:https?:)?//[a-z]", re.sub(r"data:[^\"]*", "", text)) == []
+    sources = [one.get(name) for _, one in page.tags for name in ("src", "srcset", "href") if one.get(name)]
+    assert all(source.startswith(("data:", "#")) for source in sources)
+    assert page.all("script") == []
+
+
+@pytest.mark.slow
+def test_every_figure_has_a_description_its_n_and_a_dark_twin(page):
+    shown = [figure for part in report.sections(made_up_study()) for figure in part.figures]
+    assert [image["alt"] for image in page.all("img")][: len(shown)] == [figure.alt for figure in shown]
+    assert all(image["alt"] for image in page.all("img"))
+    assert len(page.all("source")) == len(shown)
+    assert all(re.search(r"\bn = \d|n is given below", figure.caption) and figure.reading for figure in shown)
+
+
+@pytest.mark.slow
+def test_the_contents_link_to_every_section(page):
+    assert [link["href"] for link in page.all("a")][:7] == [
+        "#agreement", "#faithfulness", "#sanity", "#planted", "#causal", "#gallery", "#passport",
+    ]  # fmt: skip
+    assert {f"#{heading['id']}" for heading in page.all("h2")} - {"#findings"} == {
+        link["href"] for link in page.all("a")
+    }
+
+
+@pytest.mark.slow
+def test_names_are_escaped(file, page):
+    assert NASTY not in file.read_text(encoding="utf-8")
+    assert sum(NASTY in text for text in page.text) == 3
+
+
+@pytest.mark.slow
+def test_numbers_of_every_part_are_in_its_tables(page):
+    cells = " ".join(page.text)
+    for number in ("0.516 (0.504 to 0.528)", "+0.030 (+0.018 to +0.042)", "490, 10 undefined", "1,234.5"):
+        assert number in cells, number
+    assert not any(word in cells for word in ("None", "nan", "{'"))
+
+
+@pytest.mark.slow
+def test_the_gallery_groups_images_by_the_models_that_misclassify_them(page):
+    groups = ["Classified correctly", "Misclassified by CNN", "Misclassified by CNN and ViT"]
+    assert sorted(groups, key=page.words.index) == groups
+    assert "CNN: FAKE, p(fake) 0.900; ViT: FAKE, p(fake) > 0.999" in page.words
+    assert page.words.count("ViT last attention: empty map") == 3
+
+
+@pytest.mark.slow
+def test_missing_parts_are_left_out(tmp_path):
+    agreement = {name: part for name, part in made_up_study().items() if name not in PARTS}
+    page = Page(report.write_study_page(agreement, [], tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert [heading["id"] for heading in page.all("h2")] == ["findings", "agreement", "passport"]
+    assert len(page.all("img")) == 3
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@pytest.mark.parametrize(("size", "dark"), [((360, 740), False), ((1280, 900), True)])
+@pytest.mark.slow
+def test_in_a_browser_nothing_is_broken_and_the_page_does_not_scroll_sideways(file, page, tmp_path, size, dark):
+    found = seen(file, tmp_path, size=size, dark=dark)
+    assert (found["images"], found["broken"]) == (len(page.all("img")), 0)
+    assert found["width"] == found["client"] <= size[0]
+    assert found["dark"] == (len(page.all("source")) if dark else 0)
+    assert found["ground"] == ("rgb(22, 24, 28)" if dark else "rgb(255, 255, 255)")
+    assert found["small"] == 0
