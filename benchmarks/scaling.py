@@ -181,8 +181,7 @@ def draw(rows: Sequence[Row]) -> "Figure":
     """Plot seconds and memory against n."""
     from matplotlib.figure import Figure
 
-    from realfake_hf.figures.comparison import MARKERS
-    from realfake_hf.figures.style import COLORS, style_axes
+    from realfake_hf.figures.style import COLORS, MARKERS, style_axes
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     seconds, memory = figure.subplots(1, 2)

@@ -1,7 +1,6 @@
-"""Every model is where its numbers say, and every label can be read."""
+"""Figures that compare models show the numbers given, and every label is readable."""
 
 import re
-from collections.abc import Sequence
 from functools import cache
 from itertools import combinations
 
@@ -14,26 +13,31 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from realfake_hf.figures import CostPoint, accuracy_against_time
+from realfake_hf.estimate import Estimate
+from realfake_hf.figures.comparison import accuracy_against_time, topologies, transfer_matrices
 
 PAPER = 0.9298
-CNN = CostPoint("cnn", 2215, 0.9524, (0.9494, 0.9553))
-VIT_SMALL = CostPoint("vit-small", 5400, 0.9866, (0.985, 0.9882))
-CASES: dict[str, tuple[Sequence[CostPoint], float | None]] = {
-    "one": ([CNN], PAPER),
-    "two": ([CNN, VIT_SMALL], PAPER),
-    "neighbours": ([CNN, CostPoint("vit-tiny", 4000, 0.986, (0.984, 0.9876)), VIT_SMALL], PAPER),
-    "on the paper's line": ([CNN, CostPoint("a model with a long name", 600, 0.9295, (0.926, 0.933))], PAPER),
-    "at the paper's label": ([CNN, CostPoint("slow", 4400, 0.931, (0.928, 0.934))], PAPER),
-    "at the top": ([CostPoint("perfect", 10, 1.0, (1.0, 1.0)), CostPoint("fair", 20, 0.9)], None),
-    "one point": ([CostPoint(name, 3, 0.7) for name in "abcd"], None),
-    "far apart": ([CostPoint("fast", 0.9, 0.95), CostPoint("slow", 200_000, 0.98)], PAPER),
+Models = dict[str, tuple[float, Estimate]]
+CNN = (2215, Estimate(0.9524, 0.9494, 0.9553))
+VIT_SMALL = (5400, Estimate(0.9866, 0.985, 0.9882))
+CASES: dict[str, tuple[Models, float | None]] = {
+    "one": ({"cnn": CNN}, PAPER),
+    "two": ({"cnn": CNN, "vit-small": VIT_SMALL}, PAPER),
+    "neighbours": (
+        {"cnn": CNN, "vit-tiny": (4000, Estimate(0.986, 0.984, 0.9876)), "vit-small": VIT_SMALL},
+        PAPER,
+    ),
+    "on the paper's line": ({"cnn": CNN, "a long model name": (600, Estimate(0.9295, 0.926, 0.933))}, PAPER),
+    "at the paper's label": ({"cnn": CNN, "slow": (4400, Estimate(0.931, 0.928, 0.934))}, PAPER),
+    "at the top": ({"perfect": (10, Estimate(1.0, 1.0, 1.0)), "fair": (20, Estimate(0.9))}, None),
+    "one point": ({name: (3, Estimate(0.7)) for name in "abcd"}, None),
+    "far apart": ({"fast": (0.9, Estimate(0.95)), "slow": (200_000, Estimate(0.98))}, PAPER),
 }
 
 
 def draw(name: str) -> Figure:
-    rows, paper = CASES[name]
-    figure = accuracy_against_time(rows, n=20_000, paper_accuracy=paper)
+    models, paper = CASES[name]
+    figure = accuracy_against_time(models, n=20_000, paper_accuracy=paper)
     figure.draw_without_rendering()
     return figure
 
@@ -82,16 +86,18 @@ def test_nothing_is_drawn_outside_the_figure_and_nothing_is_left_behind(name: st
 
 
 def test_points_and_bars_are_the_numbers_given() -> None:
-    rows, _ = CASES["neighbours"]
+    models, _ = CASES["neighbours"]
     figure = drawn("neighbours")
     axes = figure.axes[0]
     bars = [bar.get_segments()[0].T for bar in axes.collections if isinstance(bar, LineCollection)]
     assert axes.get_xscale() == "log"
-    for row, point, (seconds, ends) in zip(rows, points(figure), bars, strict=True):
-        assert (point.get_label(), list(point.get_xdata())) == (row.name, [row.seconds])
-        assert list(point.get_ydata()) == pytest.approx([100 * row.accuracy])
-        assert seconds.tolist() == [row.seconds] * 2
-        assert ends.tolist() == pytest.approx([100 * end for end in row.interval])
+    for (name, (seconds, accuracy)), point, (bar_seconds, ends) in zip(
+        models.items(), points(figure), bars, strict=True
+    ):
+        assert (point.get_label(), list(point.get_xdata())) == (name, [seconds])
+        assert list(point.get_ydata()) == pytest.approx([100 * accuracy.value])
+        assert bar_seconds.tolist() == [seconds] * 2
+        assert ends.tolist() == pytest.approx([100 * accuracy.low, 100 * accuracy.high])
 
 
 def test_labels_say_name_and_accuracy_and_the_title_counts_the_images() -> None:
@@ -114,28 +120,80 @@ def test_without_the_paper_there_is_no_line() -> None:
 
 
 def test_thirty_five_models_all_look_different() -> None:
-    rows = [CostPoint(f"model {i}", 10 + i, 0.9) for i in range(35)]
-    looks = {(point.get_color(), point.get_marker()) for point in points(accuracy_against_time(rows, n=10))}
+    models = {f"model {i}": (10 + i, Estimate(0.9)) for i in range(35)}
+    looks = {(point.get_color(), point.get_marker()) for point in points(accuracy_against_time(models, n=10))}
     assert len(looks) == 35
 
 
 def test_dollar_signs_in_names_are_only_dollar_signs() -> None:
-    figure = accuracy_against_time([CostPoint("a $x^ b$", 3, 0.5)], n=10)
+    figure = accuracy_against_time({"a $x^ b$": (3, Estimate(0.5))}, n=10)
     figure.draw_without_rendering()
     [label] = figure.axes[0].texts
     assert (label.get_text(), label.get_parse_math()) == ("a $x^ b$ 50.00 %", False)
 
 
 @pytest.mark.parametrize(
-    ("rows", "sentence"),
+    ("models", "found"),
     [
-        ([], "found []. Pass one row a model."),
-        ([CostPoint("a", 0, 0.5)], "and more than 0 seconds of training; found [('a', 0)]. Pass one"),
-        ([CostPoint("a", 1, 0.5), CostPoint("a", 2, 0.5)], "with a name of its own and more than 0 seconds"),
-        ([CostPoint("a", 1, 95.2)], "found 95.2 to 95.2"),
-        ([CostPoint("a", 1, 0.5, (0.4, np.nan))], "found nan to nan"),
+        ({}, "found {}"),
+        ({"a": (0, Estimate(0.5))}, "found {'a': 0}"),
+        ({"a": (1, Estimate(95.2))}, "found 95.2 to 95.2"),
+        ({"a": (1, Estimate(0.5, 0.4, np.nan))}, "found nan to nan"),
     ],
 )
-def test_an_error_says_what_was_wanted_and_found_and_what_to_do(rows: list[CostPoint], sentence: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(sentence)):
-        accuracy_against_time(rows, n=10)
+def test_an_error_names_what_was_found(models: Models, found: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(found)):
+        accuracy_against_time(models, n=10)
+
+
+PANELS = {
+    ("extractors", "convolutions", "filters"): {(1, 16): 0.9, (1, 32): None, (2, 16): 0.92, (2, 32): 0.95},
+}
+GROUPS = {"a": [(1000, 0.9), (2000, 0.85)], "b": [(9000, 0.95)]}
+
+
+def cells(axes: plt.Axes) -> dict[tuple[str, str], str]:
+    """The text of each cell of a matrix, by the labels of its row and column."""
+    rows = [text.get_text() for text in axes.get_yticklabels()]
+    columns = [text.get_text() for text in axes.get_xticklabels()]
+    places = {text.get_position(): text.get_text() for text in axes.texts}
+    return {(rows[int(y)], columns[int(x)]): text for (x, y), text in places.items()}
+
+
+def test_a_panel_of_topologies_has_each_accuracy_in_its_cell_and_leaves_others_empty() -> None:
+    panel, _ = topologies(PANELS, GROUPS).axes
+    assert (panel.get_title(), panel.get_ylabel(), panel.get_xlabel()) == ("extractors", "convolutions", "filters")
+    assert cells(panel) == {("1", "16"): "90.0", ("1", "32"): "", ("2", "16"): "92.0", ("2", "32"): "95.0"}
+
+
+def test_the_front_of_topologies_holds_those_that_no_smaller_one_reaches() -> None:
+    _, axes = topologies(PANELS, GROUPS, paper_accuracy=0.93).axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert lines["best for its size"].get_xdata().tolist() == [1000, 9000]
+    assert lines["best for its size"].get_ydata().tolist() == pytest.approx([90, 95])
+    assert list(lines["paper, 93.00 %"].get_ydata()) == pytest.approx([93, 93])
+    drawn = {group.get_label(): np.asarray(group.get_offsets()).tolist() for group in axes.collections}
+    assert drawn == {"a": [[1000, 90], [2000, 85]], "b": [[9000, 95]]}
+
+
+def test_a_matrix_of_transfer_says_mean_and_deviation_by_training_and_test_data() -> None:
+    matrix = {
+        ("a", "a"): (0.95, 0.01),
+        ("a", "b"): (0.5, 0.02),
+        ("both", "a"): (0.9, None),
+        ("both", "b"): (0.8, None),
+    }
+    first, second = transfer_matrices([{"cnn: ROC AUC": matrix}, {"cnn: accuracy": matrix}]).axes
+    assert (first.get_title(), second.get_title()) == ("cnn: ROC AUC", "cnn: accuracy")
+    assert cells(first) == {
+        ("a", "a"): "0.950\n± 0.010", ("a", "b"): "0.500\n± 0.020", ("both", "a"): "0.900", ("both", "b"): "0.800",
+    }  # fmt: skip
+    assert np.asarray(first.images[0].get_array()).tolist() == [[0.95, 0.5], [0.9, 0.8]]
+    assert (first.get_ylabel(), first.get_xlabel()) == ("trained on", "tested on")
+
+
+def test_nothing_to_compare_is_refused() -> None:
+    with pytest.raises(ValueError, match="found 0 panels and 0 groups"):
+        topologies({}, {})
+    with pytest.raises(ValueError, match="found none"):
+        transfer_matrices([])

@@ -25,7 +25,6 @@ from realfake_hf.experiments.search.plan import (
 )
 from realfake_hf.experiments.search.queue import SharedStudy
 from realfake_hf.experiments.search.table import draw, to_markdown
-from realfake_hf.figures.topologies import GridPanel, ParameterPoint, topologies
 
 ROOT = Path(__file__).parents[1]
 RECIPE = "data: demo\nmodel: cifake-cnn\nnum_train_epochs: 2\nbootstrap_samples: 0\nper_device_train_batch_size: 64\n"
@@ -273,16 +272,6 @@ def test_trainings_are_pruned_when_asked(folder):
         run._train(job, given)
     assert trial.seen[1] == 1
     assert 0 < trial.seen[0] <= 1
-
-
-def test_the_figure_refuses_nothing_and_marks_the_front():
-    panel = GridPanel("extractors", ("filters", "convolutions"), [16, 32], [1, 2], [[0.9, None], [0.92, 0.95]])
-    points = [ParameterPoint(1000, 0.9, "a"), ParameterPoint(2000, 0.85, "a"), ParameterPoint(9000, 0.95, "b")]
-    figure = topologies([panel], points, paper=0.93)
-    [step] = [line for axes in figure.axes for line in axes.lines if line.get_label() == "best for its size"]
-    assert step.get_xdata().tolist() == [1000, 9000]
-    with pytest.raises(ValueError, match="wanted panels and points to draw"):
-        topologies([], [])
 
 
 @pytest.mark.slow

@@ -13,7 +13,6 @@ from realfake_hf.data.corruptions import matched
 from realfake_hf.data.loading import load_images
 from realfake_hf.experiments import transfer
 from realfake_hf.experiments.transfer import matched_splits, mix
-from realfake_hf.figures.transfer import MatrixPanel, transfer_matrix
 
 pytestmark = pytest.mark.slow
 
@@ -158,10 +157,3 @@ def test_the_plan_of_the_repository_can_be_read_and_its_recipes_are_there():
     plan = transfer.read_transfer(ROOT / "recipes/transfer/matrix.yaml")
     assert list(plan.training_sets) == ["cifake", "second", "both"]
     assert all((ROOT / row["base"]).is_file() for row in plan.models.values())
-
-
-def test_a_matrix_without_panels_is_refused():
-    with pytest.raises(ValueError, match="wanted one or more matrices"):
-        transfer_matrix([])
-    panel = MatrixPanel("x", ["a"], ["b"], [[0.7]], [[None]])
-    assert "0.700" in [text.get_text() for text in transfer_matrix([[panel]]).axes[0].texts]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from realfake_hf.cli import parse, read_names, run_command
+from realfake_hf.estimate import Estimate
 from realfake_hf.experiments.search.plan import PAPER_ACCURACY
 from realfake_hf.store import write_results
 
@@ -227,15 +228,14 @@ def _percent(accuracy: Mapping[str, float | None]) -> str:
 
 def draw(results: Mapping[str, Any], *, paper_accuracy: float | None = None) -> "Figure":
     """Draw accuracy against training time, with the accuracy reported by the paper as a dashed line if given."""
-    from realfake_hf.figures import CostPoint, accuracy_against_time
+    from realfake_hf.figures import accuracy_against_time
 
-    points = []
-    for name, model in results["models"].items():
-        accuracy = model["test"]["accuracy"]
-        interval = None if accuracy["low"] is None else (accuracy["low"], accuracy["high"])
-        points.append(CostPoint(name, model["training"]["seconds"], accuracy["value"], interval))
+    models = {
+        name: (model["training"]["seconds"], Estimate.from_dict(model["test"]["accuracy"]))
+        for name, model in results["models"].items()
+    }
     n = next(iter(results["models"].values()))["test"]["n"]
-    return accuracy_against_time(points, n=n, paper_accuracy=paper_accuracy)
+    return accuracy_against_time(models, n=n, paper_accuracy=paper_accuracy)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from realfake_hf.crosseval.grid import Grid
-    from realfake_hf.figures.transfer import MatrixPanel
 
 logger = logging.getLogger(__name__)
 
@@ -261,25 +260,26 @@ def to_markdown(results: Mapping[str, Any]) -> str:
 
 def draw(results: Mapping[str, Any]) -> "Figure":
     """Draw the matrices: one row per measure, one column per model."""
-    from realfake_hf.figures.transfer import transfer_matrix
+    from realfake_hf.figures.comparison import transfer_matrices
 
-    measures = {name: SHOWN[name] for name in ("balanced_accuracy", "roc_auc")}
-    return transfer_matrix(
+    plan = Plan(**results["plan"])
+    return transfer_matrices(
         [
-            [_panel(results, model, name, title) for model in results["plan"]["models"]]
-            for name, title in measures.items()
+            {f"{model}: {SHOWN[measure]}": _matrix(results, plan, model, measure) for model in plan.models}
+            for measure in ("balanced_accuracy", "roc_auc")
         ]
     )
 
 
-def _panel(results: Mapping[str, Any], model: str, measure: str, title: str) -> "MatrixPanel":
-    from realfake_hf.figures.transfer import MatrixPanel
-
-    plan = Plan(**results["plan"])
+def _matrix(
+    results: Mapping[str, Any], plan: Plan, model: str, measure: str
+) -> dict[tuple[str, str], tuple[float, float | None]]:
+    """Return mean and standard deviation by training and test set, in the order of the plan."""
     cells = {(cell["trained_on"], cell["tested_on"]): cell for cell in results["cells"] if cell["model"] == model}
-    rows = [[cells[row, column][measure] for column in plan.sources] for row in plan.training_sets]
-    means, deviations = ([[cell[key] for cell in row] for row in rows] for key in ("mean", "sd"))
-    return MatrixPanel(f"{model}: {title}", list(plan.training_sets), list(plan.sources), means, deviations)
+    return {
+        place: (cells[place][measure]["mean"], cells[place][measure]["sd"])
+        for place in product(plan.training_sets, plan.sources)
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:

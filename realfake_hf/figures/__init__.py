@@ -5,7 +5,7 @@ parallel. Sizes suit a page 800 pixels wide. Colours are from Okabe & Ito (2008)
 FAKE vermillion. Each function raises ValueError if there is nothing to draw, or if shapes or ranges are wrong.
 """
 
-from realfake_hf.figures.comparison import CostPoint, accuracy_against_time
+from realfake_hf.figures.comparison import accuracy_against_time
 from realfake_hf.figures.images import MapPanel, error_sheet, explanation_sheet, image_with_maps
 from realfake_hf.figures.style import BLUE, COLORS, INK, VERMILLION, WIDTH, darken, save_figure
 from realfake_hf.figures.training import confusion_matrix, content_accuracy, difficulty_map, learning_curves
@@ -16,7 +16,6 @@ __all__ = [
     "INK",
     "VERMILLION",
     "WIDTH",
-    "CostPoint",
     "MapPanel",
     "accuracy_against_time",
     "confusion_matrix",

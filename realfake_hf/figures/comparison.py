@@ -1,9 +1,8 @@
-"""What accuracy costs: models by the time that their training took."""
+"""Figures that compare models: accuracy against training time, network topologies, and transfer between data sets."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,75 +11,74 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from realfake_hf.figures.style import COLORS, INK, WIDTH, Floats, percent_range, style_axes, unit_interval
+from realfake_hf.estimate import Estimate
+from realfake_hf.figures.style import (
+    COLORS,
+    FIXED,
+    INK,
+    MARKERS,
+    WIDTH,
+    Floats,
+    percent_range,
+    style_axes,
+    unit_interval,
+)
 
-MARKERS: Final = "osD^v"  # so that points differ without colour too; with 7 colours there are 35 looks
-MOST_SPREAD: Final = 1000  # highest over lowest end of the axis; beyond it only powers of ten are labelled
-BESIDE: Final = (  # offsets of a label in points, and which of its corners stands there, best first
+MOST_SPREAD: Final = 1000  # ratio of the ends of an axis above which only powers of ten are labelled
+BESIDE: Final = (  # offsets of a label in points, and its corner at that position, in order of preference
     (9, 0, "left", "center"), (-9, 0, "right", "center"),
     (6, 6, "left", "bottom"), (6, -6, "left", "top"), (-6, 6, "right", "bottom"), (-6, -6, "right", "top"),
     (0, 12, "center", "bottom"), (0, -12, "center", "top"),
 )  # fmt: skip
 AT_RIGHT_END: Final = ((-3, 3, "right", "bottom"), (-3, -3, "right", "top"))
 AT_LEFT_END: Final = ((3, 3, "left", "bottom"), (3, -3, "left", "top"))
+CHANCE: Final = 0.5
 Offset = tuple[int, int, str, str]
-Spot = tuple[tuple[float, float], Offset]  # (seconds, per cent) and how the label stands to it
+Position = tuple[tuple[float, float], Offset]  # (seconds, per cent) and the offset of the label
+Cells = Mapping[tuple[Any, Any], float]  # values by row and column
 
 
-@dataclass(frozen=True)
-class CostPoint:
-    """A trained model as a point.
+def accuracy_against_time(
+    models: Mapping[str, tuple[float, Estimate]], *, n: int, paper_accuracy: float | None = None
+) -> Figure:
+    """Draw the test accuracy of models, with its 95 % interval, against their training time.
 
-    Attributes:
-        name: what the point is called.
-        seconds: that its training took, above 0.
-        accuracy: on the test images, in [0, 1].
-        interval: its 95 % interval, low and high, in [0, 1]; None where there is none.
-    """
-
-    name: str
-    seconds: float
-    accuracy: float
-    interval: tuple[float, float] | None = None
-
-    def percent(self) -> Floats:
-        """The accuracy and, where there is one, its interval: (1,) or (3,) in per cent."""
-        return 100 * unit_interval([self.accuracy, *(self.interval or ())])
-
-
-def accuracy_against_time(rows: Sequence[CostPoint], *, n: int, paper_accuracy: float | None = None) -> Figure:
-    """Draw the test accuracy of models, with its 95 % interval, against the seconds of their training.
-
-    A label stands where it covers nothing, as long as there is such a place beside its point.
+    Each label is placed beside its point where it overlaps least.
 
     Args:
-        rows: one a model, each with a name of its own.
+        models: by name, the seconds of training, above 0, and the accuracy in [0, 1].
         n: test images.
-        paper_accuracy: what the paper reports, in [0, 1], as a dashed line; None draws none.
+        paper_accuracy: the accuracy that the paper reports, in [0, 1], drawn as a dashed line; None for no line.
     """
-    seconds = {row.name: row.seconds for row in rows}
-    if not rows or len(seconds) < len(rows) or min(seconds.values()) <= 0:
-        raise ValueError(
-            "wanted one or more models, each with a name of its own and more than 0 seconds of training; found "
-            f"{[(row.name, row.seconds) for row in rows]}. Pass one row a model."
-        )
+    seconds = {name: time for name, (time, _) in models.items()}
+    if not models or min(seconds.values()) <= 0:
+        raise ValueError(f"expected one or more models with more than 0 seconds of training; found {seconds}.")
+    percent = {name: _percent(accuracy) for name, (_, accuracy) in models.items()}
     paper = np.empty(0) if paper_accuracy is None else 100 * unit_interval([paper_accuracy])
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     axes = figure.subplots()
     _style_cost(axes, list(seconds.values()))
-    axes.set_ylim(percent_range(np.concatenate([paper, *(row.percent() for row in rows)])))
-    axes.set_title(f"n = {n:,} test images" + (", bars: 95 % intervals" if any(row.interval for row in rows) else ""))
-    for row, marker, color in zip(rows, cycle(MARKERS), cycle(COLORS), strict=False):
-        _draw_point(axes, row, marker=marker, color=color)
+    axes.set_ylim(percent_range(np.concatenate([paper, *percent.values()])))
+    has_intervals = any(len(values) > 1 for values in percent.values())
+    axes.set_title(f"n = {n:,} test images{', bars: 95 % intervals' if has_intervals else ''}")
+    for name, marker, color in zip(models, cycle(MARKERS), cycle(COLORS), strict=False):
+        axes.vlines(seconds[name], percent[name].min(), percent[name].max(), color=color, linewidth=1.8)
+        axes.plot([seconds[name]], percent[name][:1], marker, color=color, markersize=8, label=name)
     for line in paper:
         axes.axhline(line, color=INK, linestyle="--", linewidth=1)
-    _write_labels(axes, rows, paper)
+    _label_points(axes, seconds, percent, paper)
     return figure
+
+
+def _percent(accuracy: Estimate) -> Floats:
+    """Return the accuracy and the ends of its interval, if it has one, in per cent: (1,) or (3,)."""
+    values = [accuracy.value, accuracy.low, accuracy.high]
+    return 100 * unit_interval([value for value in values if value is not None])
 
 
 def _style_cost(axes: Axes, seconds: Sequence[float]) -> None:
     style_axes(axes)
-    low, high = min(seconds) / 2, 2 * max(seconds)  # room for labels
+    low, high = min(seconds) / 2, 2 * max(seconds)  # leaves space for labels
     axes.set_xscale("log")
     axes.set(xlim=(low, high), xlabel="training time, seconds", ylabel="test accuracy, %")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < MOST_SPREAD else (1,)))
@@ -88,52 +86,134 @@ def _style_cost(axes: Axes, seconds: Sequence[float]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _draw_point(axes: Axes, row: CostPoint, *, marker: str, color: str) -> None:
-    percent = row.percent()
-    axes.vlines(row.seconds, percent.min(), percent.max(), color=color, linewidth=1.8)
-    axes.plot([row.seconds], percent[:1], marker, color=color, markersize=8, label=row.name)
-
-
-def _write_labels(axes: Axes, rows: Sequence[CostPoint], paper: Floats) -> None:
-    axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # from here on places in pixels are known
+def _label_points(axes: Axes, seconds: Mapping[str, float], percent: Mapping[str, Floats], paper: Floats) -> None:
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # positions in pixels are known from here on
     left, right = axes.get_xlim()
-    taken = [box for row in rows for box in _drawn_boxes(axes, row)]
+    taken = [box for name, values in percent.items() for box in _point_boxes(axes, seconds[name], values)]
     taken += [Bbox(axes.transData.transform([(left, line), (right, line)])) for line in paper]
     for line in paper:
-        spots = [((right, line), offset) for offset in AT_RIGHT_END] + [
-            ((left, line), offset) for offset in AT_LEFT_END
-        ]
-        taken.append(_write(axes, f"the paper, {line:.2f} %", spots, taken))
-    for row in rows:
-        value = float(row.percent()[0])
-        spots = [((row.seconds, value), offset) for offset in BESIDE]
-        taken.append(_write(axes, f"{row.name} {value:.2f} %", spots, taken))
+        positions = [((right, line), offset) for offset in AT_RIGHT_END]
+        positions += [((left, line), offset) for offset in AT_LEFT_END]
+        taken.append(_write_label(axes, f"the paper, {line:.2f} %", positions, taken))
+    for name, values in percent.items():
+        positions = [((seconds[name], values[0]), offset) for offset in BESIDE]
+        taken.append(_write_label(axes, f"{name} {values[0]:.2f} %", positions, taken))
 
 
-def _drawn_boxes(axes: Axes, row: CostPoint) -> list[Bbox]:
-    """What a model's point and bar cover, in pixels."""
-    percent = row.percent()
-    point, low, high = axes.transData.transform(
-        [(row.seconds, value) for value in (percent[0], percent.min(), percent.max())]
-    )
-    pixels = axes.figure.dpi / 72  # in a point
+def _point_boxes(axes: Axes, seconds: float, percent: Floats) -> list[Bbox]:
+    """Return the extents of a point and its interval, in pixels."""
+    heights = (percent[0], percent.min(), percent.max())
+    point, low, high = axes.transData.transform([(seconds, height) for height in heights])
+    pixels = axes.figure.dpi / 72  # per point
     return [Bbox([point, point]).padded(5 * pixels), Bbox([low, high]).padded(pixels)]
 
 
-def _write(axes: Axes, text: str, spots: Sequence[Spot], taken: Sequence[Bbox]) -> Bbox:
-    """Write at the first spot among those where the least is covered, and give what the text covers, in pixels."""
-    notes = [
+def _write_label(axes: Axes, text: str, positions: Sequence[Position], taken: Sequence[Bbox]) -> Bbox:
+    """Write a label at the first position with the least overlap, and return its extent in pixels."""
+    labels = [
         axes.annotate(text, place, (dx, dy), textcoords="offset points", ha=ha, va=va, parse_math=False)
-        for place, (dx, dy, ha, va) in spots
+        for place, (dx, dy, ha, va) in positions
     ]
-    best = min(notes, key=lambda note: _covered(axes, note, taken))
-    for note in notes:
-        if note is not best:
-            note.remove()
+    best = min(labels, key=lambda label: _overlaps(axes, label, taken))
+    for label in labels:
+        if label is not best:
+            label.remove()
     return best.get_window_extent()
 
 
-def _covered(axes: Axes, note: Annotation, taken: Sequence[Bbox]) -> int:
-    box = note.get_window_extent()
+def _overlaps(axes: Axes, label: Annotation, taken: Sequence[Bbox]) -> int:
+    """Count the boxes that a label overlaps, and its corners outside the axes."""
+    box = label.get_window_extent()
     outside = sum(not axes.bbox.contains(*corner) for corner in box.corners())
     return box.count_overlaps(taken) + outside
+
+
+def topologies(
+    panels: Mapping[tuple[str, str, str], Mapping[tuple[int, int], float | None]],
+    points: Mapping[str, Sequence[tuple[int, float]]],
+    *,
+    paper_accuracy: float | None = None,
+) -> Figure:
+    """Draw accuracy by the parts of a network, and below it accuracy against the number of parameters.
+
+    Args:
+        panels: one or two, by title and the names of rows and columns. A panel holds accuracies in [0, 1] by row and
+            column, row by row; None for networks that were not trained.
+        points: by group, the number of parameters and the accuracy of each network.
+        paper_accuracy: the accuracy that the paper reports, in [0, 1], drawn as a dashed line; None for no line.
+    """
+    if not panels or not points:
+        raise ValueError(f"expected panels and points to draw; found {len(panels)} panels and {len(points)} groups.")
+    figure = Figure(figsize=(WIDTH, 7.0), layout="constrained")
+    parts: Any = figure.subfigures(2, 1, height_ratios=[1, 1.5])
+    above, below = parts
+    known = [100 * value for cells in panels.values() for value in cells.values() if value is not None]
+    widths = [len({column for _, column in cells}) for cells in panels.values()]
+    axes_row = above.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
+    for axes, ((title, rows, columns), cells) in zip(axes_row, panels.items(), strict=True):
+        percent = {place: np.nan if value is None else 100 * value for place, value in cells.items()}
+        texts = {place: "" if np.isnan(value) else f"{value:.1f}" for place, value in percent.items()}
+        _draw_matrix(axes, percent, texts, low=min(known), high=max(known))
+        axes.set(title=title, xlabel=columns, ylabel=rows)
+    _draw_parameters(below.subplots(), points, paper_accuracy)
+    return figure
+
+
+def _draw_parameters(axes: Axes, points: Mapping[str, Sequence[tuple[int, float]]], paper: float | None) -> None:
+    for (group, pairs), marker, color in zip(points.items(), cycle(MARKERS), cycle(COLORS), strict=False):
+        parameters, accuracy = np.array(pairs).T
+        axes.scatter(parameters, 100 * accuracy, s=28, label=group, color=color, marker=marker, zorder=3)
+    front = _pareto_front([pair for pairs in points.values() for pair in pairs])
+    parameters, accuracy = np.array(front).T
+    axes.step(parameters, 100 * accuracy, where="post", color=INK, linewidth=1, label="best for its size")
+    percent = [100 * accuracy for pairs in points.values() for _, accuracy in pairs]
+    if paper is not None:
+        axes.axhline(100 * paper, color=INK, linestyle="--", linewidth=1, label=f"paper, {100 * paper:.2f} %")
+        percent.append(100 * paper)
+    axes.set(xscale="log", xlabel="parameters", ylabel="test accuracy, %", ylim=percent_range(np.array(percent)))
+    style_axes(axes)
+    axes.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(points) + 2)
+
+
+def _pareto_front(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Return the points more accurate than all smaller ones, by size."""
+    front: list[tuple[int, float]] = []
+    for parameters, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or accuracy > front[-1][1]:
+            front.append((parameters, accuracy))
+    return front
+
+
+def transfer_matrices(grid: Sequence[Mapping[str, Mapping[tuple[str, str], tuple[float, float | None]]]]) -> Figure:
+    """Draw one matrix per model and measure: rows are the training data, columns the test data.
+
+    Args:
+        grid: rows of matrices by title; a matrix holds, by training and test data, the mean over seeds in [0, 1] and
+            its standard deviation, None for a single seed.
+    """
+    if not grid or not grid[0]:
+        raise ValueError("expected one or more matrices to draw; found none.")
+    figure = Figure(figsize=(WIDTH, 0.6 + 2.6 * len(grid)), layout="constrained")
+    panels = figure.subplots(len(grid), len(grid[0]), squeeze=False)
+    for axes, (title, cells) in zip(panels.flat, [item for row in grid for item in row.items()], strict=True):
+        texts = {
+            place: f"{mean:.3f}" if deviation is None else f"{mean:.3f}\n± {deviation:.3f}"
+            for place, (mean, deviation) in cells.items()
+        }
+        _draw_matrix(axes, {place: mean for place, (mean, _) in cells.items()}, texts, low=CHANCE, high=1)
+        axes.set(title=title, xlabel="tested on", ylabel="trained on")
+    return figure
+
+
+def _draw_matrix(axes: Axes, cells: Cells, texts: Mapping[tuple[Any, Any], str], *, low: float, high: float) -> None:
+    """Draw values as colours with text; cells of NaN stay empty."""
+    rows, columns = (list(dict.fromkeys(keys)) for keys in zip(*cells, strict=True))
+    values = np.array([[cells[row, column] for column in columns] for row in rows])
+    axes.imshow(values, cmap="viridis", vmin=low, vmax=max(high, low + 1e-9), aspect="auto")
+    axes.set_xticks(range(len(columns)), [str(column) for column in columns])
+    axes.set_yticks(range(len(rows)), [str(row) for row in rows])
+    axes.title.set_size(11)
+    for (row, column), text in texts.items():
+        color = "white" if cells[row, column] < low + 0.6 * (high - low) else "black"
+        x, y = columns.index(column), rows.index(row)
+        axes.text(x, y, text, ha="center", va="center", color=color, fontsize=10, gid=FIXED)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import product
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,6 @@ from realfake_hf.experiments.trainings import format_spread, spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from realfake_hf.figures.topologies import GridPanel
 
 Row = Mapping[str, Any]
 
@@ -99,29 +98,30 @@ def _rows(results: Mapping[str, Any], stage: str) -> list[Row]:
 
 def draw(results: Mapping[str, Any]) -> "Figure":
     """Draw test accuracy by filters and convolutions, by units and layers, and against the number of parameters."""
-    from realfake_hf.figures.topologies import ParameterPoint, topologies
+    from realfake_hf.figures.comparison import topologies
 
-    panels = [
-        _panel(results, EXTRACTORS, "num_filters", "num_conv_layers", ("filters", "convolutions")),
-        _panel(results, HEADS, "dense_units", "num_dense_layers", ("units", "dense layers")),
-    ]
-    points = [
-        ParameterPoint(rows[0]["parameters"], mean(row["test"]["accuracy"] for row in rows), stage)
+    panels = {
+        (EXTRACTORS, "convolutions", "filters"): _accuracies(results, EXTRACTORS, "num_conv_layers", "num_filters"),
+        (HEADS, "dense layers", "units"): _accuracies(results, HEADS, "num_dense_layers", "dense_units"),
+    }
+    points = {
+        stage: [
+            (rows[0]["parameters"], mean(row["test"]["accuracy"] for row in rows))
+            for _, rows in by_topology(results, stage)
+        ]
         for stage in (EXTRACTORS, HEADS, TOP)
-        for _, rows in by_topology(results, stage)
-    ]
-    return topologies([panel for panel in panels if panel], points, paper=PAPER_ACCURACY)
+        if _rows(results, stage)
+    }
+    return topologies({key: cells for key, cells in panels.items() if cells}, points, paper_accuracy=PAPER_ACCURACY)
 
 
-def _panel(
-    results: Mapping[str, Any], stage: str, across: str, down: str, names: tuple[str, str]
-) -> "GridPanel | None":
-    from realfake_hf.figures.topologies import GridPanel
-
-    rows = _rows(results, stage)
-    if not rows:
-        return None
-    columns, lines = (sorted({row["topology"][name] for row in rows}) for name in (across, down))
-    accuracy = {(row["topology"][down], row["topology"][across]): row["test"]["accuracy"] for row in rows}
-    values = [[accuracy.get((line, column)) for column in columns] for line in lines]
-    return GridPanel(stage, names, columns, lines, values)
+def _accuracies(
+    results: Mapping[str, Any], stage: str, row_name: str, column_name: str
+) -> dict[tuple[int, int], float | None]:
+    """Return the test accuracy by two parts of the topology, None for combinations that were not trained."""
+    shapes = {(row["topology"][row_name], row["topology"][column_name]): row for row in _rows(results, stage)}
+    rows, columns = ({shape[axis] for shape in shapes} for axis in (0, 1))
+    return {
+        shape: shapes[shape]["test"]["accuracy"] if shape in shapes else None
+        for shape in product(sorted(rows), sorted(columns))
+    }
