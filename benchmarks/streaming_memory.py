@@ -96,7 +96,7 @@ def _stream(split: "ShardedSplit", settings: Settings) -> dict[str, Any]:
     from transformers import ViTImageProcessorPil
 
     from realfake_hf.data.streaming import StreamedPixels
-    from realfake_hf.training.streaming import load_in_workers
+    from realfake_hf.training.streaming import make_loader
 
     processor = ViTImageProcessorPil(size={"height": settings.side, "width": settings.side})
     stream = StreamedPixels(
@@ -105,7 +105,7 @@ def _stream(split: "ShardedSplit", settings: Settings) -> dict[str, Any]:
     samples: list[tuple[int, float]] = []
     n, began = 0, time.perf_counter()
     with tqdm(total=min(settings.images, split.n), unit="image", disable=None) as bar:
-        for batch in load_in_workers(stream, workers=settings.workers):
+        for batch in make_loader(stream, workers=settings.workers):
             n += len(batch["labels"])
             bar.update(len(batch["labels"]))
             if n >= len(samples) * settings.images / settings.samples:

@@ -1,4 +1,4 @@
-"""Command lines: dataclasses, a YAML recipe and flags as one parser, and what all commands do around their work."""
+"""Command lines: parse dataclasses from a YAML recipe and flags, and run the work of a command."""
 
 import argparse
 import difflib
@@ -63,15 +63,15 @@ def check(
 
 
 def run_command(work: Callable[[], int], *, name: str, resumable: str | Path | None = None) -> int:
-    """Run the work of a command: set up logging on stderr, and report expected errors in one line.
+    """Run the work of a command: log on stderr, and report an `OSError` or `ValueError` in one line.
 
     Args:
-        work: does it, prints its results on stdout and returns an exit status.
-        name: of the command, which error messages begin with.
-        resumable: the output folder from which the same command resumes after an interruption, if any.
+        work: prints its results on stdout and returns the exit status.
+        name: of the command, the prefix of error messages.
+        resumable: the output folder from which the command resumes if it is repeated.
 
     Returns:
-        The exit status: that of the work; 1 after an `OSError` or `ValueError`; 130 after an interruption.
+        The exit status: that of the work, 1 after an error, 130 after an interruption.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("realfake_hf").setLevel(logging.INFO)
@@ -90,31 +90,31 @@ def run_command(work: Callable[[], int], *, name: str, resumable: str | Path | N
 
 
 def read_names(flag: str, words: Sequence[str], *, kind: str) -> dict[str, str]:
-    """Read words of the form NAME=PLACE, each name once, in order.
+    """Parse words of the form NAME=PLACE into a dictionary.
 
     Args:
-        flag: that they were given to, for the message.
+        flag: their flag, for the message.
         words: of the command line or a recipe.
-        kind: what stands behind the equals sign, such as MODEL, for the message.
+        kind: the right-hand side, such as MODEL, for the message.
 
     Raises:
-        ValueError: a word is no pair, or a name comes twice.
+        ValueError: a word is not a pair, or a name is repeated.
 
     >>> read_names("--models", ["cnn=runs/cnn"], kind="MODEL")
     {'cnn': 'runs/cnn'}
     """
     for word in words:
         if not re.fullmatch(r"[\w.-]+=.+", word):
-            raise ValueError(f"wanted {flag} NAME={kind}, names of letters and digits; found {word!r}.")
+            raise ValueError(f"expected {flag} NAME={kind}, with a NAME of letters and digits; found {word!r}.")
     pairs = [word.partition("=")[::2] for word in words]
     names = [name for name, _ in pairs]
     if len(set(names)) < len(names):
-        raise ValueError(f"wanted a name of its own for each of {flag}; found {', '.join(names)}.")
+        raise ValueError(f"expected distinct names in {flag}; found {', '.join(names)}.")
     return dict(pairs)
 
 
 class _RecipeLoader(yaml.SafeLoader):
-    """YAML in which 3e-3 is a number, as in YAML 1.2; PyYAML's 1.1 reads a string."""
+    """YAML in which 3e-3 is a number, as in YAML 1.2; PyYAML implements 1.1, where it is a string."""
 
 
 _RecipeLoader.add_implicit_resolver(
@@ -183,21 +183,21 @@ def _use_recipe(recipe: Path, parser: HfArgumentParser, later: Collection[str]) 
         if name not in {*types, *later}:
             raise ValueError(f"unknown setting {name} in {recipe}{_hint(str(name), {*types, *later})}")
         if value is None and name in types and NoneType not in get_args(types[name]):
-            raise ValueError(f"wanted a value of {name} in {recipe}; found none")
+            raise ValueError(f"expected a value of {name} in {recipe}; found none")
     parser.set_defaults(**{name: None for name, value in settings.items() if value is None})
     return [word for name, value in settings.items() if value is not None for word in _words(name, value)]
 
 
 def _read_recipe(recipe: Path) -> Mapping[Any, Any]:
     if not recipe.is_file():
-        raise ValueError(f"wanted a YAML recipe at {recipe}; found no such file")
+        raise ValueError(f"expected a YAML recipe at {recipe}; found no such file")
     try:
         settings = yaml.load(recipe.read_text(encoding="utf-8"), Loader=_RecipeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"wanted YAML in {recipe}; found an error {' '.join(str(error).split())}") from error
+        raise ValueError(f"expected YAML in {recipe}; found an error {' '.join(str(error).split())}") from error
     if not isinstance(settings, Mapping):
         found = "nothing" if settings is None else f"a {type(settings).__name__}"
-        raise ValueError(f"wanted lines of `setting: value` in {recipe}; found {found}")
+        raise ValueError(f"expected lines of `setting: value` in {recipe}; found {found}")
     return settings
 
 

@@ -1,4 +1,4 @@
-"""What real and fake are called. This module owns the meaning of the labels; the rest of the code speaks of `is_fake`.
+"""The labels REAL and FAKE. This module owns their meaning; the rest of the code uses `is_fake`.
 
 REAL is 0 and FAKE is 1; FAKE is the positive class of every precision, recall and AUC in this project.
 """
@@ -22,13 +22,13 @@ _FAKE_WORDS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a detector says of one picture.
+    """The output of a detector for one image.
 
     Attributes:
-        label: `FAKE` where `p_fake` is above the model's threshold, else `REAL`.
-        p_fake: the model's probability, in [0, 1], that the picture is AI-generated.
-        is_sure: whether `p_fake` lies outside the band in which the model is unsure; None where it has no band.
-        is_far: whether the model sees the picture far from those it learnt from; None where it does not know.
+        label: `FAKE` if `p_fake` is above the threshold of the model, else `REAL`.
+        p_fake: predicted probability, in [0, 1], that the image is AI-generated.
+        is_sure: whether `p_fake` is outside the model's unsure band; None if the model has no band.
+        is_far: whether the image is far from the training images of the model; None if this is not known.
     """
 
     label: LabelName
@@ -38,7 +38,7 @@ class Verdict:
 
     @classmethod
     def of(cls, p_fake: float, *, threshold: float = 0.5, is_sure: bool | None = None) -> Self:
-        """Judge by the probability of FAKE, where the threshold itself still is REAL.
+        """Create a verdict from the probability of FAKE; at the threshold the label is REAL.
 
         >>> Verdict.of(0.5)
         Verdict(label='REAL', p_fake=0.5, is_sure=None, is_far=None)
@@ -47,7 +47,7 @@ class Verdict:
 
     @property
     def confidence(self) -> float:
-        """The probability of the label that was given, in [0, 1]; above 0.5 where the threshold is one half."""
+        """The probability of the label, in [0, 1]; at least 0.5 if the threshold is 0.5."""
         return self.p_fake if self.label == "FAKE" else 1 - self.p_fake
 
     @property
@@ -63,7 +63,7 @@ class Verdict:
 
     @property
     def words(self) -> str:
-        """The label, and *unsure* where the model is.
+        """The label, with a note if the model is unsure.
 
         >>> Verdict("FAKE", 0.6, is_sure=False).words
         'unsure, rather FAKE'
@@ -72,19 +72,19 @@ class Verdict:
 
 
 def id2label() -> dict[int, str]:
-    """The `id2label` of every model of this project: `{0: "REAL", 1: "FAKE"}`."""
+    """Return the `id2label` of every model of this project: `{0: "REAL", 1: "FAKE"}`."""
     return dict(enumerate(LABEL_NAMES))
 
 
 def label2id() -> dict[str, int]:
-    """The `label2id` of every model of this project: `{"REAL": 0, "FAKE": 1}`."""
+    """Return the `label2id` of every model of this project: `{"REAL": 0, "FAKE": 1}`."""
     return {name: index for index, name in enumerate(LABEL_NAMES)}
 
 
 def parse_label(text: str) -> LabelName | None:
-    """Read a label as data sets and models spell it, or say that it is none.
+    """Parse a label as spelt by data sets and models; return None if it is neither.
 
-    Case, punctuation and a leading index (`0_real`, `1_fake`) do not count.
+    Case, punctuation and a leading index (`0_real`, `1_fake`) are ignored.
 
     >>> [parse_label(name) for name in ("REAL", "1_fake", "AiArtData", "nature", "AI-generated", "frog")]
     ['REAL', 'FAKE', 'FAKE', 'REAL', 'FAKE', None]
@@ -96,13 +96,13 @@ def parse_label(text: str) -> LabelName | None:
 
 
 def fake_index(names: Mapping[int, str]) -> int:
-    """Find which of a two-class model's outputs means FAKE, by name and whatever the order.
+    """Return the index of a two-class model's output that means FAKE, by the names of its labels.
 
     Args:
-        names: a model's `id2label`.
+        names: the `id2label` of the model.
 
     Raises:
-        ValueError: the names are not one word for real and one for fake.
+        ValueError: the names are not one label for real and one for fake.
 
     >>> fake_index({0: "FAKE", 1: "REAL"})
     0
@@ -110,7 +110,7 @@ def fake_index(names: Mapping[int, str]) -> int:
     by_label = {parse_label(name): index for index, name in names.items()}
     if len(names) != len(LABEL_NAMES) or set(by_label) != set(LABEL_NAMES):
         raise ValueError(
-            f"wanted two labels, one that says real and one that says fake; found {dict(names)}. "
+            f"expected one label that means real and one that means fake; found {dict(names)}. "
             "Set id2label in the model's config to {0: 'REAL', 1: 'FAKE'} in the order of its outputs."
         )
     return by_label["FAKE"]

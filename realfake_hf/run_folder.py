@@ -150,7 +150,7 @@ def read_run(folder: Path) -> Run:
     """
     record = read_json(folder / RECORD) if (folder / RECORD).exists() else {"finished": False}
     if not record["finished"]:
-        raise ValueError(f"wanted a finished run of train.py in {folder}; found none. Let the training finish first.")
+        raise ValueError(f"expected a finished run of train.py in {folder}; found none. Finish the training.")
     outcome = Outcome.from_dict(read_json(folder / METRICS))
     return Run(folder, record, outcome, read_json(folder / HISTORY))
 
@@ -168,17 +168,17 @@ def resume_point(folder: Path, arguments: Mapping[str, Any]) -> str | None:
     if not (folder / RECORD).exists():
         if not foreign_files(folder, RECORD):
             return None
-        raise ValueError(f"wanted an empty output folder; found files in {folder}. Name another with --output_dir.")
+        raise ValueError(f"expected an empty output folder; found files in {folder}. Name another with --output_dir.")
     record = read_json(folder / RECORD)
     if record["finished"]:
         raise ValueError(
-            f"wanted an empty output folder; found a finished run in {folder}. Name another with --output_dir, or "
+            f"expected an empty output folder; found a finished run in {folder}. Name another with --output_dir, or "
             "delete it."
         )
     changed = changed_settings(record["arguments"], arguments)
     if changed:
         raise ValueError(
-            f"wanted the same arguments to resume the run in {folder}; found other values of {', '.join(changed)}. "
+            f"expected the same arguments to resume the run in {folder}; found other values of {', '.join(changed)}. "
             "Repeat the original arguments, or name another --output_dir."
         )
     return _last_checkpoint(folder)
@@ -204,7 +204,7 @@ def check_same_data(folder: Path, data: Mapping[str, Any]) -> None:
     changed = [split for split in data if before.get(split) != data[split]]
     if changed:
         raise ValueError(
-            f"wanted the same images to resume the run in {folder}; found others in {', '.join(changed)}. Restore "
+            f"expected the same images to resume the run in {folder}; found others in {', '.join(changed)}. Restore "
             "the data, or name another --output_dir."
         )
 

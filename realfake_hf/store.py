@@ -98,7 +98,7 @@ def begin_or_resume(file: Path, settings: Mapping[str, Any], *, what: str, flag:
     if not file.exists():
         if foreign_files(folder, file.name):
             raise ValueError(
-                f"wanted an empty output folder, or the folder of an interrupted {what}; found other files in "
+                f"expected an empty output folder, or the folder of an interrupted {what}; found other files in "
                 f"{folder}. Name another folder with {flag}."
             )
         write_json(file, now)
@@ -106,7 +106,7 @@ def begin_or_resume(file: Path, settings: Mapping[str, Any], *, what: str, flag:
     changed = changed_settings(read_json(file), now)
     if changed:
         raise ValueError(
-            f"wanted the same settings to resume the {what} in {folder}; found other values of "
+            f"expected the same settings to resume the {what} in {folder}; found other values of "
             f"{', '.join(changed)}. Repeat the original settings, or name another folder with {flag}."
         )
 
@@ -199,6 +199,6 @@ class Store:
         changed = changed_settings(before, json.loads(json.dumps(now)))
         if changed:
             raise ValueError(
-                f"wanted the settings of the finished cell {name} in {self.folder}; found other values of "
+                f"expected the settings of the finished cell {name} in {self.folder}; found other values of "
                 f"{', '.join(changed)}. Repeat the original settings, or start in another output folder."
             )

@@ -1,6 +1,6 @@
-"""Two processes of which one is long busy with something else, while the other waits to add a lot to its numbers.
+"""Two processes: one is busy with something else, while the other waits for it to sum a large tensor.
 
-`accelerate launch --multi_gpu --num_processes 2 tests/busy_process.py SILENCE BUSY`, in seconds.
+`accelerate launch --multi_gpu --num_processes 2 tests/busy_process.py TIMEOUT BUSY`, in seconds.
 """
 
 import sys
@@ -8,14 +8,14 @@ import time
 
 import torch
 
-from realfake_hf import distributed as processes
+from realfake_hf.distributed import join_processes, this_process
 
 if __name__ == "__main__":
-    silence, busy = map(int, sys.argv[1:])
-    state = processes.join_processes(silence=silence)
+    timeout, busy = map(int, sys.argv[1:])
+    state = join_processes(timeout=timeout)
     if state.process_index:
         time.sleep(busy)
     numbers = torch.ones(50_000_000)
     torch.distributed.all_reduce(numbers)
-    sys.stdout.write(f"{processes.this_process()}: {int(numbers.min())}\n")
+    sys.stdout.write(f"{this_process()}: {int(numbers.min())}\n")
     torch.distributed.destroy_process_group()

@@ -130,7 +130,7 @@ def test_a_value_may_begin_with_a_dash_or_hold_blanks(recipe):
         (["--epochs", "1.5"], "argument --epochs: invalid int value: '1.5'"),
         (["--epochs", "-1"], "wanted epochs of at least 0; found -1"),
         (["--config"], "argument --config: expected one argument"),
-        (["--config", "no/such.yaml"], "wanted a YAML recipe at no/such.yaml; found no such file"),
+        (["--config", "no/such.yaml"], "expected a YAML recipe at no/such.yaml; found no such file"),
     ],
 )
 def test_words_that_do_not_fit_are_refused_with_a_sentence(capsys, words, sentence):
@@ -144,14 +144,14 @@ def test_words_that_do_not_fit_are_refused_with_a_sentence(capsys, words, senten
         ("zzz:\n", "unknown setting zzz in {file}; --help lists them"),
         ("help: true\n", "unknown setting help in {file}; --help lists them"),
         ("1: 2\n", "unknown setting 1 in {file}; --help lists them"),
-        ("epochs:\n", "wanted a value of epochs in {file}; found none"),
+        ("epochs:\n", "expected a value of epochs in {file}; found none"),
         ("rate: fast\n", "argument --rate: invalid float value: 'fast'"),
         ("rate: {a: 1}\n", "argument --rate: invalid float value: '{{\"a\": 1}}'"),
         ("flip: maybe\n", "argument --flip: Truthy value expected: got maybe"),
-        ("- rate\n- epochs\n", "wanted lines of `setting: value` in {file}; found a list"),
-        ("rate\n", "wanted lines of `setting: value` in {file}; found a str"),
-        ("# nothing yet\n", "wanted lines of `setting: value` in {file}; found nothing"),
-        ("rate: [1\n", "wanted YAML in {file}; found an error while parsing a flow sequence"),
+        ("- rate\n- epochs\n", "expected lines of `setting: value` in {file}; found a list"),
+        ("rate\n", "expected lines of `setting: value` in {file}; found a str"),
+        ("# nothing yet\n", "expected lines of `setting: value` in {file}; found nothing"),
+        ("rate: [1\n", "expected YAML in {file}; found an error while parsing a flow sequence"),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_refused_with_a_sentence(capsys, recipe, text, sentence):
@@ -162,7 +162,7 @@ def test_a_recipe_that_does_not_fit_is_refused_with_a_sentence(capsys, recipe, t
 def test_a_recipe_that_is_no_text_is_refused(capsys, tmp_path):
     file = tmp_path / "picture.yaml"
     file.write_bytes(b"\xff\xd8\xff\xe0")
-    assert refusal(capsys, "--config", str(file)).startswith(f"wanted YAML in {file}; found an error 'utf-8' codec")
+    assert refusal(capsys, "--config", str(file)).startswith(f"expected YAML in {file}; found an error 'utf-8' codec")
 
 
 def test_a_refusal_is_short(capsys):

@@ -149,7 +149,7 @@ def test_fresh_does_every_cell_again(models, pictures, tmp_path):
 def test_other_settings_are_refused_and_say_what_changed(done, models, pictures, capsys):
     assert crosseval.main(words(models, pictures, done, "--seed", "1")) == 1
     said = capsys.readouterr().err
-    assert "wanted the settings of the finished cell boats-files" in said
+    assert "the settings of the finished cell boats-files" in said
     assert "found other values of seed. Give the same ones, another --output_dir, or --fresh." in said
 
 
@@ -344,7 +344,7 @@ def test_a_model_of_three_labels_is_refused_before_any_loads(models, pictures, t
     given = words(models, pictures, tmp_path / "grid", "--models", f"one={models / 'one'}", f"3={tmp_path / 'three'}")
     assert crosseval.main(given) == 1
     said = capsys.readouterr().err
-    assert "cannot measure 3: wanted two labels, one that says real and one that says fake; found" in said
+    assert "cannot measure 3: expected one label that means real and one that means fake; found" in said
     assert not (tmp_path / "grid").exists()
 
 
@@ -429,9 +429,9 @@ def test_a_folder_of_something_else_is_refused(models, pictures, tmp_path, capsy
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["--datasets", "a=x", "a=y"], "wanted a name of its own for each of --datasets; found a, a."),
-        (["--models", "a=x", "a=y"], "wanted a name of its own for each of --models; found a, a."),
-        (["--models", "one"], "wanted --models NAME=PLACE, names of letters and digits; found 'one'."),
+        (["--datasets", "a=x", "a=y"], "expected distinct names in --datasets; found a, a."),
+        (["--models", "a=x", "a=y"], "expected distinct names in --models; found a, a."),
+        (["--models", "one"], "expected --models NAME=PLACE, with a NAME of letters and digits; found 'one'."),
         (["--models", "trivial=x"], "wanted --models under other names than trivial, which is the baseline's"),
         (["--protocols", "wild"], "wanted --protocols of native, matched, crop; found wild."),
         (["--protocols", "crop", "crop"], "wanted --protocols, each once; found crop crop."),

@@ -143,7 +143,7 @@ def test_labels_that_do_not_say_real_and_fake_are_refused(tmp_path):
     make_vit().save_pretrained(tmp_path)
     make_processor().save_pretrained(tmp_path)
     sentence = (
-        r"wanted two labels, one that says real and one that says fake; found {0: 'LABEL_0', 1: 'LABEL_1'}\. "
+        r"expected one label that means real and one that means fake; found {0: 'LABEL_0', 1: 'LABEL_1'}\. "
         r"Set id2label in the model's config to {0: 'REAL', 1: 'FAKE'} in the order of its outputs\."
     )
     with pytest.raises(ValueError, match=sentence):

@@ -13,7 +13,7 @@ import train
 from realfake_hf.data.pixels import ModelInput
 from realfake_hf.detector import Detector
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
-from realfake_hf.training.distillation import TaughtTrainer, Teacher
+from realfake_hf.training.distillation import DistillationTrainer, Teacher
 
 SMALL = [
     "--data",
@@ -86,7 +86,7 @@ def test_a_teacher_has_its_share_of_the_loss_in_training_and_none_in_evaluation(
     student = CifakeCnnForImageClassification(CifakeCnnConfig(num_filters=4, dense_units=4))
     ModelInput(ViTImageProcessorPil(size={"height": 32, "width": 32})).attach(student)
     args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, label_names=["labels"])
-    trainer = TaughtTrainer(teacher=ours, model=student, args=args)
+    trainer = DistillationTrainer(teacher=ours, model=student, args=args)
     batch = {"pixel_values": pixels(), "labels": torch.tensor([0, 1, 1, 0, 1])}
     own = student(**batch).loss
     mixed = (1 - weight) * own + weight * ours.loss(student(**batch), pixels())
@@ -117,4 +117,4 @@ def test_a_distilled_deit_learns_from_a_teacher(taught, tmp_path):
 def test_a_teacher_that_is_not_there_is_said_before_any_data_are_read(tmp_path, capsys):
     words = ["--data", "./nowhere", "--teacher", str(tmp_path / "none"), "--output_dir", str(tmp_path / "run")]
     assert train.main(words) == 1
-    assert "wanted a trained detector as --teacher; found none at" in capsys.readouterr().err
+    assert "expected a trained detector as --teacher; found none at" in capsys.readouterr().err

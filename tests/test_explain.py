@@ -245,7 +245,7 @@ def test_labels_that_do_not_say_real_and_fake_are_refused():
     model = build_vit()
     model.config.id2label = {0: "cat", 1: "dog"}
     for method in METHODS:
-        with pytest.raises(ValueError, match="wanted two labels, one that says real and one that says fake"):
+        with pytest.raises(ValueError, match="expected one label that means real and one that means fake"):
             explain(model, pixels(1), method=method)
 
 

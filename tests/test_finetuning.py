@@ -263,14 +263,14 @@ def test_a_model_that_cannot_be_used_ends_in_a_sentence_before_any_data_are_read
 
 
 WRONG_FLAGS = [
-    (["--patch_size", "4"], "wanted settings that go with --model cifake-cnn; found --patch_size"),
-    (["--model", "somebody/vit", "--num_filters", "64"], "wanted settings that go with --model somebody/vit; found"),
-    (["--model", "a/b", "--freeze_backbone", "true", "--head_epochs", "1"], "wanted --freeze_backbone or --head"),
-    (["--model", "a/b", "--freeze_backbone", "true", "--lora_rank", "4"], "wanted --freeze_backbone or --lora_rank"),
-    (["--model", "a/b", "--layer_decay", "1.5"], "wanted --layer_decay above 0 and at most 1; found 1.5"),
-    (["--ema_decay", "1"], "wanted --ema_decay between 0 and 1; found 1.0"),
-    (["--robust_share", "2"], "wanted a share of degraded pictures in [0, 1]; found 2.0"),
-    (["--train_size", "0"], "wanted --train_size of at least 1; found 0"),
+    (["--patch_size", "4"], "expected settings that apply to --model cifake-cnn; found --patch_size"),
+    (["--model", "somebody/vit", "--num_filters", "64"], "apply to --model somebody/vit; found"),
+    (["--model", "a/b", "--freeze_backbone", "true", "--head_epochs", "1"], "expected --freeze_backbone or --head"),
+    (["--model", "a/b", "--freeze_backbone", "true", "--lora_rank", "4"], "expected --freeze_backbone or --lora_rank"),
+    (["--model", "a/b", "--layer_decay", "1.5"], "expected --layer_decay above 0 and at most 1; found 1.5"),
+    (["--ema_decay", "1"], "expected --ema_decay between 0 and 1; found 1.0"),
+    (["--robust_share", "2"], "robust_share in [0, 1]; found 2.0"),
+    (["--train_size", "0"], "expected --train_size of at least 1; found 0"),
 ]  # fmt: skip
 
 

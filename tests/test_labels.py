@@ -43,5 +43,5 @@ def test_the_fake_output_is_found_by_name(names: dict[int, str], index: int) -> 
     "names", [{0: "LABEL_0", 1: "LABEL_1"}, {0: "real", 1: "authentic"}, {0: "real", 1: "fake", 2: "frog"}, {}]
 )
 def test_outputs_that_do_not_say_real_and_fake_are_refused(names: dict[int, str]) -> None:
-    with pytest.raises(ValueError, match="wanted two labels, one that says real and one that says fake; found"):
+    with pytest.raises(ValueError, match="expected one label that means real and one that means fake; found"):
         fake_index(names)

@@ -61,7 +61,7 @@ def test_probabilities_of_another_run_are_refused(run, tmp_path, capsys):
 
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
     assert posthoc.main(["--operating_point", "--model_dir", str(tmp_path)]) == 1
-    assert "wanted a finished run of train.py" in capsys.readouterr().err
+    assert "expected a finished run of train.py" in capsys.readouterr().err
 
 
 def test_a_folder_that_carries_none_has_one_half_and_says_so(tmp_path):

@@ -338,7 +338,7 @@ def test_a_name_that_is_none_is_refused_before_anything_is_sent(hub, name):
 
 def test_an_unfinished_run_is_refused(hub, tmp_path, capsys):
     assert main(["--model_dir", str(tmp_path), "--hub_model_id", "user/none"]) == 1
-    assert "wanted a finished run of train.py" in capsys.readouterr().err
+    assert "expected a finished run of train.py" in capsys.readouterr().err
     assert hub.asked == []
 
 

@@ -211,7 +211,7 @@ def test_other_scores_in_the_folder_are_left_alone(model, demo, tmp_path, capsys
     assert main(words(model, output, folder)) == 1
     assert "found other values of n, sha256" in capsys.readouterr().err
     assert main(words(model, folder, folder)) == 1
-    assert "wanted an empty output folder, or the folder of an interrupted scoring" in capsys.readouterr().err
+    assert "an empty output folder, or the folder of an interrupted scoring" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -218,7 +218,7 @@ def test_other_settings_and_other_files_are_refused(folder, capsys):
     (folder / "mine").mkdir()
     (folder / "mine/letter.txt").write_text("dear")
     assert main([*words(folder), "--output_dir", str(folder / "mine")]) == 1
-    assert "wanted an empty output folder, or the folder of an interrupted search" in capsys.readouterr().err
+    assert "an empty output folder, or the folder of an interrupted search" in capsys.readouterr().err
     assert main([*words(folder), "--base", "nowhere.yaml"]) == 1
     assert "wanted a recipe as --base; found none at nowhere.yaml" in capsys.readouterr().err
 

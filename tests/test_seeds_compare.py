@@ -53,7 +53,7 @@ def test_the_model_that_is_kept_is_best_on_validation_and_loads(runs, tmp_path):
 
 
 def test_a_run_that_did_not_end_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"wanted a finished run of train.py in .*; found none"):
+    with pytest.raises(ValueError, match=r"expected a finished run of train.py in .*; found none"):
         read_run(tmp_path)
 
 
@@ -206,9 +206,9 @@ def test_a_model_equals_itself_and_the_table_is_printed(runs, tmp_path, capsys):
     ("models", "sentence"),
     [
         (["cnn=a"], "wanted two or more --models; found cnn"),
-        (["cnn=a", "cnn=b"], "wanted a name of its own for each of --models; found cnn, cnn."),
-        (["cnn=a", "b"], "wanted --models NAME=FOLDER, names of letters and digits; found 'b'."),
-        (["cnn=a", "=b"], "wanted --models NAME=FOLDER, names of letters and digits; found '=b'."),
+        (["cnn=a", "cnn=b"], "expected distinct names in --models; found cnn, cnn."),
+        (["cnn=a", "b"], "expected --models NAME=FOLDER, with a NAME of letters and digits; found 'b'."),
+        (["cnn=a", "=b"], "expected --models NAME=FOLDER, with a NAME of letters and digits; found '=b'."),
     ],
 )
 def test_models_that_cannot_be_compared_end_with_status_2(models, sentence, capsys):

@@ -17,7 +17,7 @@ from realfake_hf.data.pixels import resize_images
 from realfake_hf.data.shards import write_shards
 from realfake_hf.data.splits import add_missing_splits
 from realfake_hf.data.streaming import StreamedPixels, find_shards
-from realfake_hf.training.streaming import load_in_workers
+from realfake_hf.training.streaming import make_loader
 
 PROCESSOR = ViTImageProcessorPil(size={"height": 32, "width": 32})
 
@@ -127,7 +127,7 @@ def test_a_stream_goes_on_from_any_batch_as_if_unbroken(train, given):
 @pytest.mark.slow
 def test_workers_go_on_from_any_batch_as_if_unbroken(train):
     def loader():
-        return load_in_workers(stream(train, workers=2), workers=2)
+        return make_loader(stream(train, workers=2), workers=2)
 
     whole = list(loader())
     broken = loader()

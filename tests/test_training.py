@@ -18,7 +18,7 @@ from realfake_hf.data.shards import main as write_shards
 from realfake_hf.detector import Detector
 from realfake_hf.run_folder import ValidationRun
 from realfake_hf.training.callbacks import EpochLines
-from realfake_hf.training.streaming import StreamPlace, StreamTrainer
+from realfake_hf.training.streaming import StreamPosition, StreamTrainer
 
 ROOT = Path(__file__).parents[1]
 FILES = {
@@ -160,7 +160,7 @@ def streamed(shards: Path, folder: Path, *flags: str) -> list[str]:
 @pytest.mark.slow
 def test_a_stream_interrupted_inside_an_epoch_goes_on_to_the_same_weights(shards, tmp_path, monkeypatch):
     assert train.main(streamed(shards, tmp_path / "whole")) == 0
-    step = StreamPlace.on_step_end
+    step = StreamPosition.on_step_end
 
     def interrupt(self, args, state, control, **kwargs):
         if state.global_step == 10:
@@ -168,7 +168,7 @@ def test_a_stream_interrupted_inside_an_epoch_goes_on_to_the_same_weights(shards
         step(self, args, state, control, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(StreamPlace, "on_step_end", interrupt)
+        patch.setattr(StreamPosition, "on_step_end", interrupt)
         assert train.main(streamed(shards, tmp_path / "run")) == 130
     assert (tmp_path / "run/checkpoint-7/stream-0.pt").is_file()
     assert train.main(streamed(shards, tmp_path / "run")) == 0
@@ -212,7 +212,7 @@ def test_a_stream_without_what_it_needs_ends_with_a_sentence(shards, tmp_path, c
     assert "--all_splits true" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         train.main(streamed(shards, tmp_path / "run", "--train_size", "5"))
-    assert "wanted --streaming or --train_size; found both" in capsys.readouterr().err
+    assert "expected --streaming or --train_size; found both" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -227,7 +227,7 @@ def test_two_processes_stream_and_go_on_only_as_two(shards, tmp_path, capsys):
         if later.name != "checkpoint-7":
             shutil.rmtree(later)
     assert train.main([*words, "--max_steps", "9"]) == 1
-    assert "wanted the same number of processes as the interrupted run had, 2" in capsys.readouterr().err
+    assert "expected 2 processes, as in the interrupted run" in capsys.readouterr().err
 
 
 def test_a_finished_run_is_not_overwritten(run, capsys):
@@ -248,7 +248,7 @@ def test_a_run_does_not_go_on_with_other_pictures(tmp_path, monkeypatch, capsys)
     record["data"]["test"]["sha256"] = "0" * 64
     (tmp_path / "run/run.json").write_text(json.dumps(record))
     assert train.main(small(tmp_path / "run")) == 1
-    assert "wanted the same images to resume the run" in capsys.readouterr().err
+    assert "expected the same images to resume the run" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -319,5 +319,5 @@ def test_two_processes_learn_what_one_learns_from_the_same_batches(tmp_path):
 
 def test_pictures_are_not_dropped_from_validation_and_test(tmp_path, capsys):
     assert train.main(small(tmp_path / "run", "--dataloader_drop_last", "true")) == 1
-    assert "wanted every validation and test picture measured; found --dataloader_drop_last" in capsys.readouterr().err
+    assert "expected every validation and test image measured; found --dataloader_drop_last" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

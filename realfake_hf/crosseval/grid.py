@@ -27,7 +27,7 @@ from realfake_hf.crosseval.store import CellStore
 from realfake_hf.data.loading import find_source, unreadable_files
 from realfake_hf.data.sampling import Flags
 from realfake_hf.data.streaming import find_shards
-from realfake_hf.distributed import join_processes, told_of_lost_processes
+from realfake_hf.distributed import join_processes, report_lost_processes
 from realfake_hf.environment import environment
 from realfake_hf.estimate import to_plain
 from realfake_hf.metrics.significance import McNemar, holm, mcnemar
@@ -102,7 +102,7 @@ class Grid:
         return {**self.facts, **parts}
 
 
-@told_of_lost_processes()
+@report_lost_processes()
 def run_grid(arguments: CrossevalArguments) -> Grid:
     """Do what is not yet done of a grid, and give all of it.
 

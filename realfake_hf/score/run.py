@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from realfake_hf.data.decoding import UnreadableImageError, decode_image
 from realfake_hf.data.pixels import resize_image
 from realfake_hf.detector import Detector, load_detector
-from realfake_hf.distributed import cores_each, join_processes, this_process, told_of_lost_processes
+from realfake_hf.distributed import cores_each, join_processes, report_lost_processes, this_process
 from realfake_hf.parallel import map_in_threads
 from realfake_hf.score.arguments import ScoreArguments
 from realfake_hf.score.inputs import Item, Part, find_inputs
@@ -65,7 +65,7 @@ class ScoreSummary:
         return markdown_table(["images", *COUNTS, "scored now", "images/s"], [row], align="r")
 
 
-@told_of_lost_processes()
+@report_lost_processes()
 def score(arguments: ScoreArguments) -> ScoreSummary:
     """Score images; finished parts in the output folder are kept.
 

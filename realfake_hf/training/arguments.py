@@ -42,11 +42,11 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         if self.train_size is not None and self.train_size < 1:
-            raise ValueError(f"wanted --train_size of at least 1; found {self.train_size}.")
+            raise ValueError(f"expected --train_size of at least 1; found {self.train_size}.")
         if self.streaming and self.train_size is not None:
-            raise ValueError("wanted --streaming or --train_size; found both. Write shards of fewer images.")
+            raise ValueError("expected --streaming or --train_size; found both. Write shards of fewer images.")
         if self.buffer_size < 1:
-            raise ValueError(f"wanted --buffer_size of at least 1; found {self.buffer_size}.")
+            raise ValueError(f"expected --buffer_size of at least 1; found {self.buffer_size}.")
 
 
 @dataclass
@@ -79,14 +79,14 @@ class ModelArguments:
         others = CNN_SHAPE if self.model != CIFAKE_CNN else _PRETRAINED_ONLY
         for name in others:
             if getattr(self, name) != type(self).__dataclass_fields__[name].default:
-                raise ValueError(f"wanted settings that apply to --model {self.model}; found --{name}. Remove it.")
+                raise ValueError(f"expected settings that apply to --model {self.model}; found --{name}. Remove it.")
         for name in ("head_epochs", "lora_rank"):
             if self.freeze_backbone and getattr(self, name):
-                raise ValueError(f"wanted --freeze_backbone or --{name}; found both. Remove one of them.")
+                raise ValueError(f"expected --freeze_backbone or --{name}; found both. Remove one of them.")
         if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"wanted --layer_decay above 0 and at most 1; found {self.layer_decay}.")
+            raise ValueError(f"expected --layer_decay above 0 and at most 1; found {self.layer_decay}.")
         if not 0 < self.teacher_weight <= 1:
-            raise ValueError(f"wanted --teacher_weight above 0 and at most 1; found {self.teacher_weight}.")
+            raise ValueError(f"expected --teacher_weight above 0 and at most 1; found {self.teacher_weight}.")
 
 
 @dataclass
@@ -125,9 +125,9 @@ class RunSettings:
     def __post_init__(self) -> None:
         Augmentation(crop_padding=self.crop_padding, robust_share=self.robust_share)  # checks both
         if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
-            raise ValueError(f"wanted --checkpoint_steps of at least 1; found {self.checkpoint_steps}.")
+            raise ValueError(f"expected --checkpoint_steps of at least 1; found {self.checkpoint_steps}.")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ValueError(f"wanted --ema_decay between 0 and 1; found {self.ema_decay}.")
+            raise ValueError(f"expected --ema_decay between 0 and 1; found {self.ema_decay}.")
 
 
 def names_of_training_arguments() -> set[str]:

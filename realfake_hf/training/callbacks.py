@@ -1,4 +1,4 @@
-"""What happens in each epoch: its augmentation is drawn, a line is printed, its validation is kept."""
+"""Callbacks of the Trainer: record validation, draw augmentation, write checksums, report each epoch."""
 
 import sys
 import time
@@ -23,18 +23,18 @@ from realfake_hf.metrics.evaluate_metric import RealFakeMetric
 from realfake_hf.run_folder import ValidationRun
 from realfake_hf.store import CHECKSUMS, write_checksums
 
-_OF_THE_MAIN_PROCESS: Final = (
+_FILES_OF_MAIN_PROCESS: Final = (
     "model.safetensors", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth",
     "rng_state_0.pth", "stream-0.pt", "trainer_state.json",
 )  # fmt: skip
 
 
 class ValidationRecorder(TrainerCallback):
-    """Keep each epoch's validation probabilities in a file; give `compute_metrics` to the same `Trainer`.
+    """Record the validation probabilities of each epoch; pass `compute_metrics` to the same `Trainer`.
 
     Args:
-        file: a `.npz` file that `ValidationRun` reads; a resumed run goes on from what it holds.
-        start: the validation images, and no epochs.
+        file: a `.npz` file for `ValidationRun`; a resumed run appends to it.
+        start: the validation images, without epochs.
     """
 
     def __init__(self, file: Path, start: ValidationRun) -> None:
@@ -43,15 +43,15 @@ class ValidationRecorder(TrainerCallback):
         self._latest: NDArray[np.float32] | None = None
 
     def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Measure an evaluation of the `Trainer`, and remember its probabilities until the epoch is known."""
+        """Compute the metrics of an evaluation, and keep its probabilities for `on_evaluate`."""
         self._latest = p_fake_of(prediction.predictions)
-        scores: dict[str, float] = self._metric.compute(predictions=self._latest, references=prediction.label_ids)
-        return scores
+        metrics: dict[str, float] = self._metric.compute(predictions=self._latest, references=prediction.label_ids)
+        return metrics
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Write the probabilities of the epoch that just ended."""
+        """Write the probabilities of the epoch that has ended."""
         if self._latest is None or not state.is_world_process_zero:
             return
         run = ValidationRun.read(self.file) if self.file.exists() else self.start
@@ -59,7 +59,7 @@ class ValidationRecorder(TrainerCallback):
 
 
 class EpochAugmentation(TrainerCallback):
-    """Tell the training data which epoch it is, so that its augmentation is drawn anew."""
+    """Set the epoch of the training data, which determines its augmentation."""
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -68,20 +68,19 @@ class EpochAugmentation(TrainerCallback):
         kwargs["train_dataloader"].dataset.set_epoch(int(state.epoch or 0))
 
 
-class CheckpointSums(TrainerCallback):
-    """Note the checksums of each checkpoint, so that a damaged one is found before a run goes on from it."""
+class CheckpointChecksums(TrainerCallback):
+    """Write checksums into each checkpoint, so that a damaged one is detected before it is resumed."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Note those of the files that the main process wrote; others may still be at work on theirs."""
-        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        """Cover the files of the main process; other processes may still be writing theirs."""
+        folder = checkpoint_folder(args, state)
         if state.is_world_process_zero and folder.is_dir():
-            write_checksums(
-                (folder / name for name in _OF_THE_MAIN_PROCESS if (folder / name).is_file()), folder / CHECKSUMS
-            )
+            files = (folder / name for name in _FILES_OF_MAIN_PROCESS)
+            write_checksums((file for file in files if file.is_file()), folder / CHECKSUMS)
 
 
 class EpochLines(TrainerCallback):
-    """Print one line an epoch on stderr: losses, validation accuracy and AUC, seconds; note the seconds in the log."""
+    """Print one line per epoch on stderr, and log the duration of the epoch."""
 
     def __init__(self) -> None:
         self._train_loss = float("nan")
@@ -90,17 +89,17 @@ class EpochLines(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the epoch's clock."""
+        """Start the clock of the epoch."""
         self._began = time.monotonic()
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Remember the training loss for the epoch's line."""
+        """Keep the training loss."""
         self._train_loss = kwargs["logs"].get("loss", self._train_loss)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Print the line, above the progress bar."""
+        """Print losses, validation accuracy, AUC and seconds above the progress bar."""
         metrics: dict[str, float] = kwargs["metrics"]
         seconds = time.monotonic() - self._began
         state.log_history[-1]["seconds"] = seconds
@@ -115,12 +114,17 @@ class EpochLines(TrainerCallback):
 
 
 class QuietProgress(ProgressCallback):
-    """The Trainer's progress bar without its printed dictionaries; `EpochLines` says it in words."""
+    """The progress bar of the Trainer without its printed logs; `EpochLines` prints them."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Print nothing."""
 
 
+def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
+    """Return the folder of a checkpoint after the current step."""
+    return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+
+
 def p_fake_of(logits: Any) -> NDArray[np.float32]:
-    """Turn an array of logits (n, 2), REAL first, into the probability of FAKE, (n,) float32 in [0, 1]."""
+    """Convert an array of logits (n, 2), REAL first, to the probability of FAKE, (n,) float32 in [0, 1]."""
     return torch.from_numpy(logits).float().softmax(dim=-1)[:, FAKE].numpy()

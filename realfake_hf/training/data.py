@@ -1,4 +1,4 @@
-"""What a training is given: a model and its image processor, pictures in splits, pixels in batches."""
+"""Inputs of a training: the model with its image processor, the splits, and their pixels in batches."""
 
 from dataclasses import dataclass
 from itertools import chain
@@ -28,14 +28,14 @@ from realfake_hf.training.run_arguments import RunArguments
 
 
 def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """Build a new CIFAKE CNN, or load a pretrained classifier and give it a head for REAL and FAKE.
+    """Build a new CIFAKE CNN, or load a pretrained classifier with a head for REAL and FAKE.
 
     Returns:
-        The model, and the image processor that will be saved with it.
+        The model and its image processor.
 
     Raises:
-        OSError: there is no such model.
-        ValueError: it cannot take such images or patches.
+        OSError: the model does not exist.
+        ValueError: the model does not support the image or patch size.
     """
     if arguments.model != CIFAKE_CNN:
         names = ("image_size", "patch_size", "attn_implementation")
@@ -47,13 +47,13 @@ def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImagePr
 
 
 def load_splits(arguments: DataArguments) -> DatasetDict:
-    """Read a source and give it train, validation and test; in several processes one reads, the others wait.
+    """Load a source as train, validation and test.
 
     Raises:
-        OSError: there is no such data source.
-        ValueError: it cannot be used.
+        OSError: the source does not exist.
+        ValueError: the source cannot be used.
     """
-    with PartialState().main_process_first():  # one process reads the source, the others find its cache
+    with PartialState().main_process_first():  # one process reads the source, the others use its cache
         images = load_images(arguments.data)
     shares = {"validation_share": arguments.validation_share, "test_share": arguments.test_share}
     splits = add_missing_splits(images, **shares, seed=arguments.split_seed)
@@ -65,12 +65,12 @@ def load_splits(arguments: DataArguments) -> DatasetDict:
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """The pictures of a training.
+    """The images of a training.
 
     Attributes:
-        images: the splits as data sets; train is not among them where it is streamed.
+        images: the splits as data sets, without train if it is streamed.
         stream: the shards of a streamed train split.
-        buffer_size: pictures of the stream that are shuffled at once.
+        buffer_size: images in the shuffle buffer of the stream.
     """
 
     images: DatasetDict
@@ -78,12 +78,12 @@ class TrainingData:
     buffer_size: int = 1
 
     def fingerprint(self) -> dict[str, Any]:
-        """Size and class balance of each split, and what names its pictures."""
-        found = data_fingerprint(self.images)
-        return {"train": self.stream.fingerprint(), **found} if self.stream else found
+        """Return size, class balance and digest of each split."""
+        fingerprints = data_fingerprint(self.images)
+        return {"train": self.stream.fingerprint(), **fingerprints} if self.stream else fingerprints
 
     def leak_free(self) -> NDArray[np.bool_]:
-        """Say of each test picture, (n_test,), whether it occurs in no other split."""
+        """Return which test images occur in no other split, (n_test,)."""
         if self.stream is None:
             return leak_free_mask(self.images)
         test, validation = (self.images[split]["sha256"][:] for split in ("test", "validation"))
@@ -91,20 +91,20 @@ class TrainingData:
 
 
 def load_training_data(arguments: DataArguments) -> TrainingData:
-    """Read a source, or find its shards where they are streamed.
+    """Load a source, or find its shards if it is streamed.
 
     Raises:
-        OSError: there is no such data source.
-        ValueError: it cannot be used.
+        OSError: the source does not exist.
+        ValueError: the source cannot be used.
     """
     if not arguments.streaming:
         return TrainingData(load_splits(arguments))
     shards = find_shards(arguments.data)
-    lacking = [split for split in ("train", "validation", "test") if split not in shards]
-    if lacking:
+    missing = [split for split in ("train", "validation", "test") if split not in shards]
+    if missing:
         raise ValueError(
-            f"wanted shards of train, validation and test; found none of {', '.join(lacking)} in {arguments.data}. "
-            "`python -m realfake_hf.data.shards --all_splits true` cuts what a source lacks off its training pictures."
+            f"expected shards of train, validation and test; found none of {', '.join(missing)} in {arguments.data}. "
+            "`python -m realfake_hf.data.shards --all_splits true` creates missing splits."
         )
     with PartialState().main_process_first():
         images = DatasetDict({split: shards[split].load() for split in ("validation", "test")})
@@ -114,25 +114,25 @@ def load_training_data(arguments: DataArguments) -> TrainingData:
 def pixel_sets(
     data: TrainingData, processor: BaseImageProcessor, run: RunArguments
 ) -> dict[str, PixelDataset | StreamedPixels]:
-    """Give the pictures of each split as pixels in batches; those of the training split are augmented."""
+    """Return the pixels of each split in batches; those of the training split are augmented."""
     augment = Augmentation(flip=run.flip, crop_padding=run.crop_padding, robust_share=run.robust_share, seed=run.seed)
-    found: dict[str, PixelDataset | StreamedPixels] = {
+    sets: dict[str, PixelDataset | StreamedPixels] = {
         split: PixelDataset(
             cached_pixels(rows, processor), rows["label"][:], augment=augment if split == "train" else None
         )
         for split, rows in data.images.items()
     }
     if data.stream:
-        found["train"] = StreamedPixels(
+        sets["train"] = StreamedPixels(
             data.stream, processor, batch_size=run.train_batch_size, buffer_size=data.buffer_size,
             processes=run.world_size, process=run.process_index, workers=run.dataloader_num_workers,
             multiple=run.gradient_accumulation_steps, augment=augment, seed=run.seed,
         )  # fmt: skip
-    return found
+    return sets
 
 
 def validation_recorder(images: DatasetDict, folder: Path) -> ValidationRecorder:
-    """Begin the file of the validation probabilities of each epoch."""
+    """Create the callback that records the validation probabilities of each epoch."""
     rows = images["validation"]
     is_fake = np.asarray(rows["label"][:]) == FAKE
     start = ValidationRun.begin(ids=rows["id"][:], is_fake=is_fake, content=rows["content"][:])

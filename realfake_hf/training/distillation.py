@@ -1,4 +1,4 @@
-"""Learn from a teacher beside the labels: its probabilities, or, in a DeiT with two heads, its verdicts."""
+"""Knowledge distillation: learn from the predictions of a teacher beside the labels."""
 
 import os
 from typing import Any
@@ -14,12 +14,12 @@ from realfake_hf.models.pretrained import find_checkpoint
 
 
 class Teacher:
-    """A trained detector that tells a student what it sees in the same augmented pictures.
+    """A trained detector that predicts the same augmented images as its student.
 
     Args:
-        model: any two-class image classifier whose labels say real and fake.
+        model: a two-class image classifier whose labels mean real and fake.
         processor: the image processor saved with it.
-        weight: share of the teacher in the loss, in (0, 1]; the labels have the rest.
+        weight: weight of the distillation loss, in (0, 1]; the labels have the rest.
     """
 
     def __init__(self, model: Any, processor: BaseImageProcessor, *, weight: float) -> None:  # noqa: ANN401
@@ -33,39 +33,39 @@ class Teacher:
         """Load a teacher from a folder or the Hub.
 
         Raises:
-            OSError: there is no model of that name.
-            ValueError: its labels do not say which of its outputs means fake.
+            OSError: the model does not exist.
+            ValueError: its labels do not mean real and fake.
         """
         try:
             place = find_checkpoint(os.fspath(name))
             model = AutoModelForImageClassification.from_pretrained(place, dtype=torch.float32)
             processor = AutoImageProcessor.from_pretrained(place, backend="pil")  # type: ignore[no-untyped-call]
         except OSError as error:
-            raise OSError(f"wanted a trained detector as --teacher; found none at {os.fspath(name)!r}.") from error
+            raise OSError(f"expected a trained detector as --teacher; found none at {os.fspath(name)!r}.") from error
         return cls(model, processor, weight=weight)
 
     @torch.no_grad()
     def probabilities(self, pixels: Tensor) -> Tensor:
-        """Judge stored pixels (batch, height, width, 3) uint8: (batch, 2), REAL first."""
+        """Predict stored pixels (batch, height, width, 3) uint8: (batch, 2) in [0, 1], REAL first."""
         self.model.to(pixels.device)
-        odds: Tensor = self.model(pixel_values=self.convert(pixels)).logits.float().softmax(dim=-1)
-        return odds if self._fake == FAKE else odds.flip(1)
+        probabilities: Tensor = self.model(pixel_values=self.convert(pixels)).logits.float().softmax(dim=-1)
+        return probabilities if self._fake == FAKE else probabilities.flip(1)
 
     def loss(self, outputs: Any, pixels: Tensor) -> Tensor:  # noqa: ANN401 - a model's own output class
-        """How far the student is from the teacher, in nats.
+        """Return the distillation loss of a student, in nats.
 
-        A student with a distillation head is held to the teacher's verdict there (Touvron et al., 2021), any other to
-        its probabilities (Hinton et al., 2015).
+        The distillation head of a student, if it has one, is trained on the teacher's labels (Touvron et al., 2021),
+        any other student on the teacher's probabilities (Hinton et al., 2015).
         """
-        wanted = self.probabilities(pixels)
-        second: Tensor | None = getattr(outputs, "distillation_logits", None)
-        if second is not None:
-            return cross_entropy(second.float(), wanted.argmax(dim=-1))
-        return cross_entropy(outputs.logits.float(), wanted)
+        target = self.probabilities(pixels)
+        distillation_logits: Tensor | None = getattr(outputs, "distillation_logits", None)
+        if distillation_logits is not None:
+            return cross_entropy(distillation_logits.float(), target.argmax(dim=-1))
+        return cross_entropy(outputs.logits.float(), target)
 
 
-class TaughtTrainer(Trainer):
-    """A `Trainer` whose loss is shared between the labels and a teacher, if any; evaluation knows the labels only."""
+class DistillationTrainer(Trainer):
+    """A `Trainer` whose training loss is shared between labels and teacher, if any; evaluation uses labels only."""
 
     def __init__(self, *, teacher: Teacher | None, **settings: Any) -> None:  # noqa: ANN401 - the Trainer's own
         super().__init__(**settings)
@@ -78,7 +78,7 @@ class TaughtTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:  # noqa: ANN401 - as the Trainer's
-        """Mix the loss of the labels with the teacher's."""
+        """Interpolate between the loss of the labels and that of the teacher."""
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if self.teacher and model.training:
             loss = loss.lerp(self.teacher.loss(outputs, inputs["pixel_values"]), self.teacher.weight)

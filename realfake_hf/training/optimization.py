@@ -1,4 +1,4 @@
-"""How the weights move: learning rates by depth, a head that learns first, and the running mean of the weights."""
+"""Fine-tuning: learning rates by depth, LoRA, a frozen backbone at first, and a moving average of the weights."""
 
 import re
 from collections import defaultdict
@@ -16,6 +16,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from realfake_hf.models.heads import head_modules
+from realfake_hf.training.callbacks import checkpoint_folder
 
 AVERAGE_FILE: Final = "averaged.safetensors"
 
@@ -30,14 +31,14 @@ def parameter_groups(
     layer_decay: float = 1.0,
     decayed: Collection[str],
 ) -> list[dict[str, Any]]:
-    """Group the parameters that learn by depth, each layer slower than the one above it (Clark et al., 2020, ELECTRA).
+    """Group the trainable parameters by depth, for layer-wise learning rate decay (Clark et al., 2020, ELECTRA).
 
     Args:
         model: a classifier with a backbone and heads.
         learning_rate: of the heads.
         weight_decay: of the parameters named in `decayed`; the others (biases, norms) have none.
-        layer_decay: a layer's learning rate as a share of the next one's; 1 for the same everywhere.
-        decayed: names of parameters, as the `Trainer` lists them.
+        layer_decay: learning rate of a layer relative to the layer above it.
+        decayed: names of parameters, as listed by the `Trainer`.
 
     Returns:
         Groups for an optimizer, the heads first.
@@ -52,14 +53,14 @@ def parameter_groups(
         {
             "params": values,
             "lr": learning_rate * layer_decay**below,
-            "weight_decay": 0.0 if plain else weight_decay,
+            "weight_decay": 0.0 if is_exempt else weight_decay,
         }
-        for (below, plain), values in sorted(groups.items(), key=lambda item: item[0])
+        for (below, is_exempt), values in sorted(groups.items(), key=lambda item: item[0])
     ]
 
 
 def layer_depths(model: PreTrainedModel | PeftModel) -> dict[str, int]:
-    """Say how deep each parameter lies: 0 for the embeddings, 1, 2, ... for the blocks, the highest for the heads."""
+    """Return the depth of each parameter: 0 for embeddings, 1, 2, ... for the blocks, the highest for the heads."""
     names = [name for name, _ in model.named_parameters()]
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     backbone = f"{base.base_model_prefix}."
@@ -78,9 +79,9 @@ def layer_depths(model: PreTrainedModel | PeftModel) -> dict[str, int]:
 
 
 def with_lora(model: PreTrainedModel, *, rank: int) -> PeftModel:
-    """Let low-rank updates of the backbone's linear layers learn, and the heads whole (Hu et al., 2022, LoRA).
+    """Add low-rank updates to the linear layers of the backbone, and keep the heads trainable (Hu et al., 2022, LoRA).
 
-    The updates are scaled by 2, whatever the rank. `merge_and_unload` folds them into the weights.
+    The updates are scaled by 2 for every rank. `merge_and_unload` merges them into the weights.
     """
     heads = head_modules(model)
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name not in heads]
@@ -89,11 +90,11 @@ def with_lora(model: PreTrainedModel, *, rank: int) -> PeftModel:
 
 
 class HeadFirst(TrainerCallback):
-    """Keep the backbone still in the first epochs, so that a new head does not tear it (Kumar et al., 2022, LP-FT).
+    """Freeze the backbone in the first epochs, so that a new head does not distort it (Kumar et al., 2022, LP-FT).
 
     Args:
-        backbone: the parameters that wait.
-        epochs: how many epochs they wait.
+        backbone: the parameters to freeze.
+        epochs: number of epochs.
     """
 
     def __init__(self, backbone: Iterable[nn.Parameter], *, epochs: int) -> None:
@@ -102,107 +103,104 @@ class HeadFirst(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Freeze or free the backbone for the epoch that begins."""
-        waits = int(state.epoch or 0) < self.epochs
+        """Freeze or unfreeze the backbone for the coming epoch."""
+        is_frozen = int(state.epoch or 0) < self.epochs
         for parameter in self.backbone:
-            parameter.requires_grad_(not waits)
-            if waits:
+            parameter.requires_grad_(not is_frozen)
+            if is_frozen:
                 parameter.grad = None
 
 
 class WeightAverage(TrainerCallback):
-    """Measure, and keep in the end, an exponential running mean of the weights (Polyak & Juditsky, 1992).
+    """Evaluate and save an exponential moving average of the weights (Polyak & Juditsky, 1992).
 
-    Training goes on with the weights as they are; the mean stands in for them in each evaluation, and takes their
-    place when the training is over. A checkpoint holds both.
+    Training continues with the weights themselves; the average replaces them during each evaluation and at the end of
+    training. Checkpoints contain both.
 
     Args:
-        decay: the mean's memory: it forgets a share of 1 - decay at each step. Early steps forget more, so that the
-            first weights do not linger: 9 / (10 + t) at step t, while that is larger.
+        decay: of the average. At step t it is at most (1 + t) / (10 + t), so that the initial weights are forgotten.
     """
 
     def __init__(self, decay: float) -> None:
         self.decay = decay
         self._mean: dict[str, Tensor] = {}
-        self._own: dict[str, Tensor] = {}
+        self._trained: dict[str, Tensor] = {}  # the weights themselves, while the average replaces them
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start from the weights as they are, or from the checkpoint that training goes on from."""
+        """Start from the weights, or from the average in the checkpoint that is resumed."""
         self._mean = _copy(kwargs["model"])
         if state.global_step:
-            self._read(_checkpoint(args, state))
+            self._read(checkpoint_folder(args, state))
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Move the mean towards the new weights."""
+        """Update the average."""
         weights = _weights(kwargs["model"])
-        kept = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
-        move = get_ema_multi_avg_fn(kept)  # type: ignore[no-untyped-call]
-        move(
-            [_own_piece(one) for one in self._mean.values()], [_own_piece(weights[name]) for name in self._mean], None
-        )
-        self._before_pause(args, state, control, kwargs["model"])
+        decay = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
+        update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        update([_local(mean) for mean in self._mean.values()], [_local(weights[name]) for name in self._mean], None)
+        self._save_or_swap(args, state, control, kwargs["model"])
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Let the mean stand in for the weights while they are evaluated."""
-        self._before_pause(args, state, control, kwargs["model"])
+        """Replace the weights by the average before they are evaluated."""
+        self._save_or_swap(args, state, control, kwargs["model"])
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Go on with the weights as they were."""
-        if self._own:
-            _set(kwargs["model"], self._own)
-            self._own = {}
+        """Restore the weights."""
+        if self._trained:
+            _set(kwargs["model"], self._trained)
+            self._trained = {}
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Keep the mean: that of the best checkpoint, where one was chosen."""
+        """Keep the average, that of the best checkpoint if one was selected."""
         if args.load_best_model_at_end and state.best_model_checkpoint:
             self._read(Path(state.best_model_checkpoint))
         _set(kwargs["model"], self._mean)
 
-    def _before_pause(
+    def _save_or_swap(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module
     ) -> None:
-        """The checkpoint's own state file is written last, so that a checkpoint with it has this file, too."""
+        """Save the average before a checkpoint is written, whose last file marks it as complete; swap to evaluate."""
         if control.should_save:
-            whole = {name: _whole(value) for name, value in self._mean.items()}  # by all processes together
-            folder = _checkpoint(args, state)
+            average = {name: _full(value) for name, value in self._mean.items()}  # collective: in all processes
+            folder = checkpoint_folder(args, state)
             if state.is_world_process_zero:
                 folder.mkdir(parents=True, exist_ok=True)
-                save_file(whole, folder / AVERAGE_FILE)
-        if control.should_evaluate and not self._own:
-            self._own = _copy(model)
+                save_file(average, folder / AVERAGE_FILE)
+        if control.should_evaluate and not self._trained:
+            self._trained = _copy(model)
             _set(model, self._mean)
 
     def _read(self, checkpoint: Path) -> None:
         for name, value in load_file(checkpoint / AVERAGE_FILE).items():
             mean = self._mean[name]
-            mean.copy_(_in_pieces(value, mean) if isinstance(mean, DTensor) else value)
+            mean.copy_(_sharded(value, mean) if isinstance(mean, DTensor) else value)
 
 
-def _own_piece(weights: Tensor) -> Tensor:
-    """The part of the weights that this process holds: all of them, but where they lie in pieces (FSDP 2)."""
+def _local(weights: Tensor) -> Tensor:
+    """Return the shard of this process if the weights are sharded (FSDP 2), else the weights."""
     return weights.to_local() if isinstance(weights, DTensor) else weights
 
 
-def _whole(weights: Tensor) -> Tensor:
+def _full(weights: Tensor) -> Tensor:
     return weights.full_tensor() if isinstance(weights, DTensor) else weights
 
 
-def _in_pieces(weights: Tensor, like: DTensor) -> DTensor:
+def _sharded(weights: Tensor, like: DTensor) -> DTensor:
     return distribute_tensor(weights.to(like.device), like.device_mesh, like.placements)
 
 
 def _weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """By name; where they lie in pieces, as pieces, though an evaluation has put some of them together."""
+    """Return the parameters by name; under FSDP 2 reshard those that an evaluation has gathered."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
@@ -217,7 +215,3 @@ def _copy(model: nn.Module) -> dict[str, Tensor]:
 def _set(model: nn.Module, values: Mapping[str, Tensor]) -> None:
     for name, value in _weights(model).items():
         value.copy_(values[name])
-
-
-def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
-    return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"

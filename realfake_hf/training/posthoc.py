@@ -209,7 +209,7 @@ def _recorded_scores(file: Path, record: Mapping[str, Any], *, epoch: int) -> Sc
     n, validation = record["data"]["validation"]["n"], ValidationRun.read(file)
     if len(validation.is_fake) != n or epoch not in validation.epoch:
         raise ValueError(
-            f"wanted {n:,} validation images and epoch {epoch} in {file}; found {len(validation.is_fake):,} and "
+            f"expected {n:,} validation images and epoch {epoch} in {file}; found {len(validation.is_fake):,} and "
             f"epochs {', '.join(map(str, validation.epoch))}. Name the file of the model's own run."
         )
     return validation.is_fake, validation.p_fake[validation.epoch.tolist().index(epoch)]
@@ -239,7 +239,7 @@ def _splits_of_training(record: Mapping[str, Any], *, source: str | None = None)
     actual = data_fingerprint(DatasetDict({"validation": images["validation"]}))["validation"]
     if actual["sha256"] != expected["sha256"]:
         raise ValueError(
-            f"wanted the {expected['n']:,} validation images of the training in {settings['data']}; found "
+            f"expected the {expected['n']:,} validation images of the training in {settings['data']}; found "
             f"{actual['n']:,} others. Give the --data of the training."
         )
     return images

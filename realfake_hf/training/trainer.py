@@ -1,4 +1,4 @@
-"""Build the `Trainer`: what learns, from which batches, with which loss, optimizer and callbacks."""
+"""Build the `Trainer`: trainable weights, batches, loss, optimizer and callbacks."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -24,16 +24,16 @@ from realfake_hf.data.streaming import StreamedPixels
 from realfake_hf.models.heads import backbone_parameters
 from realfake_hf.training.arguments import ModelArguments
 from realfake_hf.training.callbacks import (
-    CheckpointSums,
+    CheckpointChecksums,
     EpochAugmentation,
     EpochLines,
     QuietProgress,
     ValidationRecorder,
 )
-from realfake_hf.training.distillation import TaughtTrainer, Teacher
+from realfake_hf.training.distillation import DistillationTrainer, Teacher
 from realfake_hf.training.optimization import HeadFirst, WeightAverage, parameter_groups, with_lora
 from realfake_hf.training.run_arguments import RunArguments
-from realfake_hf.training.streaming import InnerCheckpoints, StreamEpoch, StreamPlace, StreamTrainer
+from realfake_hf.training.streaming import StepCheckpoints, StreamEpoch, StreamPosition, StreamTrainer
 
 
 def build_trainer(
@@ -46,16 +46,16 @@ def build_trainer(
     run: RunArguments,
     teacher: Teacher | None = None,
 ) -> Trainer:
-    """Put a training together; what is frozen, averaged or adapted is so from here on.
+    """Build a trainer; freezing, averaging and LoRA take effect here.
 
     Args:
-        network: the model, as `build_model` gives it.
+        network: the model from `build_model`.
         processor: its image processor.
         sets: pixels of the splits train and validation.
-        recorder: measures validation, and keeps its probabilities.
-        model: which of the weights learn how fast.
-        run: how they learn.
-        teacher: to learn from beside the labels.
+        recorder: computes and records the validation metrics.
+        model: settings of fine-tuning.
+        run: settings of the training loop.
+        teacher: the teacher of a distillation.
     """
     takes_labels = "labels" in inspect.signature(network.forward).parameters
     learner = with_lora(network, rank=model.lora_rank) if model.lora_rank else network
@@ -65,18 +65,18 @@ def build_trainer(
     ModelInput(processor).attach(learner)
     run.label_names = ["labels"]
     is_stream = isinstance(sets["train"], StreamedPixels)
-    trainer = (StreamTrainer if is_stream else TaughtTrainer)(
+    trainer = (StreamTrainer if is_stream else DistillationTrainer)(
         teacher=teacher,
         model=learner,
         args=run,
         train_dataset=sets["train"],
         eval_dataset=sets["validation"],
-        data_collator=identity_collate,  # batches come whole
+        data_collator=identity_collate,  # the data sets return whole batches
         processing_class=processor,
         compute_loss_func=None if takes_labels else partial(_loss_of_logits, smoothing=run.label_smoothing_factor),
         compute_metrics=recorder.compute_metrics,
         preprocess_logits_for_metrics=_first_logits,
-        callbacks=[recorder, EpochAugmentation(), EpochLines(), CheckpointSums()],
+        callbacks=[recorder, EpochAugmentation(), EpochLines(), CheckpointChecksums()],
     )
     if model.layer_decay < 1:
         trainer.optimizer = _layered_optimizer(trainer, learner, model, run)
@@ -84,62 +84,12 @@ def build_trainer(
     return trainer
 
 
-def _set_callbacks(trainer: Trainer, network: PreTrainedModel, model: ModelArguments, run: RunArguments) -> None:
-    for talkative in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(talkative)
-    if not run.disable_tqdm:
-        trainer.add_callback(QuietProgress)
-    if model.head_epochs:
-        learning = [parameter for parameter in backbone_parameters(network) if parameter.requires_grad]
-        trainer.add_callback(HeadFirst(learning, epochs=model.head_epochs))
-    if run.ema_decay is not None:
-        trainer.add_callback(WeightAverage(run.ema_decay))
-    if run.early_stopping_patience is not None:
-        trainer.add_callback(EarlyStoppingCallback(run.early_stopping_patience))
-    if isinstance(trainer, StreamTrainer):
-        trainer.add_callback(StreamEpoch(trainer))
-    if run.checkpoint_steps is not None:
-        trainer.add_callback(InnerCheckpoints(run.checkpoint_steps))
-    if isinstance(trainer, StreamTrainer):
-        trainer.add_callback(StreamPlace(trainer))
-
-
-def _layered_optimizer(
-    trainer: Trainer, learner: PreTrainedModel | PeftModel, model: ModelArguments, run: RunArguments
-) -> torch.optim.Optimizer:
-    kind, settings = Trainer.get_optimizer_cls_and_kwargs(run)
-    groups = parameter_groups(
-        learner,
-        learning_rate=run.learning_rate,
-        weight_decay=run.weight_decay,
-        layer_decay=model.layer_decay,
-        decayed=trainer.get_decay_parameter_names(learner),
-    )
-    optimizer: torch.optim.Optimizer = kind(groups, **settings)
-    return optimizer
-
-
-def _loss_of_logits(
-    outputs: Any,  # noqa: ANN401 - a model's own output class
-    labels: Tensor,
-    *,
-    smoothing: float,
-    num_items_in_batch: int | None = None,  # noqa: ARG001 - the Trainer gives it
-) -> Tensor:
-    """The loss of a model that computes none itself: a distilled DeiT, whose logits are the mean of its two heads'."""
-    return cross_entropy(outputs.logits, labels, label_smoothing=smoothing)
-
-
-def _first_logits(logits: Any, _: Tensor) -> Tensor:  # noqa: ANN401 - a tensor, or a tuple with the logits first
-    return logits[0] if isinstance(logits, tuple) else logits  # type: ignore[no-any-return]
-
-
 @contextmanager
-def checkpoints_in_own_names(network: PreTrainedModel) -> Iterator[None]:
-    """Let checkpoints hold the weights by the names that the model has for them.
+def native_weight_names(network: PreTrainedModel) -> Iterator[None]:
+    """Write checkpoints with the model's own weight names.
 
-    transformers writes a ViT by the names that earlier versions had, and its Trainer reads them back as they are: the
-    best epoch and a resumed run would silently be without their weights (transformers issue 48805).
+    transformers writes a ViT with the names of earlier versions, and its Trainer reads them back unconverted: the best
+    epoch and a resumed run would silently lose their weights (transformers issue 48805).
     """
     network.save_pretrained = partial(network.save_pretrained, save_original_format=False)  # type: ignore[method-assign]
     try:
@@ -149,8 +99,58 @@ def checkpoints_in_own_names(network: PreTrainedModel) -> Iterator[None]:
 
 
 def merge_lora(trainer: Trainer, processor: BaseImageProcessor) -> None:
-    """Fold LoRA's updates into the weights they belong to, so that an ordinary model is measured and saved."""
+    """Merge LoRA updates into the weights, so that an ordinary model is measured and saved."""
     if isinstance(trainer.model, PeftModel):
         merged: Any = trainer.model.merge_and_unload()
         ModelInput(processor).attach(merged)
         trainer.model = trainer.model_wrapped = merged
+
+
+def _set_callbacks(trainer: Trainer, network: PreTrainedModel, model: ModelArguments, run: RunArguments) -> None:
+    for verbose in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(verbose)
+    if not run.disable_tqdm:
+        trainer.add_callback(QuietProgress)
+    if model.head_epochs:
+        trainable = [parameter for parameter in backbone_parameters(network) if parameter.requires_grad]
+        trainer.add_callback(HeadFirst(trainable, epochs=model.head_epochs))
+    if run.ema_decay is not None:
+        trainer.add_callback(WeightAverage(run.ema_decay))
+    if run.early_stopping_patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(run.early_stopping_patience))
+    if isinstance(trainer, StreamTrainer):
+        trainer.add_callback(StreamEpoch(trainer))
+    if run.checkpoint_steps is not None:
+        trainer.add_callback(StepCheckpoints(run.checkpoint_steps))
+    if isinstance(trainer, StreamTrainer):
+        trainer.add_callback(StreamPosition(trainer))
+
+
+def _layered_optimizer(
+    trainer: Trainer, learner: PreTrainedModel | PeftModel, model: ModelArguments, run: RunArguments
+) -> torch.optim.Optimizer:
+    optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(run)
+    groups = parameter_groups(
+        learner,
+        learning_rate=run.learning_rate,
+        weight_decay=run.weight_decay,
+        layer_decay=model.layer_decay,
+        decayed=trainer.get_decay_parameter_names(learner),
+    )
+    optimizer: torch.optim.Optimizer = optimizer_class(groups, **settings)
+    return optimizer
+
+
+def _loss_of_logits(
+    outputs: Any,  # noqa: ANN401 - a model's own output class
+    labels: Tensor,
+    *,
+    smoothing: float,
+    num_items_in_batch: int | None = None,  # noqa: ARG001 - passed by the Trainer
+) -> Tensor:
+    """Return the loss of a model that computes none: a distilled DeiT, whose logits are the mean of its two heads."""
+    return cross_entropy(outputs.logits, labels, label_smoothing=smoothing)
+
+
+def _first_logits(logits: Any, _: Tensor) -> Tensor:  # noqa: ANN401 - a tensor, or a tuple with the logits first
+    return logits[0] if isinstance(logits, tuple) else logits  # type: ignore[no-any-return]
