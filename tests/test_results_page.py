@@ -6,6 +6,7 @@ import pytest
 
 from realfake_hf.experiments import ablation, compare, data_audit, results_page, seeds, transfer
 from realfake_hf.experiments.search import table as search
+from realfake_hf.explain_study import report as explanation_study
 from realfake_hf.store import read_json
 from realfake_hf.training import posthoc
 
@@ -16,6 +17,7 @@ TABLES = {
     "cifake_audit": data_audit,
     "cifake_cnn": seeds,
     "cifake_comparison": compare,
+    "explanation_study": explanation_study,
     "familiarity": posthoc,
     "paper_search": search,
     "shortcuts_cifake": data_audit,

@@ -166,7 +166,7 @@ def test_undefined_numbers_are_named(study):
 def test_the_markdown_contains_the_open_tables_of_each_part(study):
     text = report.to_markdown(study)
     sections = report.sections(study)
-    assert [line for line in text.splitlines() if line.startswith("#")] == [f"## {part.title}" for part in sections]
+    assert [line for line in text.splitlines() if line.startswith("#")] == [f"### {part.title}" for part in sections]
     for table in (table for part in sections for table in part.tables):
         assert (table.caption in text) is not table.folded
 

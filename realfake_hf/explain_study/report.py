@@ -94,7 +94,7 @@ def to_markdown(results: Results) -> str:
     blocks = []
     for section in sections(results):
         tables = [table.to_markdown() for table in section.tables if not table.folded]
-        blocks += [f"## {section.title}", *tables]
+        blocks += [f"### {section.title}", *tables]
     return "\n\n".join(blocks)
 
 
