@@ -212,7 +212,7 @@ def _draw_matrix(axes: Axes, cells: Cells, texts: Mapping[tuple[Any, Any], str],
     axes.imshow(values, cmap="viridis", vmin=low, vmax=max(high, low + 1e-9), aspect="auto")
     axes.set_xticks(range(len(columns)), [str(column) for column in columns])
     axes.set_yticks(range(len(rows)), [str(row) for row in rows])
-    axes.title.set_size(11)
+    axes.title.set_fontsize(11)
     for (row, column), text in texts.items():
         color = "white" if cells[row, column] < low + 0.6 * (high - low) else "black"
         x, y = columns.index(column), rows.index(row)

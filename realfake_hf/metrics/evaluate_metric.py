@@ -32,6 +32,9 @@ _CITATION: Final = """\
 class RealFakeMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate is not typed
     """The point values of `make_report`, with the `compute`, `add` and `add_batch` of `evaluate`.
 
+    Undefined statistics, such as the ROC AUC of a single class, are left out, since a `Trainer` and its loggers accept
+    numbers only. References other than the two labels raise ValueError.
+
     `evaluate.load` would download a script from the Hub, so create the metric directly; it works offline. Predictions
     are kept in memory, so that concurrent processes do not interfere. To distribute one computation over processes,
     which then exchange files under `HF_HOME/metrics`, pass the same new `experiment_id` to each of them:
@@ -57,31 +60,11 @@ class RealFakeMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate is not 
     def _compute(
         self, *, predictions: Sequence[float], references: Sequence[int], threshold: float = 0.5
     ) -> dict[str, float]:
-        return real_fake_scores(predictions, references, threshold=threshold)
-
-
-def real_fake_scores(
-    predictions: Sequence[float], references: Sequence[int], *, threshold: float = 0.5
-) -> dict[str, float]:
-    """Compute the point values of `make_report` from labels.
-
-    Args:
-        predictions: (n,) probabilities of FAKE in [0, 1].
-        references: (n,) labels, `REAL` or `FAKE`.
-        threshold: probabilities above it are called FAKE.
-
-    Returns:
-        Statistics by name. Undefined ones, such as the ROC AUC of a single class, are left out, since a `Trainer` and
-        its loggers accept numbers only.
-
-    Raises:
-        ValueError: a reference is neither label, or `make_report` rejects the predictions.
-    """
-    labels = np.asarray(references)
-    unknown = sorted(set(labels.tolist()) - {REAL, FAKE})
-    if unknown:
-        raise ValueError(
-            f"expected references of {REAL} ({LABEL_NAMES[REAL]}) and {FAKE} ({LABEL_NAMES[FAKE]}); found {unknown}. "
-            "Map the labels of the data set to these two."
-        )
-    return make_report(labels == FAKE, predictions, threshold=threshold, bootstrap_samples=0).point_values()
+        labels = np.asarray(references)
+        unknown = sorted(set(labels.tolist()) - {REAL, FAKE})
+        if unknown:
+            raise ValueError(
+                f"expected references of {REAL} ({LABEL_NAMES[REAL]}) and {FAKE} ({LABEL_NAMES[FAKE]}); found "
+                f"{unknown}. Map the labels of the data set to these two."
+            )
+        return make_report(labels == FAKE, predictions, threshold=threshold, bootstrap_samples=0).point_values()
