@@ -1,1 +1,1 @@
-"""Any source of real and fake pictures as one schema, and its pixels as fast batches."""
+"""Load real and fake images from any source in one schema, and fetch them as batches."""

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from realfake_hf.data import augment
@@ -34,27 +35,7 @@ class Corruption:
     apply: Callable[[Image.Image, float, int], Image.Image]
 
 
-def jpeg(image: Image.Image, quality: float, seed: int = 0) -> Image.Image:  # noqa: ARG001 - shared signature
-    """Compress as JPEG with 4:2:0 chroma subsampling, and decode."""
-    return Image.fromarray(augment.jpeg(np.asarray(image), quality=int(quality)))
-
-
-def blur(image: Image.Image, sigma: float, seed: int = 0) -> Image.Image:  # noqa: ARG001
-    """Apply a Gaussian blur, with sigma in pixels."""
-    return Image.fromarray(augment.blur(np.asarray(image), sigma=sigma))
-
-
-def noise(image: Image.Image, sigma: float, seed: int = 0) -> Image.Image:
-    """Add Gaussian noise, with sigma in grey levels of 255."""
-    return Image.fromarray(augment.noise(np.asarray(image), sigma=sigma, seed=seed))
-
-
-def rescale(image: Image.Image, share: float, seed: int = 0) -> Image.Image:  # noqa: ARG001
-    """Downscale to a share of the side lengths, and upscale again."""
-    return Image.fromarray(augment.rescale(np.asarray(image), factor=share))
-
-
-def crop(image: Image.Image, share: float, seed: int = 0) -> Image.Image:  # noqa: ARG001
+def crop(image: Image.Image, share: float) -> Image.Image:
     """Crop the centre to a share of the side lengths, and upscale it to the original size."""
     sides = tuple(max(1, round(side * share)) for side in image.size)
     left, top = ((old - new) // 2 for old, new in zip(image.size, sides, strict=True))
@@ -62,27 +43,31 @@ def crop(image: Image.Image, share: float, seed: int = 0) -> Image.Image:  # noq
     return center.resize(image.size, Image.Resampling.BILINEAR)
 
 
-def mirror(image: Image.Image, strength: float = 1, seed: int = 0) -> Image.Image:  # noqa: ARG001
-    """Flip left to right."""
-    return ImageOps.mirror(image)
-
-
-def upside_down(image: Image.Image, strength: float = 1, seed: int = 0) -> Image.Image:  # noqa: ARG001
-    """Flip top to bottom."""
-    return ImageOps.flip(image)
+def _on_pixels(function: Callable[..., NDArray[np.uint8]], image: Image.Image, **options: float) -> Image.Image:
+    return Image.fromarray(function(np.asarray(image), **options))
 
 
 CORRUPTIONS: Final[Mapping[str, Corruption]] = MappingProxyType(
     {
-        "jpeg": Corruption((90, 75, 60, 40, 25, 10), "quality", jpeg),
-        "blur": Corruption((0.3, 0.5, 0.8, 1.0, 1.5), "sigma, pixels", blur),
-        "noise": Corruption((2, 4, 8, 16, 32), "sigma, of 255", noise),
-        "rescale": Corruption((24 / 32, 16 / 32, 12 / 32), "of the sides", rescale),
-        "crop": Corruption((28 / 32, 24 / 32), "of the sides", crop),
-        "mirror": Corruption((1,), "", mirror),
-        "upside down": Corruption((1,), "", upside_down),
+        "jpeg": Corruption(
+            (90, 75, 60, 40, 25, 10), "quality", lambda image, s, _: _on_pixels(augment.jpeg, image, quality=int(s))
+        ),
+        "blur": Corruption(
+            (0.3, 0.5, 0.8, 1.0, 1.5), "sigma, pixels", lambda image, s, _: _on_pixels(augment.blur, image, sigma=s)
+        ),
+        "noise": Corruption(
+            (2, 4, 8, 16, 32), "sigma, of 255",
+            lambda image, s, seed: _on_pixels(augment.noise, image, sigma=s, seed=seed),
+        ),
+        "rescale": Corruption(
+            (24 / 32, 16 / 32, 12 / 32), "of the sides",
+            lambda image, s, _: _on_pixels(augment.rescale, image, factor=s),
+        ),
+        "crop": Corruption((28 / 32, 24 / 32), "of the sides", lambda image, s, _: crop(image, s)),
+        "mirror": Corruption((1,), "", lambda image, *_: ImageOps.mirror(image)),
+        "upside down": Corruption((1,), "", lambda image, *_: ImageOps.flip(image)),
     }
-)
+)  # fmt: skip
 
 
 def seed_of_image(sha256: str, seed: int) -> int:

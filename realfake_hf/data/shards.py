@@ -95,24 +95,12 @@ def write_shards(images: "DatasetDict", folder: Path, *, shard_bytes: float = 25
             for number, (start, stop) in enumerate(ranges):
                 file = f"{DATA}/{split}-{number:05d}-of-{len(ranges):05d}.parquet"
                 shard = previous.pop(file, None)
-                if shard is None or not _is_intact(folder, shard, log=True):
+                if shard is None or not _is_intact(folder, shard):
                     shard = _write(images[split].select(range(start, stop)), folder, file, split)
                 shards.append(shard)
                 _write_manifest(folder, settings, [*shards, *previous.values()])
                 bar.update(stop - start)
     return shards
-
-
-def damaged_shards(folder: Path) -> list[str]:
-    """Return the shards of a folder that are missing or do not match their checksums.
-
-    Raises:
-        FileNotFoundError: the folder has no `shards.json`.
-    """
-    if not (folder / MANIFEST).is_file():
-        raise FileNotFoundError(f"expected {MANIFEST} in {folder}; found none. Write shards to this folder first.")
-    shards = [Shard(**row) for row in read_json(folder / MANIFEST)["shards"]]
-    return [shard.file for shard in shards if not _is_intact(folder, shard)]
 
 
 def _row_ranges(rows: "Dataset", shard_bytes: float) -> list[tuple[int, int]]:
@@ -175,10 +163,10 @@ def _write_manifest(folder: Path, settings: Mapping[str, Any], shards: Sequence[
     write_json(folder / MANIFEST, {**settings, "shards": [asdict(shard) for shard in shards]})
 
 
-def _is_intact(folder: Path, shard: Shard, *, log: bool = False) -> bool:
+def _is_intact(folder: Path, shard: Shard) -> bool:
     file = folder / shard.file
     is_intact = file.is_file() and file.stat().st_size == shard.bytes and sha256_of(file) == shard.sha256
-    if log and not is_intact:
+    if not is_intact:
         logger.warning("checksum mismatch in %s: writing it again", file)
     return is_intact
 

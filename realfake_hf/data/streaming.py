@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 COLUMNS: Final = frozenset({"id", "image", "label", "content", "sha256"})
 _COLUMN_BATCH: Final = 4096  # rows of a single column in memory
-_ROW_BATCH: Final = 256  # rows of a stream in memory
 
 State = dict[str, Any]
 Row = dict[str, Any]
@@ -61,10 +60,10 @@ class ShardedSplit:
         """The number of images."""
         return sum(self.groups)
 
-    def rows(self, columns: Sequence[str] = ("id", "image", "label")) -> IterableDataset:
-        """Stream the rows, with images as encoded bytes; each row group is one shard of the `IterableDataset`."""
+    def rows(self) -> IterableDataset:
+        """Stream ids, encoded images and labels; each row group is one shard of the `IterableDataset`."""
         rows = load_dataset("parquet", data_files=list(self.files), split="train", streaming=True).reshard()
-        return rows.select_columns(list(columns)).cast_column("image", Image(decode=False))
+        return rows.select_columns(["id", "image", "label"]).cast_column("image", Image(decode=False))
 
     def load(self) -> Dataset:
         """Load the whole split, memory-mapped, with the columns of `load_images`."""
@@ -346,9 +345,7 @@ class ShardedRows:
         ]
 
     def share(self, size: int, *, processes: int, process: int) -> tuple[list[range], Iterator[Iterable[Row]]]:
-        """Read the share of a process in blocks, with row groups distributed as by `IterableDataset.shard`.
-
-        No block spans two row groups, so the blocks do not depend on the number of processes.
+        """Read the row groups of a process in blocks, which do not depend on the number of processes.
 
         Args:
             size: maximum number of rows in a block.
@@ -361,44 +358,35 @@ class ShardedRows:
         Raises:
             ValueError: during iteration, if an image is unreadable or the shards have changed since they were counted.
         """
-        own = np.array_split(np.arange(len(self.split.groups)), processes)[process]
-        starts = self._ends - np.asarray(self.split.groups)
+        groups = np.array_split(np.arange(len(self.split.groups)), processes)[process].tolist()
         blocks = [
             range(start, min(start + size, self._ends[group]))
-            for group in own
-            for start in range(starts[group], self._ends[group], size)
+            for group in groups
+            for start in range(self._start(group), self._ends[group], size)
         ]
-        return blocks, self._read(blocks, processes=min(processes, len(self.split.groups)), process=process)
+        return blocks, self._read(groups, size)
 
-    def _read(self, blocks: Sequence[range], *, processes: int, process: int) -> Iterator[Iterable[Row]]:
-        if not blocks:
-            return
-        rows = self.split.rows(["id", "image", "sha256"]).with_format("arrow")
-        tables = rows.shard(num_shards=processes, index=process).iter(batch_size=_ROW_BATCH)
-        buffer: pa.Table | None = None
-        for block in blocks:
-            while buffer is None or len(buffer) < len(block):
-                table = next(tables, None)
-                if table is None:
-                    raise self._changed()
-                buffer = table if buffer is None else pa.concat_tables([buffer, table])
-            table, buffer = buffer[: len(block)], buffer[len(block) :]
-            if (hash_keys(table.column("sha256").to_pylist()) != self.keys[block.start : block.stop]).any():
-                raise self._changed()
-            yield _decode_rows(table)
+    def _read(self, groups: Iterable[int], size: int) -> Iterator[Iterable[Row]]:
+        for group in groups:
+            table = self.split.row_group(group, ["id", "image", "sha256"])
+            keys = hash_keys(table.column("sha256").to_pylist())
+            if not np.array_equal(keys, self.keys[self._start(group) : self._ends[group]]):
+                raise ValueError(
+                    f"expected the {self.split.name} shards to be unchanged since they were counted; found other "
+                    "images. Wait until they are completely written, and start again."
+                )
+            for start in range(0, len(table), size):
+                yield _decode_rows(table[start : start + size])
 
-    def _changed(self) -> ValueError:
-        return ValueError(
-            f"expected the {self.split.name} shards to be unchanged since they were counted; found other images. Wait "
-            "until they are completely written, and start again."
-        )
+    def _start(self, group: int) -> int:
+        return int(self._ends[group]) - self.split.groups[group]
 
     def _by_group(self, rows: Rows) -> Iterator[tuple[int, NDArray[np.integer]]]:
         """Yield each row group that contains some of the rows, and their positions within it."""
         positions = np.asarray(rows)
         groups = np.searchsorted(self._ends, positions, side="right")
         for group in np.unique(groups).tolist():
-            yield group, positions[groups == group] - (self._ends[group] - self.split.groups[group])
+            yield group, positions[groups == group] - self._start(group)
 
 
 def hash_keys(digests: Sequence[str]) -> Keys:
