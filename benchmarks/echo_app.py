@@ -8,9 +8,9 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "space")]
 
 import gradio as gr  # noqa: E402 - the folder of the Space comes first
 
-from realfake_space.controls import PictureUpload  # noqa: E402
-from realfake_space.model_process import BATCH  # noqa: E402
-from realfake_space.page import launch_settings, use_folder_of_its_own  # noqa: E402
+from realfake_space.components import ImageUpload  # noqa: E402
+from realfake_space.page import launch_settings, use_private_folder  # noqa: E402
+from realfake_space.worker import BATCH  # noqa: E402
 
 
 def echo(picture: Sequence[str], model: Sequence[str]) -> list[list[dict[str, object]]]:
@@ -20,9 +20,9 @@ def echo(picture: Sequence[str], model: Sequence[str]) -> list[list[dict[str, ob
 
 def main() -> int:
     """Serve the app."""
-    use_folder_of_its_own()
+    use_private_folder()
     with gr.Blocks(analytics_enabled=False) as page:
-        picture, model = PictureUpload(type="filepath", label="picture"), gr.Textbox(label="model")
+        picture, model = ImageUpload(type="filepath", label="picture"), gr.Textbox(label="model")
         answer = gr.JSON(label="answer")
         gr.Button("predict").click(
             echo, [picture, model], answer, api_name="predict", batch=True, max_batch_size=BATCH, concurrency_limit=1

@@ -13,7 +13,7 @@ import yaml
 from realfake_hf.detector import Detector
 from realfake_hf.hub.space import ARCHIVE, insert_tables, measured, package_files, write_package
 from realfake_space.answers import read_measured
-from realfake_space.lineup import MODELS
+from realfake_space.models import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = ROOT / "space"

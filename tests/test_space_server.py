@@ -14,6 +14,7 @@ from page_in_browser import CHROMIUM
 
 from benchmarks.space_server import SPACE, Server
 from realfake_hf.detector import Detector
+from realfake_space.examples import read_examples
 
 pytestmark = pytest.mark.slow
 
@@ -94,7 +95,7 @@ def test_the_shell_commands_of_the_page_work(server, tmp_path):
     words = ["bash", "-euo", "pipefail", "-c", block.replace("http://127.0.0.1:7860", server.url)]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120)
     assert "event: complete" in done.stdout
-    assert "Unsure, leaning to AI-generated" in done.stdout
+    assert "Unsure, leaning towards AI-generated" in done.stdout
 
 
 def test_the_python_lines_of_the_page_work(server, tmp_path, monkeypatch):
@@ -195,7 +196,7 @@ def test_a_person_uploads_reads_compares_and_errs(opened, tmp_path):
     upload(page, EXAMPLE)
     page.wait_for_selector("#verdict-cifake-cnn .rf-verdict")
     page.wait_for_selector("#verdict-cifake-vit .rf-verdict")
-    assert "Unsure, leaning to AI-generated" in page.inner_text("#verdict-cifake-vit")
+    assert "Unsure, leaning towards AI-generated" in page.inner_text("#verdict-cifake-vit")
     before = map_of(page, "cifake-vit")
     assert page.evaluate("document.querySelector('#map-cifake-vit img').naturalWidth") == 640
     shot(page, "uploaded")
@@ -207,11 +208,11 @@ def test_a_person_uploads_reads_compares_and_errs(opened, tmp_path):
     assert page.is_visible("#verdict-cifake-vit")
     shot(page, "one-model")
     page.click("#models >> text=cifake-cnn")
-    page.click("text=coffee, a window of a photograph")
+    page.click(f"text={read_examples()[2].title}")
     page.wait_for_function("document.querySelector('#verdict-cifake-vit').innerText.includes('Likely real')")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     page.click("#picture button[aria-label='Remove Image']")
-    page.wait_for_function("document.querySelector('#verdict-cifake-vit').innerText.includes('Give a picture')")
+    page.wait_for_function("document.querySelector('#verdict-cifake-vit').innerText.includes('Upload an image')")
     upload(page, tmp_path / "broken.png")
     page.wait_for_function("document.querySelector('#verdict-cifake-vit').innerText.includes('not an image file')")
     shot(page, "broken")
@@ -222,7 +223,7 @@ def test_a_person_uploads_reads_compares_and_errs(opened, tmp_path):
 @pytest.mark.slow
 def test_several_pictures_and_the_other_tabs(opened):
     page = opened()
-    page.click("button[role=tab]:has-text('Several pictures')")
+    page.click("button[role=tab]:has-text('Several images')")
     page.wait_for_timeout(500)
     page.set_input_files("#pictures input[type=file]", [str(EXAMPLE), str(SPACE / "examples/coffee-generated.jpg")])
     page.wait_for_selector("#pictures >> text=coffee-generated")
@@ -233,9 +234,9 @@ def test_several_pictures_and_the_other_tabs(opened):
     assert "rocket.jpg,cifake-cnn" in Path(download.value.path()).read_text()
     shot(page, "several")
     for tab, words in (
-        ("What was measured", "diffusiondb-coco-imagenet"),
+        ("Evaluation", "diffusiondb-coco-imagenet"),
         ("How it works", "Attention rollout"),
-        ("From code", "gradio_client"),
+        ("API", "gradio_client"),
     ):
         page.click(f"button[role=tab]:has-text('{tab}')")
         page.wait_for_selector(f"text={words} >> visible=true")
@@ -246,7 +247,7 @@ def test_several_pictures_and_the_other_tabs(opened):
 @pytest.mark.slow
 def test_tables_of_what_was_measured_are_whole_lines_and_scroll_on_narrow_screens(opened):
     page = opened()
-    page.click("button[role=tab]:has-text('What was measured')")
+    page.click("button[role=tab]:has-text('Evaluation')")
     page.wait_for_selector("text=diffusiondb-coco-imagenet >> visible=true")
     high = "[...document.querySelectorAll('.rf-prose tbody tr')].filter(row => row.offsetHeight > 40).length"
     assert page.evaluate(high) == 0

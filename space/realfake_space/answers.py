@@ -1,4 +1,4 @@
-"""What the page says of a picture: the verdict, what its probability means, and the warnings that are earned."""
+"""Put predictions into words and HTML: the verdict, what its probability means, warnings, and file metadata."""
 
 import html
 import json
@@ -9,28 +9,29 @@ from typing import Any, Final
 
 from realfake_hf.data.metadata import FileMetadata
 from realfake_hf.metrics.operating_point import OperatingPoint
-from realfake_space.model_process import Judged, ModelFacts
+from realfake_space.worker import ModelFacts, Prediction
 
 MEASURED: Final = Path(__file__).resolve().parents[1] / "measured.json"
 SURE: Final = {"FAKE": "Likely AI-generated", "REAL": "Likely real"}
-UNSURE: Final = {"FAKE": "Unsure, leaning to AI-generated", "REAL": "Unsure, leaning to real"}
-_MUCH: Final = 4  # times as wide or high as what the model sees
+UNSURE: Final = {"FAKE": "Unsure, leaning towards AI-generated", "REAL": "Unsure, leaning towards real"}
+COLUMNS: Final = ("file", "model", "verdict", "p_fake", "decided", "warnings")  # of the table of several images
+_DOWNSCALED: Final = 4  # times as wide or high as the model's input
 
 Plain = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said of one picture by one model.
+    """The answer of one model to one image.
 
     Attributes:
         model: its name.
         verdict: in words.
         label: REAL or FAKE, by the model's threshold.
-        p_fake: the model's probability, in [0, 1].
-        decided: whether the probability lies outside the model's unsure band; None without a band.
-        meaning: what the probability means on the pictures it was measured on.
-        warnings: that are earned by this picture.
+        p_fake: probability that the image is AI-generated, in [0, 1].
+        decided: whether the probability is outside the model's unsure band; None without a band.
+        meaning: share of AI-generated images among test images with such a probability.
+        warnings: that apply to this image.
     """
 
     model: str
@@ -42,127 +43,131 @@ class Answer:
     warnings: tuple[str, ...]
 
     def to_dict(self) -> Plain:
-        """The answer as plain JSON."""
+        """Return plain JSON."""
         return {**asdict(self), "warnings": list(self.warnings)}
+
+    def to_row(self, file: str) -> list[str]:
+        """Return the cells of `COLUMNS`."""
+        decided = {True: "yes", False: "no", None: ""}[self.decided]
+        return [file, self.model, self.verdict, f"{self.p_fake:.6f}", decided, " ".join(self.warnings)]
 
 
 def read_measured(file: Path = MEASURED) -> Mapping[str, Plain]:
-    """Read what was measured of models, by the digest of their weights."""
-    found: Mapping[str, Plain] = json.loads(file.read_text(encoding="utf-8"))["models"]
-    return found
+    """Read the evaluation of the models, by digest of their weights."""
+    measured: Mapping[str, Plain] = json.loads(file.read_text(encoding="utf-8"))["models"]
+    return measured
 
 
-def limits(measured: Mapping[str, Plain]) -> str:
-    """Say of all models of the folder how often their sure verdicts were wrong elsewhere."""
-    ends = [end for one in measured.values() for end in one["wrong_elsewhere"]]
+def limitation(measured: Mapping[str, Plain]) -> str:
+    """Return a sentence on how often the models' sure verdicts are wrong on other data sets."""
+    shares = [share for model in measured.values() for share in model["wrong_elsewhere"]]
     return (
-        f"Where they were sure, the measured models were wrong on {min(ends):.0%} to {max(ends):.0%} of the pictures "
-        "of other data sets than their own."
+        f"On data sets other than their own, these models were wrong in {min(shares):.0%} to {max(shares):.0%} of the "
+        "verdicts that they were sure of."
     )
 
 
-def answer(name: str, model: ModelFacts, judged: Judged, measured: Mapping[str, Plain]) -> Answer:
-    """Put what a model of this name found of an upload into words."""
-    verdict = judged.verdict
-    words = UNSURE if verdict.is_sure is False else SURE
-    found = measured.get(model.digest)
+def answer(name: str, model: ModelFacts, prediction: Prediction, measured: Mapping[str, Plain]) -> Answer:
+    """Put a prediction into words.
+
+    Args:
+        name: of the model.
+        model: its facts.
+        prediction: for one upload.
+        measured: what `read_measured` returned.
+    """
+    verdict = prediction.verdict
+    evaluation = measured.get(model.digest)
     return Answer(
         model=name,
-        verdict=words[verdict.label],
+        verdict=(UNSURE if verdict.is_sure is False else SURE)[verdict.label],
         label=verdict.label,
         p_fake=round(verdict.p_fake, 6),
         decided=verdict.is_sure,
-        meaning=_meaning(verdict.p_fake, found),
-        warnings=tuple(_warnings(model, judged, found)),
+        meaning=_meaning(verdict.p_fake, evaluation),
+        warnings=tuple(_warnings(model, prediction, evaluation)),
     )
 
 
-def _meaning(p_fake: float, found: Plain | None) -> str:
-    if found is None:
-        return "Nothing was measured of this model here: its probability may mean anything."
-    row = next(one for one in found["bins"] if p_fake < one["high"] or one is found["bins"][-1])
-    home = f"Of {row['n']:,} test pictures of {found['home'].upper()} with a probability from {row['low']:.2f} to "
-    return f"{home}{row['high']:.2f}, {row['share_fake']:.1%} were AI-generated. {found['elsewhere']}"
+def _meaning(p_fake: float, evaluation: Plain | None) -> str:
+    if evaluation is None:
+        return "This model was not evaluated here: the meaning of its probability is unknown."
+    row = next(row for row in evaluation["bins"] if p_fake < row["high"] or row is evaluation["bins"][-1])
+    return (
+        f"{row['share_fake']:.1%} of the {row['n']:,} test images of {evaluation['home'].upper()} with a probability "
+        f"from {row['low']:.2f} to {row['high']:.2f} were AI-generated. {evaluation['elsewhere']}"
+    )
 
 
-def _warnings(model: ModelFacts, judged: Judged, found: Plain | None) -> Iterator[str]:
-    if judged.verdict.is_far:
-        yield "The model sees this picture far from all that it learnt from: its probability means little here."
-    (own_width, own_height), (width, height) = judged.size, model.side
-    if own_width >= _MUCH * width or own_height >= _MUCH * height:
+def _warnings(model: ModelFacts, prediction: Prediction, evaluation: Plain | None) -> Iterator[str]:
+    if prediction.verdict.is_far:
+        yield "This image is far from the model's training data: its probability means little."
+    (own_width, own_height), (width, height) = prediction.size, model.side
+    if own_width >= _DOWNSCALED * width or own_height >= _DOWNSCALED * height:
         share = width * height / (own_width * own_height)
         yield (
-            f"The model sees {width} x {height} pixels of your {own_width:,} x {own_height:,}, "
-            f"{_per_cent(share)} of them: most of what detectors look for is gone before it looks."
+            f"The image was downscaled from {own_width:,} x {own_height:,} to the model's {width} x {height} pixels, "
+            f"{_percentage(share)} of them: most traces that detectors look for are lost."
         )
     elif own_width < width or own_height < height:
-        yield f"The picture is smaller than the {width} x {height} pixels that the model sees; it was enlarged."
+        yield f"The image is smaller than the model's {width} x {height} pixels; it was upscaled."
     if abs(own_width * height - own_height * width) > 0.1 * own_height * width:
-        yield "The picture is not of the model's shape: its sides were squeezed."
-    if found and judged.claims.format != found["format"]:
-        yield f"The file is {judged.claims.format}; the model learnt from {found['format']} files alone."
+        yield "The image was stretched: its aspect ratio is not that of the model's input."
+    if evaluation and prediction.metadata.format != evaluation["format"]:
+        yield f"The file is {prediction.metadata.format}; the model was trained on {evaluation['format']} files only."
 
 
-def _per_cent(share: float) -> str:
+def _percentage(share: float) -> str:
     return f"{100 * share:.2g} %" if share >= 0.0001 else "less than 0.01 %"  # noqa: PLR2004
 
 
-def card(found: Answer, point: OperatingPoint) -> str:
-    """The answer as HTML: words, a scale with threshold and band, meaning, warnings."""
-    kind = "unsure" if found.decided is False else found.label.lower()
+def card(item: Answer, point: OperatingPoint) -> str:
+    """Render an answer as HTML: verdict, a scale with threshold and unsure band, meaning, warnings."""
+    kind = "unsure" if item.decided is False else item.label.lower()
     band = ""
     if point.band and point.band.low < point.band.high:
         left, width = 100 * point.band.low, 100 * (point.band.high - point.band.low)
         band = f'<span class="rf-band" style="left:{left:.1f}%;width:{width:.1f}%"></span>'
     scale = (
-        f'<div class="rf-scale" role="img" aria-label="probability of AI-generated: {found.p_fake:.3f}, threshold '
+        f'<div class="rf-scale" role="img" aria-label="probability of AI-generated: {item.p_fake:.3f}, threshold '
         f'{point.threshold:.3f}">{band}<span class="rf-threshold" style="left:{100 * point.threshold:.1f}%"></span>'
-        f'<span class="rf-mark" style="left:{100 * found.p_fake:.1f}%"></span></div>'
+        f'<span class="rf-mark" style="left:{100 * item.p_fake:.1f}%"></span></div>'
         '<div class="rf-ends"><span>real</span><span>AI-generated</span></div>'
     )
-    warnings = "".join(f"<li>{html.escape(one)}</li>" for one in found.warnings)
+    warnings = "".join(f"<li>{html.escape(warning)}</li>" for warning in item.warnings)
     return (
-        f'<div class="rf-card rf-{kind}" role="status"><p class="rf-model">{html.escape(found.model)}</p>'
-        f'<p class="rf-verdict">{html.escape(found.verdict)}</p>'
-        f'<p class="rf-p">probability of AI-generated: <strong>{found.p_fake:.3f}</strong></p>{scale}'
-        f'<p class="rf-meaning">{html.escape(found.meaning)}</p>'
+        f'<div class="rf-card rf-{kind}" role="status"><p class="rf-model">{html.escape(item.model)}</p>'
+        f'<p class="rf-verdict">{html.escape(item.verdict)}</p>'
+        f'<p class="rf-p">probability of AI-generated: <strong>{item.p_fake:.3f}</strong></p>{scale}'
+        f'<p class="rf-meaning">{html.escape(item.meaning)}</p>'
         + (f'<ul class="rf-warnings" aria-label="warnings">{warnings}</ul>' if warnings else "")
         + "</div>"
     )
 
 
-def refusal(words: str) -> str:
-    """A sentence in place of an answer, as HTML."""
-    return f'<div class="rf-card rf-refused" role="alert"><p>{html.escape(words)}</p></div>'
+def rejection(message: str) -> str:
+    """Render a message in place of an answer as HTML."""
+    return f'<div class="rf-card rf-refused" role="alert"><p>{html.escape(message)}</p></div>'
 
 
-def facts(claims: FileMetadata) -> str:
-    """The facts of a file as HTML."""
-    frames = f", {claims.frames} frames, the first one is judged" if claims.frames > 1 else ""
-    credentials = "present, signatures not checked" if claims.has_content_credentials else "none"
-    rows = [
-        ("format", f"{claims.format}, {claims.mode}" + frames),
-        ("size", f"{claims.width:,} x {claims.height:,} pixels, {claims.n_bytes:,} bytes"),
-        ("EXIF", "present" + (f": {claims.camera}" if claims.camera else "") if claims.has_exif else "none"),
-        ("software", claims.software or "none named"),
-        ("Content Credentials (C2PA)", credentials),
-        ("says that it is generated", "; ".join(claims.generator_hints) or "no"),
-    ]  # fmt: skip
-    cells = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in rows)
-    note = "All of this can be removed or forged, and the models see none of it. Most files on the web carry nothing."
-    table = f'<table class="rf-facts"><caption>What the file says of itself</caption>{cells}</table>'
-    return f'{table}<p class="rf-note">{note}</p>'
+def placeholder(name: str) -> str:
+    """Render the place of a model's answer before there is an image as HTML."""
+    return f'<div class="rf-card rf-waiting"><p class="rf-model">{html.escape(name)}</p><p>Upload an image.</p></div>'
 
 
-TABLE_HEAD: Final = ("file", "model", "verdict", "p_fake", "decided", "warnings")
-
-
-def table_row(name: str, found: Answer) -> list[str]:
-    """A row below `TABLE_HEAD`."""
-    decided = {True: "yes", False: "no", None: ""}[found.decided]
-    return [name, found.model, found.verdict, f"{found.p_fake:.6f}", decided, " ".join(found.warnings)]
-
-
-def refused_row(name: str, model: str, words: str) -> list[str]:
-    """A row below `TABLE_HEAD` of a file that gets no verdict."""
-    return [name, model, words, "", "", ""]
+def metadata_table(metadata: FileMetadata) -> str:
+    """Render the metadata of a file as HTML."""
+    frames = f", {metadata.frames} frames, of which the first is used" if metadata.frames > 1 else ""
+    exif = "present" + (f": {metadata.camera}" if metadata.camera else "") if metadata.has_exif else "none"
+    credentials = "present, signatures not checked" if metadata.has_content_credentials else "none"
+    rows = {
+        "format": f"{metadata.format}, {metadata.mode}{frames}",
+        "size": f"{metadata.width:,} x {metadata.height:,} pixels, {metadata.n_bytes:,} bytes",
+        "EXIF": exif,
+        "software": metadata.software or "none",
+        "Content Credentials (C2PA)": credentials,
+        "declared as AI-generated": "; ".join(metadata.generator_hints) or "no",
+    }
+    cells = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in rows.items())
+    note = "Metadata can be removed or forged, and the models do not see it. Most files on the web have none."
+    return f'<table class="rf-facts"><caption>File metadata</caption>{cells}</table><p class="rf-note">{note}</p>'

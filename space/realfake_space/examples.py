@@ -1,27 +1,33 @@
-"""The examples of the page, and what an installation should answer to them."""
+"""The examples of the page, and the check that an installation gives the expected answers to them."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
-from realfake_space.desk import Desk
+from realfake_hf.tables import markdown_table
+from realfake_space.api import Api
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "examples"
-TOLERANCES: Final = {"float32": 0.002, "bfloat16": 0.03}  # of a probability; what is expected is of float32
+TOLERANCES: Final = {"float32": 0.002, "bfloat16": 0.03}  # of a probability; the expected ones are in float32
+NOTE: Final = (
+    "Probability of AI-generated. The models may be wrong on these images, which are not of the kind that they were "
+    "trained on."
+)
 
 
 @dataclass(frozen=True)
 class Example:
-    """One example.
+    """An example.
 
     Attributes:
-        file: where it lies.
-        title: what it is.
-        origin: where it comes from, and its licence.
-        is_fake: the truth.
-        expected: `p_fake` by the digest of a model's weights.
+        file: its path.
+        title: displayed on the page.
+        origin: source and licence.
+        is_fake: the true label.
+        expected: `p_fake` by digest of the weights.
     """
 
     file: Path
@@ -31,45 +37,37 @@ class Example:
     expected: dict[str, float]
 
 
+@cache
 def read_examples(folder: Path = FOLDER) -> tuple[Example, ...]:
-    """Read the examples that lie in a folder with their expected.json."""
+    """Read the examples that are listed in expected.json."""
     rows = json.loads((folder / "expected.json").read_text(encoding="utf-8"))["examples"]
     return tuple(Example(**{**row, "file": folder / row["file"]}) for row in rows)
 
 
-EXAMPLES: Final = read_examples()
+def expected_table(api: Api | None = None) -> str:
+    """Render the examples and their expected probabilities as Markdown; with an API, also its answers."""
+    header = ["example", "label", "origin", "model", "expected", *(["this installation", "result"] if api else [])]
+    return f"{markdown_table(header, _rows(api), align='llllrrl')}\n\n{NOTE}"
 
 
-def expected_table(desk: Desk | None = None) -> str:
-    """The examples as a Markdown table, with what this installation answers where a desk is given."""
-    rows = "\n".join(_rows(desk))
-    head = "| example | truth | origin | model | expected | " + ("this installation | |\n" if desk else "\n")
-    line = "|---|---|---|---|--:|" + ("--:|---|\n" if desk else "\n")
-    note = (
-        "Probabilities of AI-generated. The page's models may well be wrong about the examples: these pictures are "
-        "not of the kind that they learnt from."
-    )
-    return f"{head}{line}{rows}\n\n{note}"
+def check_installation(api: Api) -> str:
+    """Predict every example with every model, and compare with the expected probabilities."""
+    return expected_table(api)
 
 
-def check_installation(desk: Desk) -> str:
-    """Judge every example by every model, and compare with what is expected."""
-    return expected_table(desk)
-
-
-def _rows(desk: Desk | None) -> Iterator[str]:
+def _rows(api: Api | None) -> Iterator[list[str]]:
     names = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))["models"]
-    for one in EXAMPLES:
-        truth = "AI-generated" if one.is_fake else "real"
-        for digest, expected in one.expected.items():
-            row = f"| {one.title} | {truth} | {one.origin} | {names[digest]} | {expected:.3f} |"
-            yield row + (_found(desk, one, digest, expected) if desk else "")
+    for example in read_examples():
+        label = "AI-generated" if example.is_fake else "real"
+        for digest, expected in example.expected.items():
+            row = [example.title, label, example.origin, names[digest], f"{expected:.3f}"]
+            yield row + (_comparison(api, example, digest, expected) if api else [])
 
 
-def _found(desk: Desk, one: Example, digest: str, expected: float) -> str:
-    found = next((name for name, contestant in desk.lineup.items() if contestant.facts.digest == digest), None)
-    if found is None:
-        return " | model is not on this page |"
-    p_fake = desk.judge_one(found, str(one.file)).p_fake
-    is_expected = abs(p_fake - expected) <= TOLERANCES[desk.lineup[found].facts.precision]
-    return f" {p_fake:.3f} | {'as expected' if is_expected else '**differs**'} |"
+def _comparison(api: Api, example: Example, digest: str, expected: float) -> list[str]:
+    name = next((name for name, model in api.models.items() if model.facts.digest == digest), None)
+    if name is None:
+        return ["", "model is not on this page"]
+    p_fake = api.predict_one(name, str(example.file)).p_fake
+    is_expected = abs(p_fake - expected) <= TOLERANCES[api.models[name].facts.precision]
+    return [f"{p_fake:.3f}", "as expected" if is_expected else "**differs**"]

@@ -1,0 +1,147 @@
+"""The functions behind the page and its endpoints: paths in; HTML, rows, dictionaries and PNGs out."""
+
+import atexit
+import csv
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import gradio as gr
+
+from realfake_space.answers import (
+    COLUMNS,
+    Answer,
+    Plain,
+    answer,
+    card,
+    metadata_table,
+    placeholder,
+    read_measured,
+    rejection,
+)
+from realfake_space.models import Model
+from realfake_space.uploads import RejectedError, read_header
+from realfake_space.worker import BATCH, Prediction
+
+TABLE_SECONDS: Final = 60  # after which a CSV file has been copied by Gradio
+NO_IMAGE: Final = "Upload an image."
+
+
+class Api:
+    """Predicts and explains uploads with the models of the page.
+
+    Args:
+        models: by name, loaded or not.
+    """
+
+    def __init__(self, models: Mapping[str, Model]) -> None:
+        self.models = models
+        self.measured = read_measured()
+        self._tables = Path(tempfile.mkdtemp(prefix="realfake-tables-"))
+        atexit.register(shutil.rmtree, self._tables, ignore_errors=True)
+
+    def show_verdicts(self, name: str, paths: Sequence[str | None]) -> list[list[str]]:
+        """Predict uploads with one model; return HTML for each."""
+        point = self.models[name].facts.point
+
+        def render(item: Answer | str | None) -> str:
+            if item is None:
+                return placeholder(name)
+            return card(item, point) if isinstance(item, Answer) else rejection(item)
+
+        return [[render(item) for item in self._answers(name, paths)]]
+
+    def show_map(self, name: str, path: str | None, method: str | None, strength: float) -> bytes | None:
+        """Return a model's map over an upload as a PNG; None without an image."""
+        try:
+            return None if path is None else self.models[name].explain(path, method, strength)[0]
+        except RejectedError:
+            return None  # the message is shown in place of the verdict
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    def show_metadata(self, path: str | None) -> str:
+        """Return the metadata of an upload as HTML."""
+        try:
+            return "" if path is None else metadata_table(read_header(path)[1])
+        except RejectedError:
+            return ""  # the message is shown in place of the verdict
+
+    def predict(self, picture: Sequence[str | None], model: Sequence[str]) -> list[list[Plain]]:
+        """Predict uploads, each with the model named; a dictionary with `error` if there is no answer."""
+        results: list[Plain] = [{} for _ in picture]
+        for name in dict.fromkeys(model):
+            positions = [position for position, other in enumerate(model) if other == name]
+            answers: Sequence[Answer | str | None] = [self._unknown(name)] * len(positions)
+            if name in self.models:
+                answers = self._answers(name, [picture[position] for position in positions])
+            for position, item in zip(positions, answers, strict=True):
+                results[position] = item.to_dict() if isinstance(item, Answer) else {"error": item or NO_IMAGE}
+        return [results]
+
+    def explain(self, picture: str | None, model: str, method: str, strength: float) -> tuple[bytes | None, Plain]:
+        """Return a map over an upload as a PNG, and its description; a dictionary with `error` if there is none."""
+        if model not in self.models:
+            return None, {"error": self._unknown(model)}
+        if picture is None:
+            return None, {"error": NO_IMAGE}
+        try:
+            return self.models[model].explain(picture, method or None, strength)
+        except ValueError as error:
+            return None, {"error": str(error)}
+
+    def table(self, paths: Sequence[str], progress: Callable[[int, int], None]) -> list[list[str]]:
+        """Predict many uploads with all models; return rows of `COLUMNS` in the order of the uploads."""
+        rows: list[list[str]] = []
+        for start in range(0, len(paths), BATCH):
+            batch = paths[start : start + BATCH]
+            answers = {name: self._answers(name, batch) for name in self.models}
+            for position, path in enumerate(batch):
+                for name in self.models:
+                    item, file = answers[name][position], Path(path).name
+                    rows.append(item.to_row(file) if isinstance(item, Answer) else [file, name, str(item), "", "", ""])
+            progress(min(start + BATCH, len(paths)), len(paths))
+        return rows
+
+    def write_csv(self, rows: Sequence[Sequence[str]]) -> str:
+        """Write rows of `table` as a CSV file; return its path, which Gradio copies at once for the browser."""
+        for old in self._tables.iterdir():
+            if time.time() - old.stat().st_mtime > TABLE_SECONDS:
+                old.unlink(missing_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", suffix=".csv", prefix="verdicts-", newline="", delete=False, encoding="utf-8", dir=self._tables
+        ) as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows([[_escaped(cell) for cell in row] for row in rows])
+        return file.name
+
+    def predict_one(self, name: str, path: str) -> Answer:
+        """Predict one file with one model.
+
+        Raises:
+            RejectedError: the file is rejected.
+        """
+        [item] = self._answers(name, [path])
+        if not isinstance(item, Answer):
+            raise RejectedError(str(item))
+        return item
+
+    def _answers(self, name: str, paths: Sequence[str | None]) -> list[Answer | str | None]:
+        """Return answers in order; a message for a rejected file, None for no file."""
+        model = self.models[name]
+        return [
+            answer(model.name, model.facts, item, self.measured) if isinstance(item, Prediction) else item
+            for item in model.predict(paths)
+        ]
+
+    def _unknown(self, name: str) -> str:
+        return f"Wanted a model named {' or '.join(self.models)}; found {name!r}."
+
+
+def _escaped(cell: str) -> str:
+    """Escape a cell that a spreadsheet would evaluate as a formula."""
+    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell

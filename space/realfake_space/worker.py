@@ -1,0 +1,192 @@
+"""Predict and explain uploads in the process of the models, apart from the threads of the page.
+
+All arguments and results pickle. Heavy imports happen in the functions, so that the page itself needs none of them.
+"""
+
+import gc
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Any, Final
+
+from PIL import Image
+
+from realfake_hf.attribution.methods import method_name
+from realfake_hf.data.metadata import FileMetadata
+from realfake_hf.labels import Verdict
+from realfake_hf.metrics.operating_point import OperatingPoint
+from realfake_space.uploads import RejectedError, open_upload
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from realfake_hf.detector import Detector
+
+BATCH: Final = 32  # images of a forward pass
+MAP_SIDE: Final = 768  # pixels of the longer side of a map
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where to load a model from, and how.
+
+    Attributes:
+        place: its folder or Hub id.
+        trust_remote_code: whether code that comes with the model may run.
+        revision: commit, tag or branch of a Hub id.
+        float32: predict in float32 also where bfloat16 is faster.
+    """
+
+    place: str
+    trust_remote_code: bool = False
+    revision: str = "main"
+    float32: bool = False
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the page needs to know about a model.
+
+    Attributes:
+        point: its threshold and unsure band.
+        methods: the explanation methods that it supports, its default first.
+        side: (width, height) of its input in pixels.
+        digest: of its weights.
+        precision: of its predictions, float32 or bfloat16.
+    """
+
+    point: OperatingPoint
+    methods: tuple[str, ...]
+    side: tuple[int, int]
+    digest: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The result for one upload.
+
+    Attributes:
+        verdict: of the model.
+        size: (width, height) of the upright image in pixels.
+        metadata: of the file.
+    """
+
+    verdict: Verdict
+    size: tuple[int, int]
+    metadata: FileMetadata
+
+
+def begin() -> None:
+    """Initialize the process: it ignores interrupts, which the page handles, and ends with the page."""
+    import torch
+
+    import realfake_hf.detector  # noqa: F401
+    from realfake_hf.parallel import available_cores
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(max(1, available_cores() - 1))  # one core is the page's
+    gc.freeze()  # modules stay, and need not be searched for garbage
+    threading.Thread(target=_exit_with_the_page, daemon=True).start()
+
+
+def _exit_with_the_page() -> None:
+    page = parent_process()
+    if page is not None:
+        wait([page.sentinel])
+        os._exit(0)
+
+
+@cache
+def _detector(source: Source) -> "Detector":
+    from transformers.utils.logging import disable_progress_bar
+
+    from realfake_hf.detector import Detector
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # of weight files
+    return Detector.from_pretrained(
+        source.place, batch_size=BATCH, trust_remote_code=source.trust_remote_code, only_safetensors=True,
+        revision=source.revision, bf16=not source.float32,
+    )  # fmt: skip
+
+
+def facts_of(source: Source) -> ModelFacts:
+    """Load a model, if necessary, and return what the page needs to know about it.
+
+    Raises:
+        OSError: there is no such model, or its weights are not safetensors.
+        ValueError: its labels are not real and fake.
+    """
+    from realfake_hf.attribution.explain import default_method, fitting_methods
+    from realfake_hf.models.cpu import is_bfloat16
+
+    detector = _detector(source)
+    default = default_method(detector.model)
+    size = detector.processor.to_dict()["size"]
+    return ModelFacts(
+        point=detector.point,
+        methods=(default, *(method for method in fitting_methods(detector.model) if method != default)),
+        side=(size["width"], size["height"]) if "width" in size else (size["shortest_edge"],) * 2,
+        digest=detector.digest(),
+        precision="bfloat16" if is_bfloat16(detector.judge_model) else "float32",
+    )
+
+
+def predict(source: Source, paths: Sequence[str | None]) -> list[Prediction | str | None]:
+    """Predict uploads in order; a message for a rejected file, None for no file."""
+    from realfake_hf.data.pixels import resize_image
+
+    detector = _detector(source)
+    opened: list[tuple[tuple[int, int], FileMetadata] | str | None] = []
+    images = []
+    for path in paths:
+        try:
+            if path is None:
+                opened.append(None)
+                continue
+            image, metadata = open_upload(path)
+        except RejectedError as error:
+            opened.append(str(error))
+            continue
+        images.append(resize_image(image, detector.processor))  # a batch of whole images would fill the memory
+        opened.append((image.size, metadata))
+    verdicts = iter(detector.predict(images))
+    return [Prediction(next(verdicts), *item) if isinstance(item, tuple) else item for item in opened]
+
+
+def explain(source: Source, path: str, method: str | None, strength: float) -> tuple[bytes, dict[str, Any]]:
+    """Return a map over an upload as the bytes of a PNG, and its description; None means the default method.
+
+    Raises:
+        RejectedError: the file is rejected.
+        ValueError: the model does not support the method.
+    """
+    from realfake_hf.attribution.explain import default_method
+
+    detector = _detector(source)
+    image, _ = open_upload(path)
+    [explanation] = detector.explain(image, method=method or default_method(detector.model))
+    image.thumbnail((MAP_SIDE, MAP_SIDE))
+    about = {
+        "method": explanation.method,
+        "explains": explanation.target,
+        "p_fake": round(explanation.verdict.p_fake, 6),
+        "is_empty": explanation.is_empty,
+        "grid": [[round(float(value), 4) for value in row] for row in explanation.map],
+        "note": f"{method_name(explanation.method)}: describes the model, proves nothing about the image",
+    }
+    return _png(explanation.overlay(detector.view(image), strength=strength)), about
+
+
+def _png(pixels: "NDArray[np.uint8]") -> bytes:
+    """Encode fast rather than small: someone is waiting, and the file is viewed once."""
+    stream = BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
