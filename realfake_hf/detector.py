@@ -1,4 +1,4 @@
-"""The one door to a trained model: load it, and ask it about pictures."""
+"""Load a trained detector and apply it to images."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Ba
 from realfake_hf.attribution.explain import explain
 from realfake_hf.attribution.methods import Explanation, Target
 from realfake_hf.data.decoding import UnreadableImageError, decode_image, to_rgb
-from realfake_hf.data.pixels import Normalize, resize_images, resize_target
+from realfake_hf.data.pixels import Normalize, is_reproducible, resize_images, resize_target
 from realfake_hf.labels import Verdict, fake_index
 from realfake_hf.metrics.operating_point import DEFAULT, OperatingPoint, load_operating_point
 from realfake_hf.metrics.out_of_distribution import Familiarity, load_familiarity
@@ -28,27 +28,34 @@ from realfake_hf.models.cpu import has_fast_bfloat16, in_bfloat16, logits_of, pa
 from realfake_hf.models.heads import caught_embeddings
 from realfake_hf.parallel import map_in_threads
 
-Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
-Answer = TypeVar("Answer")
+ImageInput = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+Result = TypeVar("Result")
 Item = TypeVar("Item")
 
-_ONE_PICTURE: Final = (str, os.PathLike, bytes, Image.Image, np.ndarray)  # `Picture`, as isinstance wants it
+_INPUT_TYPES: Final = (str, os.PathLike, bytes, Image.Image, np.ndarray)  # `ImageInput` for isinstance
 
 
 class Detector:
-    """A trained classifier together with its image processor. Threads may share one.
+    """A trained classifier with its image processor; threads may share one.
+
+    An image is decoded to RGB, resized and normalised as its processor does, and passed through the model. The softmax
+    of the logits gives `p_fake`, and the operating point turns `p_fake` into a verdict.
 
     Args:
-        model: any two-class image classifier whose labels say real and fake.
+        model: any image classifier with one label for real and one for fake.
         processor: the image processor saved with it.
-        batch_size: pictures that go through the model at once.
-        point: the threshold and band by which pictures are judged; by default one half and no band.
-        familiarity: where the training pictures lie in what the model sees, for `Verdict.is_far`; by default unknown.
-        bf16: judge with `judge_model`, a copy that multiplies in bfloat16, where the processor has it: faster for a
-            ViT, most with AMX; `p_fake` moved by less than three hundredths. Explanations are of `model` itself.
+        batch_size: images per forward pass.
+        point: threshold and abstention band of the verdicts; by default one half and no band.
+        familiarity: distribution of the embeddings of the training images, for `Verdict.is_far`; None if unknown.
+        bf16: on CPUs with bfloat16 support, predict with a copy of the model that multiplies in bfloat16. It is
+            faster for a ViT, most with AMX, and changes `p_fake` by less than 0.03. Explanations use `model` itself.
+
+    Attributes:
+        inference_model: the model that predicts: `model`, or its copy in bfloat16.
+        fake: index of the FAKE logit.
 
     Raises:
-        ValueError: the model's labels do not say which of its outputs means fake.
+        ValueError: the labels of the model do not say which output means fake.
 
     >>> detector = Detector.from_pretrained("user/name")  # doctest: +SKIP
     >>> [verdict] = detector.predict("photo.jpg")  # doctest: +SKIP
@@ -56,7 +63,7 @@ class Detector:
 
     def __init__(
         self,
-        model: Any,  # noqa: ANN401 - any of transformers' classes
+        model: Any,  # noqa: ANN401 - any class of transformers
         processor: BaseImageProcessor,
         *,
         batch_size: int = 32,
@@ -65,14 +72,14 @@ class Detector:
         bf16: bool = False,
     ) -> None:
         self.model = model.eval()
-        self.judge_model = in_bfloat16(self.model) if bf16 and has_fast_bfloat16() else self.model
+        self.inference_model = in_bfloat16(self.model) if bf16 and has_fast_bfloat16() else self.model
         self.processor = processor
         self.batch_size = batch_size
         self.point = point
         self.familiarity = familiarity
-        self._normalize = Normalize(processor)
         self.fake = fake_index(model.config.id2label)
-        self._lock = SharedLock()  # explaining changes the model for a while
+        self._normalize = Normalize(processor) if is_reproducible(processor) else None
+        self._lock = SharedLock()  # explaining changes the model temporarily
 
     @classmethod
     def from_pretrained(
@@ -87,26 +94,25 @@ class Detector:
         only_safetensors: bool = False,
         bf16: bool = False,
     ) -> Self:
-        """Load a detector from a folder or the Hub, with the operating point and familiarity that lie there, if any.
+        """Load a detector from a folder or the Hub, with its operating point and familiarity if it has them.
 
         Args:
-            name: a folder that `train.py` left, or a Hub id.
+            name: a folder of `train.py`, or a Hub id.
             device: where the model runs.
-            batch_size: pictures that go through the model at once.
-            revision: the branch, tag or commit on the Hub.
-            trust_remote_code: run code that came with the model; not needed for the models of this project.
-            attn_implementation: how attention is computed. "eager" saves `explain` from switching it for each batch;
-                None leaves the choice to transformers.
-            only_safetensors: refuse weights of formats that can hold code.
-            bf16: judge in bfloat16 where the processor has it, as the class says.
+            batch_size: images per forward pass.
+            revision: branch, tag or commit on the Hub.
+            trust_remote_code: run code that comes with the model; models of this project do not need it.
+            attn_implementation: `sdpa` or `eager`; None leaves the choice to transformers.
+            only_safetensors: refuse weights in formats that can contain code.
+            bf16: predict in bfloat16 where the CPU supports it, see `Detector`.
 
         Raises:
-            OSError: there is no model of that name, or none in a format that is allowed.
-            ValueError: its labels do not say which of its outputs means fake, or what lies beside it cannot be read.
+            OSError: there is no such model, or none in an accepted format.
+            ValueError: the labels of the model do not say which output means fake, or a file beside it is invalid.
         """
+        settings = {"revision": revision, "trust_remote_code": trust_remote_code}
         point = load_operating_point(name, revision=revision)
         familiarity = load_familiarity(name, revision=revision)
-        settings = {"revision": revision, "trust_remote_code": trust_remote_code}
         model = AutoModelForImageClassification.from_pretrained(
             os.fspath(name),
             attn_implementation=attn_implementation,
@@ -119,168 +125,173 @@ class Detector:
         pack(model)
         return cls(model.to(device), processor, batch_size=batch_size, point=point, familiarity=familiarity, bf16=bf16)
 
-    def predict(self, images: Picture | Iterable[Picture]) -> list[Verdict]:
-        """Judge pictures by the model's operating point, one verdict each, in order.
+    def predict(self, images: ImageInput | Iterable[ImageInput]) -> list[Verdict]:
+        """Return one verdict per image, in order.
 
         Args:
-            images: one picture or many: paths, the bytes of files, Pillow pictures, arrays (height, width, 3) or
-                (height, width) of uint8 [0, 255], or a data set's image column.
+            images: one image or many: paths, bytes of image files, Pillow images, arrays (height, width, 3) or
+                (height, width) of uint8 [0, 255], or the image column of a data set.
 
         Raises:
-            UnreadableImageError: a picture cannot be read; the message names it by path or position.
-            TypeError: something is no picture at all.
+            UnreadableImageError: an image cannot be read; the message contains its path or position.
+            TypeError: an input is not an image.
         """
         return list(self.stream(images))
 
-    def stream(self, images: Picture | Iterable[Picture]) -> Iterator[Verdict]:
-        """Judge pictures as they come, a batch on each core, however many there are. Takes what `predict` takes.
+    def stream(self, images: ImageInput | Iterable[ImageInput]) -> Iterator[Verdict]:
+        """Yield verdicts while images are read, one batch on each core; for inputs of any length, see `predict`.
 
-        A verdict is given when as many batches as there are cores have been read beyond its own.
+        Reading is ahead of the verdicts by one batch per core.
         """
-        yield from chain.from_iterable(self._ask(images, self._judge))
+        yield from chain.from_iterable(self._map_batches(images, self._verdicts))
 
-    def _ask(
-        self, images: Picture | Iterable[Picture], question: Callable[[list[Image.Image]], Answer]
-    ) -> Iterator[Answer]:
-        """Ask about the pictures batch by batch, in order."""
-        return map_in_threads(
-            lambda batch: question(list(_read_all(batch))), _batches(_numbered(images), self.batch_size)
-        )
+    def probabilities(self, images: ImageInput | Iterable[ImageInput]) -> NDArray[np.float32]:
+        """Return the `p_fake` of each image: (n,) float32 in [0, 1]. For inputs see `predict`."""
+        batches = list(self._map_batches(images, self._p_fake))
+        return np.concatenate(batches) if batches else np.empty(0, dtype=np.float32)
 
-    def _judge(self, pictures: list[Image.Image]) -> list[Verdict]:
-        if self.familiarity is None:
-            return [self.point.judge(p) for p in self._score(pictures).tolist()]
-        p_fake, embeddings = self._with_embeddings(pictures)
-        far = self.familiarity.is_far(embeddings).tolist()
-        return [replace(self.point.judge(p), is_far=is_far) for p, is_far in zip(p_fake.tolist(), far, strict=True)]
-
-    def probabilities(self, images: Picture | Iterable[Picture]) -> NDArray[np.float32]:
-        """Give `p_fake` of each picture: (n,) float32 in [0, 1]. Takes what `predict` takes."""
-        scores = list(self._ask(images, self._score))
-        return np.concatenate(scores) if scores else np.empty(0, dtype=np.float32)
-
-    def embeddings(self, images: Picture | Iterable[Picture]) -> NDArray[np.float32]:
-        """Give what the model's last layer decides by: (n, width) float32. Takes what `predict` takes.
+    def embeddings(self, images: ImageInput | Iterable[ImageInput]) -> NDArray[np.float32]:
+        """Return the inputs of the classification head: (n, width) float32. For inputs see `predict`.
 
         Raises:
             ValueError: the model has no linear head.
         """
-        rows = list(self._ask(images, lambda batch: self._with_embeddings(batch)[1]))
-        return np.concatenate(rows) if rows else np.empty((0, 0), dtype=np.float32)
+        batches = list(self._map_batches(images, lambda batch: self._p_fake_and_embeddings(batch)[1]))
+        return np.concatenate(batches) if batches else np.empty((0, 0), dtype=np.float32)
 
     def explain(
         self,
-        images: Picture | Iterable[Picture],
+        images: ImageInput | Iterable[ImageInput],
         *,
         method: str,
         target: Target = "predicted",
         options: Mapping[str, Any] | None = None,
         batch_size: int | None = None,
     ) -> list[Explanation]:
-        """Show where the model looked, one explanation a picture, in order.
-
-        Methods on attention see it computed eagerly; the model is as before afterwards.
+        """Explain the predictions, one explanation per image, in order.
 
         Args:
-            images: what `predict` takes.
+            images: see `predict`.
             method: a name in `realfake_hf.attribution.methods.METHODS`, such as "relevance" or "grad_cam".
-            target: the label to explain, or "predicted" for the likelier one, whichever side of the threshold it is.
-            options: of the method; what is not given has its default.
-            batch_size: pictures that go through the model at once; None means the detector's.
+            target: the label to explain, or "predicted" for the label with the higher probability, whatever the
+                threshold is.
+            options: of the method; missing ones have their defaults.
+            batch_size: images per forward pass; None means that of the detector.
 
         Raises:
-            UnreadableImageError: a picture cannot be read; the message names it by path or position.
-            TypeError: something is no picture at all.
+            UnreadableImageError: an image cannot be read; the message contains its path or position.
+            TypeError: an input is not an image.
             ValueError: an unknown method, target or option, or a method that does not fit the model.
         """
-        found: list[Explanation] = []
+        explanations: list[Explanation] = []
         for batch in _batches(_read_all(_numbered(images)), batch_size or self.batch_size):
-            pixels = self._pixels(batch)
-            with self._lock.alone():
-                found += explain(self.model, pixels, method=method, target=target, options=options)
-        return [replace(one, verdict=self.point.judge(one.verdict.p_fake)) for one in found]
+            pixel_values = self._pixel_values(batch)
+            with self._lock.exclusive():
+                explanations += explain(self.model, pixel_values, method=method, target=target, options=options)
+        return [replace(each, verdict=self.point.judge(each.verdict.p_fake)) for each in explanations]
 
-    def view(self, picture: Image.Image) -> NDArray[np.uint8]:
-        """Give what a map of an RGB picture lies over, as (height, width, 3) uint8.
+    def view(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Return the part of an RGB image that a map covers, as (height, width, 3) uint8.
 
-        It is the picture itself where the processor only resizes; where it also crops or pads, what it makes of it.
+        That is the whole image if the processor only resizes, else the output of the processor.
         """
         if resize_target(self.processor) is not None:
-            return np.asarray(picture)
-        return resize_images([picture], self.processor)[0]  # type: ignore[no-any-return]
+            return np.asarray(image)
+        return resize_images([image], self.processor)[0]  # type: ignore[no-any-return]
 
     def digest(self) -> str:
-        """Name the weights: the SHA-256 of all of them, in hexadecimal."""
+        """Return the SHA-256 of all weights as hexadecimal digits."""
         digest = hashlib.sha256()
         for name, values in self.model.state_dict().items():
-            plain = values.detach().cpu().contiguous().flatten().view(torch.uint8)
-            digest.update(name.encode() + plain.numpy().tobytes())
+            data = values.detach().cpu().contiguous().flatten().view(torch.uint8)
+            digest.update(name.encode() + data.numpy().tobytes())
         return digest.hexdigest()
 
-    def _with_embeddings(self, pictures: list[Image.Image]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        with caught_embeddings(self.judge_model) as caught:
-            p_fake = self._score(pictures)
-        return p_fake, torch.cat(caught)[: len(pictures)].float().cpu().numpy()
+    def _map_batches(
+        self, images: ImageInput | Iterable[ImageInput], function: Callable[[list[Image.Image]], Result]
+    ) -> Iterator[Result]:
+        batches = _batches(_numbered(images), self.batch_size)
+        return map_in_threads(lambda batch: function(list(_read_all(batch))), batches)
+
+    def _verdicts(self, images: list[Image.Image]) -> list[Verdict]:
+        if self.familiarity is None:
+            return [self.point.judge(p_fake) for p_fake in self._p_fake(images).tolist()]
+        scores, embeddings = self._p_fake_and_embeddings(images)
+        far = self.familiarity.is_far(embeddings).tolist()
+        return [
+            replace(self.point.judge(p_fake), is_far=is_far)
+            for p_fake, is_far in zip(scores.tolist(), far, strict=True)
+        ]
+
+    def _p_fake_and_embeddings(self, images: list[Image.Image]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        with caught_embeddings(self.inference_model) as embeddings:
+            p_fake = self._p_fake(images)
+        return p_fake, torch.cat(embeddings)[: len(images)].float().cpu().numpy()
 
     @torch.inference_mode()
-    def _score(self, pictures: list[Image.Image]) -> NDArray[np.float32]:
-        pixels = self._pixels(pictures)
-        with self._lock.together():
-            logits = logits_of(self.judge_model, pixels)
+    def _p_fake(self, images: list[Image.Image]) -> NDArray[np.float32]:
+        pixel_values = self._pixel_values(images)
+        with self._lock.shared():
+            logits = logits_of(self.inference_model, pixel_values)  # (batch, 2)
         return logits.float().softmax(dim=-1)[:, self.fake].cpu().numpy()
 
-    def _pixels(self, pictures: list[Image.Image]) -> Tensor:
-        pixels = torch.from_numpy(resize_images(pictures, self.processor)).to(self.model.device)
-        return self._normalize(pixels).to(self.model.dtype)
+    def _pixel_values(self, images: list[Image.Image]) -> Tensor:
+        """Return what the image processor makes of RGB images: (batch, 3, height, width), on the device."""
+        if self._normalize is None:
+            values: Tensor = self.processor(images, return_tensors="pt")["pixel_values"].to(self.model.device)
+        else:
+            pixels = torch.from_numpy(resize_images(images, self.processor))  # (batch, height, width, 3) uint8
+            values = self._normalize(pixels.to(self.model.device))
+        return values.to(self.model.dtype)
 
 
 class SharedLock:
-    """Held by any number of threads together, or by one alone, who waits until all others are done.
+    """A lock held by any number of threads in shared mode, or by one thread in exclusive mode.
 
-    Whoever waits to be alone goes before those who come later, so that nobody waits for ever.
+    A thread that waits for exclusive mode goes before later ones in shared mode, so that it does not starve.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._together = 0
-        self._waiting = 0
-        self._is_alone = False
+        self._n_shared = 0
+        self._n_waiting = 0
+        self._is_exclusive = False
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """Hold it beside others."""
+    def shared(self) -> Iterator[None]:
+        """Hold the lock beside other threads in shared mode."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._is_alone and not self._waiting)
-            self._together += 1
+            self._changed.wait_for(lambda: not self._is_exclusive and not self._n_waiting)
+            self._n_shared += 1
         try:
             yield
         finally:
             with self._changed:
-                self._together -= 1
+                self._n_shared -= 1
                 self._changed.notify_all()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold it without others."""
+    def exclusive(self) -> Iterator[None]:
+        """Hold the lock alone."""
         with self._changed:
-            self._waiting += 1
-            self._changed.wait_for(lambda: not self._is_alone and not self._together)
-            self._waiting -= 1
-            self._is_alone = True
+            self._n_waiting += 1
+            self._changed.wait_for(lambda: not self._is_exclusive and not self._n_shared)
+            self._n_waiting -= 1
+            self._is_exclusive = True
         try:
             yield
         finally:
             with self._changed:
-                self._is_alone = False
+                self._is_exclusive = False
                 self._changed.notify_all()
 
 
 def load_detector(name: str, place: str) -> Detector:
-    """Load a model that a command names, on the accelerator where there is one.
+    """Load the model that a command names, on the accelerator if there is one.
 
     Args:
-        name: what the command calls it, for the message.
-        place: a folder of train.py or a Hub id.
+        name: of the model or its flag, for messages.
+        place: a folder of train.py, or a Hub id.
 
     Raises:
         OSError: there is no such model.
@@ -292,29 +303,30 @@ def load_detector(name: str, place: str) -> Detector:
     except OSError as error:
         reason = str(error).strip().splitlines()[0]
         raise OSError(
-            f"wanted a folder of train.py or a Hub id as {name}; found none at {place!r} ({reason})."
+            f"expected a folder of train.py or a Hub id as {name}; found none at {place!r} ({reason})."
         ) from error
 
 
-def _numbered(images: Picture | Iterable[Picture]) -> Iterator[tuple[int, Picture]]:
-    return enumerate([images] if isinstance(images, _ONE_PICTURE) else images)
+def _numbered(images: ImageInput | Iterable[ImageInput]) -> Iterator[tuple[int, ImageInput]]:
+    return enumerate([images] if isinstance(images, _INPUT_TYPES) else images)
 
 
-def _read_all(numbered: Iterable[tuple[int, Picture]]) -> Iterator[Image.Image]:
-    return (_read(picture, position) for position, picture in numbered)
+def _read_all(numbered: Iterable[tuple[int, ImageInput]]) -> Iterator[Image.Image]:
+    return (_read(image, position) for position, image in numbered)
 
 
-def _read(picture: Picture, position: int) -> Image.Image:
-    if isinstance(picture, np.ndarray):
-        return _from_array(picture, position)
-    if isinstance(picture, Image.Image):
-        return _readable(lambda: to_rgb(picture), name=f"picture {position}")
-    if isinstance(picture, bytes):
-        return _readable(lambda: decode_image(picture), name=f"picture {position}")
-    if isinstance(picture, (str, os.PathLike)):
-        return _readable(lambda: decode_image(Path(picture).read_bytes()), name=os.fspath(picture))
+def _read(image: ImageInput, position: int) -> Image.Image:
+    """Decode any input to an RGB image."""
+    if isinstance(image, np.ndarray):
+        return _from_array(image, position)
+    if isinstance(image, Image.Image):
+        return _readable(lambda: to_rgb(image), name=f"image {position}")
+    if isinstance(image, bytes):
+        return _readable(lambda: decode_image(image), name=f"image {position}")
+    if isinstance(image, (str, os.PathLike)):
+        return _readable(lambda: decode_image(Path(image).read_bytes()), name=os.fspath(image))
     raise TypeError(
-        f"wanted a path, bytes, a Pillow picture or an array as picture {position}; found {type(picture).__name__}"
+        f"expected a path, bytes, a Pillow image or an array as image {position}; found {type(image).__name__}."
     )
 
 
@@ -325,14 +337,14 @@ def _readable(read: Callable[[], Image.Image], *, name: str) -> Image.Image:
         raise UnreadableImageError(f"cannot read {name}: {error}") from error
 
 
-def _from_array(picture: NDArray[np.uint8], position: int) -> Image.Image:
-    shaped = picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)  # noqa: PLR2004
-    if picture.dtype != np.uint8 or not shaped or not picture.size:
+def _from_array(image: NDArray[np.uint8], position: int) -> Image.Image:
+    has_shape = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)  # noqa: PLR2004
+    if image.dtype != np.uint8 or not has_shape or not image.size:
         raise UnreadableImageError(
-            f"wanted an array (height, width, 3) or (height, width) of uint8 as picture {position}; found "
-            f"{picture.shape} of {picture.dtype}. Scale values to [0, 255] and cast them; give a stack as a list."
+            f"expected an array (height, width, 3) or (height, width) of uint8 as image {position}; found "
+            f"{image.shape} of {image.dtype}. Scale values to [0, 255] and cast them; pass several images as a list."
         )
-    return Image.fromarray(picture).convert("RGB")
+    return Image.fromarray(image).convert("RGB")
 
 
 def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:

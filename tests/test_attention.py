@@ -337,7 +337,7 @@ def test_an_unknown_fusion_and_a_ratio_out_of_range_are_refused():
     for ratio in (-0.1, 1.0, math.nan):
         with pytest.raises(ValueError, match=rf"discard_ratio in \[0, 1\); found {ratio}"):
             fuse_layer(layer, discard_ratio=ratio)
-    with pytest.raises(ValueError, match="wanted a head_fusion"):
+    with pytest.raises(ValueError, match="expected a head_fusion"):
         fuse_heads(layer, head_fusion="")
 
 

@@ -351,7 +351,7 @@ def test_a_model_of_three_labels_is_refused_before_any_loads(models, pictures, t
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["--models", "one=nowhere/at/all"], "wanted a folder of train.py or a Hub id as one; found none at 'nowhere"),
+        (["--models", "one=nowhere/at/all"], "a folder of train.py or a Hub id as one; found none at 'nowhere"),
         (["--datasets", "a=no/such/place.zip"], "found nothing at 'no/such/place.zip'."),
         (["--split", "dream"], "wanted the split 'dream' of boats; found train. Name one with --split."),
         (["--baseline_data", "no/such.zip"], "found nothing at 'no/such.zip'."),

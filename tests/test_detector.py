@@ -142,11 +142,7 @@ def test_labels_in_the_other_order_are_understood_by_name(column):
 def test_labels_that_do_not_say_real_and_fake_are_refused(tmp_path):
     make_vit().save_pretrained(tmp_path)
     make_processor().save_pretrained(tmp_path)
-    sentence = (
-        r"expected one label that means real and one that means fake; found {0: 'LABEL_0', 1: 'LABEL_1'}\. "
-        r"Set id2label in the model's config to {0: 'REAL', 1: 'FAKE'} in the order of its outputs\."
-    )
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=r"LABEL_0.*id2label"):
         Detector.from_pretrained(tmp_path)
 
 
@@ -168,7 +164,7 @@ def test_an_unreadable_file_is_named(detector, tmp_path):
 
 
 def test_an_unreadable_picture_is_named_by_its_position(detector, column):
-    with pytest.raises(UnreadableImageError, match=r"cannot read picture 1: .*32-bit float"):
+    with pytest.raises(UnreadableImageError, match=r"cannot read image 1: .*32-bit float"):
         detector.predict([column[0], Image.new("F", (8, 8))])
 
 
@@ -183,18 +179,13 @@ def test_an_unreadable_picture_is_named_by_its_position(detector, column):
     ],
 )
 def test_arrays_of_another_form_are_refused(detector, column, array, found):
-    sentence = (
-        rf"wanted an array \(height, width, 3\) or \(height, width\) of uint8 as picture 1; found {found}\. "
-        r"Scale values to \[0, 255\] and cast them; give a stack as a list\."
-    )
-    with pytest.raises(UnreadableImageError, match=sentence):
+    with pytest.raises(UnreadableImageError, match=f"uint8 as image 1; found {found}"):
         detector.predict([column[0], array])
 
 
 @pytest.mark.parametrize(("thing", "name"), [(None, "NoneType"), ({"bytes": b""}, "dict"), (3, "int")])
 def test_what_is_no_picture_is_refused(detector, thing, name):
-    sentence = f"wanted a path, bytes, a Pillow picture or an array as picture 0; found {name}"
-    with pytest.raises(TypeError, match=sentence):
+    with pytest.raises(TypeError, match=f"as image 0; found {name}"):
         detector.predict([thing])
 
 
@@ -237,7 +228,7 @@ def test_the_digest_changes_with_any_weight_and_with_nothing_else(detector):
 def test_bytes_of_a_file_are_judged_as_the_file(detector, tmp_path, picture_bytes):
     (tmp_path / "a.png").write_bytes(picture_bytes(1))
     assert detector.predict(picture_bytes(1)) == detector.predict(str(tmp_path / "a.png"))
-    with pytest.raises(UnreadableImageError, match="cannot read picture 0: not an image file"):
+    with pytest.raises(UnreadableImageError, match="cannot read image 0: not an image file"):
         detector.predict(b"text")
 
 
@@ -270,14 +261,14 @@ def test_verdicts_in_bfloat16_are_nearly_those_of_float32_and_explanations_are_t
 @pytest.mark.slow
 def test_neighbours_do_not_change_a_verdict_in_bfloat16(column):
     rough = Detector.from_pretrained(Path(__file__).parents[1] / "space/models/cifake-vit", bf16=True)
-    pixels = rough._pixels([column[place % len(column)].convert("RGB") for place in range(32)])
+    pixels = rough._pixel_values([column[place % len(column)].convert("RGB") for place in range(32)])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as each of several workers has it
     try:
         with torch.inference_mode():
-            whole = logits_of(rough.judge_model, pixels)
-            some = [logits_of(rough.judge_model, pixels[:n]) for n in range(1, 32)]
-            embeddings = rough._with_embeddings([column[0].convert("RGB")])[1]
+            whole = logits_of(rough.inference_model, pixels)
+            some = [logits_of(rough.inference_model, pixels[:n]) for n in range(1, 32)]
+            embeddings = rough._p_fake_and_embeddings([column[0].convert("RGB")])[1]
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(one, whole[: len(one)]) for one in some)

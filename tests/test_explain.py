@@ -291,7 +291,7 @@ def test_a_detectors_model_is_as_it_was_after_explaining(attention, method):
     door.model.register_forward_pre_hook(lambda *_: seen.append(door.model.config._attn_implementation))
     door.explain(pictures(2), method=method)
     assert set(seen) == {"eager" if method in ATTENTION_METHODS else attention}
-    with pytest.raises(ValueError, match="wanted options of"):
+    with pytest.raises(ValueError, match="expected options of"):
         door.explain(pictures(1), method=method, options={"no": 1})
     assert door.model.config._attn_implementation == attention
     assert not door.model.training

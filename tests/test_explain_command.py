@@ -381,14 +381,14 @@ def test_a_map_lies_over_what_the_processor_leaves_of_the_picture(models):
 
 REFUSED = [
     (["--images", "{photos}", "--method", "relevance"],
-     "wanted a model in which a class token attends to all patches; found CifakeCnnForImageClassification"),
+     "a class token that attends to all patches; found CifakeCnnForImageClassification"),
     (["--images", "{photos}", "--options", "steps=4"],
      "wanted --options of grad_cam; found steps. Leave it out, or change --method."),
-    (["--images", "{photos}", "--layer", "features.9"], "wanted a layer of CifakeCnnForImageClassification; found"),
+    (["--images", "{photos}", "--layer", "features.9"], "a layer of CifakeCnnForImageClassification; found"),
     (["--images", "{photos}", "--method", "integrated_gradients", "--options", "steps=0"],
-     "wanted one step or more and a grid with cells; found 0 steps"),
+     "at least one step and a grid with cells; found 0 steps"),
     (["--images", "{photos}", "--method", "integrated_gradients", "--layer", "model=features.0"],
-     "wanted no options of integrated_gradients but steps, grid; found layer."),
+     "options of integrated_gradients (steps, grid); found layer."),
     (["--images", "{photos}/no*.png"], "images at '{photos}/no*.png'; found none."),
     (["--images", "{photos}/none.png"], "images at '{photos}/none.png'; found none."),
     (["--data", "{photos}/none"], "found nothing at '{photos}/none'."),
@@ -407,7 +407,7 @@ def test_what_does_not_fit_ends_in_a_sentence_before_anything_is_written(places,
 
 def test_a_model_that_is_not_there_is_named(photos, tmp_path, capsys):
     assert run(tmp_path, tmp_path / "out", "--images", photos, model="none") == 1
-    sentence = f"explain.py: wanted a folder of train.py or a Hub id as model; found none at '{tmp_path / 'none'}' ("
+    sentence = f"explain.py: expected a folder of train.py or a Hub id as model; found none at '{tmp_path / 'none'}' ("
     assert sentence in capsys.readouterr().err
 
 

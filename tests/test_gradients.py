@@ -172,7 +172,7 @@ def test_no_hooks_and_no_gradients_are_left_behind(kind, frozen, method):
 
 def test_hooks_are_removed_after_an_error_too():
     model = build("cnn")
-    with pytest.raises(ValueError, match="wanted pixel_values"):
+    with pytest.raises(ValueError, match="expected pixel_values"):
         grad_cam(model, torch.zeros(1, 3, 48, 48), "FAKE")
     assert not any(module._forward_hooks for module in model.modules())
 

@@ -79,6 +79,6 @@ def test_what_is_no_map_and_a_strength_out_of_range_are_refused(heat, strength, 
     "image", [np.zeros((8, 8), dtype=np.uint8), np.zeros((8, 8, 3)), np.zeros((0, 8, 3), np.uint8)]
 )
 def test_what_is_no_picture_is_refused(image):
-    sentence = rf"wanted an image \(height, width, 3\) of uint8; found .* of {image.dtype}\. Use np\.asarray"
+    sentence = rf"expected an image \(height, width, 3\) of uint8; found .* of {image.dtype}\. Use np\.asarray"
     with pytest.raises(ValueError, match=sentence):
         enlarge(image)

@@ -6,13 +6,27 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from PIL import Image
 from torch.utils.data import DataLoader
-from transformers import AutoImageProcessor, ViTImageProcessorPil
+from transformers import (
+    AutoImageProcessor,
+    EfficientNetImageProcessorPil,
+    MobileViTImageProcessorPil,
+    Siglip2ImageProcessorPil,
+    ViTImageProcessorPil,
+)
 
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.data import pixels as pixels_module
 from realfake_hf.data.augment import Augmentation
 from realfake_hf.data.loading import load_images
-from realfake_hf.data.pixels import ModelInput, Normalize, PixelDataset, cached_pixels, identity_collate, resize_images
+from realfake_hf.data.pixels import (
+    ModelInput,
+    Normalize,
+    PixelDataset,
+    cached_pixels,
+    identity_collate,
+    is_reproducible,
+    resize_images,
+)
 from realfake_hf.detector import Detector
 from realfake_hf.training.callbacks import p_fake_of
 
@@ -123,7 +137,7 @@ def test_a_model_takes_stored_pixels_while_the_input_is_attached(images):
     torch.testing.assert_close(model(pixel_values=Normalize(processor)(pixels)).logits, attached)
     handle.remove()
     torch.testing.assert_close(model(pixel_values=Normalize(processor)(pixels)).logits, attached)
-    with pytest.raises(ValueError, match="wanted pixel_values"):
+    with pytest.raises(ValueError, match="expected pixel_values"):
         model(pixel_values=pixels)
 
 
@@ -223,6 +237,48 @@ def test_the_numbers_are_computed_per_channel_in_channels_last_memory():
     torch.testing.assert_close(values, expected)
     assert (values.dtype, values.shape) == (torch.float32, (2, 3, 5, 4))
     assert values.is_contiguous(memory_format=torch.channels_last)
+
+
+class Mirroring(ViTImageProcessorPil):
+    """A processor that does more than resize, crop, rescale and normalize."""
+
+    def normalize(self, image, *args, **kwargs):
+        return super().normalize(image, *args, **kwargs)[..., ::-1].copy()
+
+
+SQUARE = {"size": {"height": 32, "width": 32}}
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        EfficientNetImageProcessorPil(**SQUARE, rescale_factor=1 / 127.5, rescale_offset=True),
+        MobileViTImageProcessorPil(**SQUARE, do_center_crop=False, do_flip_channel_order=True),
+    ],
+    ids=["offset", "swapped channels"],
+)
+def test_processors_with_settings_of_their_own_are_reproduced(images, tmp_path, processor):
+    cached = torch.from_numpy(np.array(cached_pixels(images, processor, cache_dir=tmp_path)))
+    expected = processor([picture.convert("RGB") for picture in images["image"]], return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(ModelInput(processor)(cached), expected)
+
+
+def test_a_processor_that_does_more_is_used_itself_and_not_cached_for(images, tmp_path):
+    processor = Mirroring(size={"height": 32, "width": 32})
+    assert not is_reproducible(processor)
+    torch.manual_seed(0)
+    model = CifakeCnnForImageClassification(CifakeCnnConfig()).eval()
+    values = processor([picture.convert("RGB") for picture in images["image"]], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        expected = p_fake_of(model(pixel_values=values).logits.numpy())
+    np.testing.assert_allclose(Detector(model, processor).probabilities(images["image"]), expected, atol=1e-6)
+    with pytest.raises(ValueError, match="found Mirroring, which does more"):
+        cached_pixels(images, processor, cache_dir=tmp_path)
+
+
+def test_a_processor_that_returns_patches_is_refused():
+    with pytest.raises(ValueError, match=r"found Siglip2ImageProcessorPil, which returns \(1, "):
+        Normalize(Siglip2ImageProcessorPil())
 
 
 def numbers_of(batch):

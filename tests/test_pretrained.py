@@ -172,4 +172,4 @@ def test_a_deit_is_saved_with_the_processor_of_the_vit_and_only_a_vit_is_convert
     )
     assert (tmp_path / "deit/preprocessor_config.json").is_file()
     assert deit_main(["--vit", str(tmp_path / "deit"), "--output_dir", str(tmp_path / "again")]) == 1
-    assert "wanted a ViT classifier; found a deit" in capsys.readouterr().err
+    assert "expected a ViT classifier; found a deit" in capsys.readouterr().err

@@ -158,12 +158,12 @@ def test_a_part_that_is_cut_short_is_scored_again_and_named(model, demo, tmp_pat
 
 REFUSED = {
     "nowhere/*.png": "images at 'nowhere/*.png'; found none",
-    "nowhere.parquet": "wanted parquet shards at 'nowhere.parquet'; found none",
-    "user/none": "wanted images at 'user/none'",
-    "rows.parquet pictures": "wanted either parquet shards or images; found both",
-    "broken.parquet": "wanted parquet in",
-    "numbers.parquet": "wanted one column of images in numbers.parquet; found 0 among number",
-    "none.parquet": "wanted images to score; found none in --data",
+    "nowhere.parquet": "expected parquet shards at 'nowhere.parquet'; found none",
+    "user/none": "expected images at 'user/none'",
+    "rows.parquet pictures": "expected either parquet shards or images; found both",
+    "broken.parquet": "expected parquet in",
+    "numbers.parquet": "expected one column of images in numbers.parquet; found 0 among number",
+    "none.parquet": "expected images to score; found none in --data",
 }
 
 

@@ -79,7 +79,7 @@ def test_an_interrupted_study_says_how_to_resume(tmp_path, monkeypatch, capsys):
     ("more", "sentence"),
     [
         (["--split", "dream"], "--split to be one of train, validation, test; found 'dream'."),
-        (["--twins", "cnn=nowhere/at/all"], "wanted a folder of train.py or a Hub id as cnn; found none at"),
+        (["--twins", "cnn=nowhere/at/all"], "a folder of train.py or a Hub id as cnn; found none at"),
     ],
 )
 def test_what_cannot_be_studied_is_refused_in_a_sentence(more, sentence, tmp_path, capsys):

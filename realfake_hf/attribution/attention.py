@@ -13,7 +13,7 @@ from torch import Tensor
 HeadFusion = Literal["mean", "max", "min"]
 
 NO_WEIGHTS: Final = (
-    "wanted the attention weights of at least one layer; found none. Scaled-dot-product attention does not return "
+    "expected the attention weights of at least one layer; found none. Scaled-dot-product attention does not return "
     "them: load the model with attn_implementation='eager'."
 )
 _FUSIONS: Final[tuple[HeadFusion, ...]] = get_args(HeadFusion)
@@ -26,7 +26,7 @@ def fuse_heads(attention: Tensor, *, head_fusion: HeadFusion = "mean") -> Tensor
         ValueError: an unknown fusion.
     """
     if head_fusion not in _FUSIONS:
-        raise ValueError(f"wanted a head_fusion of {', '.join(_FUSIONS)}; found {head_fusion!r}.")
+        raise ValueError(f"expected a head_fusion of {', '.join(_FUSIONS)}; found {head_fusion!r}.")
     heads = attention.float()
     return heads.mean(dim=1) if head_fusion == "mean" else getattr(heads, f"a{head_fusion}")(dim=1)
 
@@ -48,7 +48,7 @@ def fuse_layer(attention: Tensor, *, head_fusion: HeadFusion = "mean", discard_r
     """
     if not 0 <= discard_ratio < 1:
         raise ValueError(
-            f"wanted a discard_ratio in [0, 1); found {discard_ratio}. It is the share of weights to discard."
+            f"expected a discard_ratio in [0, 1); found {discard_ratio}. It is the share of weights to discard."
         )
     weights = fuse_heads(attention, head_fusion=head_fusion)
     if discard_ratio:
@@ -142,7 +142,7 @@ def class_token_map(matrix: Tensor, *, grid: tuple[int, int], class_tokens: int 
     special = matrix.shape[-1] - grid[0] * grid[1]
     if special < class_tokens:
         raise ValueError(
-            f"wanted {class_tokens} class token(s) before {grid[0]} x {grid[1]} patches; found {matrix.shape[-1]} "
+            f"expected {class_tokens} class token(s) before {grid[0]} x {grid[1]} patches; found {matrix.shape[-1]} "
             "tokens. A model that pools its patches has no class token: use grad_cam."
         )
     return matrix[:, :class_tokens, special:].mean(dim=1).reshape(-1, *grid)

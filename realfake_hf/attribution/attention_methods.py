@@ -139,8 +139,8 @@ def _each_attention(model: PreTrainedModel, use: Callable[[Tensor], None]) -> It
     reason = no_class_token(model)
     if reason:
         raise ValueError(
-            f"wanted a model with a class token that attends to all patches; found {type(model).__name__}: {reason}. "
-            "Use grad_cam or integrated_gradients."
+            f"expected a model with a class token that attends to all patches; found {type(model).__name__}: {reason}."
+            " Use grad_cam or integrated_gradients."
         )
 
     def hook(_module: nn.Module, _inputs: object, output: object) -> None:

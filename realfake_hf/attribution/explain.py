@@ -110,15 +110,15 @@ def default_method(model: PreTrainedModel) -> str:
 
 def _check(model: PreTrainedModel, method: str, target: str, options: Mapping[str, Any]) -> None:
     if method not in METHODS:
-        raise ValueError(f"wanted a method of {', '.join(METHODS)}; found {method!r}.")
+        raise ValueError(f"expected a method of {', '.join(METHODS)}; found {method!r}.")
     if target not in get_args(Target):
-        raise ValueError(f"wanted a target of {', '.join(get_args(Target))}; found {target!r}.")
+        raise ValueError(f"expected a target of {', '.join(get_args(Target))}; found {target!r}.")
     if unknown := sorted(options.keys() - METHODS[method].keys()):
         known = ", ".join(METHODS[method]) or "none"
-        raise ValueError(f"wanted options of {method} ({known}); found {', '.join(unknown)}.")
+        raise ValueError(f"expected options of {method} ({known}); found {', '.join(unknown)}.")
     if model.training:
         raise ValueError(
-            "wanted a model in eval mode; found one in training mode, where dropout changes the maps. Call "
+            "expected a model in eval mode; found one in training mode, where dropout changes the maps. Call "
             "model.eval() first."
         )
 

@@ -69,8 +69,8 @@ def default_layer(model: nn.Module) -> str:
         if family:
             return family[-1]
     raise ValueError(
-        f"wanted a layer with a spatial layout for grad_cam; found none in {type(model).__name__}. Name one with the "
-        "option layer, or use integrated_gradients."
+        f"expected a layer with a spatial layout for grad_cam; found none in {type(model).__name__}. Name one with "
+        "the option layer, or use integrated_gradients."
     )
 
 
@@ -101,7 +101,7 @@ def integrated_gradients(
     from captum.attr import IntegratedGradients  # takes a second to import
 
     if steps < 1 or min(grid) < 1:
-        raise ValueError(f"wanted at least one step and a grid with cells; found {steps} steps and the grid {grid}.")
+        raise ValueError(f"expected at least one step and a grid with cells; found {steps} steps and the grid {grid}.")
     with torch.no_grad():
         odds = log_odds(model, pixel_values)
     values = IntegratedGradients(partial(log_odds, model)).attribute(
@@ -124,7 +124,7 @@ def _passed_through(view: nn.Module, model: PreTrainedModel, name: str, pixel_va
                 return _pass_tokens(view, tokens.detach(), grid=patch_grid(model, pixel_values))
         found = f"the shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
         raise ValueError(
-            "wanted a layer that returns (batch, channels, height, width) or (batch, tokens, channels); found "
+            "expected a layer that returns (batch, channels, height, width) or (batch, tokens, channels); found "
             f"{name!r}, which returns {found}. Name another layer, such as {default_layer(model)!r}."
         )
 
@@ -149,7 +149,7 @@ def _find_layer(model: nn.Module, name: str) -> nn.Module:
     if name in layers:
         return layers[name]
     nearest = ", ".join(get_close_matches(name, layers, cutoff=0))
-    raise ValueError(f"wanted a layer of {type(model).__name__}; found {name!r}. The nearest names are {nearest}.")
+    raise ValueError(f"expected a layer of {type(model).__name__}; found {name!r}. The nearest names are {nearest}.")
 
 
 def _relu_behind(model: nn.Module, name: str) -> nn.Module | None:

@@ -32,7 +32,7 @@ def overlay(image: Image, heat: NDArray[np.floating], *, strength: float = 0.6) 
     fits = heat.ndim == 2 and heat.size and ((heat >= 0) & (heat <= 1)).all()  # noqa: PLR2004
     if not fits or not 0 <= strength <= 1:
         raise ValueError(
-            "wanted a map (grid_h, grid_w) with values in [0, 1] and a strength in [0, 1]; found a map of shape "
+            "expected a map (grid_h, grid_w) with values in [0, 1] and a strength in [0, 1]; found a map of shape "
             f"{heat.shape} and the strength {strength}. Use the map of an Explanation, which is scaled."
         )
     large = enlarge(image)
@@ -60,7 +60,7 @@ def enlarge(image: Image) -> Image:
     """
     if image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
         raise ValueError(
-            f"wanted an image (height, width, 3) of uint8; found {image.shape} of {image.dtype}. Use "
+            f"expected an image (height, width, 3) of uint8; found {image.shape} of {image.dtype}. Use "
             "np.asarray(image.convert('RGB'))."
         )
     times = -(-MIN_SIDE // max(image.shape[:2]))

@@ -60,7 +60,8 @@ def cached_pixels(
         (n, height, width, 3) uint8 [0, 255], read-only, in row order.
 
     Raises:
-        ValueError: the processor's output size depends on the size of the image.
+        ValueError: the processor's output size depends on the size of the image, or it does more than resize, crop,
+            rescale and normalize.
     """
     from datasets import config
 
@@ -109,8 +110,9 @@ def resize_image(image: Image.Image, processor: BaseImageProcessor) -> Image.Ima
 
 
 def resize_target(processor: BaseImageProcessor) -> tuple[int, int] | None:
-    """Return the fixed (width, height) that a processor resizes to, or None if it also crops or pads."""
-    if not _setting(processor, "do_resize") or _setting(processor, "do_center_crop") or _setting(processor, "do_pad"):
+    """Return the fixed (width, height) that a processor resizes to, or None if it also crops, pads or reorders."""
+    more = ("do_center_crop", "do_pad", "do_flip_channel_order")
+    if not _setting(processor, "do_resize") or any(_setting(processor, name) for name in more):
         return None
     size = dict(_setting(processor, "size") or {})
     return (size["width"], size["height"]) if size.get("width") and size.get("height") else None
@@ -167,16 +169,21 @@ def identity_collate(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Normalize:
-    """Rescale and normalize batches on their device with a processor's factor, mean and standard deviation."""
+    """Rescale and normalize batches on their device like a processor.
+
+    Both together are an affine function of each channel, which is measured on a black and a white image: the
+    processor is the only source of its numbers, whatever its settings are called.
+    """
 
     def __init__(self, processor: BaseImageProcessor) -> None:
-        settings = processor.to_dict()
-        channels = len(settings["image_mean"]) if settings.get("do_normalize") else 1
-        factor = settings["rescale_factor"] if settings.get("do_rescale") else 1.0
-        mean = torch.tensor(settings["image_mean"] if settings.get("do_normalize") else [0.0] * channels)
-        deviation = torch.tensor(settings["image_std"] if settings.get("do_normalize") else [1.0] * channels)
-        self._scale = (factor / deviation).view(-1, 1, 1)
-        self._shift = (mean / deviation).view(-1, 1, 1)
+        black, white = (_channel_values(processor, level) for level in (0, 255))
+        self._scale = ((white - black) / 255).to(torch.float32).view(-1, 1, 1)
+        self._shift = -black.to(torch.float32).view(-1, 1, 1)
+
+    @property
+    def grey_level(self) -> float:
+        """The largest change of a value per grey level of a pixel."""
+        return float(self._scale.abs().max())
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Convert (batch, height, width, 3) uint8 to (batch, 3, height, width) float32, channels last in memory."""
@@ -247,6 +254,26 @@ def _weights(old: int, new: int, resample: Resampling) -> Tensor:
     return torch.from_numpy(np.asarray(impulses.resize((new, old), resample)).T.astype(np.float64))
 
 
+def is_reproducible(processor: BaseImageProcessor) -> bool:
+    """Return whether `resize_images` and `Normalize` reproduce a processor up to a grey level, on a random image."""
+    image = Image.fromarray(np.random.default_rng(0).integers(256, size=(48, 64, 3), dtype=np.uint8))
+    expected = processor(image, return_tensors="pt")["pixel_values"]
+    normalize = Normalize(processor)
+    values = normalize(torch.from_numpy(resize_images([image], processor)))
+    return values.shape == expected.shape and float((values - expected).abs().max()) <= normalize.grey_level
+
+
+def _channel_values(processor: BaseImageProcessor, level: int) -> Tensor:
+    """Return the value that a processor gives each channel of a uniform grey image, away from any padding."""
+    values: Tensor = processor(Image.new("RGB", (64, 64), (level,) * 3), return_tensors="pt")["pixel_values"]
+    if values.ndim != 4:  # noqa: PLR2004
+        raise ValueError(
+            "expected an image processor that returns (batch, channels, height, width); found "
+            f"{type(processor).__name__}, which returns {tuple(values.shape)}. Use a model with such a processor."
+        )
+    return values[0, :, values.shape[2] // 2, values.shape[3] // 2].double()
+
+
 def _setting(processor: BaseImageProcessor, name: str) -> Any:  # noqa: ANN401
     """Return a setting of a processor, or None; its `to_dict` would copy all of them."""
     return getattr(processor, name, None)
@@ -296,6 +323,11 @@ def _output_shape(processor: BaseImageProcessor) -> tuple[int, ...]:
         raise ValueError(
             f"expected an image processor with a fixed output size; found {sorted(shapes)} for images of 64x64 and "
             "96x64 pixels. Set its size to a height and width, or enable its center crop."
+        )
+    if not is_reproducible(processor):
+        raise ValueError(
+            "expected an image processor that only resizes, crops, rescales and normalizes; found "
+            f"{type(processor).__name__}, which does more. Use a model with such a processor."
         )
     return shapes.pop()
 

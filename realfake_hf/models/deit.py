@@ -58,7 +58,7 @@ def _convert(arguments: DeitArguments) -> int:
     place = find_checkpoint(arguments.vit)
     vit = AutoModelForImageClassification.from_pretrained(place, dtype=torch.float32)
     if not isinstance(vit, ViTForImageClassification):
-        raise ValueError(f"wanted a ViT classifier; found a {vit.config.model_type} at {arguments.vit!r}.")
+        raise ValueError(f"expected a ViT classifier; found a {vit.config.model_type} at {arguments.vit!r}.")
     deit_from_vit(vit).save_pretrained(arguments.output_dir)
     AutoImageProcessor.from_pretrained(place, backend="pil").save_pretrained(arguments.output_dir)  # type: ignore[no-untyped-call]
     return 0

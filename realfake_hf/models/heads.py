@@ -33,7 +33,7 @@ def caught_embeddings(model: PreTrainedModel) -> Iterator[list[Tensor]]:
     """
     heads = list(head_modules(model).values())
     if not heads:
-        raise ValueError(f"wanted a classifier with a linear head; found none in {type(model).__name__}.")
+        raise ValueError(f"expected a classifier with a linear head; found none in {type(model).__name__}.")
     embeddings: list[Tensor] = []
     thread = threading.get_ident()
 

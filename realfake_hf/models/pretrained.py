@@ -56,7 +56,7 @@ def load_pretrained(
     processor = _load_processor(place, name)
     if patch_size and not is_resizable(model):
         raise ValueError(
-            f"wanted a model with a position table (ViT, DeiT, DINOv2) for --patch_size; found "
+            f"expected a model with a position table (ViT, DeiT, DINOv2) for --patch_size; found "
             f"{model.config.model_type} at {name!r}. Omit --patch_size."
         )
     if (image_size or patch_size) and is_resizable(model):
@@ -107,14 +107,14 @@ def resize_model(
     """
     if any(value.is_meta for value in model.parameters()):
         raise ValueError(
-            "wanted the weights of the model in each process, to resize them; found them in the first process only. "
+            "expected the weights of the model in each process, to resize them; found them in the first process only. "
             "Launch with fsdp_cpu_ram_efficient_loading: false, as recipes/accelerate/fsdp.yaml does."
         )
     config: Any = copy.deepcopy(model.config)
     image_size, patch_size = image_size or config.image_size, patch_size or config.patch_size
     if image_size % patch_size:
         raise ValueError(
-            f"wanted an image size that is divisible by the patch size; found {image_size} and {patch_size} pixels. "
+            f"expected an image size that is divisible by the patch size; found {image_size} and {patch_size} pixels. "
             f"Use --image_size {image_size // patch_size * patch_size or patch_size}, or another --patch_size."
         )
     old_grid, grid = config.image_size // config.patch_size, image_size // patch_size
@@ -201,12 +201,12 @@ def _load_model(place: str, name: str, attn_implementation: str | None) -> PreTr
             )
     except OSError as error:
         raise OSError(
-            f"wanted a model folder or a Hub id; found none at {name!r} ({_first_line(error)}). Check the name and "
+            f"expected a model folder or a Hub id; found none at {name!r} ({_first_line(error)}). Check the name and "
             "the network; private models need `hf auth login`."
         ) from error
     except (KeyError, ValueError) as error:
         raise ValueError(
-            f"wanted an image classifier of transformers; found none at {name!r} ({_first_line(error)})."
+            f"expected an image classifier of transformers; found none at {name!r} ({_first_line(error)})."
         ) from error
     _set_head(model, saved_names)
     return model
@@ -228,8 +228,8 @@ def _load_processor(place: str, name: str) -> BaseImageProcessor:
         processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(place, backend="pil")  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise OSError(
-            f"wanted a preprocessor_config.json beside the model; found none at {name!r} ({_first_line(error)}). Add "
-            "the one used in training."
+            f"expected a preprocessor_config.json beside the model; found none at {name!r} ({_first_line(error)}). "
+            "Add the one used in training."
         ) from error
     return processor
 
@@ -267,7 +267,7 @@ def _check_forward(model: PreTrainedModel, processor: BaseImageProcessor, name: 
             model(pixel_values=torch.zeros(1, 3, size[1], size[0]))
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
-            f"wanted a model that accepts images of {size[0]}x{size[1]} pixels, the size of its image processor; "
+            f"expected a model that accepts images of {size[0]}x{size[1]} pixels, the size of its image processor; "
             f"{name!r} does not ({_first_line(error)}). Use another --image_size."
         ) from error
 

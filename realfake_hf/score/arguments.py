@@ -26,5 +26,5 @@ class ScoreArguments:
         """
         if self.batch_size < 1 or self.part_size < 1:
             raise ValueError(
-                f"wanted --batch_size and --part_size of at least 1; found {self.batch_size} and {self.part_size}."
+                f"expected --batch_size and --part_size of at least 1; found {self.batch_size} and {self.part_size}."
             )

@@ -117,7 +117,7 @@ def _divided(
         (source, start, min(start + part_size, n)) for source, n, _ in sources for start in range(0, n, part_size)
     ]
     if not ranges:
-        raise ValueError("wanted images to score; found none in --data.")
+        raise ValueError("expected images to score; found none in --data.")
     parts = [
         Part(number, end - start, partial(items, source, start, end))
         for number, (source, start, end) in enumerate(ranges)
@@ -178,7 +178,7 @@ def _shards(words: Sequence[str]) -> list[str]:
     """Return the parquet files that the words name, or none if they name something else."""
     shards = [_shards_of(word) for word in words]
     if any(shards) and not all(shards):
-        raise ValueError(f"wanted either parquet shards or images; found both in {', '.join(words)}.")
+        raise ValueError(f"expected either parquet shards or images; found both in {', '.join(words)}.")
     return list(chain.from_iterable(shards))
 
 
@@ -189,7 +189,7 @@ def _shards_of(word: str) -> list[str]:
     if path.suffix == PARQUET:
         files = [str(path)] if path.is_file() else sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
         if not files:
-            raise FileNotFoundError(f"wanted parquet shards at {word!r}; found none.")
+            raise FileNotFoundError(f"expected parquet shards at {word!r}; found none.")
         return files
     is_hub_id = _HUB_ID.fullmatch(word) and not path.exists() and not path.suffix
     return _shards_on_hub(word) if is_hub_id else []
@@ -205,8 +205,8 @@ def _shards_on_hub(name: str) -> list[str]:
         if files:
             return [f"{_ON_HUB}{file}" for file in files]
     raise FileNotFoundError(
-        f"wanted images at {name!r}; found neither a local path nor a data set of that name with parquet files on the "
-        "Hugging Face Hub. Check the name and the network."
+        f"expected images at {name!r}; found neither a local path nor a data set of that name with parquet files on "
+        "the Hugging Face Hub. Check the name and the network."
     )
 
 
@@ -216,7 +216,7 @@ def _opened(shard: str) -> pq.ParquetFile:
             return pq.ParquetFile(HfFileSystem().open(shard))
         return pq.ParquetFile(shard)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"wanted parquet in {shard}; found {error}. Write or download it again.") from error
+        raise ValueError(f"expected parquet in {shard}; found {error}. Write or download it again.") from error
 
 
 def _counted(shard: str) -> tuple[int, str]:
@@ -232,7 +232,7 @@ def _image_column(schema: pa.Schema, shard: str) -> str:
     columns = [name for name, feature in Features.from_arrow_schema(schema).items() if isinstance(feature, Image)]
     if len(columns) != 1:
         raise ValueError(
-            f"wanted one column of images in {shard}; found {len(columns)} among {', '.join(schema.names)}. Rename "
+            f"expected one column of images in {shard}; found {len(columns)} among {', '.join(schema.names)}. Rename "
             "the right one to `image`."
         )
     return str(columns[0])

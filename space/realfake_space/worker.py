@@ -135,7 +135,7 @@ def facts_of(source: Source) -> ModelFacts:
         methods=(default, *(method for method in fitting_methods(detector.model) if method != default)),
         side=(size["width"], size["height"]) if "width" in size else (size["shortest_edge"],) * 2,
         digest=detector.digest(),
-        precision="bfloat16" if is_bfloat16(detector.judge_model) else "float32",
+        precision="bfloat16" if is_bfloat16(detector.inference_model) else "float32",
     )
 
 

@@ -1,7 +1,7 @@
 """The CNN of Bird & Lotfi (2024) as a Hugging Face model.
 
-This file imports torch and transformers only: a copy of it travels with the weights, so that the model loads where
-realfake_hf is not installed (`trust_remote_code=True`).
+This file imports torch and transformers only. A copy is saved with the weights, so that the model loads with
+`trust_remote_code=True` where realfake_hf is not installed.
 """
 
 from itertools import pairwise
@@ -14,21 +14,21 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 
 class CifakeCnnConfig(PreTrainedConfig):
-    """Shape of a CIFAKE CNN; each of the paper's topologies is one such config.
+    """Configuration of a CIFAKE CNN, which covers all topologies of the paper.
 
-    The default is the paper's best feature extractor and head, two convolutions of 32 filters and 64 dense units:
-    141,345 parameters at 32 pixels.
+    The default is the best topology of the paper: two convolutions of 32 filters and 64 dense units, with 141,345
+    parameters at 32 pixels.
 
     Args:
         image_size: height and width of the input in pixels.
         num_channels: channels of the input.
-        num_filters: filters of each 3x3 convolution.
-        num_conv_layers: convolutions, each followed by ReLU and 2x2 max pooling.
-        dense_units: units of each dense layer.
-        num_dense_layers: dense layers between the features and the one output unit.
+        num_filters: filters per 3x3 convolution.
+        num_conv_layers: number of convolutions, each followed by ReLU and 2x2 max pooling.
+        dense_units: units per dense layer.
+        num_dense_layers: number of dense layers between the features and the output unit.
 
     Raises:
-        ValueError: a count is below its minimum, or pooling would leave no pixel.
+        ValueError: a number is below its minimum, or pooling leaves no pixel.
     """
 
     model_type = "cifake_cnn"
@@ -41,11 +41,13 @@ class CifakeCnnConfig(PreTrainedConfig):
     num_dense_layers: int = 1
 
     def __post_init__(self, **kwargs: object) -> None:
-        """Name the two labels and refuse shapes that cannot be built."""
+        """Set the two labels and reject invalid shapes."""
         names = self.id2label or {0: "REAL", 1: "FAKE"}
         count = kwargs.pop("num_labels", len(names))
         if not count == len(names) == 2:  # noqa: PLR2004
-            raise ValueError(f"wanted two labels, as the logits are (0, z); found {count} with the names {names}")
+            raise ValueError(
+                f"expected two labels, because the logits are (0, z); found {count} with the names {names}"
+            )
         self.id2label, self.label2id = names, self.label2id or {name: int(index) for index, name in names.items()}
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         self._check_shape()
@@ -55,24 +57,24 @@ class CifakeCnnConfig(PreTrainedConfig):
         for name in names:
             value, least = getattr(self, name), 0 if name == "num_dense_layers" else 1
             if not isinstance(value, int) or value < least:
-                raise ValueError(f"wanted {name} as a whole number of at least {least}; found {value!r}")
+                raise ValueError(f"expected an integer {name} of at least {least}; found {value!r}")
         if self.grid_size < 1:
             raise ValueError(
-                f"wanted at least one pixel after {self.num_conv_layers} poolings; found none from image_size "
+                f"expected at least one pixel after {self.num_conv_layers} poolings; found none for image_size "
                 f"{self.image_size}. Use fewer convolutions or larger images."
             )
 
     @property
     def grid_size(self) -> int:
-        """Height and width of the last feature map, after its pooling."""
+        """Height and width of the last feature map after pooling."""
         return int(self.image_size >> self.num_conv_layers)
 
 
 class CifakeCnnForImageClassification(PreTrainedModel):
-    """Convolutions, dense layers and one sigmoid unit that says FAKE, as two logits.
+    """Convolutions, dense layers and one output unit for FAKE, returned as two logits.
 
-    The paper's single output z becomes the logits (0, z): their softmax is (1 - sigmoid(z), sigmoid(z)) and their
-    cross-entropy is the binary cross-entropy of z, exactly.
+    The single output z of the paper becomes the logits (0, z). Their softmax is exactly (1 - sigmoid(z), sigmoid(z)),
+    and their cross-entropy is exactly the binary cross-entropy of z.
     """
 
     config_class = CifakeCnnConfig
@@ -88,7 +90,7 @@ class CifakeCnnForImageClassification(PreTrainedModel):
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Glorot-uniform weights and zero biases (Glorot & Bengio, 2010), the default of the paper's framework."""
+        """Initialise weights uniformly (Glorot & Bengio, 2010) and biases with zeros, as the paper's framework does."""
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
@@ -97,18 +99,18 @@ class CifakeCnnForImageClassification(PreTrainedModel):
     def forward(
         self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, return_dict: bool | None = None
     ) -> ImageClassifierOutput | tuple[torch.Tensor, ...]:
-        """Score a batch of pictures.
+        """Compute the logits of a batch.
 
         Args:
             pixel_values: (batch, channels, image_size, image_size), normalised by the model's image processor.
-            labels: (batch,), 0 = REAL and 1 = FAKE; adds the mean cross-entropy as `loss`.
-            return_dict: False asks for a plain tuple; by default the config decides.
+            labels: (batch,), 0 = REAL and 1 = FAKE; if given, the output contains the mean cross-entropy as `loss`.
+            return_dict: whether to return an output object instead of a tuple; None leaves it to the config.
 
         Returns:
             `logits` (batch, 2), REAL first.
 
         Raises:
-            ValueError: the pictures have another size or other channels than the model.
+            ValueError: the images have another size or other channels than the model.
         """
         self._check_pixels(pixel_values)
         features: torch.Tensor = self.features(pixel_values)  # (batch, filters, grid, grid)
@@ -120,16 +122,16 @@ class CifakeCnnForImageClassification(PreTrainedModel):
         return output if as_output else output.to_tuple()
 
     def _check_pixels(self, pixel_values: torch.Tensor) -> None:
-        wanted = (self.config.num_channels, self.config.image_size, self.config.image_size)
-        if tuple(pixel_values.shape[1:]) != wanted:
+        expected = (self.config.num_channels, self.config.image_size, self.config.image_size)
+        if tuple(pixel_values.shape[1:]) != expected:
             raise ValueError(
-                f"wanted pixel_values (batch, {', '.join(map(str, wanted))}); found {tuple(pixel_values.shape)}. "
+                f"expected pixel_values (batch, {', '.join(map(str, expected))}); found {tuple(pixel_values.shape)}. "
                 "Use the image processor saved with the model."
             )
 
 
 def _convolutions(config: CifakeCnnConfig) -> nn.Sequential:
-    """The feature extractor; pooling before ReLU gives the values of ReLU before pooling, at a quarter of the work."""
+    """Build the feature extractor. Pooling precedes ReLU: the same values at a quarter of the cost."""
     widths = [config.num_channels] + [config.num_filters] * config.num_conv_layers
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(widths):
