@@ -90,7 +90,7 @@ class CifakeCnnForImageClassification(PreTrainedModel):
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialise weights uniformly (Glorot & Bengio, 2010) and biases with zeros, as the paper's framework does."""
+        """Initialise weights uniformly (Glorot & Bengio, 2010) and biases with zero, as the paper's framework does."""
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
