@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from realfake_hf import figures
 from realfake_hf.metrics.report import Report
 from realfake_hf.store import CHECKSUMS, changed_settings, damaged_files, foreign_files, read_json, write_json
+from realfake_hf.tables import markdown_table
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +57,9 @@ class Outcome:
     def to_markdown(self) -> str:
         """Render the test results, official and leak-free side by side."""
         official, clean = self.test, self.test_leak_free
-        rows = [f"| {name} | {getattr(official, name)} | {getattr(clean, name)} |" for name in _STATISTICS]
-        head = f"| test, epoch {self.best_epoch} | official, n = {official.n:,} | leak-free, n = {clean.n:,} |"
-        return "\n".join([head, "|---|--:|--:|", *rows])
+        header = [f"test, epoch {self.best_epoch}", f"official, n = {official.n:,}", f"leak-free, n = {clean.n:,}"]
+        rows = [[name, getattr(official, name), getattr(clean, name)] for name in _STATISTICS]
+        return markdown_table(header, rows)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from realfake_hf.data.duplicates import find_duplicates
 from realfake_hf.labels import LABEL_NAMES
+from realfake_hf.tables import markdown_table
 
 COLUMNS: Final = {
     "image": "the image file; plain RGB files keep their original encoding",
@@ -37,8 +38,9 @@ def make_data_card(images: DatasetDict, *, name: str, license: str, has_images: 
         tags=["ai-generated-image-detection", "realfake"],
         configs=[{"config_name": "default", "data_files": splits}] if has_images else None,
     )
-    columns = "\n".join(f"| `{column}` | {meaning} |" for column, meaning in COLUMNS.items())
-    rows = "\n".join(_row(split, rows) for split, rows in images.items())
+    columns = [[f"`{column}`", meaning] for column, meaning in COLUMNS.items()]
+    counts = [_row(split, rows) for split, rows in images.items()]
+    counts_header = ["split", "real", "fake", "contents", "generators"]
     where = (
         "This repository contains the rows as parquet."
         if has_images
@@ -47,17 +49,17 @@ def make_data_card(images: DatasetDict, *, name: str, license: str, has_images: 
     return DatasetCard(
         f"---\n{metadata.to_yaml()}\n---\n\n# {name}\n\nReal and AI-generated images in one schema, for training and "
         f"evaluating detectors. {where} License: {license}.\n\n"
-        f"## Columns\n\n| column | meaning |\n|---|---|\n{columns}\n\n"
-        f"## Counts\n\n| split | real | fake | contents | generators |\n|---|--:|--:|---|---|\n{rows}\n\n"
+        f"## Columns\n\n{markdown_table(['column', 'meaning'], columns, align='l')}\n\n"
+        f"## Counts\n\n{markdown_table(counts_header, counts, align='lrrl')}\n\n"
         f"## Exact duplicates\n\n{find_duplicates(images).to_markdown()}\n\n"
         "Evaluate on test images that occur in no other split.\n"
     )
 
 
-def _row(split: str, rows: Dataset) -> str:
+def _row(split: str, rows: Dataset) -> list[str]:
     labels = Counter(LABEL_NAMES[label] for label in rows["label"][:])
-    counts = " | ".join(_counts(rows[column][:]) for column in ("content", "generator"))
-    return f"| {split} | {labels['REAL']:,} | {labels['FAKE']:,} | {counts} |"
+    counts = [_counts(rows[column][:]) for column in ("content", "generator")]
+    return [split, f"{labels['REAL']:,}", f"{labels['FAKE']:,}", *counts]
 
 
 def _counts(values: list[str | None]) -> str:

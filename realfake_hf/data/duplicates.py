@@ -17,6 +17,7 @@ from PIL import Image
 
 from realfake_hf.labels import FAKE, LABEL_NAMES
 from realfake_hf.parallel import map_in_processes
+from realfake_hf.tables import markdown_table
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -311,4 +312,4 @@ def _by_content(pairs: Counter[tuple[Place, Place]]) -> dict[str, int]:
 
 
 def _table(title: str, rows: Iterable[tuple[str, int]]) -> str:
-    return "\n".join([f"| {title} | count |", "|---|--:|", *(f"| {name} | {count:,} |" for name, count in rows)])
+    return markdown_table([title, "count"], [[name, f"{count:,}"] for name, count in rows])

@@ -28,6 +28,7 @@ from realfake_hf.explain.sheets import Sheets, draw_explanations
 from realfake_hf.figures import save_figure
 from realfake_hf.labels import FAKE
 from realfake_hf.run_folder import RECORD
+from realfake_hf.tables import markdown_table
 
 logger = logging.getLogger(__name__)
 
@@ -88,9 +89,7 @@ class Gallery:
     def to_markdown(self) -> str:
         """Render a table with a row for each model; kinds of which there are no pictures are left out."""
         names = [name for name in self.models[0] if any(row[name] for row in self.models) or name == "empty maps"]
-        lines = ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in self.models]
-        marks = "|---|---|" + "--:|" * (len(names) - 2)
-        return "\n".join([f"| {' | '.join(names)} |", marks, *lines])
+        return markdown_table(names, [[row[name] for name in names] for row in self.models], align="llr")
 
     def name_unreadable(self) -> str:
         """Count and name the pictures that cannot be read, the first ten of them."""

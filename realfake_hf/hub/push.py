@@ -30,6 +30,7 @@ from realfake_hf.metrics.operating_point import OPERATING_POINT
 from realfake_hf.metrics.out_of_distribution import FAMILIARITY
 from realfake_hf.run_folder import FIGURES, HISTORY, METRICS, RECORD, read_run
 from realfake_hf.store import read_json, write_json
+from realfake_hf.tables import markdown_table
 
 logger = logging.getLogger(__name__)
 
@@ -85,9 +86,9 @@ class Published:
 
     def to_markdown(self) -> str:
         """Render the files as a table, followed by the address."""
-        rows = [f"| {path} | {size:,} |" for path, size in self.files.items()]
+        rows = [[path, f"{size:,}"] for path, size in self.files.items()]
         where = f"published: {self.url}" if self.url else f"dry run: nothing was uploaded to {self.repo_id}"
-        return "\n".join(["| file | bytes |", "|---|--:|", *rows, "", where])
+        return f"{markdown_table(['file', 'bytes'], rows)}\n\n{where}"
 
 
 def publish_model(folder: Path, repo_id: str, *, results: Path | None = None, **options: Unpack[Options]) -> Published:

@@ -23,6 +23,7 @@ from realfake_hf.environment import data_fingerprint, environment
 from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.labels import FAKE
 from realfake_hf.store import write_json, write_results
+from realfake_hf.tables import markdown_table
 from realfake_hf.training.arguments import DataArguments
 
 if TYPE_CHECKING:
@@ -170,8 +171,13 @@ def fit_and_measure(arguments: FamiliarityArguments) -> dict[str, Any]:
 def to_markdown(results: Mapping[str, Any]) -> str:
     """Render the content of results/familiarity.json as a table and a note."""
     rows = [
-        f"| {model} | {name} | {row['far']['n']:,} | {Estimate.from_dict(row['far'])} | "
-        f"{'' if row['roc_auc'] is None else format(row['roc_auc'], '.3f')} |"
+        [
+            model,
+            name,
+            f"{row['far']['n']:,}",
+            Estimate.from_dict(row["far"]),
+            "" if row["roc_auc"] is None else f"{row['roc_auc']:.3f}",
+        ]
         for model, facts in results["models"].items()
         for name, row in facts["sets"].items()
     ]
@@ -182,7 +188,8 @@ def to_markdown(results: Mapping[str, Any]) -> str:
         "of the first row."
         for facts in list(results["models"].values())[:1]
     ]
-    return "\n".join(["| model | images | n | far | ROC AUC |", "|---|---|--:|--:|--:|", *rows, "", *notes])
+    table = markdown_table(["model", "images", "n", "far", "ROC AUC"], rows, align="llr")
+    return "\n".join([table, "", *notes])
 
 
 def _row(distances: Distances, limit: float, home: Distances | None) -> dict[str, Any]:
