@@ -24,7 +24,7 @@ def copies(n, picture):
 
 
 def smooth_picture(size=32):
-    """A picture with large shapes and some grain, far from black and white."""
+    """An image with large shapes and some noise, away from black and white."""
     grid = np.linspace(0, 2 * np.pi, size)
     waves = 128 + 40 * np.sin(grid)[:, None, None] * np.cos(grid)[None, :, None] * np.array([1, 0.5, -1])
     grain = np.random.default_rng(1).normal(0, 5, (size, size, 3))
@@ -36,7 +36,7 @@ def changed(before, after):
 
 
 def windows_of(picture, padding):
-    """Every window of the reflected picture, each as bytes, with where it was cut."""
+    """Return the position of every window of the padded image by its bytes."""
     height, width, _ = picture.shape
     padded = np.pad(picture, ((padding, padding), (padding, padding), (0, 0)), mode="reflect")
     places = [(top, left) for top in range(2 * padding + 1) for left in range(2 * padding + 1)]
@@ -44,7 +44,7 @@ def windows_of(picture, padding):
 
 
 def hashed(*words):
-    """SplitMix64 in plain Python, a word folded in at each step."""
+    """SplitMix64 in plain Python, mixing in one word at each step."""
     state = 0
     for word in words:
         state = (state + word + 0x9E3779B97F4A7C15) % WORD
@@ -64,7 +64,7 @@ augmentations = st.builds(
 )
 
 
-def test_switched_off_nothing_changes_and_the_array_is_new():
+def test_without_augmentation_the_pixels_are_copied_unchanged():
     pixels = random_pictures()
     augmented = Augmentation(seed=3)(pixels, np.arange(40), epoch=2)
     assert np.array_equal(augmented, pixels)
@@ -73,7 +73,7 @@ def test_switched_off_nothing_changes_and_the_array_is_new():
 
 @settings(max_examples=60, deadline=None)
 @given(shape=shapes, augmentation=augmentations, data=st.data())
-def test_shape_and_type_stay_and_the_input_is_left_alone_at_any_size(shape, augmentation, data):
+def test_shape_dtype_and_input_are_unchanged_at_any_size(shape, augmentation, data):
     padding = data.draw(st.integers(0, min(shape[1:]) - 1))
     pixels = random_pictures(*shape)
     pixels.setflags(write=False)
@@ -88,7 +88,7 @@ def test_shape_and_type_stay_and_the_input_is_left_alone_at_any_size(shape, augm
 
 @settings(max_examples=40, deadline=None)
 @given(order=st.permutations(range(12)), sizes=st.lists(st.integers(1, 5), min_size=12, max_size=12))
-def test_what_happens_to_a_picture_does_not_depend_on_its_batch_or_order(order, sizes):
+def test_augmentation_does_not_depend_on_batches_or_their_order(order, sizes):
     pixels, rows = random_pictures(12), np.arange(12) * 1000
     together = EVERYTHING(pixels, rows, epoch=4)
     while order:
@@ -97,21 +97,21 @@ def test_what_happens_to_a_picture_does_not_depend_on_its_batch_or_order(order, 
         sizes = sizes[1:]
 
 
-def test_what_happens_to_a_picture_does_not_depend_on_the_pictures_beside_it():
+def test_augmentation_does_not_depend_on_the_other_images_of_the_batch():
     pixels, others = random_pictures(), random_pictures(seed=1)
     others[7] = pixels[7]
     one, other = (EVERYTHING(batch, np.arange(40), epoch=0) for batch in (pixels, others))
     assert np.array_equal(one[7], other[7])
 
 
-def test_the_same_seed_epoch_and_row_do_the_same_to_equal_pictures():
+def test_equal_seed_epoch_and_row_give_equal_results():
     pixels = copies(2, random_pictures(1)[0])
     first, second = EVERYTHING(pixels, np.array([9, 9]), epoch=3)
     assert np.array_equal(first, second)
 
 
 @pytest.mark.parametrize("other", ["seed", "epoch", "row"])
-def test_another_seed_epoch_or_row_draws_anew(other):
+def test_another_seed_epoch_or_row_gives_another_result(other):
     pixels, rows = random_pictures(2000, 2, 2), np.arange(2000)
     base = Augmentation(flip=True)
     seed, epoch, shift = ((other == name) * 1 for name in ("seed", "epoch", "row"))
@@ -121,18 +121,18 @@ def test_another_seed_epoch_or_row_draws_anew(other):
 
 
 @pytest.mark.parametrize("seed", [0, 7, -1, 2**64 + 7])
-def test_flips_follow_splitmix64_in_plain_python(seed):
+def test_flips_agree_with_splitmix64_in_plain_python(seed):
     pixels = random_pictures(64)
     rows = np.arange(64) * 977
     flipped = changed(pixels, Augmentation(flip=True, seed=seed)(pixels, rows, epoch=6))
     assert flipped.tolist() == [hashed(seed % WORD, 6, row, 0) < WORD // 2 for row in rows.tolist()]
 
 
-def test_splitmix64_gives_its_published_first_number():
+def test_splitmix64_agrees_with_its_published_first_number():
     assert hashed(0) == 0xE220A8397B1DCDAF
 
 
-def test_about_half_the_pictures_are_mirrored_and_the_others_stay():
+def test_about_half_of_the_images_are_flipped():
     pixels = random_pictures(4000, 3, 4)
     augmented = Augmentation(flip=True)(pixels, np.arange(4000), epoch=0)
     mirrored = changed(pixels, augmented)
@@ -141,7 +141,7 @@ def test_about_half_the_pictures_are_mirrored_and_the_others_stay():
 
 
 @pytest.mark.parametrize(("height", "width", "padding"), [(7, 5, 3), (5, 7, 2), (4, 3, 1)])
-def test_a_crop_is_a_window_of_the_reflected_picture_and_every_window_is_drawn(height, width, padding):
+def test_a_crop_is_a_window_of_the_padded_image_and_every_window_occurs(height, width, padding):
     picture = random_pictures(1, height, width)[0]
     cropped = Augmentation(crop_padding=padding)(copies(4000, picture), np.arange(4000), epoch=0)
     places = windows_of(picture, padding)
@@ -152,14 +152,14 @@ def test_a_crop_is_a_window_of_the_reflected_picture_and_every_window_is_drawn(h
     assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
 
 
-def test_a_crop_never_brings_one_edge_to_the_other():
+def test_a_crop_does_not_wrap_around():
     picture = np.zeros((8, 8, 3), dtype=np.uint8)
     picture[0], picture[:, 0] = 255, 255
     cropped = Augmentation(crop_padding=3)(copies(300, picture), np.arange(300), epoch=0)
     assert not cropped[:, -1, -1].any()
 
 
-def test_pictures_are_degraded_after_all_else():
+def test_corruption_comes_last():
     pixels, rows = random_pictures(), np.arange(40)
     before = replace(EVERYTHING, robust_share=0.0)
     after = replace(EVERYTHING, flip=False, crop_padding=0)
@@ -167,7 +167,7 @@ def test_pictures_are_degraded_after_all_else():
     assert np.array_equal(EVERYTHING(pixels, rows, epoch=1), expected)
 
 
-def test_flip_crop_and_degradation_of_a_picture_are_independent():
+def test_flip_crop_and_corruption_are_independent():
     n, picture = 3000, random_pictures(1, 4, 4)[0]
     pixels, rows = copies(n, picture), np.arange(n)
     crops = Augmentation(crop_padding=1)(pixels, rows, epoch=0)
@@ -182,13 +182,13 @@ def test_flip_crop_and_degradation_of_a_picture_are_independent():
 
 
 @pytest.mark.parametrize(("share", "tolerance"), [(0.3, 0.04), (0.0, 0), (1.0, 0)])
-def test_the_share_of_degraded_pictures_is_as_wanted(share, tolerance):
+def test_the_requested_share_of_images_is_corrupted(share, tolerance):
     pixels = random_pictures(2000, 8, 8)
     augmented = Augmentation(robust_share=share)(pixels, np.arange(2000), epoch=0)
     assert abs(changed(pixels, augmented).mean() - share) <= tolerance
 
 
-def test_the_four_degradations_are_drawn_evenly_over_the_whole_of_their_ranges(monkeypatch):
+def test_corruptions_and_strengths_are_uniform(monkeypatch):
     drawn = {"quality": [], "blur": [], "noise": [], "factor": []}
     monkeypatch.setattr(augment, "jpeg", lambda picture, *, quality: drawn["quality"].append(quality) or picture)
     monkeypatch.setattr(augment, "blur", lambda picture, *, sigma: drawn["blur"].append(sigma) or picture)
@@ -206,7 +206,7 @@ def test_the_four_degradations_are_drawn_evenly_over_the_whole_of_their_ranges(m
     assert set(drawn["quality"]) == set(range(30, 101))
 
 
-def test_a_degraded_picture_is_what_one_of_the_four_makes_of_it():
+def test_a_corrupted_image_is_the_result_of_one_corruption():
     picture = smooth_picture()
     degraded = Augmentation(robust_share=1.0)(copies(400, picture), np.arange(400), epoch=0)
     files = {jpeg(picture, quality=quality).tobytes() for quality in range(30, 101)}
@@ -222,7 +222,7 @@ def test_a_degraded_picture_is_what_one_of_the_four_makes_of_it():
     assert np.abs(lag[noisy]).max() < 0.1  # grain, and nothing of the shapes
 
 
-def test_every_picture_and_every_epoch_has_noise_of_its_own():
+def test_noise_differs_between_images_and_epochs():
     grey = np.full((16, 16, 3), 128, dtype=np.uint8)  # of the four, only noise changes it
     pixels, rows = copies(60, grey), np.arange(60)
     epochs = [Augmentation(robust_share=1.0)(pixels, rows, epoch=epoch) for epoch in (0, 1)]
@@ -232,7 +232,7 @@ def test_every_picture_and_every_epoch_has_noise_of_its_own():
     assert np.abs(correlations).max() < 0.2
 
 
-def test_jpeg_is_a_file_of_pillow_with_colours_at_half_the_resolution():
+def test_jpeg_is_that_of_pillow_with_chroma_subsampling():
     picture = smooth_picture()
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="JPEG", quality=62, subsampling=2)
@@ -249,14 +249,14 @@ def test_blur_is_the_gaussian_filter_of_scipy(shape, sigma):
 
 @settings(max_examples=30, deadline=None)
 @given(shape=st.tuples(st.integers(1, 40), st.integers(1, 40)), level=st.integers(0, 255))
-def test_blur_and_rescaling_leave_an_even_picture_as_it_is(shape, level):
+def test_blur_and_rescaling_do_not_change_a_uniform_image(shape, level):
     picture = np.full((*shape, 3), level, dtype=np.uint8)
     for sigma in blur_sigmas(*shape):
         assert np.array_equal(blur(picture, sigma=sigma), picture)
     assert np.array_equal(rescale(picture, factor=0.6), picture)
 
 
-def test_noise_has_the_wanted_deviation_and_no_mean_and_stops_at_black_and_white():
+def test_noise_has_the_requested_deviation_zero_mean_and_is_clipped():
     grey = np.full((64, 64, 3), 128, dtype=np.uint8)
     grain = noise(grey, sigma=16, seed=1).astype(float) - 128
     assert abs(grain.mean()) < 0.5
@@ -273,18 +273,18 @@ def test_rescaling_is_two_bilinear_resizes_of_pillow():
     assert np.array_equal(rescale(picture, factor=0.6), expected)
 
 
-def test_a_negative_padding_is_refused():
+def test_a_negative_padding_is_rejected():
     with pytest.raises(ValueError, match="crop_padding of 0 or more pixels; found -1"):
         Augmentation(crop_padding=-1)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
-def test_a_share_outside_its_range_is_refused(share):
+def test_a_share_outside_of_its_range_is_rejected(share):
     with pytest.raises(ValueError, match=rf"robust_share in \[0, 1\]; found {share}"):
         Augmentation(robust_share=share)
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 9), (9, 4), (3, 3)])
-def test_pictures_not_larger_than_the_padding_are_refused(height, width):
+def test_images_smaller_than_the_padding_are_rejected(height, width):
     with pytest.raises(ValueError, match=f"crop_padding of 4 pixels; found {width}x{height} pixels"):
         Augmentation(crop_padding=4)(random_pictures(2, height, width), np.arange(2), epoch=0)

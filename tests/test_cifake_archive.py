@@ -1,4 +1,4 @@
-"""The real CIFAKE archive and the real second sets, where REALFAKE_SHARED holds them: the counts that are known."""
+"""The known counts of the real CIFAKE archive and two other data sets below REALFAKE_SHARED."""
 
 from collections import Counter
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_the_audit_finds_the_known_duplicates(cifake: DatasetDict) -> None:
     assert leak_free_mask(cifake).sum() == 19_622
 
 
-def test_validation_is_cut_evenly_from_train_and_shares_no_picture_with_it(cifake: DatasetDict) -> None:
+def test_validation_is_drawn_evenly_from_train_and_shares_no_image_with_it(cifake: DatasetDict) -> None:
     splits = add_missing_splits(cifake, validation_share=0.05, seed=0)
     validation = splits["validation"]
     counts = Counter(zip(validation["label"][:], validation["content"][:], strict=True))
@@ -61,7 +61,7 @@ def test_validation_is_cut_evenly_from_train_and_shares_no_picture_with_it(cifak
     assert splits["test"]["id"][:] == cifake["test"]["id"][:]
 
 
-def test_ids_are_unique_sorted_and_tell_neither_label_nor_content(columns: dict[str, dict[str, np.ndarray]]) -> None:
+def test_ids_are_unique_sorted_and_reveal_neither_label_nor_content(columns: dict[str, dict[str, np.ndarray]]) -> None:
     for of_split in columns.values():
         ids, labels = of_split["id"], of_split["label"]
         assert ids.tolist() == sorted(set(ids))
@@ -73,7 +73,7 @@ def test_ids_are_unique_sorted_and_tell_neither_label_nor_content(columns: dict[
         assert abs(np.mean(labels[1:] == labels[:-1]) - 0.5) < 0.02
 
 
-def test_no_file_name_is_left_in_the_rows(cifake: DatasetDict) -> None:
+def test_rows_contain_no_file_names(cifake: DatasetDict) -> None:
     for rows in cifake.values():
         paths = rows.cast_column("image", Image(decode=False)).with_format("arrow")["image"][:]
         assert paths.combine_chunks().field("path").null_count == len(rows)
@@ -81,7 +81,7 @@ def test_no_file_name_is_left_in_the_rows(cifake: DatasetDict) -> None:
         assert (picture.size, picture.mode, getattr(picture, "filename", "")) == ((32, 32), "RGB", "")
 
 
-def test_the_art_set_in_the_kaggle_layout_loads_whatever_its_suffixes_and_modes(shared_data: Path) -> None:
+def test_the_art_data_set_in_the_kaggle_layout_loads_with_all_suffixes_and_modes(shared_data: Path) -> None:
     rows = load_images(shared_data / "second" / "wild-art-kaggle-layout")["train"]
     assert Counter(rows["label"][:]) == {0: 50, 1: 50}
     assert set(rows["content"][:]) == set(rows["generator"][:]) == {None}
@@ -95,7 +95,7 @@ def test_the_art_set_in_the_kaggle_layout_loads_whatever_its_suffixes_and_modes(
         ("progan-lsun", 40, 5, {None, "ProGAN"}),
     ],
 )
-def test_a_second_set_with_a_table_loads_with_its_facts(
+def test_a_second_data_set_with_metadata_loads(
     shared_data: Path, name: str, each: int, contents: int, generators: set[str | None]
 ) -> None:
     rows = load_images(shared_data / "second" / name)["train"]

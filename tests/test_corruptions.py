@@ -1,4 +1,4 @@
-"""What each protocol does to a picture, and what it leaves alone."""
+"""What each protocol changes and does not change in an image."""
 
 import io
 from zipfile import ZipFile
@@ -22,7 +22,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("size", [(32, 32), (48, 20), (1, 1), (7, 300)])
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_every_protocol_gives_an_rgb_picture_and_leaves_its_own_alone(name, size):
+def test_every_protocol_returns_an_rgb_image_and_does_not_change_its_input(name, size):
     given = picture(*size)
     before = given.tobytes()
     made = PROTOCOLS[name](given)
@@ -31,19 +31,19 @@ def test_every_protocol_gives_an_rgb_picture_and_leaves_its_own_alone(name, size
     assert same(PROTOCOLS[name](given), made)
 
 
-def test_native_gives_the_picture_itself():
+def test_native_returns_the_image_itself():
     given = picture(48, 20)
     assert native(given) is given
 
 
-def test_matched_is_a_picture_of_32_pixels_out_of_a_jpeg_of_quality_75_with_halved_colours():
+def test_matched_is_a_32_pixel_jpeg_of_quality_75_with_chroma_subsampling():
     given = picture(100, 60)
     buffer = io.BytesIO()
     given.resize((32, 32), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=75, subsampling=2)
     assert same(matched(given), Image.open(buffer).convert("RGB"))
 
 
-def test_matched_writes_the_tables_that_the_files_of_cifake_have(cifake_archive):
+def test_matched_uses_the_quantization_tables_of_cifake(cifake_archive):
 
     with ZipFile(cifake_archive) as archive:
         name = next(name for name in archive.namelist() if "test/FAKE" in name and name.endswith(".jpg"))
@@ -56,20 +56,20 @@ def test_matched_writes_the_tables_that_the_files_of_cifake_have(cifake_archive)
     assert get_sampling(original) == get_sampling(again)
 
 
-def test_what_is_compressed_a_second_time_hardly_changes():
+def test_a_second_compression_hardly_changes_the_image():
     smooth = np.add.outer(np.arange(32) * 4, np.arange(32) * 3)[..., None].repeat(3, axis=2).astype(np.uint8)
     once = matched(Image.fromarray(smooth))
     change = np.abs(np.asarray(matched(once), dtype=int) - np.asarray(once, dtype=int))
     assert change.mean() < 1
 
 
-def test_crop_takes_the_largest_square_out_of_the_middle():
+def test_crop_returns_the_largest_centred_square():
     given = picture(9, 4)
     assert np.array_equal(np.asarray(center_square(given)), np.asarray(given)[:, 2:6])
     tall = picture(4, 9)
     assert np.array_equal(np.asarray(center_square(tall)), np.asarray(tall)[2:6])
 
 
-def test_crop_leaves_a_square_as_it_is():
+def test_crop_does_not_change_a_square():
     given = picture(16, 16)
     assert same(center_square(given), given)

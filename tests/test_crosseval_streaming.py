@@ -65,7 +65,7 @@ def hashes(one):
     return [digest for some in one.digests() for digest in some]
 
 
-def test_what_is_said_of_the_pictures_is_what_it_is_of_kept_ones(streamed, kept):
+def test_what_is_said_of_the_images_is_what_it_is_of_kept_ones(streamed, kept):
     assert len(streamed.rows.split.files) > 3
     assert sorted(hashes(streamed)) == sorted(hashes(kept))
     for name in ("is_fake", "content", "generator", "is_leak_free"):
@@ -76,7 +76,7 @@ def test_what_is_said_of_the_pictures_is_what_it_is_of_kept_ones(streamed, kept)
     assert not kept.is_streamed
 
 
-def test_scores_are_those_of_kept_pictures(streamed, kept, model):
+def test_scores_are_those_of_kept_images(streamed, kept, model):
     entrants = [load_model("cnn", str(model))]
     found, expected = (score_all(entrants, one, "matched")["cnn"] for one in (streamed, kept))
     np.testing.assert_allclose(in_order_of(streamed, found), in_order_of(kept, expected), atol=1e-6)
@@ -107,7 +107,7 @@ def test_rows_are_found_by_their_places(streamed):
     assert [row["label"], row["content"]] == [int(streamed.is_fake[200]), streamed.content[200]]
 
 
-def test_some_pictures_are_drawn_evenly_and_held(folder):
+def test_some_images_are_drawn_evenly_and_held(folder):
     one = stream_test_set("demo", str(folder), split="train", limit=40, seed=0)
     assert len(one.rows) == 40
     assert one.is_fake.sum() == 20
@@ -145,7 +145,7 @@ def test_file_facts_are_read_from_the_shards(streamed, folder):
     assert sorted(held.digest) == sorted(facts.digest)
 
 
-def test_a_picture_that_cannot_be_read_is_named(folder, model, tmp_path, capsys):
+def test_an_image_that_cannot_be_read_is_named(folder, model, tmp_path, capsys):
     shard = sorted((folder / "data").glob("test-*.parquet"))[0]
     table = pq.read_table(shard)
     pictures = table.column("image").to_pylist()
@@ -178,7 +178,7 @@ def test_shards_that_change_meanwhile_are_noticed(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_whole_command_gives_the_cells_of_kept_pictures(folder, model, tmp_path):
+def test_the_whole_command_gives_the_cells_of_kept_images(folder, model, tmp_path):
     more = ["--protocols", "native", "--baseline_data", str(folder), "--errors", "2", "--training_data", str(folder)]
     more += ["--robustness", "demo", "--robustness_n", "20"]
     assert crosseval.main(words(model, folder, tmp_path / "kept", *more)) == 0
@@ -197,7 +197,7 @@ def test_the_whole_command_gives_the_cells_of_kept_pictures(folder, model, tmp_p
     assert before["robustness"]
 
 
-def test_what_is_no_shards_or_no_stream_is_refused(model, tmp_path, capsys):
+def test_what_is_no_shards_or_no_stream_is_rejected(model, tmp_path, capsys):
     for more, sentence in (
         (
             ["--datasets", "demo=demo", "--streaming", "true"],

@@ -1,4 +1,4 @@
-"""Any image file becomes one upright RGB picture, or one sentence that says why not."""
+"""Image files are decoded to upright RGB images, or rejected with a reason."""
 
 import io
 import struct
@@ -113,7 +113,7 @@ def test_a_plain_rgb_file_keeps_its_bytes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*plain_files(), *special_files()])
-def test_datasets_decodes_the_kept_bytes_to_the_picture_that_we_read(name: str) -> None:
+def test_datasets_decodes_the_rgb_file_to_the_same_image(name: str) -> None:
     data = (plain_files() | special_files())[name]
     kept, picture = to_rgb_file(data)
     seen = decoded_by_datasets(kept)
@@ -123,7 +123,7 @@ def test_datasets_decodes_the_kept_bytes_to_the_picture_that_we_read(name: str) 
 
 
 @pytest.mark.parametrize("name", special_files())
-def test_the_kept_bytes_carry_no_profile_exif_or_text(name: str) -> None:
+def test_the_rgb_file_has_no_profile_exif_or_text(name: str) -> None:
     opened = Image.open(io.BytesIO(to_rgb_file(special_files()[name])[0]))
     opened.load()
     if name != "rotated tiff":
@@ -132,13 +132,13 @@ def test_the_kept_bytes_carry_no_profile_exif_or_text(name: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_turns_the_picture_upright(orientation: int) -> None:
+def test_exif_orientation_is_applied(orientation: int) -> None:
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the Pillow transpositions that lead back
     stored = rgb() if orientation == 1 else rgb().transpose(Image.Transpose(undo[orientation]))
     assert decode_image(encoded(stored, "PNG", exif=turned(orientation))).tobytes() == rgb().tobytes()
 
 
-def test_transparency_is_laid_on_white() -> None:
+def test_transparency_is_composited_on_white() -> None:
     clear = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
     clear.putpixel((1, 0), (255, 0, 0, 255))
     picture = decode_image(encoded(clear, "PNG"))
@@ -157,19 +157,19 @@ def test_the_transparent_colour_of_a_palette_is_white() -> None:
     assert [picture.getpixel((x, 0)) for x in range(2)] == [(255, 255, 255), (40, 50, 60)]
 
 
-def test_the_transparent_grey_of_a_16_bit_picture_is_white_and_its_neighbours_are_not() -> None:
+def test_the_transparent_grey_of_a_16_bit_image_is_white_and_its_neighbours_are_not() -> None:
     samples = Image.fromarray(np.array([[300, 301]], dtype=np.uint16))
     picture = decode_image(encoded(samples, "PNG", transparency=300))
     assert [picture.getpixel((x, 0)) for x in range(2)] == [(255,) * 3, (1,) * 3]
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
-def test_16_bits_become_8_by_scale_and_not_by_clipping(format: str) -> None:
+def test_16_bits_are_scaled_not_clipped_to_8(format: str) -> None:
     samples = Image.fromarray(np.array([[0, 257, 32896, 65535]], dtype=np.uint16))
     assert np.asarray(decode_image(encoded(samples, format)))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
-def test_an_animation_gives_its_first_frame() -> None:
+def test_the_first_frame_of_an_animation_is_decoded() -> None:
     red, blue = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
     for format in ("GIF", "PNG", "WEBP", "TIFF"):
         picture = decode_image(encoded(red, format, save_all=True, append_images=[blue]))
@@ -177,16 +177,16 @@ def test_an_animation_gives_its_first_frame() -> None:
         assert picture.getpixel((1, 1))[2] < 60, format
 
 
-def test_equal_pictures_have_one_hash_whatever_file_they_came_in() -> None:
+def test_the_pixel_hash_does_not_depend_on_the_file_format() -> None:
     files = [encoded(rgb(), format) for format in ("PNG", "BMP", "TIFF", "PPM")]
     assert {pixel_hash(decode_image(data)) for data in files} == {pixel_hash(rgb())}
 
 
-def test_pictures_of_equal_pixels_and_other_shapes_have_other_hashes() -> None:
+def test_the_pixel_hash_depends_on_the_shape() -> None:
     assert pixel_hash(Image.new("RGB", (2, 3))) != pixel_hash(Image.new("RGB", (3, 2)))
 
 
-def test_an_empty_file_is_refused() -> None:
+def test_an_empty_file_is_rejected() -> None:
     with pytest.raises(UnreadableImageError, match=r"^the file is empty \(0 bytes\)$"):
         decode_image(b"")
 
@@ -194,32 +194,32 @@ def test_an_empty_file_is_refused() -> None:
 @pytest.mark.parametrize(
     "data", [b"hello", b"<svg/>", bytes(1000), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
 )
-def test_what_is_no_image_file_is_refused_and_never_handed_to_another_program(data: bytes) -> None:
+def test_files_that_are_not_images_are_rejected_without_running_another_program(data: bytes) -> None:
     with pytest.raises(UnreadableImageError, match=r"^not an image file \(JPEG, PNG, .*\)$"):
         decode_image(data)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "AVIF"])
-def test_a_file_cut_in_half_is_refused(format: str) -> None:
+def test_a_truncated_file_is_rejected(format: str) -> None:
     data = encoded(rgb().resize((64, 64)), format)
     with pytest.raises(UnreadableImageError, match=r"damaged or truncated|not an image"):
         to_rgb_file(data[: len(data) // 2])
 
 
-def test_float_samples_are_refused_with_what_to_do() -> None:
+def test_float_samples_are_rejected() -> None:
     with pytest.raises(UnreadableImageError, match=r"32-bit float .* 8 or 16 bits"):
         decode_image(encoded(rgb().convert("F"), "TIFF"))
 
 
 @pytest.mark.parametrize("size", [(50_000, 50_000), (MAX_PIXELS + 1, 1), (9_500, 9_500), (2**31 - 1, 2**31 - 1)])
-def test_a_bomb_is_refused_before_it_is_unpacked(size: tuple[int, int]) -> None:
+def test_a_decompression_bomb_is_rejected_before_it_is_unpacked(size: tuple[int, int]) -> None:
     start = time.perf_counter()
     with pytest.raises(UnreadableImageError, match="larger than 89,478,485 pixels"):
         decode_image(png_that_declares(*size))
     assert time.perf_counter() - start < 5  # seconds
 
 
-def test_a_picture_without_pixels_is_refused() -> None:
+def test_an_image_without_pixels_is_rejected() -> None:
     with pytest.raises(UnreadableImageError, match=r"damaged or truncated|not an image"):
         decode_image(png_that_declares(0, 5))
 
@@ -240,7 +240,7 @@ places = st.floats(0, 1) | st.floats(0, 0.1)
     cut=st.just(1.0) | st.floats(0, 1),
     flips=st.lists(st.tuples(places, st.integers(0, 255)), max_size=6),
 )
-def test_a_damaged_file_is_a_picture_or_unreadable_and_nothing_else(
+def test_a_damaged_file_is_decoded_or_raises_no_other_error(
     name: str, cut: float, flips: list[tuple[float, int]]
 ) -> None:
     data = _damage((plain_files() | special_files())[name], cut, flips)
@@ -258,12 +258,12 @@ def test_a_damaged_file_is_a_picture_or_unreadable_and_nothing_else(
 
 @settings(max_examples=100, deadline=None)
 @given(data=st.binary(max_size=300))
-def test_any_bytes_are_unreadable_and_nothing_else(data: bytes) -> None:
+def test_random_bytes_raise_no_other_error(data: bytes) -> None:
     with pytest.raises(UnreadableImageError):
         decode_image(data)
 
 
-def test_threads_that_read_pictures_leave_the_warnings_as_they_were():
+def test_decoding_in_threads_leaves_the_warning_filters_unchanged():
     before, pause = list(warnings.filters), sys.getswitchinterval()
     sys.setswitchinterval(1e-6)  # seconds: threads take turns as often as can be
     try:

@@ -108,7 +108,7 @@ def test_the_report_renders_as_a_table_with_its_n() -> None:
     assert "| test images also in another split | 1 |" in table
 
 
-def test_the_command_prints_the_table_and_keeps_the_numbers(
+def test_the_command_prints_the_table_and_writes_the_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--data", "demo", "--output_file", str(tmp_path / "new" / "audit.json")]) == 0
@@ -117,7 +117,7 @@ def test_the_command_prints_the_table_and_keeps_the_numbers(
     assert "| equal pairs | 0 |" in capsys.readouterr().out
 
 
-def test_the_command_refuses_an_unknown_source_before_anything_is_written(
+def test_the_command_rejects_an_unknown_source_before_anything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--data", "nowhere", "--output_file", str(tmp_path / "new" / "audit.json")]) == 1

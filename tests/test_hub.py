@@ -1,4 +1,4 @@
-"""Hub ids over real HTTP, against a local server that answers as the Hub does."""
+"""Hub data sets over HTTP, from a local server that imitates the Hub."""
 
 import json
 import os
@@ -78,7 +78,7 @@ def repositories(picture_bytes: PictureBytes, tmp_path_factory: pytest.TempPathF
 def answers(
     hub_stand_in: ModuleType, repositories: dict[str, dict[str, bytes]], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """What the sources give over HTTP, all asked for in one process, as starting it is what takes time."""
+    """Load all sources over HTTP in one process, since starting it dominates the time."""
     asked = ("user/name", "cifake", "user/broken", "user/script", "user/nothing", "user/private", "user/gated")
     with hub_stand_in.serve(repositories) as address:
         return ask(*asked, folder=tmp_path_factory.mktemp("hub"), HF_ENDPOINT=address)
@@ -88,7 +88,7 @@ def label_of(picture_bytes: PictureBytes, seeds: range) -> dict[str, int]:
     return {pixel_hash(decode_image(picture_bytes(n))): 1 - n % 2 for n in seeds}
 
 
-def test_a_hub_set_whose_labels_are_fake_0_and_real_1_comes_out_real_0_and_fake_1(
+def test_labels_of_a_hub_data_set_are_mapped_to_real_0_and_fake_1(
     answers: dict[str, Any], picture_bytes: PictureBytes
 ) -> None:
     for split, seeds in (("train", range(6)), ("test", range(6, 10))):
@@ -97,7 +97,7 @@ def test_a_hub_set_whose_labels_are_fake_0_and_real_1_comes_out_real_0_and_fake_
         assert {(row["content"], row["generator"], row["source"]) for row in rows} == {(None, None, "user/name")}
 
 
-def test_cifake_with_nothing_local_comes_from_the_mirror_and_names_its_generator(
+def test_without_a_local_archive_cifake_is_downloaded_from_the_mirror(
     answers: dict[str, Any], picture_bytes: PictureBytes
 ) -> None:
     assert {split: len(rows) for split, rows in answers["cifake"].items()} == {"train": 6, "test": 4}
@@ -108,7 +108,7 @@ def test_cifake_with_nothing_local_comes_from_the_mirror_and_names_its_generator
 
 
 @pytest.mark.parametrize("name", ["nothing", "private", "gated"])
-def test_a_set_that_is_missing_private_or_gated_is_refused_in_one_sentence(answers: dict[str, Any], name: str) -> None:
+def test_a_missing_private_or_gated_data_set_is_rejected_in_one_line(answers: dict[str, Any], name: str) -> None:
     error = answers[f"user/{name}"]
     assert error["error"] == "FileNotFoundError"
     assert error["message"].startswith(f"expected the data set 'user/{name}' on the Hugging Face Hub")
@@ -120,13 +120,13 @@ def test_a_set_that_is_missing_private_or_gated_is_refused_in_one_sentence(answe
     ("name", "found"),
     [("broken", "Parquet file size is 12 bytes"), ("script", "Dataset scripts are no longer supported")],
 )
-def test_a_set_that_is_there_and_does_not_open_is_refused(answers: dict[str, Any], name: str, found: str) -> None:
+def test_a_data_set_that_cannot_be_loaded_is_rejected(answers: dict[str, Any], name: str, found: str) -> None:
     error = answers[f"user/{name}"]
     assert error["error"] == "ValueError"
     assert f"loading 'user/{name}' failed: {found}" in error["message"]
 
 
-def test_when_the_hub_cannot_be_reached_what_was_downloaded_before_still_loads_and_the_rest_says_so(
+def test_without_network_cached_data_sets_load_and_others_are_rejected(
     hub_stand_in: ModuleType, repositories: dict[str, dict[str, bytes]], tmp_path: Path
 ) -> None:
     with hub_stand_in.serve(repositories) as address:

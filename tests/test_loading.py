@@ -1,4 +1,4 @@
-"""Folders, archives, parquet and saved sets become one schema; what is bad is said; the cache is sound."""
+"""Folders, archives, parquet and saved data sets load in one schema; errors are reported; the cache is reliable."""
 
 import io
 import json
@@ -74,7 +74,7 @@ def test_a_folder_becomes_rows_of_the_schema(make_folder: MakeFolder, picture_by
     assert row["sha256"] == pixel_hash(decode_image(picture_bytes("real/frog/a.png"))) == pixel_hash(row["image"])
 
 
-def test_rows_stand_in_the_order_of_opaque_ids_and_no_file_name_is_left(make_folder: MakeFolder) -> None:
+def test_rows_are_sorted_by_opaque_ids_and_contain_no_file_names(make_folder: MakeFolder) -> None:
     rows = load_images(make_folder(MANY))["train"]
     assert rows["id"][:] == sorted(rows["id"][:])
     assert len(set(rows["id"][:])) == len(rows) == 120
@@ -84,7 +84,7 @@ def test_rows_stand_in_the_order_of_opaque_ids_and_no_file_name_is_left(make_fol
     assert all(name.encode() not in Path(rows.cache_files[0]["filename"]).read_bytes() for name in ("real/", ".png"))
 
 
-def test_a_zip_and_its_unpacked_folder_give_the_same_pictures(make_zip: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_zip_and_its_unpacked_folder_give_the_same_images(make_zip: Callable[..., Path], tmp_path: Path) -> None:
     archive = make_zip(MANY)
     with zipfile.ZipFile(archive) as opened:
         opened.extractall(tmp_path / "set")
@@ -92,7 +92,7 @@ def test_a_zip_and_its_unpacked_folder_give_the_same_pictures(make_zip: Callable
     assert zipped["train"].to_dict() == unpacked["train"].to_dict()
 
 
-def test_a_small_cifake_gives_contents_splits_and_generators_from_zip_and_folder(
+def test_cifake_has_contents_splits_and_generators_from_zip_and_folder(
     make_zip: Callable[..., Path], make_folder: MakeFolder, picture_bytes: PictureBytes
 ) -> None:
     files = {name: picture_bytes(name, "JPEG", (32, 32)) for name in cifake_names()}
@@ -112,7 +112,7 @@ def test_a_wrong_suffix_does_not_matter(make_folder: MakeFolder, picture_bytes: 
     assert len(load_images(folder)["train"]) == 2
 
 
-def test_special_pictures_decode_upright_and_rgb_through_plain_datasets(
+def test_special_images_decode_upright_and_rgb_through_plain_datasets(
     make_folder: MakeFolder, picture_bytes: PictureBytes
 ) -> None:
     exif = Pillow.Exif()
@@ -124,10 +124,10 @@ def test_special_pictures_decode_upright_and_rgb_through_plain_datasets(
     assert pixel_hash(row["image"]) == row["sha256"]
 
 
-# --- what cannot be read
+# --- unreadable files
 
 
-def test_unreadable_files_are_counted_named_and_left_out_on_every_call(
+def test_unreadable_files_are_skipped_and_logged_on_every_call(
     make_folder: MakeFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = make_folder([*MANY, *(path.replace("/", "/more-") for path in MANY)])
@@ -143,14 +143,14 @@ def test_unreadable_files_are_counted_named_and_left_out_on_every_call(
         assert "fake/cut.jpg: " in caplog.text
 
 
-def test_more_than_ten_unreadable_files_are_counted_and_ten_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_at_most_ten_unreadable_files_are_listed(caplog: pytest.LogCaptureFixture) -> None:
     unreadable = [sources.Unreadable(f"{n}.png", "bad") for n in range(13)]
     sources._log_unreadable("mine", unreadable)
     assert "13 unreadable images of mine" in caplog.text
     assert "9.png: bad\n  and 3 more" in caplog.text
 
 
-def test_more_than_one_in_a_hundred_unreadable_is_an_error_that_leaves_no_cache(
+def test_more_than_one_percent_unreadable_is_an_error_and_leaves_no_cache(
     make_folder: MakeFolder, tmp_path: Path
 ) -> None:
     folder = make_folder(MANY)
@@ -169,7 +169,7 @@ def test_a_listed_file_that_is_missing_counts_as_unreadable(make_folder: MakeFol
         load_images(folder)
 
 
-def test_a_bomb_among_the_pictures_is_left_out_and_named(
+def test_a_decompression_bomb_is_skipped_and_logged(
     make_folder: MakeFolder, picture_bytes: PictureBytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     bomb = bytearray(picture_bytes(0))
@@ -180,7 +180,7 @@ def test_a_bomb_among_the_pictures_is_left_out_and_named(
     assert "fake/bomb.png: the image is larger than 89,478,485 pixels" in caplog.text
 
 
-def test_a_class_whose_only_picture_is_unreadable_makes_a_source_of_one_class(make_folder: MakeFolder) -> None:
+def test_a_class_with_only_unreadable_images_counts_as_missing(make_folder: MakeFolder) -> None:
     folder = make_folder([f"real/{n}.png" for n in range(120)])
     (folder / "fake").mkdir()
     (folder / "fake/only.png").write_bytes(b"")
@@ -188,13 +188,13 @@ def test_a_class_whose_only_picture_is_unreadable_makes_a_source_of_one_class(ma
         load_images(folder)
 
 
-# --- what is refused
+# --- rejected sources
 
 
 @pytest.mark.parametrize(
     "paths", [["real/a.png", "real/b.png"], ["train/real/a.png", "train/fake/a.png", "test/real/b.png"]]
 )
-def test_a_split_of_one_class_is_refused_before_a_picture_is_read(
+def test_a_split_with_one_class_is_rejected_before_any_image_is_read(
     make_folder: MakeFolder, paths: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_folder(paths)
@@ -203,24 +203,24 @@ def test_a_split_of_one_class_is_refused_before_a_picture_is_read(
         load_images(folder)
 
 
-def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+def test_an_empty_folder_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="found 0 files"):
         load_images(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["nothing-here", "./a/b", "a/b.zip", "a/b/c", "no where/x", "x.parquet"])
-def test_a_source_that_is_not_there_is_refused_with_what_to_give(name: str) -> None:
+def test_a_missing_source_is_rejected(name: str) -> None:
     with pytest.raises(FileNotFoundError, match=f"found nothing at '{name}'"):
         load_images(name)
 
 
-def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_an_unsupported_kind_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "set.tar.gz").write_bytes(b"\x1f\x8b hello")
     with pytest.raises(ValueError, match=r"expected a zip archive, a parquet file or a folder; found .*set\.tar\.gz"):
         load_images(tmp_path / "set.tar.gz")
 
 
-def test_a_zip_that_is_cut_short_is_refused(make_zip: Callable[..., Path]) -> None:
+def test_a_truncated_zip_is_rejected(make_zip: Callable[..., Path]) -> None:
     archive = make_zip(TWO)
     archive.write_bytes(archive.read_bytes()[:-30])
     with pytest.raises(ValueError, match=r"File is not a zip file"):
@@ -230,12 +230,12 @@ def test_a_zip_that_is_cut_short_is_refused(make_zip: Callable[..., Path]) -> No
 @pytest.mark.parametrize(
     "path", ["../real/c.png", "real/../../c.png", "/real/c.png", "C:/real/c.png", "real\\..\\..\\c.png"]
 )
-def test_a_zip_whose_entries_climb_out_is_refused(make_zip: Callable[..., Path], path: str) -> None:
+def test_a_zip_with_entries_outside_of_it_is_rejected(make_zip: Callable[..., Path], path: str) -> None:
     with pytest.raises(ValueError, match=r"expected an archive whose entries stay inside it; found"):
         load_images(make_zip([*TWO, path]))
 
 
-def test_a_zip_with_a_password_is_refused(make_zip: Callable[..., Path]) -> None:
+def test_an_encrypted_zip_is_rejected(make_zip: Callable[..., Path]) -> None:
     archive = make_zip(TWO)
     data = archive.read_bytes()
     archive.write_bytes(_with_flag(data, b"PK\x01\x02", 8) if data else data)
@@ -248,7 +248,7 @@ def _with_flag(data: bytes, signature: bytes, offset: int) -> bytes:
     return data[:place] + bytes([data[place] | 1]) + data[place + 1 :]
 
 
-def test_a_zip_packed_by_a_method_without_bounds_is_refused(make_zip: Callable[..., Path]) -> None:
+def test_a_zip_with_an_unbounded_compression_method_is_rejected(make_zip: Callable[..., Path]) -> None:
     with pytest.raises(ValueError, match=r"stored or deflated entries; 'real/a\.png' in .* method 12\."):
         load_images(make_zip(TWO, method=zipfile.ZIP_BZIP2))
 
@@ -268,7 +268,7 @@ def test_a_zip_entry_that_declares_a_huge_size_is_not_unpacked(make_zip: Callabl
         ZipFiles(archive).read("real/a.png")
 
 
-def test_a_zip_entry_that_declares_less_than_it_holds_is_unpacked_no_further(make_zip: Callable[..., Path]) -> None:
+def test_a_zip_entry_is_not_unpacked_beyond_its_declared_size(make_zip: Callable[..., Path]) -> None:
     archive = make_zip({"real/a.png": bytes(50_000_000)}, method=zipfile.ZIP_DEFLATED)
     data = bytearray(archive.read_bytes())
     for signature, offset in ((b"PK\x01\x02", 24), (b"PK\x03\x04", 22)):
@@ -280,7 +280,7 @@ def test_a_zip_entry_that_declares_less_than_it_holds_is_unpacked_no_further(mak
 
 
 @pytest.mark.parametrize("place", range(0, 60, 3))
-def test_a_damaged_zip_entry_is_unreadable_and_nothing_else(make_zip: Callable[..., Path], place: int) -> None:
+def test_a_damaged_zip_entry_raises_no_other_error(make_zip: Callable[..., Path], place: int) -> None:
     archive = make_zip({"a.png": bytes(range(256)) * 4}, method=zipfile.ZIP_DEFLATED)
     data = bytearray(archive.read_bytes())
     data[place] ^= 0xFF
@@ -291,7 +291,7 @@ def test_a_damaged_zip_entry_is_unreadable_and_nothing_else(make_zip: Callable[.
         assert "damaged in the archive" in str(error)  # noqa: PT017
 
 
-def test_a_reader_travels_to_another_process(make_zip: Callable[..., Path], picture_bytes: PictureBytes) -> None:
+def test_a_reader_can_be_pickled(make_zip: Callable[..., Path], picture_bytes: PictureBytes) -> None:
     files = ZipFiles(make_zip(TWO))
     assert files.read(TWO[0]) == pickle.loads(pickle.dumps(files)).read(TWO[0]) == picture_bytes(TWO[0])
 
@@ -299,7 +299,7 @@ def test_a_reader_travels_to_another_process(make_zip: Callable[..., Path], pict
 # --- links
 
 
-def test_linked_folders_and_files_are_read_and_loops_are_not(make_folder: MakeFolder, tmp_path: Path) -> None:
+def test_links_are_followed_except_for_loops(make_folder: MakeFolder, tmp_path: Path) -> None:
     kept = make_folder(["a.png", "sub/b.png"], "kept")
     folder = make_folder(["fake/c.png"])
     (folder / "real").symlink_to(kept)
@@ -311,7 +311,7 @@ def test_linked_folders_and_files_are_read_and_loops_are_not(make_folder: MakeFo
     assert len(FolderFiles(folder).paths) < 20
 
 
-def test_a_link_to_nothing_is_counted_as_unreadable(make_folder: MakeFolder) -> None:
+def test_a_broken_link_counts_as_unreadable(make_folder: MakeFolder) -> None:
     folder = make_folder(TWO)
     (folder / "real/gone.png").symlink_to(folder / "nowhere.png")
     with pytest.raises(ValueError, match=r"found 1 of 3, such as real/gone\.png \(the file is missing\)"):
@@ -326,7 +326,7 @@ def test_a_huge_file_in_a_folder_is_not_read(make_folder: MakeFolder) -> None:
         FolderFiles(folder).read("real/a.png")
 
 
-def test_file_names_that_are_not_utf8_load(make_folder: MakeFolder, picture_bytes: PictureBytes) -> None:
+def test_file_names_that_are_not_utf8_are_loaded(make_folder: MakeFolder, picture_bytes: PictureBytes) -> None:
     folder = make_folder(TWO)
     Path(os.fsdecode(os.fsencode(folder) + b"/real/\xfcbung.png")).write_bytes(picture_bytes(7))
     assert len(load_images(folder)["train"]) == 3
@@ -335,7 +335,7 @@ def test_file_names_that_are_not_utf8_load(make_folder: MakeFolder, picture_byte
 # --- the cache
 
 
-def test_a_second_call_reads_no_picture_and_no_table(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_call_reads_from_the_cache_only(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_folder(MANY)
     first = load_images(folder)
     monkeypatch.delattr(sources, "write_splits")
@@ -364,13 +364,13 @@ def test_a_changed_zip_gives_new_rows(make_zip: Callable[..., Path]) -> None:
     assert len(load_images(make_zip([*TWO, "real/c.png"]))["train"]) == 3
 
 
-def test_the_cache_folder_of_a_call_is_its_own(make_folder: MakeFolder, tmp_path: Path) -> None:
+def test_the_cache_folder_can_be_chosen(make_folder: MakeFolder, tmp_path: Path) -> None:
     rows = load_images(make_folder(TWO), cache_dir=tmp_path / "here")["train"]
     assert Path(rows.cache_files[0]["filename"]).is_relative_to(tmp_path / "here")
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError])
-def test_an_interrupted_build_leaves_no_cache_and_the_next_call_starts_afresh(
+def test_an_interrupted_call_leaves_no_cache_and_the_next_call_starts_over(
     make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interruption: type[BaseException]
 ) -> None:
     folder = make_folder(MANY)
@@ -390,7 +390,7 @@ def test_an_interrupted_build_leaves_no_cache_and_the_next_call_starts_afresh(
 
 
 @pytest.mark.slow
-def test_two_processes_at_once_build_one_cache(make_folder: MakeFolder, tmp_path: Path) -> None:
+def test_concurrent_processes_build_one_cache(make_folder: MakeFolder, tmp_path: Path) -> None:
     folder = make_folder(MANY)
     code = (
         "import sys; from realfake_hf.data.loading import load_images; "
@@ -402,7 +402,7 @@ def test_two_processes_at_once_build_one_cache(make_folder: MakeFolder, tmp_path
     assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == ["", ".lock"]
 
 
-def test_reading_in_several_processes_gives_the_same_in_order_and_leaves_the_random_state_alone() -> None:
+def test_processes_keep_the_order_and_leave_the_random_state_unchanged() -> None:
     before = torch.random.get_rng_state()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 dislikes a fork beside threads
@@ -416,7 +416,7 @@ def test_an_error_in_a_chunk_reaches_the_caller() -> None:
         list(map_in_processes(lambda numbers: 1 / (len(numbers) - 7), range(7), description="dividing"))
 
 
-# --- where cifake lies
+# --- the location of CIFAKE
 
 
 def small_cifake(picture_bytes: PictureBytes) -> dict[str, bytes]:
@@ -424,7 +424,7 @@ def small_cifake(picture_bytes: PictureBytes) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("place", ["data/cifake/archive.zip", "archive.zip", "shared/data/cifake/archive.zip"])
-def test_cifake_is_found_below_the_working_folder_and_the_shared_one(
+def test_cifake_is_found_below_the_working_directory_and_the_shared_folder(
     make_zip: Callable[..., Path],
     picture_bytes: PictureBytes,
     tmp_path: Path,
@@ -438,7 +438,7 @@ def test_cifake_is_found_below_the_working_folder_and_the_shared_one(
     assert len(load_images("cifake")["test"]) == 20
 
 
-def test_a_relative_path_is_looked_for_here_first_and_then_below_the_shared_folder(
+def test_a_relative_path_is_searched_here_first_and_then_below_the_shared_folder(
     make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_folder(TWO, "shared/data/own")
@@ -462,7 +462,7 @@ def test_an_unpacked_cifake_is_found(
     assert set(load_images("cifake")["train"]["source"][:]) == {"cifake"}
 
 
-def test_another_data_set_in_cifakes_place_is_refused(
+def test_another_data_set_in_place_of_cifake_is_rejected(
     make_zip: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_images(make_zip(TWO, "archive.zip"))
@@ -472,7 +472,7 @@ def test_another_data_set_in_cifakes_place_is_refused(
         load_images("cifake")
 
 
-def test_offline_and_without_an_archive_cifake_says_in_one_sentence_where_to_get_it_and_where_to_put_it(
+def test_without_archive_and_network_the_error_says_where_to_get_cifake_and_where_to_put_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "data/cifake").mkdir(parents=True)  # an empty folder is nothing
@@ -486,7 +486,7 @@ def test_offline_and_without_an_archive_cifake_says_in_one_sentence_where_to_get
     assert "\n" not in str(caught.value)
 
 
-def test_a_local_path_wins_over_a_hub_id(
+def test_a_local_path_takes_precedence_over_a_hub_id(
     make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_folder(TWO, "user/name")
@@ -494,11 +494,11 @@ def test_a_local_path_wins_over_a_hub_id(
     assert len(load_images("user/name")["train"]) == 2
 
 
-# --- parquet and saved sets
+# --- parquet and saved data sets
 
 
 def table(picture_bytes: PictureBytes, names: tuple[str, str] = ("REAL", "FAKE"), **columns: list[object]) -> Dataset:
-    """Four pictures whose labels are the names in turn."""
+    """Four images with alternating labels."""
     rows = {"image": [{"bytes": picture_bytes(n), "path": f"{n}.png"} for n in range(4)], "label": [0, 1, 0, 1]}
     features = Features({"image": Image(), "label": ClassLabel(names=list(names))})
     features |= {name: Value("string") for name in columns}
@@ -554,9 +554,7 @@ def test_a_changed_parquet_file_gives_new_rows(picture_bytes: PictureBytes, tmp_
     assert by_hash(load_images(file)) == {digest: 1 - label for digest, label in before.items()}
 
 
-def test_a_set_of_ours_that_is_saved_to_disk_comes_back_with_the_same_rows(
-    make_folder: MakeFolder, tmp_path: Path
-) -> None:
+def test_saving_to_disk_and_loading_again_keeps_the_rows(make_folder: MakeFolder, tmp_path: Path) -> None:
     images = load_images(make_folder([f"{split}/{path}" for split in ("train", "test") for path in TWO]))
     images.save_to_disk(tmp_path / "saved")
     again = load_images(tmp_path / "saved")
@@ -568,7 +566,7 @@ def test_a_set_of_ours_that_is_saved_to_disk_comes_back_with_the_same_rows(
     assert load_from_disk(str(tmp_path / "saved"))["train"][0]["image"].mode == "RGB"
 
 
-def test_the_demo_set_loads_offline_with_its_three_splits_ids_and_hashes() -> None:
+def test_the_demo_data_load_offline_with_their_splits_ids_and_hashes() -> None:
     images = load_images("demo")
     stated = Dataset.from_parquet(str(demo_path())).remove_columns(["image", "region", "box"]).to_dict()
     assert set(images) == {"train", "validation", "test"}
@@ -591,7 +589,7 @@ def test_the_demo_set_loads_offline_with_its_three_splits_ids_and_hashes() -> No
         (Value("string"), ["real", "frog"], r"real or fake in row 1 of train of set, 'label'; found 'frog'"),
     ],
 )
-def test_labels_that_do_not_say_real_and_fake_are_refused(
+def test_labels_other_than_real_and_fake_are_rejected(
     picture_bytes: PictureBytes, tmp_path: Path, feature: object, labels: list[object], message: str
 ) -> None:
     rows = {"image": [{"bytes": picture_bytes(n), "path": None} for n in range(2)], "label": labels}
@@ -601,7 +599,7 @@ def test_labels_that_do_not_say_real_and_fake_are_refused(
         load_images(tmp_path / "set")
 
 
-def test_a_set_without_one_image_column_is_refused(picture_bytes: PictureBytes, tmp_path: Path) -> None:
+def test_a_data_set_without_a_single_image_column_is_rejected(picture_bytes: PictureBytes, tmp_path: Path) -> None:
     rows = table(picture_bytes)
     two = Dataset.from_dict(
         {"left": [picture_bytes(1)], "right": [picture_bytes(2)], "label": ["real"]},
@@ -613,14 +611,14 @@ def test_a_set_without_one_image_column_is_refused(picture_bytes: PictureBytes, 
             load_images(tmp_path / name)
 
 
-def test_splits_whose_labels_have_another_order_are_refused(picture_bytes: PictureBytes, tmp_path: Path) -> None:
+def test_splits_with_different_label_orders_are_rejected(picture_bytes: PictureBytes, tmp_path: Path) -> None:
     one, two = table(picture_bytes, ("REAL", "FAKE")), table(picture_bytes, ("FAKE", "REAL"))
     DatasetDict({"train": one, "test": two}).save_to_disk(tmp_path / "set")
     with pytest.raises(ValueError, match="expected the same columns and label names in all splits of set"):
         load_images(tmp_path / "set")
 
 
-def test_a_set_without_rows_is_refused(picture_bytes: PictureBytes, tmp_path: Path) -> None:
+def test_a_data_set_without_rows_is_rejected(picture_bytes: PictureBytes, tmp_path: Path) -> None:
     table(picture_bytes).select([]).save_to_disk(tmp_path / "set")
     with pytest.raises(ValueError, match=r"expected a complete data set from save_to_disk in .*set; found"):
         load_images(tmp_path / "set")
@@ -629,7 +627,7 @@ def test_a_set_without_rows_is_refused(picture_bytes: PictureBytes, tmp_path: Pa
         load_images(tmp_path / "set.parquet")
 
 
-def test_rows_whose_picture_is_null_missing_or_a_device_are_unreadable(tmp_path: Path) -> None:
+def test_rows_whose_image_is_null_missing_or_a_device_are_unreadable(tmp_path: Path) -> None:
     pictures = [None, {"bytes": None, "path": "/dev/zero"}, {"bytes": None, "path": str(tmp_path / "gone.png")}]
     features = Features({"image": Image(), "label": Value("string")})
     splits = DatasetDict({"train": Dataset.from_dict({"image": pictures, "label": ["real"] * 3}, features=features)})
@@ -640,27 +638,27 @@ def test_rows_whose_picture_is_null_missing_or_a_device_are_unreadable(tmp_path:
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1 nothing PAR1", b"hello"])
-def test_a_damaged_parquet_file_is_refused(tmp_path: Path, data: bytes) -> None:
+def test_a_damaged_parquet_file_is_rejected(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "set.parquet").write_bytes(data)
     with pytest.raises(ValueError, match=r"expected parquet with rows in .*set\.parquet; found"):
         load_images(tmp_path / "set.parquet")
 
 
-def test_find_source_reads_no_picture(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_source_reads_no_image(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_folder(TWO)
     monkeypatch.setattr(Path, "read_bytes", None)
     assert find_source(folder).name == "pictures"
     assert len(find_source(folder).records()) == 2
 
 
-def test_the_kept_rows_are_plain_arrow_with_the_schema_inside(make_folder: MakeFolder) -> None:
+def test_the_cache_is_plain_arrow_with_the_schema(make_folder: MakeFolder) -> None:
     rows = load_images(make_folder(TWO))["train"]
     with pa.OSFile(rows.cache_files[0]["filename"]) as file:
         schema = pa.ipc.open_stream(io.BytesIO(file.read())).schema
     assert set(json.loads(schema.metadata[b"huggingface"])["info"]["features"]) == set(SCHEMA)
 
 
-def test_what_a_killed_process_left_is_cleared_away(tmp_path):
+def test_leftovers_of_a_killed_process_are_removed(tmp_path):
     images = load_images("demo", cache_dir=tmp_path / "first")
     [folder] = [place for place in (tmp_path / "first").iterdir() if place.is_dir()]
     left = tmp_path / "second" / f"{folder.name}.part-killed"

@@ -39,7 +39,7 @@ def processor_of(size=32, **settings):
 
 
 def grey_levels(values, processor):
-    """The processor's numbers turned back: (n, height, width, 3), in grey levels."""
+    """Invert normalization and rescaling: (n, height, width, 3) in grey levels."""
     mean, deviation = (np.array(numbers).reshape(-1, 1, 1) for numbers in (processor.image_mean, processor.image_std))
     return ((np.asarray(values) * deviation + mean) / processor.rescale_factor).transpose(0, 2, 3, 1)
 
@@ -50,7 +50,7 @@ def as_seen_by_the_processor(pictures, processor):
 
 
 def larger(images):
-    """The same rows with pictures 48 pixels high and 64 wide."""
+    """Return the same rows with images 48 pixels high and 64 wide."""
     rows = [picture.convert("RGB").resize((64, 48), Image.Resampling.NEAREST) for picture in images["image"]]
     hashes = [f"larger {name}" for name in images["sha256"]]
     features = images.select_columns(["image", "sha256"]).features
@@ -65,7 +65,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Counts the pictures that are decoded."""
+    """Record the images that are decoded."""
     seen = []
     read = pixels_module.decode_image
     monkeypatch.setattr(pixels_module, "decode_image", lambda data: seen.append(data) or read(data))
@@ -74,14 +74,14 @@ def decoded(monkeypatch):
 
 @pytest.fixture
 def numbered():
-    """Pictures whose left half says their row, and whose right half is black."""
+    """Images whose left half encodes their row and whose right half is black."""
     values = np.zeros((50, 4, 6, 3), dtype=np.uint8)
     values[:, :, :3] = np.arange(1, 51, dtype=np.uint8)[:, None, None, None]
     return values
 
 
 @pytest.mark.parametrize("size", [32, 24, (16, 40)])
-def test_the_cache_holds_what_the_processor_makes_of_each_picture_within_one_grey_level(images, tmp_path, size):
+def test_cached_pixels_agree_with_the_processor_within_one_grey_level(images, tmp_path, size):
     for rows in (images, larger(images)):
         processor = processor_of(size)
         cached = cached_pixels(rows, processor, cache_dir=tmp_path)
@@ -99,7 +99,7 @@ def test_the_cache_holds_what_the_processor_makes_of_each_picture_within_one_gre
         {"do_rescale": False, "image_mean": [127.5] * 3, "image_std": [50.0, 60.0, 70.0]},
     ],
 )
-def test_what_the_model_sees_in_training_is_what_the_saved_processor_gives(images, tmp_path, settings):
+def test_model_inputs_in_training_agree_with_the_saved_processor(images, tmp_path, settings):
     processor_of(**settings).save_pretrained(tmp_path)
     saved = AutoImageProcessor.from_pretrained(tmp_path)
     for rows in (images, larger(images)):
@@ -111,7 +111,7 @@ def test_what_the_model_sees_in_training_is_what_the_saved_processor_gives(image
 
 @pytest.mark.parametrize("resample", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS])
 @pytest.mark.parametrize("size", [128, 224, (80, 96)])
-def test_small_pictures_are_stored_small_and_grow_to_what_the_processor_gives(images, tmp_path, size, resample):
+def test_small_images_are_stored_small_and_upscaled_like_the_processor(images, tmp_path, size, resample):
     for rows in (images, larger(images)):
         processor = processor_of(size, resample=resample)
         stored = cached_pixels(rows, processor, cache_dir=tmp_path)
@@ -122,12 +122,12 @@ def test_small_pictures_are_stored_small_and_grow_to_what_the_processor_gives(im
         assert np.abs(levels).max() < 1e-3
 
 
-def test_pictures_of_several_sizes_are_stored_at_the_size_of_the_processor(images, tmp_path):
+def test_images_of_several_sizes_are_stored_at_the_size_of_the_processor(images, tmp_path):
     mixed = concatenate_datasets([images, larger(images)])
     assert cached_pixels(mixed, processor_of(128), cache_dir=tmp_path).shape == (2 * ROWS, 128, 128, 3)
 
 
-def test_a_model_takes_stored_pixels_while_the_input_is_attached(images):
+def test_a_model_accepts_stored_pixels_while_the_input_is_attached(images):
     processor = processor_of()
     torch.manual_seed(0)
     model = CifakeCnnForImageClassification(CifakeCnnConfig()).eval()
@@ -153,7 +153,7 @@ def test_training_and_the_detector_give_the_same_scores(images, tmp_path):
         np.testing.assert_allclose(Detector(model, processor).probabilities(rows["image"]), trained, atol=1e-6)
 
 
-def test_pictures_are_decoded_once_and_memory_mapped_from_then_on(images, tmp_path, decoded):
+def test_images_are_decoded_once_and_then_memory_mapped(images, tmp_path, decoded):
     first = cached_pixels(images, processor_of(), cache_dir=tmp_path)
     again = cached_pixels(images, processor_of(), cache_dir=tmp_path)
     assert len(decoded) == ROWS
@@ -164,13 +164,13 @@ def test_pictures_are_decoded_once_and_memory_mapped_from_then_on(images, tmp_pa
         again[0] = 0
 
 
-def test_the_cache_lies_in_the_cache_folder_of_datasets(images, tmp_path, monkeypatch):
+def test_the_default_cache_is_in_the_cache_folder_of_datasets(images, tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
     cached = cached_pixels(images, processor_of())
     assert [cached.filename.parent, cached.filename.suffix] == [tmp_path / "realfake-pixels", ".npy"]
 
 
-def test_callers_at_the_same_time_share_one_file_and_one_decoding(images, tmp_path, decoded):
+def test_concurrent_callers_share_one_file_and_decode_once(images, tmp_path, decoded):
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(cached_pixels, images, processor_of(), cache_dir=tmp_path) for _ in range(4)]
         arrays = [call.result() for call in calls]
@@ -179,7 +179,7 @@ def test_callers_at_the_same_time_share_one_file_and_one_decoding(images, tmp_pa
     assert {file.suffix for file in tmp_path.iterdir()} <= {".npy", ".json", ".lock"}
 
 
-def test_a_decoding_that_was_cut_short_is_begun_again(images, tmp_path, monkeypatch):
+def test_interrupted_decoding_starts_over(images, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(pixels_module, "decode_image", lambda _data: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -189,7 +189,7 @@ def test_a_decoding_that_was_cut_short_is_begun_again(images, tmp_path, monkeypa
     np.testing.assert_array_equal(cached[3], np.asarray(images[3]["image"].convert("RGB")))
 
 
-def test_numbers_alone_reuse_the_file_and_geometry_makes_another(images, tmp_path):
+def test_the_cache_depends_on_the_geometry_but_not_the_normalization_of_the_processor(images, tmp_path):
     def file(processor, rows=images):
         return cached_pixels(rows, processor, cache_dir=tmp_path).filename
 
@@ -202,32 +202,32 @@ def test_numbers_alone_reuse_the_file_and_geometry_makes_another(images, tmp_pat
     assert len({plain, *others}) == 3
 
 
-def test_other_pictures_another_order_or_fewer_rows_make_another_file(images, tmp_path):
+def test_the_cache_depends_on_the_images_and_their_order(images, tmp_path):
     several = (images, larger(images), images.select(range(ROWS - 1, -1, -1)), images.select(range(ROWS - 1)))
     files = {cached_pixels(rows, processor_of(), cache_dir=tmp_path).filename for rows in several}
     assert len(files) == 4
 
 
-def test_rows_stay_in_the_order_of_the_data_set(images, tmp_path):
+def test_pixels_are_in_row_order(images, tmp_path):
     backwards = range(ROWS - 1, -1, -1)
     cached = [cached_pixels(rows, processor_of(), cache_dir=tmp_path) for rows in (images, images.select(backwards))]
     np.testing.assert_array_equal(cached[0][::-1], cached[1])
 
 
-def test_a_processor_without_one_output_size_is_refused(images, tmp_path):
+def test_a_processor_without_a_fixed_output_size_is_rejected(images, tmp_path):
     processor = ViTImageProcessorPil(do_resize=False)
     with pytest.raises(ValueError, match=r"a fixed output size; found \[\(64, 64, 3\), \(64, 96, 3\)\]"):
         cached_pixels(images, processor, cache_dir=tmp_path)
 
 
-def test_pictures_that_have_the_size_pass_unchanged(images):
+def test_images_of_the_right_size_are_unchanged(images):
     pictures = [picture.convert("RGB") for picture in images["image"][:5]]
     np.testing.assert_array_equal(
         resize_images(pictures, processor_of()), [np.asarray(picture) for picture in pictures]
     )
 
 
-def test_the_numbers_are_computed_per_channel_in_channels_last_memory():
+def test_normalization_is_per_channel_and_channels_last_in_memory():
     processor = processor_of(image_mean=[0.1, 0.2, 0.3], image_std=[0.5, 0.6, 0.7])
     batch = torch.randint(256, (2, 5, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     values = Normalize(processor)(batch)
@@ -282,7 +282,7 @@ def test_a_processor_that_returns_patches_is_refused():
 
 
 def numbers_of(batch):
-    """Row, and whether flipped, of each picture of a fetched batch."""
+    """Return the row of each image in a batch, and whether it is flipped."""
     left, right = batch["pixel_values"][:, 0, 0, 0], batch["pixel_values"][:, 0, -1, 0]
     return [(int(max(a, b)) - 1, bool(a < b)) for a, b in zip(left, right, strict=True)]
 
@@ -291,7 +291,7 @@ def fed(values, *, flip=False, seed=0):
     return PixelDataset(values, list(range(len(values))), augment=Augmentation(flip=flip, seed=seed))
 
 
-def test_a_fetched_batch_is_its_rows_in_the_order_asked_for(numbered):
+def test_a_batch_contains_its_rows_in_the_requested_order(numbered):
     data, order = fed(numbered), [7, 0, 49, 7]
     batch = data.__getitems__(order)
     assert [row for row, _ in numbers_of(batch)] == batch["labels"].tolist() == order
@@ -300,13 +300,13 @@ def test_a_fetched_batch_is_its_rows_in_the_order_asked_for(numbered):
     torch.testing.assert_close(data[7]["pixel_values"], batch["pixel_values"][0])
 
 
-def test_fetching_leaves_the_pixels_as_they_are(numbered):
+def test_fetching_does_not_change_the_pixels(numbered):
     before = numbered.copy()
     fed(numbered, flip=True).__getitems__(range(50))
     np.testing.assert_array_equal(numbered, before)
 
 
-def test_flips_depend_on_the_picture_alone_whatever_the_batches_and_their_order(numbered):
+def test_flips_do_not_depend_on_batches_or_their_order(numbered):
     data = fed(numbered, flip=True, seed=5)
     expected = dict(numbers_of(data.__getitems__(range(50))))
     order = np.random.default_rng(0).permutation(50).tolist()
@@ -315,7 +315,7 @@ def test_flips_depend_on_the_picture_alone_whatever_the_batches_and_their_order(
         assert dict(pair for batch in batches for pair in numbers_of(data.__getitems__(batch))) == expected
 
 
-def test_a_flip_mirrors_left_and_right(numbered):
+def test_a_flip_swaps_left_and_right(numbered):
     numbered[:, 0] = 0  # the upper row is black: a picture turned upside down would show
     flipped, plain = (fed(numbered, flip=flip).__getitems__(range(50))["pixel_values"] for flip in (True, False))
     mirrored = [torch.equal(one, other.flip(1)) for one, other in zip(flipped, plain, strict=True)]
@@ -323,14 +323,14 @@ def test_a_flip_mirrors_left_and_right(numbered):
     assert all(one != other for one, other in zip(mirrored, kept, strict=True))
 
 
-def test_about_half_of_the_pictures_are_flipped():
+def test_about_half_of_the_images_are_flipped():
     values = np.zeros((4000, 1, 2, 3), dtype=np.uint8)
     values[:, :, 0] = 1
     flips = [flip for _, flip in numbers_of(fed(values, flip=True).__getitems__(range(4000)))]
     assert 0.47 < np.mean(flips) < 0.53
 
 
-def test_epoch_and_seed_draw_other_flips_and_the_same_ones_again(numbered):
+def test_flips_depend_on_epoch_and_seed(numbered):
     def flips(seed, epoch):
         data = fed(numbered, flip=True, seed=seed)
         data.set_epoch(epoch)
@@ -340,13 +340,13 @@ def test_epoch_and_seed_draw_other_flips_and_the_same_ones_again(numbered):
     assert flips(1, 2) == flips(1, 2)
 
 
-def test_flips_leave_the_global_random_numbers_alone(numbered):
+def test_flips_leave_the_global_random_state_unchanged(numbered):
     before = torch.get_rng_state()
     fed(numbered, flip=True).set_epoch(3)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_without_flip_no_picture_is_ever_flipped(numbered):
+def test_without_flip_no_image_is_flipped(numbered):
     data = fed(numbered)
     for epoch in range(3):
         data.set_epoch(epoch)
@@ -354,7 +354,7 @@ def test_without_flip_no_picture_is_ever_flipped(numbered):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_loader_passes_whole_batches_and_a_short_last_one(numbered, workers):
+def test_a_loader_yields_whole_batches_and_a_shorter_last_one(numbered, workers):
     loader = DataLoader(fed(numbered, flip=True), batch_size=16, collate_fn=identity_collate, num_workers=workers)
     batches = list(loader)
     assert [len(batch["labels"]) for batch in batches] == [16, 16, 16, 2]

@@ -1,4 +1,4 @@
-"""Any source as parquet shards: the same rows, whole or not at all, and found out when damaged."""
+"""Shards contain the rows of their source, are written atomically, and are replaced if damaged."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def damaged_shards(folder):
     return [file for file in checksums if not (folder / file).exists() or sha256_of(folder / file) != checksums[file]]
 
 
-def test_shards_hold_the_rows_of_the_source_in_its_schema(images, tmp_path, capsys):
+def test_shards_contain_the_rows_of_the_source_in_its_schema(images, tmp_path, capsys):
     assert main(words(tmp_path / "shards", shard_mib=0.3, license="mit")) == 0
     loaded = load_dataset("parquet", data_dir=str(tmp_path / "shards/data"), cache_dir=str(tmp_path / "cache"))
     assert set(loaded) == set(images)
@@ -59,7 +59,7 @@ def test_shards_hold_the_rows_of_the_source_in_its_schema(images, tmp_path, caps
     assert f"in {len(manifest):,} shards" in capsys.readouterr().out
 
 
-def test_what_is_there_is_kept_and_what_is_damaged_is_written_again(images, tmp_path, caplog):
+def test_intact_shards_are_kept_and_damaged_ones_are_written_again(images, tmp_path, caplog):
     folder = tmp_path / "shards"
     folder.mkdir()
     (folder / "shards.json.part").write_text("{")  # of one that was killed as it began
@@ -79,7 +79,7 @@ def test_what_is_there_is_kept_and_what_is_damaged_is_written_again(images, tmp_
         assert f"checksum mismatch in {file}" in caplog.text
 
 
-def test_a_full_disk_in_the_middle_leaves_whole_shards(images, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_leaves_complete_shards(images, tmp_path, monkeypatch, capsys):
     real = os.fsync
     calls = []
 
@@ -100,7 +100,7 @@ def test_a_full_disk_in_the_middle_leaves_whole_shards(images, tmp_path, monkeyp
     )
 
 
-def test_other_files_other_pictures_and_other_sizes_are_refused(images, tmp_path, capsys):
+def test_other_files_other_images_and_other_sizes_are_rejected(images, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("dear")
     assert main(words(tmp_path / "mine")) == 1
@@ -116,7 +116,7 @@ def test_other_files_other_pictures_and_other_sizes_are_refused(images, tmp_path
 
 
 @pytest.mark.slow
-def test_after_a_kill_the_shards_are_those_of_an_unbroken_call(images, tmp_path):
+def test_after_a_kill_the_shards_are_those_of_an_uninterrupted_call(images, tmp_path):
     expected = write_shards(images, tmp_path / "unbroken", shard_bytes=0.01 * MIB)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "realfake_hf.data.shards", *words(tmp_path / "killed", shard_mib=0.01)]

@@ -1,4 +1,4 @@
-"""Validation and test are cut from train alone, in every label's and content's share, with copies on one side."""
+"""Missing splits are drawn from train, stratified by label and content, with copies on one side."""
 
 from collections import Counter
 
@@ -21,7 +21,7 @@ def data_set(rows: list[Row]) -> Dataset:
 
 
 def even(copies: int = 1, contents: int = 4, each: int = 100) -> Dataset:
-    """Both labels, some contents, as many pictures of each, and every picture a number of times."""
+    """Both labels, several contents with equally many images, and several copies of each image."""
     return data_set(
         [
             (label, f"c{content}", f"{label}/{content}/{n // copies}")
@@ -36,7 +36,7 @@ def strata(rows: Dataset) -> Counter[tuple[int, str | None]]:
     return Counter(zip(rows["label"][:], rows["content"][:], strict=True))
 
 
-def test_every_label_and_content_gives_the_same_share() -> None:
+def test_every_label_and_content_is_split_in_the_same_proportion() -> None:
     rest, taken = stratified_split(even(), share=0.05, seed=0)
     assert set(strata(taken).values()) == {5}
     assert set(strata(rest).values()) == {95}
@@ -48,7 +48,7 @@ def test_small_contents_add_up_to_the_share_of_their_label() -> None:
     assert Counter(taken["label"][:]) == {REAL: 10, FAKE: 10}
 
 
-def test_contents_that_are_not_known_are_one_stratum() -> None:
+def test_unknown_contents_form_one_stratum() -> None:
     rows = data_set([(label, None, f"{label} {n}") for label in (REAL, FAKE) for n in range(100)])
     assert strata(stratified_split(rows, share=0.2, seed=0)[1]) == {(REAL, None): 20, (FAKE, None): 20}
 
@@ -63,7 +63,7 @@ def test_contents_that_are_not_known_are_one_stratum() -> None:
     seed=st.integers(0, 2**32),
 )
 @settings(max_examples=40, deadline=None)
-def test_a_cut_loses_nothing_keeps_copies_together_and_stays_near_the_share(
+def test_a_split_is_complete_keeps_copies_together_and_has_about_the_share(
     rows: list[tuple[int, str | None, int]], share: float, seed: int
 ) -> None:
     images = data_set([(label, content, f"{label} {digest}") for label, content, digest in rows])
@@ -79,14 +79,14 @@ def test_a_cut_loses_nothing_keeps_copies_together_and_stays_near_the_share(
         assert abs(taken["label"][:].count(label) - wanted) <= largest * 2
 
 
-def test_copies_that_carry_both_labels_fall_on_one_side() -> None:
+def test_copies_with_both_labels_stay_on_one_side() -> None:
     rows = data_set([(n % 2, "frog", f"{n // 2}") for n in range(400)])
     rest, taken = stratified_split(rows, share=0.1, seed=0)
     assert not set(rest["sha256"][:]) & set(taken["sha256"][:])
     assert len(taken) == 40
 
 
-def test_equal_seeds_cut_equally_and_others_do_not() -> None:
+def test_a_split_depends_on_its_seed() -> None:
     first, again, other = (stratified_split(even(), share=0.1, seed=seed)[1]["id"][:] for seed in (1, 1, 2))
     assert first == again != other
 
@@ -104,13 +104,13 @@ def test_rows_keep_their_order() -> None:
         assert [int(n) for n in side["id"]] == sorted(int(n) for n in side["id"])
 
 
-def test_the_splits_of_a_source_are_kept() -> None:
+def test_existing_splits_are_kept() -> None:
     given_splits = DatasetDict({"train": even(), "validation": even(each=10), "test": even(each=20)})
     splits = add_missing_splits(given_splits)
     assert all(splits[name].to_dict() == rows.to_dict() for name, rows in given_splits.items())
 
 
-def test_validation_comes_from_train_only_and_the_test_split_is_not_touched() -> None:
+def test_validation_is_drawn_from_train_and_an_existing_test_split_is_kept() -> None:
     test = even(each=20)
     splits = add_missing_splits(DatasetDict({"train": even(), "test": test}), validation_share=0.1)
     assert list(splits) == ["train", "validation", "test"]
@@ -119,7 +119,7 @@ def test_validation_comes_from_train_only_and_the_test_split_is_not_touched() ->
     assert len(splits["validation"]) == 80
 
 
-def test_a_missing_test_split_is_cut_first_and_validation_from_what_is_left() -> None:
+def test_a_missing_test_split_is_drawn_before_the_validation_split() -> None:
     splits = add_missing_splits(DatasetDict({"train": even(copies=2)}), validation_share=0.25, test_share=0.2)
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 480, "validation": 160, "test": 160}
     digests = [set(rows["sha256"][:]) for rows in splits.values()]
@@ -127,13 +127,13 @@ def test_a_missing_test_split_is_cut_first_and_validation_from_what_is_left() ->
     assert not digests[2] & (digests[0] | digests[1])
 
 
-def test_a_source_without_train_is_refused() -> None:
+def test_a_source_without_train_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"expected a split named train; found \['test'\]"):
         add_missing_splits(DatasetDict({"test": even()}))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.999, 1.0])
-def test_a_cut_that_leaves_a_side_without_a_label_is_refused(share: float) -> None:
+def test_a_split_with_a_side_of_one_label_is_rejected(share: float) -> None:
     with pytest.raises(
         ValueError, match=r"expected real and fake images on both sides of a split of .*; found too few among 8"
     ):

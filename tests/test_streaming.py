@@ -1,4 +1,4 @@
-"""Shards as a stream: every picture once, shared out, shuffled, and the same again from any place."""
+"""A stream yields every image once, in shuffled order, divided among processes, and resumes anywhere."""
 
 import hashlib
 import itertools
@@ -41,7 +41,7 @@ def train(folder):
 
 @pytest.fixture(scope="module")
 def names(images):
-    """What a picture's pixels say of it: its id."""
+    """Return the id of each image by the hash of its pixels."""
     return {digest(resize_images([row["image"]], PROCESSOR)[0]): row["id"] for row in images["train"]}
 
 
@@ -66,7 +66,7 @@ def test_the_shards_are_found_and_counted(images, folder, train):
     assert found["test"].load()["sha256"][:] == images["test"]["sha256"][:]
 
 
-def test_an_epoch_gives_every_picture_once_and_in_another_order_each_time(images, train, names):
+def test_an_epoch_yields_every_image_once_in_a_different_order_each_time(images, train, names):
     one = stream(train)
     epochs = []
     for epoch in range(2):
@@ -80,14 +80,14 @@ def test_an_epoch_gives_every_picture_once_and_in_another_order_each_time(images
     assert ids(stream(train), names) == epochs[0]
 
 
-def test_labels_stay_with_their_pictures(images, train, names):
+def test_labels_stay_with_their_images(images, train, names):
     truth = dict(zip(images["train"]["id"][:], images["train"]["label"][:], strict=True))
     for batch in stream(train):
         assert [truth[name] for name in ids([batch], names)] == batch["labels"].tolist()
 
 
 @pytest.mark.parametrize("shared", [(2, 0), (2, 2), (3, 0)])
-def test_processes_and_workers_share_it_without_overlap_or_loss(images, train, names, shared, monkeypatch):
+def test_processes_and_workers_share_a_stream_completely(images, train, names, shared, monkeypatch):
     processes, workers = shared
     counts = Counter()
     lengths = set()
@@ -107,7 +107,7 @@ def test_processes_and_workers_share_it_without_overlap_or_loss(images, train, n
 
 
 @pytest.mark.parametrize("given", [1, 7, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 20))])
-def test_a_stream_goes_on_from_any_batch_as_if_unbroken(train, given):
+def test_a_stream_resumes_after_any_batch_as_if_uninterrupted(train, given):
     augment = Augmentation(flip=True, robust_share=0.5)
     whole = list(stream(train, augment=augment))
     broken = stream(train, augment=augment)
@@ -125,7 +125,7 @@ def test_a_stream_goes_on_from_any_batch_as_if_unbroken(train, given):
 
 
 @pytest.mark.slow
-def test_workers_go_on_from_any_batch_as_if_unbroken(train):
+def test_workers_resume_after_any_batch_as_if_uninterrupted(train):
     def loader():
         return make_loader(stream(train, workers=2), workers=2)
 
@@ -140,12 +140,12 @@ def test_workers_go_on_from_any_batch_as_if_unbroken(train):
     assert all(torch.equal(a["pixel_values"], b["pixel_values"]) for a, b in pairs)
 
 
-def test_parts_have_whole_steps_of_several_batches(train):
+def test_the_number_of_batches_is_rounded_up_to_a_multiple(train):
     assert len(stream(train, multiple=4)) % 4 == 0
     assert len(list(stream(train, multiple=4))) == len(stream(train, multiple=4))
 
 
-def test_a_damaged_picture_is_named_and_the_rest_is_given(images, tmp_path, caplog, names):
+def test_a_damaged_image_is_skipped_and_logged(images, tmp_path, caplog, names):
     rows = images["train"].select(range(40)).with_format("arrow")
     table = rows[:]
     pictures = table["image"].to_pylist()
@@ -160,7 +160,7 @@ def test_a_damaged_picture_is_named_and_the_rest_is_given(images, tmp_path, capl
     assert f"skipped the unreadable image {spoilt['id'][7]}" in caplog.text
 
 
-def test_a_stream_without_any_picture_ends_with_a_sentence(images, tmp_path):
+def test_a_stream_without_readable_images_is_an_error(images, tmp_path):
     rows = images["train"].select(range(20)).with_format("arrow")[:]
     spoilt = {name: rows[name].to_pylist() for name in rows.column_names}
     spoilt["image"] = [{"bytes": b"no picture", "path": None}] * 20
@@ -170,7 +170,7 @@ def test_a_stream_without_any_picture_ends_with_a_sentence(images, tmp_path):
         list(stream(find_shards(str(tmp_path))["train"]))
 
 
-def test_leaks_are_counted_by_hashes_alone(images, folder):
+def test_leaks_are_found_by_hashes_alone(images, folder):
     found = find_shards(str(folder))
     test = images["test"]
     others = itertools.chain(found["train"].column("sha256"), [images["validation"]["sha256"][:]])
@@ -179,7 +179,7 @@ def test_leaks_are_counted_by_hashes_alone(images, folder):
     assert not absent_from(test["sha256"][:], found["test"].column("sha256")).any()
 
 
-def test_what_cannot_be_streamed_is_told(images, folder, train, tmp_path):
+def test_sources_that_cannot_be_streamed_are_rejected(images, folder, train, tmp_path):
     with pytest.raises(FileNotFoundError, match="expected parquet shards in a folder or Hub data set"):
         find_shards(str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match=r"at least as many row groups as processes times workers, 99; found"):
