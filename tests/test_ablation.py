@@ -41,7 +41,7 @@ def test_every_variant_is_trained_with_every_seed_and_gains_are_paired(plan):
 
 
 @pytest.mark.slow
-def test_an_interrupted_ablation_goes_on_with_what_is_missing(plan, monkeypatch, capsys):
+def test_an_interrupted_ablation_resumes_with_the_missing_trainings(plan, monkeypatch, capsys):
     trained = []
 
     def third_is_interrupted(data, model, run):
@@ -57,7 +57,7 @@ def test_an_interrupted_ablation_goes_on_with_what_is_missing(plan, monkeypatch,
     assert trained == [(0.5, 0), (None, 0), (0.5, 1), (0.5, 1), (None, 1)]
 
 
-def test_trainings_with_other_settings_are_not_mixed_in(plan, capsys):
+def test_trainings_with_other_settings_are_rejected(plan, capsys):
     (plan.parent / "runs").mkdir()
     cell = {"settings": {"base": "other", "settings": {}, "changes": {}}, "seconds": 1.0, "cell": {}}
     (plan.parent / "runs/baseline, seed 0.json").write_text(json.dumps(cell))
@@ -76,7 +76,7 @@ def test_trainings_with_other_settings_are_not_mixed_in(plan, capsys):
         ([], "found list"),
     ],
 )
-def test_a_plan_with_a_part_missing_is_refused(tmp_path, content, sentence, capsys):
+def test_an_incomplete_plan_is_rejected(tmp_path, content, sentence, capsys):
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(content))
     assert ablation.main(words(tmp_path / "plan.yaml")) == 1
     assert sentence in capsys.readouterr().err

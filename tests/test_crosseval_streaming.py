@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from grid_stand_in import SMALL, save_cnn
-from hub_to_write_to import serve
+from writable_hub import serve
 
 import crosseval
 from benchmarks.launch import launcher
@@ -246,7 +246,7 @@ def test_shards_on_the_hub_are_streamed_from_there(folder, model, tmp_path):
 
         ask("-c", upload)
         ask("crosseval.py", *words(model, "user/set", tmp_path / "hub", "--streaming", "true"))
-        shards = {path for _, path in hub.asked if path.endswith(".parquet")}
+        shards = {path for _, path in hub.requests if path.endswith(".parquet")}
         ask(
             "train.py", "--data", "user/set", "--streaming", "true", *training, "--output_dir",
             str(tmp_path / "run"),

@@ -15,24 +15,24 @@ MODELS = Path(__file__).resolve().parents[1] / "space/models"
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     random = np.random.default_rng(0)
     return [Image.fromarray(random.integers(0, 256, (40, 30, 3), dtype=np.uint8)) for _ in range(70)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cifake-cnn", "cifake-vit"])
-def test_an_exported_model_gives_the_same_probabilities_for_any_batch(name, pictures, tmp_path):
+def test_an_exported_model_gives_the_same_probabilities_for_any_batch(name, images, tmp_path):
     detector = Detector.from_pretrained(MODELS / name)
     export(MODELS / name, tmp_path / "model.onnx")
     found = OnnxDetector(tmp_path / "model.onnx", detector)
-    exact = detector.probabilities(pictures)
-    assert found.probabilities(pictures) == pytest.approx(exact, abs=1e-4)
-    assert found.probabilities(pictures[:1]) == pytest.approx(exact[:1], abs=1e-4)
+    exact = detector.probabilities(images)
+    assert found.probabilities(images) == pytest.approx(exact, abs=1e-4)
+    assert found.probabilities(images[:1]) == pytest.approx(exact[:1], abs=1e-4)
 
 
 @pytest.mark.slow
-def test_the_file_says_how_pictures_become_numbers_and_when_they_are_called_fake(tmp_path):
+def test_the_metadata_hold_the_processor_and_the_operating_point(tmp_path):
     export(MODELS / "cifake-cnn", tmp_path / "model.onnx")
     onnx.checker.check_model(str(tmp_path / "model.onnx"))
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
@@ -46,23 +46,23 @@ def test_the_file_says_how_pictures_become_numbers_and_when_they_are_called_fake
 
 
 @pytest.mark.slow
-def test_eight_bits_make_a_smaller_file_and_scores_that_are_near(pictures, tmp_path):
+def test_int8_makes_a_smaller_file_with_similar_scores(images, tmp_path):
     place = MODELS / "cifake-vit"
     for int8 in (False, True):
         export(place, tmp_path / f"{int8}.onnx", int8=int8)
     whole, small = ((tmp_path / f"{int8}.onnx").stat().st_size for int8 in (False, True))
     assert small < whole / 2
     detector = Detector.from_pretrained(place)
-    found = OnnxDetector(tmp_path / "True.onnx", detector).probabilities(pictures)
-    assert np.abs(found - detector.probabilities(pictures)).mean() < 0.1
+    found = OnnxDetector(tmp_path / "True.onnx", detector).probabilities(images)
+    assert np.abs(found - detector.probabilities(images)).mean() < 0.1
 
 
-def test_a_folder_without_a_model_is_told(tmp_path, capsys):
+def test_a_folder_without_a_model_is_reported(tmp_path, capsys):
     assert main(["--model_dir", str(tmp_path / "none"), "--output_file", str(tmp_path / "model.onnx")]) == 1
     assert capsys.readouterr().err.startswith("export: ")
 
 
-def test_what_is_missing_is_named(tmp_path, monkeypatch):
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     with pytest.raises(ValueError, match=r"wanted the package onnxscript; found none\. Install realfake-hf\[export\]"):
         export(MODELS / "cifake-cnn", tmp_path / "model.onnx")

@@ -16,8 +16,8 @@ import pytest
 import torch
 from bad_files import corpus
 from datasets import Dataset, Image, concatenate_datasets
-from hub_to_write_to import serve
 from transformers import ViTImageProcessorPil
+from writable_hub import serve
 
 from benchmarks.launch import launcher
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification, Detector

@@ -1,4 +1,4 @@
-"""The search for a topology: every training once, whoever does it, and the best of each stage goes on."""
+"""The search runs every training once, on whichever worker, and the best of each stage enters the next."""
 
 import json
 import os
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 RECIPE = "data: demo\nmodel: cifake-cnn\nnum_train_epochs: 2\nbootstrap_samples: 0\nper_device_train_batch_size: 64\n"
 
 
-def asked(folder, **settings):
+def arguments_of(folder, **settings):
     given = {
         "num_filters": [4, 8],
         "num_conv_layers": [1, 2],
@@ -46,7 +46,7 @@ def asked(folder, **settings):
 
 def words(folder, **settings):
     flags = []
-    for name, value in vars(asked(folder, **settings)).items():
+    for name, value in vars(arguments_of(folder, **settings)).items():
         if value not in (None, False, []):
             flags += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
     return flags
@@ -60,7 +60,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Trainings that take no time; more filters, more units are better; the names of those that were done."""
+    """Replace training by a formula in which more filters and units are better; return the names of the trainings."""
     done = []
 
     def fake(job, _):
@@ -82,14 +82,14 @@ def test_the_papers_search_has_36_topologies(folder):
     paper = SearchArguments(output_dir=folder, output_file=folder / "x.json")
     assert len(extractors(paper)) == 12
     assert len(heads(paper, Topology(32, 2, 64, 1))) == 24
-    assert len({one.topology for one in extractors(paper)}) == 12
-    assert {one.topology.num_filters for one in heads(paper, Topology(32, 2, 64, 1))} == {32}
+    assert len({training.topology for training in extractors(paper)}) == 12
+    assert {training.topology.num_filters for training in heads(paper, Topology(32, 2, 64, 1))} == {32}
     best = finalists(paper, [Topology(32, 2, 64, 1)] * 2 + [Topology(16, 1, 64, 1)])
-    assert [one.topology for one in best] == [Topology(32, 2, 64, 1), Topology(16, 1, 64, 1)]
+    assert [training.topology for training in best] == [Topology(32, 2, 64, 1), Topology(16, 1, 64, 1)]
 
 
-def test_finalists_are_trained_as_the_recipe_says(folder):
-    given = asked(folder)
+def test_finalists_use_the_settings_of_the_recipe(folder):
+    given = arguments_of(folder)
     shape = Topology(8, 2, 8, 1)
     assert changes_of(Training("heads", shape), given) == {
         **shape.to_dict(), "seed": 0, "train_size": 200, "num_train_epochs": 1
@@ -97,19 +97,24 @@ def test_finalists_are_trained_as_the_recipe_says(folder):
     assert changes_of(Training("top", shape, 3), given) == {**shape.to_dict(), "seed": 3}
 
 
-def test_the_reference_is_a_finalist_and_has_all_seeds_as_the_best_does(folder):
+def test_the_reference_is_a_finalist_and_is_trained_with_all_seeds(folder):
     best, other, reference = Topology(8, 2, 8, 1), Topology(8, 1, 8, 1), Topology(4, 1, 8, 1)
-    given = asked(folder, top=2, seeds=[5, 6, 7], reference=[4, 1, 8, 1])
+    given = arguments_of(folder, top=2, seeds=[5, 6, 7], reference=[4, 1, 8, 1])
     first = finalists(given, [best, other, reference])
-    assert [(one.topology, one.seed) for one in first] == [(best, 5), (other, 5), (reference, 5)]
+    assert [(training.topology, training.seed) for training in first] == [(best, 5), (other, 5), (reference, 5)]
     again = with_other_seeds(given, [best, other, reference])
-    assert [(one.topology, one.seed) for one in again] == [(best, 6), (reference, 6), (best, 7), (reference, 7)]
+    assert [(training.topology, training.seed) for training in again] == [
+        (best, 6),
+        (reference, 6),
+        (best, 7),
+        (reference, 7),
+    ]
     assert with_other_seeds(given, [reference, best]) == [Training("top", reference, seed) for seed in (6, 7)]
 
 
-def test_the_best_of_each_stage_goes_on(folder, trained):
+def test_the_best_of_each_stage_enters_the_next(folder, trained):
     kept = []
-    found = run.search(asked(folder, seeds=[0, 1]), after_each=kept.append)
+    found = run.search(arguments_of(folder, seeds=[0, 1]), after_each=kept.append)
     assert [len(table["rows"]) for table in kept] == list(range(1, 9))
     assert [table["waiting"] for table in kept] == [3, 2, 1, 0, 1, 0, 0, 0]
     assert kept[-1] == found
@@ -118,13 +123,13 @@ def test_the_best_of_each_stage_goes_on(folder, trained):
     assert trained[6:] == ["top-8x2-8x1-seed0", "top-8x2-8x1-seed1"]
     assert [row["stage"] for row in found["rows"]] == ["extractors"] * 4 + ["heads"] * 2 + ["top"] * 2
     assert found["best_extractor"] == {"num_filters": 8, "num_conv_layers": 2, "dense_units": 8, "num_dense_layers": 1}
-    assert run.search(asked(folder, seeds=[0, 1])) == found
+    assert run.search(arguments_of(folder, seeds=[0, 1])) == found
     assert len(trained) == 8
 
 
 def test_workers_share_the_trainings(folder, trained):
     found = []
-    workers = [threading.Thread(target=lambda: found.append(run.search(asked(folder)))) for _ in range(3)]
+    workers = [threading.Thread(target=lambda: found.append(run.search(arguments_of(folder)))) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -134,8 +139,8 @@ def test_workers_share_the_trainings(folder, trained):
     assert len(trained) == 7
 
 
-def test_what_a_dead_worker_left_is_taken_up_again(folder, trained):
-    given = asked(folder)
+def test_the_training_of_a_dead_worker_is_resumed(folder, trained):
+    given = arguments_of(folder)
     study = SharedStudy(given.output_dir, "extractors", extractors(given))
     study._study.ask()  # taken by a worker that then dies without a word
     assert study.n_unfinished
@@ -145,8 +150,8 @@ def test_what_a_dead_worker_left_is_taken_up_again(folder, trained):
     assert len(trained) == 7
 
 
-def test_a_training_that_others_are_at_is_left_to_them(folder):
-    trainings = extractors(asked(folder, num_filters=[4], num_conv_layers=[1]))
+def test_a_training_claimed_by_another_worker_is_not_claimed_again(folder):
+    trainings = extractors(arguments_of(folder, num_filters=[4], num_conv_layers=[1]))
     mine, theirs = (SharedStudy(folder / "search", "extractors", trainings) for _ in range(2))
     with mine.job() as job:
         assert job is not None
@@ -159,7 +164,7 @@ def test_a_training_that_others_are_at_is_left_to_them(folder):
 
 
 @pytest.mark.usefixtures("trained")
-def test_a_topology_that_cannot_be_trained_is_named_and_the_others_go_on(folder, monkeypatch, caplog):
+def test_a_topology_that_cannot_be_trained_is_named_and_the_others_are_trained(folder, monkeypatch, caplog):
     fake = run._train
 
     def picky(job, given):
@@ -172,17 +177,17 @@ def test_a_topology_that_cannot_be_trained_is_named_and_the_others_go_on(folder,
     def refuse(*_):
         raise ValueError("nothing works")
 
-    found = run.search(asked(folder))
+    found = run.search(arguments_of(folder))
     assert found["best_extractor"]["num_conv_layers"] == 1
     assert "extractors-8x2-8x1-seed0 cannot be trained: no pixel is left" in caplog.text
     (folder / "search").rename(folder / "earlier")
     monkeypatch.setattr(run, "_train", refuse)
     with pytest.raises(ValueError, match="wanted one or more trained extractors; found none"):
-        run.search(asked(folder, num_filters=[4, 16]))
+        run.search(arguments_of(folder, num_filters=[4, 16]))
 
 
-def test_each_worker_has_its_own_precision_and_a_training_that_was_begun_keeps_its_own(folder):
-    rough, exact = asked(folder, bf16=True), asked(folder)
+def test_each_worker_has_its_own_precision_and_a_resumed_training_keeps_its_own(folder):
+    rough, exact = arguments_of(folder, bf16=True), arguments_of(folder)
     assert run._settings(rough) == run._settings(exact)
     study = SharedStudy(rough.output_dir, "extractors", extractors(rough))
     with study.job() as begun, study.job() as new:
@@ -191,8 +196,8 @@ def test_each_worker_has_its_own_precision_and_a_training_that_was_begun_keeps_i
         assert yaml.safe_load(run._write_recipe(new, exact).read_text())["bf16"] is False
 
 
-def test_a_worker_killed_as_it_writes_a_recipe_leaves_it_to_be_written_again(folder, monkeypatch):
-    settings = asked(folder)
+def test_a_worker_killed_while_writing_a_recipe_leaves_no_partial_recipe(folder, monkeypatch):
+    settings = arguments_of(folder)
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -208,8 +213,8 @@ def test_a_worker_killed_as_it_writes_a_recipe_leaves_it_to_be_written_again(fol
 
 
 @pytest.mark.usefixtures("trained")
-def test_other_settings_and_other_files_are_refused(folder, capsys):
-    run.search(asked(folder))
+def test_other_settings_and_foreign_files_are_rejected(folder, capsys):
+    run.search(arguments_of(folder))
     assert main(words(folder, train_size=100)) == 1
     assert "found other values of train_size" in capsys.readouterr().err
     (folder / "recipe.yaml").write_text(RECIPE + "flip: false\n")
@@ -231,13 +236,13 @@ def test_other_settings_and_other_files_are_refused(folder, capsys):
         ({"reference": [32, 2, 64]}, "units and dense layers as --reference; found 32 2 64"),
     ],
 )
-def test_a_search_for_nothing_is_refused(folder, settings, sentence):
+def test_invalid_settings_are_rejected(folder, settings, sentence):
     with pytest.raises(ValueError, match=sentence):
-        asked(folder, **settings)
+        arguments_of(folder, **settings)
 
 
 @pytest.mark.slow
-def test_real_trainings_leave_measurements_and_no_weights(folder, capsys):
+def test_finished_trainings_keep_measurements_and_no_weights(folder, capsys):
     figure = ["--figure_file", str(folder / "search.png")]
     given = words(folder, num_filters=[4], num_conv_layers=[1], num_dense_layers=[1])
     assert main([*given, *figure]) == 0
@@ -256,8 +261,8 @@ def test_real_trainings_leave_measurements_and_no_weights(folder, capsys):
     assert draw(table).axes
 
 
-def test_trainings_are_pruned_when_asked(folder):
-    given = asked(folder, prune=True, num_filters=[4], num_conv_layers=[1], num_dense_layers=[1], top=0)
+def test_pruning_stops_a_training_below_the_median(folder):
+    given = arguments_of(folder, prune=True, num_filters=[4], num_conv_layers=[1], num_dense_layers=[1], top=0)
 
     class Behind:
         def report(self, value, step):
@@ -275,7 +280,7 @@ def test_trainings_are_pruned_when_asked(folder):
 
 
 @pytest.mark.slow
-def test_after_a_kill_the_search_ends_as_if_unbroken(folder):
+def test_after_a_kill_the_search_has_the_same_results(folder):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "realfake_hf.experiments.search", *words(folder, num_train_epochs=3)]
     log = folder / "log"

@@ -28,7 +28,7 @@ def runs(tmp_path_factory):
     return [folder / "seed-0", folder / "seed-1"]
 
 
-def test_the_summary_has_every_run_their_mean_and_their_deviation(runs):
+def test_the_summary_has_every_value_the_mean_and_the_deviation(runs):
     summary = seeds.summarize([read_run(folder) for folder in runs])
     accuracy = summary["test"]["statistics"]["accuracy"]
     each = [json.loads((folder / "metrics.json").read_text())["test"]["accuracy"]["value"] for folder in runs]
@@ -40,7 +40,7 @@ def test_the_summary_has_every_run_their_mean_and_their_deviation(runs):
     assert sum(row["n"] for row in summary["test"]["by_content"].values()) == 390
 
 
-def test_the_model_that_is_kept_is_best_on_validation_and_loads(runs, tmp_path):
+def test_the_kept_model_is_the_best_on_validation_and_loads(runs, tmp_path):
     places = ["--output_file", str(tmp_path / "cnn.json"), "--model_dir", str(tmp_path / "cnn")]
     assert seeds.main(["--runs", *map(str, runs), *places]) == 0
     validation = [json.loads((folder / "metrics.json").read_text())["validation"] for folder in runs]
@@ -52,7 +52,7 @@ def test_the_model_that_is_kept_is_best_on_validation_and_loads(runs, tmp_path):
     assert Detector.from_pretrained(tmp_path / "cnn").point.to_dict() == kept == own
 
 
-def test_a_run_that_did_not_end_is_refused(tmp_path):
+def test_an_unfinished_run_is_rejected(tmp_path):
     with pytest.raises(ValueError, match=r"expected a finished run of train.py in .*; found none"):
         read_run(tmp_path)
 
@@ -70,14 +70,14 @@ def test_the_table_has_both_test_splits_and_every_content(runs):
     assert "±" not in one
 
 
-def test_runs_that_differ_in_more_than_their_seed_are_refused(runs):
+def test_runs_that_differ_in_more_than_their_seed_are_rejected(runs):
     first, second = (read_run(folder) for folder in runs)
     other = {**second.record, "arguments": {**second.record["arguments"], "learning_rate": 1.0}}
     with pytest.raises(ValueError, match="wanted runs that differ only in their seed; found other arguments or data"):
         seeds.summarize([first, Run(second.folder, other, second.outcome, second.history)])
 
 
-def test_the_same_run_twice_is_refused(runs):
+def test_equal_seeds_are_rejected(runs):
     first = read_run(runs[0])
     with pytest.raises(ValueError, match=r"wanted a different seed for each run; found \[0, 0\]"):
         seeds.summarize([first, first])
@@ -104,7 +104,7 @@ def comparison(compared):
     return json.loads((compared / "cifake_comparison.json").read_text())
 
 
-def test_each_model_is_measured_as_its_own_training_measured_it(runs, comparison):
+def test_each_model_has_the_measurements_of_its_own_training(runs, comparison):
     for name, folder in zip(("first", "second"), runs, strict=True):
         own, found = json.loads((folder / "metrics.json").read_text()), comparison["models"][name]
         for test in ("test", "test_leak_free"):
@@ -115,7 +115,7 @@ def test_each_model_is_measured_as_its_own_training_measured_it(runs, comparison
             assert found[test]["by_content"].keys() == own[test]["by_content"].keys()
 
 
-def test_a_model_has_its_size_and_what_its_training_took(runs, comparison):
+def test_a_model_has_its_size_and_the_cost_of_its_training(runs, comparison):
     for name, folder in zip(("first", "second"), runs, strict=True):
         record, found = json.loads((folder / "run.json").read_text()), comparison["models"][name]
         assert found["parameters"] == Detector.from_pretrained(folder).model.num_parameters()
@@ -124,7 +124,7 @@ def test_a_model_has_its_size_and_what_its_training_took(runs, comparison):
         assert found["training"]["machine"] == record["machine"]
 
 
-def test_the_pair_counts_the_images_that_the_two_models_call_rightly(runs, comparison):
+def test_a_pair_counts_the_images_on_which_each_model_is_right(runs, comparison):
     [pair] = comparison["pairs"]
     rows = load_images("demo")["test"]
     is_fake = np.array(rows["label"][:]) == 1
@@ -172,7 +172,7 @@ def test_the_table_has_a_row_for_each_model_and_a_test_of_each_pair(compared, co
     assert table.count("McNemar's exact test") == 2  # on the whole and the leak-free split
 
 
-def test_the_threshold_is_the_one_that_the_model_carries(runs, comparison):
+def test_the_threshold_is_that_of_the_operating_point(runs, comparison):
     test = load_images("demo")["test"]
     for name, folder in zip(("first", "second"), runs, strict=True):
         found = comparison["models"][name]["test_at_threshold"]
@@ -183,7 +183,7 @@ def test_the_threshold_is_the_one_that_the_model_carries(runs, comparison):
         assert found["accuracy"]["value"] == pytest.approx(right.mean())
 
 
-def test_a_model_that_carries_no_threshold_is_named_before_any_data_are_read(runs, tmp_path, capsys):
+def test_a_model_without_an_operating_point_is_named_before_the_data_are_read(runs, tmp_path, capsys):
     shutil.copytree(runs[0], tmp_path / "bare", ignore=shutil.ignore_patterns("operating_point.json", "checkpoint-*"))
     assert (
         compare.main(compare_words({"a": runs[1], "b": tmp_path / "bare"}, tmp_path / "o.json", data="nowhere")) == 1
@@ -218,7 +218,7 @@ def test_models_that_cannot_be_compared_end_with_status_2(models, sentence, caps
     assert capsys.readouterr().err.strip().endswith(sentence)
 
 
-def test_a_folder_that_is_not_there_is_named_before_any_data_are_read(runs, tmp_path, capsys):
+def test_a_missing_folder_is_named_before_the_data_are_read(runs, tmp_path, capsys):
     folders = {"cnn": runs[0], "vit": tmp_path / "vit"}
     assert compare.main(compare_words(folders, tmp_path / "out.json", data="nowhere")) == 1
     said = capsys.readouterr().err.strip()
@@ -239,7 +239,7 @@ def copy_with_metrics(run, folder, change):
 
 
 @pytest.mark.parametrize(("off", "status"), [(0.0004, 0), (-0.0006, 1)])
-def test_a_model_that_is_not_as_accurate_as_it_says_is_refused(runs, tmp_path, off, status, capsys):
+def test_a_model_with_another_accuracy_than_measured_is_rejected(runs, tmp_path, off, status, capsys):
     metrics = copy_with_metrics(
         runs[1], tmp_path / "other", lambda test: test["accuracy"].update(value=off + value(test))
     )
@@ -253,7 +253,7 @@ def test_a_model_that_is_not_as_accurate_as_it_says_is_refused(runs, tmp_path, o
     assert (stated_and_found in capsys.readouterr().err) == (status == 1)
 
 
-def test_a_model_that_was_measured_on_other_images_is_refused(runs, tmp_path, capsys):
+def test_a_model_measured_on_other_images_is_rejected(runs, tmp_path, capsys):
     copy_with_metrics(runs[1], tmp_path / "other", lambda test: test.update(n=20_000))
     words = compare_words({"cnn": runs[0], "other": tmp_path / "other"}, tmp_path / "out.json")
     assert compare.main(words) == 1
@@ -276,7 +276,7 @@ def test_the_published_vit_has_the_figures_of_its_results():
 
 
 @pytest.mark.slow
-def test_the_published_vit_loads_in_a_plain_pipeline_and_is_as_good_as_it_says(cifake_archive):
+def test_the_published_vit_has_the_stated_accuracy_in_a_plain_pipeline(cifake_archive):
     classify = pipeline("image-classification", model=str(ROOT / "space/models/cifake-vit"))
     rows = load_images(cifake_archive)["test"].select(range(400))
     answers = classify([picture.convert("RGB") for picture in rows["image"]], batch_size=100)

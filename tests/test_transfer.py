@@ -1,4 +1,4 @@
-"""Mixed training sets are what they say, and the matrix is trained, measured, kept and rendered."""
+"""Training sets of several sources have equal sizes, and the transfer matrix is trained, measured and resumed."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def splits(sources, name="one", **settings):
     return matched_splits(load_images(sources / name), **chosen)
 
 
-def test_every_picture_is_what_the_protocol_makes_of_it_and_the_splits_share_none(sources):
+def test_every_image_follows_the_protocol_and_is_in_one_split(sources):
     found = splits(sources)
     before = load_images(sources / "one")["train"]
     expected = {matched(row["image"].convert("RGB")).tobytes() for row in before}
@@ -43,13 +43,13 @@ def test_every_picture_is_what_the_protocol_makes_of_it_and_the_splits_share_non
     assert {"label", "content", "generator", "source"} <= set(found["train"].column_names)
 
 
-def test_sizes_are_those_asked_for_even_in_labels(sources):
+def test_splits_have_the_given_sizes_and_balanced_labels(sources):
     found = splits(sources, train_size=40, test_size=8)
     assert [len(found[name]) for name in ("train", "validation", "test")] == [40, 4, 8]
     assert [sum(found[name]["label"][:]) for name in ("train", "validation", "test")] == [20, 2, 4]
 
 
-def test_a_mix_has_as_many_rows_of_each_source_whatever_their_sizes(sources):
+def test_a_mix_has_equally_many_rows_of_each_source(sources):
     one, two = splits(sources), splits(sources, "two")
     both = mix([one, two], rows=200)
     assert [both["train"]["source"][:].count(name) for name in ("one", "two")] == [100, 100]
@@ -89,7 +89,7 @@ def done(plan_file, tmp_path_factory):
     return folder
 
 
-def test_the_matrix_has_every_training_set_and_test_over_all_seeds(done):
+def test_the_matrix_has_every_training_and_test_set_over_all_seeds(done):
     found = json.loads((done / "transfer.json").read_text())
     places = [(one["trained_on"], one["tested_on"]) for one in found["cells"]]
     assert places == [(row, column) for row in ("one", "two", "both") for column in ("one", "two")]
@@ -101,7 +101,7 @@ def test_the_matrix_has_every_training_set_and_test_over_all_seeds(done):
     assert (done / "transfer.png").stat().st_size > 10_000
 
 
-def test_a_model_learnt_from_what_its_name_says_and_goes_out_with_its_own_threshold(done):
+def test_a_model_is_trained_on_the_set_in_its_name_and_has_an_operating_point(done):
     for name, others in (("two", {"two"}), ("both", {"one", "two"})):
         passport = json.loads((done / f"runs/models/cnn-{name}-1/run.json").read_text())
         assert passport["arguments"]["data"] == str(done / "runs/data" / name)
@@ -110,7 +110,7 @@ def test_a_model_learnt_from_what_its_name_says_and_goes_out_with_its_own_thresh
         assert (done / f"runs/models/cnn-{name}-1/operating_point.json").exists()
 
 
-def test_what_is_done_is_not_done_again(done, plan_file, monkeypatch):
+def test_finished_work_is_not_repeated(done, plan_file, monkeypatch):
     def again(*_, **__):
         raise AssertionError
 
@@ -130,7 +130,7 @@ def test_the_table_has_a_row_for_each_cell(done):
     assert "cnn: 2 seeds" in table
 
 
-def test_another_plan_is_refused_in_the_same_folder(done, plan_file, tmp_path, capsys):
+def test_the_folder_of_another_plan_is_rejected(done, plan_file, tmp_path, capsys):
     other = yaml.safe_load(plan_file.read_text()) | {"rows": 32}
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
     assert transfer.main(asked(tmp_path / "other.yaml", done)) == 1
@@ -146,14 +146,14 @@ def test_another_plan_is_refused_in_the_same_folder(done, plan_file, tmp_path, c
         ({"colour": "red"}, "wanted the keys models, protocol, rows, sources, test_size in"),
     ],
 )
-def test_a_plan_that_cannot_be_carried_out_is_refused(plan_file, tmp_path, capsys, change, sentence):
+def test_an_invalid_plan_is_rejected_before_any_work(plan_file, tmp_path, capsys, change, sentence):
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(yaml.safe_load(plan_file.read_text()) | change))
     assert transfer.main(asked(tmp_path / "plan.yaml", tmp_path)) == 1
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_plan_of_the_repository_can_be_read_and_its_recipes_are_there():
+def test_the_plan_of_the_repository_is_valid_and_its_recipes_exist():
     plan = transfer.read_transfer(ROOT / "recipes/transfer/matrix.yaml")
     assert list(plan.training_sets) == ["cifake", "second", "both"]
     assert all((ROOT / row["base"]).is_file() for row in plan.models.values())

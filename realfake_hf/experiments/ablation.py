@@ -18,6 +18,7 @@ from typing import Any, Final
 from realfake_hf.cli import parse, run_command
 from realfake_hf.experiments.trainings import format_spread, parse_recipe, read_plan, spread, write_recipe
 from realfake_hf.store import Store, write_results
+from realfake_hf.tables import markdown_table
 
 logger = logging.getLogger(__name__)
 
@@ -121,22 +122,22 @@ def summarize(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def to_markdown(results: Mapping[str, Any]) -> str:
     """Render one row per variant: accuracy on validation and gain over the baseline."""
     variants, data = results["variants"], results["data"]
-    rows = [f"| {name} | {_accuracy(row)} % | {_gain(row)} |" for name, row in variants.items()]
+    head = ["change", f"accuracy on validation, n = {data['validation']:,}", "gain in percentage points"]
+    rows = [[name, _accuracy(row), _gain(row)] for name, row in variants.items()]
     shared = ", ".join(
         f"`{name}` {value:,}" if isinstance(value, int) else f"`{name}` {value}"
         for name, value in results["settings"].items()
     )
-    head = f"| change | accuracy on validation, n = {data['validation']:,} | gain in percentage points |"
     note = (
         f"Mean ± standard deviation over {len(variants[BASELINE]['seeds'])} seeds, {data['train']:,} training images. "
         f"The gain is paired by seed. Settings of all variants: {shared}. A short training says little about settings "
         "that pay off late, such as crops, corruptions and the moving average of the weights."
     )
-    return "\n".join([head, "|---|--:|--:|", *rows, "", note])
+    return f"{markdown_table(head, rows)}\n\n{note}"
 
 
 def _accuracy(row: Mapping[str, Any]) -> str:
-    return format_spread(row["eval_accuracy"], scale=100)
+    return f"{format_spread(row['eval_accuracy'], scale=100)} %"
 
 
 def _gain(row: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from realfake_hf.cli import parse, read_names, run_command
 from realfake_hf.estimate import Estimate
 from realfake_hf.experiments.search.plan import PAPER_ACCURACY
 from realfake_hf.store import write_results
+from realfake_hf.tables import markdown_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,11 +188,11 @@ def to_markdown(results: Mapping[str, Any]) -> str:
         for pair in results["pairs"]
         for split in ("test", "test_leak_free")
     ]
-    head = (
-        f"| model | parameters | accuracy, {whole} | leak-free, {clean} | at its threshold | ROC AUC | ECE | errors "
-        "| minutes |"
-    )
-    table = "\n".join([head, f"|---{'|--:' * 8}|", *(_model_row(*model) for model in models.items())])
+    head = [
+        "model", "parameters", f"accuracy, {whole}", f"leak-free, {clean}", "at its threshold", "ROC AUC", "ECE",
+        "errors", "minutes",
+    ]  # fmt: skip
+    table = markdown_table(head, [_model_row(*model) for model in models.items()])
     note = (
         f"An image is called FAKE above {THRESHOLD}, and in the fifth column above the threshold that the model "
         "carries, chosen on validation. In parentheses: 95 % intervals; real images called FAKE + fake images called "
@@ -200,14 +201,14 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     return "\n\n".join([table, note, *tests])
 
 
-def _model_row(name: str, model: Mapping[str, Any]) -> str:
+def _model_row(name: str, model: Mapping[str, Any]) -> list[str]:
     whole, clean, chosen, training = (
         model[key] for key in ("test", "test_leak_free", "test_at_threshold", "training")
     )
-    wrong = (whole["false_positives"], whole["false_negatives"])
+    false_positives, false_negatives = whole["false_positives"], whole["false_negatives"]
     machine = training["machine"]
     place = f"{machine['cores']} cores" if machine["device"] == "cpu" else machine["device"]
-    cells = [
+    return [
         name,
         f"{model['parameters']:,}",
         _percent(whole["accuracy"]),
@@ -215,10 +216,9 @@ def _model_row(name: str, model: Mapping[str, Any]) -> str:
         f"{100 * chosen['accuracy']['value']:.2f} % at {chosen['threshold']:.3f}",
         f"{whole['roc_auc']['value']:.4f}",
         f"{100 * whole['ece']['value']:.2f} %",
-        f"{sum(wrong):,} ({wrong[0]:,} + {wrong[1]:,})",
+        f"{false_positives + false_negatives:,} ({false_positives:,} + {false_negatives:,})",
         f"{training['seconds'] / 60:.1f} ({place})",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def _percent(accuracy: Mapping[str, float | None]) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from realfake_hf.cli import parse, run_command
 from realfake_hf.experiments.trainings import format_spread, spread
 from realfake_hf.store import write_results
+from realfake_hf.tables import markdown_table
 
 if TYPE_CHECKING:
     from realfake_hf.metrics.report import Report
@@ -125,7 +126,12 @@ def keep_model(run: "Run", folder: Path) -> None:
 def to_markdown(results: Mapping[str, Any]) -> str:
     """Render the statistics on the whole and the leak-free test split, and the accuracy by content."""
     whole, clean, n_seeds = results["test"], results["test_leak_free"], len(results["seeds"])
-    rows = [f"| {title} | {_statistic(name, whole)} | {_statistic(name, clean)} |" for name, title in SHOWN.items()]
+    head = [
+        "1 seed" if n_seeds == 1 else f"{n_seeds} seeds",
+        f"test, n = {whole['n']:,}",
+        f"leak-free test, n = {clean['n']:,}",
+    ]
+    rows = [[title, _statistic(name, whole), _statistic(name, clean)] for name, title in SHOWN.items()]
     note = (
         f"{'Mean ± standard deviation over seeds. ' if n_seeds > 1 else ''}Errors per run on the whole test split: "
         f"{_range(whole['false_positives'])} real images called FAKE, {_range(whole['false_negatives'])} fake images "
@@ -133,12 +139,10 @@ def to_markdown(results: Mapping[str, Any]) -> str:
         f"{results['machine']['cores']} cores and at most {max(results['peak_memory_gib']):.2f} GiB of memory."
     )
     contents = [
-        f"| {name} | {row['n']:,} | {format_spread(row, scale=100)} % |" for name, row in whole["by_content"].items()
+        [name, f"{row['n']:,}", f"{format_spread(row, scale=100)} %"] for name, row in whole["by_content"].items()
     ]
-    plural = "seed" if n_seeds == 1 else "seeds"
-    head = f"| {n_seeds} {plural} | test, n = {whole['n']:,} | leak-free test, n = {clean['n']:,} |"
-    lines = [head, "|---|--:|--:|", *rows, "", note, "", "| content | n | accuracy |", "|---|--:|--:|", *contents]
-    return "\n".join(lines)
+    tables = markdown_table(head, rows), markdown_table(["content", "n", "accuracy"], contents)
+    return f"{tables[0]}\n\n{note}\n\n{tables[1]}"
 
 
 def _statistic(name: str, split: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from realfake_hf.cli import parse, run_command
 from realfake_hf.estimate import to_plain
 from realfake_hf.experiments.trainings import format_spread, parse_recipe, read_plan, spread, write_recipe
 from realfake_hf.store import begin_or_resume, write_results
+from realfake_hf.tables import markdown_table
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -243,19 +244,22 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     """Render one row per model, training set and test set."""
     plan = results["plan"]
     rows = [
-        f"| {cell['model']} | {cell['trained_on']} | {cell['tested_on']} | {cell['n_real'] + cell['n_fake']:,} | "
-        f"{' | '.join(format_spread(cell[name], '.3f') for name in SHOWN)} |"
+        [
+            *(cell[name] for name in ("model", "trained_on", "tested_on")),
+            f"{cell['n_real'] + cell['n_fake']:,}",
+            *(format_spread(cell[name], ".3f") for name in SHOWN),
+        ]
         for cell in results["cells"]
     ]
     seeds = "; ".join(f"{name}: {len(model['seeds'])} seeds" for name, model in plan["models"].items())
     sources = "; ".join(f"{name}: {source}" for name, source in plan["sources"].items())
-    head = f"| model | trained on | tested on | n | {' | '.join(SHOWN.values())} |"
     note = (
         f"Sources: {sources}. Mean ± standard deviation over seeds ({seeds}), each model at the threshold chosen on "
         f"its own validation split. Every training set has {plan['rows']:,} rows; smaller sources are repeated. All "
         f"images follow the protocol `{plan['protocol']}`."
     )
-    return "\n".join([head, f"|---|---|---|{'--:|' * 4}", *rows, "", note])
+    table = markdown_table(["model", "trained on", "tested on", "n", *SHOWN.values()], rows, align="lllr")
+    return f"{table}\n\n{note}"
 
 
 def draw(results: Mapping[str, Any]) -> "Figure":

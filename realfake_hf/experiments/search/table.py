@@ -4,13 +4,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import product
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from realfake_hf.experiments.search.plan import EXTRACTORS, HEADS, PAPER_ACCURACY, TOP, Topology
 from realfake_hf.experiments.trainings import format_spread, spread
+from realfake_hf.tables import markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+COLUMNS: Final = (
+    "topology", "parameters", "n, test", "seeds", "accuracy, validation", "accuracy, test", "precision", "recall",
+    "F1", "log loss", "seconds",
+)  # fmt: skip
 
 Row = Mapping[str, Any]
 
@@ -56,15 +62,11 @@ def by_topology(results: Mapping[str, Any], stage: str) -> list[tuple[Topology, 
 
 def stage_table(results: Mapping[str, Any], stage: str) -> str:
     """Render the topologies of a stage, the best on validation first."""
-    head = (
-        "| topology | parameters | n, test | seeds | accuracy, validation | accuracy, test | precision | recall | F1 "
-        "| log loss | seconds |"
-    )
-    return "\n".join([head, f"|---|{'--:|' * 10}", *(_line(*group) for group in by_topology(results, stage))])
+    return markdown_table(COLUMNS, [_cells(*group) for group in by_topology(results, stage)])
 
 
-def _line(topology: Topology, rows: Sequence[Row]) -> str:
-    cells = [
+def _cells(topology: Topology, rows: Sequence[Row]) -> list[str]:
+    return [
         topology.words,
         f"{rows[0]['parameters']:,}",
         f"{rows[0]['n']['test']:,}",
@@ -74,7 +76,6 @@ def _line(topology: Topology, rows: Sequence[Row]) -> str:
         format_spread(spread([row["test"]["nll"] for row in rows]), ".3f"),
         _seconds(rows),
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def _percent(rows: Sequence[Row], split: str, name: str) -> str:

@@ -1,6 +1,6 @@
-"""A local Hub that takes what is published and gives it back, over HTTP, as huggingface_hub 2.4 asks for it.
+"""A local Hub that accepts and serves repositories over HTTP, with the API of huggingface_hub 2.4.
 
-Files travel as with Git LFS (`HF_HUB_DISABLE_XET=1`). It can be told to be busy, to break off, or to have a full disk.
+Files are transferred as with Git LFS (`HF_HUB_DISABLE_XET=1`). It can simulate a busy Hub and broken downloads.
 """
 
 import base64
@@ -29,7 +29,7 @@ REGULAR = (".json", ".md", ".py", ".txt", ".css", ".yaml")  # the others are lar
 
 @dataclass
 class Repository:
-    """One repository: its commits as files by path, its branches and tags."""
+    """A repository: commits (path -> bytes by hash), branches and tags (hash by name)."""
 
     kind: str
     private: bool
@@ -46,19 +46,19 @@ class Repository:
 
 
 class Hub:
-    """The state, and what goes wrong next.
+    """The repositories, the requests received, and the failures to simulate.
 
     Attributes:
-        troubles: by a part of the path of a request, the statuses that the next requests for it get.
-        asked: method and path of every request.
-        sent: how many bytes of large files arrived, by digest.
-        cuts: how many of the next downloads of a file break off in the middle, by its path.
-        resumed: the ranges that were asked for.
+        troubles: part of a path -> statuses of the next requests to it.
+        requests: method and path of every request.
+        sent: digest -> bytes received of a large file.
+        cuts: path -> number of downloads of that file that break off in the middle.
+        resumed: path and first byte of every resumed download.
     """
 
     def __init__(self):
         self.repositories, self.objects = {}, {}
-        self.troubles, self.asked, self.sent, self.tokens = {}, [], {}, []
+        self.troubles, self.requests, self.sent, self.tokens = {}, [], {}, []
         self.cuts, self.resumed = {}, []
 
     def reset(self):
@@ -66,14 +66,14 @@ class Hub:
 
 
 class Routes:
-    """What is answered; every route takes a request of Starlette's."""
+    """The routes; each takes a Starlette request."""
 
     def __init__(self, hub):
         self.hub = hub
 
     async def guarded(self, request, call_next):
         hub, path = self.hub, request.url.path
-        hub.asked.append((request.method, path))
+        hub.requests.append((request.method, path))
         hub.tokens.append(request.headers.get("authorization"))
         for part, statuses in hub.troubles.items():
             if part in path and statuses:
@@ -84,44 +84,44 @@ class Routes:
         return await call_next(request)
 
     async def create(self, request):
-        asked = await request.json()
-        kind = asked.get("type", "model")
-        repo_id = f"{asked.get('organization') or 'user'}/{asked['name']}"
+        body = await request.json()
+        kind = body.get("type", "model")
+        repo_id = f"{body.get('organization') or 'user'}/{body['name']}"
         answer = {"url": f"{request.base_url}{repo_id}", "name": repo_id}
         if (kind, repo_id) in self.hub.repositories:
             return JSONResponse(answer, 409)
-        repository = Repository(kind, bool(asked.get("private") or asked.get("visibility") == "private"))
+        repository = Repository(kind, bool(body.get("private") or body.get("visibility") == "private"))
         repository.commit("main", {})
         self.hub.repositories[kind, repo_id] = repository
         return JSONResponse(answer)
 
     async def validate(self, request):
-        """The front matter of a README: it has to be YAML, and a model index has to hold results."""
+        """Check that the front matter of a README is YAML, and that its model index has results."""
         text = (await request.json())["content"]
         try:
             facts = yaml.safe_load(text.split("---\n")[1])
-            results = [one for model in facts.get("model-index", []) for one in model["results"]]
-            errors = [] if all(one["task"]["type"] and one["metrics"] for one in results) else ["no metrics"]
+            results = [result for model in facts.get("model-index", []) for result in model["results"]]
+            errors = [] if all(result["task"]["type"] and result["metrics"] for result in results) else ["no metrics"]
         except (IndexError, KeyError, TypeError, yaml.YAMLError) as error:
             errors = [repr(error)]
-        answer = {"errors": [{"message": one} for one in errors], "warnings": []}
+        answer = {"errors": [{"message": error} for error in errors], "warnings": []}
         return JSONResponse(answer, 400 if errors else 200)
 
     async def preupload(self, request):
         files = self._repository(request).files(request.path_params["revision"]) or {}
         answers = []
-        for one in (await request.json())["files"]:
-            kept = files.get(one["path"])
-            oid = None if kept is None else etag(one["path"], kept)
-            mode = "regular" if one["path"].endswith(REGULAR) else "lfs"
-            answers.append({"path": one["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+        for file in (await request.json())["files"]:
+            before = files.get(file["path"])
+            oid = None if before is None else etag(file["path"], before)
+            mode = "regular" if file["path"].endswith(REGULAR) else "lfs"
+            answers.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
         return JSONResponse({"files": answers})
 
     async def batch(self, request):
         objects = []
-        for one in (await request.json())["objects"]:
-            upload = {"upload": {"href": f"{request.base_url}objects/{one['oid']}", "header": {}}}
-            objects.append({**one, **({} if one["oid"] in self.hub.objects else {"actions": upload})})
+        for item in (await request.json())["objects"]:
+            upload = {"upload": {"href": f"{request.base_url}objects/{item['oid']}", "header": {}}}
+            objects.append({**item, **({} if item["oid"] in self.hub.objects else {"actions": upload})})
         return JSONResponse({"transfer": "basic", "objects": objects})
 
     async def put(self, request):
@@ -178,46 +178,48 @@ class Routes:
         files = self._repository(request).files(request.path_params["revision"])
         folder = request.path_params.get("folder", "")
         below = {path: data for path, data in files.items() if path.startswith(f"{folder}/" if folder else "")}
-        folders = {str(one) for path in below for one in PurePosixPath(path).parents} - {".", folder}
-        found = [{"type": "directory", "path": one, "oid": "0" * 40, "size": 0} for one in sorted(folders)]
-        found += [entry(path, data) for path, data in below.items()]
+        folders = {str(parent) for path in below for parent in PurePosixPath(path).parents} - {".", folder}
+        entries = [{"type": "directory", "path": path, "oid": "0" * 40, "size": 0} for path in sorted(folders)]
+        entries += [entry(path, data) for path, data in below.items()]
         if request.query_params.get("recursive", "").lower() not in {"true", "1"}:
-            found = [one for one in found if str(PurePosixPath(one["path"]).parent) == (folder or ".")]
-        return JSONResponse(found)
+            entries = [item for item in entries if str(PurePosixPath(item["path"]).parent) == (folder or ".")]
+        return JSONResponse(entries)
 
     async def resolve(self, request):
-        asked = request.path_params
-        files = self._repository(request).files(asked["revision"])
+        place = request.path_params
+        files = self._repository(request).files(place["revision"])
         if files is None:
             raise MissingError("RevisionNotFound")
-        if asked["path"] not in files:
+        if place["path"] not in files:
             raise MissingError("EntryNotFound")
-        data, names = files[asked["path"]], self._repository(request).names
+        data, names = files[place["path"]], self._repository(request).names
         headers = {
-            "ETag": f'"{etag(asked["path"], data)}"',
-            "X-Repo-Commit": names.get(asked["revision"], asked["revision"]),
+            "ETag": f'"{etag(place["path"], data)}"',
+            "X-Repo-Commit": names.get(place["revision"], place["revision"]),
         }
         start = int(request.headers.get("range", "bytes=0-").removeprefix("bytes=").split("-")[0])
         if start:
-            self.hub.resumed.append((asked["path"], start))
+            self.hub.resumed.append((place["path"], start))
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         if request.method == "HEAD":
             return Response(headers={**headers, "Content-Length": str(len(data))})
-        if self.hub.cuts.get(asked["path"]):
-            self.hub.cuts[asked["path"]] -= 1
+        if self.hub.cuts.get(place["path"]):
+            self.hub.cuts[place["path"]] -= 1
             return StreamingResponse(_cut(data), headers={**headers, "Content-Length": str(len(data))})
         return Response(data[start:], 206 if start else 200, headers)
 
     def _repository(self, request):
-        asked = request.path_params
-        found = self.hub.repositories.get((KINDS[asked.get("kinds", "models")], f"{asked['user']}/{asked['name']}"))
-        if found is None:
+        place = request.path_params
+        repository = self.hub.repositories.get(
+            (KINDS[place.get("kinds", "models")], f"{place['user']}/{place['name']}")
+        )
+        if repository is None:
             raise MissingError("RepoNotFound")
-        return found
+        return repository
 
 
 class MissingError(Exception):
-    """Something that is not there; its argument is the Hub's code for it."""
+    """A missing repository, revision or file; the argument is the error code of the Hub."""
 
 
 async def _cut(data):
@@ -226,32 +228,32 @@ async def _cut(data):
 
 
 def etag(path, data):
-    """Of a file; that of a small one is Git's."""
+    """Return the ETag of a file; for small files, its Git hash."""
     if path.endswith(REGULAR):
         return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
     return hashlib.sha256(data).hexdigest()
 
 
 def entry(path, data):
-    """Of a tree."""
+    """Return the entry of a file in a tree."""
     large = {} if path.endswith(REGULAR) else {"lfs": {"oid": etag(path, data), "size": len(data), "pointerSize": 1}}
     return {"type": "file", "path": path, "oid": etag(path, data), "size": len(data), **large}
 
 
 def make_app(hub):
-    """The routes that huggingface_hub really calls."""
-    routes, one = Routes(hub), "/api/{kinds}/{user}/{name}"
+    """Return the application with the routes that huggingface_hub calls."""
+    routes, repository = Routes(hub), "/api/{kinds}/{user}/{name}"
     table = [
         ("POST", "/api/repos/create", routes.create),
         ("POST", "/api/validate-yaml", routes.validate),
-        ("POST", one + "/preupload/{revision}", routes.preupload),
-        ("POST", one + "/commit/{revision}", routes.commit),
-        ("POST", one + "/branch/{revision}", routes.branch),
-        ("POST", one + "/tag/{revision}", routes.tag),
-        ("GET", one, routes.info),
-        ("GET", one + "/revision/{revision}", routes.info),
-        ("GET", one + "/tree/{revision}", routes.tree),
-        ("GET", one + "/tree/{revision}/{folder:path}", routes.tree),
+        ("POST", repository + "/preupload/{revision}", routes.preupload),
+        ("POST", repository + "/commit/{revision}", routes.commit),
+        ("POST", repository + "/branch/{revision}", routes.branch),
+        ("POST", repository + "/tag/{revision}", routes.tag),
+        ("GET", repository, routes.info),
+        ("GET", repository + "/revision/{revision}", routes.info),
+        ("GET", repository + "/tree/{revision}", routes.tree),
+        ("GET", repository + "/tree/{revision}/{folder:path}", routes.tree),
         ("POST", "/{repository:path}.git/info/lfs/objects/batch", routes.batch),
         ("PUT", "/objects/{oid}", routes.put),
         ("GET", "/{user}/{name}/resolve/{revision}/{path:path}", routes.resolve),
@@ -270,7 +272,7 @@ def make_app(hub):
 
 @contextmanager
 def serve():
-    """Serve a Hub, and give it and the address to set HF_ENDPOINT to."""
+    """Serve a Hub, and yield it with its address, the value of HF_ENDPOINT."""
     hub = Hub()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""The folder of the Space carries what it needs, as it is now."""
+"""The folder of the Space has the present package, results and requirements."""
 
 import json
 import shutil
