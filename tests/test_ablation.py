@@ -71,8 +71,8 @@ def test_trainings_with_other_settings_are_rejected(plan, capsys):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ({"base": "a"}, "wanted the keys base, seeds, settings, variants in"),
-        ({"base": "a", "settings": {}, "seeds": [0], "variants": {"other": {}}}, "wanted a variant named baseline"),
+        ({"base": "a"}, "expected the keys base, seeds, settings, variants in"),
+        ({"base": "a", "settings": {}, "seeds": [0], "variants": {"other": {}}}, "expected a variant named baseline"),
         ([], "found list"),
     ],
 )

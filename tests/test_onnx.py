@@ -64,5 +64,7 @@ def test_a_folder_without_a_model_is_reported(tmp_path, capsys):
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
-    with pytest.raises(ValueError, match=r"wanted the package onnxscript; found none\. Install realfake-hf\[export\]"):
+    with pytest.raises(
+        ValueError, match=r"expected the package onnxscript; found none\. Install realfake-hf\[export\]"
+    ):
         export(MODELS / "cifake-cnn", tmp_path / "model.onnx")

@@ -243,7 +243,7 @@ def test_unchanged_files_are_not_sent_again(hub):
 )  # fmt: skip
 def test_refusals_of_the_hub_are_explained(hub, status, reason):
     hub.troubles = {"/commit/": [status] * 20}
-    with pytest.raises(OSError, match=f"wanted to publish user/cnn; found status {status}: {reason}"):
+    with pytest.raises(OSError, match=f"expected to publish user/cnn; found status {status}: {reason}"):
         publish_model(MODELS / "cifake-cnn", "user/cnn")
 
 
@@ -315,9 +315,9 @@ def test_a_data_card_alone_says_that_the_images_are_missing(hub):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ([], "wanted --model_dir, --space or --dataset; found none of them."),
-        (["--model_dir", "x"], "wanted --model_dir and --hub_model_id together; found one of them."),
-        (["--dataset", "user/x", "--data", "demo"], "wanted --dataset, --data and --license together; found some"),
+        ([], "expected --model_dir, --space or --dataset; found none of them."),
+        (["--model_dir", "x"], "expected --model_dir and --hub_model_id together; found one of them."),
+        (["--dataset", "user/x", "--data", "demo"], "expected --dataset, --data and --license together; found some"),
     ],
 )
 def test_incomplete_options_are_rejected(given, sentence, capsys):
@@ -328,7 +328,7 @@ def test_incomplete_options_are_rejected(given, sentence, capsys):
 
 @pytest.mark.parametrize("name", ["nobody", "a b/c", "user/name/more"])
 def test_an_invalid_name_is_rejected_before_any_request(hub, name):
-    with pytest.raises(ValueError, match="wanted a name on the Hub, such as user/name"):
+    with pytest.raises(ValueError, match="expected a name on the Hub, such as user/name"):
         publish_model(MODELS / "cifake-cnn", name)
     assert hub.requests == []
 
@@ -372,10 +372,10 @@ def test_a_training_is_published_at_its_end(hub, tmp_path, capsys):
 
 def test_a_training_without_a_name_or_token_is_rejected_before_it_starts(hub, tmp_path, capsys, monkeypatch):
     assert train.main(train_words(tmp_path / "run", "--push_to_hub")) == 1
-    assert "wanted --hub_model_id user/name with --push_to_hub; found none." in capsys.readouterr().err
+    assert "expected --hub_model_id user/name with --push_to_hub; found none." in capsys.readouterr().err
     monkeypatch.delenv("HF_TOKEN")
     assert train.main(train_words(tmp_path / "run", "--push_to_hub", "--hub_model_id", "user/mine")) == 1
-    assert "wanted a token for user/mine; found none." in capsys.readouterr().err
+    assert "expected a token for user/mine; found none." in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     assert hub.requests == []
 

@@ -182,7 +182,7 @@ def test_a_topology_that_cannot_be_trained_is_named_and_the_others_are_trained(f
     assert "extractors-8x2-8x1-seed0 cannot be trained: no pixel is left" in caplog.text
     (folder / "search").rename(folder / "earlier")
     monkeypatch.setattr(run, "_train", refuse)
-    with pytest.raises(ValueError, match="wanted one or more trained extractors; found none"):
+    with pytest.raises(ValueError, match="expected one or more trained extractors; found none"):
         run.search(arguments_of(folder, num_filters=[4, 16]))
 
 
@@ -225,14 +225,14 @@ def test_other_settings_and_foreign_files_are_rejected(folder, capsys):
     assert main([*words(folder), "--output_dir", str(folder / "mine")]) == 1
     assert "an empty output folder, or the folder of an interrupted search" in capsys.readouterr().err
     assert main([*words(folder), "--base", "nowhere.yaml"]) == 1
-    assert "wanted a recipe as --base; found none at nowhere.yaml" in capsys.readouterr().err
+    assert "expected a recipe as --base; found none at nowhere.yaml" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"num_filters": []}, "wanted one or more values of --num_filters"),
-        ({"top": -1}, "wanted --top of at least 0; found -1"),
+        ({"num_filters": []}, "expected one or more values of --num_filters"),
+        ({"top": -1}, "expected --top of at least 0; found -1"),
         ({"reference": [32, 2, 64]}, "units and dense layers as --reference; found 32 2 64"),
     ],
 )

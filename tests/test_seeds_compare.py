@@ -73,13 +73,15 @@ def test_the_table_has_both_test_splits_and_every_content(runs):
 def test_runs_that_differ_in_more_than_their_seed_are_rejected(runs):
     first, second = (read_run(folder) for folder in runs)
     other = {**second.record, "arguments": {**second.record["arguments"], "learning_rate": 1.0}}
-    with pytest.raises(ValueError, match="wanted runs that differ only in their seed; found other arguments or data"):
+    with pytest.raises(
+        ValueError, match="expected runs that differ only in their seed; found other arguments or data"
+    ):
         seeds.summarize([first, Run(second.folder, other, second.outcome, second.history)])
 
 
 def test_equal_seeds_are_rejected(runs):
     first = read_run(runs[0])
-    with pytest.raises(ValueError, match=r"wanted a different seed for each run; found \[0, 0\]"):
+    with pytest.raises(ValueError, match=r"expected a different seed for each run; found \[0, 0\]"):
         seeds.summarize([first, first])
 
 
@@ -188,7 +190,7 @@ def test_a_model_without_an_operating_point_is_named_before_the_data_are_read(ru
     assert (
         compare.main(compare_words({"a": runs[1], "b": tmp_path / "bare"}, tmp_path / "o.json", data="nowhere")) == 1
     )
-    assert "wanted the operating point of b in" in capsys.readouterr().err
+    assert "expected the operating point of b in" in capsys.readouterr().err
 
 
 def test_a_model_equals_itself_and_the_table_is_printed(runs, tmp_path, capsys):
@@ -205,7 +207,7 @@ def test_a_model_equals_itself_and_the_table_is_printed(runs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("models", "sentence"),
     [
-        (["cnn=a"], "wanted two or more --models; found cnn"),
+        (["cnn=a"], "expected two or more --models; found cnn"),
         (["cnn=a", "cnn=b"], "expected distinct names in --models; found cnn, cnn."),
         (["cnn=a", "b"], "expected --models NAME=FOLDER, with a NAME of letters and digits; found 'b'."),
         (["cnn=a", "=b"], "expected --models NAME=FOLDER, with a NAME of letters and digits; found '=b'."),
@@ -222,7 +224,7 @@ def test_a_missing_folder_is_named_before_the_data_are_read(runs, tmp_path, caps
     folders = {"cnn": runs[0], "vit": tmp_path / "vit"}
     assert compare.main(compare_words(folders, tmp_path / "out.json", data="nowhere")) == 1
     said = capsys.readouterr().err.strip()
-    assert said.endswith(f"compare: wanted an output folder of train.py for vit; found none at {tmp_path / 'vit'}.")
+    assert said.endswith(f"compare: expected an output folder of train.py for vit; found none at {tmp_path / 'vit'}.")
 
 
 def value(test):
@@ -247,17 +249,15 @@ def test_a_model_with_another_accuracy_than_measured_is_rejected(runs, tmp_path,
     assert compare.main(words) == status
     assert (tmp_path / "out.json").exists() == (status == 0)
     stated = metrics["test"]["accuracy"]["value"]
-    stated_and_found = (
-        f"wanted the test accuracy {stated:.4f} of the metrics.json of other; found {stated - off:.4f} on 390 images."
-    )
-    assert (stated_and_found in capsys.readouterr().err) == (status == 1)
+    message = f"the test accuracy {stated:.4f} of the metrics.json of other; found {stated - off:.4f} on 390 images."
+    assert (message in capsys.readouterr().err) == (status == 1)
 
 
 def test_a_model_measured_on_other_images_is_rejected(runs, tmp_path, capsys):
     copy_with_metrics(runs[1], tmp_path / "other", lambda test: test.update(n=20_000))
     words = compare_words({"cnn": runs[0], "other": tmp_path / "other"}, tmp_path / "out.json")
     assert compare.main(words) == 1
-    assert "wanted the 20,000 test images of the metrics.json of other; found 390." in capsys.readouterr().err
+    assert "expected the 20,000 test images of the metrics.json of other; found 390." in capsys.readouterr().err
 
 
 def test_the_published_cnn_has_the_figures_of_its_results():

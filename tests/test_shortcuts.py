@@ -183,4 +183,4 @@ def test_the_command_refuses_an_unknown_source_before_anything_is_read(two_forma
 def test_options_of_the_file_audit_want_it(capsys):
     with pytest.raises(SystemExit):
         main(["--data", "demo", "--splits"])
-    assert "wanted --file_facts with --limit, --splits and --against" in capsys.readouterr().err
+    assert "expected --file_facts with --limit, --splits and --against" in capsys.readouterr().err

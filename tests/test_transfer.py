@@ -140,10 +140,10 @@ def test_the_folder_of_another_plan_is_rejected(done, plan_file, tmp_path, capsy
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"protocol": "wild"}, "wanted a protocol of native, matched, crop in"),
-        ({"sources": {"one": "demo"}}, "wanted two or more sources in"),
+        ({"protocol": "wild"}, "expected a protocol of native, matched, crop in"),
+        ({"sources": {"one": "demo"}}, "expected two or more sources in"),
         ({"sources": {"one": "demo", "two": "no/such/place.zip"}}, "found nothing at 'no/such/place.zip'"),
-        ({"colour": "red"}, "wanted the keys models, protocol, rows, sources, test_size in"),
+        ({"colour": "red"}, "expected the keys models, protocol, rows, sources, test_size in"),
     ],
 )
 def test_an_invalid_plan_is_rejected_before_any_work(plan_file, tmp_path, capsys, change, sentence):

@@ -61,7 +61,9 @@ def read_ablation(file: Path) -> Plan:
     content = read_plan(file, keys=list(Plan.__dataclass_fields__))
     variants = {str(name): dict(changes or {}) for name, changes in content["variants"].items()}
     if variants.get(BASELINE) != {}:
-        raise ValueError(f"wanted a variant named {BASELINE} without changes in {file}; found {', '.join(variants)}.")
+        raise ValueError(
+            f"expected a variant named {BASELINE} without changes in {file}; found {', '.join(variants)}."
+        )
     return Plan(content["base"], content["settings"] or {}, content["seeds"], variants)
 
 

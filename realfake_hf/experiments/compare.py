@@ -49,7 +49,7 @@ class CompareArguments:
             ValueError: there are not.
         """
         if len(self.folders) < 2:  # noqa: PLR2004
-            raise ValueError(f"wanted two or more --models; found {', '.join(self.folders)}")
+            raise ValueError(f"expected two or more --models; found {', '.join(self.folders)}")
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -78,10 +78,10 @@ def load_model(name: str, folder: Path) -> TrainedModel:
     from realfake_hf.run_folder import read_run
 
     if not folder.is_dir():
-        raise FileNotFoundError(f"wanted an output folder of train.py for {name}; found none at {folder}.")
+        raise FileNotFoundError(f"expected an output folder of train.py for {name}; found none at {folder}.")
     if not (folder / OPERATING_POINT).is_file():
         raise FileNotFoundError(
-            f"wanted the operating point of {name} in {folder / OPERATING_POINT}; found none. Write it with "
+            f"expected the operating point of {name} in {folder / OPERATING_POINT}; found none. Write it with "
             "python -m realfake_hf.training.posthoc --operating_point."
         )
     return TrainedModel(name, read_run(folder), load_detector(name, str(folder)))
@@ -162,8 +162,8 @@ def _check_number_of_images(model: TrainedModel, *, n: int) -> None:
     expected = model.run.outcome.test.n
     if n != expected:
         raise ValueError(
-            f"wanted the {expected:,} test images of the metrics.json of {model.name}; found {n:,}. Repeat the --data "
-            "of its training."
+            f"expected the {expected:,} test images of the metrics.json of {model.name}; found {n:,}. Repeat the "
+            "--data of its training."
         )
 
 
@@ -171,7 +171,7 @@ def _check_accuracy(model: TrainedModel, accuracy: float, *, n: int) -> None:
     expected = model.run.outcome.test.accuracy.value or 0
     if round(abs(accuracy - expected), 9) > TOLERANCE:
         raise ValueError(
-            f"wanted the test accuracy {expected:.4f} of the metrics.json of {model.name}; found {accuracy:.4f} on "
+            f"expected the test accuracy {expected:.4f} of the metrics.json of {model.name}; found {accuracy:.4f} on "
             f"{n:,} images. Repeat the --data of its training, and use the weights that were measured."
         )
 

@@ -52,7 +52,7 @@ class AuditArguments:
             ValueError: there are such options.
         """
         if (self.limit or self.splits or self.against) and not self.file_facts:
-            raise ValueError("wanted --file_facts with --limit, --splits and --against; found none.")
+            raise ValueError("expected --file_facts with --limit, --splits and --against; found none.")
 
 
 def audit(arguments: AuditArguments) -> "DuplicateReport | SourceAudit":

@@ -102,11 +102,11 @@ def _check_comparable(runs: "Sequence[Run]") -> None:
     for run in runs[1:]:
         if _without_seed(run) != _without_seed(runs[0]) or run.record["data"] != runs[0].record["data"]:
             raise ValueError(
-                f"wanted runs that differ only in their seed; found other arguments or data in {run.folder} than in "
+                f"expected runs that differ only in their seed; found other arguments or data in {run.folder} than in "
                 f"{runs[0].folder}. Summarize them separately."
             )
     if len({run.seed for run in runs}) < len(runs):
-        raise ValueError(f"wanted a different seed for each run; found {[run.seed for run in runs]}.")
+        raise ValueError(f"expected a different seed for each run; found {[run.seed for run in runs]}.")
 
 
 def best_on_validation(runs: "Sequence[Run]") -> "Run":

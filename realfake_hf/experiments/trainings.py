@@ -22,11 +22,11 @@ def read_plan(file: Path, *, keys: Sequence[str]) -> dict[str, Any]:
         ValueError: the file is missing, or its keys differ.
     """
     if not file.is_file():
-        raise ValueError(f"wanted a YAML plan at {file}; found no such file.")
+        raise ValueError(f"expected a YAML plan at {file}; found no such file.")
     plan = yaml.safe_load(file.read_text(encoding="utf-8"))
     if not isinstance(plan, Mapping) or set(plan) != set(keys):
         found = ", ".join(sorted(plan)) if isinstance(plan, Mapping) else type(plan).__name__
-        raise ValueError(f"wanted the keys {', '.join(sorted(keys))} in {file}; found {found}.")
+        raise ValueError(f"expected the keys {', '.join(sorted(keys))} in {file}; found {found}.")
     return dict(plan)
 
 

@@ -82,10 +82,10 @@ def read_transfer(file: Path) -> Plan:
 
     plan = Plan(**read_plan(file, keys=list(Plan.__dataclass_fields__)))
     if plan.protocol not in PROTOCOLS:
-        raise ValueError(f"wanted a protocol of {', '.join(PROTOCOLS)} in {file}; found {plan.protocol}.")
+        raise ValueError(f"expected a protocol of {', '.join(PROTOCOLS)} in {file}; found {plan.protocol}.")
     if len(plan.sources) < 2 or ALL in plan.sources:  # noqa: PLR2004
         raise ValueError(
-            f"wanted two or more sources with names other than {ALL} in {file}; found {', '.join(plan.sources)}."
+            f"expected two or more sources with names other than {ALL} in {file}; found {', '.join(plan.sources)}."
         )
     return plan
 

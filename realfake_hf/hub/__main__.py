@@ -46,11 +46,11 @@ class PublishArguments:
             ValueError: the model has no name, the data set no licence, or there is nothing to publish.
         """
         if (self.model_dir is None) != (self.hub_model_id is None):
-            raise ValueError("wanted --model_dir and --hub_model_id together; found one of them.")
+            raise ValueError("expected --model_dir and --hub_model_id together; found one of them.")
         if len({value is None for value in (self.dataset, self.data, self.license)}) > 1:
-            raise ValueError("wanted --dataset, --data and --license together; found some of them.")
+            raise ValueError("expected --dataset, --data and --license together; found some of them.")
         if not (self.model_dir or self.space or self.dataset):
-            raise ValueError("wanted --model_dir, --space or --dataset; found none of them.")
+            raise ValueError("expected --model_dir, --space or --dataset; found none of them.")
 
 
 def publish(arguments: PublishArguments) -> "list[Published]":

@@ -54,7 +54,7 @@ def export(folder: Path, file: Path, *, int8: bool = False) -> dict[str, Any]:
     detector = Detector.from_pretrained(folder)
     size = resize_target(detector.processor)
     if size is None:
-        raise ValueError(f"wanted a processor that only resizes, to export {folder}; found one that crops or pads.")
+        raise ValueError(f"expected a processor that only resizes, to export {folder}; found one that crops or pads.")
     metadata = _metadata(detector, size, int8=int8)
     program = _export(detector, size)
     program.model.metadata_props[METADATA] = json.dumps(metadata)
@@ -119,7 +119,7 @@ def _check_installed(*names: str) -> None:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise ValueError(f"wanted the package {name}; found none. Install realfake-hf[export].") from error
+            raise ValueError(f"expected the package {name}; found none. Install realfake-hf[export].") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

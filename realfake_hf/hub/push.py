@@ -174,7 +174,7 @@ def check_publishable(repo_id: str | None, *, token: str | None = None) -> None:
         ValueError: the name is missing or invalid.
     """
     if repo_id is None:
-        raise ValueError("wanted --hub_model_id user/name with --push_to_hub; found none.")
+        raise ValueError("expected --hub_model_id user/name with --push_to_hub; found none.")
     _check_name(repo_id)
     if not (token or get_token()):
         raise _no_token(repo_id)
@@ -184,9 +184,9 @@ def _check_name(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise ValueError(f"wanted a name on the Hub, such as user/name; found {repo_id!r} ({error}).") from error
+        raise ValueError(f"expected a name on the Hub, such as user/name; found {repo_id!r} ({error}).") from error
     if "/" not in repo_id:
-        raise ValueError(f"wanted a name on the Hub, such as user/name; found {repo_id!r} without a user.")
+        raise ValueError(f"expected a name on the Hub, such as user/name; found {repo_id!r} without a user.")
 
 
 def _stage_model(folder: Path, staged: Path, repo_id: str, results: Path | None) -> None:
@@ -195,7 +195,7 @@ def _stage_model(folder: Path, staged: Path, repo_id: str, results: Path | None)
     missing = [name for name in REQUIRED if not (folder / name).is_file()]
     if missing:
         raise ValueError(
-            f"wanted {', '.join(REQUIRED)} in {folder}; found no {', '.join(missing)}. Finish the training."
+            f"expected {', '.join(REQUIRED)} in {folder}; found no {', '.join(missing)}. Finish the training."
         )
     for name in MODEL_FILES:
         if (folder / name).is_file():
@@ -215,7 +215,7 @@ def _check_local_paths(staged: Path) -> None:
             continue
         local = _LOCAL_PATH.search(file.read_text(encoding="utf-8"))
         if local:
-            raise ValueError(f"wanted no local path in published files; found {local[0]} in {path}.")
+            raise ValueError(f"expected no local path in published files; found {local[0]} in {path}.")
 
 
 def _files(staged: Path) -> Iterator[tuple[str, Path]]:
@@ -235,10 +235,10 @@ def _upload(staged: Path, repo_id: str, repo_type: str, **options: Unpack[Option
     except HfHubHTTPError as error:
         status = error.response.status_code
         reason = _REFUSALS.get(status, f"the Hub failed. {_RESUME}")
-        raise OSError(f"wanted to publish {repo_id}; found status {status}: {reason}") from error
+        raise OSError(f"expected to publish {repo_id}; found status {status}: {reason}") from error
     except (httpx2.HTTPError, RuntimeError) as error:  # RuntimeError: raised around failures of large files
         cause = error.__cause__ or error
-        raise OSError(f"wanted to publish {repo_id}; found a broken connection ({cause}). {_RESUME}") from error
+        raise OSError(f"expected to publish {repo_id}; found a broken connection ({cause}). {_RESUME}") from error
     return Published(repo_id, files, commit.oid, commit.commit_url)
 
 
@@ -273,4 +273,4 @@ def _with_retries(upload: Callable[[], CommitInfo]) -> CommitInfo:
 
 
 def _no_token(repo_id: str) -> OSError:
-    return OSError(f"wanted a token for {repo_id}; found none. Set HF_TOKEN, or run hf auth login.")
+    return OSError(f"expected a token for {repo_id}; found none. Set HF_TOKEN, or run hf auth login.")

@@ -63,14 +63,14 @@ class SearchArguments:
         """
         for name in ("num_filters", "num_conv_layers", "dense_units", "num_dense_layers", "seeds"):
             if not getattr(self, name):
-                raise ValueError(f"wanted one or more values of --{name}; found none.")
+                raise ValueError(f"expected one or more values of --{name}; found none.")
         if self.reference and len(self.reference) != _PARTS:
             raise ValueError(
-                "wanted filters, convolutions, units and dense layers as --reference; found "
+                "expected filters, convolutions, units and dense layers as --reference; found "
                 f"{' '.join(map(str, self.reference))}."
             )
         if self.top < 0:
-            raise ValueError(f"wanted --top of at least 0; found {self.top}.")
+            raise ValueError(f"expected --top of at least 0; found {self.top}.")
 
 
 @dataclass(frozen=True)

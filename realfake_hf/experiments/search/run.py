@@ -71,7 +71,7 @@ def search(
     run_stage(EXTRACTORS, extractors(arguments), prunes=arguments.prune)
     best = ranked(stages)
     if not best:
-        raise ValueError("wanted one or more trained extractors; found none. The log names the reasons.")
+        raise ValueError("expected one or more trained extractors; found none. The log names the reasons.")
     run_stage(HEADS, heads(arguments, best[0]), prunes=arguments.prune)
     run_stage(TOP, finalists(arguments, ranked(stages)))
     run_stage(SEEDS, with_other_seeds(arguments, ranked(stages[-1:])))
@@ -88,7 +88,7 @@ def _begin(arguments: SearchArguments) -> None:
     """Record the settings of the search in its folder, or check that they agree with the recorded ones."""
     recipe = Path(arguments.base)
     if not recipe.is_file():
-        raise FileNotFoundError(f"wanted a recipe as --base; found none at {recipe}.")
+        raise FileNotFoundError(f"expected a recipe as --base; found none at {recipe}.")
     settings = {**_settings(arguments), "recipe": recipe.read_text(encoding="utf-8")}
     arguments.output_dir.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{arguments.output_dir}.lock"):  # several workers may start at once
