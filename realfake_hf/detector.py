@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -284,6 +284,21 @@ class SharedLock:
             with self._changed:
                 self._is_exclusive = False
                 self._changed.notify_all()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedDetector:
+    """A detector of a command that compares several.
+
+    Attributes:
+        name: given on the command line.
+        place: the folder or Hub id that it was loaded from.
+        detector: the loaded model.
+    """
+
+    name: str
+    place: str
+    detector: Detector
 
 
 def load_detector(name: str, place: str) -> Detector:

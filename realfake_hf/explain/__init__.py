@@ -1,1 +1,1 @@
-"""Where a detector looked: attention and gradient maps, each with the verdict that it explains."""
+"""Explanations of images: figures of attention and gradient maps, each with the verdict that it explains."""

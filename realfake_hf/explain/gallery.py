@@ -1,8 +1,10 @@
-"""Explain many pictures, batch after batch: a figure of each, contact sheets, and one file of all the maps."""
+"""Explain many images batch by batch: a figure of each, contact sheets, and one file of all maps."""
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -10,7 +12,6 @@ from typing import Any, Final
 
 import numpy as np
 from datasets import Dataset
-from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -19,15 +20,15 @@ from realfake_hf.attribution.methods import Explanation, Target, default_options
 from realfake_hf.data.decoding import UnreadableImageError
 from realfake_hf.data.loading import load_images
 from realfake_hf.data.sampling import take_evenly
-from realfake_hf.detector import Detector, load_detector
+from realfake_hf.detector import NamedDetector, load_detector
 from realfake_hf.environment import environment
 from realfake_hf.explain.arguments import ExplainArguments
-from realfake_hf.explain.inputs import Exhibit, exhibits_of_files, exhibits_of_rows
-from realfake_hf.explain.rows import Row, rows_file, to_row, unique_name
-from realfake_hf.explain.sheets import Sheets, draw_explanations
+from realfake_hf.explain.inputs import InputImage, images_of_files, images_of_rows
+from realfake_hf.explain.sheets import Explained, Sheets, draw_explanations
 from realfake_hf.figures import save_figure
 from realfake_hf.labels import FAKE
 from realfake_hf.run_folder import RECORD
+from realfake_hf.store import read_json
 from realfake_hf.tables import markdown_table
 
 logger = logging.getLogger(__name__)
@@ -35,49 +36,48 @@ logger = logging.getLogger(__name__)
 IMAGES: Final = "images"
 SHEETS: Final = "sheets"
 ROWS: Final = "explanations.json"
-POOL: Final = 10  # rows judged for each one drawn, so that wrong verdicts of good models are found without judging all
-_NAMED_AT_MOST = 10  # unreadable pictures in a message
+POOL: Final = 10  # rows scored per drawn row, so that errors of accurate models are found without scoring all rows
+_LISTED: Final = 10  # unreadable images in a message
+
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explainer:
-    """A model, and how it is asked."""
+class Explainer(NamedDetector):
+    """A model with the method that explains it, the method's options, and the label to explain."""
 
-    name: str
-    place: str
-    detector: Detector
     method: str
     options: Mapping[str, Any]
     target: Target
 
-    def explain(self, pictures: Sequence[Image.Image]) -> list[Explanation]:
-        """Explain a batch of pictures."""
+    def explain(self, images: Sequence[Image.Image]) -> list[Explanation]:
+        """Explain a batch of images."""
         return self.detector.explain(
-            pictures, method=self.method, target=self.target, options=self.options, batch_size=len(pictures)
+            images, method=self.method, target=self.target, options=self.options, batch_size=len(images)
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """What is asked of the model, and the passport of its training, where there is one."""
-        passport = Path(self.place).expanduser() / RECORD
+        """Return the settings, and the record of the model's training if there is one."""
+        record = Path(self.place).expanduser() / RECORD
         return {
             "model": self.place,
             "method": self.method,
             "options": {**default_options(self.method), **self.options},
             "target": self.target,
-            "passport": json.loads(passport.read_text()) if passport.is_file() else None,
+            "passport": read_json(record) if record.is_file() else None,
         }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """What explaining many pictures left.
+    """The outcome of explaining many images.
 
     Attributes:
-        folder: where it lies.
-        n: pictures that were explained.
-        models: for each, its name, its method, and how many pictures were right, wrong, or of unknown truth.
-        unreadable: the name of each picture that cannot be read, and why.
-        interrupted: it was stopped before the last picture.
+        folder: the output folder.
+        n: explained images.
+        models: for each its name, its method, and the number of images by label and prediction.
+        unreadable: by name, why an image cannot be read.
+        interrupted: whether the work was stopped before the last image.
     """
 
     folder: Path
@@ -87,74 +87,123 @@ class Gallery:
     interrupted: bool
 
     def to_markdown(self) -> str:
-        """Render a table with a row for each model; kinds of which there are no pictures are left out."""
+        """Render a table with one row per model; columns without any image are left out."""
         names = [name for name in self.models[0] if any(row[name] for row in self.models) or name == "empty maps"]
         return markdown_table(names, [[row[name] for name in names] for row in self.models], align="llr")
 
     def name_unreadable(self) -> str:
-        """Count and name the pictures that cannot be read, the first ten of them."""
-        named = [f"  {name}: {reason}" for name, reason in islice(self.unreadable.items(), _NAMED_AT_MOST)]
-        rest = len(self.unreadable) - len(named)
-        more = [f"  and {rest:,} more, named in {ROWS}"] if rest else []
-        pictures = "picture" if len(self.unreadable) == 1 else "pictures"
-        return "\n".join([f"{len(self.unreadable):,} {pictures} cannot be read:", *named, *more])
+        """Count the unreadable images and name the first ten."""
+        lines = [f"  {name}: {reason}" for name, reason in islice(self.unreadable.items(), _LISTED)]
+        if more := len(self.unreadable) - len(lines):
+            lines.append(f"  and {more:,} more, listed in {ROWS}")
+        images = "image" if len(self.unreadable) == 1 else "images"
+        return "\n".join([f"{len(self.unreadable):,} {images} cannot be read:", *lines])
 
 
 def make_gallery(arguments: ExplainArguments) -> Gallery:
-    """Explain pictures, and write a figure of each, contact sheets where the truth is known, and `explanations.json`.
+    """Explain images; write a figure of each, contact sheets of those with a known label, and `explanations.json`.
 
-    Each model first explains a blank picture, so that what does not fit is refused before anything is read or written.
-    An interruption ends the work early; what is done is whole and stays.
+    Each model first explains a blank image, so that invalid settings fail before anything is read or written. After
+    an interruption, the output of all finished images is complete.
 
     Raises:
-        OSError: there is no such model, picture or data set.
-        ValueError: the folder is in use; a method or option does not fit a model; the data set has no such split.
+        OSError: no such model, image or data set.
+        ValueError: the output folder is not empty; a method or option does not fit a model; the data set has no such
+            split.
     """
-    _refuse_used(arguments.output_dir)
+    _check_empty(arguments.output_dir)
     explainers = load_explainers(arguments)
-    exhibits, data = find_exhibits(arguments, explainers)
-    plain = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(arguments).items()}
+    images, data = find_images(arguments, explainers)
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(arguments).items()}
     models = {explainer.name: explainer.to_dict() for explainer in explainers}
-    run = {"arguments": plain, **environment(), "models": models, "data": data, "asked": len(exhibits)}
-    return _explain_all(exhibits, explainers, arguments, run)
+    run = {"arguments": settings, **environment(), "models": models, "data": data, "asked": len(images)}
+    return _explain_all(images, explainers, arguments, run)
 
 
 def load_explainers(arguments: ExplainArguments) -> list[Explainer]:
-    """Load the models, on the accelerator where there is one, and let each explain a blank picture.
+    """Load the models, on the accelerator if there is one, and let each explain a blank image.
 
     Raises:
-        OSError: there is no such model.
-        ValueError: its labels do not say real and fake, or the method or an option does not fit it.
+        OSError: no such model.
+        ValueError: the labels of a model are not real and fake, or the method or an option does not fit it.
     """
     explainers = [_load(arguments, name, place) for name, place in arguments.models.items()]
     fitting = {option for explainer in explainers for option in default_options(explainer.method)}
-    if lost := sorted(arguments.typed_options.keys() - fitting):
+    if unknown := sorted(arguments.typed_options.keys() - fitting):
         methods = ", ".join(dict.fromkeys(explainer.method for explainer in explainers))
-        raise ValueError(f"wanted --options of {methods}; found {', '.join(lost)}. Leave it out, or change --method.")
+        raise ValueError(
+            f"expected --options of {methods}; found {', '.join(unknown)}. Remove them, or change --method."
+        )
     for explainer in explainers:
         explainer.explain([Image.new("RGB", (32, 32))])
     return explainers
 
 
-def find_exhibits(
+def find_images(
     arguments: ExplainArguments, explainers: Sequence[Explainer]
-) -> tuple[list[Exhibit], dict[str, Any] | None]:
-    """Find the pictures of `--images` and of `--data`, and say what was drawn of the latter.
+) -> tuple[list[InputImage], dict[str, Any] | None]:
+    """List the images of `--images` and `--data`, and describe the draw from the data set.
 
     Raises:
-        OSError: there is no such picture or data set.
+        OSError: no such image or data set.
         ValueError: the data set has no such split.
     """
-    exhibits = exhibits_of_files(arguments.images)
+    images = images_of_files(arguments.images)
     if arguments.data is None:
-        return exhibits, None
+        return images, None
     splits = load_images(arguments.data)
     if arguments.split not in splits:
-        raise ValueError(f"wanted --split of {', '.join(splits)}; found {arguments.split!r}.")
+        raise ValueError(f"expected --split to be one of {', '.join(splits)}; found {arguments.split!r}.")
     rows = splits[arguments.split]
-    drawn = _drawn(rows, explainers, n=arguments.limit, seed=arguments.seed)
-    facts = {"source": arguments.data, "split": arguments.split, "n": len(drawn), "of": len(rows)}
-    return exhibits + exhibits_of_rows(drawn), facts
+    drawn = _draw(rows, explainers, n=arguments.limit, seed=arguments.seed)
+    data = {"source": arguments.data, "split": arguments.split, "n": len(drawn), "of": len(rows)}
+    return images + images_of_rows(drawn), data
+
+
+@contextmanager
+def rows_file(file: Path, *, run: Row, ending: Row) -> Iterator[Callable[[Row], None]]:
+    """Write a JSON object with one row per line while the rows are made; yield the function that adds a row.
+
+    The file is complete when the block ends, also by an exception; until then it has the suffix `.part`.
+
+    Args:
+        file: the JSON file; its folder is created.
+        run: known before the first row: `{"run": run, "explanations": [rows], **ending}`.
+        ending: read when the block ends.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f"{file.name}.part")
+    separator = "\n"
+    with part.open("w", encoding="utf-8") as text:
+
+        def add(row: Row) -> None:
+            nonlocal separator
+            text.write(separator + json.dumps(row))
+            separator = ",\n"
+
+        text.write(f'{{"run": {json.dumps(run, indent=2)},\n"explanations": [')
+        try:
+            yield add
+        finally:
+            text.write(f"\n],\n{json.dumps(ending, indent=2).removeprefix('{').lstrip()}\n")
+            text.flush()
+            part.replace(file)
+
+
+def unique_name(stem: str, taken: set[str]) -> str:
+    """Make a file name of letters, digits, `_` and `-` that is not taken, ignoring case, and add it to `taken`.
+
+    >>> taken = set()
+    >>> [unique_name(stem, taken) for stem in ("frog (7)", "Frog-7", "..", "")]
+    ['frog-7', 'Frog-7-2', 'picture', 'picture-2']
+    """
+    plain = re.sub(r"[^A-Za-z0-9_]+", "-", stem).strip("-")[:80] or "picture"
+    name, number = plain, 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{plain}-{number}"
+    taken.add(name.lower())
+    return name
 
 
 def _load(arguments: ExplainArguments, name: str, place: str) -> Explainer:
@@ -168,89 +217,98 @@ def _load(arguments: ExplainArguments, name: str, place: str) -> Explainer:
     )
 
 
-def _drawn(rows: Dataset, explainers: Sequence[Explainer], *, n: int, seed: int) -> Dataset:
-    """Draw n rows, as even as can be in labels and in verdicts that all models have right or one has wrong; 0: all."""
+def _draw(rows: Dataset, explainers: Sequence[Explainer], *, n: int, seed: int) -> Dataset:
+    """Draw n rows, balanced between labels and between images with and without an error of any model; 0: all."""
     if n == 0 or n >= len(rows):
         return rows
-    pool = np.random.default_rng(seed).permutation(len(rows))[: POOL * n]
-    judged = rows.select(pool)
-    is_fake = np.asarray(judged["label"][:]) == FAKE
+    positions = np.random.default_rng(seed).permutation(len(rows))[: POOL * n]
+    pool = rows.select(positions)
+    is_fake = np.asarray(pool["label"][:]) == FAKE
     right = np.ones(len(pool), dtype=np.bool_)
     for explainer in explainers:
-        pictures = tqdm(judged["image"], desc=f"{explainer.name} judges", unit="image", disable=None)
-        right &= (explainer.detector.probabilities(pictures) > 0.5) == is_fake  # noqa: PLR2004
+        images = tqdm(pool["image"], desc=f"{explainer.name}: scores", unit="image", disable=None)
+        right &= (explainer.detector.probabilities(images) > 0.5) == is_fake  # noqa: PLR2004
     chosen = take_evenly(list(zip(is_fake.tolist(), right.tolist(), strict=True)), n)
-    return rows.select(np.sort(pool[chosen]))
+    return rows.select(np.sort(positions[chosen]))
 
 
 def _explain_all(
-    exhibits: Sequence[Exhibit], explainers: Sequence[Explainer], arguments: ExplainArguments, run: Mapping[str, Any]
+    images: Sequence[InputImage], explainers: Sequence[Explainer], arguments: ExplainArguments, run: Row
 ) -> Gallery:
+    folder, strength = arguments.output_dir, arguments.strength
     unreadable: dict[str, str] = {}
     ending: dict[str, Any] = {"unreadable": unreadable, "interrupted": True}
-    work = _Work(arguments.output_dir, explainers, strength=arguments.strength)
-    with rows_file(arguments.output_dir / ROWS, run=run, ending=ending) as add_row:
-        readable = _read_each(tqdm(exhibits, desc="explaining", unit="image", disable=None), unreadable)
+    sheets, names, n = Sheets(strength=strength), set[str](), 0
+    with rows_file(folder / ROWS, run=run, ending=ending) as add_row:
+        readable = _read_each(tqdm(images, desc="explaining", unit="image", disable=None), unreadable)
         try:
-            while batch := list(islice(readable, arguments.batch_size)):
-                work.do(batch, add_row)
+            for image, pixels, explained in _explain_each(readable, explainers, batch_size=arguments.batch_size):
+                file = f"{IMAGES}/{unique_name(image.stem, names)}.png"
+                figure = draw_explanations(
+                    np.asarray(pixels), explained, title=image.name, truth=image.truth, strength=strength
+                )
+                save_figure(figure, folder / file)
+                for name, (explanation, view) in explained.items():
+                    add_row(_to_row(image, name, explanation, file=file))
+                    sheets.add(name, explanation, view, truth=image.truth)
+                n += 1
             ending["interrupted"] = False
         except KeyboardInterrupt:
-            logger.info("interrupted: drawing the sheets of what is done")
-        work.sheets.write(arguments.output_dir / SHEETS, [explainer.name for explainer in explainers])
-    models = [{"model": one.name, "method": one.method, **work.sheets.to_row(one.name)} for one in explainers]
-    return Gallery(
-        folder=arguments.output_dir, n=work.n, models=models, unreadable=unreadable, interrupted=ending["interrupted"]
-    )
+            logger.info("interrupted: drawing the contact sheets of the finished images")
+        sheets.write(folder / SHEETS, [explainer.name for explainer in explainers])
+    models = [{"model": one.name, "method": one.method, **sheets.to_row(one.name)} for one in explainers]
+    return Gallery(folder=folder, n=n, models=models, unreadable=unreadable, interrupted=ending["interrupted"])
 
 
-class _Work:
-    """Explains batches, draws each picture, and remembers what the sheets need."""
-
-    def __init__(self, folder: Path, explainers: Sequence[Explainer], *, strength: float) -> None:
-        self.sheets, self.n = Sheets(strength=strength), 0
-        self._folder, self._explainers, self._strength = folder, explainers, strength
-        self._names: set[str] = set()
-
-    def do(self, batch: Sequence[tuple[Exhibit, Image.Image]], add_row: Callable[[Row], None]) -> None:
-        pictures = [picture for _, picture in batch]
-        by_model = [explainer.explain(pictures) for explainer in self._explainers]
-        for (exhibit, picture), explanations in zip(batch, zip(*by_model, strict=True), strict=True):
-            views = [explainer.detector.view(picture) for explainer in self._explainers]
-            names = [explainer.name for explainer in self._explainers]
-            explained = dict(zip(names, zip(explanations, views, strict=True), strict=True))
-            self._put(exhibit, np.asarray(picture), explained, add_row)
-
-    def _put(
-        self,
-        exhibit: Exhibit,
-        picture: NDArray[np.uint8],
-        explained: Mapping[str, tuple[Explanation, NDArray[np.uint8]]],
-        add_row: Callable[[Row], None],
-    ) -> None:
-        truth, strength = exhibit.truth, self._strength
-        file = f"{IMAGES}/{unique_name(exhibit.stem, self._names)}.png"
-        figure = draw_explanations(picture, explained, title=exhibit.name, truth=truth, strength=strength)
-        save_figure(figure, self._folder / file)
-        for name, (explanation, view) in explained.items():
-            add_row(to_row(exhibit, name, explanation, file=file))
-            self.sheets.add(name, explanation, view, truth=truth)
-        self.n += 1
+def _explain_each(
+    readable: Iterator[tuple[InputImage, Image.Image]], explainers: Sequence[Explainer], *, batch_size: int
+) -> Iterator[tuple[InputImage, Image.Image, dict[str, Explained]]]:
+    """Explain images in batches; yield each with its pixels and, by model, its explanation and view."""
+    while batch := list(islice(readable, batch_size)):
+        by_model = [explainer.explain([pixels for _, pixels in batch]) for explainer in explainers]
+        for (image, pixels), explanations in zip(batch, zip(*by_model, strict=True), strict=True):
+            yield (
+                image,
+                pixels,
+                {
+                    explainer.name: (explanation, explainer.detector.view(pixels))
+                    for explainer, explanation in zip(explainers, explanations, strict=True)
+                },
+            )
 
 
-def _read_each(exhibits: Iterable[Exhibit], unreadable: dict[str, str]) -> Iterator[tuple[Exhibit, Image.Image]]:
-    for exhibit in exhibits:
+def _read_each(images: Iterable[InputImage], unreadable: dict[str, str]) -> Iterator[tuple[InputImage, Image.Image]]:
+    for image in images:
         try:
-            picture = exhibit.read()
+            pixels = image.read()
         except UnreadableImageError as error:
-            unreadable[exhibit.name] = str(error)
+            unreadable[image.name] = str(error)
             continue
-        yield exhibit, picture
+        yield image, pixels
 
 
-def _refuse_used(folder: Path) -> None:
+def _to_row(image: InputImage, model: str, explanation: Explanation, *, file: str) -> dict[str, Any]:
+    """Return an explanation as plain JSON, the values of its map with four decimals."""
+    return {
+        image.kind: image.name,
+        "model": model,
+        "verdict": explanation.verdict.label,
+        "p_fake": explanation.verdict.p_fake,
+        "is_sure": explanation.verdict.is_sure,
+        "truth": image.truth,
+        "method": explanation.method,
+        "options": explanation.options,
+        "layer": explanation.layer,
+        "target": explanation.target,
+        "is_empty": explanation.is_empty,
+        "map": np.round(explanation.map.astype(np.float64), 4).tolist(),
+        "file": file,
+    }
+
+
+def _check_empty(folder: Path) -> None:
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if folder.exists():
         found = f"files in {folder}" if folder.is_dir() else f"a file at {folder}"
-        raise ValueError(f"wanted an empty output folder; found {found}. Name another with --output_dir.")
+        raise ValueError(f"expected an empty output folder; found {found}. Choose another --output_dir.")

@@ -1,4 +1,4 @@
-"""The pictures that are to be explained: found and named first, read one after the other later."""
+"""Images to explain: all are listed first, and each is decoded when it is needed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from realfake_hf.labels import LABEL_NAMES, LabelName
 
 
 @dataclass(frozen=True, eq=False)
-class Exhibit:
-    """A picture that waits to be explained.
+class InputImage:
+    """An image that is not yet decoded.
 
     Attributes:
-        kind: whether its name is a path, or the opaque id of a data set's row.
+        kind: whether its name is a path, or the opaque id of a row of a data set.
         name: that path or id.
-        truth: its label, where it is known.
-        read: gives the upright RGB picture, or raises `UnreadableImageError`.
+        truth: its label, if known.
+        read: returns the upright RGB image, or raises `UnreadableImageError`.
     """
 
     kind: Literal["path", "id"]
@@ -33,33 +33,33 @@ class Exhibit:
 
     @property
     def stem(self) -> str:
-        """Its name, without folders and suffix."""
+        """The name without folders and suffix."""
         return Path(self.name).stem if self.kind == "path" else self.name
 
 
-def exhibits_of_files(words: Sequence[str]) -> list[Exhibit]:
-    """Find pictures by files, folders and globs, each file once, in the order of the words.
+def images_of_files(words: Sequence[str]) -> list[InputImage]:
+    """List images by files, folders and globs, each file once, in the order of the words.
 
     Args:
-        words: of a folder, the files named as pictures below it, at any depth; of a glob, every file that it matches
-            and that is not hidden.
+        words: a folder stands for the image files below it, at any depth; a glob for every matching file that is not
+            hidden.
 
     Raises:
-        FileNotFoundError: a word stands for no file.
+        FileNotFoundError: a word matches no file.
     """
-    return [Exhibit("path", str(path), None, partial(_read_path, path)) for path in find_image_files(words)]
+    return [InputImage("path", str(path), None, partial(_read_file, path)) for path in find_image_files(words)]
 
 
-def exhibits_of_rows(rows: Dataset) -> list[Exhibit]:
-    """Take every row of a data set in the schema of `load_images`."""
+def images_of_rows(rows: Dataset) -> list[InputImage]:
+    """List every row of a data set in the schema of `load_images`."""
     pairs = zip(rows["id"][:], rows["label"][:], strict=True)
     return [
-        Exhibit("id", name, LABEL_NAMES[label], partial(_read_row, rows, row))
+        InputImage("id", name, LABEL_NAMES[label], partial(_read_row, rows, row))
         for row, (name, label) in enumerate(pairs)
     ]
 
 
-def _read_path(path: Path) -> Image.Image:
+def _read_file(path: Path) -> Image.Image:
     try:
         return decode_image(read_file(path))
     except OSError as error:

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from realfake_hf.attribution.explain import fitting_methods
 from realfake_hf.attribution.methods import Explanation, Target, default_options
-from realfake_hf.detector import Detector, load_detector
+from realfake_hf.detector import Detector, NamedDetector, load_detector
 from realfake_hf.models.pretrained import random_weights
 from realfake_hf.run_folder import METRICS, RECORD
 
@@ -26,19 +26,9 @@ Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyModel:
-    """A model under study.
+class StudyModel(NamedDetector):
+    """A model under study, with the names of the methods that fit it."""
 
-    Attributes:
-        name: given on the command line.
-        place: a folder or Hub id.
-        detector: the loaded model.
-        methods: names in `METHODS` that fit the model.
-    """
-
-    name: str
-    place: str
-    detector: Detector
     methods: tuple[str, ...]
 
     def explain(
