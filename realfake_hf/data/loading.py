@@ -72,20 +72,20 @@ def load_images(
         FileNotFoundError: the source does not exist or cannot be downloaded.
         ValueError: the source is ambiguous or unsafe, lacks a class, or more than 1 % of it is unreadable.
     """
-    found = find_source(source)
-    folder = _cache_folder(found, cache_dir)
+    resolved = find_source(source)
+    folder = _cache_folder(resolved, cache_dir)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         _remove_damaged(folder)
         if not folder.exists():
             for leftover in folder.parent.glob(f"{folder.name}.part-*"):  # of a killed process: we hold the lock
                 shutil.rmtree(leftover)
-            write_splits(found.records(), found.reader, folder, name=found.name, one_class=one_class)
-    _log_unreadable(found.name, _unreadable_in(folder))
+            write_splits(resolved.records(), resolved.reader, folder, name=resolved.name, one_class=one_class)
+    _log_unreadable(resolved.name, _unreadable_in(folder))
     files = {split: folder / f"{split}.arrow" for split in SPLITS}
     images = DatasetDict({split: Dataset.from_file(str(file)) for split, file in files.items() if file.exists()})
     counts = Counter((split, LABEL_NAMES[label]) for split, rows in images.items() for label in rows["label"][:])
-    require_both_classes(counts, found.name, one_class=one_class)  # an earlier call may have accepted one class
+    require_both_classes(counts, resolved.name, one_class=one_class)  # an earlier call may have accepted one class
     return images
 
 
@@ -188,13 +188,13 @@ def _cifake_mirror() -> Source:
 
 def _only_cifake(source: Source, place: Path) -> Source:
     def records() -> list[Record]:
-        found = source.records()
-        if any(record.source != CIFAKE for record in found):
+        listed = source.records()
+        if any(record.source != CIFAKE for record in listed):
             raise ValueError(
                 f"expected CIFAKE at {place}; found another data set. Put CIFAKE's archive.zip at {CIFAKE_PLACES[0]}, "
                 f"or load this data set by its path, {place}."
             )
-        return found
+        return listed
 
     return replace(source, name=CIFAKE, records=records)
 

@@ -98,13 +98,13 @@ def read_file_properties(source: str | os.PathLike[str], *, limit: int | None = 
 
     if limit is not None and limit < 1:
         raise ValueError(f"expected a limit of 1 file or more; found {limit}. Omit it to read all files.")
-    found = find_source(source)
-    records = _draw(found.records(), limit, np.random.default_rng(seed))
-    read = partial(_properties_of_records, found.reader)
-    chunks = map_in_processes(read, records, description=f"file properties of {found.name}")
+    resolved = find_source(source)
+    records = _draw(resolved.records(), limit, np.random.default_rng(seed))
+    read = partial(_properties_of_records, resolved.reader)
+    chunks = map_in_processes(read, records, description=f"file properties of {resolved.name}")
     rows = [row for _, chunk in chunks for row in chunk]
     is_fake = np.array([record.label == "FAKE" for record in records])
-    return _to_columns(rows, is_fake, name=found.name, as_stored=isinstance(found.reader, HubRows))
+    return _to_columns(rows, is_fake, name=resolved.name, as_stored=isinstance(resolved.reader, HubRows))
 
 
 def properties_of_files(files: Sequence[bytes], is_fake: NDArray[np.bool_], *, name: str) -> FileProperties:
