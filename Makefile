@@ -75,7 +75,7 @@ audit: .venv/installed ## the duplicates in CIFAKE
 
 crosseval: .venv/installed ## both models on CIFAKE and three sets of other origin; goes on where it was interrupted
 	$(PY) crosseval.py --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --datasets cifake=cifake diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet progan-lsun=$(SECOND)/progan-lsun wild-art=$(SECOND)/wild-art-kaggle-layout --protocols native matched --baseline_data cifake --duplicates_of cifake --errors 8 --training_data cifake --output_dir runs/crosseval
-	$(PY) -m realfake_hf.crosseval.published --grid runs/crosseval/grid.json --output_file results/crosseval.json --page_file results/crosseval.html --figure_file results/figures/crosseval.png --shown cifake
+	$(PY) -m realfake_hf.crosseval.publish --grid runs/crosseval/grid.json --output_file results/crosseval.json --page_file results/crosseval.html --figure_file results/figures/crosseval.png --shown cifake
 
 transfer: .venv/installed ## trained on CIFAKE, on a second set, on both; tested on each; goes on where it was interrupted
 	$(PY) -m realfake_hf.experiments.transfer --plan recipes/transfer/matrix.yaml --output_dir runs/transfer --output_file results/transfer.json --figure_file results/figures/transfer.png
@@ -83,7 +83,7 @@ transfer: .venv/installed ## trained on CIFAKE, on a second set, on both; tested
 robust: .venv/installed ## the CNN trained on degraded pictures, and what it withstands beside the models of space/models
 	test -f runs/cifake-cnn-robust/metrics.json || $(PY) train.py --config recipes/cifake_cnn_robust.yaml --output_dir runs/cifake-cnn-robust
 	$(PY) crosseval.py --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit robust-cnn=runs/cifake-cnn-robust --datasets cifake=cifake --protocols native --robustness cifake --output_dir runs/robustness
-	$(PY) -m realfake_hf.crosseval.published_robustness --grid runs/robustness/grid.json --output_file results/robustness_cifake.json --figure_file results/figures/robustness_cifake.png
+	$(PY) -m realfake_hf.crosseval.publish --grid runs/robustness/grid.json --robustness_file results/robustness_cifake.json --robustness_figure results/figures/robustness_cifake.png
 
 shortcuts: .venv/installed ## what the files of the four data sets say of the label, and near-duplicates of CIFAKE's pictures
 	$(PY) -m realfake_hf.experiments.data_audit --file_facts --data cifake --limit 1000 --splits --against $(OTHERS:%=$(SECOND)/%) --output_file results/shortcuts_cifake.json

@@ -21,10 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(arguments: CrossevalArguments) -> int:
     from accelerate import PartialState
 
-    from realfake_hf.crosseval.drawing import draw
+    from realfake_hf.crosseval.figures import draw_all
     from realfake_hf.crosseval.grid import run_grid
-    from realfake_hf.crosseval.page import write_grid_page
-    from realfake_hf.crosseval.tables import to_markdown
+    from realfake_hf.crosseval.report import to_markdown, write_report
     from realfake_hf.figures import save_figure
     from realfake_hf.store import write_results
 
@@ -33,8 +32,8 @@ def _measure(arguments: CrossevalArguments) -> int:
         return 0
     table = to_markdown(grid)
     write_results(arguments.output_dir / "grid.json", grid.to_dict(), table)
-    write_grid_page(grid, arguments.output_dir / "grid.html", folder=arguments.output_dir)
-    for name, figure in draw(grid):
+    write_report(grid, arguments.output_dir / "grid.html", folder=arguments.output_dir)
+    for name, figure in draw_all(grid):
         save_figure(figure, arguments.output_dir / name)
     print(table)
     return 0

@@ -96,9 +96,9 @@ def to_markdown(content: Mapping[str, Any]) -> str:
 def _images(name: str, source: str, limit: int | None) -> "Sequence[Image.Image]":
     from datasets import Dataset
 
-    from realfake_hf.crosseval.datasets import load_test_set
+    from realfake_hf.crosseval.datasets import load_dataset
 
-    rows = cast("Dataset", load_test_set(name, source, limit=limit, seed=0).rows)
+    rows = cast("Dataset", load_dataset(name, source, limit=limit, seed=0).rows)
     images: Sequence[Image.Image] = rows["image"]
     return images
 

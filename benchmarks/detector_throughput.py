@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from numpy.typing import NDArray
 
-    from realfake_hf.crosseval.datasets import TestSet
+    from realfake_hf.crosseval.datasets import EvalDataset
     from realfake_hf.detector import Detector
 
 DETECTOR: Final = "Detector"
@@ -102,16 +102,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(settings: Settings) -> dict[str, Any]:
     """Time every way, and compute what an export changes."""
-    from realfake_hf.crosseval.datasets import draw_from, load_test_set
+    from realfake_hf.crosseval.datasets import load_dataset, sample_leak_free
     from realfake_hf.detector import Detector
     from realfake_hf.hub.onnx import export
 
     models = read_names("--models", settings.models, kind="FOLDER")
-    test_set = load_test_set("data", settings.data, limit=settings.accuracy_n, seed=0)
+    test_set = load_dataset("data", settings.data, limit=settings.accuracy_n, seed=0)
     ways: dict[str, Callable[[], float]] = {}
     exported: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        files = save_images(draw_from(test_set, settings.n, seed=0).rows, Path(folder) / "images")
+        files = save_images(sample_leak_free(test_set, settings.n, seed=0).rows, Path(folder) / "images")
         for name, place in models.items():
             detector = Detector.from_pretrained(place, batch_size=BATCH)
             onnx = {}
@@ -155,7 +155,7 @@ def _ways(
 
 
 def _effects_of_export(
-    detector: "Detector", onnx: Mapping[str, OnnxDetector], test_set: "TestSet"
+    detector: "Detector", onnx: Mapping[str, OnnxDetector], test_set: "EvalDataset"
 ) -> dict[str, dict[str, float]]:
     """Return for each way the accuracy at the model's threshold, and the largest difference of a probability."""
     import numpy as np

@@ -16,8 +16,8 @@ from realfake_hf.cli import read_names
 from realfake_hf.tables import markdown_table
 
 if TYPE_CHECKING:
-    from realfake_hf.crosseval.datasets import TestSet
-    from realfake_hf.crosseval.models import Entrant
+    from realfake_hf.crosseval.datasets import EvalDataset
+    from realfake_hf.crosseval.models import Model
 
 GRIDS: Final = {"grid": False, "grid, bfloat16": True}
 PIPELINE: Final = "pipeline, one by one"
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(settings: Settings) -> dict[str, Any]:
     """Time the grid and the pipelines on every data set, and compare the scores in bfloat16 with those in float32."""
-    from realfake_hf.crosseval.datasets import load_test_set
+    from realfake_hf.crosseval.datasets import load_dataset
     from realfake_hf.crosseval.models import check_models, load_model
     from realfake_hf.distributed import join_processes
 
@@ -55,7 +55,7 @@ def measure(settings: Settings) -> dict[str, Any]:
     places = read_names("--models", settings.models, kind="FOLDER")
     check_models(places)
     sources = read_names("--datasets", settings.datasets, kind="SOURCE")
-    test_sets = [load_test_set(name, source, limit=settings.n, seed=0) for name, source in sources.items()]
+    test_sets = [load_dataset(name, source, limit=settings.n, seed=0) for name, source in sources.items()]
     models = {
         way: [load_model(name, place, bf16=bf16) for name, place in places.items()] for way, bf16 in GRIDS.items()
     }
@@ -84,7 +84,7 @@ def to_markdown(content: Mapping[str, Any]) -> str:
 
 
 def _ways(
-    places: Sequence[str], models: "Mapping[str, Sequence[Entrant]]", test_sets: "Sequence[TestSet]"
+    places: Sequence[str], models: "Mapping[str, Sequence[Model]]", test_sets: "Sequence[EvalDataset]"
 ) -> dict[str, Callable[[], float]]:
     from transformers import pipeline
 
@@ -99,7 +99,7 @@ def _ways(
     }
 
 
-def _time_grid(models: "Sequence[Entrant]", test_set: "TestSet") -> float:
+def _time_grid(models: "Sequence[Model]", test_set: "EvalDataset") -> float:
     from realfake_hf.crosseval.scoring import score_all
 
     began = time.perf_counter()
@@ -107,14 +107,14 @@ def _time_grid(models: "Sequence[Entrant]", test_set: "TestSet") -> float:
     return len(test_set.rows) / (time.perf_counter() - began)
 
 
-def _time_pipelines(pipes: Sequence[Any], test_set: "TestSet") -> float:
+def _time_pipelines(pipes: Sequence[Any], test_set: "EvalDataset") -> float:
     _run_pipelines(pipes, test_set, min(WARM_UP, len(test_set.rows)))
     began = time.perf_counter()
     _run_pipelines(pipes, test_set, len(test_set.rows))
     return len(test_set.rows) / (time.perf_counter() - began)
 
 
-def _run_pipelines(pipes: Sequence[Any], test_set: "TestSet", n: int) -> None:
+def _run_pipelines(pipes: Sequence[Any], test_set: "EvalDataset", n: int) -> None:
     """Run each model in a loop of its own over the data set, as a short script does."""
     from realfake_hf.data.decoding import to_rgb
 
@@ -123,7 +123,7 @@ def _run_pipelines(pipes: Sequence[Any], test_set: "TestSet", n: int) -> None:
             pipe(to_rgb(test_set.rows[row]["image"]))
 
 
-def _differences(models: "Mapping[str, Sequence[Entrant]]", test_set: "TestSet") -> dict[str, dict[str, float]]:
+def _differences(models: "Mapping[str, Sequence[Model]]", test_set: "EvalDataset") -> dict[str, dict[str, float]]:
     """Return for each model the largest difference of a score in bfloat16, and the number of other verdicts."""
     import numpy as np
 

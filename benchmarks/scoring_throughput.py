@@ -55,9 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(settings: Settings) -> dict[str, Any]:
     """Time every way."""
-    from realfake_hf.crosseval.datasets import load_test_set
+    from realfake_hf.crosseval.datasets import load_dataset
 
-    rows = load_test_set("data", settings.data, limit=settings.n, seed=0).rows
+    rows = load_dataset("data", settings.data, limit=settings.n, seed=0).rows
     with tempfile.TemporaryDirectory() as folder:
         values = measure_in_turn(_ways(settings.model, rows, Path(folder)), rounds=settings.rounds)
     pairs = [Pair(way, PLAIN, goal=0.9) for way in (FILES, SHARDS)]

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Any, Self
+from types import NoneType
+from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,10 @@ class Estimate:
             return 0
         return int(self.low > 0) - int(self.high < 0)
 
+    def is_above(self, other: Self) -> bool:
+        """Whether the whole interval lies above that of another estimate; False without intervals."""
+        return self.low is not None and other.high is not None and self.low > other.high
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers: the value and its interval always, counts only where they are known."""
         always = ("value", "low", "high")
@@ -88,3 +95,31 @@ def _plain(item: Any) -> Any:  # noqa: ANN401 - any tree of dataclasses
     if isinstance(item, list | tuple):
         return [_plain(entry) for entry in item]
     return item
+
+
+def from_plain(kind: type[Kind], data: Mapping[str, Any]) -> Kind:
+    """Rebuild a dataclass and all dataclasses within it from what `to_plain` returned, by their type hints.
+
+    A nested class that has a method `from_dict` is rebuilt by it. Further keys are ignored.
+
+    >>> from_plain(Estimate, {"value": 0.5, "low": 0.4, "high": 0.6})
+    Estimate(value=0.5, low=0.4, high=0.6, n=None, k=None, undefined=None)
+    """
+    hints = get_type_hints(kind)
+    names = [field.name for field in fields(kind) if field.name in data]  # type: ignore[arg-type]
+    return kind(**{name: _rebuild(hints[name], data[name]) for name in names})
+
+
+def _rebuild(hint: Any, data: Any) -> Any:  # noqa: ANN401 - any tree of dataclasses
+    arguments = get_args(hint)
+    if data is None:
+        return None
+    if NoneType in arguments:
+        return _rebuild(next(option for option in arguments if option is not NoneType), data)
+    if get_origin(hint) is tuple:
+        return tuple(_rebuild(arguments[0], item) for item in data)
+    if get_origin(hint) is dict:
+        return {name: _rebuild(arguments[1], entry) for name, entry in data.items()}
+    if hasattr(hint, "from_dict"):
+        return hint.from_dict(data)
+    return from_plain(hint, data) if isinstance(hint, type) and is_dataclass(hint) else data

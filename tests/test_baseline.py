@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from realfake_hf.crosseval.baseline import TrivialBaseline, small_pictures, trivial_features
+from realfake_hf.crosseval.baseline import TrivialBaseline, shrink, trivial_features
 
 
 def pictures(n=40, seed=0):
@@ -47,4 +47,4 @@ def test_what_is_learned_does_not_depend_on_the_number_of_cores():
 
 def test_pictures_of_any_size_become_small_ones():
     sizes = [(32, 32), (50, 20), (3, 3)]
-    assert small_pictures([Image.new("RGB", size, "red") for size in sizes]).shape == (3, 32, 32, 3)
+    assert shrink([Image.new("RGB", size, "red") for size in sizes]).shape == (3, 32, 32, 3)

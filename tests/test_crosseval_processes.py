@@ -64,10 +64,10 @@ def test_two_processes_go_on_with_what_one_began(model, tmp_path):
 def test_a_process_that_fails_alone_ends_both(model, tmp_path):
     script = tmp_path / "fails.py"
     script.write_text(
-        "import os, sys, crosseval\nfrom realfake_hf.crosseval import grid\nscore_all = grid.score_all\n"
+        "import os, sys, crosseval\nfrom realfake_hf.crosseval import scoring\nscore_all = scoring.score_all\n"
         "def broken(*words, **settings):\n    if os.environ['RANK'] == '1':\n"
         "        raise OSError('the disk of process 1')\n    return score_all(*words, **settings)\n"
-        "grid.score_all = broken\nsys.exit(crosseval.main())\n"
+        "scoring.score_all = broken\nsys.exit(crosseval.main())\n"
     )
     done = launch(script, words(model, tmp_path / "grid"))
     assert done.returncode != 0

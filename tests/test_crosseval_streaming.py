@@ -15,8 +15,8 @@ from writable_hub import serve
 
 import crosseval
 from benchmarks.launch import launcher
-from realfake_hf.crosseval.datasets import draw_from, load_test_set, stream_test_set
-from realfake_hf.crosseval.models import fit_trivial, load_model
+from realfake_hf.crosseval.datasets import load_dataset, sample_leak_free, stream_dataset
+from realfake_hf.crosseval.models import fit_baseline, load_model
 from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.data.shards import main as write_shards
 from realfake_hf.data.streaming import ShardedRows, find_shards, hash_keys
@@ -40,12 +40,12 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def streamed(folder):
-    return stream_test_set("demo", str(folder), split="train", seed=0)
+    return stream_dataset("demo", str(folder), split="train", seed=0)
 
 
 @pytest.fixture
 def kept(folder):
-    return load_test_set("demo", str(folder), split="train", seed=0)
+    return load_dataset("demo", str(folder), split="train", seed=0)
 
 
 def words(model, source, output, *more):
@@ -108,12 +108,12 @@ def test_rows_are_found_by_their_places(streamed):
 
 
 def test_some_images_are_drawn_evenly_and_held(folder):
-    one = stream_test_set("demo", str(folder), split="train", limit=40, seed=0)
+    one = stream_dataset("demo", str(folder), split="train", limit=40, seed=0)
     assert len(one.rows) == 40
     assert one.is_fake.sum() == 20
     assert len({(label, name) for label, name in zip(one.is_fake.tolist(), one.content, strict=True)}) > 10
     assert one.rows[0]["image"].mode == "RGB"
-    drawn = draw_from(stream_test_set("demo", str(folder), split="train", seed=0), 30, seed=0)
+    drawn = sample_leak_free(stream_dataset("demo", str(folder), split="train", seed=0), 30, seed=0)
     assert (len(drawn.rows), int(drawn.is_fake.sum())) == (30, 15)
 
 
@@ -123,25 +123,25 @@ def test_leaks_are_counted(folder, tmp_path):
     for split, files in (("train", [*train, test[0]]), ("test", test)):
         for number, file in enumerate(files):
             (tmp_path / f"data/{split}-{number:05d}-of-{len(files):05d}.parquet").symlink_to(file)
-    one = stream_test_set("demo", str(tmp_path), seed=0)
+    one = stream_dataset("demo", str(tmp_path), seed=0)
     assert (~one.is_leak_free).sum() == pq.read_metadata(test[0]).num_rows
     assert not one.is_leak_free[0]
     assert one.is_leak_free[-1]
 
 
 def test_the_baseline_learns_from_none_of_the_measured(folder):
-    test = stream_test_set("demo", str(folder), seed=0)
-    training = stream_test_set("--baseline_data", str(folder), split="train", limit=60, seed=0)
-    assert fit_trivial(training, [test]).place.startswith("60 training pictures of ")
-    with pytest.raises(ValueError, match=r"wanted real and fake training pictures in .* found 0 and 0"):
-        fit_trivial(training, [stream_test_set("demo", str(folder), split="train", seed=0)])
+    test = stream_dataset("demo", str(folder), seed=0)
+    training = stream_dataset("--baseline_data", str(folder), split="train", limit=60, seed=0)
+    assert fit_baseline(training, [test]).place.startswith("60 training images of ")
+    with pytest.raises(ValueError, match=r"training images in .* found 0 and 0"):
+        fit_baseline(training, [stream_dataset("demo", str(folder), split="train", seed=0)])
 
 
 def test_file_facts_are_read_from_the_shards(streamed, folder):
-    facts = streamed.file_facts(50, seed=0)
+    facts = streamed.file_properties(50, seed=0)
     assert (len(facts), int(facts.is_fake.sum()), facts.as_stored) == (50, 25, True)
     assert set(facts.columns["format"]) <= {"PNG", "JPEG"}
-    held = stream_test_set("demo", str(folder), split="train", limit=50, seed=0).file_facts(50, seed=0)
+    held = stream_dataset("demo", str(folder), split="train", limit=50, seed=0).file_properties(50, seed=0)
     assert sorted(held.digest) == sorted(facts.digest)
 
 
@@ -203,7 +203,7 @@ def test_what_is_no_shards_or_no_stream_is_rejected(model, tmp_path, capsys):
             ["--datasets", "demo=demo", "--streaming", "true"],
             "parquet shards in a folder or Hub data set 'demo'",
         ),
-        (["--streaming", "true", "--duplicates_of", "demo"], "wanted --streaming or --duplicates_of; found both"),
+        (["--streaming", "true", "--duplicates_of", "demo"], "--streaming or --duplicates_of; found both"),
     ):
         try:
             status = crosseval.main([*words(model, "demo", tmp_path / "grid"), *more])

@@ -16,9 +16,10 @@ from transformers import (
 )
 
 import crosseval
-from realfake_hf.crosseval.datasets import load_test_set
-from realfake_hf.crosseval.errors import ShownError, surest_errors
+from realfake_hf.crosseval.datasets import load_dataset
+from realfake_hf.crosseval.errors import ShownError, most_confident_errors
 from realfake_hf.detector import Detector
+from realfake_hf.estimate import from_plain
 from realfake_hf.models.heads import caught_embeddings, head_modules
 
 
@@ -26,10 +27,10 @@ def test_the_surest_error_of_each_content_comes_first_then_the_second():
     is_fake = np.array([False] * 6 + [True] * 3)
     p_fake = np.array([0.99, 0.98, 0.7, 0.6, 0.2, 0.9, 0.1, 0.3, 0.9])
     content = ["cat", "cat", "dog", "cat", "dog", None, "cat", "cat", "dog"]
-    found = surest_errors(is_fake, p_fake, content, threshold=0.5, n=4)
+    found = most_confident_errors(is_fake, p_fake, content, threshold=0.5, n=4)
     assert found["false positive"] == [0, 5, 2, 1]
     assert found["false negative"] == [6, 7]
-    assert surest_errors(is_fake, p_fake, content, threshold=0.5, n=1)["false positive"] == [0]
+    assert most_confident_errors(is_fake, p_fake, content, threshold=0.5, n=1)["false positive"] == [0]
 
 
 def tiny(kind):
@@ -73,14 +74,14 @@ def done(base):
     asked = ["--protocols", "native", "--errors", "3", "--training_data", str(base / "boats"), "--neighbours_n", "16"]
     given = words(base, base / "boats", base / "grid", *asked, names=("one",))
     assert crosseval.main(given) == 0
-    return given, [ShownError.from_dict(one) for one in json.loads((base / "grid/grid.json").read_text())["errors"]]
+    return given, [from_plain(ShownError, one) for one in json.loads((base / "grid/grid.json").read_text())["errors"]]
 
 
 def test_what_is_shown_are_errors_and_their_sheets_are_there(done, base):
     _, shown = done
-    one = load_test_set("boats", str(base / "boats"), seed=0)
+    one = load_dataset("boats", str(base / "boats"), seed=0)
     p_fake = Detector.from_pretrained(base / "one").probabilities(one.rows["image"])
-    found = surest_errors(one.is_fake, p_fake, one.content, threshold=0.45, n=3)
+    found = most_confident_errors(one.is_fake, p_fake, one.content, threshold=0.45, n=3)
     assert [error.id for error in shown] == [one.rows[row]["id"] for rows in found.values() for row in rows]
     assert 0 < len(shown) <= 6
     for error in shown:
@@ -91,7 +92,7 @@ def test_what_is_shown_are_errors_and_their_sheets_are_there(done, base):
 
 def test_the_nearest_training_picture_of_a_training_picture_is_itself(done, base):
     _, shown = done
-    training = load_test_set("x", str(base / "boats"), split="train", limit=16, seed=0)
+    training = load_dataset("x", str(base / "boats"), split="train", limit=16, seed=0)
     ids = set(training.rows["id"][:])
     own = [error for error in shown if error.id in ids]
     assert own
@@ -123,4 +124,4 @@ def test_without_training_data_errors_have_no_neighbours(base):
 def test_a_negative_number_of_errors_is_refused(capsys):
     with pytest.raises(SystemExit):
         crosseval.main(["--models", "a=b", "--datasets", "c=d", "--output_dir", "out", "--errors", "-1"])
-    assert "wanted --errors of at least 0; found -1." in capsys.readouterr().err.replace("\n", " ")
+    assert "--errors of at least 0; found -1." in capsys.readouterr().err.replace("\n", " ")

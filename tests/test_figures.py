@@ -18,7 +18,6 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 from realfake_hf import figures
-from realfake_hf.crosseval.confidence_figures import ReliabilityPanel, reliability_diagrams
 
 CONTENT = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -48,11 +47,6 @@ def probabilities(epochs: int, n: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.random((epochs, n)), np.arange(n) < n // 3
 
 
-def reliability_panel(title: str) -> ReliabilityPanel:
-    ends = ([0.1, 0.9], [0.2, 0.8])
-    return ReliabilityPanel(title, *ends, *ends, edges=[0.5, 0.75, 1.0], right=[2, 19_000], wrong=[1, 1])
-
-
 MAKERS: dict[str, Callable[[], Figure]] = {
     "curves, 1 epoch": lambda: figures.learning_curves(rows(1)),
     "curves, 12 epochs": lambda: figures.learning_curves(rows(12)),
@@ -65,9 +59,6 @@ MAKERS: dict[str, Callable[[], Figure]] = {
     "map, 1 epoch": lambda: figures.difficulty_map(probabilities(1, 50)[0], is_fake=probabilities(1, 50)[1]),
     "map, 3 epochs": lambda: figures.difficulty_map(probabilities(3, 50)[0], is_fake=probabilities(3, 50)[1]),
     "map, one label": lambda: figures.difficulty_map(probabilities(3, 50)[0], is_fake=np.zeros(50, dtype=bool)),
-    "reliability": lambda: reliability_diagrams(
-        [[reliability_panel(f"{name}, trivial")] * 3 for name in ("cifake", "diffusiondb-coco-imagenet")]
-    ),
 }
 
 

@@ -84,7 +84,7 @@ def test_the_code_is_named_as_it_was_before_the_models_folder_changed(tmp_path, 
     monkeypatch.setattr(posthoc, "environment", lambda: {"commit": "dirty" if any(folder.iterdir()) else "clean"})
     monkeypatch.setattr(posthoc, "fit", lambda place, **_: (place / FAMILIARITY).write_bytes(b""))
     monkeypatch.setattr(posthoc, "measure", lambda *_: facts)
-    monkeypatch.setattr("realfake_hf.crosseval.datasets.load_test_set", Mock())
+    monkeypatch.setattr("realfake_hf.crosseval.datasets.load_dataset", Mock())
     monkeypatch.setattr("realfake_hf.detector.Detector", Mock())
     file = tmp_path / "familiarity.json"
     assert posthoc.main(["--models", f"cnn={folder}", "--datasets", "demo=demo", "--output_file", str(file)]) == 0

@@ -8,13 +8,14 @@ from grid_stand_in import save_cnn, save_pictures, words
 from PIL import Image
 
 import crosseval
-from realfake_hf.crosseval.datasets import draw_from, load_test_set
+from realfake_hf.crosseval.datasets import load_dataset, sample_leak_free
 from realfake_hf.crosseval.models import load_model
 from realfake_hf.crosseval.robustness import Robustness
 from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.data import augment
 from realfake_hf.data.corruptions import CORRUPTIONS, seed_of_image
 from realfake_hf.detector import Detector
+from realfake_hf.estimate import from_plain
 from realfake_hf.metrics.report import make_report
 
 pytestmark = pytest.mark.slow
@@ -96,9 +97,9 @@ def done(models, pictures, tmp_path_factory):
 
 
 def test_the_grid_measures_every_model_at_every_step_on_the_same_pictures(done, models, pictures):
-    found = [Robustness.from_dict(one) for one in json.loads((done / "grid.json").read_text())["robustness"]]
+    found = [from_plain(Robustness, one) for one in json.loads((done / "grid.json").read_text())["robustness"]]
     assert [one.model for one in found] == ["one", "two"]
-    drawn = draw_from(load_test_set("boats", str(pictures), seed=0), 12, seed=0)
+    drawn = sample_leak_free(load_dataset("boats", str(pictures), seed=0), 12, seed=0)
     assert [(one.n_real, one.n_fake) for one in found] == [(6, 6)] * 2
     assert [(step.kind, step.strength) for step in found[0].steps] == STEPS
     noisy = [
@@ -113,11 +114,9 @@ def test_the_grid_measures_every_model_at_every_step_on_the_same_pictures(done, 
 
 def test_the_page_has_a_row_a_step_and_the_figure_is_drawn(done):
     text = (done / "grid.md").read_text()
-    assert (
-        "| change | strength | one: ROC AUC | one: balanced accuracy | two: ROC AUC | two: balanced accuracy |" in text
-    )
-    assert all(f"| {kind} |" in text for kind in ["none", *CORRUPTIONS])
-    assert "boats train, 6 REAL and 6 FAKE pictures at each step" in text
+    assert "| corruption | one: ROC AUC | one: balanced accuracy | two: ROC AUC | two: balanced accuracy |" in text
+    assert all(f"| {kind}{f' {strength:g}' if CORRUPTIONS[kind].unit else ''} |" in text for kind, strength in STEPS)
+    assert "boats train: 6 REAL and 6 FAKE leak-free images at each step" in text
     assert (done / "robustness-boats.png").stat().st_size > 10_000
 
 
@@ -125,7 +124,7 @@ def test_finished_steps_are_kept(done, models, pictures, monkeypatch):
     def again(*_, **__):
         raise AssertionError
 
-    monkeypatch.setattr("realfake_hf.crosseval.robustness.score_all", again)
+    monkeypatch.setattr("realfake_hf.crosseval.scoring.score_all", again)
     asked = ["--protocols", "native", "--robustness", "boats", "--robustness_n", "12"]
     before = (done / "grid.json").read_text()
     assert crosseval.main(words(models, pictures, done, *asked)) == 0
@@ -133,7 +132,7 @@ def test_finished_steps_are_kept(done, models, pictures, monkeypatch):
 
 
 def test_a_change_is_made_after_the_protocol_and_before_the_model(models, pictures):
-    one = load_test_set("boats", str(pictures), seed=0)
+    one = load_dataset("boats", str(pictures), seed=0)
     entrant = load_model("one", str(models / "one"))
     grey = score_all([entrant], one, "native", change=lambda picture, _: Image.new("RGB", picture.size, "grey"))["one"]
     assert len(set(grey.tolist())) <= 2  # two sizes of picture
@@ -143,4 +142,4 @@ def test_a_change_is_made_after_the_protocol_and_before_the_model(models, pictur
 def test_a_data_set_that_is_not_in_the_grid_cannot_be_asked_for(capsys):
     with pytest.raises(SystemExit):
         crosseval.main(["--models", "a=b", "--datasets", "c=d", "--output_dir", "out", "--robustness", "e"])
-    assert "wanted --robustness of --datasets (c); found e." in capsys.readouterr().err.replace("\n", " ")
+    assert "--robustness from --datasets (c); found e." in capsys.readouterr().err.replace("\n", " ")

@@ -5,7 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from realfake_hf.crosseval.file_shortcuts import FactScore, ShortcutAudit, _balanced_accuracy, _folds, audit_shortcuts
+from realfake_hf.crosseval.shortcuts import (
+    SAME_ENCODING,
+    FactScore,
+    ShortcutAudit,
+    _balanced_accuracy,
+    _folds,
+    audit_shortcuts,
+)
 from realfake_hf.estimate import Estimate
 from realfake_hf.experiments.data_audit import main, to_markdown
 
@@ -35,7 +42,7 @@ def test_a_format_that_gives_the_label_away_is_named_and_warned_of():
     assert audit.together.balanced_accuracy.value == 1.0
     assert (audit.worst.fact, audit.worst.values, audit.worst.balanced_accuracy.value) == ("format", 2, 1.0)
     assert audit.warns
-    assert "the worst single fact is format with 1.000" in audit.warning
+    assert "the best single fact is format with 1.000" in audit.warning
     assert audit.to_markdown().startswith("**WARNING: file facts alone tell real from fake")
 
 
@@ -118,7 +125,7 @@ def test_a_warning_is_due_by_the_value_of_all_facts_or_the_lower_end_of_the_wors
 
 
 def test_the_warning_says_where_chance_is_not_excluded():
-    sentence = "With so few pictures the interval does not exclude chance."
+    sentence = "The interval includes chance."
     assert audit_of(Estimate(0.61, 0.49, 0.7), Estimate(0.6, 0.4, 0.7)).warning.endswith(sentence)
     assert sentence not in audit_of(Estimate(0.61, 0.51, 0.7), Estimate(0.6, 0.4, 0.7)).warning
 
@@ -126,7 +133,7 @@ def test_the_warning_says_where_chance_is_not_excluded():
 def test_too_few_files_for_the_folds_are_refused():
     with pytest.raises(
         ValueError,
-        match=r"wanted at least 5 different files of each label, one for each fold; found 6 real and 4 fake\. Give",
+        match="found 6 real and 4 fake",
     ):
         audit_shortcuts({"bytes": np.arange(10)}, is_fake=np.arange(10) < 4)
 
@@ -162,14 +169,14 @@ def test_the_command_says_where_bytes_alone_differ_and_looks_for_near_duplicates
     folder = make_folder(places)
     assert main(["--data", str(folder), "--file_facts", "--splits", "--against", str(folder)]) == 0
     said = capsys.readouterr().out
-    assert "All files have one format, mode, size and table. Their bytes then say how much detail" in said
+    assert SAME_ENCODING in said
     assert "| near-duplicates of train and test | count |" in said
     assert "| images of pictures (n = 16) with one in pictures | 16 |" in said
 
 
 def test_the_command_says_that_rows_of_a_data_set_are_as_stored(capsys):
     assert main(["--data", "demo", "--file_facts", "--limit", "20"]) == 0
-    assert "demo: file facts as stored in the data set, not surely the original ones" in capsys.readouterr().out
+    assert "demo: file facts as stored in the data set" in capsys.readouterr().out
 
 
 def test_the_command_refuses_an_unknown_source_before_anything_is_read(two_formats, tmp_path, capsys):

@@ -1,66 +1,119 @@
-"""One cell of the grid: a model on a data set under a protocol, measured."""
+"""One cell of the grid: the measurements of a model on a data set under a protocol."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from realfake_hf.crosseval.confidence import Confidence, measure_confidence
-from realfake_hf.crosseval.datasets import TestSet
-from realfake_hf.crosseval.false_alarms import Harm, harms
-from realfake_hf.crosseval.models import Entrant
+from realfake_hf.crosseval.datasets import EvalDataset
+from realfake_hf.crosseval.false_alarms import FalseAlarms, false_alarms_by_content, false_discovery_rate
+from realfake_hf.crosseval.models import Model
 from realfake_hf.data.sampling import Flags
-from realfake_hf.estimate import Estimate, to_plain
-from realfake_hf.metrics.calibration import best_threshold
-from realfake_hf.metrics.operating_point import OperatingPoint
+from realfake_hf.estimate import Estimate, from_plain, to_plain
+from realfake_hf.metrics.calibration import (
+    Bin,
+    Histogram,
+    RiskCoverage,
+    best_threshold,
+    confidence_histogram,
+    reliability,
+    risk_coverage,
+    scale,
+)
+from realfake_hf.metrics.intervals import share
+from realfake_hf.metrics.operating_point import Band, OperatingPoint
 from realfake_hf.metrics.report import Report, estimate_roc_auc, make_report
 from realfake_hf.metrics.significance import Gap, holm, rate_gap
 
-LEAK_FREE = "leak-free"  # added to the name of a split
+LEAK_FREE: Final = "leak-free"  # suffix of the split name
+CHANCE: Final = 0.5  # ROC AUC of a random score
+PREVALENCE: Final = 0.01  # share of fakes for which the false discovery rate is reported
+MAX_CONTENTS: Final = 15  # of the contents with the most false alarms
+MIN_REAL: Final = 5  # REAL images below which a content is not listed
+CALIBRATION: Final = ("ece", "nll", "brier")
+
+Floats = NDArray[np.float64]
+Promise = Literal["kept", "missed", "broken"]
 
 
 @dataclass(frozen=True)
 class GroupGap:
-    """A group of pictures against the rest of the cell.
+    """A group of images compared with the rest of the cell.
 
     Attributes:
-        gap: how much more often verdicts are right inside it.
-        p_holm: the p-value of the gap, corrected for the number of groups of the kind (Holm, 1979).
-        roc_auc: of a content, within it; of a generator, its pictures against all REAL ones. Undefined with one label.
+        gap: accuracy inside the group minus accuracy outside.
+        p_holm: p-value of the gap, corrected for the number of groups of this kind (Holm, 1979).
+        roc_auc: of a content, within it; of a generator, its images against all REAL ones. Undefined with one label.
     """
 
     gap: Gap
     p_holm: float
     roc_auc: Estimate
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read back what `Cell.to_dict` wrote."""
-        return cls(Gap.from_dict(data["gap"]), data["p_holm"], Estimate(**data["roc_auc"]))
+
+@dataclass(frozen=True)
+class Confidence:
+    """How far the probabilities of a model can be trusted on a data set.
+
+    Attributes:
+        temperature: fitted on validation; None if the model has none.
+        before: ECE, log loss and Brier score of the probabilities as predicted.
+        after: the same after temperature scaling; None without a temperature.
+        bins: reliability before scaling.
+        bins_after: reliability after scaling; None without a temperature.
+        histogram: of the confidence of the verdicts, before scaling.
+        risk_coverage: error rate if only the most confident verdicts are given.
+        band: probabilities between which the model is unsure; None if the model has no band.
+        decided: share of images outside the band; all of them without a band.
+        wrong: share of wrong verdicts among the decided images.
+    """
+
+    temperature: float | None
+    before: dict[str, Estimate]
+    after: dict[str, Estimate] | None
+    bins: tuple[Bin, ...]
+    bins_after: tuple[Bin, ...] | None
+    histogram: Histogram
+    risk_coverage: RiskCoverage
+    band: Band | None
+    decided: Estimate
+    wrong: Estimate
+
+    @property
+    def promise(self) -> Promise | None:
+        """Whether the band keeps its promised error rate; None without a band or without decided images.
+
+        The promise is kept if the error rate is at most the promised one, broken if the whole interval lies above it,
+        and missed otherwise.
+        """
+        if self.band is None or self.wrong.value is None or self.wrong.low is None:
+            return None
+        if self.wrong.value <= self.band.promised:
+            return "kept"
+        return "broken" if self.wrong.low > self.band.promised else "missed"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A model on a data set under a protocol.
+    """The measurements of a model on a data set under a protocol.
 
     Attributes:
-        model: what the model is called.
-        dataset: what the data set is called.
-        split: its split.
-        protocol: what was done to each picture before the model's processor.
-        point: the threshold that the model goes out with; the report is at this one.
-        report: n, statistics and contents.
-        majority: accuracy of always naming the more frequent label of the cell, in [0.5, 1].
-        oracle_threshold: the threshold that is best on these very pictures; None with one label only. A footnote,
-            and no result: nobody has it beforehand.
-        oracle_accuracy: accuracy at it.
-        contents: each known content against all other pictures.
-        generators: each generator's pictures against the other FAKE pictures, where there are several.
-        shared: contents of CIFAKE against contents that it lacks; None where only one kind is there.
-        confidence: how far the probabilities can be trusted, and what became of the promise of the unsure band.
-        harm: REAL pictures called FAKE by content, people first.
+        model: name of the model.
+        dataset: name of the data set.
+        split: its split, with the suffix `LEAK_FREE` if measured on its leak-free images only.
+        protocol: preprocessing applied to each image before the model's own processor.
+        point: the model's operating point, whose threshold the report uses.
+        report: statistics and sample sizes.
+        majority: accuracy of always predicting the more frequent label, in [0.5, 1].
+        oracle_threshold: best threshold on these very images, as an upper bound; None with one label only.
+        oracle_accuracy: accuracy at the oracle threshold.
+        contents: each known content compared with all other images.
+        generators: each generator's images compared with the other FAKE images, if there are several generators.
+        shared: contents that CIFAKE contains compared with those it lacks; None if only one kind occurs.
+        confidence: calibration and selective prediction.
+        false_alarms: REAL images called FAKE, by content; `harm` in JSON.
     """
 
     model: str
@@ -76,37 +129,56 @@ class Cell:
     generators: dict[str, GroupGap]
     shared: Gap | None
     confidence: Confidence
-    harm: tuple[Harm, ...]
+    false_alarms: tuple[FalseAlarms, ...]
 
     @property
     def place(self) -> tuple[str, str, str]:
-        """Where in the grid it stands, whatever the model."""
+        """Data set, split and protocol."""
         return self.dataset, self.split, self.protocol
 
+    @property
+    def is_whole_split(self) -> bool:
+        """Whether all images of the split were measured, not only its leak-free ones."""
+        return not self.split.endswith(LEAK_FREE)
+
+    @property
+    def above_chance(self) -> str:
+        """Whether the ROC AUC is above 0.5: yes, no, below, or undefined with one label."""
+        auc = self.report.roc_auc
+        if auc.low is None or auc.high is None:
+            return "undefined"
+        if auc.high < CHANCE:
+            return "below"
+        return "yes" if auc.low > CHANCE else "no"
+
+    @property
+    def false_alarm_rate(self) -> Estimate:
+        """Share of the REAL images that are called FAKE."""
+        return share(self.report.false_positives, self.report.n_real)
+
+    @property
+    def false_discovery_rate(self) -> Estimate:
+        """Share of real images among those called FAKE if a share of `PREVALENCE` of all images were fake."""
+        if not self.report.n_real or not self.report.n_fake:
+            return Estimate(None)
+        fake_called_fake = share(self.report.true_positives, self.report.n_fake)
+        return false_discovery_rate(self.false_alarm_rate, fake_called_fake, prevalence=PREVALENCE)
+
     def to_dict(self) -> dict[str, Any]:
-        """The cell as plain numbers, strings and dictionaries: None, and never NaN, for what is undefined."""
-        return to_plain(self)
+        """Return the cell as plain JSON, with None for undefined values."""
+        plain = to_plain(self)
+        plain["harm"] = plain.pop("false_alarms")
+        return plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read back what `to_dict` wrote."""
-        groups = {
-            kind: {name: GroupGap.from_dict(row) for name, row in data[kind].items()}
-            for kind in ("contents", "generators")
-        }
-        parts = {
-            "point": OperatingPoint.from_dict(data["point"]),
-            "report": Report.from_dict(data["report"]),
-            "shared": data["shared"] and Gap.from_dict(data["shared"]),
-            "confidence": Confidence.from_dict(data["confidence"]),
-            "harm": tuple(Harm.from_dict(row) for row in data["harm"]),
-        }
-        return cls(**{**data, **groups, **parts})
+        """Read back what `to_dict` returned."""
+        return from_plain(cls, {**data, "false_alarms": data["harm"]})
 
 
 def measure_cell(
-    entrant: Entrant,
-    one: TestSet,
+    model: Model,
+    dataset: EvalDataset,
     p_fake: NDArray[np.floating],
     *,
     protocol: str,
@@ -117,68 +189,110 @@ def measure_cell(
     """Measure the scores of a model on a data set.
 
     Args:
-        entrant: the model.
-        one: the data set.
-        p_fake: (n,) what the model says of its pictures, in [0, 1].
-        protocol: what was done to them.
-        samples: bootstrap replicates behind each interval.
+        model: the model.
+        dataset: the data set.
+        p_fake: (n,) scores of its images, in [0, 1].
+        protocol: preprocessing that was applied to them.
+        samples: bootstrap replicates of each interval.
         seed: of the bootstrap.
-        where: (n,) which pictures are meant, those that are leak-free; None means all.
+        where: (n,) whether to include each image; None includes all.
     """
-    chosen = np.arange(len(one.is_fake)) if where is None else np.flatnonzero(where)
-    is_fake, scores = one.is_fake[chosen], np.asarray(p_fake, dtype=np.float64)[chosen]
-    content, is_shared = [one.content[row] for row in chosen], one.is_shared
-    generator = [one.generator[row] for row in chosen]
-    threshold = entrant.point.threshold
-    report = make_report(is_fake, scores, content=content, threshold=threshold, bootstrap_samples=samples, seed=seed)
-    verdicts = _Verdicts((scores > threshold) == is_fake, is_fake, scores, samples, seed)
+    rows = np.arange(len(dataset.is_fake)) if where is None else np.flatnonzero(where)
+    is_fake, scores = dataset.is_fake[rows], np.asarray(p_fake, dtype=np.float64)[rows]
+    content, generator = [dataset.content[row] for row in rows], [dataset.generator[row] for row in rows]
+    is_shared = dataset.is_shared
+    point, draws = model.point, {"samples": samples, "seed": seed}
+    report = make_report(
+        is_fake, scores, content=content, threshold=point.threshold, bootstrap_samples=samples, seed=seed
+    )
     oracle = best_threshold(is_fake, scores) if report.n_real and report.n_fake else None
     return Cell(
-        model=entrant.name,
-        dataset=one.name,
-        split=one.split if where is None else f"{one.split} {LEAK_FREE}",
+        model=model.name,
+        dataset=dataset.name,
+        split=dataset.split if where is None else f"{dataset.split} {LEAK_FREE}",
         protocol=protocol,
-        point=entrant.point,
+        point=point,
         report=report,
         majority=max(report.n_real, report.n_fake) / report.n,
         oracle_threshold=oracle,
         oracle_accuracy=None if oracle is None else float(((scores > oracle) == is_fake).mean()),
-        contents=verdicts.by_group(content, among=np.ones(len(chosen), dtype=np.bool_)),
-        generators=verdicts.by_group(generator, among=is_fake),
-        shared=verdicts.shared([is_shared[row] for row in chosen]),
-        confidence=measure_confidence(is_fake, scores, entrant.point, report, samples=samples, seed=seed),
-        harm=harms(is_fake, scores > threshold, content),
+        contents=_group_gaps(content, is_fake, scores, point.threshold, among=np.ones_like(is_fake), **draws),
+        generators=_group_gaps(generator, is_fake, scores, point.threshold, among=is_fake, **draws),
+        shared=_shared_gap([is_shared[row] for row in rows], is_fake, scores > point.threshold, **draws),
+        confidence=measure_confidence(is_fake, scores, point, report, **draws),
+        false_alarms=false_alarms_by_content(is_fake, scores > point.threshold, content),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Verdicts:
-    is_right: Flags
-    is_fake: Flags
-    p_fake: NDArray[np.float64]
-    samples: int
-    seed: int
+def measure_confidence(
+    is_fake: Flags, p_fake: Floats, point: OperatingPoint, report: Report, *, samples: int, seed: int
+) -> Confidence:
+    """Measure how far the probabilities of a model can be trusted.
 
-    def by_group(self, group: Sequence[str | None], *, among: Flags) -> dict[str, GroupGap]:
-        """Each group against the rest, where there is a rest."""
-        names = sorted({name for name, known in zip(group, among, strict=True) if name and known})
-        inside = {name: np.array([name == other for other in group]) for name in names}
-        gaps = {name: self._gap(inside[name], among) for name in names}
-        compared = [name for name in names if gaps[name].value is not None]
-        adjusted = holm([gaps[name].p_value for name in compared])
-        return {
-            name: GroupGap(gaps[name], p, self._roc_auc(inside[name] | ~among))
-            for name, p in zip(compared, adjusted, strict=True)
-        }
+    Args:
+        is_fake: (n,) true labels.
+        p_fake: (n,) scores in [0, 1].
+        point: the model's operating point.
+        report: of the same images, before scaling.
+        samples: bootstrap replicates of each interval.
+        seed: of the bootstrap.
+    """
+    scaled = None if point.temperature is None else scale(p_fake, point.temperature)
+    after = None if scaled is None else make_report(is_fake, scaled, bootstrap_samples=samples, seed=seed)
+    is_wrong = (p_fake > point.threshold) != is_fake
+    band = point.band or Band(point.threshold, point.threshold, promised=1)
+    is_decided = (p_fake <= band.low) | (p_fake >= band.high)
+    return Confidence(
+        temperature=point.temperature,
+        before={name: getattr(report, name) for name in CALIBRATION},
+        after=None if after is None else {name: getattr(after, name) for name in CALIBRATION},
+        bins=reliability(is_fake, p_fake),
+        bins_after=None if scaled is None else reliability(is_fake, scaled),
+        histogram=confidence_histogram(is_fake, p_fake, threshold=point.threshold),
+        risk_coverage=risk_coverage(is_fake, p_fake, threshold=point.threshold),
+        band=point.band,
+        decided=share(int(is_decided.sum()), len(is_fake)),
+        wrong=share(int(is_wrong[is_decided].sum()), int(is_decided.sum())),
+    )
 
-    def shared(self, is_shared: Sequence[bool | None]) -> Gap | None:
-        known = np.array([one is not None for one in is_shared])
-        inside = np.array([bool(one) for one in is_shared])
-        gap = self._gap(inside, known)
-        return None if gap.value is None else gap
 
-    def _roc_auc(self, chosen: Flags) -> Estimate:
-        return estimate_roc_auc(self.is_fake[chosen], self.p_fake[chosen], samples=self.samples, seed=self.seed)
+def worst_contents(cells: Iterable[Cell]) -> list[tuple[Cell, FalseAlarms]]:
+    """Return the contents with the most false alarms, in the order of `false_alarms_by_content`."""
+    rows = [(cell, row) for cell in cells for row in cell.false_alarms if (row.called_fake.n or 0) >= MIN_REAL]
+    rows.sort(key=lambda entry: (not entry[1].shows_people, -(entry[1].called_fake.low or 0)))
+    return rows[:MAX_CONTENTS]
 
-    def _gap(self, inside: Flags, among: Flags) -> Gap:
-        return rate_gap(self.is_right[among], inside[among], self.is_fake[among], samples=self.samples, seed=self.seed)
+
+def _group_gaps(
+    groups: Sequence[str | None],
+    is_fake: Flags,
+    p_fake: Floats,
+    threshold: float,
+    *,
+    among: Flags,
+    samples: int,
+    seed: int,
+) -> dict[str, GroupGap]:
+    """Compare each group of images with the rest of the images `among` which it is, if there is a rest."""
+    names = sorted({name for name, included in zip(groups, among, strict=True) if name and included})
+    inside = {name: np.array([name == group for group in groups]) for name in names}
+    draws = {"samples": samples, "seed": seed}
+    is_right = (p_fake > threshold) == is_fake
+    gaps = {name: rate_gap(is_right[among], inside[name][among], is_fake[among], **draws) for name in names}
+    gaps = {name: gap for name, gap in gaps.items() if gap.value is not None}
+    adjusted = holm([gap.p_value for gap in gaps.values()])
+    chosen = {name: inside[name] | ~among for name in gaps}
+    return {
+        name: GroupGap(gap, p, estimate_roc_auc(is_fake[chosen[name]], p_fake[chosen[name]], **draws))
+        for (name, gap), p in zip(gaps.items(), adjusted, strict=True)
+    }
+
+
+def _shared_gap(
+    is_shared: Sequence[bool | None], is_fake: Flags, called_fake: Flags, *, samples: int, seed: int
+) -> Gap | None:
+    known = np.array([flag is not None for flag in is_shared])
+    inside = np.array([bool(flag) for flag in is_shared])
+    is_right = called_fake == is_fake
+    gap = rate_gap(is_right[known], inside[known], is_fake[known], samples=samples, seed=seed)
+    return None if gap.value is None else gap

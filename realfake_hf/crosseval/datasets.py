@@ -1,4 +1,4 @@
-"""The data sets of the grid: which split, which pictures, which of them the training may have seen."""
+"""The data sets of a grid: images, labels and contents of one split, and which images other splits also contain."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,27 +18,25 @@ from realfake_hf.labels import FAKE
 SAME_CONTENT: Final[Mapping[str, str]] = {
     "aeroplane": "airplane", "plane": "airplane", "boat": "ship", "car": "automobile", "cock": "bird", "hen": "bird",
     "ostrich": "bird",
-}  # fmt: skip  # what other data sets call the contents of CIFAKE, or a kind of them
+}  # fmt: skip  # names in other data sets -> the CIFAKE content that includes them
 
 
 @dataclass(frozen=True, eq=False)
-class TestSet:
-    """The pictures of one data set on which models are measured.
+class EvalDataset:
+    """One split of a source, on which models are evaluated.
 
     Attributes:
-        name: what it is called.
-        source: where it comes from.
-        split: its split.
-        rows: the pictures, in the schema of `load_images`; shards where they are streamed.
-        is_fake: (n,) the truth.
-        content: (n,) what each shows; None where unknown.
-        generator: (n,) what made it; None for real pictures, and where unknown.
-        is_leak_free: (n,) whether it occurs in no other split of the same data set.
-        sha256: the fingerprint of the pictures.
-        is_streamed: read from shards, without a cache of the source.
+        name: name in the grid.
+        source: as `load_images` takes it.
+        split: name of the split.
+        rows: the images, in the schema of `load_images`.
+        is_fake: (n,) true labels.
+        content: (n,) what each image shows; None if unknown.
+        generator: (n,) what generated the image; None for real images and if unknown.
+        is_leak_free: (n,) whether the image occurs in no other split of the source.
+        sha256: fingerprint of the images.
+        is_streamed: whether the images are read from shards, without a local copy of the source.
     """
-
-    __test__ = False  # to pytest, which takes a class of this name for a test
 
     name: str
     source: str
@@ -53,7 +51,7 @@ class TestSet:
 
     @property
     def is_shared(self) -> tuple[bool | None, ...]:
-        """Whether the content of each picture is one of CIFAKE's; None where it is unknown."""
+        """Whether CIFAKE has the content of each image; None if the content is unknown."""
         return tuple(
             None if name is None else SAME_CONTENT.get(name, name) in CIFAKE_CONTENTS for name in self.content
         )
@@ -61,14 +59,14 @@ class TestSet:
     def share(
         self, size: int, *, processes: int, process: int
     ) -> tuple[Sequence[range], Iterator[Iterable[Mapping[str, Any]]]]:
-        """Share out the rows among processes, block by block: the places of each block's rows, and the rows.
+        """Return the row numbers and the rows of this process's blocks.
 
-        The blocks are the same however many processes there are. Pictures are decoded when a block is gone through.
+        The blocks do not depend on the number of processes. Images are decoded while a block is iterated.
 
         Args:
-            size: rows of a block at most.
-            processes: that share them.
-            process: which of them this is, from 0.
+            size: maximum rows per block.
+            processes: number of processes.
+            process: index of this process.
         """
         rows = self.rows
         if isinstance(rows, ShardedRows):
@@ -78,16 +76,16 @@ class TestSet:
         return blocks, ((rows[row] for row in block) for block in blocks)
 
     def digests(self) -> Iterator[Sequence[str]]:
-        """The hashes of all pictures, some at a time."""
+        """Iterate over the hashes of all images, in batches."""
         if isinstance(self.rows, ShardedRows):
             return self.rows.split.column("sha256")
         return iter([self.rows["sha256"][:]])
 
-    def file_facts(self, limit: int, *, seed: int) -> FileProperties:
-        """The facts of the source's files, or of this split's where it is streamed; of so many at most.
+    def file_properties(self, limit: int, *, seed: int) -> FileProperties:
+        """Return the facts of at most `limit` files: of the whole source, or of this split if streamed.
 
         Raises:
-            ValueError: none of them can be read.
+            ValueError: none of the files can be read.
         """
         if not self.is_streamed:
             return read_file_properties(self.source, limit=limit, seed=seed)
@@ -95,72 +93,71 @@ class TestSet:
         if isinstance(self.rows, ShardedRows):
             files = self.rows.files(drawn)
         else:
-            kept = self.rows.select(drawn).cast_column("image", Image(decode=False))
-            files = [file["bytes"] for file in kept["image"]]
+            encoded = self.rows.select(drawn).cast_column("image", Image(decode=False))
+            files = [file["bytes"] for file in encoded["image"]]
         return properties_of_files(files, self.is_fake[drawn], name=self.name)
 
 
-def load_test_set(name: str, source: str, *, split: str | None = None, limit: int | None = None, seed: int) -> TestSet:
-    """Load a data set and draw its pictures, as evenly as can be by label, and within a label by content.
+def load_dataset(
+    name: str, source: str, *, split: str | None = None, limit: int | None = None, seed: int
+) -> EvalDataset:
+    """Load a data set, optionally a random sample of it, balanced by label and, within a label, by content.
 
     Args:
-        name: what it is called.
-        source: what `load_images` takes.
-        split: the split; by default test, or the only one there is.
-        limit: pictures at most; None for all.
-        seed: of the draw.
+        name: name in the grid.
+        source: as `load_images` takes it.
+        split: the split; by default test, or the only split.
+        limit: maximum number of images; None for all.
+        seed: of the sample.
 
     Raises:
-        FileNotFoundError: there is no such source.
-        ValueError: the source has no such split, or cannot be loaded.
+        FileNotFoundError: the source does not exist.
+        ValueError: the source cannot be loaded, or has no such split.
     """
-    images = load_images(source, one_class=True)
-    chosen = _choose_split(images, split, name)
-    rows = images[chosen]
-    seen = {digest for other, them in images.items() if other != chosen for digest in them["sha256"][:]}
+    splits = load_images(source, one_class=True)
+    split = _choose_split(splits, split, name)
+    rows = splits[split]
+    others = {digest for other, images in splits.items() if other != split for digest in images["sha256"][:]}
     if limit is not None and limit < len(rows):
         is_fake = np.asarray(rows["label"][:]) == FAKE
         rows = rows.select(draw_evenly(is_fake, rows["content"][:], limit, seed=seed))
-    is_leak_free = np.array([digest not in seen for digest in rows["sha256"][:]], dtype=np.bool_)
-    return _test_set(name, source, chosen, rows, is_leak_free)
+    is_leak_free = np.array([digest not in others for digest in rows["sha256"][:]], dtype=np.bool_)
+    return _from_rows(name, source, split, rows, is_leak_free)
 
 
-def stream_test_set(
+def stream_dataset(
     name: str, source: str, *, split: str | None = None, limit: int | None = None, seed: int
-) -> TestSet:
-    """Find a data set in parquet shards; its pictures stay there until they are asked for.
-
-    What `load_test_set` takes and raises. The pictures of a `limit` are held in memory.
-    """
+) -> EvalDataset:
+    """Like `load_dataset`, for Parquet shards, whose images are read when needed; a sample is held in memory."""
     shards = find_shards(source, columns=[*COLUMNS, "generator"])
-    chosen = _choose_split(shards, split, name)
-    rows = ShardedRows(shards[chosen])
-    is_leak_free = rows.absent_from(other for place, other in shards.items() if place != chosen)
-    is_fake = np.array([label == FAKE for some in rows.split.column("label") for label in some], dtype=np.bool_)
+    split = _choose_split(shards, split, name)
+    rows = ShardedRows(shards[split])
+    is_leak_free = rows.absent_from(other for name, other in shards.items() if name != split)
+    is_fake = np.array([label == FAKE for batch in rows.split.column("label") for label in batch], dtype=np.bool_)
     content = rows.names("content")
     if limit is not None:
         drawn = draw_evenly(is_fake, content, limit, seed=seed) if limit < len(rows) else np.arange(len(rows))
-        return _test_set(name, source, chosen, rows.select(drawn), is_leak_free[drawn], is_streamed=True)
+        return _from_rows(name, source, split, rows.select(drawn), is_leak_free[drawn], is_streamed=True)
     generator, sha256 = rows.names("generator"), rows.split.fingerprint()["sha256"]
-    return TestSet(
-        name, source, chosen, rows, is_fake, content, generator, is_leak_free, sha256=sha256, is_streamed=True
+    return EvalDataset(
+        name, source, split, rows, is_fake, content, generator, is_leak_free, sha256=sha256, is_streamed=True
     )
 
 
-def draw_from(one: TestSet, n: int, *, seed: int) -> TestSet:
-    """Draw pictures of a data set, as `load_test_set` does, from those that are leak-free."""
-    clean = np.flatnonzero(one.is_leak_free)
+def sample_leak_free(dataset: EvalDataset, n: int, *, seed: int) -> EvalDataset:
+    """Draw at most n leak-free images, balanced by label and content."""
+    clean = np.flatnonzero(dataset.is_leak_free)
     if n < len(clean):
-        clean = clean[draw_evenly(one.is_fake[clean], [one.content[row] for row in clean], n, seed=seed)]
-    all_clean = np.ones(len(clean), dtype=np.bool_)
-    return _test_set(one.name, one.source, one.split, one.rows.select(clean), all_clean, is_streamed=one.is_streamed)
+        content = [dataset.content[row] for row in clean]
+        clean = clean[draw_evenly(dataset.is_fake[clean], content, n, seed=seed)]
+    rows, is_leak_free = dataset.rows.select(clean), np.ones(len(clean), dtype=np.bool_)
+    return _from_rows(dataset.name, dataset.source, dataset.split, rows, is_leak_free, is_streamed=dataset.is_streamed)
 
 
-def _test_set(
+def _from_rows(
     name: str, source: str, split: str, rows: Dataset, is_leak_free: Flags, *, is_streamed: bool = False
-) -> TestSet:
-    [facts] = data_fingerprint(DatasetDict({split: rows})).values()
-    return TestSet(
+) -> EvalDataset:
+    return EvalDataset(
         name=name,
         source=source,
         split=split,
@@ -169,14 +166,14 @@ def _test_set(
         content=tuple(rows["content"][:]),
         generator=tuple(rows["generator"][:]),
         is_leak_free=is_leak_free,
-        sha256=facts["sha256"],
+        sha256=data_fingerprint(DatasetDict({split: rows}))[split]["sha256"],
         is_streamed=is_streamed,
     )
 
 
-def _choose_split(images: Mapping[str, object], split: str | None, name: str) -> str:
-    default = "test" if "test" in images or len(images) > 1 else next(iter(images))
+def _choose_split(splits: Mapping[str, object], split: str | None, name: str) -> str:
+    default = "test" if "test" in splits or len(splits) > 1 else next(iter(splits))
     wanted = split or default
-    if wanted not in images:
-        raise ValueError(f"wanted the split {wanted!r} of {name}; found {', '.join(images)}. Name one with --split.")
+    if wanted not in splits:
+        raise ValueError(f"expected the split {wanted!r} of {name}; found {', '.join(splits)}. Choose with --split.")
     return wanted

@@ -1,48 +1,73 @@
-"""The surest errors of each model on each data set, looked at: picture, map, nearest training pictures."""
+"""The most confident errors of a model, with attribution maps and nearest training images, on one sheet per kind."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from realfake_hf.attribution.explain import default_method
-from realfake_hf.crosseval.datasets import TestSet
-from realfake_hf.crosseval.models import Entrant
-from realfake_hf.crosseval.neighbours import Neighbour, Neighbours
+from realfake_hf.crosseval.datasets import EvalDataset
+from realfake_hf.crosseval.models import Model
+from realfake_hf.crosseval.scoring import cell_settings
 from realfake_hf.data.corruptions import PROTOCOLS
 from realfake_hf.data.decoding import to_rgb
 from realfake_hf.data.sampling import round_robin
-from realfake_hf.figures.errors import ErrorPanel, error_sheet
+from realfake_hf.detector import Detector
+from realfake_hf.figures.images import error_sheet
 from realfake_hf.figures.style import save_figure
-from realfake_hf.labels import LABEL_NAMES, Verdict
+from realfake_hf.labels import LABEL_NAMES
+from realfake_hf.store import Store
 
 Kind = Literal["false positive", "false negative"]
 
-ERRORS: Final = "errors"  # the folder of the sheets
-SHOWN_SIDE: Final = 256  # pixels of the longer side, of larger pictures
+ERRORS: Final = "errors"  # folder of the sheets
+_MAX_SIDE: Final = 256  # pixels, of the images on a sheet
+_MAX_GENERATOR: Final = 24  # characters of the name of a generator on a sheet
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A training image that is close to another image in the embedding of a model.
+
+    Attributes:
+        row: its row in the training data.
+        id: its opaque id.
+        is_fake: its label.
+        content: what it shows; None if unknown.
+        similarity: cosine similarity of both embeddings, in [-1, 1].
+    """
+
+    row: int
+    id: str
+    is_fake: bool
+    content: str | None
+    similarity: float
+
+
+Nearest = dict[str, Neighbour]  # by label name
 
 
 @dataclass(frozen=True)
 class ShownError:
-    """An error that was looked at.
+    """An error on a sheet.
 
     Attributes:
-        model: who erred.
-        dataset: on which data set.
-        split: on which split of it.
-        kind: a REAL picture called FAKE, or a FAKE one called REAL.
-        id: the picture's opaque id.
-        content: what it shows; None where unknown.
-        generator: what made it; None for REAL pictures and where unknown.
-        p_fake: what the model says.
-        is_sure: whether that lies outside its unsure band; None without one.
-        method: how the map was made.
-        file: the sheet that shows it, beside grid.json.
-        nearest: the nearest training picture of each label, by its name; empty where no training was named.
+        model: name of the model.
+        dataset: name of the data set.
+        split: its split.
+        kind: a REAL image called FAKE, or a FAKE image called REAL.
+        id: the opaque id of the image.
+        content: what it shows; None if unknown.
+        generator: what generated it; None for REAL images and if unknown.
+        p_fake: score of the model.
+        is_sure: whether the score lies outside the unsure band; None without a band.
+        method: attribution method of the map.
+        file: the sheet, relative to the output folder.
+        nearest: the nearest training image of each label, by label name; empty if no training data were named.
     """
 
     model: str
@@ -56,16 +81,41 @@ class ShownError:
     is_sure: bool | None
     method: str
     file: str
-    nearest: dict[str, Neighbour]
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read back what `dataclasses.asdict` made of it."""
-        nearest = {name: Neighbour(**one) for name, one in data["nearest"].items()}
-        return cls(**{**data, "nearest": nearest})
+    nearest: Nearest
 
 
-def surest_errors(
+class TrainingEmbeddings:
+    """Training images in the embedding of a model, computed once and stored.
+
+    Args:
+        model: the model, which must have a detector.
+        training: the training images.
+        store: of finished embeddings.
+    """
+
+    def __init__(self, model: Model, training: EvalDataset, store: Store) -> None:
+        self.detector, self.training = _detector(model), training
+
+        def embed() -> dict[str, NDArray[np.float32]]:
+            images = (to_rgb(training.rows[row]["image"]) for row in range(len(training.rows)))
+            return {"embeddings": self.detector.embeddings(images)}
+
+        stored = store.arrays(f"embeddings-{model.name}", cell_settings(training, model), embed)
+        self._unit = _normalize(stored["embeddings"])
+
+    def nearest(self, images: Sequence[Image.Image]) -> list[Nearest]:
+        """Return the nearest REAL and the nearest FAKE training image of each image, by label name."""
+        similarity = _normalize(self.detector.embeddings(images)) @ self._unit.T
+        rows = {name: np.flatnonzero(self.training.is_fake == (name == "FAKE")) for name in LABEL_NAMES}
+        return [{name: self._nearest(scores, rows[name]) for name in LABEL_NAMES} for scores in similarity]
+
+    def _nearest(self, similarity: NDArray[np.float32], rows: NDArray[np.intp]) -> Neighbour:
+        row, training = int(rows[np.argmax(similarity[rows])]), self.training
+        is_fake = bool(training.is_fake[row])
+        return Neighbour(row, training.rows[row]["id"], is_fake, training.content[row], float(similarity[row]))
+
+
+def most_confident_errors(
     is_fake: NDArray[np.bool_],
     p_fake: NDArray[np.floating],
     content: Sequence[str | None],
@@ -73,115 +123,160 @@ def surest_errors(
     threshold: float,
     n: int,
 ) -> dict[Kind, list[int]]:
-    """Find the rows of the n surest errors of each kind, spread over contents: the surest of each, then the second.
+    """Return the rows of the n most confident errors of each kind: the first of each content, then the second.
 
     Args:
-        is_fake: (n,) the truth.
-        p_fake: (n,) what a model says.
-        content: (n,) what each picture shows; None is a content of its own.
+        is_fake: (n,) true labels.
+        p_fake: (n,) scores.
+        content: (n,) what each image shows; None is a content of its own.
         threshold: called FAKE above it.
-        n: how many of each kind at most.
+        n: maximum errors of each kind.
     """
-    called_fake = np.asarray(p_fake) > threshold
-    found: dict[Kind, list[int]] = {}
-    kinds: tuple[tuple[Kind, NDArray[np.bool_], int], ...] = (
-        ("false positive", called_fake & ~is_fake, -1),
-        ("false negative", ~called_fake & is_fake, 1),
-    )
-    for kind, chosen, sign in kinds:
-        rows = np.flatnonzero(chosen)
-        ordered = rows[np.argsort(sign * np.asarray(p_fake)[rows], kind="stable")].tolist()
-        found[kind] = [ordered[place] for place in round_robin([content[row] for row in ordered])[:n]]
-    return found
+    scores = np.asarray(p_fake)
+    called_fake = scores > threshold
+
+    def choose(is_error: NDArray[np.bool_], order: NDArray[np.floating]) -> list[int]:
+        rows = np.flatnonzero(is_error)
+        rows = rows[np.argsort(order[rows], kind="stable")]
+        ranks = round_robin([content[row] for row in rows.tolist()])
+        return [int(rows[rank]) for rank in ranks[:n]]
+
+    return {
+        "false positive": choose(called_fake & ~is_fake, -scores),
+        "false negative": choose(~called_fake & is_fake, scores),
+    }
 
 
 def show_errors(
-    entrant: Entrant,
-    one: TestSet,
+    model: Model,
+    dataset: EvalDataset,
     p_fake: NDArray[np.floating],
     folder: Path,
     *,
     n: int,
     protocol: str,
-    neighbours: Neighbours | None,
+    training: TrainingEmbeddings | None,
 ) -> Iterator[ShownError]:
-    """Draw a sheet of a model's surest errors of each kind on a data set, and give what is on it.
+    """Draw a sheet of the model's most confident errors of each kind, and yield the errors on it.
 
     Args:
-        entrant: the model.
-        one: the data set.
-        p_fake: (n,) what the model says of its pictures.
-        folder: where the sheets go, in a folder of their own.
-        n: errors of each kind at most.
-        protocol: what was done to each picture before.
-        neighbours: training pictures; None shows none.
+        model: the model, which must have a detector.
+        dataset: the data set.
+        p_fake: (n,) scores of its images.
+        folder: the output folder; sheets go into its folder `ERRORS`.
+        n: maximum errors of each kind.
+        protocol: preprocessing of each image.
+        training: training images to show the nearest of; None for none.
     """
-    chosen = surest_errors(one.is_fake, p_fake, one.content, threshold=entrant.point.threshold, n=n)
+    chosen = most_confident_errors(dataset.is_fake, p_fake, dataset.content, threshold=model.point.threshold, n=n)
     for kind, rows in chosen.items():
         if rows:
-            file = f"{ERRORS}/{one.name}-{entrant.name}-{kind.replace(' ', '-')}s.png"
-            pictures = [PROTOCOLS[protocol](to_rgb(one.rows[row]["image"])) for row in rows]
-            yield from _sheet(
-                entrant, one, rows, pictures, folder / file, kind=kind, p_fake=p_fake, neighbours=neighbours
-            )
+            file = f"{ERRORS}/{dataset.name}-{model.name}-{kind.replace(' ', '-')}s.png"
+            images = [PROTOCOLS[protocol](to_rgb(dataset.rows[row]["image"])) for row in rows]
+            nearest = training.nearest(images) if training else [{}] * len(rows)
+            errors = [
+                _error(model, dataset, row, float(p_fake[row]), kind=kind, file=file, nearest=neighbours)
+                for row, neighbours in zip(rows, nearest, strict=True)
+            ]
+            _draw_sheet(model, errors, images, training, path=folder / file)
+            yield from errors
 
 
-def _sheet(
-    entrant: Entrant,
-    one: TestSet,
-    rows: Sequence[int],
-    pictures: Sequence[Image.Image],
-    path: Path,
+def find_sheets(errors: Iterable[ShownError], folder: Path, shown: Collection[str] | None = None) -> dict[str, Path]:
+    """Return the existing sheets by title.
+
+    Args:
+        errors: on the sheets.
+        folder: the output folder.
+        shown: names of data sets; None for all.
+    """
+    titles = {_title(error): folder / error.file for error in errors if shown is None or error.dataset in shown}
+    return {title: file for title, file in titles.items() if file.exists()}
+
+
+def _title(error: ShownError) -> str:
+    called = "REAL images called FAKE" if error.kind == "false positive" else "FAKE images called REAL"
+    return f"{error.model} on {error.dataset} {error.split}: {called}"
+
+
+def _error(
+    model: Model,
+    dataset: EvalDataset,
+    row: int,
+    p_fake: float,
     *,
     kind: Kind,
-    p_fake: NDArray[np.floating],
-    neighbours: Neighbours | None,
-) -> Iterator[ShownError]:
-    detector = entrant.detector
-    assert detector is not None
-    method = default_method(detector.model)
-    explained = detector.explain(pictures, method=method)
-    nearest = neighbours.nearest(pictures) if neighbours else [{}] * len(rows)
-    lines = []
-    for row, picture, explanation, near in zip(rows, pictures, explained, nearest, strict=True):
-        verdict = entrant.point.judge(float(p_fake[row]))
-        view = detector.view(picture)
+    file: str,
+    nearest: Nearest,
+) -> ShownError:
+    return ShownError(
+        model=model.name,
+        dataset=dataset.name,
+        split=dataset.split,
+        kind=kind,
+        id=dataset.rows[row]["id"],
+        content=dataset.content[row],
+        generator=dataset.generator[row],
+        p_fake=p_fake,
+        is_sure=model.point.judge(p_fake).is_sure,
+        method=default_method(_detector(model).model),
+        file=file,
+        nearest=nearest,
+    )
+
+
+def _draw_sheet(
+    model: Model,
+    errors: Sequence[ShownError],
+    images: Sequence[Image.Image],
+    training: TrainingEmbeddings | None,
+    *,
+    path: Path,
+) -> None:
+    detector, first = _detector(model), errors[0]
+    explanations = detector.explain(images, method=first.method)
+    rows = []
+    for error, image, explanation in zip(errors, images, explanations, strict=True):
+        method = f"{error.method.replace('_', ' ')}{': empty map' if explanation.is_empty else ''}"
         panels = [
-            ErrorPanel(_words(one, row, verdict), _small(np.asarray(picture))),
-            ErrorPanel(_map_words(explanation.method, explanation.is_empty), _small(explanation.overlay(view))),
+            (_thin_out(np.asarray(image)), _caption(error, model)),
+            (_thin_out(explanation.overlay(detector.view(image))), method),
         ]
-        if neighbours:
-            panels += [_near_panel(neighbours.training, near[name]) for name in LABEL_NAMES]
-        lines.append(panels)
-        yield ShownError(
-            entrant.name, one.name, one.split, kind, one.rows[row]["id"], one.content[row], one.generator[row],
-            float(p_fake[row]), verdict.is_sure, method, f"{ERRORS}/{path.name}", near,
-        )  # fmt: skip
-    called = "REAL pictures called FAKE" if kind == "false positive" else "FAKE pictures called REAL"
-    heads = ["picture", "where it looked", *(["nearest REAL", "nearest FAKE"] if neighbours else [])]
-    title = f"{entrant.name} on {one.name} {one.split}: {called}, the surest of each content first"
-    save_figure(error_sheet(lines, title=title, heads=heads), path)
+        if training:
+            panels += [_neighbour_panel(training.training, error.nearest[label]) for label in LABEL_NAMES]
+        rows.append(panels)
+    columns = ["image", "attribution map", *(["nearest REAL", "nearest FAKE"] if training else [])]
+    title = f"{_title(first)}, most confident of each content first"
+    save_figure(error_sheet(rows, title=title, columns=columns), path)
 
 
-def _words(one: TestSet, row: int, verdict: Verdict) -> str:
-    known = [word for word in (one.content[row], _short(one.generator[row])) if word]
-    return f"{', '.join(known) or 'content unknown'}\n{verdict.words}\np(fake) {verdict.p_fake:.3f}"
+def _caption(error: ShownError, model: Model) -> str:
+    generator = error.generator
+    if generator and len(generator) > _MAX_GENERATOR:
+        generator = f"{generator[: _MAX_GENERATOR - 1]}…"
+    facts = [fact for fact in (error.content, generator) if fact]
+    verdict = model.point.judge(error.p_fake).words
+    return f"{', '.join(facts) or 'content unknown'}\n{verdict}\np(fake) {error.p_fake:.3f}"
 
 
-def _short(generator: str | None, most: int = 24) -> str | None:
-    return generator if generator is None or len(generator) <= most else f"{generator[: most - 1]}…"
+def _neighbour_panel(training: EvalDataset, neighbour: Neighbour) -> tuple[NDArray[np.uint8], str]:
+    image = np.asarray(to_rgb(training.rows[neighbour.row]["image"]))
+    caption = f"{neighbour.content or 'content unknown'}\nsimilarity {neighbour.similarity:.3f}"
+    return _thin_out(image), caption
 
 
-def _map_words(method: str, is_empty: bool) -> str:
-    return f"{method.replace('_', ' ')}{': empty map' if is_empty else ''}"
+def _thin_out(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Keep every n-th pixel of a large image, so that sheets stay small."""
+    step = max(1, max(image.shape[:2]) // _MAX_SIDE)
+    return image[::step, ::step]
 
 
-def _near_panel(training: TestSet, near: Neighbour) -> ErrorPanel:
-    picture = _small(np.asarray(to_rgb(training.rows[near.row]["image"])))
-    return ErrorPanel(f"{near.content or 'content unknown'}\nsimilarity {near.similarity:.3f}", picture)
+def _detector(model: Model) -> Detector:
+    if model.detector is None:
+        raise ValueError(f"expected a detector; found {model.name}, which has no embedding and no attribution map.")
+    return model.detector
 
 
-def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Keep sheets light: every so-manieth pixel of a large picture."""
-    step = max(1, max(picture.shape[:2]) // SHOWN_SIDE)
-    return picture[::step, ::step]
+def _normalize(embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
+    length = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return np.asarray(embeddings / np.maximum(length, np.finfo(np.float32).tiny), dtype=np.float32)

@@ -1,15 +1,15 @@
-"""Who is wronged: real pictures called fake, content by content, people first."""
+"""False alarms: how many real images are called FAKE, by content, and how often a FAKE verdict is then wrong."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from realfake_hf.estimate import Estimate
-from realfake_hf.metrics.intervals import share
+from realfake_hf.metrics.intervals import percentile_interval, share
 
 UNKNOWN: Final = "unknown"
 PEOPLE: Final = frozenset({
@@ -17,29 +17,26 @@ PEOPLE: Final = frozenset({
     "men", "people", "person", "persons", "player", "portrait", "selfie", "woman", "women",
 })  # fmt: skip
 
+_DRAWS: Final = 20_000
+
 
 @dataclass(frozen=True)
-class Harm:
-    """Real pictures of one content, and how many of them are called FAKE.
+class FalseAlarms:
+    """The false alarms among the real images of one content.
 
     Attributes:
-        content: what they show, or `UNKNOWN`.
-        shows_people: whether its name says so.
-        called_fake: how many are called FAKE, of how many.
+        content: what the images show, or `UNKNOWN`.
+        shows_people: whether the name of the content contains a word for people.
+        called_fake: share of the images called FAKE.
     """
 
     content: str
     shows_people: bool
     called_fake: Estimate
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read back what `dataclasses.asdict` made of it."""
-        return cls(data["content"], data["shows_people"], Estimate.from_dict(data["called_fake"]))
-
 
 def shows_people(content: str) -> bool:
-    """Whether a content's name has a word for people in it.
+    """Return whether the name of a content contains a word for people.
 
     >>> [shows_people(name) for name in ("person", "portrait_of_a_woman", "frog", "mango")]
     [True, True, False, False]
@@ -47,27 +44,61 @@ def shows_people(content: str) -> bool:
     return bool(PEOPLE & set(re.split(r"[\W_]+", content.lower())))
 
 
-def harms(
+def false_alarms_by_content(
     is_fake: NDArray[np.bool_], called_fake: NDArray[np.bool_], content: Sequence[str | None]
-) -> tuple[Harm, ...]:
-    """Count real pictures called FAKE by content: people first, then the highest lower end of the interval.
+) -> tuple[FalseAlarms, ...]:
+    """Count false alarms by content: contents that show people first, then by the lower end of the interval.
 
-    The lower end is what is surely wrong at least, so that a content of three pictures does not lead the list by
-    chance.
+    Sorting by the lower end keeps a content of three images from leading the list by chance.
 
     Args:
-        is_fake: (n,) the truth.
-        called_fake: (n,) the verdict.
-        content: (n,) what each picture shows; None where unknown.
+        is_fake: (n,) true labels.
+        called_fake: (n,) verdicts.
+        content: (n,) what each image shows; None if unknown.
     """
     names = np.array([name or UNKNOWN for name in content])
-    real = ~np.asarray(is_fake, dtype=np.bool_)
-    found = [
-        Harm(
-            str(name),
-            shows_people(str(name)),
-            share(int((called_fake & real & (names == name)).sum()), int((real & (names == name)).sum())),
-        )
-        for name in np.unique(names[real])
-    ]
-    return tuple(sorted(found, key=lambda one: (not one.shows_people, -(one.called_fake.low or 0), one.content)))
+    is_real = ~np.asarray(is_fake, dtype=np.bool_)
+    rows = []
+    for name in np.unique(names[is_real]).tolist():
+        chosen = is_real & (names == name)
+        rows.append(FalseAlarms(name, shows_people(name), share(int(called_fake[chosen].sum()), int(chosen.sum()))))
+    return tuple(sorted(rows, key=lambda row: (not row.shows_people, -(row.called_fake.low or 0), row.content)))
+
+
+def false_discovery_rate(
+    real_called_fake: Estimate, fake_called_fake: Estimate, *, prevalence: float, seed: int = 0
+) -> Estimate:
+    """Estimate which share of the images called FAKE is real, by Bayes' rule.
+
+    The interval draws both rates from their posteriors under Jeffreys' prior, Beta(k + 1/2, n - k + 1/2).
+
+    Args:
+        real_called_fake: share of real images called FAKE, with its k and n.
+        fake_called_fake: share of fake images called FAKE, with its k and n.
+        prevalence: share of fakes among the images to be judged, in (0, 1).
+        seed: of the draws.
+
+    Returns:
+        An estimate without n; undefined if no image was called FAKE.
+
+    Raises:
+        ValueError: the prevalence is outside (0, 1), or a label has no images.
+    """
+    if not 0 < prevalence < 1:
+        raise ValueError(f"expected a prevalence of fakes in (0, 1); found {prevalence}.")
+    if real_called_fake.value is None or fake_called_fake.value is None:
+        raise ValueError("expected rates of real and of fake images; found images of one label only.")
+    if not real_called_fake.k and not fake_called_fake.k:
+        return Estimate(None)
+    generator = np.random.default_rng(seed)
+    real, fake = (
+        generator.beta((rate.k or 0) + 0.5, (rate.n or 0) - (rate.k or 0) + 0.5, _DRAWS)
+        for rate in (real_called_fake, fake_called_fake)
+    )
+    value = _discoveries(np.array(real_called_fake.value), np.array(fake_called_fake.value), prevalence)
+    return Estimate(float(value), *percentile_interval(_discoveries(real, fake, prevalence)))
+
+
+def _discoveries(real: NDArray[np.float64], fake: NDArray[np.float64], prevalence: float) -> NDArray[np.float64]:
+    false, true = (1 - prevalence) * real, prevalence * fake
+    return np.asarray(false / (false + true))

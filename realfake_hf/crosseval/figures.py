@@ -1,69 +1,231 @@
-"""How models fare on data sets that they were not trained on: one point with its interval a model and protocol."""
+"""Figures of a grid: transfer, reliability, risk and coverage, and robustness to corruptions."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import cycle, groupby
 from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
 
+from realfake_hf.crosseval.cell import Cell, Confidence
+from realfake_hf.crosseval.grid import Grid
+from realfake_hf.crosseval.robustness import Robustness, Step
+from realfake_hf.data.corruptions import CORRUPTIONS
 from realfake_hf.estimate import Estimate
-from realfake_hf.figures.comparison import MARKERS
-from realfake_hf.figures.estimates import legend_below, spread
-from realfake_hf.figures.style import COLORS, INK, WIDTH, style_axes
+from realfake_hf.figures.style import (
+    BLUE,
+    COLORS,
+    INK,
+    MARKERS,
+    VERMILLION,
+    WIDTH,
+    error_bars,
+    legend_below,
+    style_axes,
+)
+from realfake_hf.metrics.calibration import Bin
 
-ROW_HEIGHT: Final = 0.34  # inches
-TITLES: Final = ("balanced accuracy\nat the model's own threshold", "ROC AUC\nwhatever the threshold")
+MIN_IN_BIN: Final = 10  # images below which a reliability bin is not drawn
+
+_ROW_HEIGHT: Final = 0.34  # inches, of a row of the transfer figure
+_PANEL_HEIGHT: Final = 2.6  # inches, of a panel of the confidence figures
+_GAP: Final = 0.08  # between data sets, as a share of the height of a panel
+_PADDING: Final = 0.08  # inches above and below a panel
+_TITLE_WIDTH: Final = 24  # characters that fit above a third of a figure
+_LINES: Final = ("-", "--", ":", "-.")
+_ROBUSTNESS_SIZE: Final = (11.0, 7.0)  # inches
+_SINGLE_STEPS: Final = ("crop", "mirror", "upside down")  # kinds with few steps, which share a panel
+_ROBUSTNESS_ROWS: Final = {  # y-axis limits by label
+    "ROC AUC": (0.38, 1.02),
+    "REAL called FAKE": (-0.03, 1.03),
+    "FAKE called REAL": (-0.03, 1.03),
+}
 
 
-@dataclass(frozen=True)
-class TransferRow:
-    """A data set under a protocol.
-
-    Attributes:
-        title: which; rows of a data set follow each other.
-        group: the data set; a line sets groups apart.
-        balanced_accuracy: by model, in [0, 1]; None where undefined.
-        roc_auc: likewise.
-    """
-
-    title: str
-    group: str
-    balanced_accuracy: dict[str, Estimate | None]
-    roc_auc: dict[str, Estimate | None]
+def draw_all(grid: Grid) -> Iterator[tuple[str, Figure]]:
+    """Yield the confidence and robustness figures of a grid with their file names."""
+    whole = [cell for cell in grid.cells if cell.is_whole_split]
+    for protocol in dict.fromkeys(cell.protocol for cell in whole):
+        cells = [cell for cell in whole if cell.protocol == protocol]
+        yield f"reliability-{protocol}.png", draw_reliability(cells)
+        yield f"risk_coverage-{protocol}.png", draw_risk_coverage(cells)
+    for dataset, measured in groupby(grid.robustness, lambda robustness: robustness.dataset):
+        yield f"robustness-{dataset}.png", draw_robustness(list(measured))
 
 
-def transfer_dots(rows: Sequence[TransferRow]) -> Figure:
-    """Draw balanced accuracy and ROC AUC, with 95 % intervals, of each model on each data set under each protocol.
+def draw_transfer(cells: Iterable[Cell]) -> Figure:
+    """Draw balanced accuracy and ROC AUC of each model, with intervals, one row per data set and protocol.
 
     Args:
-        rows: one a data set and protocol.
+        cells: of whole splits; those of a data set and protocol are adjacent.
     """
-    if not rows:
-        raise ValueError("wanted one or more rows to draw; found none.")
-    models = list(dict.fromkeys(name for row in rows for name in row.balanced_accuracy))
-    figure = Figure(figsize=(WIDTH, 1.6 + ROW_HEIGHT * len(rows) * max(1.0, len(models) / 3)), layout="constrained")
+    rows = [list(row) for _, row in groupby(cells, lambda cell: (cell.dataset, cell.protocol))]
+    models = list(dict.fromkeys(cell.model for row in rows for cell in row))
+    height = 1.6 + _ROW_HEIGHT * len(rows) * max(1.0, len(models) / 3)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, sharex=True)
-    for axes, title, column in zip((left, right), TITLES, ("balanced_accuracy", "roc_auc"), strict=True):
-        _draw(axes, [getattr(row, column) for row in rows], models)
-        axes.set_title(title, fontsize=11)
-    left.set_yticks(range(len(rows)), [row.title for row in rows], parse_math=False)
-    left.invert_yaxis()
-    for index in range(1, len(rows)):
-        if rows[index].group != rows[index - 1].group:
-            for axes in (left, right):
+    left.set_title("balanced accuracy\nat the model's own threshold", fontsize=11)
+    right.set_title("ROC AUC\nindependent of the threshold", fontsize=11)
+    for axes, statistic in ((left, "balanced_accuracy"), (right, "roc_auc")):
+        style_axes(axes)
+        axes.grid(visible=False, axis="y")
+        axes.axvline(0.5, color=INK, linestyle=":", linewidth=1.2, label="chance")
+        for index, model in enumerate(models):
+            by_row = [{cell.model: getattr(cell.report, statistic) for cell in row}.get(model) for row in rows]
+            values, arms = error_bars(by_row)
+            places = np.arange(len(rows)) + 0.22 * (index - (len(models) - 1) / 2)
+            axes.errorbar(values, places, xerr=arms, label=model, linestyle="", markersize=5, **_look(index))
+        for index in range(1, len(rows)):
+            if rows[index][0].dataset != rows[index - 1][0].dataset:
                 axes.axhline(index - 0.5, color=INK, linewidth=0.8)
+    left.set_yticks(range(len(rows)), [f"{row[0].dataset}, {row[0].protocol}" for row in rows], parse_math=False)
+    left.invert_yaxis()
     legend_below(figure, [left, right], columns=len(models) + 1, order=models)
     return figure
 
 
-def _draw(axes: Axes, rows: Sequence[dict[str, Estimate | None]], models: Sequence[str]) -> None:
+def draw_reliability(cells: Iterable[Cell]) -> Figure:
+    """Draw reliability diagrams, with histograms of confidence below: one row per data set, one column per model.
+
+    Args:
+        cells: of whole splits under one protocol; those of a data set are adjacent.
+    """
+    rows = [list(row) for _, row in groupby(cells, lambda cell: cell.dataset)]
+    figure = Figure(figsize=(WIDTH, 1.2 + 1.6 * _PANEL_HEIGHT * len(rows)), layout="constrained")
+    heights = ([1, 0.5, _GAP] * len(rows))[:-1]
+    grid = figure.add_gridspec(len(heights), len(rows[0]), height_ratios=heights)
+    for number, row in enumerate(rows):
+        for column, cell in enumerate(row):
+            above, below = (figure.add_subplot(grid[3 * number + part, column]) for part in (0, 1))
+            _draw_bins(above, cell.confidence, title=f"{cell.dataset}, {cell.model}")
+            _draw_histogram(below, cell.confidence)
+            if column == 0:
+                above.set_ylabel("share of FAKE")
+                below.set_ylabel("verdicts")
+    legend_below(figure, figure.axes, columns=5)
+    return figure
+
+
+def _draw_bins(axes: Axes, confidence: Confidence, *, title: str) -> None:
     style_axes(axes)
-    axes.grid(visible=False, axis="y")
-    axes.axvline(0.5, color=INK, linestyle=":", linewidth=1.2, label="chance")
-    for index, model in enumerate(models):
-        values, arms = spread([row.get(model) for row in rows])
-        places = np.arange(len(rows)) + 0.22 * (index - (len(models) - 1) / 2)
-        color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
-        axes.errorbar(values, places, xerr=arms, label=model, color=color, marker=marker, linestyle="", markersize=5)
+    axes.plot([0, 1], [0, 1], color=INK, linestyle=":", linewidth=1, label="perfectly calibrated")
+    axes.plot(*_curve(confidence.bins), color=BLUE, marker="o", markersize=4, label="as predicted")
+    if confidence.bins_after:
+        points = _curve(confidence.bins_after)
+        axes.plot(*points, color=VERMILLION, linestyle="--", marker="s", markersize=4, label="temperature-scaled")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="probability of FAKE")
+    title = textwrap.fill(title, _TITLE_WIDTH, break_long_words=False, break_on_hyphens=False)
+    axes.set_title(title, parse_math=False, fontsize=10)
+
+
+def _curve(bins: Sequence[Bin]) -> NDArray[np.float64]:
+    large = [(interval.mean_p_fake, interval.share_fake) for interval in bins if interval.n >= MIN_IN_BIN]
+    return np.array(large, dtype=np.float64).reshape(-1, 2).T
+
+
+def _draw_histogram(axes: Axes, confidence: Confidence) -> None:
+    style_axes(axes)
+    histogram = confidence.histogram
+    edges = np.asarray(histogram.edges)
+    left, width = edges[:-1], np.diff(edges)
+    axes.bar(left, histogram.right, width, align="edge", color="#BBBBBB", edgecolor="white", label="correct verdicts")
+    axes.bar(
+        left,
+        histogram.wrong,
+        width,
+        histogram.right,
+        align="edge",
+        color=VERMILLION,
+        edgecolor="white",
+        label="wrong verdicts",
+    )
+    axes.set(xlim=(0.5, 1), xlabel="confidence of the verdict")
+
+
+def draw_risk_coverage(cells: Iterable[Cell]) -> Figure:
+    """Draw the error rate of each model on its most confident images against their share, one panel per data set.
+
+    Args:
+        cells: of whole splits under one protocol; those of a data set are adjacent.
+    """
+    panels = [list(panel) for _, panel in groupby(cells, lambda cell: cell.dataset)]
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(WIDTH, 0.8 + _PANEL_HEIGHT * rows), layout=ConstrainedLayoutEngine(h_pad=_PADDING))
+    grid = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    for axes, panel in zip(grid, panels, strict=False):
+        style_axes(axes)
+        axes.set_title(f"{panel[0].dataset}, n = {panel[0].report.n:,}", parse_math=False, fontsize=10)
+        for cell, color, line in zip(panel, cycle(COLORS), cycle(_LINES), strict=False):
+            curve = cell.confidence.risk_coverage
+            axes.plot(curve.coverage, curve.risk, label=cell.model, color=color, linestyle=line)
+        axes.set(xlim=(0, 1), xlabel="share decided, most confident first", ylabel="error rate among them")
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    legend_below(figure, grid[: len(panels)], columns=4)
+    return figure
+
+
+def draw_robustness(measured: Sequence[Robustness]) -> Figure:
+    """Draw ROC AUC and both error rates on one data set against the strength of each corruption.
+
+    Args:
+        measured: one entry per model.
+    """
+    kinds_by_title = {kind: (kind,) for kind in CORRUPTIONS if kind not in _SINGLE_STEPS}
+    panels = {**kinds_by_title, "crop and flip": _SINGLE_STEPS}
+    figure = Figure(figsize=_ROBUSTNESS_SIZE, layout="constrained")
+    grid = figure.subplots(len(_ROBUSTNESS_ROWS), len(panels), sharex="col", sharey="row", squeeze=False)
+    for (title, kinds), column in zip(panels.items(), grid.T, strict=True):
+        unit = CORRUPTIONS[title].unit if title in CORRUPTIONS else ""
+        column[0].set_title(title)
+        column[0].axhline(0.5, color=INK, linestyle=":", linewidth=1)
+        column[-1].set_xlabel(unit)
+        for index, robustness in enumerate(measured):
+            steps = [robustness.clean, *(step for kind in kinds for step in robustness.of_kind(kind))]
+            for axes, estimates in zip(column, _curves(steps), strict=True):
+                values, arms = error_bars(estimates)
+                look = {"linestyle": "-" if unit else "", "linewidth": 1.5, "elinewidth": 1, "markersize": 4}
+                axes.errorbar(np.arange(len(steps)), values, yerr=arms, label=robustness.model, **look, **_look(index))
+            labels = ["none", *(_step_label(step, kinds) for step in steps[1:])]
+        for axes in column:
+            style_axes(axes)
+            axes.set_xticks(range(len(labels)), labels, fontsize=8, rotation=45, ha="right", rotation_mode="anchor")
+    for axes, (label, limits) in zip(grid[:, 0], _ROBUSTNESS_ROWS.items(), strict=True):
+        axes.set(ylabel=label, ylim=limits)
+    n = measured[0].n_real + measured[0].n_fake
+    figure.suptitle(f"n = {n:,} images at each step; bars: 95 % intervals; dotted: chance", fontsize=11)
+    legend_below(figure, grid.ravel().tolist(), columns=4)
+    return figure
+
+
+def _curves(steps: Sequence[Step]) -> tuple[list[Estimate], list[Estimate], list[Estimate]]:
+    return (
+        [step.roc_auc for step in steps],
+        [_error_rate(step.accuracy_real) for step in steps],
+        [_error_rate(step.accuracy_fake) for step in steps],
+    )
+
+
+def _error_rate(accuracy: Estimate) -> Estimate:
+    if accuracy.value is None or accuracy.low is None or accuracy.high is None:
+        return Estimate(None)
+    return Estimate(1 - accuracy.value, 1 - accuracy.high, 1 - accuracy.low)
+
+
+def _step_label(step: Step, kinds: Sequence[str]) -> str:
+    if len(kinds) == 1:
+        return f"{step.strength:g}"
+    return f"{step.kind} {step.strength:g}" if len(CORRUPTIONS[step.kind].steps) > 1 else step.kind
+
+
+def _look(index: int) -> dict[str, str]:
+    return {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}

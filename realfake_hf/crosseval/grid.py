@@ -1,4 +1,4 @@
-"""The whole grid: check, load, score what is not yet scored, measure every cell, compare the models."""
+"""The grid: load models and data sets, score what is not scored yet, measure every cell, compare the models."""
 
 import logging
 import shutil
@@ -9,49 +9,44 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Final, Self
 
-import numpy as np
 from accelerate import PartialState
-from numpy.typing import NDArray
 
 from realfake_hf.crosseval.arguments import TRIVIAL, CrossevalArguments
 from realfake_hf.crosseval.cell import LEAK_FREE, Cell, measure_cell
-from realfake_hf.crosseval.datasets import TestSet, draw_from, load_test_set, stream_test_set
-from realfake_hf.crosseval.duplicates import with_duplicates
-from realfake_hf.crosseval.errors import ERRORS, ShownError, show_errors
-from realfake_hf.crosseval.models import Entrant, check_models, fit_trivial, load_model
-from realfake_hf.crosseval.neighbours import Neighbours
+from realfake_hf.crosseval.datasets import EvalDataset, load_dataset, sample_leak_free, stream_dataset
+from realfake_hf.crosseval.errors import ERRORS, ShownError, TrainingEmbeddings, show_errors
+from realfake_hf.crosseval.models import Model, check_models, fit_baseline, load_model
 from realfake_hf.crosseval.robustness import Robustness, measure_robustness
-from realfake_hf.crosseval.scoring import score_all
-from realfake_hf.crosseval.shortcuts import Shortcut, find_shortcut
-from realfake_hf.crosseval.store import CellStore
+from realfake_hf.crosseval.scoring import Scores, cell_name, cell_settings, load_or_score
+from realfake_hf.crosseval.shortcuts import Shortcut, find_shortcut, with_duplicates
 from realfake_hf.data.loading import find_source, unreadable_files
 from realfake_hf.data.sampling import Flags
 from realfake_hf.data.streaming import find_shards
 from realfake_hf.distributed import join_processes, report_lost_processes
 from realfake_hf.environment import environment
-from realfake_hf.estimate import to_plain
+from realfake_hf.estimate import from_plain, to_plain
 from realfake_hf.metrics.significance import McNemar, holm, mcnemar
+from realfake_hf.store import Store, read_json
 
-CELL_VERSION: Final = 2  # raise it when a cell holds other things than before
+CELL_VERSION: Final = 2  # increase whenever the content of a stored cell changes
 PARTS: Final = ("cells", "pairs", "shortcuts", "robustness", "errors")
 
 logger = logging.getLogger(__name__)
 
 Plain = dict[str, Any]  # JSON
-Scores = Mapping[str, NDArray[np.floating]]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models on the same pictures, each at its own operating point.
+    """Two models on the same images, each at its own operating point.
 
     Attributes:
-        a: one model.
-        b: the other.
-        dataset: the data set.
+        a: name of the first model.
+        b: name of the second model.
+        dataset: name of the data set.
         split: its split.
-        protocol: what was done to the pictures.
-        test: McNemar's.
+        protocol: preprocessing of the images.
+        test: McNemar's test.
         p_holm: its p-value, corrected for the number of tests in the grid (Holm, 1979).
     """
 
@@ -69,12 +64,12 @@ class Grid:
     """Every model on every data set under every protocol.
 
     Attributes:
-        facts: what was asked, of which models, on which pictures, with which code and machine.
-        cells: in the order of data sets, splits, protocols and models.
-        pairs: McNemar's test of each two models in each of these places.
-        shortcuts: what the files of each data set alone say of the label.
-        robustness: what each model withstands, on the data sets that were named for it.
-        errors: the surest errors, where they were asked for.
+        facts: arguments, models, data, code and machine.
+        cells: in the order of data sets, protocols, splits and models.
+        pairs: McNemar's test of every two models on the same images.
+        shortcuts: of each data set.
+        robustness: of each model, on the data sets chosen for it.
+        errors: most confident errors, if requested.
     """
 
     facts: Plain
@@ -86,193 +81,249 @@ class Grid:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read back what `to_dict` wrote."""
-        return cls(
-            facts={name: value for name, value in data.items() if name not in PARTS},
-            cells=tuple(Cell.from_dict(one) for one in data["cells"]),
-            pairs=tuple(Pair(**{**one, "test": McNemar(**one["test"])}) for one in data["pairs"]),
-            shortcuts=tuple(Shortcut.from_dict(one) for one in data["shortcuts"]),
-            robustness=tuple(Robustness.from_dict(one) for one in data["robustness"]),
-            errors=tuple(ShownError.from_dict(one) for one in data.get("errors", ())),
-        )
+        """Read back what `to_dict` returned."""
+        return from_plain(cls, {**data, "facts": {name: data[name] for name in data if name not in PARTS}})
 
     def to_dict(self) -> Plain:
-        """The grid as plain numbers, strings and dictionaries."""
-        parts = {name: [to_plain(one) for one in getattr(self, name)] for name in PARTS}
-        return {**self.facts, **parts}
+        """Return the grid as plain JSON."""
+        parts = {name: [to_plain(item) for item in getattr(self, name)] for name in PARTS}
+        return {**self.facts, **parts, "cells": [cell.to_dict() for cell in self.cells]}
+
+    @property
+    def trained_models(self) -> list[str]:
+        """Names of the models, without the trivial baseline."""
+        return [name for name in self.facts["models"] if name != TRIVIAL]
+
+    def whole_splits(self, model: str, *, protocol: str | None = None) -> list[Cell]:
+        """Return the cells of a model on whole splits, under a protocol or, by default, the first of the grid."""
+        protocol = protocol or self.cells[0].protocol
+        return [
+            cell for cell in self.cells if cell.model == model and cell.protocol == protocol and cell.is_whole_split
+        ]
+
+    def home(self, model: str) -> list[Cell]:
+        """Return the cell of a model on the data it was trained on: one or none."""
+        return [cell for cell in self.whole_splits(model) if self._is_home(cell)]
+
+    def away(self, model: str) -> list[Cell]:
+        """Return the cells of a model on other data."""
+        return [cell for cell in self.whole_splits(model) if not self._is_home(cell)]
+
+    def _is_home(self, cell: Cell) -> bool:
+        trained_on = self.facts["models"][cell.model]["trained_on"]
+        return bool(trained_on == self.facts["data"][cell.dataset]["source"])
+
+
+def read_grid(file: Path) -> Grid:
+    """Read a grid from its JSON file.
+
+    Raises:
+        OSError: the file does not exist.
+        ValueError: it contains something else.
+    """
+    try:
+        return Grid.from_dict(read_json(file))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"expected a grid of crosseval.py in {file}; found something else ({error!r}).") from error
 
 
 @report_lost_processes()
 def run_grid(arguments: CrossevalArguments) -> Grid:
-    """Do what is not yet done of a grid, and give all of it.
+    """Compute a grid, or what is missing of it.
 
     Raises:
-        OSError: there is no such model or data set.
-        ValueError: a model does not say real and fake; a data set has no such split; the folder is in use.
+        OSError: a model or data set does not exist.
+        ValueError: the labels of a model are not real and fake, a data set has no such split, or the output folder
+            contains something else.
     """
     join_processes()
     check_models(arguments.places)
-    store = CellStore(arguments.output_dir, writes=PartialState().is_main_process)
+    store = _open_store(arguments.output_dir)
     load = _loader(arguments)
-    sets = [
+    datasets = [
         load(name, source, split=arguments.split, limit=arguments.limit) for name, source in arguments.sources.items()
     ]
     training = arguments.duplicates_of and load("--duplicates_of", arguments.duplicates_of, split="train")
-    baseline = _baseline(arguments, sets)
-    entrants = [*(load_model(name, place, bf16=arguments.bf16) for name, place in arguments.places.items()), *baseline]
+    baseline = _fit_baseline(arguments, load, datasets)
+    models = [*(load_model(name, place, bf16=arguments.bf16) for name, place in arguments.places.items()), *baseline]
     if arguments.fresh:
-        store.forget()
+        store.clear()
         PartialState().wait_for_everyone()
-    shortcuts = tuple(_shortcut(one, store, arguments.seed) for one in sets)
-    shortcuts = with_duplicates(shortcuts, sets, training, store) if training else shortcuts
-    work = _Work(arguments, store, entrants)
-    places = [found for one in sets for protocol in arguments.protocols for found in work.place(one, protocol)]
-    cells = tuple(cell for found, _ in places for cell in found)
-    pairs = _corrected([pair for _, found in places for pair in found])
-    drawn = [
-        draw_from(one, arguments.robustness_n, seed=arguments.seed) for one in sets if one.name in arguments.robustness
-    ]
-    settings = {"samples": arguments.bootstrap_samples, "seed": arguments.seed}
-    robustness = tuple(found for one in drawn for found in measure_robustness(entrants, one, store, **settings))
-    errors = tuple(_errors(work, sets)) if arguments.errors and PartialState().is_main_process else ()
-    return Grid(_facts(arguments, entrants, sets), cells, pairs, shortcuts, robustness, errors)
+    shortcuts = tuple(_shortcut(dataset, store, arguments.seed) for dataset in datasets)
+    shortcuts = with_duplicates(shortcuts, datasets, training, store) if training else shortcuts
+    cells: list[Cell] = []
+    pairs: list[Pair] = []
+    for dataset in datasets:
+        for protocol in arguments.protocols:
+            for place, compared in _measure(arguments, store, models, dataset, protocol):
+                cells += place
+                pairs += compared
+    robustness = tuple(_robustness(arguments, store, models, datasets))
+    errors = tuple(_show_errors(arguments, store, models, datasets, load))
+    return Grid(_facts(arguments, models, datasets), tuple(cells), _correct(pairs), shortcuts, robustness, errors)
 
 
-def _loader(arguments: CrossevalArguments) -> Callable[..., TestSet]:
-    """Make sure that all sources are there, and give what loads them."""
-    find = partial(find_shards, columns=[]) if arguments.streaming else find_source
-    for source in (*arguments.sources.values(), arguments.baseline_data, arguments.duplicates_of):
-        _ = source and find(source)
-    return partial(stream_test_set if arguments.streaming else load_test_set, seed=arguments.seed)
-
-
-@dataclass(frozen=True, eq=False)
-class _Work:
-    arguments: CrossevalArguments
-    store: CellStore
-    entrants: Sequence[Entrant]
-
-    def place(self, one: TestSet, protocol: str) -> Iterator[tuple[list[Cell], list[Pair]]]:
-        """Measure all models on a data set under a protocol: the whole split, then its leak-free part if smaller."""
-        scores = self.scores(one, protocol)
-        yield self._measure(one, protocol, scores, where=None)
-        if not one.is_leak_free.all() and one.is_leak_free.any():
-            yield self._measure(one, protocol, scores, where=one.is_leak_free)
-
-    def scores(self, one: TestSet, protocol: str) -> Scores:
-        kept = {
-            entrant.name: self.store.scores(_file(one, protocol, entrant), _asked(one, protocol, entrant))
-            for entrant in self.entrants
-        }
-        missing = [entrant for entrant in self.entrants if kept[entrant.name] is None]
-        made = score_all(missing, one, protocol) if missing else {}
-        for entrant in missing:
-            asked = _asked(one, protocol, entrant)
-            self.store.keep_scores(_file(one, protocol, entrant), asked, made[entrant.name])
-        return {**made, **{name: scores for name, scores in kept.items() if scores is not None}}
-
-    def _measure(
-        self, one: TestSet, protocol: str, scores: Scores, *, where: Flags | None
-    ) -> tuple[list[Cell], list[Pair]]:
-        samples, seed = self.arguments.bootstrap_samples, self.arguments.seed
-        settings = {"protocol": protocol, "samples": samples, "seed": seed, "where": where}
-        cells = []
-        for entrant in self.entrants:
-            make = partial(_plain_cell, entrant, one, scores[entrant.name], settings)
-            asked = {
-                **_asked(one, protocol, entrant),
-                "point": entrant.point.to_dict(),
-                "bootstrap_samples": samples,
-                "seed": seed,
-                "version": CELL_VERSION,
-            }
-            name = _file(one, protocol, entrant) + ("" if where is None else f"-{LEAK_FREE}")
-            cells.append(Cell.from_dict(self.store.cell(name, asked, make)))
-        return cells, list(self._pairs(one, cells, scores, where))
-
-    def _pairs(self, one: TestSet, cells: Sequence[Cell], scores: Scores, where: Flags | None) -> Iterator[Pair]:
-        chosen = slice(None) if where is None else where
-        right = {
-            cell.model: ((scores[cell.model] > cell.point.threshold) == one.is_fake)[chosen]
-            for cell in cells
-            if cell.model != TRIVIAL
-        }
-        for a, b in combinations(right, 2):
-            test = mcnemar(right[a], right[b])
-            yield Pair(a, b, *cells[0].place, test, test.p_value)
-
-
-def _errors(work: _Work, sets: Sequence[TestSet]) -> Iterator[ShownError]:
-    """Show errors under the first protocol, from scores that are kept; the main process alone, after all else."""
-    arguments, folder = work.arguments, work.store.folder.parent
-    shutil.rmtree(folder / ERRORS, ignore_errors=True)
-    load = partial(_loader(arguments), split="train", limit=arguments.neighbours_n)
-    training = arguments.training_data and load("--training_data", arguments.training_data)
-    protocol = arguments.protocols[0]
-    for entrant in [one for one in work.entrants if one.detector]:
-        assert entrant.detector is not None
-        near = (
-            Neighbours(entrant.name, entrant.detector, training, work.store, digest=entrant.digest)
-            if training
-            else None
+def _open_store(folder: Path) -> Store:
+    store = Store(folder / "cells", writes=PartialState().is_main_process)
+    if folder.exists() and any(folder.iterdir()) and not store.folder.exists():
+        raise ValueError(
+            f"expected an empty output folder, or the folder of a grid; found other files in {folder}. Choose another "
+            "--output_dir."
         )
-        for one in sets:
-            p_fake = work.scores(one, protocol)[entrant.name]
-            yield from show_errors(
-                entrant, one, p_fake, folder, n=arguments.errors, protocol=protocol, neighbours=near
-            )
+    return store
 
 
-def _baseline(arguments: CrossevalArguments, sets: Sequence[TestSet]) -> list[Entrant]:
+def _loader(arguments: CrossevalArguments) -> Callable[..., EvalDataset]:
+    """Return the function that loads data sets, after checking that all sources exist."""
+    find = partial(find_shards, columns=[]) if arguments.streaming else find_source
+    optional = (
+        arguments.baseline_data,
+        arguments.duplicates_of,
+        arguments.training_data if arguments.errors else None,
+    )
+    for source in (*arguments.sources.values(), *filter(None, optional)):
+        find(source)
+    return partial(stream_dataset if arguments.streaming else load_dataset, seed=arguments.seed)
+
+
+def _fit_baseline(
+    arguments: CrossevalArguments, load: Callable[..., EvalDataset], datasets: Sequence[EvalDataset]
+) -> list[Model]:
     if not arguments.baseline_data:
         return []
-    load = partial(_loader(arguments), split="train", limit=arguments.baseline_n)
-    return [fit_trivial(load("--baseline_data", arguments.baseline_data), sets)]
+    training = load("--baseline_data", arguments.baseline_data, split="train", limit=arguments.baseline_n)
+    return [fit_baseline(training, datasets)]
 
 
-def _corrected(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+def _shortcut(dataset: EvalDataset, store: Store, seed: int) -> Shortcut:
+    settings = {
+        "source": dataset.source,
+        "seed": seed,
+        **({"pictures": dataset.sha256} if dataset.is_streamed else {}),
+    }
+    plain = store.json(f"{dataset.name}-files", settings, lambda: to_plain(find_shortcut(dataset, seed=seed)))
+    shortcut = from_plain(Shortcut, plain)
+    if shortcut.warning:
+        logger.warning("WARNING: %s", shortcut.text)
+    return shortcut
+
+
+def _measure(
+    arguments: CrossevalArguments, store: Store, models: Sequence[Model], dataset: EvalDataset, protocol: str
+) -> Iterator[tuple[list[Cell], list[Pair]]]:
+    """Measure all models on a data set: on the whole split, then on its leak-free part if that is smaller."""
+    scores = _scores(store, models, dataset, protocol)
+    subsets: list[Flags | None] = [None]
+    if not dataset.is_leak_free.all() and dataset.is_leak_free.any():
+        subsets.append(dataset.is_leak_free)
+    for where in subsets:
+        cells = [_cell(arguments, store, model, dataset, protocol, scores=scores, where=where) for model in models]
+        yield cells, list(_compare(dataset, cells, scores, where))
+
+
+def _scores(store: Store, models: Sequence[Model], dataset: EvalDataset, protocol: str) -> Scores:
+    settings = {"protocol": protocol}
+    return load_or_score(models, dataset, store, condition=protocol, settings=settings, protocol=protocol)
+
+
+def _cell(
+    arguments: CrossevalArguments,
+    store: Store,
+    model: Model,
+    dataset: EvalDataset,
+    protocol: str,
+    *,
+    scores: Scores,
+    where: Flags | None,
+) -> Cell:
+    samples, seed = arguments.bootstrap_samples, arguments.seed
+    settings = {
+        **cell_settings(dataset, model),
+        "protocol": protocol,
+        "point": model.point.to_dict(),
+        "bootstrap_samples": samples,
+        "seed": seed,
+        "version": CELL_VERSION,
+    }
+
+    def measure() -> Plain:
+        cell = measure_cell(
+            model, dataset, scores[model.name], protocol=protocol, samples=samples, seed=seed, where=where
+        )
+        return cell.to_dict()
+
+    name = cell_name(dataset, protocol, model)
+    return Cell.from_dict(store.json(name if where is None else f"{name}-{LEAK_FREE}", settings, measure))
+
+
+def _compare(dataset: EvalDataset, cells: Sequence[Cell], scores: Scores, where: Flags | None) -> Iterator[Pair]:
+    chosen = slice(None) if where is None else where
+    right = {
+        cell.model: ((scores[cell.model] > cell.point.threshold) == dataset.is_fake)[chosen]
+        for cell in cells
+        if cell.model != TRIVIAL
+    }
+    for a, b in combinations(right, 2):
+        test = mcnemar(right[a], right[b])
+        yield Pair(a, b, *cells[0].place, test, test.p_value)
+
+
+def _correct(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
     adjusted = holm([pair.test.p_value for pair in pairs])
     return tuple(replace(pair, p_holm=p) for pair, p in zip(pairs, adjusted, strict=True))
 
 
-def _shortcut(one: TestSet, store: CellStore, seed: int) -> Shortcut:
-    def make() -> Plain:
-        return to_plain(find_shortcut(one, seed=seed))
-
-    asked = {"source": one.source, "seed": seed, **({"pictures": one.sha256} if one.is_streamed else {})}
-    found = Shortcut.from_dict(store.cell(f"{one.name}-files", asked, make))
-    if found.warning:
-        logger.warning(found.words)
-    return found
-
-
-def _plain_cell(entrant: Entrant, one: TestSet, p_fake: NDArray[np.floating], settings: Mapping[str, Any]) -> Plain:
-    return measure_cell(entrant, one, p_fake, **settings).to_dict()
+def _robustness(
+    arguments: CrossevalArguments, store: Store, models: Sequence[Model], datasets: Sequence[EvalDataset]
+) -> Iterator[Robustness]:
+    samples, seed = arguments.bootstrap_samples, arguments.seed
+    for dataset in datasets:
+        if dataset.name in arguments.robustness:
+            sample = sample_leak_free(dataset, arguments.robustness_n, seed=seed)
+            yield from measure_robustness(models, sample, store, samples=samples, seed=seed)
 
 
-def _file(one: TestSet, protocol: str, entrant: Entrant) -> str:
-    return f"{one.name}-{one.split}-{protocol}-{entrant.name}"
+def _show_errors(
+    arguments: CrossevalArguments,
+    store: Store,
+    models: Sequence[Model],
+    datasets: Sequence[EvalDataset],
+    load: Callable[..., EvalDataset],
+) -> Iterator[ShownError]:
+    """Show errors under the first protocol, from stored scores, on the main process only."""
+    if not arguments.errors or not PartialState().is_main_process:
+        return
+    folder, protocol = arguments.output_dir, arguments.protocols[0]
+    shutil.rmtree(folder / ERRORS, ignore_errors=True)
+    source = arguments.training_data
+    training = load("--training_data", source, split="train", limit=arguments.neighbours_n) if source else None
+    for model in models:
+        if model.detector is None:
+            continue
+        embeddings = TrainingEmbeddings(model, training, store) if training else None
+        for dataset in datasets:
+            p_fake = _scores(store, [model], dataset, protocol)[model.name]
+            yield from show_errors(
+                model, dataset, p_fake, folder, n=arguments.errors, protocol=protocol, training=embeddings
+            )
 
 
-def _asked(one: TestSet, protocol: str, entrant: Entrant) -> Plain:
-    return {"weights": entrant.digest, "pictures": one.sha256, "protocol": protocol}
-
-
-def _facts(arguments: CrossevalArguments, entrants: Sequence[Entrant], sets: Sequence[TestSet]) -> Plain:
-    settings = {name: str(one) if isinstance(one, Path) else one for name, one in to_plain(arguments).items()}
-    models = {
-        one.name: {
-            "place": one.place,
-            "point": one.point.to_dict(),
-            "weights": one.digest,
-            "trained_on": one.trained_on,
+def _facts(arguments: CrossevalArguments, models: Sequence[Model], datasets: Sequence[EvalDataset]) -> Plain:
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in to_plain(arguments).items()}
+    model_facts = {
+        model.name: {
+            "place": model.place,
+            "point": model.point.to_dict(),
+            "weights": model.digest,
+            "trained_on": model.trained_on,
         }
-        for one in entrants
+        for model in models
     }
-    return {"settings": settings, **environment(), "models": models, "data": {one.name: _data(one) for one in sets}}
+    data = {dataset.name: _data_facts(dataset) for dataset in datasets}
+    return {"settings": settings, **environment(), "models": model_facts, "data": data}
 
 
-def _data(one: TestSet) -> Plain:
-    left_out = [] if one.is_streamed else [to_plain(file) for file in unreadable_files(one.source)]
-    facts = {"source": one.source, "split": one.split, "n": len(one.rows), "sha256": one.sha256}
-    return {**facts, "unreadable": left_out}
+def _data_facts(dataset: EvalDataset) -> Plain:
+    unreadable = [] if dataset.is_streamed else [to_plain(file) for file in unreadable_files(dataset.source)]
+    facts = {"source": dataset.source, "split": dataset.split, "n": len(dataset.rows), "sha256": dataset.sha256}
+    return {**facts, "unreadable": unreadable}

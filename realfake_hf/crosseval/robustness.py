@@ -1,36 +1,36 @@
-"""What a model withstands: its pictures compressed, blurred, made noisy, shrunk, cropped and turned, step by step."""
+"""Robustness to corruptions: every model on images with each kind of corruption at increasing strength."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Self
+from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from realfake_hf.crosseval.datasets import TestSet
-from realfake_hf.crosseval.models import Entrant
-from realfake_hf.crosseval.scoring import score_all
-from realfake_hf.crosseval.store import CellStore
+from realfake_hf.crosseval.datasets import EvalDataset
+from realfake_hf.crosseval.models import Model
+from realfake_hf.crosseval.scoring import Scores, cell_name, cell_settings, load_or_score
 from realfake_hf.data.corruptions import CORRUPTIONS, seed_of_image
-from realfake_hf.estimate import Estimate, to_plain
+from realfake_hf.estimate import Estimate, from_plain, to_plain
 from realfake_hf.metrics.report import make_report
+from realfake_hf.store import Store
+from realfake_hf.tables import Table
 
 MEASURED: Final = ("accuracy_real", "accuracy_fake", "balanced_accuracy", "roc_auc")
+NONE: Final = "none"
 
 
 @dataclass(frozen=True)
 class Step:
-    """A model on pictures that one change was made to, at one strength.
+    """A model on images with one corruption at one strength.
 
     Attributes:
-        kind: one of `CORRUPTIONS`, or "none".
+        kind: a key of `CORRUPTIONS`, or `NONE`.
         strength: in the unit of the kind.
-        accuracy_real: share of the REAL pictures called REAL, at the model's own threshold.
-        accuracy_fake: share of the FAKE pictures called FAKE.
-        balanced_accuracy: the mean of both.
-        roc_auc: whatever the threshold.
+        accuracy_real: share of the REAL images called REAL at the model's own threshold.
+        accuracy_fake: share of the FAKE images called FAKE.
+        balanced_accuracy: mean of both.
+        roc_auc: independent of the threshold.
     """
 
     kind: str
@@ -40,24 +40,19 @@ class Step:
     balanced_accuracy: Estimate
     roc_auc: Estimate
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read back what `dataclasses.asdict` made of it."""
-        return cls(**{**data, **{name: Estimate(**data[name]) for name in MEASURED}})
-
 
 @dataclass(frozen=True)
 class Robustness:
-    """A model on a data set, its pictures as they are and changed.
+    """A model on a data set, with and without corruptions.
 
     Attributes:
-        model: what it is called.
-        dataset: the data set.
+        model: name of the model.
+        dataset: name of the data set.
         split: its split.
-        n_real: REAL pictures behind each step.
-        n_fake: FAKE ones.
-        clean: the pictures as they are.
-        steps: kind by kind, the weakest strength first.
+        n_real: REAL images at each step.
+        n_fake: FAKE images at each step.
+        clean: the unchanged images.
+        steps: by kind, in order of increasing strength.
     """
 
     model: str
@@ -68,108 +63,81 @@ class Robustness:
     clean: Step
     steps: tuple[Step, ...]
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read back what `dataclasses.asdict` made of it."""
-        steps = tuple(Step.from_dict(step) for step in data["steps"])
-        return cls(**{**data, "clean": Step.from_dict(data["clean"]), "steps": steps})
-
     def of_kind(self, kind: str) -> list[Step]:
-        """The steps of one kind, the weakest first."""
+        """Return the steps of one kind, in order of increasing strength."""
         return [step for step in self.steps if step.kind == kind]
 
 
 def measure_robustness(
-    entrants: Sequence[Entrant], one: TestSet, store: CellStore, *, samples: int, seed: int
+    models: Sequence[Model], dataset: EvalDataset, store: Store, *, samples: int, seed: int
 ) -> tuple[Robustness, ...]:
-    """Measure all models on the pictures of a data set, as they are and after every step of every change.
+    """Measure all models on the images of a data set, unchanged and with each corruption at each strength.
 
     Args:
-        entrants: the models.
-        one: the pictures, already drawn.
-        store: where finished steps are kept.
-        samples: bootstrap replicates behind each interval.
+        models: the models.
+        dataset: a leak-free sample.
+        store: of finished steps.
+        samples: bootstrap replicates of each interval.
         seed: of noise and bootstrap.
     """
-    asked = [("none", 0.0), *((kind, step) for kind, found in CORRUPTIONS.items() for step in found.steps)]
-    rows = {entrant.name: [] for entrant in entrants}  # type: dict[str, list[Step]]
-    for kind, strength in asked:
-        scores = _scores(entrants, one, store, kind=kind, strength=strength, seed=seed)
-        for entrant in entrants:
-            rows[entrant.name].append(
-                _measure(
-                    entrant, one, scores[entrant.name], store, kind=kind, strength=strength, settings=(samples, seed)
-                )
-            )
-    sizes = int((~one.is_fake).sum()), int(one.is_fake.sum())
+    conditions = [(NONE, 0.0), *((kind, strength) for kind, found in CORRUPTIONS.items() for strength in found.steps)]
+    steps: dict[str, list[Step]] = {model.name: [] for model in models}
+    for kind, strength in conditions:
+        settings = {"kind": kind, "strength": strength, "seed": seed}
+        change = None if kind == NONE else partial(_corrupt, kind=kind, strength=strength, seed=seed)
+        condition = f"{kind}-{strength:g}"
+        scores = load_or_score(models, dataset, store, condition=condition, settings=settings, change=change)
+        for model in models:
+            steps[model.name].append(_measure(model, dataset, scores, store, settings=settings, samples=samples))
+    n_real, n_fake = int((~dataset.is_fake).sum()), int(dataset.is_fake.sum())
     return tuple(
-        Robustness(entrant.name, one.name, one.split, *sizes, clean, tuple(steps))
-        for entrant in entrants
-        for clean, *steps in [rows[entrant.name]]
+        Robustness(name, dataset.name, dataset.split, n_real, n_fake, clean, tuple(corrupted))
+        for name, (clean, *corrupted) in steps.items()
     )
 
 
-def _scores(
-    entrants: Sequence[Entrant], one: TestSet, store: CellStore, *, kind: str, strength: float, seed: int
-) -> dict[str, NDArray[np.floating]]:
-    names = {entrant.name: f"{one.name}-{one.split}-{kind}-{strength:g}-{entrant.name}" for entrant in entrants}
-    asked = {entrant.name: _asked(entrant, one, kind, strength, seed) for entrant in entrants}
-    kept = {name: store.scores(file, asked[name]) for name, file in names.items()}
-    missing = [entrant for entrant in entrants if kept[entrant.name] is None]
-    change = None if kind == "none" else partial(_changed, kind=kind, strength=strength, seed=seed)
-    title = f"{one.name} {kind}" + (f" {strength:g}" if change else "")
-    made = score_all(missing, one, "native", change=change, title=title) if missing else {}
-    for name, p_fake in made.items():
-        store.keep_scores(names[name], asked[name], p_fake)
-    return {**made, **{name: p_fake for name, p_fake in kept.items() if p_fake is not None}}
-
-
-def _changed(picture: Image.Image, sha256: str, *, kind: str, strength: float, seed: int) -> Image.Image:
-    return CORRUPTIONS[kind].apply(picture, strength, seed_of_image(sha256, seed))
+def _corrupt(image: Image.Image, sha256: str, *, kind: str, strength: float, seed: int) -> Image.Image:
+    return CORRUPTIONS[kind].apply(image, strength, seed_of_image(sha256, seed))
 
 
 def _measure(
-    entrant: Entrant,
-    one: TestSet,
-    p_fake: NDArray[np.floating],
-    store: CellStore,
-    *,
-    kind: str,
-    strength: float,
-    settings: tuple[int, int],
+    model: Model, dataset: EvalDataset, scores: Scores, store: Store, *, settings: Mapping[str, Any], samples: int
 ) -> Step:
-    samples, seed = settings
+    kind, strength, threshold = settings["kind"], settings["strength"], model.point.threshold
 
-    def make() -> dict[str, Any]:
+    def measure() -> dict[str, Any]:
         report = make_report(
-            one.is_fake, p_fake, threshold=entrant.point.threshold, bootstrap_samples=samples, seed=seed
+            dataset.is_fake, scores[model.name], threshold=threshold, bootstrap_samples=samples, seed=settings["seed"]
         )
         return to_plain(Step(kind, strength, **{name: getattr(report, name) for name in MEASURED}))
 
-    asked = {**_asked(entrant, one, kind, strength, seed), "threshold": entrant.point.threshold, "samples": samples}
-    return Step.from_dict(store.cell(f"{one.name}-{one.split}-{kind}-{strength:g}-{entrant.name}", asked, make))
+    recorded = {**cell_settings(dataset, model), **settings, "threshold": threshold, "samples": samples}
+    return from_plain(Step, store.json(cell_name(dataset, f"{kind}-{strength:g}", model), recorded, measure))
 
 
-def _asked(entrant: Entrant, one: TestSet, kind: str, strength: float, seed: int) -> dict[str, Any]:
-    return {"weights": entrant.digest, "pictures": one.sha256, "kind": kind, "strength": strength, "seed": seed}
+def robustness_table(measured: Sequence[Robustness], *, strongest: bool = False) -> Table:
+    """Return ROC AUC and balanced accuracy at each step, two columns per model.
 
-
-def robustness_table(found: Sequence[Robustness]) -> str:
-    """Render what models withstand on one data set: a row a step, ROC AUC and balanced accuracy of each model."""
-    first = found[0]
-    names = [f"{one.model}: {what}" for one in found for what in ("ROC AUC", "balanced accuracy")]
-    head = [f"| change | strength | {' | '.join(names)} |", f"|---|--:|{'--:|' * len(names)}"]
-    rows = [_row(steps) for steps in zip(*([one.clean, *one.steps] for one in found), strict=True)]
-    note = (
-        f"{first.dataset} {first.split}, {first.n_real:,} REAL and {first.n_fake:,} FAKE pictures at each step, each "
-        "model at its own threshold. Strengths: "
-        f"{'; '.join(f'{kind}: {one.unit}' for kind, one in CORRUPTIONS.items() if one.unit)}."
+    Args:
+        measured: one entry per model, on the same data set.
+        strongest: only the unchanged images and the strongest step of each corruption.
+    """
+    first = measured[0]
+    last = {kind: found.steps[-1] for kind, found in CORRUPTIONS.items()}
+    lines = zip(*([robustness.clean, *robustness.steps] for robustness in measured), strict=True)
+    rows = [
+        [_step_name(steps[0]), *(value for step in steps for value in (step.roc_auc, step.balanced_accuracy))]
+        for steps in lines
+        if not strongest or steps[0].kind == NONE or steps[0].strength == last[steps[0].kind]
+    ]
+    units = "; ".join(f"{kind}: {found.unit}" for kind, found in CORRUPTIONS.items() if found.unit)
+    caption = (
+        f"{first.dataset} {first.split}: {first.n_real:,} REAL and {first.n_fake:,} FAKE leak-free images at each "
+        f"step, each model at its own threshold, from one training run each. Strengths: {units}."
     )
-    return "\n".join([note, "", *head, *rows])
+    names = [f"{robustness.model}: {name}" for robustness in measured for name in ("ROC AUC", "balanced accuracy")]
+    return Table(caption, ["corruption", *names], rows, folded=not strongest)
 
 
-def _row(steps: Sequence[Step]) -> str:
-    cells = [str(one) for step in steps for one in (step.roc_auc, step.balanced_accuracy)]
-    kind = CORRUPTIONS.get(steps[0].kind)
-    strength = f"{steps[0].strength:g}" if kind and kind.unit else ""
-    return f"| {steps[0].kind} | {strength} | {' | '.join(cells)} |"
+def _step_name(step: Step) -> str:
+    return f"{step.kind} {step.strength:g}" if step.kind != NONE and CORRUPTIONS[step.kind].unit else step.kind

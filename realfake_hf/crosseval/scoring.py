@@ -1,4 +1,4 @@
-"""Ask all models about the pictures of a data set, each decoded once, shared out among processes."""
+"""Score the images of a data set with all models: each image decoded once, blocks distributed over processes."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,106 +12,147 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
-from realfake_hf.crosseval.datasets import TestSet
-from realfake_hf.crosseval.models import Entrant
+from realfake_hf.crosseval.datasets import EvalDataset
+from realfake_hf.crosseval.models import Model
 from realfake_hf.data.corruptions import PROTOCOLS, Protocol
 from realfake_hf.data.decoding import to_rgb
 from realfake_hf.data.pixels import geometry, resize_images, resize_target
 from realfake_hf.distributed import cores_each, this_process
 from realfake_hf.parallel import map_in_threads
+from realfake_hf.store import Store
 
 logger = logging.getLogger(__name__)
 
-_BLOCK: Final = 32  # pictures; whichever process takes a block, it goes through a model in the same batches. More of
-# them do not fit a core's cache: a ViT-Tiny then takes a sixth longer
-_MOST_PIXELS: Final = 2**25  # of a batch, in memory at once
+_BLOCK: Final = 32  # images, batched alike in whichever process; larger ones leave the cache: a ViT-Tiny slows by 1/6
+_MAX_PIXELS: Final = 2**25  # per batch, in memory at once
 
 Change = Callable[[Image.Image, str], Image.Image]
 Prepare = Callable[[Mapping[str, Any]], Image.Image]
+Scores = Mapping[str, NDArray[np.float64]]
+
+
+def cell_name(dataset: EvalDataset, condition: str, model: Model) -> str:
+    """Return the name under which the results of a model on a data set are stored."""
+    return f"{dataset.name}-{dataset.split}-{condition}-{model.name}"
+
+
+def load_or_score(
+    models: Sequence[Model],
+    dataset: EvalDataset,
+    store: Store,
+    *,
+    condition: str,
+    settings: Mapping[str, Any],
+    protocol: str = "native",
+    change: Change | None = None,
+) -> Scores:
+    """Return the (n,) scores of each model, by name: those that are stored, and new ones, which are then stored.
+
+    Args:
+        models: the models.
+        dataset: the data set.
+        store: of finished scores.
+        condition: names preprocessing and corruption.
+        settings: the same, recorded with the scores beside the digests of weights and images.
+        protocol: see `score_all`.
+        change: see `score_all`.
+    """
+    recorded = {model.name: {**cell_settings(dataset, model), **settings} for model in models}
+    files = {model.name: cell_name(dataset, condition, model) for model in models}
+    stored = {name: store.load(file, recorded[name]) for name, file in files.items()}
+    missing = [model for model in models if stored[model.name] is None]
+    new = score_all(missing, dataset, protocol, change=change, title=condition) if missing else {}
+    for name, p_fake in new.items():
+        store.save(files[name], recorded[name], p_fake=p_fake)
+    old = {name: arrays["p_fake"] for name, arrays in stored.items() if arrays is not None}
+    return {name: p_fake.astype(np.float64) for name, p_fake in {**new, **old}.items()}
+
+
+def cell_settings(dataset: EvalDataset, model: Model) -> dict[str, Any]:
+    """Return the digests that all results of a model on a data set depend on."""
+    return {"weights": model.digest, "pictures": dataset.sha256}
 
 
 def score_all(
-    entrants: Sequence[Entrant],
-    one: TestSet,
+    models: Sequence[Model],
+    dataset: EvalDataset,
     protocol: str,
     *,
     change: Change | None = None,
-    title: str | None = None,
+    title: str = "",
 ) -> dict[str, NDArray[np.floating]]:
-    """Score the pictures of a data set with several models: (n,) `p_fake` in [0, 1] each, by name.
+    """Score the images of a data set with several models: (n,) `p_fake` in [0, 1] each, by name.
 
-    Under `accelerate launch` each process takes every so-manieth block, and all of them get all scores. On CPU each
-    core of a process takes blocks of its own: a sum that is shared out among threads depends in its last digit on how
-    many there are, and so would the scores on how many processes.
+    Under `accelerate launch` each process scores every n-th block, and all processes return all scores. On CPU each
+    core scores whole blocks: the last digits of a sum depend on how many threads share it, and scores must not depend
+    on the number of processes.
 
     Args:
-        entrants: the models.
-        one: the data set.
-        protocol: what is done to each picture.
-        change: what else is done to it after that, given the picture and its SHA-256.
-        title: of the progress bar.
+        models: the models.
+        dataset: the data set.
+        protocol: preprocessing of each image.
+        change: applied after the protocol to each image, given its SHA-256.
+        title: of the progress bar, after the name of the data set.
     """
     state = PartialState()
-    places, blocks = one.share(_BLOCK, processes=state.num_processes, process=state.process_index)
-    hidden = None if state.is_main_process else True
-    score = partial(_score_block, entrants, prepare=partial(_prepared, PROTOCOLS[protocol], change))
+    ranges, blocks = dataset.share(_BLOCK, processes=state.num_processes, process=state.process_index)
+    score = partial(_score_block, models, prepare=partial(_prepare, PROTOCOLS[protocol], change))
+    description = f"{dataset.name} {dataset.split} {title or protocol}"
     bar = tqdm(
         map_in_threads(score, blocks, workers=cores_each(state)),
-        total=len(places),
-        desc=title or f"{one.name} {one.split} {protocol}",
+        total=len(ranges),
+        desc=description,
         unit="block",
-        disable=hidden,
+        disable=None if state.is_main_process else True,
     )
-    mine = [(place.start, scores) for place, scores in zip(places, bar, strict=True)]
+    own = [(rows.start, scores) for rows, scores in zip(ranges, bar, strict=True)]
     if state.num_processes > 1:
-        logger.info("%s: %d blocks of %s", this_process(), len(mine), title or f"{one.name} {protocol}")
-    found = dict(gather_object(mine))
+        logger.info("%s: %d blocks of %s", this_process(), len(own), description)
+    by_start = dict(gather_object(own))
     return {
-        entrant.name: np.concatenate([found[start][entrant.name] for start in sorted(found)]) for entrant in entrants
+        model.name: np.concatenate([by_start[start][model.name] for start in sorted(by_start)]) for model in models
     }
 
 
 def _score_block(
-    entrants: Sequence[Entrant], rows: Iterable[Mapping[str, Any]], *, prepare: Prepare
+    models: Sequence[Model], rows: Iterable[Mapping[str, Any]], *, prepare: Prepare
 ) -> dict[str, NDArray[Any]]:
-    found = [
-        {entrant.name: entrant.score(given) for entrant, given in _sized_once(entrants, batch)}
+    batches = [
+        {model.name: model.score(images) for model, images in _resize_once(models, batch)}
         for batch in _batches(map(prepare, rows))
     ]
-    return {entrant.name: np.concatenate([part[entrant.name] for part in found]) for entrant in entrants}
+    return {model.name: np.concatenate([batch[model.name] for batch in batches]) for model in models}
 
 
-def _sized_once(
-    entrants: Sequence[Entrant], batch: list[Image.Image]
-) -> Iterator[tuple[Entrant, Sequence[Image.Image]]]:
-    """Give each model the pictures; models whose processors only resize, and alike, get them resized once for all.
+def _resize_once(models: Sequence[Model], batch: list[Image.Image]) -> Iterator[tuple[Model, Sequence[Image.Image]]]:
+    """Yield each model with its images, resized once for all models whose processors resize alike and do not crop.
 
-    A processor leaves a picture that has its size as it is, so the models see what they would see anyway.
+    A processor leaves an image of the right size unchanged, so the models receive the same pixels as without this.
     """
-    made: dict[str, Sequence[Image.Image]] = {}
-    for entrant in entrants:
-        processor = entrant.detector.processor if entrant.detector else None
+    resized: dict[str, Sequence[Image.Image]] = {}
+    for model in models:
+        processor = model.detector.processor if model.detector else None
         if processor is None or resize_target(processor) is None:
-            yield entrant, batch
+            yield model, batch
             continue
         key = geometry(processor)
-        if key not in made:
-            made[key] = [Image.fromarray(one) for one in resize_images(batch, processor)]
-        yield entrant, made[key]
+        if key not in resized:
+            resized[key] = [Image.fromarray(pixels) for pixels in resize_images(batch, processor)]
+        yield model, resized[key]
 
 
-def _prepared(protocol: Protocol, change: Change | None, row: Mapping[str, Any]) -> Image.Image:
-    picture = protocol(to_rgb(row["image"]))
-    return picture if change is None else change(picture, row["sha256"])
+def _prepare(protocol: Protocol, change: Change | None, row: Mapping[str, Any]) -> Image.Image:
+    image = protocol(to_rgb(row["image"]))
+    return image if change is None else change(image, row["sha256"])
 
 
-def _batches(pictures: Iterator[Image.Image]) -> Iterator[list[Image.Image]]:
+def _batches(images: Iterator[Image.Image]) -> Iterator[list[Image.Image]]:
     batch: list[Image.Image] = []
     pixels = 0
-    for picture in pictures:
-        batch.append(picture)
-        pixels += picture.width * picture.height
-        if pixels >= _MOST_PIXELS:
+    for image in images:
+        batch.append(image)
+        pixels += image.width * image.height
+        if pixels >= _MAX_PIXELS:
             yield batch
             batch, pixels = [], 0
     if batch:

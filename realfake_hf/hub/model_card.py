@@ -137,19 +137,17 @@ def _training_fields(run: "Run", results: Path | None) -> dict[str, Any]:
 
 def _evaluation_fields(digest: str, grid: "Grid | None", results: Path | None) -> dict[str, Any]:
     from realfake_hf.crosseval.arguments import TRIVIAL
-    from realfake_hf.crosseval.cell import LEAK_FREE
-    from realfake_hf.crosseval.cells import away
-    from realfake_hf.crosseval.page import warnings
+    from realfake_hf.crosseval.report import warnings
 
     if grid is None or results is None:
         return {"away": [], "cells": [], "warnings": [], "tables": {}}
     name = _name_in(grid)
-    elsewhere = away(grid, name)
+    elsewhere = grid.away(name)
     wrong = [cell.confidence.wrong.value or 0 for cell in elsewhere]
     return {
         "away": elsewhere,
         "wrong_away": f"{100 * min(wrong):.0f} % to {100 * max(wrong):.0f} %",
-        "cells": [cell for cell in grid.cells if cell.model == name and not cell.split.endswith(LEAK_FREE)],
+        "cells": [cell for cell in grid.cells if cell.model == name and cell.is_whole_split],
         "baseline": {cell.place: cell.report.roc_auc for cell in grid.cells if cell.model == TRIVIAL},
         "warnings": warnings(grid),
         "tables": dict(_further_tables(name, digest, results)),
@@ -158,15 +156,17 @@ def _evaluation_fields(digest: str, grid: "Grid | None", results: Path | None) -
 
 def _further_tables(name: str, digest: str, results: Path) -> Iterator[tuple[str, str]]:
     """Yield titles and tables of what else was measured of the model."""
-    from realfake_hf.hub.readme_crosseval import robustness_of
+    from realfake_hf.crosseval.robustness import Robustness, robustness_table
+    from realfake_hf.estimate import from_plain
     from realfake_hf.training.posthoc import to_markdown as familiarity_table
 
     facts = read_json(results / "familiarity.json")["models"].get(name)
     if facts and facts["weights"] == digest:
         yield "Distance from the Training Data", familiarity_table({"models": {name: facts}})
-    robustness = robustness_of(results, name)
-    if robustness:
-        yield "Robustness", robustness
+    measured = [from_plain(Robustness, row) for row in read_json(results / "robustness_cifake.json")["robustness"]]
+    own = [robustness for robustness in measured if robustness.model == name]
+    if own:
+        yield "Robustness", robustness_table(own, strongest=True).to_markdown()
 
 
 def _base_model(run: "Run") -> str | None:
@@ -178,13 +178,12 @@ def _base_model(run: "Run") -> str | None:
 def _front_matter(run: "Run", detector: "Detector", repo_id: str, grid: "Grid | None") -> "ModelCardData":
     from huggingface_hub import ModelCardData
 
-    from realfake_hf.crosseval.cells import away
     from realfake_hf.data.loading import CIFAKE_MIRROR
 
     source = run.record["arguments"]["data"]
     reports = [(source, "test", run.outcome.test), (source, "test, leak-free", run.outcome.test_leak_free)]
     if grid:
-        reports += [(cell.dataset, cell.split, cell.report) for cell in away(grid, _name_in(grid))]
+        reports += [(cell.dataset, cell.split, cell.report) for cell in grid.away(_name_in(grid))]
     return ModelCardData(
         license="mit",
         library_name="transformers",

@@ -62,20 +62,18 @@ def insert_tables(text: str, results: Path) -> str:
 
 def measured(results: Path) -> dict[str, Any]:
     """Return what the Space tells about a probability, by digest of the weights, from `crosseval.json`."""
-    from realfake_hf.crosseval.cells import trained
-    from realfake_hf.crosseval.published import load_grid
+    from realfake_hf.crosseval.grid import read_grid
 
-    grid = load_grid(results / "crosseval.json")
-    models = {grid.facts["models"][name]["weights"]: _measured_of(grid, name) for name in trained(grid)}
+    grid = read_grid(results / "crosseval.json")
+    models = {grid.facts["models"][name]["weights"]: _measured_of(grid, name) for name in grid.trained_models}
     return {"commit": grid.facts["commit"], "models": models}
 
 
 def _measured_of(grid: "Grid", name: str) -> dict[str, Any]:
-    from realfake_hf.crosseval.cells import away, home
     from realfake_hf.estimate import to_plain
 
-    [own] = home(grid, name)
-    wrong = [cell.confidence.wrong.value or 0 for cell in away(grid, name)]
+    [own] = grid.home(name)
+    wrong = [cell.confidence.wrong.value or 0 for cell in grid.away(name)]
     return {
         "name": name,
         "home": own.dataset,

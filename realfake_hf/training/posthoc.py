@@ -29,7 +29,7 @@ from realfake_hf.training.arguments import DataArguments
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-    from realfake_hf.crosseval.datasets import TestSet
+    from realfake_hf.crosseval.datasets import EvalDataset
     from realfake_hf.detector import Detector
     from realfake_hf.metrics.operating_point import OperatingPoint
     from realfake_hf.metrics.out_of_distribution import Familiarity
@@ -129,7 +129,7 @@ def fit(folder: Path, *, n: int, far: float, seed: int) -> "Familiarity":
     return familiarity
 
 
-def measure(detector: "Detector", familiarity: "Familiarity", sets: "Sequence[TestSet]") -> dict[str, Any]:
+def measure(detector: "Detector", familiarity: "Familiarity", sets: "Sequence[EvalDataset]") -> dict[str, Any]:
     """Measure for each data set how many images are far, and how well the distance separates them from the first."""
     distances = {data.name: familiarity.distances(_embeddings(detector, data.rows, data.name)) for data in sets}
     home = distances[sets[0].name]
@@ -150,13 +150,13 @@ def fit_and_measure(arguments: FamiliarityArguments) -> dict[str, Any]:
         OSError: a data set does not exist.
         ValueError: a name is repeated, or the folder of a model contains no finished run.
     """
-    from realfake_hf.crosseval.datasets import load_test_set
+    from realfake_hf.crosseval.datasets import load_dataset
     from realfake_hf.detector import Detector
 
     places = read_names("--models", arguments.models, kind="FOLDER")
     sources = read_names("--datasets", arguments.datasets, kind="SOURCE")
     limit, seed = arguments.limit, arguments.seed
-    sets = [load_test_set(name, source, limit=limit, seed=seed) for name, source in sources.items()]
+    sets = [load_dataset(name, source, limit=limit, seed=seed) for name, source in sources.items()]
     code_and_machine = environment()  # before the folders of the models change, which may be tracked by git
     models = {}
     for name, place in places.items():
