@@ -15,7 +15,6 @@ import yaml
 
 from benchmarks.comparison import machine_note, results_file, run_benchmark
 from benchmarks.launch import ROOT, launcher
-from realfake_hf.run_folder import METRICS, RECORD
 from realfake_hf.store import read_json
 from realfake_hf.tables import markdown_table
 
@@ -121,6 +120,8 @@ def training_words(settings: TrainingSettings, folder: Path, *, batch_size: int)
 
 def run_summary(folder: Path) -> dict[str, Any]:
     """Return processes, sample sizes, accuracies and seconds of a finished run."""
+    from realfake_hf.run_folder import METRICS, RECORD
+
     metrics, run = (read_json(folder / name) for name in (METRICS, RECORD))
     splits = ("validation", "test")
     return {

@@ -9,7 +9,6 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from realfake_hf import figures
 from realfake_hf.metrics.report import Report
 from realfake_hf.store import CHECKSUMS, changed_settings, damaged_files, foreign_files, read_json, write_json
 from realfake_hf.tables import markdown_table
@@ -223,6 +222,8 @@ def epoch_rows(log_history: Sequence[Mapping[str, float]]) -> list[dict[str, flo
 
 def write_outcome(folder: Path, outcome: Outcome, history: Sequence[Mapping[str, float]]) -> None:
     """Write the measurements, the history and the figures of a run whose validation file is complete."""
+    from realfake_hf import figures
+
     write_json(folder / METRICS, outcome.to_dict())
     write_json(folder / HISTORY, history)
     validation = ValidationRun.read(folder / VALIDATION)
