@@ -1,4 +1,4 @@
-"""Run a script in processes that hold a model in pieces (FSDP 2) on CPUs, which accelerate does on accelerators alone.
+"""Run a script with FSDP 2 on CPUs, which accelerate supports on accelerators only.
 
 `accelerate launch --config_file recipes/accelerate/fsdp.yaml --num_processes 2 tests/fsdp_on_cpus.py train.py ...`
 """

@@ -1,4 +1,4 @@
-"""A teacher's share of the loss, and what a student learns from it."""
+"""The distillation loss, and trainings with a teacher."""
 
 import json
 from types import SimpleNamespace
@@ -40,7 +40,7 @@ def pixels(size=32):
     return torch.randint(256, (5, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def test_a_teacher_says_what_its_detector_says_of_pictures_of_any_stored_size():
+def test_a_teacher_predicts_what_its_detector_predicts_at_any_stored_size():
     ours = teacher()
     detector = Detector(ours.model, ViTImageProcessorPil(size={"height": 32, "width": 32}))
     for size in (32, 48):
@@ -48,7 +48,7 @@ def test_a_teacher_says_what_its_detector_says_of_pictures_of_any_stored_size():
         np.testing.assert_allclose(ours.probabilities(pixels(size))[:, 1].numpy(), expected, atol=1e-6)
 
 
-def test_a_teacher_whose_labels_stand_the_other_way_round_is_understood():
+def test_a_teacher_with_labels_in_the_other_order_gives_the_same_probabilities():
     plain, turned = teacher(), teacher({0: "FAKE", 1: "REAL"})
     torch.testing.assert_close(plain.probabilities(pixels()), turned.probabilities(pixels()).flip(1))
 
@@ -62,7 +62,7 @@ def test_the_loss_is_least_where_the_student_agrees_with_the_teacher():
     assert ours.loss(other, pixels()) > entropy
 
 
-def test_a_second_head_is_held_to_the_teachers_verdict():
+def test_a_distillation_head_is_trained_on_the_labels_of_the_teacher():
     ours = teacher()
     verdicts = ours.probabilities(pixels()).argmax(dim=1)
     logits = torch.randn(5, 2, generator=torch.Generator().manual_seed(1))
@@ -94,7 +94,7 @@ def test_a_teacher_has_its_share_of_the_loss_in_training_and_none_in_evaluation(
     torch.testing.assert_close(trainer.compute_loss(student.eval(), dict(batch)), own)
 
 
-def test_a_taught_training_leaves_the_teacher_as_it_is_and_its_name_in_the_record(taught, tmp_path):
+def test_a_distillation_does_not_change_the_teacher_and_records_its_name(taught, tmp_path):
     before = load_file(taught / "model.safetensors")
     words = [*SMALL, "--teacher", str(taught), "--num_train_epochs", "1", "--output_dir", str(tmp_path / "student")]
     assert train.main(words) == 0
@@ -114,7 +114,7 @@ def test_a_distilled_deit_learns_from_a_teacher(taught, tmp_path):
     assert train.main(words) == 0
 
 
-def test_a_teacher_that_is_not_there_is_said_before_any_data_are_read(tmp_path, capsys):
+def test_a_missing_teacher_is_refused_before_any_data_are_read(tmp_path, capsys):
     words = ["--data", "./nowhere", "--teacher", str(tmp_path / "none"), "--output_dir", str(tmp_path / "run")]
     assert train.main(words) == 1
     assert "expected a trained detector as --teacher; found none at" in capsys.readouterr().err

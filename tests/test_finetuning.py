@@ -1,4 +1,4 @@
-"""Any image classifier of transformers fine-tunes through `train.py`: tiny random models on a few demo pictures."""
+"""Image classifiers of transformers are fine-tuned by `train.py`: tiny random models on a few demo images."""
 
 import json
 from pathlib import Path
@@ -96,9 +96,7 @@ def test_a_family_fine_tunes_and_its_folder_is_what_was_measured(checkpoints, pi
     assert metrics["test"]["brier"]["value"] == pytest.approx(np.mean((p_fake - is_fake) ** 2), abs=1e-5)
 
 
-def test_small_pictures_grow_on_the_way_to_a_larger_model_and_the_pipeline_agrees(
-    checkpoints, pictures, flags, tmp_path
-):
+def test_small_images_are_upscaled_for_a_larger_model_as_in_the_pipeline(checkpoints, pictures, flags, tmp_path):
     sizes = ["--image_size", "64", "--patch_size", "16"]
     assert (
         train.main(["--model", str(checkpoints / "vit"), *sizes, *flags, "--output_dir", str(tmp_path / "run")]) == 0
@@ -131,7 +129,7 @@ EVERYTHING = [
     ],
 )
 @pytest.mark.slow
-def test_an_interrupted_fine_tuning_ends_with_the_weights_of_an_unbroken_one(
+def test_an_interrupted_fine_tuning_ends_with_the_weights_of_an_uninterrupted_one(
     checkpoints, flags, tmp_path, monkeypatch, settings
 ):
     words = ["--model", str(checkpoints / "vit"), *flags, "--num_train_epochs", "3", *settings]
@@ -246,7 +244,7 @@ WRONG_MODELS = [
 
 
 @pytest.mark.parametrize(("words", "sentence"), WRONG_MODELS)
-def test_a_model_that_cannot_be_used_ends_in_a_sentence_before_any_data_are_read(
+def test_a_model_that_cannot_be_used_is_refused_before_any_data_are_read(
     checkpoints, tmp_path, capsys, words, sentence
 ):
     (checkpoints / "empty").mkdir(exist_ok=True)
@@ -275,14 +273,14 @@ WRONG_FLAGS = [
 
 
 @pytest.mark.parametrize(("words", "sentence"), WRONG_FLAGS)
-def test_settings_that_contradict_each_other_end_in_a_sentence(words, sentence, capsys, tmp_path):
+def test_settings_that_contradict_each_other_are_refused(words, sentence, capsys, tmp_path):
     with pytest.raises(SystemExit) as stop:
         train.main([*words, "--output_dir", str(tmp_path / "run")])
     assert stop.value.code == 2
     assert sentence in capsys.readouterr().err
 
 
-def test_a_smaller_training_set_is_even_in_labels_and_leaves_the_other_splits(checkpoints, flags, tmp_path):
+def test_a_smaller_training_set_is_balanced_and_leaves_the_other_splits(checkpoints, flags, tmp_path):
     words = ["--model", str(checkpoints / "vit"), *flags, "--num_train_epochs", "1", "--train_size", "40"]
     assert train.main([*words, "--output_dir", str(tmp_path / "run")]) == 0
     data = json.loads((tmp_path / "run/run.json").read_text())["data"]

@@ -73,7 +73,7 @@ def test_learning_rates_fall_from_the_head_down_and_every_parameter_learns_once(
     assert {name for name in named if decay[id(named[name])]} == set(weights)
 
 
-def test_what_is_frozen_is_in_no_group():
+def test_frozen_parameters_are_in_no_group():
     model = vit()
     for parameter in backbone_parameters(model):
         parameter.requires_grad_(False)
@@ -111,7 +111,7 @@ def test_lora_gives_layers_their_depth():
     assert all(depths[name] == 2 for name in depths if "layers.1." in name)
 
 
-def test_the_backbone_waits_for_the_head_and_then_learns():
+def test_the_backbone_is_frozen_in_the_first_epochs_only():
     model = vit()
     callback = HeadFirst(backbone_parameters(model), epochs=1)
     head = {id(value) for module in head_modules(model).values() for value in module.parameters()}
@@ -130,11 +130,11 @@ def mesh(tmp_path):
     distributed.destroy_process_group()
 
 
-@pytest.fixture(params=["whole", "in pieces"])
+@pytest.fixture(params=["unsharded", "sharded"])
 def averaged(tmp_path, request):
-    """A one-number model, as it is or in pieces (FSDP), its average that forgets half, and the Trainer's arguments."""
+    """A model with one weight, unsharded or sharded (FSDP), its average of decay 0.5, and the Trainer's arguments."""
     model = torch.nn.Linear(1, 1, bias=False)
-    if request.param == "in pieces":
+    if request.param == "sharded":
         fully_shard(model, mesh=request.getfixturevalue("mesh"))
     torch.nn.init.constant_(model.weight, 0.0)
     callback = WeightAverage(0.5)
@@ -163,16 +163,16 @@ def test_the_average_is_the_running_mean_of_the_weights(averaged):
     assert model.weight.item() == pytest.approx(expected)
 
 
-def test_the_average_stands_in_during_an_evaluation_only(averaged):
+def test_the_average_replaces_the_weights_during_an_evaluation_only(averaged):
     model, callback, args = averaged
     state = step(averaged, 100, 4.0, evaluate=True)
     with torch.no_grad():
-        assert model(torch.ones(1, 1)).item() == 2.0  # which puts pieces together
+        assert model(torch.ones(1, 1)).item() == 2.0  # which gathers the shards
     callback.on_evaluate(args, state, TrainerControl(), model=model)
     assert model(torch.ones(1, 1)).item() == 4.0
 
 
-def test_a_checkpoint_holds_the_average_and_training_goes_on_from_it(averaged):
+def test_a_checkpoint_contains_the_average_and_training_resumes_from_it(averaged):
     model, _, args = averaged
     step(averaged, 100, 4.0, save=True)
     step(averaged, 101, 10.0)

@@ -1,14 +1,7 @@
-import json
-from pathlib import Path
-from unittest.mock import Mock
-
 import numpy as np
 import pytest
 
 from realfake_hf.metrics.out_of_distribution import FAMILIARITY, Familiarity, fit_familiarity
-from realfake_hf.training import posthoc
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -70,31 +63,3 @@ def test_bad_input_is_refused_in_words(clouds, tmp_path):
         Familiarity.load(tmp_path / FAMILIARITY)
     with pytest.raises(FileNotFoundError):
         Familiarity.load(tmp_path / "missing")
-
-
-def test_the_code_is_named_as_it_was_before_the_models_folder_changed(tmp_path, monkeypatch):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    facts = {
-        "n": 2,
-        "n_validation": 1,
-        "far": 0.01,
-        "sets": {"demo": {"far": {"value": 0.5, "n": 2}, "roc_auc": None}},
-    }
-    monkeypatch.setattr(posthoc, "environment", lambda: {"commit": "dirty" if any(folder.iterdir()) else "clean"})
-    monkeypatch.setattr(posthoc, "fit", lambda place, **_: (place / FAMILIARITY).write_bytes(b""))
-    monkeypatch.setattr(posthoc, "measure", lambda *_: facts)
-    monkeypatch.setattr("realfake_hf.crosseval.datasets.load_dataset", Mock())
-    monkeypatch.setattr("realfake_hf.detector.Detector", Mock())
-    file = tmp_path / "familiarity.json"
-    assert posthoc.main(["--models", f"cnn={folder}", "--datasets", "demo=demo", "--output_file", str(file)]) == 0
-    assert json.loads(file.read_text())["commit"] == "clean"
-    assert "| cnn | demo | 2 | 0.500 |  |" in file.with_suffix(".md").read_text()
-
-
-def test_the_table_holds_every_row_of_the_results():
-    results = json.loads((ROOT / "results/familiarity.json").read_text())
-    table = posthoc.to_markdown(results)
-    for model, facts in results["models"].items():
-        for name, row in facts["sets"].items():
-            assert f"| {model} | {name} | {row['far']['n']:,} | {row['far']['value']:.3f} (" in table

@@ -4,13 +4,13 @@ from itertools import count, islice
 import pytest
 import torch
 
-from realfake_hf import parallel as threads
+from realfake_hf import parallel
 from realfake_hf.parallel import map_in_threads
 
 
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch):
-    monkeypatch.setattr(threads, "available_cores", lambda: 2)
+    monkeypatch.setattr(parallel, "available_cores", lambda: 2)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -23,7 +23,7 @@ def test_results_come_in_order(n, workers):
     assert list(map_in_threads(lambda item: item * item, range(n), workers=workers)) == [item**2 for item in range(n)]
 
 
-def test_items_are_worked_on_together():
+def test_items_are_computed_concurrently():
     both = threading.Barrier(2)
     assert list(map_in_threads(lambda _: both.wait(timeout=20) >= 0, range(2))) == [True, True]
 
@@ -37,7 +37,7 @@ def test_each_item_has_one_thread_of_pytorch_and_an_item_alone_has_all():
     assert list(map_in_threads(threads, range(1), workers=1)) == [1]
 
 
-def test_pytorch_has_its_threads_back_whatever_happens():
+def test_the_threads_of_pytorch_are_restored_after_success_errors_and_early_exit():
     def threads_of_a_new_thread():
         found = []
         thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
@@ -57,7 +57,7 @@ def test_pytorch_has_its_threads_back_whatever_happens():
     assert threads_of_a_new_thread() == 2
 
 
-def test_an_endless_supply_is_taken_as_it_is_needed():
+def test_an_endless_iterator_is_drawn_from_lazily():
     taken = []
     results = map_in_threads(abs, (taken.append(item) or item for item in count()))
     assert list(islice(results, 10)) == list(range(10))

@@ -17,7 +17,7 @@ from realfake_hf.run_folder import (
     resume_point,
     write_outcome,
 )
-from realfake_hf.store import CHECKSUMS, begin_or_resume, write_checksums, write_json
+from realfake_hf.store import CHECKSUMS, write_checksums, write_json
 
 ARGUMENTS = {"data": "demo", "learning_rate": 0.003, "lr_scheduler_kwargs": {"num_cycles": 2}, "limit": None}
 LOG = [  # of a Trainer, as it stands in trainer_state.json; the second epoch was the best
@@ -78,14 +78,6 @@ def test_a_new_or_empty_folder_starts_from_the_beginning(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_study_killed_as_it_began_begins_again_and_one_elsewhere_is_refused(tmp_path):
-    (tmp_path / "asked.json.part").write_text('{"n": ')
-    begin_or_resume(tmp_path / "asked.json", {"n": 9}, what="study")
-    begin_or_resume(tmp_path / "asked.json", {"n": 9}, what="study")
-    with pytest.raises(ValueError, match=f"the folder of an interrupted scoring; found other files in {tmp_path}"):
-        begin_or_resume(tmp_path / "plan.json", {"n": 9}, what="scoring")
-
-
 def test_a_folder_with_other_files_is_refused_and_left_as_it_is(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match=f"found files in {tmp_path}"):
@@ -99,7 +91,7 @@ def test_a_finished_run_is_refused(tmp_path):
         resume_point(tmp_path, ARGUMENTS)
 
 
-def test_an_interrupted_run_goes_on_from_its_last_whole_checkpoint(interrupted):
+def test_an_interrupted_run_resumes_from_its_last_complete_checkpoint(interrupted):
     assert resume_point(interrupted, ARGUMENTS) == str(interrupted / "checkpoint-10")
 
 
@@ -133,13 +125,6 @@ def test_an_argument_that_went_back_to_its_default_is_noticed_too(interrupted):
     fewer = {name: value for name, value in ARGUMENTS.items() if name != "learning_rate"}
     with pytest.raises(ValueError, match="found other values of learning_rate"):
         resume_point(interrupted, fewer)
-
-
-def test_json_is_written_whole_and_ends_with_a_line(tmp_path):
-    write_json(tmp_path / "a.json", {"a": [1, 2]})
-    write_json(tmp_path / "a.json", {"a": [3]})
-    assert (tmp_path / "a.json").read_text() == '{\n  "a": [\n    3\n  ]\n}\n'
-    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_an_outcome_survives_json():
@@ -211,7 +196,7 @@ def test_a_run_begins_with_its_images_and_no_epochs():
 
 
 @pytest.mark.parametrize("epochs", [0, 1, 2])
-def test_what_is_written_is_read_back(tmp_path, epochs):
+def test_a_written_run_is_read_back(tmp_path, epochs):
     run = begin()
     for epoch in range(1, epochs + 1):
         run = run.with_epoch(epoch, FIRST)
@@ -235,7 +220,7 @@ def test_epochs_are_appended_in_order():
     np.testing.assert_array_equal(run.p_fake, [FIRST, SECOND])
 
 
-def test_a_resumed_run_forgets_what_was_noted_of_its_epoch_and_of_later_ones():
+def test_a_resumed_run_drops_its_epoch_and_later_ones():
     run = begin().with_epoch(1, FIRST).with_epoch(2, FIRST).with_epoch(3, FIRST)
     assert same(run.with_epoch(2, SECOND), begin().with_epoch(1, FIRST).with_epoch(2, SECOND))
     assert run.epoch.tolist() == [1, 2, 3]

@@ -122,7 +122,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run, tmp_p
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_goes_on_to_the_same_weights(run, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_run_resumes_to_the_same_weights(run, tmp_path, monkeypatch, capsys):
     begin = EpochLines.on_epoch_begin
 
     def interrupt(self, args, state, control, **kwargs):
@@ -158,7 +158,7 @@ def streamed(shards: Path, folder: Path, *flags: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_stream_interrupted_inside_an_epoch_goes_on_to_the_same_weights(shards, tmp_path, monkeypatch):
+def test_a_stream_interrupted_within_an_epoch_resumes_to_the_same_weights(shards, tmp_path, monkeypatch):
     assert train.main(streamed(shards, tmp_path / "whole")) == 0
     step = StreamPosition.on_step_end
 
@@ -203,7 +203,7 @@ def test_a_training_killed_between_an_epoch_and_its_evaluation_evaluates_it(shar
     assert all("eval_accuracy" in row for row in history)
 
 
-def test_a_stream_without_what_it_needs_ends_with_a_sentence(shards, tmp_path, capsys):
+def test_a_stream_without_validation_shards_or_with_a_train_size_is_refused(shards, tmp_path, capsys):
     bare = tmp_path / "bare"
     shutil.copytree(shards, bare)
     for file in [bare / "README.md", *(bare / "data").glob("validation-*")]:
@@ -216,7 +216,7 @@ def test_a_stream_without_what_it_needs_ends_with_a_sentence(shards, tmp_path, c
 
 
 @pytest.mark.slow
-def test_two_processes_stream_and_go_on_only_as_two(shards, tmp_path, capsys):
+def test_two_processes_stream_and_resume_only_as_two(shards, tmp_path, capsys):
     words = streamed(shards, tmp_path / "run", "--per_device_train_batch_size", "8")
     launch_two([*words, "--max_steps", "9", "--num_train_epochs", "2"], tmp_path / "hf")
     assert json.loads((tmp_path / "run/run.json").read_text())["processes"] == 2
@@ -237,7 +237,7 @@ def test_a_finished_run_is_not_overwritten(run, capsys):
     assert (run / "metrics.json").read_bytes() == before
 
 
-def test_a_run_does_not_go_on_with_other_pictures(tmp_path, monkeypatch, capsys):
+def test_a_run_is_not_resumed_with_other_images(tmp_path, monkeypatch, capsys):
     def interrupt(*_args, **_kwargs):
         raise KeyboardInterrupt
 
@@ -258,14 +258,14 @@ def test_training_stops_early_when_validation_no_longer_improves(tmp_path):
     assert len(json.loads((tmp_path / "run/history.json").read_text())) == 3
 
 
-def test_a_source_that_is_not_there_ends_with_a_sentence(tmp_path, capsys):
+def test_a_missing_source_is_refused_by_name(tmp_path, capsys):
     assert train.main(small(tmp_path / "run", "--data", "./nowhere")) == 1
     assert "found nothing at './nowhere'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
-def test_own_folders_without_splits_are_trained_and_tested_apart(tmp_path):
+def test_folders_without_splits_are_split_for_training_and_testing(tmp_path):
     generator = np.random.default_rng(0)
     for label in ("real", "fake"):
         (tmp_path / "data" / label).mkdir(parents=True)
@@ -279,23 +279,23 @@ def test_own_folders_without_splits_are_trained_and_tested_apart(tmp_path):
 
 
 def launch_two(words: list[str], home: Path) -> subprocess.CompletedProcess[str]:
-    """Run train.py in two processes that talk over gloo."""
+    """Run train.py in two processes that communicate with gloo."""
     environment = {**os.environ, "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
     environment.pop("HF_DATASETS_CACHE", None)
-    done = subprocess.run(
+    process = subprocess.run(
         [*launcher(2, "--multi_gpu"), str(ROOT / "train.py"), *words],
         env=environment, capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done
+    assert process.returncode == 0, process.stderr
+    return process
 
 
 @pytest.mark.slow
 def test_two_processes_give_the_same_files(tmp_path):
-    done = launch_two(small(tmp_path / "run", "--num_train_epochs", "2"), tmp_path / "hf")
+    process = launch_two(small(tmp_path / "run", "--num_train_epochs", "2"), tmp_path / "hf")
     assert left_behind(tmp_path / "run") == FILES
     assert json.loads((tmp_path / "run/run.json").read_text())["processes"] == 2
-    assert done.stdout.count("model, measurements and figures") == 1
+    assert process.stdout.count("model, measurements and figures") == 1
     recorded = ValidationRun.read(tmp_path / "run/validation_probabilities.npz")
     kept = json.loads((tmp_path / "run/metrics.json").read_text())["best_epoch"]
     again = Detector.from_pretrained(tmp_path / "run").probabilities(load_images("demo")["validation"]["image"])
@@ -317,7 +317,7 @@ def test_two_processes_learn_what_one_learns_from_the_same_batches(tmp_path):
     np.testing.assert_allclose(one.p_fake, two.p_fake, atol=0.01)  # 40 full batches; a short one is not shared evenly
 
 
-def test_pictures_are_not_dropped_from_validation_and_test(tmp_path, capsys):
+def test_images_are_not_dropped_from_validation_and_test(tmp_path, capsys):
     assert train.main(small(tmp_path / "run", "--dataloader_drop_last", "true")) == 1
     assert "expected every validation and test image measured; found --dataloader_drop_last" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

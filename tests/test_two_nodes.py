@@ -1,4 +1,4 @@
-"""Two machines, each in a network of its own, do what one does; and say so when one of them is lost."""
+"""Two machines in separate networks compute what one computes, and report the loss of the other."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def model(tmp_path_factory):
 
 
 def run(nodes, words, folder):
-    """Run a script on both to its end; give their logs."""
+    """Run a script on both until it ends, and return their logs."""
     started = nodes.start(words, folder)
     codes = [node.wait(PATIENCE) for node in started]
     logs = [(folder / f"node-{rank}.log").read_text() for rank in (0, 1)]
@@ -51,7 +51,7 @@ def run(nodes, words, folder):
 
 
 @pytest.mark.parametrize("file", LAUNCHES, ids=lambda file: file.stem)
-def test_every_launch_is_understood_by_accelerate(file):
+def test_every_launch_recipe_is_valid_for_accelerate(file):
     found = load_config_from_file(str(file))
     assert found.num_processes == {"one_cpu": 1, "one_gpu": 1, "eight_gpus": 8, "fsdp": 8}.get(file.stem, 2)
     assert f"--config_file recipes/accelerate/{file.name}" in file.read_text()
@@ -68,7 +68,7 @@ def test_two_nodes_learn_what_one_process_learns(nodes, model, tmp_path):
     np.testing.assert_allclose(one.p_fake, two.p_fake, atol=0.01)
     for rank, log in enumerate(logs):
         assert f"process {rank} of 2 on " in log
-        assert "16 of the 32 pictures of each step" in log
+        assert "16 of the 32 images of each step" in log
 
 
 @pytest.mark.slow
@@ -85,7 +85,7 @@ def test_two_nodes_give_the_grid_of_one_process_to_the_last_digit(nodes, model, 
 
 
 @pytest.mark.slow
-def test_a_node_that_dies_stops_the_other_with_a_sentence_and_the_job_goes_on_later(nodes, tmp_path):
+def test_a_node_that_dies_stops_the_other_with_a_message_and_the_job_can_be_resumed(nodes, tmp_path):
     words = ["train.py", "--data", "demo", "--per_device_train_batch_size", "64", "--output_dir", tmp_path / "run"]
     words += ["--bootstrap_samples", "0", "--num_filters", "4"]
     started = start_to_first_checkpoint(nodes, [*words, "--num_train_epochs", "500"], tmp_path)
@@ -95,10 +95,10 @@ def test_a_node_that_dies_stops_the_other_with_a_sentence_and_the_job_goes_on_la
     assert time.monotonic() - killed < 60
     log = (tmp_path / "node-0.log").read_text()
     assert "train.py: process 0 of 2 on " in log
-    assert "has lost another one (" in log
+    assert "lost another process (" in log
     record = json.loads((tmp_path / "run/run.json").read_text())
     record["arguments"]["num_train_epochs"] = done = 2 + epochs_in(tmp_path / "run")
-    (tmp_path / "run/run.json").write_text(json.dumps(record))  # as if so few had been asked for
+    (tmp_path / "run/run.json").write_text(json.dumps(record))  # as if the command had asked for this many
     run(nodes, [*words, "--num_train_epochs", str(done)], tmp_path)
     history = json.loads((tmp_path / "run/history.json").read_text())
     assert [row["epoch"] for row in history] == list(range(1, done + 1))
@@ -107,7 +107,7 @@ def test_a_node_that_dies_stops_the_other_with_a_sentence_and_the_job_goes_on_la
 @pytest.mark.slow
 def test_a_node_without_network_counts_as_lost_within_a_minute(nodes, tmp_path):
     if not nodes.are_apart:
-        pytest.skip("wants root and iproute2: two machines with a cable that can be cut")
+        pytest.skip("needs root and iproute2 to cut the network between two machines")
     words = ["train.py", "--data", "demo", "--per_device_train_batch_size", "64", "--output_dir", tmp_path / "run"]
     words += ["--bootstrap_samples", "0", "--num_filters", "4", "--num_train_epochs", "500"]
     started = start_to_first_checkpoint(nodes, words, tmp_path)
@@ -118,11 +118,11 @@ def test_a_node_without_network_counts_as_lost_within_a_minute(nodes, tmp_path):
     for rank in (0, 1):
         log = (tmp_path / f"node-{rank}.log").read_text()
         assert f"train.py: process {rank} of 2 on " in log
-        assert "has lost another one (" in log
+        assert "lost another process (" in log
 
 
 def start_to_first_checkpoint(nodes, words, folder):
-    """Start a training on both nodes; give the two processes when there is a checkpoint to go on from."""
+    """Start a training on both nodes, and return both processes once there is a checkpoint."""
     started = nodes.start(words, folder)
     deadline = time.monotonic() + PATIENCE
     while not list((folder / "run").glob("checkpoint-*/trainer_state.json")):
@@ -132,16 +132,16 @@ def start_to_first_checkpoint(nodes, words, folder):
 
 
 def script_of_rank(rank, folder):
-    """The process that runs the script on a node, and not its launcher."""
-    found = subprocess.run(["pgrep", "-f", str(folder / "run")], capture_output=True, text=True, check=True).stdout
-    for one in map(int, found.split()):
-        environment = Path(f"/proc/{one}/environ").read_bytes().split(b"\0")
+    """The process that runs the script on a node, not its launcher."""
+    output = subprocess.run(["pgrep", "-f", str(folder / "run")], capture_output=True, text=True, check=True).stdout
+    for pid in map(int, output.split()):
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         if f"RANK={rank}".encode() in environment:
-            return one
+            return pid
     raise AssertionError(f"no process of rank {rank}")
 
 
 def epochs_in(folder):
-    last = max(int(one.name.partition("-")[2]) for one in folder.glob("checkpoint-*"))
+    last = max(int(path.name.partition("-")[2]) for path in folder.glob("checkpoint-*"))
     state = json.loads((folder / f"checkpoint-{last}/trainer_state.json").read_text())
     return round(state["epoch"])
