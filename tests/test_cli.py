@@ -17,7 +17,7 @@ TRAININGS = sorted(set((ROOT / "recipes").glob("*.yaml")) - {ROOT / "recipes/pap
 
 @dataclass
 class Settings:
-    """What the tests fill."""
+    """Settings of the tests."""
 
     rate: float = field(default=0.1, metadata={"help": "How fast, 100% at most."})
     epochs: int = 3
@@ -54,20 +54,20 @@ def settings_of(*words):
 
 
 def refusal(capsys, *words):
-    """The sentence after `error:` on stderr, with an exit status of 2 and nothing on stdout."""
+    """The message after `error:` on stderr, with an exit status of 2 and nothing on stdout."""
     with pytest.raises(SystemExit) as stop:
         parse(Settings, More, argv=words)
     assert stop.value.code == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    return said.err.split("error: ", 1)[1].strip()
+    output = capsys.readouterr()
+    assert output.out == ""
+    return output.err.split("error: ", 1)[1].strip()
 
 
-def test_without_words_the_defaults_hold():
+def test_without_flags_the_defaults_hold():
     assert parse(Settings, More, argv=[]) == (Settings(), More())
 
 
-def test_a_recipe_wins_over_defaults_and_a_flag_over_the_recipe_wherever_it_stands(recipe):
+def test_a_recipe_wins_over_defaults_and_a_flag_over_the_recipe_in_any_order(recipe):
     words = recipe("rate: 0.2\nepochs: 7\n")
     for order in ([*words, "--epochs", "9"], ["--epochs", "9", *words]):
         settings = settings_of(*order)
@@ -78,13 +78,13 @@ def test_a_recipe_fills_several_dataclasses(recipe):
     assert parse(Settings, More, argv=recipe("rate: 1\nseed: 4\n")) == (Settings(rate=1.0), More(seed=4))
 
 
-def test_the_words_are_those_of_the_process_where_none_are_given(monkeypatch):
+def test_the_command_line_is_that_of_the_process_by_default(monkeypatch):
     monkeypatch.setattr("sys.argv", ["program", "--epochs=11"])
     assert parse(Settings)[0].epochs == 11
 
 
 @pytest.mark.parametrize("written", ["3e-3", "3E-3", "3.0e-3", "0.003", "'3e-3'", ".3e-2", "+3e-3"])
-def test_a_recipe_may_write_a_number_as_people_do(recipe, written):
+def test_a_recipe_may_write_numbers_in_any_notation(recipe, written):
     assert settings_of(*recipe(f"rate: {written}\nextra: {{rate: {written}}}\n")).rate == 0.003
 
 
@@ -99,7 +99,7 @@ def test_booleans_are_read(recipe, written, expected):
     assert settings_of("--flip", written).flip is expected
 
 
-def test_a_flag_without_a_word_says_yes_and_its_no_form_says_no():
+def test_a_flag_without_a_value_is_true_and_its_no_form_is_false():
     assert settings_of("--flip").flip is True
     assert settings_of("--no_flip").flip is False
 
@@ -114,7 +114,7 @@ def test_null_is_none_and_not_the_default(recipe):
     assert settings_of(*recipe("limit:\n"), "--limit", "8").limit == 8
 
 
-def test_a_value_may_begin_with_a_dash_or_hold_blanks(recipe):
+def test_a_value_may_begin_with_a_dash_or_contain_spaces(recipe):
     assert settings_of(*recipe("name: -my pictures\nrate: -2.5e-1\n")) == Settings(name="-my pictures", rate=-0.25)
 
 
@@ -133,7 +133,7 @@ def test_a_value_may_begin_with_a_dash_or_hold_blanks(recipe):
         (["--config", "no/such.yaml"], "expected a YAML recipe at no/such.yaml; found no such file"),
     ],
 )
-def test_words_that_do_not_fit_are_refused_with_a_sentence(capsys, words, sentence):
+def test_invalid_flags_are_refused_with_a_message(capsys, words, sentence):
     assert refusal(capsys, *words) == sentence
 
 
@@ -154,18 +154,18 @@ def test_words_that_do_not_fit_are_refused_with_a_sentence(capsys, words, senten
         ("rate: [1\n", "expected YAML in {file}; found an error while parsing a flow sequence"),
     ],
 )
-def test_a_recipe_that_does_not_fit_is_refused_with_a_sentence(capsys, recipe, text, sentence):
+def test_an_invalid_recipe_is_refused_with_a_message(capsys, recipe, text, sentence):
     words = recipe(text)
     assert refusal(capsys, *words).startswith(sentence.format(file=words[1]))
 
 
-def test_a_recipe_that_is_no_text_is_refused(capsys, tmp_path):
+def test_a_recipe_that_is_not_text_is_refused(capsys, tmp_path):
     file = tmp_path / "picture.yaml"
     file.write_bytes(b"\xff\xd8\xff\xe0")
     assert refusal(capsys, "--config", str(file)).startswith(f"expected YAML in {file}; found an error 'utf-8' codec")
 
 
-def test_a_refusal_is_short(capsys):
+def test_an_error_is_two_lines(capsys):
     with pytest.raises(SystemExit):
         parse(RunArguments, argv=["--lerning_rate", "1"])
     lines = capsys.readouterr().err.splitlines()
@@ -178,18 +178,18 @@ def test_help_lists_settings_defaults_and_the_recipe(capsys):
     with pytest.raises(SystemExit) as stop:
         parse(Settings, argv=["--help"], description="Do it.")
     assert stop.value.code == 0
-    said = capsys.readouterr().out
-    assert "Do it." in said
-    assert "How fast, 100% at most. (default: 0.1)" in " ".join(said.split())
-    assert "--config FILE reads these settings from a YAML recipe; flags win over it." in said
+    output = capsys.readouterr().out
+    assert "Do it." in output
+    assert "How fast, 100% at most. (default: 0.1)" in " ".join(output.split())
+    assert "--config FILE reads these settings from a YAML recipe; flags win over it." in output
 
 
 def test_the_help_of_training_names_every_setting(capsys):
     with pytest.raises(SystemExit) as stop:
         parse(DataArguments, ModelArguments, RunArguments, argv=["--help"])
     assert stop.value.code == 0
-    said = capsys.readouterr().out
-    assert all(f"--{name} " in said for name in ("data", "num_filters", "learning_rate", "early_stopping_patience"))
+    output = capsys.readouterr().out
+    assert all(f"--{name} " in output for name in ("data", "num_filters", "learning_rate", "early_stopping_patience"))
 
 
 def refusal_of_training(capsys, *words):

@@ -20,7 +20,7 @@ def fingerprint(order=(0, 1, 2), **changed):
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """The package's folder in a git checkout with one commit, in which its file is tracked and a result is, too."""
+    """The folder of the package in a git checkout with one commit, which tracks a file of it and one of results/."""
     if not shutil.which("git"):
         pytest.skip("git is not installed")
     file = tmp_path / "package" / "code.py"
@@ -37,8 +37,8 @@ def checkout(tmp_path, monkeypatch):
 
 def test_a_fingerprint_counts_the_classes_of_each_split():
     train, test = Dataset.from_dict(ROWS), Dataset.from_dict(ROWS).select([0, 1])
-    found = data_fingerprint(DatasetDict(train=train, test=test))
-    assert [(name, row["n"], row["n_real"], row["n_fake"]) for name, row in found.items()] == [
+    fingerprint = data_fingerprint(DatasetDict(train=train, test=test))
+    assert [(name, row["n"], row["n_real"], row["n_fake"]) for name, row in fingerprint.items()] == [
         ("train", 3, 1, 2),
         ("test", 2, 1, 1),
     ]
@@ -65,7 +65,7 @@ def test_the_fingerprint_changes_with(change):
 
 
 @pytest.mark.usefixtures("checkout")
-def test_a_commit_is_named_in_full():
+def test_a_commit_is_the_full_hash():
     assert re.fullmatch(r"[0-9a-f]{40}", commit())
 
 
@@ -75,19 +75,19 @@ def test_a_tag_does_not_hide_the_commit(checkout):
     assert commit() == before
 
 
-def test_changed_files_are_told(checkout):
+def test_changed_files_make_the_commit_dirty(checkout):
     before = commit()
     (checkout / "code.py").write_text("2\n")
     assert commit() == f"{before}-dirty"
 
 
-def test_changed_results_are_not_changed_code(checkout):
+def test_changed_results_do_not_make_the_commit_dirty(checkout):
     before = commit()
     (checkout.parent / "results/found.json").write_text("2\n")
     assert commit() == before
 
 
-def test_code_that_the_checkout_around_it_does_not_track_has_no_commit(checkout, monkeypatch):
+def test_code_that_is_not_tracked_has_no_commit(checkout, monkeypatch):
     installed = checkout / "site-packages" / "code.py"
     installed.parent.mkdir()
     installed.touch()
@@ -100,14 +100,14 @@ def test_outside_a_checkout_there_is_no_commit(tmp_path, monkeypatch):
     assert commit() is None
 
 
-def test_code_without_its_history_is_told_its_commit(tmp_path, monkeypatch):
+def test_outside_a_checkout_the_variable_names_the_commit(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "__file__", str(tmp_path / "code.py"))
     monkeypatch.setenv("REALFAKE_COMMIT", "0123abc")
     assert commit() == "0123abc"
 
 
 @pytest.mark.usefixtures("checkout")
-def test_a_checkout_does_not_believe_what_it_is_told(monkeypatch):
+def test_in_a_checkout_the_variable_is_ignored(monkeypatch):
     before = commit()
     monkeypatch.setenv("REALFAKE_COMMIT", "0123abc")
     assert commit() == before
@@ -118,7 +118,7 @@ def test_without_git_there_is_no_commit(monkeypatch, tmp_path):
     assert commit() is None
 
 
-def test_the_environment_names_versions_and_machine_and_survives_json():
+def test_the_environment_contains_versions_and_machine_and_is_plain_json():
     found = json.loads(json.dumps(environment()))
     assert found["versions"]["torch"] == version("torch")
     assert {"realfake-hf", "transformers", "datasets", "pillow"} <= found["versions"].keys()

@@ -1,1 +1,1 @@
-"""A training from settings to a run folder: arguments, the Trainer and its callbacks, optimization, teachers."""
+"""Train image classifiers: settings, inputs, the Trainer and its callbacks, and what is fitted after training."""
