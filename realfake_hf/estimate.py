@@ -13,12 +13,12 @@ class Estimate:
     """A value and its 95 % interval.
 
     Attributes:
-        value: None where it is undefined, as precision is with nothing called FAKE.
+        value: None if it is undefined, such as precision if no image is predicted FAKE.
         low: lower end of the interval; None without an interval or a value.
         high: upper end of the interval; None without an interval or a value.
-        n: items that the value is taken over; None where the surrounding report says so.
-        k: of these, how many count, where the value is k / n; else None.
-        undefined: items that have no value and are not among the n; None where that cannot happen.
+        n: number of items; None if the surrounding report states it.
+        k: number of positive items, if the value is k / n; else None.
+        undefined: number of items without a value, not included in n; None if every item has one.
 
     >>> print(Estimate(0.952, 0.949, 0.955), Estimate(0.952), Estimate(None), sep="; ")
     0.952 (0.949 to 0.955); 0.952; undefined
@@ -38,7 +38,7 @@ class Estimate:
         """Format the value and its interval.
 
         Args:
-            spec: a format specification of one number, such as `.3f` or `+.1%`.
+            spec: format specification of one number, such as `.3f` or `+.1%`.
 
         >>> Estimate(0.0512, 0.0391, 0.0644).format("+.1%")
         '+5.1% (+3.9% to +6.4%)'
@@ -51,7 +51,7 @@ class Estimate:
 
     @property
     def side(self) -> int:
-        """1 where the whole interval is above 0, -1 where it is below 0, else 0; 0 without an interval."""
+        """1 if the whole interval is above 0, -1 if it is below 0, else 0; 0 without an interval."""
         if self.low is None or self.high is None:
             return 0
         return int(self.low > 0) - int(self.high < 0)
@@ -61,7 +61,7 @@ class Estimate:
         return self.low is not None and other.high is not None and self.low > other.high
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers: the value and its interval always, counts only where they are known."""
+        """Return plain numbers: always the value and its interval, and the counts that are not None."""
         always = ("value", "low", "high")
         return {name: entry for name, entry in asdict(self).items() if name in always or entry is not None}
 
@@ -76,7 +76,7 @@ class Estimate:
 
 
 def to_plain(item: object) -> dict[str, Any]:
-    """Turn a dataclass or mapping and all within it into plain dictionaries, lists and numbers.
+    """Convert a dataclass or mapping recursively to plain dictionaries, lists and numbers.
 
     >>> to_plain({"accuracy": Estimate(0.5)})
     {'accuracy': {'value': 0.5, 'low': None, 'high': None}}

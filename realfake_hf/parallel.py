@@ -1,4 +1,4 @@
-"""A function over many items on all cores of this machine, in threads or in processes, in order."""
+"""Map a function over items on all cores of this machine, in threads or processes, in order."""
 
 import os
 from collections import deque
@@ -10,13 +10,13 @@ from typing import Final, Generic, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_CHUNK: Final = 50  # items that a worker takes at a time: few enough that large images fit into memory
+_CHUNK: Final = 50  # items per call of a worker: few enough for large images to fit into memory
 _MIN_ITEMS: Final = 5_000  # below this, starting workers costs more than it saves
 _MAX_WORKERS: Final = 8
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
@@ -25,15 +25,15 @@ def map_in_threads(
 ) -> Iterator[Result]:
     """Yield `function(item)` for each item, in order, each computed on one core: for batches through a model.
 
-    Two cores with a batch each are faster than two cores that share a batch. PyTorch uses one thread for each item, so
-    that results do not depend on the number of cores. Items are drawn in the caller's thread, at most one more at a
-    time than there are workers.
+    Two cores with one batch each are faster than two cores that share a batch. PyTorch uses one thread per item, so
+    results do not depend on the number of cores. Items are drawn in the caller's thread, at most one more than there
+    are workers.
 
     Args:
-        function: safe to call from several threads at once.
-        items: of any length.
-        workers: threads; by default one for each core. By default a single item runs in the caller's thread with all
-            of PyTorch's threads.
+        function: thread-safe.
+        items: an iterable of any length.
+        workers: number of threads; by default one per core, but a single item runs in the caller's thread with all
+            threads of PyTorch.
     """
     import torch
 
@@ -63,8 +63,8 @@ def map_in_processes(
 ) -> Iterator[tuple[range, Result]]:
     """Yield `(positions, function(items[positions]))` chunk by chunk, in order, with a progress bar on stderr.
 
-    Long work is distributed over the workers of a `DataLoader`, so `function` and `items` must pickle where processes
-    are spawned.
+    Long work is distributed over the workers of a `DataLoader`, so `function` and `items` must be picklable if
+    processes are spawned.
     """
     import torch
     from torch.utils.data import DataLoader

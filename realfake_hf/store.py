@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, their checksums, and cells of long work that can be resumed."""
+"""Atomic files, their checksums, and the finished cells of resumable work."""
 
 import hashlib
 import json
@@ -55,7 +55,7 @@ def write_checksums(files: Iterable[Path], checksums: Path) -> None:
 
 
 def damaged_files(checksums: Path) -> list[str]:
-    """Return the names of files that are missing or differ from their checksum; none without a checksum file."""
+    """Return the names of files that are missing or do not match their checksum; empty without a checksum file."""
     if not checksums.is_file():
         return []
     try:
@@ -67,7 +67,7 @@ def damaged_files(checksums: Path) -> list[str]:
 
 
 def foreign_files(folder: Path, *own: str) -> list[str]:
-    """Return the names of files in a folder other than `own` and their `.part` files; none without a folder."""
+    """Return the names of files in a folder except `own` and their `.part` files; empty without a folder."""
     expected = {*own, *(f"{name}.part" for name in own)}
     return sorted(file.name for file in folder.iterdir() if file.name not in expected) if folder.exists() else []
 
@@ -82,16 +82,16 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 
 
 def begin_or_resume(file: Path, settings: Mapping[str, Any], *, what: str, flag: str = "--output_dir") -> None:
-    """Record the settings of long work in its folder, or check that the same settings were recorded there.
+    """Record the settings of resumable work in its folder, or check that they are those recorded there.
 
     Args:
-        file: where they are recorded; its folder is created.
-        settings: everything that the work depends on.
-        what: the work, for messages: study, scoring, search.
-        flag: the command-line flag that names the folder, for messages.
+        file: the record; its folder is created.
+        settings: everything that determines the result.
+        what: name of the work in messages: study, scoring, search.
+        flag: the flag of the folder, for messages.
 
     Raises:
-        ValueError: the folder holds other files, or work with other settings.
+        ValueError: the folder contains other files, or work with other settings.
     """
     folder = file.parent
     now = json.loads(json.dumps(settings))
@@ -112,16 +112,16 @@ def begin_or_resume(file: Path, settings: Mapping[str, Any], *, what: str, flag:
 
 
 class Store:
-    """A folder of finished cells of long work, one file for each, so that the work can be resumed.
+    """A folder of the finished cells of resumable work, one file each.
 
-    Every cell records the settings that it depends on; a cell made with other settings is an error.
+    Every cell records the settings that determine it; reading it with other settings is an error.
 
     Args:
-        folder: of the cells; created with the first of them.
-        writes: whether this process writes; the others of a launch only read.
+        folder: folder of the cells; created with the first one.
+        writes: whether this process writes; the other processes of a launch only read.
 
     Attributes:
-        seconds: by cell name, the time that `json` took to make it, also where it was read back.
+        seconds: duration of making each cell of `json`, by name, including cells that were read back.
     """
 
     def __init__(self, folder: Path, *, writes: bool = True) -> None:
@@ -130,7 +130,7 @@ class Store:
         self.seconds: dict[str, float] = {}
 
     def json(self, name: str, settings: Mapping[str, Any], make: Callable[[], Any]) -> Any:  # noqa: ANN401 - plain JSON
-        """Return a cell of plain JSON: read back where it is finished, else made and stored.
+        """Return a cell of plain JSON: read it if it is finished, else make and store it.
 
         Raises:
             ValueError: the stored cell was made with other settings.
@@ -152,19 +152,19 @@ class Store:
     def arrays(
         self, name: str, settings: Mapping[str, Any], make: Callable[[], Mapping[str, "NDArray[Any]"]]
     ) -> dict[str, "NDArray[Any]"]:
-        """Return named arrays: read back where they are finished, else made and stored.
+        """Return named arrays: read them if they are finished, else make and store them.
 
         Raises:
             ValueError: the stored arrays were made with other settings.
         """
-        found = self.load(name, settings)
-        if found is None:
-            found = dict(make())
-            self.save(name, settings, **found)
-        return found
+        arrays = self.load(name, settings)
+        if arrays is None:
+            arrays = dict(make())
+            self.save(name, settings, **arrays)
+        return arrays
 
     def load(self, name: str, settings: Mapping[str, Any]) -> "dict[str, NDArray[Any]] | None":
-        """Return the named arrays of a finished cell, or None where it is not finished.
+        """Return the named arrays of a finished cell, or None if it is not finished.
 
         Raises:
             ValueError: the stored arrays were made with other settings.
@@ -179,7 +179,7 @@ class Store:
             return {key: stored[key] for key in stored.files if key != "settings"}
 
     def save(self, name: str, settings: Mapping[str, Any], **arrays: "NDArray[Any]") -> None:
-        """Store named arrays atomically, where this process writes."""
+        """Store named arrays atomically, if this process writes."""
         import numpy as np
 
         if not self.writes:
@@ -191,7 +191,7 @@ class Store:
         part.replace(self.folder / f"{name}.npz")
 
     def clear(self) -> None:
-        """Delete every finished cell, where this process writes."""
+        """Delete all finished cells, if this process writes."""
         for file in [*self.folder.glob("*.npz"), *self.folder.glob("*.json")] if self.writes else []:
             file.unlink(missing_ok=True)
 
