@@ -1,3 +1,5 @@
+"""Imports point downward, files and functions are short, and importing a module changes nothing."""
+
 import ast
 import json
 import subprocess
@@ -17,13 +19,13 @@ ROOMS = (  # from the lowest floor to the highest
     ("experiments", "hub"),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS, start=1) for room in rooms}
-FORBIDDEN = {  # file or room -> what it must not know
+FORBIDDEN = {  # file or room -> packages that it must not import
     "": {"gradio", "train", "explain", "crosseval", "benchmarks", "space", "tests"},
     "metrics": {"torch", "transformers"},
     "attribution/attention": {"transformers"},
     "figures": {"torch", "transformers"},
 }
-ALONE = {  # file -> all it may know beside the standard library
+ALONE = {  # file -> the only packages that it may import beside the standard library
     "labels": set(),
     "models/cifake_cnn": {"torch", "transformers"},
 }
@@ -44,12 +46,12 @@ def tree_of(name):
 
 
 def imports_of(name):
-    """Full dotted names of everything that a file imports, wherever in it."""
+    """Full dotted names of everything that a file imports, also inside functions."""
     for node in ast.walk(tree_of(name)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name}.py: wanted absolute imports"
+            assert node.level == 0, f"{name}.py: expected absolute imports"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
@@ -86,7 +88,7 @@ def test_imports_point_strictly_downward_or_stay_inside_the_room(name):
         assert lower or same_room, f"{name}.py imports {other}"
 
 
-def test_no_imports_run_in_a_circle():
+def test_imports_form_no_circle():
     left = {name: set(project_imports_of(name)) - {name} for name in FILES}
     while left:
         leaves = {name for name, needs in left.items() if not needs & left.keys()}
@@ -112,19 +114,19 @@ def n_lines(function):
 
 
 @pytest.mark.parametrize("place", FORBIDDEN)
-def test_a_room_does_not_know_what_it_must_not(place):
-    known = {dotted.split(".")[0] for name in FILES if within(name, place) for dotted in imports_of(name)}
-    assert not known & FORBIDDEN[place]
+def test_a_room_does_not_import_what_is_forbidden(place):
+    packages = {dotted.split(".")[0] for name in FILES if within(name, place) for dotted in imports_of(name)}
+    assert not packages & FORBIDDEN[place]
 
 
 @pytest.mark.parametrize("name", ALONE)
-def test_a_file_that_stands_alone_knows_nothing_else(name):
-    known = {dotted.split(".")[0] for dotted in imports_of(name)}
-    assert known - set(sys.stdlib_module_names) == ALONE[name]
+def test_a_file_that_stands_alone_imports_nothing_else(name):
+    packages = {dotted.split(".")[0] for dotted in imports_of(name)}
+    assert packages - set(sys.stdlib_module_names) == ALONE[name]
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name not in REGISTERS])
-def test_nothing_is_done_at_import_but_naming(name):
+def test_a_module_only_defines_names(name):
     allowed = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.ClassDef, ast.If)
     for node in tree_of(name).body[1:]:
         assert isinstance(node, allowed) or _prepares_own(node, tree_of(name)), f"{name}.py, line {node.lineno}"
@@ -133,7 +135,7 @@ def test_nothing_is_done_at_import_but_naming(name):
 
 
 def _prepares_own(node, tree):
-    """Whether a statement only calls a method of a class that the same file defines."""
+    """Whether a statement only calls a method of a class that is defined in the same file."""
     own = {other.name for other in tree.body if isinstance(other, ast.ClassDef)}
     call = node.value if isinstance(node, ast.Expr) else None
     return isinstance(call, ast.Call) and ast.unparse(call.func).split(".")[0] in own
