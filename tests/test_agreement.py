@@ -40,19 +40,19 @@ def test_a_map_agrees_with_itself():
 
 @given(TIED, TIED)
 @settings(max_examples=50)
-def test_agreement_does_not_care_which_map_comes_first(a, b):
+def test_agreement_is_symmetric(a, b):
     for name, value in agreement(a, b).items():
         np.testing.assert_allclose(value, agreement(b, a)[name], atol=1e-12)
 
 
-def test_correlations_are_those_of_scipy():
+def test_correlations_equal_those_of_scipy():
     a, b = np.round(maps(), 1), np.round(maps(seed=1), 1)  # with ties
     for one, other, linear, ranked in zip(a, b, pearson(a, b), spearman(a, b), strict=True):
         assert linear == pytest.approx(pearsonr(one.ravel(), other.ravel()).statistic)
         assert ranked == pytest.approx(spearmanr(one.ravel(), other.ravel()).statistic)
 
 
-def test_ssim_is_that_of_scikit_image():
+def test_ssim_equals_that_of_scikit_image():
     metrics = pytest.importorskip("skimage.metrics")
     a, b = maps(side=9), maps(side=9, seed=1)
     expected = [
@@ -63,7 +63,7 @@ def test_ssim_is_that_of_scikit_image():
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2])
-def test_overlap_is_that_of_sets_where_nothing_ties(share):
+def test_overlap_equals_that_of_sets_without_ties(share):
     a, b = maps(), maps(seed=1)
     count = round(share * 64)
     for one, other, found in zip(a, b, top_iou(a, b, share=share), strict=True):
@@ -73,7 +73,7 @@ def test_overlap_is_that_of_sets_where_nothing_ties(share):
 
 @given(TIED, st.sampled_from([0.1, 0.2, 0.5]))
 @settings(max_examples=50)
-def test_cells_that_tie_share_the_places_that_are_left(a, share):
+def test_tied_cells_share_the_remaining_places(a, share):
     places = max(1, round(share * 20))
     alone = np.zeros((2, 4, 5))
     alone[:, 0, 0] = 1.0  # one certain cell, the others tie for the rest
@@ -85,7 +85,7 @@ def test_cells_that_tie_share_the_places_that_are_left(a, share):
     np.testing.assert_allclose(shared, inside / (2 * places - inside))
 
 
-def test_overlap_at_chance_is_what_random_maps_have_on_average():
+def test_chance_overlap_equals_the_mean_of_random_maps():
     for share in (0.1, 0.2):
         found = top_iou(maps(4000), maps(4000, seed=1), share=share)
         assert found.mean() == pytest.approx(chance_iou(64, share=share), abs=3 * found.std() / 4000**0.5)
@@ -98,7 +98,7 @@ def test_empty_maps_have_no_agreement():
         assert np.isnan(value).tolist() == [False, True, True, True, False, False]
 
 
-def test_distance_of_centres_is_a_share_of_the_diagonal():
+def test_the_distance_of_centres_is_a_share_of_the_diagonal():
     corners = np.zeros((2, 5, 5))
     corners[0, 0, 0] = corners[1, 4, 4] = 1
     assert centre_distance(corners[:1], corners[1:]).item() == pytest.approx(1)
@@ -108,7 +108,7 @@ def test_distance_of_centres_is_a_share_of_the_diagonal():
     np.testing.assert_allclose(centre_distance(np.ones((1, 5, 5)), middle), 0, atol=1e-12)
 
 
-def test_the_centre_map_is_highest_in_the_middle_and_even_on_all_sides():
+def test_the_centre_map_peaks_in_the_centre_and_is_symmetric():
     centre = centre_gaussian((8, 8))
     np.testing.assert_allclose(centre, centre[::-1])
     np.testing.assert_allclose(centre, centre.T)
@@ -131,7 +131,7 @@ def test_the_measures_and_their_order():
 @pytest.mark.parametrize(
     ("a", "b"), [(maps(), maps(side=7)), (maps(), maps(n=5)), (maps() * 2, maps()), (maps()[0], maps()[0])]
 )
-def test_maps_that_cannot_be_compared_are_refused(a, b):
+def test_maps_of_other_shapes_or_ranges_are_refused(a, b):
     with pytest.raises(ValueError, match=r"maps in \[0, 1\] of the same images on one grid"):
         agreement(a, b)
 
@@ -172,7 +172,7 @@ class TestAgreement:
         ]
         return measure_agreement(trained, blank, twins, sample_of(self.n, right=right), samples=50, seed=0)
 
-    def test_equal_maps_agree_fully_and_unrelated_ones_as_chance_has_it(self):
+    def test_equal_maps_agree_fully_and_unrelated_maps_at_chance(self):
         same = maps_of(self.n, seed=1, method="relevance")
         equal = MapSet("vit", "rollout", None, same.heat)
         unrelated = maps_of(self.n, seed=2, model="cnn", method="grad_cam")
@@ -188,8 +188,8 @@ class TestAgreement:
             assert apart.same_picture[name].value == pytest.approx(chance, abs=0.05)
             assert apart.above_shuffled[name].low < 0 < apart.above_shuffled[name].high
 
-    def test_shuffling_takes_away_what_belongs_to_the_picture(self):
-        """Maps that share what every picture has keep their agreement; those that share the picture's own lose it."""
+    def test_shuffling_removes_the_agreement_that_is_specific_to_an_image(self):
+        """Agreement on a pattern common to all images survives; agreement specific to an image is lost."""
         common = np.random.default_rng(5).random(GRID)
         always = MapSet("vit", "rollout", None, np.repeat(common[None], self.n, axis=0).astype(np.float32))
         again = MapSet("cnn", "grad_cam", None, always.heat)
@@ -201,7 +201,7 @@ class TestAgreement:
         assert free.shuffled["spearman"].value == pytest.approx(0, abs=0.1)
         assert free.above_shuffled["spearman"].value == pytest.approx(1, abs=0.1)
 
-    def test_right_and_wrong_verdicts_are_told_apart(self):
+    def test_agreement_is_split_by_correctness(self):
         right = np.arange(self.n) < 30
         a = maps_of(self.n, seed=1)
         b = maps_of(self.n, seed=2, model="cnn", method="grad_cam")
@@ -214,7 +214,7 @@ class TestAgreement:
         assert set(pair.by_content) == {"cat", "dog"}
         assert pair.by_label["REAL"]["spearman"].n == self.n // 2
 
-    def test_empty_maps_are_counted_and_agree_with_nothing(self):
+    def test_empty_maps_are_counted_as_undefined(self):
         a, b = maps_of(self.n, seed=1), maps_of(self.n, seed=2, model="cnn", method="grad_cam")
         b.heat[:7] = 0
         study = self.study([a, b])
@@ -223,7 +223,7 @@ class TestAgreement:
         assert (agreed.n, agreed.undefined) == (self.n - 7, 7)
         assert agreed.value == pytest.approx(top_iou(a.heat[7:], b.heat[7:], share=0.2).mean())
 
-    def test_the_ceiling_is_the_same_method_of_another_seed(self):
+    def test_the_ceiling_compares_with_another_training_seed(self):
         a, b = maps_of(self.n, seed=1), maps_of(self.n, seed=2, model="cnn", method="grad_cam")
         study = self.study([a, b], twins=[MapSet("vit", "rollout", None, a.heat)])
         assert study.ceiling.keys() == {"vit rollout"}
@@ -236,7 +236,7 @@ class TestAgreement:
         assert pair.same_picture["pearson"].value == pytest.approx(1)
         assert fine.to_dict()["native_grid"] == [16, 16]
 
-    def test_it_becomes_plain_json_with_chance_beside_it(self):
+    def test_results_are_plain_json_with_chance(self):
         study = self.study([maps_of(self.n, seed=1), maps_of(self.n, seed=2, model="cnn", method="grad_cam")])
         plain = json.loads(json.dumps(study.to_dict(), allow_nan=False))
         assert plain["chance"]["iou_top_20"] == chance_iou(64, share=0.2)

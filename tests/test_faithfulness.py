@@ -10,7 +10,7 @@ from realfake_hf.explain_study.occlusion import FILLS, filled
 GRID = (4, 4)
 
 
-def pictures(n=5, height=8, width=12):
+def images(n=5, height=8, width=12):
     return np.random.default_rng(0).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
 
 
@@ -23,11 +23,11 @@ def mean_red(given):
 
 
 def start(fill="mean", score=mean_red, **size):
-    return begin(pictures(**size), score=score, fill=fill)
+    return begin(images(**size), score=score, fill=fill)
 
 
 def of_one_corner(given):
-    """Say FAKE as far as the first cell of a picture is black and white stripes."""
+    """Score an image by the amount of black and white stripes in its first cell."""
     return np.clip(given[:, :2, :3].std(axis=(1, 2, 3)) / 120, 0, 1)
 
 
@@ -39,24 +39,24 @@ def striped():
 
 @pytest.mark.parametrize("fill", FILLS)
 @pytest.mark.parametrize("steps", [1, 3, 16])
-def test_curves_are_those_of_hiding_cell_by_cell(fill, steps):
-    """Against loops over pictures, steps and cells."""
+def test_curves_equal_those_of_hiding_cell_by_cell(fill, steps):
+    """Compare with loops over images, steps and cells."""
     orders = random_order(5, 16, seed=1)
     curves = trace(start(fill), orders, grid=GRID, steps=steps)
-    for row, (picture, order) in enumerate(zip(pictures(), orders.tolist(), strict=True)):
-        ground = filled(picture[None], fill=fill)[0]
-        turn = 1 if mean_red(picture[None])[0] > 0.5 else -1
+    for row, (image, order) in enumerate(zip(images(), orders.tolist(), strict=True)):
+        ground = filled(image[None], fill=fill)[0]
+        turn = 1 if mean_red(image[None])[0] > 0.5 else -1
         for step in range(steps + 1):
-            gone, back = picture.copy(), ground.copy()
+            gone, back = image.copy(), ground.copy()
             for cell in order[: round(step * 16 / steps)]:
                 place = np.s_[cell // 4 * 2 : cell // 4 * 2 + 2, cell % 4 * 3 : cell % 4 * 3 + 3]
-                gone[place], back[place] = ground[place], picture[place]
+                gone[place], back[place] = ground[place], image[place]
             for found, made in ((curves.deletion, gone), (curves.insertion, back)):
                 assert turn * (found[row, step] - 0.5) == pytest.approx(mean_red(made[None])[0] - 0.5)
 
 
 @pytest.mark.parametrize("steps", [2, 4, 8])
-def test_insertion_is_deletion_in_the_reverse_order_read_backward(steps):
+def test_insertion_is_deletion_in_reverse_order_read_backward(steps):
     orders = random_order(5, 16, seed=1)
     there = trace(start("blur"), orders, grid=GRID, steps=steps)
     back = trace(start("blur"), orders[:, ::-1], grid=GRID, steps=steps)
@@ -64,7 +64,7 @@ def test_insertion_is_deletion_in_the_reverse_order_read_backward(steps):
     np.testing.assert_allclose(there.insertion_auc, back.deletion_auc)
 
 
-def test_areas_are_shares_under_straight_lines():
+def test_areas_follow_the_trapezoid_rule():
     curves = trace(start(), random_order(5, 16, seed=1), grid=GRID, steps=1)
     halfway = (curves.deletion[:, 0] + curves.deletion[:, 1]) / 2
     np.testing.assert_allclose(curves.deletion_auc, halfway)
@@ -85,7 +85,7 @@ def test_ends_are_scored_once_for_all_orders():
     assert asked == [5] * (2 + 3 * 2 * 3)
 
 
-def test_a_map_of_the_evidence_deletes_and_inserts_better_than_chance_and_chance_better_than_its_opposite():
+def test_a_map_of_the_evidence_beats_random_order_and_random_order_beats_its_inverse():
     trial = begin(striped(), score=of_one_corner, fill="mean")
     evidence = np.zeros((6, *GRID))
     evidence[:, 0, 0] = 1
@@ -98,7 +98,7 @@ def test_a_map_of_the_evidence_deletes_and_inserts_better_than_chance_and_chance
     assert (best.deletion[:, 1] < 0.2).all()
 
 
-def test_the_verdict_that_the_whole_picture_got_is_followed():
+def test_curves_follow_the_verdict_on_the_intact_image():
     trial = start()
     curves = trace(trial, random_order(5, 16, seed=0), grid=GRID, steps=4)
     assert trial.called_fake.any()
@@ -109,14 +109,14 @@ def test_the_verdict_that_the_whole_picture_got_is_followed():
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=4, max_size=9), st.integers(0, 9))
-def test_an_order_names_every_cell_once_and_never_climbs(cells, seed):
+def test_an_order_contains_every_cell_once_in_descending_order(cells, seed):
     heat = np.array(cells).reshape(1, 1, -1)
     [order] = order_of(heat, seed=seed)
     assert sorted(order.tolist()) == list(range(len(cells)))
     assert (np.diff(heat.ravel()[order]) <= 0).all()
 
 
-def test_ties_are_drawn_by_lot_and_the_same_seed_draws_the_same():
+def test_ties_are_broken_at_random_and_reproducibly():
     first = order_of(np.zeros((2000, 2, 2)), seed=0)
     np.testing.assert_allclose(np.bincount(first[:, 0]) / 2000, 0.25, atol=0.04)
     assert (first == order_of(np.zeros((2000, 2, 2)), seed=0)).all()
@@ -124,7 +124,7 @@ def test_ties_are_drawn_by_lot_and_the_same_seed_draws_the_same():
 
 
 @pytest.mark.parametrize("steps", [0, 17])
-def test_steps_that_hide_no_cell_are_refused(steps):
+def test_invalid_numbers_of_steps_are_refused(steps):
     with pytest.raises(ValueError, match=rf"between 1 and 16 steps.*found {steps}\."):
         trace(start(), random_order(5, 16, seed=0), grid=GRID, steps=steps)
 
@@ -137,13 +137,13 @@ class TestFaithfulness:
         return measure_faithfulness([stripe_finder()], sample, n=24, samples=50, **settings)
 
     @pytest.mark.parametrize("fill", ["blur", "mean"])
-    def test_a_map_of_the_evidence_beats_a_random_order_both_ways(self, fill):
+    def test_a_map_of_the_evidence_beats_random_order_in_both_tests(self, fill):
         found = self.study().models["cnn"][fill]["grad_cam"]
         assert found.deletion_less_random.high < -0.1
         assert found.insertion_less_random.low > 0.1
-        assert found.deletion_less_random.n == 12  # the pictures that have a map
+        assert found.deletion_less_random.n == 12  # the images that have a map
 
-    def test_pictures_whose_map_is_empty_are_counted(self):
+    def test_images_with_an_empty_map_are_counted(self):
         found = self.study().models["cnn"]["mean"]
         assert (found["grad_cam"].deletion.n, found["grad_cam"].deletion.undefined) == (12, 12)  # plain ones
         assert (found["centre prior"].deletion.n, found["centre prior"].deletion.undefined) == (24, 0)
@@ -158,7 +158,7 @@ class TestFaithfulness:
             np.testing.assert_allclose(ends, [ends[0]] * 8)
             assert ends[0][0] == ends[0][2] >= 0.5
 
-    def test_random_order_has_no_direction_and_no_difference_to_itself(self):
+    def test_random_order_is_symmetric_and_has_no_difference_to_itself(self):
         found = self.study().to_dict()["models"]["cnn"]["blur"]["random order"]
         assert found["insertion_curve"] == pytest.approx(found["deletion_curve"][::-1])
         assert not {"deletion_less_random", "insertion_less_random"} & found.keys()
@@ -169,6 +169,6 @@ class TestFaithfulness:
         assert first != other
         assert is_plain_json(first)
 
-    def test_without_a_random_order_there_is_nothing_to_compare_with(self):
+    def test_a_study_without_random_order_is_refused(self):
         with pytest.raises(ValueError, match=r"at least one random order.*found 0\."):
             self.study(random_orders=0)

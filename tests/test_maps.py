@@ -9,7 +9,7 @@ def maps(n=6, side=8, seed=0):
     return np.random.default_rng(seed).random((n, side, side))
 
 
-def test_a_finer_map_is_averaged_and_a_coarser_one_repeated():
+def test_finer_maps_are_averaged_and_coarser_maps_repeated():
     fine = maps(side=16)
     np.testing.assert_allclose(to_grid(fine, (8, 8)), fine.reshape(6, 8, 2, 8, 2).mean(axis=(2, 4)), atol=1e-6)
     coarse = maps(side=4)
@@ -23,7 +23,7 @@ def test_constant_maps_are_empty():
     assert is_empty(heat).tolist() == [False, True, False, True, False, False]
 
 
-def test_maps_on_the_grid_are_averaged_and_empty_ones_are_nan():
+def test_maps_on_the_grid_are_averaged_and_empty_maps_are_nan():
     sample = plain_and_striped(6, where=np.s_[:8, :8])
     maps = maps_on_grid(stripe_finder(), sample.images, "grad_cam", target="FAKE")
     assert maps.shape == (6, 8, 8)

@@ -41,7 +41,7 @@ def test_only_hidden_pixels_change(fill):
 
 
 @pytest.mark.parametrize("fill", FILLS)
-def test_one_mask_is_laid_on_all_pictures(fill):
+def test_one_mask_applies_to_all_images(fill):
     hidden = np.zeros((32, 32), dtype=np.bool_)
     hidden[4:9, 10:] = True
     every = np.repeat(hidden[None], 3, axis=0)
@@ -49,7 +49,7 @@ def test_one_mask_is_laid_on_all_pictures(fill):
 
 
 @pytest.mark.parametrize("fill", FILLS)
-def test_a_picture_is_filled_with_its_own_colours_alone(fill):
+def test_an_image_is_filled_with_its_own_colours(fill):
     whole = filled(images(), fill=fill)
     for one, alone in zip(images(), whole, strict=True):
         np.testing.assert_array_equal(filled(one[None], fill=fill)[0], alone)
@@ -57,13 +57,13 @@ def test_a_picture_is_filled_with_its_own_colours_alone(fill):
     np.testing.assert_array_equal(filled(plain, fill=fill), plain)
 
 
-def test_the_mean_is_that_of_each_channel():
+def test_the_mean_colour_is_computed_by_channel():
     for one, found in zip(images(), filled(images(), fill="mean"), strict=True):
         assert found[5, 7].tolist() == [round(float(one[..., channel].mean())) for channel in range(3)]
         assert (found == found[0, 0]).all()
 
 
-def test_the_blur_is_that_of_pillow_away_from_the_borders():
+def test_the_blur_equals_that_of_pillow_away_from_the_borders():
     wide = images(1, 96, 48)[0]
     sigma = (BLUR * 48, BLUR * 96)  # Pillow's order: across, down
     expected = np.asarray(Image.fromarray(wide).filter(ImageFilter.GaussianBlur(sigma)), dtype=int)
@@ -88,7 +88,7 @@ def test_centre_and_rim_have_the_same_area_to_the_pixel(height, width, share):
 
 
 @given(SIDES, SIDES, SHARES)
-def test_no_pixel_of_the_centre_is_further_out_than_one_that_is_not(height, width, share):
+def test_the_centre_contains_the_innermost_pixels(height, width, share):
     down, right = np.mgrid[:height, :width]
     out = np.maximum(
         abs(2 * down - height + 1) * width, abs(2 * right - width + 1) * height
@@ -99,7 +99,7 @@ def test_no_pixel_of_the_centre_is_further_out_than_one_that_is_not(height, widt
 
 
 @given(SIDES, SIDES, st.integers(0, 20))
-def test_an_even_count_of_pixels_has_the_middle_of_the_picture_as_its_centre(height, width, pairs):
+def test_a_region_of_an_even_number_of_pixels_is_symmetric(height, width, pairs):
     count = 2 * min(pairs, height * width // 2) + height * width % 2  # with the very middle, where there is one
     for mask in (
         centre_mask((height, width), count / (height * width)),
@@ -109,11 +109,11 @@ def test_an_even_count_of_pixels_has_the_middle_of_the_picture_as_its_centre(hei
         assert np.array_equal(mask, mask[::-1, ::-1])
 
 
-def test_half_of_the_picture_and_the_rest_are_centre_and_rim():
+def test_centre_and_rim_of_one_half_are_complementary():
     assert np.array_equal(centre_mask((32, 32), 0.5), ~rim_mask((32, 32), 0.5))
 
 
-def test_a_quarter_of_cifake_is_a_square_in_the_middle_and_corners_come_last():
+def test_a_quarter_of_the_image_is_a_central_square_and_corners_come_last():
     square = np.zeros((32, 32), dtype=bool)
     square[8:24, 8:24] = True
     assert np.array_equal(centre_mask((32, 32), 0.25), square)
@@ -122,7 +122,7 @@ def test_a_quarter_of_cifake_is_a_square_in_the_middle_and_corners_come_last():
 
 
 @given(st.integers(0, 99), st.sampled_from([(8, 8), (4, 2), (5, 3)]), SHARES)
-def test_the_share_of_a_map_is_that_of_its_pixels_as_drawn(seed, grid, share):
+def test_the_share_of_a_map_equals_that_of_its_drawn_pixels(seed, grid, share):
     maps = np.random.default_rng(seed).random((2, *grid))
     mask = centre_mask((8, 10), share)
     for one, found in zip(maps, mass_share(maps, mask), strict=True):
@@ -130,7 +130,7 @@ def test_the_share_of_a_map_is_that_of_its_pixels_as_drawn(seed, grid, share):
         assert found == pytest.approx(np.array(drawn)[mask].sum() / np.sum(drawn))
 
 
-def test_an_almost_even_map_has_the_share_of_the_area():
+def test_a_nearly_uniform_map_has_the_share_of_the_area():
     maps = np.ones((1, 8, 8)) + 1e-9 * np.arange(64).reshape(8, 8)
     assert mass_share(maps, rim_mask((32, 32), 0.25)) == pytest.approx(0.25)
 
@@ -141,7 +141,7 @@ def test_an_empty_map_has_no_share():
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
-def test_a_share_that_is_none_is_refused(share):
+def test_invalid_shares_are_refused(share):
     with pytest.raises(ValueError, match=r"a share of the image in \[0, 1\]; found"):
         centre_mask((8, 8), share)
 
@@ -149,13 +149,13 @@ def test_a_share_that_is_none_is_refused(share):
 @pytest.mark.parametrize(
     "maps", [np.zeros((8, 8)), -np.ones((1, 8, 8)), np.zeros((1, 9, 8)), np.full((1, 2, 2), np.nan)]
 )
-def test_maps_that_cannot_be_laid_over_the_region_are_refused(maps):
+def test_maps_that_do_not_fit_the_region_are_refused(maps):
     with pytest.raises(ValueError, match=r"maps \(n, grid_h, grid_w\) of 0 or more, no finer than the \(8, 8\)"):
         mass_share(maps, np.ones((8, 8), dtype=bool))
 
 
 class Reader:
-    """A model that calls a picture FAKE by how bright one of its pixels is."""
+    """A model that scores an image by the brightness of one pixel."""
 
     def __init__(self, name, pixel):
         self.name, self.pixel = name, pixel
@@ -166,7 +166,7 @@ class Reader:
 
 @pytest.fixture(scope="module")
 def sample():
-    """Pictures, half of them FAKE, whose label can be read in the middle as well as in a corner."""
+    """Images, half of them FAKE, whose label can be read in the centre as well as in a corner."""
     n = 24
     is_fake = np.arange(n) % 2 == 0
     images = np.random.default_rng(0).integers(0, 60, (n, SIDE, SIDE, 3), dtype=np.uint8)
@@ -190,7 +190,7 @@ def causal(sample):
 
 
 @pytest.mark.parametrize(("name", "sign"), [("middle", -1), ("rim", 1)])
-def test_a_model_loses_most_where_the_part_is_hidden_that_it_reads(causal, name, sign):
+def test_a_model_loses_most_when_the_region_that_it_uses_is_hidden(causal, name, sign):
     found = causal["models"][name]
     assert found["untouched"]["accuracy"]["value"] == found["untouched"]["roc_auc"]["value"] == 1
     assert [(one["area"], one["fill"]) for one in found["hiding"]] == [
@@ -212,7 +212,7 @@ def test_a_model_loses_most_where_the_part_is_hidden_that_it_reads(causal, name,
         assert lost["called_fake"]["value"] == 0
 
 
-def test_figures_are_those_of_a_loop_over_the_pictures_as_they_weigh(sample):
+def test_estimates_equal_those_of_a_weighted_loop_over_the_images(sample):
     reader = Reader("some", MIDDLE)
     hiding = measure_occlusion([reader], sample, samples=20).models["some"].hiding
     [one] = [one for one in hiding if (one.area, one.fill) == (0.5, "blur")]
@@ -240,7 +240,7 @@ def test_the_results_are_json_without_nan(causal):
     assert json.loads(json.dumps(causal, allow_nan=False))["n"] == 24
 
 
-def test_maps_in_the_middle_have_their_mass_there_and_even_ones_as_much_as_the_area():
+def test_central_maps_have_their_mass_in_the_centre_and_uniform_maps_by_area():
     middle = np.tile(centre_mask((8, 8), 0.25).astype(float), (5, 1, 1))
     even = np.ones((5, 8, 8)) - 1e-9 * middle
     empty = np.zeros((5, 8, 8))
@@ -254,7 +254,7 @@ def test_maps_in_the_middle_have_their_mass_there_and_even_ones_as_much_as_the_a
     assert json.loads(json.dumps(found, allow_nan=False))["even"][0]["rim"]["n"] == 5
 
 
-def test_with_everything_hidden_only_the_fill_is_left(causal):
+def test_with_everything_hidden_only_the_fill_remains(causal):
     for found in causal["models"].values():
         assert found["all_hidden"]["mean"]["accuracy"]["value"] == 0.25  # nothing is bright any more
         assert abs(found["all_hidden"]["mean"]["roc_auc"]["value"] - 0.5) < 0.3

@@ -20,25 +20,25 @@ ALL = np.arange(QUADRANTS)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (4, 6), (5, 7)])
-def test_quadrants_share_out_the_picture(size):
+def test_quadrants_partition_the_image(size):
     assert (inside(ALL, size).sum(axis=0) == 1).all()
     if size[0] % 2 == size[1] % 2 == 0:
         assert (inside(ALL, size).sum(axis=(1, 2)) == size[0] * size[1] / 4).all()
 
 
-def test_a_quadrant_of_cells_lies_over_the_same_quadrant_of_pixels():
+def test_a_quadrant_of_cells_covers_the_same_quadrant_of_pixels():
     cells, pixels = inside(ALL, (8, 8)), inside(ALL, (32, 32))
     np.testing.assert_array_equal(cells.repeat(4, axis=1).repeat(4, axis=2), pixels)
 
 
-def test_quadrants_are_drawn_equally_often_and_by_seed():
+def test_quadrants_are_drawn_equally_often_and_depend_on_the_seed():
     drawn = draw_quadrants(102, seed=0)
     assert sorted(np.bincount(drawn).tolist()) == [25, 25, 26, 26]
     assert (drawn == draw_quadrants(102, seed=0)).all()
     assert (drawn != draw_quadrants(102, seed=1)).any()
 
 
-def test_a_planted_picture_is_its_donor_inside_and_its_host_outside():
+def test_a_planted_image_is_its_donor_inside_and_its_host_outside():
     hosts, donors = np.random.default_rng(0).integers(0, 256, (2, 4, 8, 8, 3), dtype=np.uint8)
     where = inside(ALL, (8, 8))
     planted = plant(hosts, donors, where)
@@ -46,7 +46,7 @@ def test_a_planted_picture_is_its_donor_inside_and_its_host_outside():
     np.testing.assert_array_equal(planted[~where], hosts[~where])
 
 
-def test_a_map_points_where_its_highest_cell_lies_and_ties_share():
+def test_a_hit_is_decided_by_the_highest_cell_and_ties_share_it():
     maps = np.zeros((4, 4, 4))
     maps[0, 0, 3] = 1  # upper right, in quadrant 1
     maps[1, 3, 0] = 1  # lower left, not in quadrant 1
@@ -55,14 +55,14 @@ def test_a_map_points_where_its_highest_cell_lies_and_ties_share():
     np.testing.assert_array_equal(pointing_game(maps, where), [1, 0, 0.5, np.nan])
 
 
-def test_mass_is_the_share_of_the_sum_inside():
+def test_mass_is_the_share_of_the_sum_inside_the_region():
     maps = np.random.default_rng(0).random((4, 6, 6))
     shares = [mass_inside(maps, inside(np.full(4, quadrant), (6, 6))) for quadrant in ALL]
     np.testing.assert_allclose(np.sum(shares, axis=0), 1)
     assert shares[2][1] == pytest.approx(maps[1, 3:, :3].sum() / maps[1].sum())
 
 
-def test_empty_maps_point_nowhere():
+def test_empty_maps_are_undefined():
     maps = np.random.default_rng(0).random((4, 4, 4))
     maps[0], maps[1], maps[2] = 0.0, 0.5, np.nan
     for measure in (pointing_game, mass_inside):
@@ -73,7 +73,7 @@ class TestPlanted:
     def study(self, sample=None, model=None, *, n=10, **settings):
         return measure_planted([model or stripe_finder()], sample or plain_and_striped(), n=n, samples=20, **settings)
 
-    def test_a_faithful_map_finds_what_is_planted(self):
+    def test_a_faithful_map_finds_the_planted_quadrant(self):
         found = self.study().models["cnn"]["fake in real"]
         assert (found.n, found.target) == (10, "FAKE")
         assert found.p_fake_moved.value > 0.5
@@ -82,25 +82,25 @@ class TestPlanted:
         assert found.methods["grad_cam"].mass_before.undefined == 10  # plain images have no map
         assert found.methods["grad_cam"].mass_gain.value is None
 
-    def test_a_plain_quadrant_in_a_plain_picture_moves_nothing_and_has_no_map(self):
+    def test_a_plain_quadrant_in_a_plain_image_changes_nothing(self):
         found = self.study().models["cnn"]["real in real"]
         assert found.p_fake_moved.value == 0
         assert found.methods["grad_cam"].hits.value is None
         assert found.methods["grad_cam"].hits.undefined == 10
 
-    def test_a_real_quadrant_in_a_fake_takes_evidence_away(self):
+    def test_a_real_quadrant_in_a_fake_image_removes_evidence(self):
         found = self.study().models["cnn"]["real in fake"]
         assert found.target == "REAL"
         assert found.p_fake_moved.value < 0
 
-    def test_maps_that_know_nothing_of_the_quadrant_hit_as_chance_has_it(self):
+    def test_uninformative_maps_hit_at_chance(self):
         sample = sample_of(np.repeat(noise(2).images, 200, axis=0), np.arange(400) >= 200)
         found = self.study(sample, tiny_vit("rollout"), n=100).models["vit"]["real in real"]
         row = found.methods["rollout"]
-        assert row.mass_gain.value == pytest.approx(0, abs=1e-9)  # all hosts and donors are one picture
+        assert row.mass_gain.value == pytest.approx(0, abs=1e-9)  # all hosts and donors are one image
         assert (row.hits.value, row.mass.value) == pytest.approx((0.25, 0.25))
 
-    def test_hosts_and_donors_are_of_one_content_and_of_the_right_labels(self):
+    def test_hosts_and_donors_share_their_content_and_have_the_right_labels(self):
         marks = np.arange(24, dtype=np.uint8)
         images = np.broadcast_to(marks[:, None, None, None], (24, 32, 32, 3)).copy()
         content = np.array(["cat", "dog", "ship"])[np.arange(24) // 2 % 3]
@@ -110,7 +110,7 @@ class TestPlanted:
 
         class Watched(StudyModel):
             def probabilities(self, given):
-                seen.append([np.unique(picture) for picture in given])
+                seen.append([np.unique(image) for image in given])
                 return super().probabilities(given)
 
         watched = Watched(**vars(tiny_vit("rollout")))
@@ -135,7 +135,7 @@ class TestPlanted:
         assert first != other
         assert is_plain_json(first)
 
-    def test_no_pairs_are_refused_before_anything_is_explained(self):
+    def test_a_sample_without_pairs_is_refused(self):
         sample = replace(plain_and_striped(4), content=("cat", "dog", "ship", "frog"))
         with pytest.raises(
             ValueError,

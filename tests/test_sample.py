@@ -7,7 +7,7 @@ from realfake_hf.explain_study.sample import draw_sample
 
 
 def split_of(labels, contents, *, side=8):
-    """A split in the schema of `load_images`, each picture of one grey."""
+    """A split in the schema of `load_images`, each image in its own shade of grey."""
     grey = [Pillow.new("RGB", (side, side), (row, row, row)) for row in range(len(labels))]
     columns = {"image": grey, "label": labels, "content": contents, "id": [f"id{row}" for row in range(len(labels))]}
     kinds = {"image": Image(), "label": Value("int64"), "content": Value("string"), "id": Value("string")}
@@ -21,28 +21,28 @@ class TestSample:
         p_fake = {"vit": np.array([0.9] + [0.1] * 9 + [0.9] * 10)}  # wrong on the first
         return draw_sample(split_of(self.labels, self.contents), p_fake, n=n, seed=0, **settings)
 
-    def test_it_takes_as_many_of_each_stratum_as_can_be(self):
+    def test_it_is_as_balanced_between_strata_as_possible(self):
         sample = self.draw(9)
         assert sample.to_dict()["content"] == {"cat": 5, "dog": 4}
         assert (~sample.is_right["vit"]).sum() == 1  # the only wrong one is in
         assert sample.to_dict()["strata"] == 5
 
-    def test_its_weights_add_up_to_the_split_in_each_stratum(self):
+    def test_its_weights_sum_to_the_size_of_each_stratum(self):
         sample = self.draw(9)
         assert sample.weight.sum() == pytest.approx(20)
         cats = np.array([name == "cat" for name in sample.content])
         assert sample.weight[cats].sum() == pytest.approx(16)
         assert sample.weight[~sample.is_right["vit"]].tolist() == [1.0]
 
-    def test_a_sample_of_a_sample_stands_for_the_same_split(self):
+    def test_a_sample_of_a_sample_represents_the_same_split(self):
         part = self.draw(15).take(6)
         assert len(part) == 6
         assert part.weight.sum() == pytest.approx(20)
 
-    def test_without_verdicts_errors_are_as_rare_as_in_the_split(self):
+    def test_without_correctness_as_a_stratum_errors_are_as_rare_as_in_the_split(self):
         assert self.draw(8, by_verdict=False).to_dict()["strata"] == 4
 
-    def test_images_and_truth_stay_together(self):
+    def test_images_and_labels_stay_together(self):
         sample = self.draw(9)
         rows = [int(name.removeprefix("id")) for name in sample.ids]
         assert sample.images[:, 0, 0, 0].tolist() == rows

@@ -1,4 +1,4 @@
-"""A random twin has learnt nothing, and a cascade comes down from the head to the pixels."""
+"""Weights are randomised from the head down to the pixels, and maps that depend on them change."""
 
 import pytest
 import torch
@@ -56,13 +56,13 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("kind", BUILD)
-def test_stages_come_down_from_the_head_to_the_pixels(kind):
+def test_stages_lead_from_the_head_down_to_the_pixels(kind):
     assert [stage.name for stage in stages(build(kind))] == ORDER[kind]
 
 
 @pytest.mark.parametrize("most", [2, 3, 6, 100])
 @pytest.mark.parametrize("kind", BUILD)
-def test_every_tensor_is_in_one_stage_and_no_stage_is_left_over(kind, most):
+def test_every_tensor_is_in_exactly_one_stage(kind, most):
     model = build(kind)
     found = stages(model, max_stages=most)
     names = [name for stage in found for name in stage.tensors]
@@ -71,7 +71,7 @@ def test_every_tensor_is_in_one_stage_and_no_stage_is_left_over(kind, most):
     assert all(stage.tensors for stage in found)
 
 
-def test_the_head_is_a_stage_of_its_own_even_of_two_classifiers():
+def test_the_head_is_a_stage_of_its_own_even_with_two_classifiers():
     assert set(stages(build("vit"))[0].tensors) == {"classifier.weight", "classifier.bias"}
     assert set(stages(build("cnn"))[0].tensors) == {"output.weight", "output.bias"}
     assert {name.split(".")[0] for name in stages(build("deit"))[0].tensors} == {
@@ -86,7 +86,7 @@ def test_one_stage_is_refused():
 
 
 @pytest.mark.parametrize("kind", BUILD)
-def test_a_random_twin_is_as_freshly_initialised(kind):
+def test_random_weights_equal_a_fresh_initialisation(kind):
     model, before = build(kind), torch.get_rng_state()
     twin = random_weights(model, seed=3)
     assert torch.equal(torch.get_rng_state(), before)
@@ -100,7 +100,7 @@ def test_a_random_twin_is_as_freshly_initialised(kind):
 
 
 @pytest.mark.parametrize("kind", BUILD)
-def test_a_cascade_ends_at_the_random_twin_and_leaves_the_model_alone(kind):
+def test_a_cascade_ends_with_random_weights_and_leaves_the_model_unchanged(kind):
     model, untouched, twin = build(kind), build(kind), random_weights(build(kind), seed=0)
     random = set()
     for stage, changed in cascade(model, seed=0):
@@ -111,14 +111,14 @@ def test_a_cascade_ends_at_the_random_twin_and_leaves_the_model_alone(kind):
     assert same(model, untouched) == set(model.state_dict())
 
 
-def test_a_twin_keeps_how_attention_is_computed():
+def test_random_weights_keep_the_attention_implementation():
     model = build("vit")
     model.set_attn_implementation("eager")
     assert random_weights(model, seed=0).config._attn_implementation == "eager"
 
 
 @pytest.mark.parametrize("method", ["rollout", "last_attention"])
-def test_maps_of_attention_alone_do_not_see_the_classifier_and_see_all_else(method):
+def test_attention_maps_depend_on_every_stage_but_the_classifier(method):
     model = build("vit")
     model.set_attn_implementation("eager")
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -132,7 +132,7 @@ def test_maps_of_attention_alone_do_not_see_the_classifier_and_see_all_else(meth
 
 
 @pytest.mark.parametrize("method", ["relevance", "gradient_rollout", "grad_cam", "integrated_gradients"])
-def test_maps_of_gradients_see_the_classifier(method):
+def test_gradient_maps_depend_on_the_classifier(method):
     model = build("vit")
     model.set_attn_implementation("eager")
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -146,7 +146,7 @@ class TestSanity:
     def study(self, model=None, **settings):
         return measure_sanity([model or tiny_vit()], noise(), n=6, samples=20, **settings)
 
-    def test_attention_alone_does_not_see_the_classifier(self):
+    def test_attention_maps_do_not_depend_on_the_classifier(self):
         found = self.study().models["vit"]
         assert found.stages[0] == "head"
         assert found.stages[-1] == "embeddings"
@@ -156,7 +156,7 @@ class TestSanity:
             assert later[-1].value < 0.9
         assert found.methods["relevance"][0].value < 0.99
 
-    def test_every_method_has_a_mean_a_stage(self):
+    def test_every_method_has_one_mean_per_stage(self):
         study = self.study(max_stages=3)
         found = study.models["vit"]
         assert {len(means) for means in found.methods.values()} == {len(found.stages)} == {3}
@@ -164,12 +164,12 @@ class TestSanity:
         assert study.class_methods == ("grad_cam", "gradient_rollout", "relevance")
         assert is_plain_json(study)
 
-    def test_empty_maps_have_no_correlation_and_are_counted(self):
+    def test_empty_maps_are_counted_as_undefined(self):
         silent = measure_sanity([stripe_finder()], plain_and_striped(8), n=8, samples=0)
         [head, _] = silent.models["cnn"].methods["grad_cam"]
-        assert (head.n, head.undefined) in ((4, 4), (0, 8))  # plain pictures, and all where the new head says REAL
+        assert (head.n, head.undefined) in ((4, 4), (0, 8))  # plain images, and all where the new head says REAL
 
-    def test_the_model_is_left_as_it_was_and_the_same_seed_gives_the_same_numbers(self):
+    def test_the_model_is_unchanged_and_the_same_seed_gives_the_same_numbers(self):
         model = tiny_vit("rollout", "relevance")
         before = model.detector.digest()
         first = self.study(model, seed=1)

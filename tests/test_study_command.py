@@ -28,18 +28,19 @@ def words(folder, *more, models=(f"cnn={CNN}",)):
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory):
-    """A study of the CNN, with itself as its twin."""
+    """A study of the CNN, which is also its own twin."""
     folder = tmp_path_factory.mktemp("studied")
     assert explain.main(words(folder, "--twins", f"cnn={CNN}")) == 0
     return folder
 
 
-def test_a_study_leaves_numbers_a_page_and_a_figure(studied):
+def test_a_study_writes_results_a_table_a_page_and_a_figure(studied):
     found = json.loads((studied / "out/study.json").read_text())
     assert set(PARTS) < set(found)
     assert found["data"]["sample"]["n"] == 40
     assert found["models"]["cnn"]["methods"] == ["grad_cam", "integrated_gradients"]
     assert {"commit", "versions", "machine", "settings"} <= set(found)
+    assert (studied / "out/study.md").read_text().startswith("### ")
     assert "<h1>" in (studied / "out/study.html").read_text()
     assert (studied / "out/study.png").read_bytes().startswith(b"\x89PNG")
 
@@ -51,7 +52,7 @@ def test_a_model_that_is_its_own_twin_agrees_with_itself_fully(studied):
 
 
 @pytest.mark.slow
-def test_a_study_that_is_done_is_not_done_again(studied, monkeypatch, capsys):
+def test_a_finished_study_is_not_repeated(studied, monkeypatch, capsys):
     def again(*_, **__):
         raise AssertionError
 
@@ -76,26 +77,26 @@ def test_an_interrupted_study_says_how_to_resume(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("more", "sentence"),
+    ("more", "named"),
     [
         (["--split", "dream"], "--split to be one of train, validation, test; found 'dream'."),
         (["--twins", "cnn=nowhere/at/all"], "a folder of train.py or a Hub id as cnn; found none at"),
     ],
 )
-def test_what_cannot_be_studied_is_refused_in_a_sentence(more, sentence, tmp_path, capsys):
+def test_invalid_input_is_named(more, named, tmp_path, capsys):
     assert explain.main(words(tmp_path, *more)) == 1
-    assert sentence in capsys.readouterr().err
+    assert named in capsys.readouterr().err
     assert not (tmp_path / "study").exists()
 
 
-def test_wrong_settings_end_with_status_2(tmp_path, capsys):
+def test_invalid_settings_end_with_status_2(tmp_path, capsys):
     with pytest.raises(SystemExit) as refused:
         explain.main([*words(tmp_path), "--parts", "all"])
     assert refused.value.code == 2
     assert "--parts among agreement, faithfulness, sanity, planted, causal; found all." in capsys.readouterr().err
 
 
-def test_the_recipe_of_the_study_parses(monkeypatch):
+def test_the_recipe_of_the_study_is_valid(monkeypatch):
     asked = []
     monkeypatch.setattr(run, "run_study", lambda arguments: asked.append(arguments))
     monkeypatch.setattr(report, "publish_study", lambda *_: ["done"])
@@ -106,7 +107,7 @@ def test_the_recipe_of_the_study_parses(monkeypatch):
 
 
 @pytest.mark.slow
-def test_both_models_are_studied_together(tmp_path):
+def test_two_models_are_compared(tmp_path):
     models = (f"cnn={CNN}", f"vit={VIT}")
     fewer = ["--n", "24", "--faithfulness_n", "2", "--planted_n", "2"]
     assert explain.main(words(tmp_path, *fewer, models=models)) == 0

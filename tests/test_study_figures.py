@@ -38,7 +38,7 @@ def texts_of(figure: Figure) -> list[Text]:
 
 
 def drawn_texts(figure: Figure) -> list[Text]:
-    """Those that the figure shows: ticks outside an axis keep their words."""
+    """The visible texts; tick labels outside the axes are not."""
     figure.draw_without_rendering()
     hidden = {
         label
@@ -52,7 +52,7 @@ def drawn_texts(figure: Figure) -> list[Text]:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_all_words_lie_inside_the_figure_and_none_over_another(name: str) -> None:
+def test_all_text_is_inside_the_figure_and_does_not_overlap(name: str) -> None:
     figure = MAKERS[name]()
     shown = [text for text in drawn_texts(figure) if not text.get_rotation() % 90]
     boxes = [text.get_window_extent() for text in shown]
@@ -63,7 +63,7 @@ def test_all_words_lie_inside_the_figure_and_none_over_another(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_words_can_be_read_at_800_pixels_and_nothing_is_left_behind(name: str) -> None:
+def test_text_is_legible_at_800_pixels_and_no_state_is_left_behind(name: str) -> None:
     before = {key: mpl.rcParams[key] for key in mpl.rcParams if key != "backend"}
     figure = MAKERS[name]()
     assert figure.get_figwidth() == 8
@@ -73,14 +73,14 @@ def test_words_can_be_read_at_800_pixels_and_nothing_is_left_behind(name: str) -
 
 
 def luminance(color) -> float:
-    """Of WCAG 2: linear light, weighted as eyes do."""
+    """The relative luminance of WCAG 2."""
     channels = np.array(to_rgb(color))
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_on_a_dark_page_words_and_lines_stand_out_and_the_ground_is_dark(name: str) -> None:
+def test_in_dark_mode_text_and_lines_have_contrast_on_a_dark_background(name: str) -> None:
     figure = darken(MAKERS[name]())
     ground = luminance(GROUND) + 0.05
     assert to_rgb(figure.get_facecolor()) == pytest.approx(GROUND)
@@ -103,7 +103,7 @@ def undefine(means: dict) -> None:
         means[name] = mean(None)
 
 
-def test_words_on_a_colour_map_stay_as_they_are_in_dark_mode() -> None:
+def test_text_on_a_colour_map_keeps_its_colour_in_dark_mode() -> None:
     cells = [
         [(text.get_text(), text.get_color()) for text in figure.axes[0].texts if text.get_gid()]
         for figure in (MAKERS["matrix"](), darken(MAKERS["matrix"]()))
@@ -112,7 +112,7 @@ def test_words_on_a_colour_map_stay_as_they_are_in_dark_mode() -> None:
     assert len(cells[0]) == 28
 
 
-def test_the_matrix_writes_each_pair_once_and_says_which_is_undefined(study: dict) -> None:
+def test_the_matrix_shows_each_pair_once_and_marks_undefined_pairs(study: dict) -> None:
     keys = list(study["agreement"]["maps"])
     expected = {}
     for place, pair in enumerate(study["agreement"]["pairs"]):

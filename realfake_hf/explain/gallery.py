@@ -256,8 +256,11 @@ def _explain_all(
         except KeyboardInterrupt:
             logger.info("interrupted: drawing the contact sheets of the finished images")
         sheets.write(folder / SHEETS, [explainer.name for explainer in explainers])
-    models = [{"model": one.name, "method": one.method, **sheets.to_row(one.name)} for one in explainers]
-    return Gallery(folder=folder, n=n, models=models, unreadable=unreadable, interrupted=ending["interrupted"])
+    rows = [
+        {"model": explainer.name, "method": explainer.method, **sheets.to_row(explainer.name)}
+        for explainer in explainers
+    ]
+    return Gallery(folder=folder, n=n, models=rows, unreadable=unreadable, interrupted=ending["interrupted"])
 
 
 def _explain_each(
