@@ -57,10 +57,10 @@ ablation: .venv/installed ## what each setting of the ViT's recipe buys; goes on
 search: .venv/installed ## the paper's 36 topologies: hours on two cores; goes on where it was interrupted
 	$(PY) -m realfake_hf.experiments.search --config recipes/paper_search.yaml
 
-processes: .venv/installed ## a training in one process beside two
+processes: .venv/installed ## train in one process and in two
 	$(PY) -m benchmarks.processes --output_dir $(RUN)-processes --output_file results/two_processes.json
 
-nodes: .venv/installed ## a training and a grid on one machine beside two, which are network namespaces where root allows
+nodes: .venv/installed ## train and evaluate on one machine and on two (network namespaces if root)
 	$(PY) -m benchmarks.two_nodes --output_dir $(RUN)-nodes --output_file results/two_nodes.json
 
 twins: .venv/installed ## the two models of space/models of another training seed: an hour or two on two cores
@@ -89,7 +89,7 @@ shortcuts: .venv/installed ## what the files of the four data sets say of the la
 	$(PY) -m realfake_hf.experiments.data_audit --file_facts --data cifake --limit 1000 --splits --against $(OTHERS:%=$(SECOND)/%) --output_file results/shortcuts_cifake.json
 	for name in $(OTHERS); do $(PY) -m realfake_hf.experiments.data_audit --file_facts --data $(SECOND)/$$name --output_file results/shortcuts_$$(echo $$name | tr - _).json || exit; done
 
-benchmarks: .venv/installed ## speed and memory beside named alternatives
+benchmarks: .venv/installed ## measure speed and memory against named alternatives
 	$(PY) -m benchmarks.training_throughput --output_file results/benchmark_training.json
 	$(PY) -m benchmarks.data_ready --train_epochs 1 --output_file results/benchmark_data.json
 	$(PY) -m benchmarks.vit_throughput --output_file results/benchmark_vit.json
@@ -101,19 +101,19 @@ benchmarks: .venv/installed ## speed and memory beside named alternatives
 	$(PY) -m benchmarks.bfloat16 --datasets cifake=cifake $(foreach name,$(OTHERS),$(name)=$(SECOND)/$(name)) --output_file results/bfloat16.json
 	$(PY) -m benchmarks.space_load --output_file results/benchmark_space.json
 
-scaling: .venv/installed ## time and memory against the number of pictures: docs/scale.md
+scaling: .venv/installed ## measure time and memory against the number of images
 	$(PY) -m benchmarks.scaling
 
-faults: .venv/installed ## kill, starve and damage long jobs and compare their results: about an hour
+faults: .venv/installed ## kill and damage long jobs, and compare their results: about an hour
 	$(PY) -m tests.faults
 
-space: .venv/installed ## open the demo page
+space: .venv/installed ## serve the demo page
 	$(PY) space/app.py
 
-space-folder: .venv/installed ## make the folder of the demo page run by itself: package, examples, what was measured
+space-folder: .venv/installed ## stage the Space: package, examples, evaluation
 	$(PY) -m realfake_hf.hub.space
 
-screenshot: .venv/installed ## the README's picture of the demo page; wants Chromium
+screenshot: .venv/installed ## update the README's screenshot of the demo page; requires Chromium
 	$(PY) -m pytest -m slow tests/test_space_server.py -k person
 	cp runs/space-screenshots/uploaded.png results/figures/space.png
 

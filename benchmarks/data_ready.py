@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,9 +34,6 @@ from benchmarks.comparison import (
 from realfake_hf.tables import markdown_table
 
 if TYPE_CHECKING:
-    import numpy as np
-    from datasets import DatasetDict
-    from numpy.typing import NDArray
     from transformers import BaseImageProcessor
 
 TARGETS: Final = {"cold_s": 30.0, "warm_s": 3.0, "training_peak_memory_gib": 2.5}  # on 2 cores
@@ -52,9 +49,6 @@ PAIRS: Final = tuple(
 MEMORY: Final = ("peak_memory_gib", "worker_memory_gib")
 VALIDATION_SHARE: Final = 0.05
 SIDE: Final = 32  # pixels
-
-Rows = Callable[[str], "DatasetDict"]
-Decode = Callable[["DatasetDict"], "dict[str, NDArray[np.uint8]]"]
 
 
 @dataclass
@@ -150,11 +144,11 @@ def load(way: str, source: str) -> dict[str, Any]:
 
     from realfake_hf.environment import peak_memory_gib
 
-    load_rows, decode = WAYS[way](ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}))
+    stages = WAYS[way](source, ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}))
     began = time.perf_counter()
-    images = load_rows(source)
+    next(stages)
     rows_s = time.perf_counter() - began
-    pixels = decode(images)
+    pixels = next(stages)
     return {
         "rows_s": rows_s,
         "pixels_s": time.perf_counter() - began,
@@ -164,42 +158,33 @@ def load(way: str, source: str) -> dict[str, Any]:
     }
 
 
-def _realfake(processor: "BaseImageProcessor") -> tuple[Rows, Decode]:
-    """The project's way: `load_images`, `add_missing_splits`, `cached_pixels`."""
+def _realfake(source: str, processor: "BaseImageProcessor") -> Iterator[Mapping[str, Any]]:
+    """The project's way: `load_images`, `add_missing_splits`, then `cached_pixels`."""
     from realfake_hf.data.loading import load_images
     from realfake_hf.data.pixels import cached_pixels
     from realfake_hf.data.splits import add_missing_splits
 
-    def load_rows(source: str) -> "DatasetDict":
-        return add_missing_splits(load_images(source), validation_share=VALIDATION_SHARE)
-
-    def decode(images: "DatasetDict") -> "dict[str, NDArray[np.uint8]]":
-        return {split: cached_pixels(rows, processor) for split, rows in images.items()}
-
-    return load_rows, decode
+    images = add_missing_splits(load_images(source), validation_share=VALIDATION_SHARE)
+    yield images
+    yield {split: cached_pixels(rows, processor) for split, rows in images.items()}
 
 
-def _imagefolder(processor: "BaseImageProcessor") -> tuple[Rows, Decode]:
-    """The way of the `datasets` documentation: `load_dataset("imagefolder")`, `train_test_split`, decode, resize."""
+def _imagefolder(source: str, processor: "BaseImageProcessor") -> Iterator[Mapping[str, Any]]:
+    """The way of the `datasets` documentation: `load_dataset("imagefolder")`, `train_test_split`, then decoding."""
     import numpy as np
-    from datasets import DatasetDict, load_dataset
+    from datasets import load_dataset
 
-    size = (processor.size["width"], processor.size["height"])  # type: ignore[attr-defined]
-
-    def load_rows(source: str) -> "DatasetDict":
-        images = load_dataset("imagefolder", data_dir=source)
-        if "validation" not in images:
-            parts = images["train"].train_test_split(VALIDATION_SHARE, seed=0)
-            images = DatasetDict({**images, "train": parts["train"], "validation": parts["test"]})
-        return images
-
-    def decode(images: "DatasetDict") -> "dict[str, NDArray[np.uint8]]":
-        return {
-            split: np.stack([np.asarray(image.convert("RGB").resize(size)) for image in rows["image"]])
-            for split, rows in images.items()
-        }
-
-    return load_rows, decode
+    images = load_dataset("imagefolder", data_dir=source)
+    if "validation" not in images:
+        parts = images["train"].train_test_split(VALIDATION_SHARE, seed=0)
+        images = {**images, "train": parts["train"], "validation": parts["test"]}
+    yield images
+    settings = processor.to_dict()
+    size = (settings["size"]["width"], settings["size"]["height"])
+    yield {
+        split: np.stack([np.asarray(image.convert("RGB").resize(size)) for image in rows["image"]])
+        for split, rows in images.items()
+    }
 
 
 WAYS: Final = {"realfake": _realfake, "imagefolder": _imagefolder}

@@ -4,14 +4,22 @@
 """
 
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.comparison import Pair, compare, measure_in_turn, number_of_rounds, report, results_file, run_benchmark
+from benchmarks.comparison import (
+    Pair,
+    compare,
+    images_per_second,
+    measure_in_turn,
+    number_of_rounds,
+    report,
+    results_file,
+    run_benchmark,
+)
 from realfake_hf.cli import read_names
 from realfake_hf.tables import markdown_table
 
@@ -89,37 +97,28 @@ def _ways(
     from transformers import pipeline
 
     pipes = [pipeline("image-classification", model=place) for place in places]
-    return {
-        f"{test_set.name} {way}": call
-        for test_set in test_sets
-        for way, call in {
-            **{way: partial(_time_grid, models[way], test_set) for way in GRIDS},
-            PIPELINE: partial(_time_pipelines, pipes, test_set),
-        }.items()
-    }
+    ways: dict[str, Callable[[], float]] = {}
+    for test_set in test_sets:
+        rows = range(len(test_set.rows))
+        for way in GRIDS:
+            ways[f"{test_set.name} {way}"] = partial(images_per_second, partial(_score, models[way], test_set), rows)
+        loops = partial(_run_pipelines, pipes, test_set)
+        ways[f"{test_set.name} {PIPELINE}"] = partial(images_per_second, loops, rows, warm_up=WARM_UP)
+    return ways
 
 
-def _time_grid(models: "Sequence[Model]", test_set: "EvalDataset") -> float:
+def _score(models: "Sequence[Model]", test_set: "EvalDataset", _: object = None) -> "Mapping[str, Any]":
     from realfake_hf.crosseval.scoring import score_all
 
-    began = time.perf_counter()
-    score_all(models, test_set, "native")
-    return len(test_set.rows) / (time.perf_counter() - began)
+    return score_all(models, test_set, "native")
 
 
-def _time_pipelines(pipes: Sequence[Any], test_set: "EvalDataset") -> float:
-    _run_pipelines(pipes, test_set, min(WARM_UP, len(test_set.rows)))
-    began = time.perf_counter()
-    _run_pipelines(pipes, test_set, len(test_set.rows))
-    return len(test_set.rows) / (time.perf_counter() - began)
-
-
-def _run_pipelines(pipes: Sequence[Any], test_set: "EvalDataset", n: int) -> None:
+def _run_pipelines(pipes: Sequence[Any], test_set: "EvalDataset", rows: range) -> None:
     """Run each model in a loop of its own over the data set, as a short script does."""
     from realfake_hf.data.decoding import to_rgb
 
     for pipe in pipes:
-        for row in range(n):
+        for row in rows:
             pipe(to_rgb(test_set.rows[row]["image"]))
 
 
@@ -127,9 +126,7 @@ def _differences(models: "Mapping[str, Sequence[Model]]", test_set: "EvalDataset
     """Return for each model the largest difference of a score in bfloat16, and the number of other verdicts."""
     import numpy as np
 
-    from realfake_hf.crosseval.scoring import score_all
-
-    exact, rounded = (score_all(models[way], test_set, "native") for way in GRIDS)
+    exact, rounded = (_score(models[way], test_set) for way in GRIDS)
     thresholds = {model.name: model.point.threshold for model in models["grid"]}
     return {
         name: {

@@ -10,7 +10,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 class Page(HTMLParser):
-    """What a page holds: its tags with their attributes, and its text."""
+    """The tags of a page with their attributes, and its text."""
 
     def __init__(self, text):
         super().__init__()
@@ -32,15 +32,15 @@ class Page(HTMLParser):
 
 
 MEASURE = """<script>addEventListener("load", () => {
-  for (const one of document.querySelectorAll("details")) one.open = true;
+  for (const details of document.querySelectorAll("details")) details.open = true;
   const images = [...document.images];
   parent.postMessage(JSON.stringify({
     client: document.documentElement.clientWidth, width: document.documentElement.scrollWidth,
-    images: images.length, broken: images.filter((one) => !one.naturalWidth).length,
-    dark: images.filter((one) => one.closest("picture")?.querySelector("source").srcset === one.currentSrc).length,
+    images: images.length, broken: images.filter((image) => !image.naturalWidth).length,
+    dark: images.filter((img) => img.closest("picture")?.querySelector("source").srcset === img.currentSrc).length,
     ground: getComputedStyle(document.body).backgroundColor,
     small: [...document.querySelectorAll("p, td, th, li, figcaption")]
-      .filter((one) => parseFloat(getComputedStyle(one).fontSize) < 12).length,
+      .filter((element) => parseFloat(getComputedStyle(element).fontSize) < 12).length,
   }), "*");
 })</script>"""
 FRAME = """<!DOCTYPE html><iframe src="page.html" style="border: 0; width: {}px; height: {}px"></iframe><pre></pre>
@@ -48,7 +48,7 @@ FRAME = """<!DOCTYPE html><iframe src="page.html" style="border: 0; width: {}px;
 
 
 def seen(file, folder, *, size, dark):
-    """What Chromium measures of the page; in a frame, since its windows are no narrower than 500 pixels."""
+    """Measure a page in Chromium, in a frame, since its windows are at least 500 pixels wide."""
     allowing = "script-src 'unsafe-inline'; style-src"
     copy = file.read_text(encoding="utf-8").replace("style-src", allowing, 1).replace("</body>", f"{MEASURE}</body>")
     (folder / "page.html").write_text(copy, encoding="utf-8")

@@ -27,23 +27,23 @@ def api():
     return api_here()
 
 
-def test_the_page_answers_what_the_detector_says(api, photo):
+def test_the_page_answers_with_the_verdict_of_the_detector(api, photo):
     for name in api.models:
         [verdict] = Detector.from_pretrained(MODELS / name, bf16=True).predict(photo)
-        [[found]] = api.predict([photo], [name])
-        assert found["p_fake"] == pytest.approx(verdict.p_fake, abs=1e-5)
-        assert (found["label"], found["decided"]) == (verdict.label, verdict.is_sure)
-        assert found["verdict"].startswith("Unsure, leaning to" if not verdict.is_sure else "Likely")
+        [[answer]] = api.predict([photo], [name])
+        assert answer["p_fake"] == pytest.approx(verdict.p_fake, abs=1e-5)
+        assert (answer["label"], answer["decided"]) == (verdict.label, verdict.is_sure)
+        assert answer["verdict"].startswith("Unsure, leaning to" if not verdict.is_sure else "Likely")
 
 
-def test_where_asked_the_page_answers_in_float32(photo):
+def test_the_page_predicts_in_float32_on_request(photo):
     exact = api_here(str(MODELS / "cifake-vit"), float32=True)
     [verdict] = Detector.from_pretrained(MODELS / "cifake-vit").predict(photo)
-    [[found]] = exact.predict([photo], ["cifake-vit"])
-    assert found["p_fake"] == pytest.approx(verdict.p_fake, abs=1e-5)
+    [[answer]] = exact.predict([photo], ["cifake-vit"])
+    assert answer["p_fake"] == pytest.approx(verdict.p_fake, abs=1e-5)
 
 
-def test_a_batch_of_questions_has_an_answer_each_in_order(api, tmp_path):
+def test_a_batch_of_requests_is_answered_in_order(api, tmp_path):
     paths = []
     for shade in (0, 90, 200):
         paths.append(str(tmp_path / f"{shade}.png"))
@@ -51,24 +51,24 @@ def test_a_batch_of_questions_has_an_answer_each_in_order(api, tmp_path):
     paths[1:1] = [str(tmp_path / "text.png"), None]
     Path(paths[1]).write_bytes(b"text")
     names = ["cifake-vit", "cifake-cnn", "cifake-cnn", "cifake-cnn", "other"]
-    [found] = api.predict(paths, names)
-    assert found[1]["error"].startswith("No verdict: not an image file (JPEG, PNG,")
-    assert list(found[2]) == ["error"]
-    assert "cifake-cnn or cifake-vit; found 'other'" in found[4]["error"]
-    for place in (0, 3):
-        [[alone]] = api.predict([paths[place]], [names[place]])
-        assert found[place]["p_fake"] == pytest.approx(alone["p_fake"], abs=1e-5)
-        assert found[place]["model"] == names[place]
+    [answers] = api.predict(paths, names)
+    assert answers[1]["error"].startswith("No verdict: not an image file (JPEG, PNG,")
+    assert list(answers[2]) == ["error"]
+    assert "cifake-cnn or cifake-vit; found 'other'" in answers[4]["error"]
+    for position in (0, 3):
+        [[alone]] = api.predict([paths[position]], [names[position]])
+        assert answers[position]["p_fake"] == pytest.approx(alone["p_fake"], abs=1e-5)
+        assert answers[position]["model"] == names[position]
 
 
-def test_warnings_are_earned(api, tmp_path):
+def test_warnings_depend_on_size_shape_and_format(api, tmp_path):
     photograph = Image.open(read_examples()[-1].file)
     sizes = {"same.jpg": (32, 32), "large.png": (640, 640), "narrow.jpg": (60, 30), "tiny.jpg": (8, 8)}
     paths = [str(tmp_path / name) for name in sizes]
     for path, size in zip(paths, sizes.values(), strict=True):
         photograph.resize(size).save(path)
-    [found] = api.predict(paths, ["cifake-cnn"] * 4)
-    same, large, narrow, tiny = (one["warnings"] for one in found)
+    [answers] = api.predict(paths, ["cifake-cnn"] * 4)
+    same, large, narrow, tiny = (answer["warnings"] for answer in answers)
     assert same == []
     assert len(large) == 2
     assert "from 640 x 640 to the model's 32 x 32 pixels, 0.25 % of them" in large[0]
@@ -79,43 +79,43 @@ def test_warnings_are_earned(api, tmp_path):
     assert [tiny, len(narrow)] == [narrow[:1], 2]
 
 
-def test_a_picture_far_from_the_training_is_warned_of(api, tmp_path):
+def test_an_image_far_from_the_training_data_has_a_warning(api, tmp_path):
     file = tmp_path / "noise.jpg"
     Image.fromarray((np.indices((32, 32)).sum(axis=0) % 2 * 255).astype(np.uint8)).convert("RGB").save(file)
     detector = Detector.from_pretrained(MODELS / "cifake-vit")
     [verdict] = detector.predict([Image.open(file)])
-    [[found]] = api.predict([str(file)], ["cifake-vit"])
+    [[answer]] = api.predict([str(file)], ["cifake-vit"])
     assert verdict.is_far
-    assert any("far from" in warning for warning in found["warnings"])
-    assert not any(one.is_far for one in detector.predict([Image.open(one.file) for one in read_examples()[:1]]))
+    assert any("far from" in warning for warning in answer["warnings"])
+    assert not any(verdict.is_far for verdict in detector.predict([Image.open(read_examples()[0].file)]))
 
 
-def test_a_probability_is_said_with_what_it_means_where_it_was_measured(api, photo):
-    [[found]] = api.predict([photo], ["cifake-vit"])
+def test_a_probability_is_explained_by_the_evaluation(api, photo):
+    [[answer]] = api.predict([photo], ["cifake-vit"])
     grid = json.loads((ROOT / "results/crosseval.json").read_text())
     [cell] = [
-        one for one in grid["cells"]
-        if (one["model"], one["dataset"], one["split"], one["protocol"]) == ("vit", "cifake", "test", "native")
+        cell for cell in grid["cells"]
+        if (cell["model"], cell["dataset"], cell["split"], cell["protocol"]) == ("vit", "cifake", "test", "native")
     ]  # fmt: skip
-    [row] = [one for one in cell["confidence"]["bins"] if one["low"] <= found["p_fake"] < one["high"] + 1e-9]
-    assert f"{row['share_fake']:.1%} of the {row['n']:,} test images of CIFAKE" in found["meaning"]
-    assert f"from {row['low']:.2f} to {row['high']:.2f}" in found["meaning"]
-    assert f"{cell['confidence']['wrong']['value']:.1%} of its verdicts" in found["meaning"]
+    [row] = [row for row in cell["confidence"]["bins"] if row["low"] <= answer["p_fake"] < row["high"] + 1e-9]
+    assert f"{row['share_fake']:.1%} of the {row['n']:,} test images of CIFAKE" in answer["meaning"]
+    assert f"from {row['low']:.2f} to {row['high']:.2f}" in answer["meaning"]
+    assert f"{cell['confidence']['wrong']['value']:.1%} of its verdicts" in answer["meaning"]
 
 
-def test_a_model_of_the_operators_own_is_not_said_to_be_measured(tmp_path, photo):
+def test_another_model_is_reported_as_not_evaluated(tmp_path, photo):
     detector = Detector.from_pretrained(MODELS / "cifake-cnn")
     next(detector.model.parameters()).data += 0.01
     detector.model.save_pretrained(tmp_path / "mine")
     detector.processor.save_pretrained(tmp_path / "mine")
     own = api_here(str(tmp_path / "mine"))
-    [[found]] = own.predict([photo], ["mine"])
-    assert found["decided"] is None
-    assert "not evaluated" in found["meaning"]
-    assert "Likely" in found["verdict"]
+    [[answer]] = own.predict([photo], ["mine"])
+    assert answer["decided"] is None
+    assert "not evaluated" in answer["meaning"]
+    assert "Likely" in answer["verdict"]
 
 
-def test_weights_that_can_hold_code_are_refused(tmp_path):
+def test_weights_that_can_contain_code_are_refused(tmp_path):
     detector = Detector.from_pretrained(MODELS / "cifake-cnn")
     detector.model.save_pretrained(tmp_path / "old")
     detector.processor.save_pretrained(tmp_path / "old")
@@ -124,30 +124,30 @@ def test_weights_that_can_hold_code_are_refused(tmp_path):
         Model("old", Source(str(tmp_path / "old")), SameProcess()).facts  # noqa: B018
 
 
-def test_two_models_of_one_name_are_refused(tmp_path):
+def test_two_models_with_the_same_name_are_refused(tmp_path):
     for parent in ("a", "b"):
         (tmp_path / parent / "mine").mkdir(parents=True)
     with pytest.raises(ValueError, match="found mine, mine"):
         find_models([str(tmp_path / "a/mine"), str(tmp_path / "b/mine")])
 
 
-def test_methods_of_attention_are_offered_to_the_transformer_alone(api):
+def test_attention_methods_are_offered_for_the_transformer_only(api):
     assert api.models["cifake-cnn"].facts.methods == ("grad_cam", "integrated_gradients")
     assert api.models["cifake-vit"].facts.methods[0] == "relevance"
     assert set(api.models["cifake-vit"].facts.methods) > {"rollout", "grad_cam", "last_attention"}
 
 
-def test_a_map_lies_over_the_picture_and_comes_as_numbers(api, photo):
+def test_a_map_is_returned_as_an_image_and_as_numbers(api, photo):
     shown, about = api.explain(photo, "cifake-vit", "rollout", 0.5)
     assert pixels(shown).shape == (480, 640, 3)
     assert (about["method"], np.shape(about["grid"]), about["explains"]) == ("rollout", (8, 8), None)
     assert api.explain(photo, "cifake-cnn", "", 0.5)[1]["method"] == "grad_cam"
-    none = pixels(api.show_map("cifake-vit", photo, "rollout", 0))
-    assert np.ptp(none, axis=2).max() == 0  # grey, without any colour of the map
+    gray = pixels(api.show_map("cifake-vit", photo, "rollout", 0))
+    assert np.ptp(gray, axis=2).max() == 0  # no colour of the map
     assert np.ptp(pixels(api.show_map("cifake-vit", photo, "rollout", 1)), axis=2).max() > 100
 
 
-def test_a_method_that_does_not_fit_is_told_in_words(api, photo):
+def test_an_unsupported_method_is_an_error_that_names_the_supported_ones(api, photo):
     shown, about = api.explain(photo, "cifake-cnn", "rollout", 0.5)
     assert shown is None
     assert "grad_cam or integrated_gradients" in about["error"]
@@ -155,41 +155,41 @@ def test_a_method_that_does_not_fit_is_told_in_words(api, photo):
     assert "found 'guess'" in about["error"]
 
 
-def test_large_pictures_are_shown_smaller_under_their_map(api, tmp_path):
+def test_large_images_are_downscaled_under_their_map(api, tmp_path):
     file = tmp_path / "large.jpg"
     picture((2000, 1000)).save(file)
     assert pixels(api.show_map("cifake-cnn", str(file), None, 0.5)).shape == (384, 768, 3)
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "is_picture"), list(corpus()), ids=lambda one: one if isinstance(one, str) else ""
+    ("name", "data", "is_image"), list(corpus()), ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_every_file_gets_an_answer_or_a_sentence(api, tmp_path, name, data, is_picture):
+def test_every_file_gets_an_answer_or_an_error_message(api, tmp_path, name, data, is_image):
     file = tmp_path / (name if len(name.encode()) < 200 else "long.png")
     file.write_bytes(data)
-    [[found]] = api.predict([str(file)], ["cifake-cnn"])
+    [[answer]] = api.predict([str(file)], ["cifake-cnn"])
     [[html]] = api.show_verdicts("cifake-cnn", [str(file)])
     page = Page(html)
-    assert ("error" not in found) == is_picture
-    if is_picture:
-        assert 0 <= found["p_fake"] <= 1
-        assert found["verdict"] in page.words
+    assert ("error" not in answer) == is_image
+    if is_image:
+        assert 0 <= answer["p_fake"] <= 1
+        assert answer["verdict"] in page.words
         assert pixels(api.show_map("cifake-vit", str(file), "rollout", 0.5)).ndim == 3
         assert "bytes" in api.show_metadata(str(file))
         return
-    assert re.fullmatch(r"No verdict: .+\.", found["error"])
-    assert found["error"] in page.words
+    assert re.fullmatch(r"No verdict: .+\.", answer["error"])
+    assert answer["error"] in page.words
     assert page.all("script") == page.all("img") == []
     assert api.show_map("cifake-vit", str(file), "rollout", 0.5) is None
-    assert "Traceback" not in found["error"]
+    assert "Traceback" not in answer["error"]
 
 
-def test_the_corpus_is_as_large_as_it_should_be():
+def test_the_corpus_has_enough_files():
     assert len(list(corpus())) >= 40
-    assert sum(not is_picture for *_, is_picture in corpus()) >= 25
+    assert sum(not is_image for *_, is_image in corpus()) >= 25
 
 
-def test_limits_hold_before_anything_is_decoded(tmp_path, monkeypatch):
+def test_limits_are_checked_before_anything_is_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr("realfake_space.uploads.decode_image", lambda _: pytest.fail("decoded"))
     large = tmp_path / "large.png"
     Image.new("1", (9000, MAX_PIXELS // 9000 + 1)).save(large)
@@ -201,7 +201,7 @@ def test_limits_hold_before_anything_is_decoded(tmp_path, monkeypatch):
         open_upload(str(tmp_path / "heavy.png"))
 
 
-def test_what_a_file_claims_is_shown_as_text_and_never_as_markup(api, tmp_path):
+def test_metadata_is_shown_as_text_and_never_as_markup(api, tmp_path):
     exif = Image.Exif()
     exif[0x010F], exif[0x0131] = "<b>Maker</b>", '"><script>alert(1)</script>'
     file = tmp_path / "photo.jpg"
@@ -212,28 +212,28 @@ def test_what_a_file_claims_is_shown_as_text_and_never_as_markup(api, tmp_path):
     assert "can be removed or forged" in page.words
 
 
-def test_many_pictures_make_a_table_and_a_file(api, tmp_path):
+def test_many_images_make_a_table_and_a_csv_file(api, tmp_path):
     names = ["=evil.png", "photo.png", "text.png"]
     for name in names:
         (tmp_path / name).write_bytes(b"text" if name == "text.png" else saved())
-    told = []
-    rows = api.table([str(tmp_path / name) for name in names], lambda done, of: told.append((done, of)))
+    reported = []
+    rows = api.table([str(tmp_path / name) for name in names], lambda done, total: reported.append((done, total)))
     assert [row[:2] for row in rows] == [[name, model] for name in names for model in ("cifake-cnn", "cifake-vit")]
     assert rows[-1][2].startswith("No verdict: ")
-    assert told == [(3, 3)]
+    assert reported == [(3, 3)]
     with Path(api.write_csv(rows)).open(newline="", encoding="utf-8") as stream:
         head, first, *_ = csv.reader(stream)
     assert head == list(COLUMNS)
     assert first[0] == "'=evil.png"
 
 
-def test_the_examples_answer_as_expected(api):
+def test_the_examples_have_the_expected_answers(api):
     table = check_installation(api)
     assert table.count("as expected") == 2 * len(read_examples()) == 10
     assert "differs" not in table
-    assert {one.is_fake for one in read_examples()} == {True, False}
+    assert {example.is_fake for example in read_examples()} == {True, False}
 
 
-def test_an_installation_that_answers_otherwise_is_told_so(api, monkeypatch):
+def test_an_installation_with_other_answers_is_reported(api, monkeypatch):
     monkeypatch.setattr("realfake_space.examples.TOLERANCES", {"float32": -1, "bfloat16": -1})
     assert check_installation(api).count("**differs**") == 10

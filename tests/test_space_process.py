@@ -1,4 +1,4 @@
-"""The models of the page live in a process of their own, which changes no answer and is started again."""
+"""The models of the page run in a process of their own, which changes no answer and is restarted if it dies."""
 
 import os
 import sys
@@ -17,10 +17,10 @@ from realfake_space.worker import predict
 @pytest.fixture(scope="module")
 def apart():
     """The functions of the page, with its models in a process of their own."""
-    found = Api(find_models([]))
-    yield found
-    for one in found.models.values():
-        one.close()
+    api = Api(find_models([]))
+    yield api
+    for model in api.models.values():
+        model.close()
 
 
 def _loaded_models():
@@ -34,35 +34,35 @@ def _predict_or_die(source, paths):
 
 
 @pytest.mark.slow
-def test_models_are_loaded_when_they_are_asked(photo):
-    found = find_models([])
-    assert list(found) == ["cifake-cnn", "cifake-vit"]
-    process = found["cifake-cnn"]._process
+def test_models_are_loaded_on_first_use(photo):
+    by_name = find_models([])
+    assert list(by_name) == ["cifake-cnn", "cifake-vit"]
+    process = by_name["cifake-cnn"]._process
     assert process._pool is None
-    found["cifake-cnn"].predict([photo])
+    by_name["cifake-cnn"].predict([photo])
     assert process.call(_loaded_models) == 1
 
 
 @pytest.mark.slow
 def test_a_process_of_their_own_changes_no_answer(apart, tmp_path, photo):
     here = api_here()
-    (broken := tmp_path / "broken.jpg").write_bytes(b"no picture")
+    (broken := tmp_path / "broken.jpg").write_bytes(b"text")
     for name in here.models:
         assert apart.models[name].facts == here.models[name].facts
-        [[found, refused]] = apart.predict([photo, str(broken)], [name] * 2)
-        [[expected, as_refused]] = here.predict([photo, str(broken)], [name] * 2)
-        assert found == {**expected, "p_fake": pytest.approx(expected["p_fake"], abs=1e-5)}
-        assert refused == as_refused
+        [[answer, error]] = apart.predict([photo, str(broken)], [name] * 2)
+        [[expected, same_error]] = here.predict([photo, str(broken)], [name] * 2)
+        assert answer == {**expected, "p_fake": pytest.approx(expected["p_fake"], abs=1e-5)}
+        assert error == same_error
         shown, about = apart.models[name].explain(photo, None, 0.5)
-        same, as_said = here.models[name].explain(photo, None, 0.5)
-        assert about["method"] == as_said["method"]
+        same, same_about = here.models[name].explain(photo, None, 0.5)
+        assert about["method"] == same_about["method"]
         np.testing.assert_allclose(pixels(shown).astype(int), pixels(same), atol=3)
-    with pytest.raises(ValueError, match="which has no attention"):
+    with pytest.raises(ValueError, match="CifakeCnnForImageClassification"):
         apart.models["cifake-cnn"].explain(photo, "rollout", 0.5)
 
 
 @pytest.mark.slow
-def test_a_process_that_ends_is_started_again(apart, photo):
+def test_a_process_that_dies_is_started_again(apart, photo):
     before = apart.predict([photo], ["cifake-cnn"])
     process = psutil.Process(apart.models["cifake-cnn"]._process.call(os.getpid))
     process.kill()
@@ -70,16 +70,16 @@ def test_a_process_that_ends_is_started_again(apart, photo):
     assert apart.predict([photo], ["cifake-cnn"]) == before
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux alone")
-def test_where_the_temporary_folder_has_no_room_for_a_socket_processes_begin_afresh(monkeypatch):
+@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
+def test_processes_are_spawned_if_the_temporary_folder_has_too_long_a_path_for_a_socket(monkeypatch):
     for name, method in (("x", "forkserver"), ("x" * 80, "spawn")):
         monkeypatch.setattr("tempfile.tempdir", f"/tmp/{name}")
         assert models._context().get_start_method() == method
 
 
 @pytest.mark.slow
-def test_a_file_that_ends_the_process_takes_no_other_answer_with_it(apart, monkeypatch, photo):
+def test_a_file_that_kills_the_process_costs_no_other_answer(apart, monkeypatch, photo):
     monkeypatch.setattr(worker, "predict", _predict_or_die)
-    ended, found = apart.models["cifake-cnn"].predict(["deadly", photo])
-    assert ended.startswith("No verdict: the process of the models died")
-    assert 0 <= found.verdict.p_fake <= 1
+    error, prediction = apart.models["cifake-cnn"].predict(["deadly", photo])
+    assert error.startswith("No verdict: the process of the models died")
+    assert 0 <= prediction.verdict.p_fake <= 1

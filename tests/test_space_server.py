@@ -1,4 +1,4 @@
-"""The page as a server, asked over HTTP and by a browser; its log is read at the end."""
+"""The page as a server, over HTTP and in a browser; its log is checked at the end."""
 
 import json
 import re
@@ -30,9 +30,9 @@ def server(tmp_path_factory):
     yield running
     running.stop()
     log = running.log.read_text()
-    forged = log.count("InvalidPathError: Cannot move")  # how Gradio notes a path that was not uploaded
+    forged = log.count("InvalidPathError: Cannot move")  # Gradio's log entry for a path that was not uploaded
     assert log.count("Traceback") == forged, log
-    assert list(running.temporary.glob("realfake-*")) == []  # nothing of what was uploaded is left
+    assert list(running.temporary.glob("realfake-*")) == []  # no upload is left
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def client(server):
     return Client(server.url, verbose=False, download_files=False)
 
 
-def test_what_comes_over_http_is_judged_byte_for_byte(client, tmp_path):
+def test_uploads_over_http_have_the_verdict_of_the_file(client, tmp_path):
     for name in ("photo.jpg", "photo.png", "photo.webp"):
         picture((200, 150)).save(tmp_path / name)
         [verdict] = Detector.from_pretrained(SPACE / "models/cifake-vit", bf16=True).predict(str(tmp_path / name))
@@ -48,25 +48,25 @@ def test_what_comes_over_http_is_judged_byte_for_byte(client, tmp_path):
         assert answer["p_fake"] == pytest.approx(verdict.p_fake, abs=1e-5)
 
 
-def test_every_file_gets_an_answer_or_a_sentence_over_http(client, tmp_path):
-    for place, (name, data, is_picture) in enumerate(corpus()):
-        file = tmp_path / str(place) / (name if len(name.encode()) < 200 else "long.png")
+def test_every_file_gets_an_answer_or_an_error_message_over_http(client, tmp_path):
+    for number, (name, data, is_image) in enumerate(corpus()):
+        file = tmp_path / str(number) / (name if len(name.encode()) < 200 else "long.png")
         file.parent.mkdir()
         file.write_bytes(data)
-        # One after the other: gradio_client 2.7 cancels a job that it sends while its stream for finished ones closes.
+        # One by one: gradio_client 2.7 cancels a job that is sent while the stream of finished jobs closes.
         answer = client.predict(handle_file(str(file)), "cifake-cnn", api_name="/predict")
-        assert ("p_fake" in answer) == is_picture, (name, answer)
-        assert is_picture or re.fullmatch(r"No verdict: .+\.", answer["error"])
+        assert ("p_fake" in answer) == is_image, (name, answer)
+        assert is_image or re.fullmatch(r"No verdict: .+\.", answer["error"])
 
 
-def test_a_map_comes_as_a_picture_and_as_numbers(client):
+def test_a_map_is_returned_as_an_image_and_as_numbers(client):
     shown, about = client.predict(handle_file(str(EXAMPLE)), "cifake-vit", "rollout", 0.6, api_name="/explain")
     assert about["method"] == "rollout"
     assert len(about["grid"]) == 8
     assert shown["path"].endswith(".png") if isinstance(shown, dict) else str(shown).endswith(".png")
 
 
-def test_many_files_come_back_as_a_table_and_a_csv_file(client, tmp_path):
+def test_many_files_are_returned_as_a_table_and_a_csv_file(client, tmp_path):
     (tmp_path / "text.png").write_bytes(b"text")
     files = [handle_file(str(EXAMPLE)), handle_file(str(tmp_path / "text.png"))]
     table, download = client.predict(files, api_name="/predict_many")
@@ -84,7 +84,7 @@ def test_the_installation_checks_itself(client):
 def test_the_documented_endpoints_are_the_named_ones(client):
     named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert set(named) == {"/predict", "/explain", "/predict_many", "/check"}
-    assert [one["parameter_name"] for one in named["/predict"]["parameters"]] == ["picture", "model"]
+    assert [parameter["parameter_name"] for parameter in named["/predict"]["parameters"]] == ["picture", "model"]
     for name in named:
         assert f"`{name}`" in (SPACE / "code.md").read_text()
 
@@ -93,29 +93,29 @@ def test_the_shell_commands_of_the_page_work(server, tmp_path):
     [block] = re.findall(r"```bash\n(.*?)```", (SPACE / "code.md").read_text(), re.DOTALL)
     shutil.copy(EXAMPLE, tmp_path / "photo.jpg")
     words = ["bash", "-euo", "pipefail", "-c", block.replace("http://127.0.0.1:7860", server.url)]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120)
-    assert "event: complete" in done.stdout
-    assert "Unsure, leaning towards AI-generated" in done.stdout
+    ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120)
+    assert "event: complete" in ended.stdout
+    assert "Unsure, leaning towards AI-generated" in ended.stdout
 
 
 def test_the_python_lines_of_the_page_work(server, tmp_path, monkeypatch):
     block, _ = re.findall(r"```python\n(.*?)```", (SPACE / "code.md").read_text(), re.DOTALL)
     shutil.copy(EXAMPLE, tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
-    found = {}
-    exec(block.replace("http://127.0.0.1:7860", server.url), found)
-    assert found["answer"]["model"] == "cifake-vit"
-    assert found["about"]["method"] == "rollout"
+    variables = {}
+    exec(block.replace("http://127.0.0.1:7860", server.url), variables)
+    assert variables["answer"]["model"] == "cifake-vit"
+    assert variables["about"]["method"] == "rollout"
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", str(SPACE / "app.py"), "../../../etc/passwd", "file:///etc/passwd"])
 def test_no_file_of_the_server_is_read_through_the_api(server, path):
     body = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, "cifake-cnn"]}
     event = server.post("call/predict", json=body).json()["event_id"]
-    said = server.get(f"call/predict/{event}").text
-    assert "event: error" in said
-    assert "p_fake" not in said
-    assert "root:" not in said
+    events = server.get(f"call/predict/{event}").text
+    assert "event: error" in events
+    assert "p_fake" not in events
+    assert "root:" not in events
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", str(SPACE / "app.py"), str(SPACE / "models/cifake-cnn/config.json")])
@@ -123,19 +123,19 @@ def test_no_file_of_the_server_is_served(server, path):
     assert server.get(f"file={path}").status_code in (403, 404)
 
 
-def test_a_file_above_the_limit_is_refused_before_it_is_kept(server):
+def test_a_file_above_the_limit_is_refused_before_it_is_stored(server):
     heavy = {"files": ("heavy.png", b"\0" * (33 * 2**20))}
     assert server.post("upload", files=heavy).status_code == 413
     assert not [file for file in server.temporary.rglob("*") if file.is_file() and file.stat().st_size > 2**25]
 
 
 @pytest.mark.slow
-def test_a_model_that_is_not_there_is_told_and_no_page_opens(tmp_path):
+def test_a_missing_model_is_reported_and_no_page_opens(tmp_path):
     words = [sys.executable, str(SPACE / "app.py"), "--model", str(tmp_path / "missing")]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 1
-    assert done.stderr.startswith("app.py: ")
-    assert "Traceback" not in done.stderr
+    ended = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("app.py: ")
+    assert "Traceback" not in ended.stderr
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def browser():
 
 @pytest.fixture
 def opened(server, browser):
-    """Open the page at a size, in light or dark, and remember what it asked for and complained about."""
+    """Open the page with a size and a color scheme, and record its requests and errors."""
     contexts = []
 
     def open_page(*, width=1280, height=1000, dark=False):
@@ -159,9 +159,9 @@ def opened(server, browser):
         )
         contexts.append(context)
         page = context.new_page()
-        page.asked, page.complaints = [], []
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.on("console", lambda said: page.complaints.append(said.text) if said.type == "error" else None)
+        page.requested, page.errors = [], []
+        page.on("request", lambda request: page.requested.append(request.url))
+        page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
         page.goto(server.url)
         page.wait_for_selector("#picture input[type=file]", state="attached")
         page.wait_for_function("document.querySelector('#method-cifake-vit input')?.value === 'relevance'")
@@ -173,7 +173,7 @@ def opened(server, browser):
 
 
 def upload(page, file):
-    page.wait_for_timeout(500)  # the page's code puts its controls up anew
+    page.wait_for_timeout(500)  # the page renders its components again
     page.set_input_files("#picture input[type=file]", str(file))
 
 
@@ -191,7 +191,7 @@ def map_of(page, name):
 
 @needs_browser
 @pytest.mark.slow
-def test_a_person_uploads_reads_compares_and_errs(opened, tmp_path):
+def test_a_person_uploads_compares_and_makes_mistakes(opened, tmp_path):
     page = opened()
     upload(page, EXAMPLE)
     page.wait_for_selector("#verdict-cifake-cnn .rf-verdict")
@@ -210,18 +210,18 @@ def test_a_person_uploads_reads_compares_and_errs(opened, tmp_path):
     page.click("#models >> text=cifake-cnn")
     page.click(f"text={read_examples()[2].title}")
     page.wait_for_function("document.querySelector('#verdict-cifake-vit').innerText.includes('Likely real')")
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"text")
     page.click("#picture button[aria-label='Remove Image']")
     page.wait_for_function("document.querySelector('#verdict-cifake-vit').innerText.includes('Upload an image')")
     upload(page, tmp_path / "broken.png")
     page.wait_for_function("document.querySelector('#verdict-cifake-vit').innerText.includes('not an image file')")
     shot(page, "broken")
-    assert not [url for url in page.asked if not re.match(r"(http://127\.0\.0\.1|data:|blob:)", url)]
+    assert not [url for url in page.requested if not re.match(r"(http://127\.0\.0\.1|data:|blob:)", url)]
 
 
 @needs_browser
 @pytest.mark.slow
-def test_several_pictures_and_the_other_tabs(opened):
+def test_several_images_and_the_other_tabs(opened):
     page = opened()
     page.click("button[role=tab]:has-text('Several images')")
     page.wait_for_timeout(500)
@@ -245,7 +245,7 @@ def test_several_pictures_and_the_other_tabs(opened):
 
 @needs_browser
 @pytest.mark.slow
-def test_tables_of_what_was_measured_are_whole_lines_and_scroll_on_narrow_screens(opened):
+def test_tables_of_the_evaluation_do_not_wrap_and_scroll_on_narrow_screens(opened):
     page = opened()
     page.click("button[role=tab]:has-text('Evaluation')")
     page.wait_for_selector("text=diffusiondb-coco-imagenet >> visible=true")
@@ -261,7 +261,7 @@ def test_tables_of_what_was_measured_are_whole_lines_and_scroll_on_narrow_screen
 @needs_browser
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "dark"), [(360, False), (360, True), (1280, True)])
-def test_narrow_screens_and_the_dark_are_readable(opened, width, dark):
+def test_the_page_is_readable_on_narrow_screens_and_in_dark_mode(opened, width, dark):
     page = opened(width=width, dark=dark)
     upload(page, EXAMPLE)
     page.wait_for_selector("#verdict-cifake-vit .rf-verdict")
@@ -276,15 +276,16 @@ def test_narrow_screens_and_the_dark_are_readable(opened, width, dark):
 
 @needs_browser
 @pytest.mark.slow
-def test_controls_have_names_for_those_who_hear_the_page(opened):
+def test_components_have_names_for_screen_readers(opened):
     page = opened()
     upload(page, EXAMPLE)
     map_of(page, "cifake-vit")
     nameless = page.evaluate("""[...document.querySelectorAll('input, select, textarea, button')]
-        .filter((one) => one.offsetParent && one.type !== 'file')
-        .filter((one) => !(one.labels?.length || one.ariaLabel || one.getAttribute('aria-labelledby') || one.title
-            || one.innerText?.trim() || one.querySelector('img[alt]:not([alt=""])')))
-        .map((one) => one.outerHTML.slice(0, 120))""")
+        .filter((element) => element.offsetParent && element.type !== 'file')
+        .filter((element) => !(element.labels?.length || element.ariaLabel || element.getAttribute('aria-labelledby')
+            || element.title
+            || element.innerText?.trim() || element.querySelector('img[alt]:not([alt=""])')))
+        .map((element) => element.outerHTML.slice(0, 120))""")
     assert nameless == []
     assert page.get_attribute("#verdict-cifake-vit .rf-card", "role") == "status"
     assert "looked" in page.get_attribute("#map-cifake-vit img", "alt")
