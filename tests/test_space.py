@@ -33,7 +33,7 @@ def test_the_page_answers_with_the_verdict_of_the_detector(api, photo):
         [[answer]] = api.predict([photo], [name])
         assert answer["p_fake"] == pytest.approx(verdict.p_fake, abs=1e-5)
         assert (answer["label"], answer["decided"]) == (verdict.label, verdict.is_sure)
-        assert answer["verdict"].startswith("Unsure, leaning to" if not verdict.is_sure else "Likely")
+        assert answer["verdict"].startswith("Unsure, possibly" if not verdict.is_sure else "Likely")
 
 
 def test_the_page_predicts_in_float32_on_request(photo):

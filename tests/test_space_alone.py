@@ -32,5 +32,5 @@ def test_the_folder_runs_by_itself(tmp_path):
         )
     finally:
         server.stop()
-    assert answer["verdict"] == "Unsure, leaning towards AI-generated"
+    assert answer["verdict"] == "Unsure, possibly AI-generated"
     assert "Traceback" not in server.log.read_text()

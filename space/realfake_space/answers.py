@@ -13,7 +13,7 @@ from realfake_space.worker import ModelFacts, Prediction
 
 MEASURED: Final = Path(__file__).resolve().parents[1] / "measured.json"
 SURE: Final = {"FAKE": "Likely AI-generated", "REAL": "Likely real"}
-UNSURE: Final = {"FAKE": "Unsure, leaning towards AI-generated", "REAL": "Unsure, leaning towards real"}
+UNSURE: Final = {"FAKE": "Unsure, possibly AI-generated", "REAL": "Unsure, possibly real"}
 COLUMNS: Final = ("file", "model", "verdict", "p_fake", "decided", "warnings")  # of the table of several images
 _DOWNSCALED: Final = 4  # times as wide or high as the model's input
 
