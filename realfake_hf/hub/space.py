@@ -26,7 +26,7 @@ _SUFFIXES: Final = (".py", ".j2", ".typed")  # of the packaged files; the demo d
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # constant, so that equal files make equal archives
 _DEMO_CONTENTS: Final = ("astronaut", "coffee")  # photographs of the demo data
 _PHOTOGRAPH: Final = "rocket.jpg"  # of scikit-image, at the usual size of an upload
-_TABLE: Final = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_TABLE: Final = re.compile(r"(<!-- results: (\w+)(, first table)? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 @dataclass
@@ -52,10 +52,17 @@ def write_package(archive: Path) -> None:
 
 
 def insert_tables(text: str, results: Path) -> str:
-    """Replace each block `<!-- results: NAME --> ... <!-- end -->` of a page by the table in `results/NAME.md`."""
+    """Insert results into a page.
+
+    Each block `<!-- results: NAME --> ... <!-- end -->` is replaced by `results/NAME.md`, and each block
+    `<!-- results: NAME, first table --> ... <!-- end -->` by that file up to the end of its first table.
+    """
 
     def insert(block: re.Match[str]) -> str:
-        return f"{block[1]}{(results / f'{block[2]}.md').read_text(encoding='utf-8')}{block[3]}"
+        tables = (results / f"{block[2]}.md").read_text(encoding="utf-8")
+        if block[3]:
+            tables = tables[: tables.index("\n\n", tables.index("\n|"))] + "\n"
+        return f"{block[1]}{tables}{block[4]}"
 
     return _TABLE.sub(insert, text)
 
