@@ -30,7 +30,7 @@ def test_the_cards_of_both_models_are_complete(name):
     for title in ("Model Details", "Uses", "Bias, Risks, and Limitations", "How to Get Started with the Model",
                   "Training Details", "Evaluation", "Environmental Impact", "Citation", "Out-of-Scope Use",
                   "Operating Point", "Other Data Sets", "Robustness",
-                  "Distance from the Training Data"):  # fmt: skip
+                  "Distance from the Training Data", "Explanations"):  # fmt: skip
         assert f"## {title}" in card.text
     assert not re.search(r"None|undefined|\{\{|nan", card.text)
     assert ("trust_remote_code=True" in card.text) == (name == "cifake-cnn")

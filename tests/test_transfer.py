@@ -141,7 +141,7 @@ def test_the_folder_of_another_plan_is_rejected(done, plan_file, tmp_path, capsy
     ("change", "sentence"),
     [
         ({"protocol": "wild"}, "expected a protocol of native, matched, crop in"),
-        ({"sources": {"one": "demo"}}, "expected two or more sources in"),
+        ({"sources": {"one": "demo"}}, "expected two or more sources"),
         ({"sources": {"one": "demo", "two": "no/such/place.zip"}}, "found nothing at 'no/such/place.zip'"),
         ({"colour": "red"}, "expected the keys models, protocol, rows, sources, test_size in"),
     ],

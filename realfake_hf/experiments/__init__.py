@@ -1,1 +1,1 @@
-"""Comparisons of models, trainings and data sets, and what they leave in results/."""
+"""Experiments of several trainings, comparisons of trained models, and audits of data sets."""

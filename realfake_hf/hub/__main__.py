@@ -75,7 +75,7 @@ def publish(arguments: PublishArguments) -> "list[Published]":
             publish_dataset(
                 arguments.data,
                 arguments.dataset,
-                licence=arguments.license,
+                license=arguments.license,
                 with_images=arguments.with_pictures,
                 **options,
             )

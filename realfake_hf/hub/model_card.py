@@ -158,6 +158,7 @@ def _further_tables(name: str, digest: str, results: Path) -> Iterator[tuple[str
     """Yield titles and tables of what else was measured of the model."""
     from realfake_hf.crosseval.robustness import Robustness, robustness_table
     from realfake_hf.estimate import from_plain
+    from realfake_hf.explain_study.tables import findings
     from realfake_hf.training.posthoc import to_markdown as familiarity_table
 
     facts = read_json(results / "familiarity.json")["models"].get(name)
@@ -167,6 +168,10 @@ def _further_tables(name: str, digest: str, results: Path) -> Iterator[tuple[str
     own = [robustness for robustness in measured if robustness.model == name]
     if own:
         yield "Robustness", robustness_table(own, strongest=True).to_markdown()
+    study = read_json(results / "explanation_study.json")
+    if name in study["models"]:
+        lines = "\n".join(f"- {finding}" for finding in findings(study))
+        yield "Explanations", f"In a comparison of {' and '.join(study['models'])}:\n\n{lines}"
 
 
 def _base_model(run: "Run") -> str | None:

@@ -140,14 +140,14 @@ def publish_space(
 
 
 def publish_dataset(
-    source: str, repo_id: str, *, licence: str, with_images: bool = False, **options: Unpack[Options]
+    source: str, repo_id: str, *, license: str, with_images: bool = False, **options: Unpack[Options]
 ) -> Published:
     """Upload a data card in one commit, with the images as parquet if their licence allows it.
 
     Args:
         source: as `load_images` takes it.
         repo_id: user/name.
-        licence: an id of the Hub, such as mit or cc-by-4.0.
+        license: an id of the Hub, such as mit or cc-by-4.0.
         with_images: upload the images.
         options: see `Options`.
 
@@ -160,7 +160,7 @@ def publish_dataset(
     with tempfile.TemporaryDirectory(prefix="realfake-publish-") as parent:
         staged = Path(parent)
         name = repo_id.rpartition("/")[2]
-        make_data_card(images, name=name, license=licence, has_images=with_images).save(staged / "README.md")
+        make_data_card(images, name=name, license=license, has_images=with_images).save(staged / "README.md")
         if with_images:
             write_shards(images, staged)
         return _upload(staged, repo_id, "dataset", **options)
