@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from realfake_hf.cli import parse, run_command
+from realfake_hf.crosseval.arguments import TRIVIAL
 from realfake_hf.store import read_json
 
 if TYPE_CHECKING:
@@ -83,21 +84,16 @@ def make_card(folder: Path, *, repo_id: str, results: Path | None = None) -> "Mo
 
 def _grid_of(digest: str, results: Path) -> "Grid | None":
     """Return the published grid, restricted to the model with these weights and the baseline; None without them."""
-    from realfake_hf.crosseval.arguments import TRIVIAL
     from realfake_hf.crosseval.grid import Grid
 
     grid = Grid.from_dict(read_json(results / "crosseval.json"))
     names = {facts["weights"]: name for name, facts in grid.facts["models"].items()}
     if digest not in names:
         return None
-    cells = tuple(cell for cell in grid.cells if cell.model in (names[digest], TRIVIAL))
-    return replace(grid, cells=cells, pairs=(), robustness=(), errors=())
-
-
-def _name_in(grid: "Grid") -> str:
-    from realfake_hf.crosseval.arguments import TRIVIAL
-
-    return next(cell.model for cell in grid.cells if cell.model != TRIVIAL)
+    kept = (names[digest], TRIVIAL)
+    facts = {**grid.facts, "models": {name: facts for name, facts in grid.facts["models"].items() if name in kept}}
+    cells = tuple(cell for cell in grid.cells if cell.model in kept)
+    return replace(grid, facts=facts, cells=cells, pairs=(), robustness=(), errors=())
 
 
 def _model_fields(run: "Run", detector: "Detector") -> dict[str, Any]:
@@ -136,12 +132,11 @@ def _training_fields(run: "Run", results: Path | None) -> dict[str, Any]:
 
 
 def _evaluation_fields(digest: str, grid: "Grid | None", results: Path | None) -> dict[str, Any]:
-    from realfake_hf.crosseval.arguments import TRIVIAL
     from realfake_hf.crosseval.report import warnings
 
     if grid is None or results is None:
         return {"away": [], "cells": [], "warnings": [], "tables": {}}
-    name = _name_in(grid)
+    [name] = grid.trained_models
     elsewhere = grid.away(name)
     wrong = [cell.confidence.wrong.value or 0 for cell in elsewhere]
     return {
@@ -188,7 +183,7 @@ def _front_matter(run: "Run", detector: "Detector", repo_id: str, grid: "Grid | 
     source = run.record["arguments"]["data"]
     reports = [(source, "test", run.outcome.test), (source, "test, leak-free", run.outcome.test_leak_free)]
     if grid:
-        reports += [(cell.dataset, cell.split, cell.report) for cell in grid.away(_name_in(grid))]
+        reports += [(cell.dataset, cell.split, cell.report) for cell in grid.away(*grid.trained_models)]
     return ModelCardData(
         license="mit",
         library_name="transformers",
