@@ -85,11 +85,6 @@ def push_apart(places: Floats, *, gap: float) -> Floats:
     return np.asarray(np.clip(fitted, 0, max(0.0, 1 - steps[-1])) + steps)
 
 
-def known(estimates: Sequence[Estimate | None]) -> list[Estimate]:
-    """Leave out missing and undefined estimates."""
-    return [estimate for estimate in estimates if estimate is not None and estimate.value is not None]
-
-
 def error_bars(estimates: Sequence[Estimate | None]) -> tuple[Floats, Floats]:
     """Return values (n,) and the distances to both ends of their intervals (2, n); NaN for None.
 

@@ -1,9 +1,9 @@
 """Significance tests: two classifiers on the same images, and one classifier on two groups of images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import sqrt
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -156,15 +156,6 @@ class Gap:
         if self.low is None or self.high is None:
             return f"{100 * self.value:+.1f} points"
         return f"{100 * self.value:+.1f} points ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Create a gap from what `to_dict` returned."""
-        return cls(**data)
 
 
 def rate_gap(is_right: Flags, inside: Flags, is_fake: Flags, *, samples: int = 1000, seed: int = 0) -> Gap:
