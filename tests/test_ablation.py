@@ -62,9 +62,9 @@ def test_trainings_with_other_settings_are_rejected(plan, capsys):
     cell = {"settings": {"base": "other", "settings": {}, "changes": {}}, "seconds": 1.0, "cell": {}}
     (plan.parent / "runs/baseline, seed 0.json").write_text(json.dumps(cell))
     assert ablation.main(words(plan)) == 1
-    said = capsys.readouterr().err
-    assert "baseline, seed 0" in said
-    assert "found other values of base, settings" in said
+    message = capsys.readouterr().err
+    assert "baseline, seed 0" in message
+    assert "found other values of base, settings" in message
     assert not (plan.parent / "table.json").exists()
 
 

@@ -65,9 +65,9 @@ def test_the_table_has_both_test_splits_and_every_content(runs):
     assert "| 2 seeds | test, n = 390 | leak-free test, n = " in table
     for content, row in summary["test"]["by_content"].items():
         assert f"| {content} | {row['n']} | {100 * row['mean']:.2f} ± " in table
-    one = seeds.to_markdown(seeds.summarize([read_run(runs[0])]))
-    assert "| 1 seed | " in one
-    assert "±" not in one
+    single = seeds.to_markdown(seeds.summarize([read_run(runs[0])]))
+    assert "| 1 seed | " in single
+    assert "±" not in single
 
 
 def test_runs_that_differ_in_more_than_their_seed_are_rejected(runs):
@@ -223,8 +223,10 @@ def test_models_that_cannot_be_compared_end_with_status_2(models, sentence, caps
 def test_a_missing_folder_is_named_before_the_data_are_read(runs, tmp_path, capsys):
     folders = {"cnn": runs[0], "vit": tmp_path / "vit"}
     assert compare.main(compare_words(folders, tmp_path / "out.json", data="nowhere")) == 1
-    said = capsys.readouterr().err.strip()
-    assert said.endswith(f"compare: expected an output folder of train.py for vit; found none at {tmp_path / 'vit'}.")
+    message = capsys.readouterr().err.strip()
+    assert message.endswith(
+        f"compare: expected an output folder of train.py for vit; found none at {tmp_path / 'vit'}."
+    )
 
 
 def value(test):
@@ -279,7 +281,7 @@ def test_the_published_vit_has_the_figures_of_its_results():
 def test_the_published_vit_has_the_stated_accuracy_in_a_plain_pipeline(cifake_archive):
     classify = pipeline("image-classification", model=str(ROOT / "space/models/cifake-vit"))
     rows = load_images(cifake_archive)["test"].select(range(400))
-    answers = classify([picture.convert("RGB") for picture in rows["image"]], batch_size=100)
+    answers = classify([image.convert("RGB") for image in rows["image"]], batch_size=100)
     called_fake = np.array([answer[0]["label"] == "FAKE" for answer in answers])
     stated = json.loads((ROOT / "space/models/cifake-vit/metrics.json").read_text())["test"]["accuracy"]["value"]
     found = np.mean(called_fake == (np.array(rows["label"][:]) == 1))

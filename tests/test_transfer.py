@@ -36,9 +36,9 @@ def test_every_image_follows_the_protocol_and_is_in_one_split(sources):
     found = splits(sources)
     before = load_images(sources / "one")["train"]
     expected = {matched(row["image"].convert("RGB")).tobytes() for row in before}
-    pictures = [{row["image"].tobytes() for row in rows} for rows in found.values()]
-    assert all(some <= expected for some in pictures)
-    assert sum(map(len, pictures)) == len(set.union(*pictures))
+    images = [{row["image"].tobytes() for row in rows} for rows in found.values()]
+    assert all(some <= expected for some in images)
+    assert sum(map(len, images)) == len(set.union(*images))
     assert {row["image"].size for row in found["train"]} == {(32, 32)}
     assert {"label", "content", "generator", "source"} <= set(found["train"].column_names)
 
@@ -76,22 +76,22 @@ def plan_file(sources, tmp_path_factory):
     return file
 
 
-def asked(plan_file, folder):
+def words(plan_file, folder):
     places = ["--output_file", str(folder / "transfer.json"), "--figure_file", str(folder / "transfer.png")]
-    words = ["--plan", str(plan_file), "--output_dir", str(folder / "runs"), "--bootstrap_samples", "20"]
-    return [*words, *places]
+    flags = ["--plan", str(plan_file), "--output_dir", str(folder / "runs"), "--bootstrap_samples", "20"]
+    return [*flags, *places]
 
 
 @pytest.fixture(scope="module")
 def done(plan_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("transfer")
-    assert transfer.main(asked(plan_file, folder)) == 0
+    assert transfer.main(words(plan_file, folder)) == 0
     return folder
 
 
 def test_the_matrix_has_every_training_and_test_set_over_all_seeds(done):
     found = json.loads((done / "transfer.json").read_text())
-    places = [(one["trained_on"], one["tested_on"]) for one in found["cells"]]
+    places = [(cell["trained_on"], cell["tested_on"]) for cell in found["cells"]]
     assert places == [(row, column) for row in ("one", "two", "both") for column in ("one", "two")]
     cell = found["cells"][1]
     assert (cell["n_real"], cell["n_fake"]) == (8, 8)
@@ -117,7 +117,7 @@ def test_finished_work_is_not_repeated(done, plan_file, monkeypatch):
     monkeypatch.setattr("realfake_hf.training.run.train", again)
     monkeypatch.setattr(transfer, "matched_splits", again)
     before = (done / "transfer.json").read_text()
-    assert transfer.main(asked(plan_file, done)) == 0
+    assert transfer.main(words(plan_file, done)) == 0
     assert json.loads((done / "transfer.json").read_text())["cells"] == json.loads(before)["cells"]
 
 
@@ -133,7 +133,7 @@ def test_the_table_has_a_row_for_each_cell(done):
 def test_the_folder_of_another_plan_is_rejected(done, plan_file, tmp_path, capsys):
     other = yaml.safe_load(plan_file.read_text()) | {"rows": 32}
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
-    assert transfer.main(asked(tmp_path / "other.yaml", done)) == 1
+    assert transfer.main(words(tmp_path / "other.yaml", done)) == 1
     assert "found other values of rows" in capsys.readouterr().err
 
 
@@ -148,7 +148,7 @@ def test_the_folder_of_another_plan_is_rejected(done, plan_file, tmp_path, capsy
 )
 def test_an_invalid_plan_is_rejected_before_any_work(plan_file, tmp_path, capsys, change, sentence):
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(yaml.safe_load(plan_file.read_text()) | change))
-    assert transfer.main(asked(tmp_path / "plan.yaml", tmp_path)) == 1
+    assert transfer.main(words(tmp_path / "plan.yaml", tmp_path)) == 1
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 

@@ -234,11 +234,11 @@ def _upload(staged: Path, repo_id: str, repo_type: str, **options: Unpack[Option
         raise _no_token(repo_id) from error
     except HfHubHTTPError as error:
         status = error.response.status_code
-        reason = _REFUSALS.get(status, f"the Hub failed. {_RESUME}")
-        raise OSError(f"expected to publish {repo_id}; found status {status}: {reason}") from error
+        reason = _REFUSALS.get(status, f"it failed. {_RESUME}")
+        raise OSError(f"cannot publish {repo_id}: the Hub answered with status {status}: {reason}") from error
     except (httpx2.HTTPError, RuntimeError) as error:  # RuntimeError: raised around failures of large files
         cause = error.__cause__ or error
-        raise OSError(f"expected to publish {repo_id}; found a broken connection ({cause}). {_RESUME}") from error
+        raise OSError(f"cannot publish {repo_id}: the connection broke ({cause}). {_RESUME}") from error
     return Published(repo_id, files, commit.oid, commit.commit_url)
 
 
