@@ -139,9 +139,9 @@ class Detector:
         return list(self.stream(images))
 
     def stream(self, images: ImageInput | Iterable[ImageInput]) -> Iterator[Verdict]:
-        """Yield verdicts while images are read, one batch on each core; for inputs of any length, see `predict`.
+        """Yield verdicts in order while images are read, for inputs of any length; see `predict`.
 
-        Reading is ahead of the verdicts by one batch per core.
+        Each core has a batch, so that images are read one batch per core ahead of the verdicts.
         """
         yield from chain.from_iterable(self._map_batches(images, self._verdicts))
 

@@ -74,7 +74,7 @@ def plain_product(first, second):
 
 
 def plain_rollout(layers, *, head_fusion, discard_ratio):
-    """The rollout of one picture in lists: layers[layer][head][row][column]."""
+    """The rollout of one image in lists: layers[layer][head][row][column]."""
     product = None
     for heads in layers:
         tokens = range(len(heads[0]))
@@ -92,14 +92,14 @@ def plain_rollout(layers, *, head_fusion, discard_ratio):
 @pytest.mark.parametrize("kind", ["vit", "deit"])
 @pytest.mark.parametrize("head_fusion", FUSE)
 @pytest.mark.parametrize("discard_ratio", [0.0, 0.4, 0.95])
-def test_rollout_is_that_of_plain_python_for_every_picture_of_a_batch(kind, head_fusion, discard_ratio):
+def test_rollout_is_that_of_plain_python_for_every_image_of_a_batch(kind, head_fusion, discard_ratio):
     attentions = attentions_of(build(kind), pixels(3))
     found = rollout_of(attentions, head_fusion=head_fusion, discard_ratio=discard_ratio)
     assert found.dtype == torch.float32
-    for picture in range(3):
-        layers = [layer[picture].tolist() for layer in attentions]
+    for image in range(3):
+        layers = [layer[image].tolist() for layer in attentions]
         expected = plain_rollout(layers, head_fusion=head_fusion, discard_ratio=discard_ratio)
-        torch.testing.assert_close(found[picture], torch.tensor(expected), rtol=0, atol=1e-6)
+        torch.testing.assert_close(found[image], torch.tensor(expected), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["vit", "deit"])
@@ -120,9 +120,9 @@ def test_last_attention_is_the_class_tokens_row_of_the_last_layer():
         torch.testing.assert_close(maps("last_attention", model, values, head_fusion=fusion), expected)
 
 
-def slow_evidence(model, picture, index):
-    """Mean over heads of (dA * A)+ for each layer of one picture, a head and a cell at a time."""
-    output = model(pixel_values=picture[None], output_attentions=True)
+def slow_evidence(model, image, index):
+    """Mean over heads of (dA * A)+ for each layer of one image, a head and a cell at a time."""
+    output = model(pixel_values=image[None], output_attentions=True)
     score = output.logits[0, index] - output.logits[0, 1 - index]
     for layer in output.attentions:
         (gradient,) = torch.autograd.grad(score, layer, retain_graph=True)
@@ -135,16 +135,16 @@ def slow_evidence(model, picture, index):
         yield evidence
 
 
-def slow_relevance(model, picture, index):
-    total = torch.eye(len(next(slow_evidence(model, picture, index))))
-    for evidence in slow_evidence(model, picture, index):
+def slow_relevance(model, image, index):
+    total = torch.eye(len(next(slow_evidence(model, image, index))))
+    for evidence in slow_evidence(model, image, index):
         total = total + evidence @ total
     return total
 
 
-def slow_gradient_rollout(model, picture, index):
-    total = torch.eye(len(next(slow_evidence(model, picture, index))))
-    for evidence in slow_evidence(model, picture, index):
+def slow_gradient_rollout(model, image, index):
+    total = torch.eye(len(next(slow_evidence(model, image, index))))
+    for evidence in slow_evidence(model, image, index):
         mixed = evidence + torch.eye(len(evidence))
         total = torch.stack([row / row.sum() for row in mixed]) @ total
     return total
@@ -157,17 +157,17 @@ def test_relevance_and_gradient_rollout_are_those_of_a_slow_reference(kind, rows
     slow = {"relevance": slow_relevance, "gradient_rollout": slow_gradient_rollout}[method]
     for index, target in enumerate(("REAL", "FAKE")):
         found = maps(method, model, values, target)
-        for picture, heat in zip(values, found, strict=True):
-            expected = slow(model, picture, index)[:rows, -16:].mean(dim=0).reshape(4, 4)
+        for image, heat in zip(values, found, strict=True):
+            expected = slow(model, image, index)[:rows, -16:].mean(dim=0).reshape(4, 4)
             torch.testing.assert_close(heat, expected, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", sorted(ATTENTION_METHODS))
-def test_a_batch_is_its_pictures(kind, method):
+def test_a_batch_is_its_images(kind, method):
     model, values = build(kind), pixels(5)
     options = {"discard_ratio": 0.5} if method == "rollout" else {}
-    one_by_one = torch.cat([maps(method, model, picture[None], **options) for picture in values])
+    one_by_one = torch.cat([maps(method, model, image[None], **options) for image in values])
     torch.testing.assert_close(maps(method, model, values, **options), one_by_one, rtol=1e-4, atol=1e-6)
 
 
@@ -182,7 +182,7 @@ def test_rows_of_rollouts_are_distributions(head_fusion, discard_ratio):
     torch.testing.assert_close(gradient_rollout(layers, gradients).sum(dim=-1), torch.ones(3, 18))
 
 
-def test_weights_are_discarded_from_each_picture_by_its_own_order():
+def test_weights_are_discarded_from_each_image_by_its_own_order():
     even, uneven = torch.full((1, 1, 4, 4), 0.25), random_attention(1, 1, 4, 4)
     together = rollout_of([torch.cat([uneven, even])], discard_ratio=0.5)
     assert torch.equal(together[1], rollout_of([even])[0])  # all tie with the lowest one kept
@@ -231,7 +231,7 @@ def test_relevance_tells_the_classes_apart_and_rollout_does_not_even_see_the_hea
 
 
 @pytest.mark.parametrize("method", ["relevance", "gradient_rollout"])
-def test_the_predicted_target_is_that_of_each_picture(method):
+def test_the_predicted_target_is_that_of_each_image(method):
     model, values = build(), pixels(12)
     with torch.no_grad():
         is_fake = model(pixel_values=values).logits.argmax(dim=1) == 1

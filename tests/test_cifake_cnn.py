@@ -32,9 +32,9 @@ class Hidden:
 sys.meta_path.insert(0, Hidden())
 from transformers import AutoConfig, AutoModelForImageClassification, pipeline
 
-folder, *pictures = sys.argv[1:]
+folder, *images = sys.argv[1:]
 classify = pipeline("image-classification", model=folder, trust_remote_code=True)
-scores = [{row["label"]: row["score"] for row in rows} for rows in classify(pictures)]
+scores = [{row["label"]: row["score"] for row in rows} for rows in classify(images)]
 model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)
 config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
 print(json.dumps({
@@ -69,7 +69,7 @@ def save(model, folder):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     """PNG files of 32 pixels, of other sizes, and in greyscale."""
     rng = np.random.default_rng(0)
     shapes = [(32, 32, 3), (32, 32, 3), (48, 64, 3), (20, 17, 3), (40, 40)]
@@ -146,9 +146,9 @@ def test_the_loss_and_its_gradients_are_those_of_the_binary_cross_entropy_of_z()
     torch.testing.assert_close(ours, theirs)
 
 
-def test_a_batch_is_its_pictures():
+def test_a_batch_is_its_images():
     model, values = build(), pixels(8)
-    one_by_one = torch.cat([logits_of(model, picture[None]) for picture in values])
+    one_by_one = torch.cat([logits_of(model, image[None]) for image in values])
     torch.testing.assert_close(logits_of(model, values), one_by_one)
 
 
@@ -216,9 +216,9 @@ def test_a_saved_model_loads_through_auto_classes_with_its_shape_and_logits(tmp_
 
 
 @pytest.mark.slow
-def test_without_the_package_the_saved_folder_gives_the_same_scores(tmp_path, pictures):
+def test_without_the_package_the_saved_folder_gives_the_same_scores(tmp_path, images):
     folder = save(build(), tmp_path / "model")
-    words = [sys.executable, "-c", WITHOUT_THE_PACKAGE, str(folder), *map(str, pictures)]
+    words = [sys.executable, "-c", WITHOUT_THE_PACKAGE, str(folder), *map(str, images)]
     settings = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
     said = subprocess.run(words, env=kept | settings, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -230,7 +230,7 @@ def test_without_the_package_the_saved_folder_gives_the_same_scores(tmp_path, pi
         141_345,
         ["CifakeCnnForImageClassification", "CifakeCnnConfig"],
     )
-    expected = [verdict.p_fake for verdict in Detector.from_pretrained(folder).predict(pictures)]
+    expected = [verdict.p_fake for verdict in Detector.from_pretrained(folder).predict(images)]
     np.testing.assert_allclose(found["p_fake"], expected, atol=1e-6)
 
 
@@ -240,10 +240,10 @@ def test_the_code_that_travels_with_the_weights_is_this_file(tmp_path):
     assert (folder / source.name).read_text() == source.read_text()
 
 
-def test_a_pipeline_gives_the_scores_of_the_detector(tmp_path, pictures):
+def test_a_pipeline_gives_the_scores_of_the_detector(tmp_path, images):
     folder = save(build(), tmp_path / "model")
     classify = pipeline("image-classification", model=str(folder))
-    scores = [{row["label"]: row["score"] for row in rows} for rows in classify([str(file) for file in pictures])]
-    expected = [verdict.p_fake for verdict in Detector.from_pretrained(folder).predict(pictures)]
+    scores = [{row["label"]: row["score"] for row in rows} for rows in classify([str(file) for file in images])]
+    expected = [verdict.p_fake for verdict in Detector.from_pretrained(folder).predict(images)]
     np.testing.assert_allclose([row["FAKE"] for row in scores], expected, atol=1e-6)
-    assert len({round(value, 4) for value in expected}) == len(pictures)
+    assert len({round(value, 4) for value in expected}) == len(images)

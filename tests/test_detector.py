@@ -47,9 +47,9 @@ def column(tmp_path_factory):
     return load_images("demo", cache_dir=tmp_path_factory.mktemp("rows"))["test"].select(range(21))["image"]
 
 
-def reference(picture):
-    """Probability of FAKE of an RGB picture, step by step."""
-    small = picture.resize((32, 32), Image.Resampling.BILINEAR)
+def reference(image):
+    """Probability of FAKE of an RGB image, step by step."""
+    small = image.resize((32, 32), Image.Resampling.BILINEAR)
     values = (torch.tensor(np.asarray(small)).permute(2, 0, 1) / 255 - 0.5) / 0.5
     with torch.no_grad():
         return make_model().eval()(values[None]).logits.softmax(dim=1)[0, 1].item()
@@ -57,13 +57,13 @@ def reference(picture):
 
 def test_a_verdict_is_the_models_probability_of_fake(detector, column):
     found = detector.predict(column)
-    assert [verdict.p_fake for verdict in found] == pytest.approx([reference(picture) for picture in column], abs=1e-6)
+    assert [verdict.p_fake for verdict in found] == pytest.approx([reference(image) for image in column], abs=1e-6)
     assert [verdict.label for verdict in found] == ["FAKE" if verdict.p_fake > 0.5 else "REAL" for verdict in found]
     assert {verdict.label for verdict in detector.predict([*column, *_opposites(detector)])} == {"REAL", "FAKE"}
 
 
 def _opposites(detector):
-    """Plain pictures on both sides of one half."""
+    """Plain images on both sides of one half."""
     rng = np.random.default_rng(0)
     plain = [Image.new("RGB", (32, 32), tuple(rng.integers(256, size=3).tolist())) for _ in range(50)]
     scores = detector.probabilities(plain)
@@ -71,38 +71,38 @@ def _opposites(detector):
     return [plain[int(scores.argmin())], plain[int(scores.argmax())]]
 
 
-def test_paths_pictures_arrays_and_columns_of_the_same_pixels_get_the_same_verdicts(detector, column, tmp_path):
-    pictures = list(column)
-    files = [tmp_path / f"{number}.png" for number in range(len(pictures))]
-    for file, picture in zip(files, pictures, strict=True):
-        picture.save(file)
+def test_paths_images_arrays_and_columns_of_the_same_pixels_get_the_same_verdicts(detector, column, tmp_path):
+    images = list(column)
+    files = [tmp_path / f"{number}.png" for number in range(len(images))]
+    for file, image in zip(files, images, strict=True):
+        image.save(file)
     expected = detector.predict(column)
     assert detector.predict(files) == expected
     assert detector.predict([str(file) for file in files]) == expected
-    assert detector.predict(pictures) == expected
-    assert detector.predict(picture for picture in pictures) == expected
-    assert detector.predict([np.asarray(picture) for picture in pictures]) == expected
+    assert detector.predict(images) == expected
+    assert detector.predict(image for image in images) == expected
+    assert detector.predict([np.asarray(image) for image in images]) == expected
     rows = Dataset.from_dict({"image": [str(file) for file in files]})
     assert detector.predict(rows["image"]) == expected
 
 
-def test_one_picture_gets_a_list_of_one_verdict(detector, column, tmp_path):
+def test_one_image_gets_a_list_of_one_verdict(detector, column, tmp_path):
     file = tmp_path / "one.png"
     column[0].save(file)
     expected = detector.predict([column[0]])
     assert [detector.predict(one) for one in (file, str(file), column[0], np.asarray(column[0]))] == [expected] * 4
 
 
-def test_no_pictures_get_no_verdicts(detector):
+def test_no_images_get_no_verdicts(detector):
     assert detector.predict([]) == []
     assert detector.probabilities(iter(())).shape == (0,)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "LA", "CMYK", "1"])
-def test_pictures_of_any_mode_and_size_are_judged_as_rgb(detector, mode):
+def test_images_of_any_mode_and_size_are_judged_as_rgb(detector, mode):
     noise = np.random.default_rng(0).integers(256, size=(40, 50, 3), dtype=np.uint8)
-    picture = Image.fromarray(noise).convert(mode)
-    assert detector.predict(picture)[0].p_fake == pytest.approx(reference(picture.convert("RGB")), abs=1e-6)
+    image = Image.fromarray(noise).convert(mode)
+    assert detector.predict(image)[0].p_fake == pytest.approx(reference(image.convert("RGB")), abs=1e-6)
 
 
 def test_transparency_lies_on_white(detector):
@@ -110,24 +110,24 @@ def test_transparency_lies_on_white(detector):
     assert detector.predict(clear) == detector.predict(Image.new("RGB", (32, 32), "white"))
 
 
-def test_a_greyscale_array_is_its_rgb_picture(detector):
+def test_a_greyscale_array_is_its_rgb_image(detector):
     grey = np.random.default_rng(0).integers(256, size=(32, 32), dtype=np.uint8)
     assert detector.predict(grey) == detector.predict(np.stack([grey] * 3, axis=-1))
 
 
 def test_batch_sizes_and_neighbours_do_not_change_a_verdict(column):
-    pictures = [*column, Image.new("RGB", (64, 48), "red")]
-    whole = Detector(make_model(), make_processor()).probabilities(pictures)
-    for size in (1, 5, len(pictures)):
-        parts = Detector(make_model(), make_processor(), batch_size=size).probabilities(pictures)
+    images = [*column, Image.new("RGB", (64, 48), "red")]
+    whole = Detector(make_model(), make_processor()).probabilities(images)
+    for size in (1, 5, len(images)):
+        parts = Detector(make_model(), make_processor(), batch_size=size).probabilities(images)
         np.testing.assert_allclose(parts, whole, atol=1e-6)
 
 
-def test_pictures_are_taken_a_batch_for_each_core_ahead(column, monkeypatch):
+def test_images_are_taken_a_batch_for_each_core_ahead(column, monkeypatch):
     monkeypatch.setattr(threads, "available_cores", lambda: 2)
     taken = []
     detector = Detector(make_model(), make_processor(), batch_size=2)
-    verdicts = detector.stream(taken.append(picture) or picture for picture in column)
+    verdicts = detector.stream(taken.append(image) or image for image in column)
     seen = [len(taken) for _ in verdicts]
     assert seen[:4] == [6, 6, 8, 8]  # a verdict's own batch and two beyond it
     assert seen[-1] == len(taken) == len(column)
@@ -148,7 +148,7 @@ def test_labels_that_do_not_say_real_and_fake_are_refused(tmp_path):
 
 def test_other_image_classifiers_are_judged_through_the_same_door(column):
     model = make_vit(id2label={0: "FAKE", 1: "REAL"}, label2id={"FAKE": 0, "REAL": 1})
-    inputs = make_processor()([picture.convert("RGB") for picture in column], return_tensors="pt")
+    inputs = make_processor()([image.convert("RGB") for image in column], return_tensors="pt")
     with torch.no_grad():
         expected = model(**inputs).logits.softmax(dim=1)[:, 0].numpy()
     np.testing.assert_allclose(Detector(model, make_processor()).probabilities(column), expected, atol=1e-6)
@@ -156,14 +156,14 @@ def test_other_image_classifiers_are_judged_through_the_same_door(column):
 
 def test_an_unreadable_file_is_named(detector, tmp_path):
     broken, missing = tmp_path / "broken.jpg", tmp_path / "missing.jpg"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     with pytest.raises(UnreadableImageError, match=f"cannot read {broken}: not "):
         detector.predict(str(broken))
     with pytest.raises(UnreadableImageError, match=f"cannot read {missing}: .*No such file"):
         detector.predict([missing])
 
 
-def test_an_unreadable_picture_is_named_by_its_position(detector, column):
+def test_an_unreadable_image_is_named_by_its_position(detector, column):
     with pytest.raises(UnreadableImageError, match=r"cannot read image 1: .*32-bit float"):
         detector.predict([column[0], Image.new("F", (8, 8))])
 
@@ -184,7 +184,7 @@ def test_arrays_of_another_form_are_refused(detector, column, array, found):
 
 
 @pytest.mark.parametrize(("thing", "name"), [(None, "NoneType"), ({"bytes": b""}, "dict"), (3, "int")])
-def test_what_is_no_picture_is_refused(detector, thing, name):
+def test_what_is_no_image_is_refused(detector, thing, name):
     with pytest.raises(TypeError, match=f"as image 0; found {name}"):
         detector.predict([thing])
 
@@ -278,12 +278,12 @@ def test_neighbours_do_not_change_a_verdict_in_bfloat16(column):
 @pytest.mark.slow
 def test_threads_may_share_a_detector_and_explain_meanwhile(picture_bytes):
     vit = Detector.from_pretrained(ROOT / "space/models/cifake-vit", batch_size=4)
-    pictures = [picture_bytes(seed, size=(32, 32)) for seed in range(8)]
-    alone = vit.probabilities(pictures), [one.map for one in vit.explain(pictures, method="relevance")]
+    images = [picture_bytes(seed, size=(32, 32)) for seed in range(8)]
+    alone = vit.probabilities(images), [one.map for one in vit.explain(images, method="relevance")]
     with ThreadPoolExecutor(6) as pool:
         asked = [
-            pool.submit(vit.probabilities, pictures) if turn % 2 else
-            pool.submit(lambda: [one.map for one in vit.explain(pictures, method="relevance")])
+            pool.submit(vit.probabilities, images) if turn % 2 else
+            pool.submit(lambda: [one.map for one in vit.explain(images, method="relevance")])
             for turn in range(12)
         ]  # fmt: skip
         found = [one.result(timeout=120) for one in asked]

@@ -100,9 +100,7 @@ def planted_cnn():
 
 @pytest.mark.parametrize(("fixture", "method", "noise"), [("vit", "relevance", 1.0), ("cnn", "grad_cam", 0.5)])
 @pytest.mark.parametrize("label", ["REAL", "FAKE"])
-def test_the_corner_that_decides_the_class_is_hit_in_95_percent_of_the_pictures(
-    request, fixture, method, noise, label
-):
+def test_the_corner_that_decides_the_class_is_hit_in_95_percent_of_the_images(request, fixture, method, noise, label):
     model = request.getfixturevalue(f"planted_{fixture}")
     values, is_fake, corner = planted(400, noise=noise, seed=7)
     of_label = is_fake == (label == "FAKE")
@@ -178,7 +176,7 @@ def test_the_cnns_real_has_a_map_although_its_logit_is_always_0():
     assert not any(one.is_empty for one in found)
 
 
-def test_maps_are_scaled_picture_by_picture_and_empty_ones_are_0():
+def test_maps_are_scaled_image_by_image_and_empty_ones_are_0():
     raw = torch.tensor(
         [[[2.0, 4], [3, 6]], [[-1, 0], [1, 3]], [[5, 5], [5, 5]], [[0, 0], [0, 0]], [[7, 7], [7, 7 + 2e-6]]]
     )
@@ -249,7 +247,7 @@ def test_labels_that_do_not_say_real_and_fake_are_refused():
             explain(model, pixels(1), method=method)
 
 
-def pictures(n):
+def some_images(n):
     rng = np.random.default_rng(0)
     return [Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8)) for _ in range(n)]
 
@@ -267,7 +265,7 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_detector_explains_its_verdicts_in_any_batches(method):
     door = detector(build_uneven_vit(attention="sdpa"))
-    images = pictures(5)
+    images = some_images(5)
     whole = door.explain(images, method=method)
     assert [one.verdict.label for one in whole] == [verdict.label for verdict in door.predict(images)]
     expected = door.probabilities(images)
@@ -279,7 +277,7 @@ def test_a_detector_explains_its_verdicts_in_any_batches(method):
 
 @pytest.mark.parametrize("method", OF_THE_CNN)
 def test_a_detector_explains_the_cnn(method):
-    found = detector(build_cnn()).explain(pictures(3), method=method, target="FAKE", options=DEFAULTS[method])
+    found = detector(build_cnn()).explain(some_images(3), method=method, target="FAKE", options=DEFAULTS[method])
     assert [one.map.shape for one in found] == [(16, 16) if method == "grad_cam" else (8, 8)] * 3
 
 
@@ -289,10 +287,10 @@ def test_a_detectors_model_is_as_it_was_after_explaining(attention, method):
     door = detector(build_vit(attention=attention))
     seen = []
     door.model.register_forward_pre_hook(lambda *_: seen.append(door.model.config._attn_implementation))
-    door.explain(pictures(2), method=method)
+    door.explain(some_images(2), method=method)
     assert set(seen) == {"eager" if method in ATTENTION_METHODS else attention}
     with pytest.raises(ValueError, match="expected options of"):
-        door.explain(pictures(1), method=method, options={"no": 1})
+        door.explain(some_images(1), method=method, options={"no": 1})
     assert door.model.config._attn_implementation == attention
     assert not door.model.training
     assert all(weight.grad is None and weight.requires_grad for weight in door.model.parameters())
@@ -305,4 +303,6 @@ def test_a_detector_can_be_loaded_with_eager_attention(tmp_path):
     assert Detector.from_pretrained(tmp_path).model.config._attn_implementation == "sdpa"
     loaded = Detector.from_pretrained(tmp_path, attn_implementation="eager")
     assert loaded.model.config._attn_implementation == "eager"
-    assert_same(loaded.explain(pictures(2), method="rollout"), detector(model).explain(pictures(2), method="rollout"))
+    assert_same(
+        loaded.explain(some_images(2), method="rollout"), detector(model).explain(some_images(2), method="rollout")
+    )

@@ -59,7 +59,7 @@ def pixels(n=3, *, seed=1):
 
 
 def seen_at(model, name, values):
-    """A layer's output, and the gradient of each picture's log-odds of FAKE with respect to it."""
+    """A layer's output, and the gradient of each image's log-odds of FAKE with respect to it."""
     kept = []
     handle = model.get_submodule(name).register_forward_hook(lambda _module, _inputs, output: kept.append(output))
     logits = model(pixel_values=values).logits
@@ -69,11 +69,11 @@ def seen_at(model, name, values):
 
 
 def by_hand(layer, gradient):
-    """Grad-CAM from (batch, channels, h, w), a picture and a channel at a time."""
+    """Grad-CAM from (batch, channels, h, w), a image and a channel at a time."""
     heat = torch.zeros(len(layer), *layer.shape[2:])
-    for picture in range(len(layer)):
+    for image in range(len(layer)):
         for channel in range(layer.shape[1]):
-            heat[picture] += gradient[picture, channel].mean() * layer[picture, channel]
+            heat[image] += gradient[image, channel].mean() * layer[image, channel]
     return heat.relu()
 
 
@@ -147,10 +147,10 @@ def test_looking_does_not_change_what_the_model_says(kind):
 
 
 @pytest.mark.parametrize("kind", BUILD)
-def test_a_batch_is_its_pictures(kind):
+def test_a_batch_is_its_images(kind):
     model, values = build(kind), pixels(5)
     for method, options in ((grad_cam, {}), (integrated_gradients, {"steps": 4})):
-        one_by_one = torch.cat([method(model, picture[None], "predicted", **options).values for picture in values])
+        one_by_one = torch.cat([method(model, image[None], "predicted", **options).values for image in values])
         torch.testing.assert_close(
             method(model, values, "predicted", **options).values, one_by_one, rtol=1e-4, atol=1e-6
         )
@@ -215,7 +215,7 @@ def test_integrated_gradients_are_those_of_a_sum_by_hand(kind):
     assert torch.equal(found, integrated_gradients(model, values, "REAL", steps=8, grid=(4, 4)).values)
 
 
-def test_a_grey_picture_has_nothing_to_integrate():
+def test_a_grey_image_has_nothing_to_integrate():
     assert not integrated_gradients(build("cnn"), torch.zeros(1, 3, 32, 32), "FAKE").values.any()
 
 

@@ -92,14 +92,14 @@ def test_positions_keep_their_order_on_the_grid():
 
 
 @pytest.mark.parametrize(("image_size", "patch_size"), [(64, 16), (64, 8), (16, 4), (24, 8)])
-def test_a_fitted_model_takes_pictures_of_its_new_size(image_size, patch_size):
+def test_a_fitted_model_takes_images_of_its_new_size(image_size, patch_size):
     fitted = resize_model(vit(), image_size=image_size, patch_size=patch_size)
     assert (fitted.config.image_size, fitted.config.patch_size) == (image_size, patch_size)
     outputs = fitted(pixel_values=pixels(image_size), output_hidden_states=True)
     assert outputs.hidden_states[0].shape[1] == (image_size // patch_size) ** 2 + 1
 
 
-def test_a_model_for_enlarged_pictures_sees_what_the_model_saw():
+def test_a_model_for_enlarged_images_sees_what_the_model_saw():
     model = vit(image_size=32, patch_size=4)
     fitted = resize_model(model, image_size=64, patch_size=8)
     patches = pixels(32).unfold(2, 4, 4).unfold(3, 4, 4)  # (2, 3, 8, 8, 4, 4): each patch is enlarged by itself

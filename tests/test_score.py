@@ -61,7 +61,7 @@ def files_of(rows, folder):
 
 
 def test_files_get_the_verdicts_of_the_detector(model, demo, tmp_path, capsys):
-    folder = files_of(demo, tmp_path / "pictures")
+    folder = files_of(demo, tmp_path / "images")
     assert main(words(model, tmp_path / "scores", folder, part_size=128)) == 0
     found = scores_in(tmp_path / "scores")
     expected = Detector.from_pretrained(model).predict(demo["image"])
@@ -77,7 +77,7 @@ def test_files_get_the_verdicts_of_the_detector(model, demo, tmp_path, capsys):
 
 
 def test_shards_rows_and_files_get_the_same_scores(model, demo, tmp_path):
-    folder = files_of(demo, tmp_path / "pictures")
+    folder = files_of(demo, tmp_path / "images")
     (tmp_path / "shards").mkdir()
     demo.select(range(170)).to_parquet(tmp_path / "shards/a.parquet", batch_size=50)
     demo.select(range(170, 300)).to_parquet(tmp_path / "shards/b.parquet")
@@ -86,7 +86,7 @@ def test_shards_rows_and_files_get_the_same_scores(model, demo, tmp_path):
     assert pq.read_metadata(tmp_path / "one group.parquet").num_row_groups == 1
     found = {}
     for name, data in {
-        "files": [folder], "glob": [tmp_path / "pictures/*.png"], "folder of shards": [tmp_path / "shards"],
+        "files": [folder], "glob": [tmp_path / "images/*.png"], "folder of shards": [tmp_path / "shards"],
         "two shards": sorted((tmp_path / "shards").iterdir()), "glob of shards": [tmp_path / "shards/*.parquet"],
         "saved": [tmp_path / "saved"], "one group": [tmp_path / "one group.parquet"],
     }.items():  # fmt: skip
@@ -119,11 +119,11 @@ def test_whatever_people_upload_becomes_a_row(model, tmp_path):
     assert main(words(model, tmp_path / "scores", folder)) == 0
     found = scores_in(tmp_path / "scores")
     assert len(found) == len(files) + 1
-    for (name, _, is_picture), row in zip(files, found, strict=False):
-        assert (row["error"] is None) == is_picture == (row["p_fake"] is not None) == (row["label"] is not None), name
+    for (name, _, is_image), row in zip(files, found, strict=False):
+        assert (row["error"] is None) == is_image == (row["p_fake"] is not None) == (row["label"] is not None), name
     assert found[-1]["error"] == "the file is missing"
     counts = json.loads((tmp_path / "scores/summary.json").read_text())["counts"]
-    assert counts["errors"] == 1 + sum(not is_picture for _, _, is_picture in files)
+    assert counts["errors"] == 1 + sum(not is_image for _, _, is_image in files)
 
 
 def test_broken_rows_of_shards_become_rows(model, picture_bytes, tmp_path):
@@ -141,7 +141,7 @@ def test_broken_rows_of_shards_become_rows(model, picture_bytes, tmp_path):
 
 
 def test_a_part_that_is_cut_short_is_scored_again_and_named(model, demo, tmp_path, caplog):
-    folder = files_of(demo, tmp_path / "pictures")
+    folder = files_of(demo, tmp_path / "images")
     given = words(model, tmp_path / "scores", folder, part_size=100)
     assert main(given) == 0
     before = scores_in(tmp_path / "scores")
@@ -160,7 +160,7 @@ REFUSED = {
     "nowhere/*.png": "images at 'nowhere/*.png'; found none",
     "nowhere.parquet": "expected parquet shards at 'nowhere.parquet'; found none",
     "user/none": "expected images at 'user/none'",
-    "rows.parquet pictures": "expected either parquet shards or images; found both",
+    "rows.parquet images": "expected either parquet shards or images; found both",
     "broken.parquet": "expected parquet in",
     "numbers.parquet": "expected one column of images in numbers.parquet; found 0 among number",
     "none.parquet": "expected images to score; found none in --data",
@@ -170,7 +170,7 @@ REFUSED = {
 @pytest.fixture
 def odd_sources(demo, make_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    make_folder(["1.png"])
+    make_folder(["1.png"], name="images")
     demo.select(range(2)).to_parquet("rows.parquet")
     demo.select([]).to_parquet("none.parquet")
     Dataset.from_dict({"number": [1]}).to_parquet("numbers.parquet")
@@ -202,7 +202,7 @@ def test_flags_that_do_not_fit_are_refused_before_torch_is_imported(flags, named
 
 
 def test_other_scores_in_the_folder_are_left_alone(model, demo, tmp_path, capsys):
-    folder = files_of(demo.select(range(9)), tmp_path / "pictures")
+    folder = files_of(demo.select(range(9)), tmp_path / "images")
     output = tmp_path / "scores"
     assert main(words(model, output, folder)) == 0
     assert main(words(model, output, folder, part_size=4)) == 1
@@ -250,7 +250,7 @@ def start(given, log):
 
 @pytest.mark.slow
 def test_two_processes_give_the_scores_of_one(model, demo, tmp_path):
-    folder = files_of(demo, tmp_path / "pictures")
+    folder = files_of(demo, tmp_path / "images")
     assert main(words(model, tmp_path / "one", folder, part_size=32)) == 0
     given, log = words(model, tmp_path / "two", folder, part_size=32), tmp_path / "log"
     assert start(given, log).wait(240) == 0, log.read_text()
@@ -260,8 +260,8 @@ def test_two_processes_give_the_scores_of_one(model, demo, tmp_path):
 
 
 @pytest.mark.slow
-def test_after_a_kill_every_picture_is_scored_exactly_once(model, demo, tmp_path):
-    folder = files_of(demo, tmp_path / "pictures")
+def test_after_a_kill_every_image_is_scored_exactly_once(model, demo, tmp_path):
+    folder = files_of(demo, tmp_path / "images")
     originals = [file.read_bytes() for file in sorted(folder.iterdir())]
     for copy in range(1, 12):
         for place, data in enumerate(originals):
@@ -285,12 +285,12 @@ def test_after_a_kill_every_picture_is_scored_exactly_once(model, demo, tmp_path
 
 
 def test_what_an_archive_cannot_give_is_a_row_with_an_error(model, demo, tmp_path):
-    files = files_of(demo, tmp_path / "pictures")
-    with ZipFile(tmp_path / "pictures.zip", "w") as archive:
+    files = files_of(demo, tmp_path / "images")
+    with ZipFile(tmp_path / "images.zip", "w") as archive:
         for place, file in enumerate(sorted(files.iterdir())):
             archive.write(file, f"train/{'FAKE' if place % 2 else 'REAL'}/{file.name}")
-        archive.writestr("train/REAL/broken.jpg", b"no picture")
-    assert main(words(model, tmp_path / "scores", tmp_path / "pictures.zip")) == 0
+        archive.writestr("train/REAL/broken.jpg", b"no image")
+    assert main(words(model, tmp_path / "scores", tmp_path / "images.zip")) == 0
     rows = scores_in(tmp_path / "scores")
     assert len(rows) == len(demo) + 1
     [broken] = [row for row in rows if row["error"]]
