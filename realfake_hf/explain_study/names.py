@@ -1,6 +1,6 @@
 """How models, maps and measures are named in tables and figures, and which pairs of maps the study is about."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from realfake_hf.attribution.methods import method_name
@@ -85,9 +85,3 @@ def is_across(pair: Results) -> bool:
 
 def _methods(pair: Results) -> set[str]:
     return {pair[side].split()[1] for side in "ab"}
-
-
-def listed(words: Sequence[str]) -> str:
-    """Join words with commas and `and`."""
-    *most, last = words
-    return f"{', '.join(most)} and {last}" if most else last
