@@ -1,7 +1,10 @@
-"""Calibration and abstention: temperature scaling, reliability, risk and coverage, and the choice of thresholds."""
+"""Calibration and abstention: temperature scaling, reliability, risk and coverage, and the choice of thresholds.
+
+All functions take `is_fake`, (n,) bool, the true labels, and `p_fake`, (n,) in [0, 1], the probability of FAKE.
+"""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,9 +14,7 @@ from scipy.stats import beta
 from realfake_hf.metrics.intervals import ECE_BINS, Flags, Floats
 from realfake_hf.metrics.operating_point import Band, OperatingPoint
 
-CHOSEN: Final = "most accurate on the validation split of the training"
 PROMISED: Final = 0.01  # highest error rate among decided images
-CONFIDENCE_BINS: Final = 10  # of [0.5, 1]
 
 _LEAST_P: Final = float(np.finfo(np.float32).eps) / 2  # the resolution of a float32 probability near 1
 _LEAST_COVERAGE: Final = 0.1  # share of the validation images that the widest band decides
@@ -27,12 +28,7 @@ _CURVE_POINTS: Final = 101
 class Bin:
     """Images whose `p_fake` is in [low, high), or [low, high] for the last bin.
 
-    Attributes:
-        low: lower end.
-        high: upper end.
-        n: images.
-        mean_p_fake: mean prediction; None if the bin is empty.
-        share_fake: share of FAKE images, in [0, 1]; None if the bin is empty.
+    The mean prediction and the share of FAKE images, in [0, 1], are None if the bin is empty.
     """
 
     low: float
@@ -47,10 +43,10 @@ class Histogram:
     """Right and wrong predictions by confidence.
 
     Attributes:
-        edges: (k + 1,) bins of the probability of the predicted label, from 0.5 to 1. Lower probabilities, which occur
-            with thresholds other than 0.5, are counted in the first bin.
-        right: (k,) number of right predictions.
-        wrong: (k,) number of wrong predictions.
+        edges: (k + 1,) bin edges of the probability of the predicted label, from 0.5 to 1. The first bin also counts
+            lower probabilities, which occur with thresholds other than 0.5.
+        right: (k,) right predictions.
+        wrong: (k,) wrong predictions.
     """
 
     edges: tuple[float, ...]
@@ -63,8 +59,8 @@ class RiskCoverage:
     """Error rate when only the most confident predictions are kept (El-Yaniv & Wiener, 2010, JMLR 11:1605-1641).
 
     Attributes:
-        coverage: shares of the images that are decided, increasing to 1.
-        risk: error rates among them.
+        coverage: share of decided images, increasing to 1.
+        risk: error rate among them, at each coverage.
         area: mean risk over all coverages, in [0, 1].
     """
 
@@ -74,17 +70,9 @@ class RiskCoverage:
 
 
 def best_threshold(is_fake: ArrayLike, p_fake: ArrayLike) -> float:
-    """Return the most accurate threshold.
+    """Return the most accurate threshold, in [0, 1], to be chosen on validation images, never on test images.
 
-    Candidates are the midpoints between neighbouring scores, 0 and 1. Of equally accurate ones, the one nearest to
-    one half is returned.
-
-    Args:
-        is_fake: (n,) bool, of validation images, never of the images that are reported.
-        p_fake: (n,) in [0, 1], the probability of FAKE.
-
-    Returns:
-        A threshold in [0, 1]; images with a greater `p_fake` are called FAKE.
+    Candidates are the midpoints between neighbouring scores, 0 and 1. Ties go to the threshold nearest to 0.5.
 
     >>> best_threshold([False, False, True, True], [0.25, 0.5, 0.75, 1.0])
     0.625
@@ -100,14 +88,9 @@ def best_threshold(is_fake: ArrayLike, p_fake: ArrayLike) -> float:
 
 
 def fit_temperature(is_fake: ArrayLike, p_fake: ArrayLike) -> float:
-    """Fit the temperature that calibrates log-odds when they are divided by it (Guo et al., 2017), with scikit-learn.
+    """Fit the temperature on validation images (Guo et al., 2017), with scikit-learn.
 
-    Args:
-        is_fake: (n,) bool, of validation images with both labels.
-        p_fake: (n,) in [0, 1].
-
-    Returns:
-        Above 1 if the detector is overconfident.
+    Log-odds are divided by the temperature; it is above 1 if the detector is overconfident.
 
     Raises:
         ValueError: all images have the same label.
@@ -119,16 +102,15 @@ def fit_temperature(is_fake: ArrayLike, p_fake: ArrayLike) -> float:
     truth, scores = _as_arrays(is_fake, p_fake)
     if truth.all() or not truth.any():
         raise ValueError(
-            f"expected real and fake validation images to fit a temperature; found {int((~truth).sum())} real and "
-            f"{int(truth.sum())} fake."
+            f"expected real and fake validation images to fit a temperature; found {(~truth).sum()} real and "
+            f"{truth.sum()} fake."
         )
     identity = LogisticRegression()  # fitted by hand: half of the log-odds, which scikit-learn applies to both classes
     identity.classes_, identity.coef_, identity.intercept_ = np.array([False, True]), np.array([[0.5]]), np.zeros(1)
-    odds = log_odds(scores)[:, None]
-    every = np.arange(len(truth))  # no folds, since only the temperature is fitted
+    rows = np.arange(len(truth))  # no folds, since only the temperature is fitted
     scaled = CalibratedClassifierCV(
-        FrozenEstimator(identity), method="temperature", cv=[(every, every)], ensemble=False
-    ).fit(odds, truth)
+        FrozenEstimator(identity), method="temperature", cv=[(rows, rows)], ensemble=False
+    ).fit(log_odds(scores)[:, None], truth)
     return 1 / float(logit(scaled.predict_proba(np.ones((1, 1)))[0, 1]))
 
 
@@ -146,10 +128,10 @@ def reliability(is_fake: ArrayLike, p_fake: ArrayLike) -> tuple[Bin, ...]:
     """Compare predicted and observed shares of FAKE in the bins of `make_report`'s calibration error."""
     truth, scores = _as_arrays(is_fake, p_fake)
     index = np.minimum((scores * ECE_BINS).astype(np.intp), ECE_BINS - 1)
-    n, sums, fakes = (np.bincount(index, weights, ECE_BINS) for weights in (None, scores, truth))
+    columns = [np.bincount(index, weights, ECE_BINS).tolist() for weights in (None, scores, truth)]
     return tuple(
-        Bin(i / ECE_BINS, (i + 1) / ECE_BINS, int(n[i]), _divide(sums[i], n[i]), _divide(fakes[i], n[i]))
-        for i in range(ECE_BINS)
+        Bin(i / ECE_BINS, (i + 1) / ECE_BINS, int(n), p_sum / n if n else None, n_fake / n if n else None)
+        for i, (n, p_sum, n_fake) in enumerate(zip(*columns, strict=True))
     )
 
 
@@ -158,7 +140,7 @@ def confidence_histogram(is_fake: ArrayLike, p_fake: ArrayLike, *, threshold: fl
     truth, scores = _as_arrays(is_fake, p_fake)
     called_fake = scores > threshold
     confidence = np.clip(np.where(called_fake, scores, 1 - scores), 0.5, 1)
-    edges = np.linspace(0.5, 1, CONFIDENCE_BINS + 1)
+    edges = np.linspace(0.5, 1, 11)
     is_right = called_fake == truth
     right, wrong = (np.histogram(confidence[mask], edges)[0].tolist() for mask in (is_right, ~is_right))
     return Histogram(tuple(edges.tolist()), tuple(right), tuple(wrong))
@@ -173,7 +155,7 @@ def risk_coverage(is_fake: ArrayLike, p_fake: ArrayLike, *, threshold: float) ->
     order = np.argsort(-distance, kind="stable")
     decided = np.arange(1, len(order) + 1)
     errors = is_wrong[order].cumsum()
-    last = np.flatnonzero(np.diff(distance[order], append=-1.0))  # of each group of ties
+    last = np.flatnonzero(np.diff(distance[order], append=-1.0))  # position of each group of ties
     group = np.searchsorted(last, np.arange(len(order)))
     risk = (errors[last] / decided[last])[group]
     points = np.unique(np.linspace(0, len(last) - 1, min(_CURVE_POINTS, len(last))).round().astype(np.intp))
@@ -191,17 +173,11 @@ def choose_band(is_fake: ArrayLike, p_fake: ArrayLike, *, threshold: float, prom
     is needed (Angelopoulos et al., 2025, *Learn then test*, Annals of Applied Statistics 19:1641-1662): with 95 %
     confidence the promise holds on images of the same kind. It says nothing about images of another kind.
 
-    Args:
-        is_fake: (n,) bool, of validation images.
-        p_fake: (n,) in [0, 1].
-        threshold: scores above it are called FAKE.
-        promised: the highest error rate among decided images, in (0, 1).
-
     Returns:
-        None if even the widest band does not keep the promise, or there are too few images to tell.
+        The band; None if even the widest does not keep the promise, or there are too few images to tell.
 
     Raises:
-        ValueError: `promised` is outside (0, 1).
+        ValueError: `promised`, the highest error rate among decided images, is outside (0, 1).
     """
     if not 0 < promised < 1:
         raise ValueError(f"expected a promised error rate in (0, 1); found {promised}.")
@@ -222,18 +198,11 @@ def choose_band(is_fake: ArrayLike, p_fake: ArrayLike, *, threshold: float, prom
 def choose_operating_point(
     is_fake: ArrayLike, p_fake: ArrayLike, *, sha256: str | None = None, promised: float = PROMISED
 ) -> OperatingPoint:
-    """Choose threshold, temperature and abstention band on validation.
-
-    Args:
-        is_fake: (n,) bool, of the validation split of the training.
-        p_fake: (n,) in [0, 1].
-        sha256: fingerprint of the split.
-        promised: the highest error rate among decided images.
-    """
+    """Choose threshold, temperature and abstention band on a validation split, whose fingerprint is `sha256`."""
     threshold = best_threshold(is_fake, p_fake)
     return OperatingPoint(
         threshold=threshold,
-        chosen=CHOSEN,
+        chosen="most accurate on the validation split of the training",
         n=len(np.asarray(is_fake)),
         sha256=sha256,
         temperature=fit_temperature(is_fake, p_fake),
@@ -260,7 +229,3 @@ def _least_coverage(n: int, promised: float) -> float:
 def _upper_bound(wrong: int, n: int) -> float:
     """Return the exact one-sided upper confidence bound of an error rate."""
     return 1.0 if wrong == n else float(beta.ppf(1 - _RISK, wrong + 1, n - wrong))
-
-
-def _divide(total: Any, count: Any) -> float | None:  # noqa: ANN401 - NumPy scalars
-    return float(total / count) if count else None

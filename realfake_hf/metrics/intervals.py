@@ -4,7 +4,7 @@ The statistics of a report are functions of image weights. A weight is the numbe
 the value itself, the number of draws in a bootstrap replicate. The same lines compute the value and every replicate.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +14,6 @@ from scipy.stats import binomtest
 
 from realfake_hf.estimate import Estimate
 
-PERCENTILES: Final = (2.5, 97.5)
 ECE_BINS: Final = 15  # Guo et al. (2017), On Calibration of Modern Neural Networks
 RATES: Final = ("accuracy", "accuracy_real", "accuracy_fake")
 STATISTICS: Final = (
@@ -23,7 +22,7 @@ STATISTICS: Final = (
 )  # fmt: skip
 FPR_LIMITS: Final = (0.05, 0.01)  # of `tpr_at_5_fpr` and `tpr_at_1_fpr`
 
-_CELLS: Final = 4  # of a confusion matrix, in the order 2 * is_fake + called_fake: TN, FP, FN, TP
+_CELLS: Final = 4  # entries of a confusion matrix, in the order 2 * is_fake + called_fake: TN, FP, FN, TP
 _LEAST_P: Final = float(np.finfo(np.float64).eps)  # replaces a probability of 0 in a logarithm
 
 Floats = NDArray[np.float64]
@@ -51,17 +50,14 @@ def percentile_interval(replicates: Floats) -> tuple[float, float] | tuple[None,
     defined = replicates[~np.isnan(replicates)]
     if not defined.size:
         return None, None
-    low, high = np.percentile(defined, PERCENTILES).tolist()
+    low, high = np.percentile(defined, (2.5, 97.5)).tolist()
     return low, high
 
 
 def bootstrap_estimate(value: float, replicates: Floats, /, **counts: int) -> Estimate:
-    """Combine a value and its replicates; the estimate is undefined where the value is NaN.
+    """Combine a value, NaN if undefined, with its bootstrap replicates (samples,), none for no interval.
 
-    Args:
-        value: of the sample itself.
-        replicates: (samples,); empty for no interval.
-        counts: `n` and `undefined` of the estimate.
+    The counts are `n` and `undefined` of the estimate.
     """
     if np.isnan(value):
         return Estimate(None, **counts)
@@ -78,8 +74,8 @@ class Resampling:
     Args:
         weight: (n,) not negative.
         stratum: (n,) codes; None means one stratum.
-        samples: replicates; 0 for no intervals.
-        seed: of the draws.
+        samples: number of replicates; 0 for no intervals.
+        seed: random seed of the draws.
     """
 
     def __init__(
@@ -90,18 +86,16 @@ class Resampling:
         self._drawn = _draw_stratified(codes, samples, seed) * self._weight  # (samples, n)
 
     def mean(self, values: NDArray[Any], *, where: Flags | None = None) -> Estimate:
-        """Return the weighted mean.
+        """Return the weighted mean of values (n,) over the images `where` (n,), by default all.
 
-        Args:
-            values: (n,); NaN where an image has no value: it is left out and counted as undefined.
-            where: (n,) the images to average; None means all.
+        NaN values are left out and counted as undefined.
         """
         chosen = np.ones(len(values), dtype=np.bool_) if where is None else where
         defined = chosen & ~np.isnan(values)
         return bootstrap_estimate(*self._means(values, defined), **_counts(chosen, defined))
 
     def difference(self, values: NDArray[Any], *, of: Flags, less: Flags) -> Estimate:
-        """Return the mean of the images `of` minus the mean of the images `less`: (n,) masks that do not overlap."""
+        """Return the mean of the images `of` minus the mean of the images `less`, (n,) masks that do not overlap."""
         known = ~np.isnan(values)
         mean, replicates = self._means(values, of & known)
         other_mean, other_replicates = self._means(values, less & known)
@@ -109,11 +103,7 @@ class Resampling:
         return bootstrap_estimate(mean - other_mean, replicates - other_replicates, **counts)
 
     def statistic(self, of: Callable[[Floats], Floats]) -> Estimate:
-        """Compute any statistic of all images, such as a ROC AUC.
-
-        Args:
-            of: maps weights (weightings, n) to values (weightings,), NaN where undefined.
-        """
+        """Estimate a statistic that maps weights (weightings, n) to values (weightings,), NaN where undefined."""
         everything = np.ones(len(self._weight), dtype=np.bool_)
         value = float(of(self._weight[None])[0])
         return bootstrap_estimate(value, of(self._drawn), **_counts(everything, everything))
@@ -142,14 +132,14 @@ def _draw_stratified(stratum: NDArray[np.integer[Any]], samples: int, seed: int)
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """Everything about the scores that no replicate changes: one entry per image, (n,), in any order.
+    """Scores as codes that `bootstrap` counts: (n,) each.
 
     Attributes:
         cell: 4 * content + 2 * is_fake + called_fake; unknown content has the highest code.
-        rank: 2 * (rank of the score among the distinct scores, lowest first) + is_fake; tied scores share a rank.
-        ece_bin: the index of the bin of [0, 1] that contains the score.
+        rank: 2 * (rank of the score among the distinct scores, lowest first) + is_fake.
+        ece_bin: index of the bin of [0, 1] that contains the score.
         error: score - is_fake, in [-1, 1].
-        loss: -log of the probability of the true label.
+        loss: negative log-likelihood of the true label, in nats.
         contents: number of known contents.
         ranks: number of distinct scores.
     """
@@ -166,14 +156,9 @@ class ScoredImages:
 def score_images(
     is_fake: Flags, p_fake: Floats, *, content: Sequence[int], contents: int, threshold: float
 ) -> ScoredImages:
-    """Prepare scores for `bootstrap`.
+    """Prepare labels and scores, (n,) each, for `bootstrap`.
 
-    Args:
-        is_fake: (n,) true labels.
-        p_fake: (n,) in [0, 1].
-        content: (n,) in 0..contents; `contents` itself means unknown.
-        contents: number of known contents.
-        threshold: scores above it are called FAKE.
+    The content of an image is a code below `contents`, or `contents` itself if unknown.
     """
     distinct, rank = np.unique(p_fake, return_inverse=True)
     return ScoredImages(
@@ -190,22 +175,19 @@ def score_images(
 def bootstrap(images: ScoredImages, *, samples: int, seed: int) -> list[Estimate]:
     """Compute `STATISTICS` of all images, then `RATES` of each known content, with intervals.
 
-    Images are drawn with replacement, regardless of their label. The replicates of the calibration error are shifted:
+    Images are drawn with replacement, regardless of their label. The replicates of the calibration error are shifted;
     see `make_report`.
-
-    Args:
-        images: the result of `score_images`.
-        samples: replicates; 0 for no intervals.
-        seed: of the draws.
     """
     n = len(images.cell)
     values = _statistics(images, np.ones(n))
-    drawn = [_statistics(images, weights) for weights in _draw(n, samples, seed)]
-    replicates = np.array(drawn).reshape(samples, len(values))
-    ece = STATISTICS.index("ece")
+    generator = np.random.default_rng(seed)
+    replicates = np.empty((samples, len(values)))
+    for replicate in replicates:
+        weights = np.bincount(generator.integers(n, size=n), minlength=n).astype(np.float64)
+        replicate[:] = _statistics(images, weights)
     if samples:
-        shift = values[ece] - replicates[:, ece].mean()
-        replicates[:, ece] = np.maximum(replicates[:, ece] + shift, 0)
+        ece = replicates[:, STATISTICS.index("ece")]  # a view
+        np.maximum(ece + (values[STATISTICS.index("ece")] - ece.mean()), 0, out=ece)
     return [bootstrap_estimate(value, column) for value, column in zip(values, replicates.T, strict=True)]
 
 
@@ -215,34 +197,26 @@ def confusion(images: ScoredImages, weights: Floats) -> Floats:
     return _tally(images.cell, weights, rows * _CELLS).reshape(rows, _CELLS)
 
 
-def _draw(n: int, samples: int, seed: int) -> Iterator[Floats]:
-    """Yield how often each of n images is drawn, (n,), once per replicate."""
-    generator = np.random.default_rng(seed)
-    for _ in range(samples):
-        yield np.bincount(generator.integers(n, size=n), minlength=n).astype(np.float64)
-
-
 def _statistics(images: ScoredImages, weights: Floats) -> Floats:
     """Compute all statistics, NaN where undefined: (14 + 3 * contents,)."""
     counts = confusion(images, weights)
     total = counts.sum(axis=0)
     _, false_positives, false_negatives, true_positives = total
-    accuracy, accuracy_real, accuracy_fake = _rates(total)
+    accuracy, real, fake = _rates(total)
     precision, f1 = _divide(
         np.array([true_positives, 2 * true_positives]),
         np.array([true_positives + false_positives, 2 * true_positives + false_positives + false_negatives]),
     )
-    balanced = (accuracy_real + accuracy_fake) / 2
     roc_auc, average_precision, *sensitivities = _ranking(images, weights)
     ece, brier, nll = _calibration(images, weights)
+    overall = (accuracy, real, fake, (real + fake) / 2, precision, fake, f1)  # recall equals accuracy_fake
     threshold_free = (roc_auc, average_precision, ece, brier, *sensitivities, nll)
-    overall = (accuracy, accuracy_real, accuracy_fake, balanced, precision, accuracy_fake, f1, *threshold_free)
-    return np.concatenate([overall, _rates(counts[:-1]).ravel()])
+    return np.concatenate([overall, threshold_free, _rates(counts[:-1]).ravel()])
 
 
 def _tally(codes: _Codes, weights: Floats, size: int) -> Floats:
-    """Sum the weights of each code in 0..size - 1."""
-    return np.bincount(codes, weights, size).astype(np.float64, copy=False)  # floats already; numpy's stubs say int
+    """Sum the weights of each code below `size`."""
+    return np.bincount(codes, weights, size).astype(np.float64, copy=False)  # NumPy's type stubs expect integers
 
 
 def _divide(sums: Floats, counts: Floats) -> Floats:
@@ -268,7 +242,7 @@ def _ranking(images: ScoredImages, weights: Floats) -> tuple[float, float, float
     all_real, all_fake = called[-1]
     if not all_fake:
         return np.nan, np.nan, np.nan, np.nan
-    # Weights are whole numbers: a sum below 1 is 0, and its term adds nothing.
+    # Weights are integers: a sum below 1 is 0, and its term adds nothing.
     average_precision = fake @ (called[:, 1] / np.maximum(called.sum(axis=1), 1)) / all_fake
     if not all_real:
         return np.nan, average_precision, np.nan, np.nan
@@ -286,8 +260,8 @@ def _sensitivity(called: Floats, limit: float) -> float:
 def _calibration(images: ScoredImages, weights: Floats) -> tuple[float, float, float]:
     """Compute expected calibration error, Brier score and log loss.
 
-    In each bin, |sum of errors| is the bin's size times its gap. `sum` is used instead of a vector product, which
-    would wait for the threads of a linear algebra library.
+    In each bin, |sum of errors| is the size of the bin times its gap. `sum` is faster here than a vector product,
+    which would wait for the threads of a linear algebra library.
     """
     n = weights.sum()
     errors = weights * images.error

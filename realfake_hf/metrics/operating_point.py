@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
 
+from realfake_hf.estimate import from_plain
 from realfake_hf.labels import Verdict
 
 OPERATING_POINT: Final = "operating_point.json"
@@ -20,8 +21,8 @@ class Band:
     """The band of probabilities in which a detector abstains: its verdict is `unsure`.
 
     Attributes:
-        low: in [0, 1]; probabilities at or below it are decided.
-        high: in [low, 1]; probabilities at or above it are decided. If it equals `low`, the detector never abstains.
+        low: highest probability below the band that is decided, in [0, 1].
+        high: lowest probability above the band that is decided, in [low, 1]; if equal, the detector never abstains.
         promised: the highest error rate among decided images of the same kind as the validation images.
 
     Raises:
@@ -57,10 +58,10 @@ class OperatingPoint:
     Attributes:
         threshold: in [0, 1]; images with a greater `p_fake` are called FAKE.
         chosen: how the threshold was chosen.
-        n: validation images that it was chosen on; 0 for a default.
+        n: number of validation images; 0 for a default.
         sha256: fingerprint of the validation split, as in the training's `run.json`; None if unknown.
-        temperature: divides log-odds to calibrate them; None if not fitted.
-        band: the abstention band; None if not chosen, or if no band keeps the promise.
+        temperature: divisor that calibrates log-odds; None if not fitted.
+        band: abstention band; None if not chosen, or if no band keeps the promise.
 
     Raises:
         ValueError: the threshold is outside [0, 1].
@@ -86,9 +87,8 @@ class OperatingPoint:
 
     def judge(self, p_fake: float) -> Verdict:
         """Return the verdict for a probability: its label, and whether it is outside the band."""
-        return Verdict.of(
-            p_fake, threshold=self.threshold, is_sure=None if self.band is None else self.band.decides(p_fake)
-        )
+        is_sure = None if self.band is None else self.band.decides(p_fake)
+        return Verdict.of(p_fake, threshold=self.threshold, is_sure=is_sure)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers and strings."""
@@ -96,20 +96,15 @@ class OperatingPoint:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Create an operating point from what `to_dict` returned."""
-        band = data.get("band")
-        return cls(**{**data, "band": band and Band(**band)})
+        """Restore the result of `to_dict`."""
+        return from_plain(cls, data)
 
 
 DEFAULT: Final = OperatingPoint(0.5, "one half by default: no threshold was chosen on validation")
 
 
 def load_operating_point(place: str | os.PathLike[str], *, revision: str = "main") -> OperatingPoint:
-    """Load the operating point of a model; return `DEFAULT` if it has none.
-
-    Args:
-        place: a folder or a Hub id.
-        revision: branch, tag or commit on the Hub.
+    """Load the operating point from a model's folder or Hub repository; return `DEFAULT` if it has none.
 
     Raises:
         ValueError: the file does not contain an operating point.

@@ -29,12 +29,12 @@ class Familiarity:
     """The distribution of a model's training images in its embedding.
 
     Attributes:
-        means: (2, width), of REAL and FAKE training images.
-        precision: (width, width), the inverse of the covariance around these means.
-        limit: images at a greater distance are out of distribution, `far` for short.
+        means: (2, width), for REAL and FAKE training images.
+        precision: (width, width), inverse of the covariance around these means.
+        limit: distance beyond which an image is out of distribution, `far` for short.
         far: share of the validation images beyond the limit, in (0, 1).
-        n: training images.
-        n_validation: images that the limit was chosen on.
+        n: number of training images.
+        n_validation: number of validation images, on which the limit was chosen.
         sha256: fingerprint of the validation split.
     """
 
@@ -106,8 +106,8 @@ def fit_familiarity(
     """Fit means and covariance on training images, and choose the limit on validation images.
 
     Args:
-        embeddings: (n, width) of training images.
-        is_fake: (n,) their labels.
+        embeddings: (n, width) embeddings of the training images.
+        is_fake: (n,) labels of the training images.
         validation: (m, width) embeddings of images that the model was not trained on.
         far: share of the validation images beyond the limit, in (0, 1).
         sha256: fingerprint of the validation split.

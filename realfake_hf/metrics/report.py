@@ -1,13 +1,13 @@
 """Measure how well `p_fake` separates FAKE from REAL images: statistics with intervals, in total and by content."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from realfake_hf.estimate import Estimate, to_plain
+from realfake_hf.estimate import Estimate, from_plain, to_plain
 from realfake_hf.metrics.intervals import (
     RATES,
     STATISTICS,
@@ -41,28 +41,20 @@ class Report:
     """Measurements of one detector on one set of images. FAKE is the positive class.
 
     Attributes:
-        n: images, `n_real` of them REAL and `n_fake` FAKE.
         threshold: images with a greater `p_fake` are called FAKE.
-        true_negatives: REAL images called REAL.
-        false_positives: REAL images called FAKE.
-        false_negatives: FAKE images called REAL.
-        true_positives: FAKE images called FAKE.
         accuracy_real: share of the REAL images called REAL (specificity).
         accuracy_fake: share of the FAKE images called FAKE (sensitivity, `recall`).
-        balanced_accuracy: mean of `accuracy_real` and `accuracy_fake`.
-        f1: 2 TP / (2 TP + FP + FN).
         roc_auc: probability that a FAKE image scores above a REAL one, ties counting half.
         average_precision: step-wise area under the precision-recall curve.
         ece: expected calibration error of the positive class; see `make_report`.
-        brier: mean squared difference between `p_fake` and the label.
         by_content: reports by name, sorted; empty if no content is known.
         bootstrap_samples: replicates of each interval; 0 for no intervals.
-        seed: of the bootstrap.
+        seed: random seed of the bootstrap.
         tpr_at_5_fpr: highest true positive rate of a threshold with a false positive rate of at most 5 %. The
-            threshold is chosen on the measured images, so the value compares detectors but predicts nothing.
+            threshold is chosen on the measured images, so the value compares detectors but predicts nothing. This and
+            the following are undefined in reports of older versions.
         tpr_at_1_fpr: the same at 1 %.
-        nll: mean negative log-likelihood of the labels, in nats; a probability of 0 counts as 2.2e-16. The last three
-            are undefined in reports written by older versions.
+        nll: mean negative log-likelihood of the labels, in nats; a probability of 0 counts as 2.2e-16.
     """
 
     n: int
@@ -102,9 +94,8 @@ class Report:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Create a report from what `to_dict` returned."""
-        by_content = {name: ContentReport(**_with_estimates(row, RATES)) for name, row in data["by_content"].items()}
-        return cls(**{**_with_estimates(data, STATISTICS), "by_content": by_content})
+        """Restore the result of `to_dict`."""
+        return from_plain(cls, data)
 
     def to_markdown(self) -> str:
         """Render a table of the statistics with their number of images, and a table of the contents."""
@@ -121,16 +112,14 @@ class Report:
             (name, f"{row.n:,}", row.accuracy, row.accuracy_real, row.accuracy_fake)
             for name, row in self.by_content.items()
         ]
-        tables = [markdown_table(["statistic", "n", "value"], rows)]
+        parts = [markdown_table(["statistic", "n", "value"], rows)]
         if contents:
-            tables.append(markdown_table(["content", "n", "accuracy", "on REAL", "on FAKE"], contents))
-        return "\n\n".join([*tables, self._note()])
-
-    def _note(self) -> str:
+            parts.append(markdown_table(["content", "n", "accuracy", "on REAL", "on FAKE"], contents))
         note = f"{self.n_real:,} REAL and {self.n_fake:,} FAKE images, threshold {self.threshold:g}."
-        if not self.bootstrap_samples:
-            return note
-        return f"{note} In brackets: 95 % intervals, {self.bootstrap_samples:,} bootstrap samples, seed {self.seed}."
+        if self.bootstrap_samples:
+            bootstrap = f"{self.bootstrap_samples:,} bootstrap samples, seed {self.seed}"
+            note = f"{note} In brackets: 95 % intervals, {bootstrap}."
+        return "\n\n".join([*parts, note])
 
 
 def make_report(
@@ -159,10 +148,10 @@ def make_report(
     Args:
         is_fake: (n,) bool, true labels.
         p_fake: (n,) float in [0, 1], the probability of FAKE.
-        content: (n,) the content of each image; images of content None are in no row of `by_content`.
+        content: (n,) what each image shows; `by_content` does not include images of content None.
         threshold: in [0, 1].
-        bootstrap_samples: replicates; 0 for no intervals.
-        seed: of the bootstrap; the same seed gives the same intervals.
+        bootstrap_samples: number of replicates; 0 for no intervals.
+        seed: random seed of the bootstrap.
 
     Raises:
         ValueError: there are no images, lengths differ, `is_fake` is not boolean, or `p_fake` or the threshold is
@@ -174,14 +163,20 @@ def make_report(
     """
     truth, scores = np.asarray(is_fake), np.asarray(p_fake, dtype=np.float64)
     _check(truth, scores, content, threshold=threshold)
-    names, codes = _encode([None] * len(truth) if content is None else content)
+    names = sorted({name for name in content or () if name is not None})
+    code = {name: index for index, name in enumerate([*names, None])}
+    codes = [code[name] for name in content or [None] * len(truth)]
     images = score_images(truth, scores, content=codes, contents=len(names), threshold=threshold)
-    counts = confusion(images, np.ones(len(truth)))
+    counts = confusion(images, np.ones(len(truth))).astype(int)
     total = counts.sum(axis=0)
+    true_negatives, false_positives, false_negatives, true_positives = total.tolist()
     estimates = iter(bootstrap(images, samples=bootstrap_samples, seed=seed))
     return Report(
         **_sizes(total),
-        **_confusion_counts(total),
+        true_negatives=true_negatives,
+        false_positives=false_positives,
+        false_negatives=false_negatives,
+        true_positives=true_positives,
         **{name: next(estimates) for name in STATISTICS},  # type: ignore[arg-type]
         threshold=float(threshold),
         by_content={
@@ -194,16 +189,9 @@ def make_report(
 
 
 def estimate_roc_auc(is_fake: Flags, p_fake: NDArray[np.floating], *, samples: int, seed: int) -> Estimate:
-    """Estimate the ROC AUC, with a bootstrap that draws images with replacement within each label.
+    """Estimate the ROC AUC of scores (n,), with a bootstrap that draws images with replacement within each label.
 
-    Args:
-        is_fake: (n,) true labels.
-        p_fake: (n,) scores.
-        samples: replicates; 0 for no interval.
-        seed: of the draws.
-
-    Returns:
-        An undefined estimate if all images have the same label.
+    Without samples, the estimate has no interval. It is undefined if all images have the same label.
     """
     if is_fake.all() or not is_fake.any():
         return Estimate(None)
@@ -215,18 +203,18 @@ def estimate_roc_auc(is_fake: Flags, p_fake: NDArray[np.floating], *, samples: i
 
 
 def roc_auc(is_fake: Flags, p_fake: NDArray[np.floating], weights: Floats) -> Floats:
-    """Compute the probability that a FAKE image scores above a REAL one, ties counting half, under many weightings.
+    """Compute the ROC AUC under many weightings of the images.
 
     Args:
         is_fake: (n,) true labels.
         p_fake: (n,) scores.
-        weights: (weightings, n), not negative: how often each image counts.
+        weights: (weightings, n), not negative.
 
     Returns:
         (weightings,) in [0, 1]; NaN where the weights of one label sum to 0.
     """
     order = np.argsort(p_fake, kind="stable")
-    starts = np.flatnonzero(np.diff(p_fake[order], prepend=-np.inf))  # of each distinct score
+    starts = np.flatnonzero(np.diff(p_fake[order], prepend=-np.inf))  # first position of each distinct score
     fake, real = (np.add.reduceat((weights * mask)[:, order], starts, axis=1) for mask in (is_fake, ~is_fake))
     lower = np.cumsum(real, axis=1) - real / 2  # REAL images below each score, ties counting half
     with np.errstate(invalid="ignore"):  # 0 / 0 without FAKE or without REAL images
@@ -265,22 +253,6 @@ def _check(
         raise ValueError(f"expected a threshold in [0, 1], to compare with p_fake; found {threshold}.")
 
 
-def _encode(content: Sequence[str | None]) -> tuple[list[str], list[int]]:
-    """Return the sorted names and the index of each image's name; the index of None is the number of names."""
-    names = sorted({name for name in content if name is not None})
-    code = {name: index for index, name in enumerate([*names, None])}
-    return names, [code[name] for name in content]
-
-
-def _sizes(counts: NDArray[np.float64]) -> dict[str, Any]:
+def _sizes(counts: NDArray[np.int64]) -> dict[str, Any]:
     real, fake = int(counts[:2].sum()), int(counts[2:].sum())
     return {"n": real + fake, "n_real": real, "n_fake": fake}
-
-
-def _confusion_counts(counts: NDArray[np.float64]) -> dict[str, Any]:
-    names = ("true_negatives", "false_positives", "false_negatives", "true_positives")
-    return {name: int(count) for name, count in zip(names, counts, strict=True)}
-
-
-def _with_estimates(data: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {**data, **{name: Estimate.from_dict(data[name]) for name in names if name in data}}

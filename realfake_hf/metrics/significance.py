@@ -21,12 +21,10 @@ class McNemar:
     """Comparison of two classifiers, a and b, on the same images.
 
     Attributes:
-        n: images.
-        both_right: images on which both are right.
+        n: images, the sum of the next four counts.
         only_a: images on which a is right and b is wrong.
         only_b: images on which b is right and a is wrong.
-        both_wrong: images on which both are wrong.
-        p_value: two-sided, of the null hypothesis that a and b are equally accurate.
+        p_value: two-sided p-value of equal accuracies.
         difference: accuracy of a minus accuracy of b, in [-1, 1].
         difference_low: lower end of its 95 % interval.
         difference_high: upper end of its 95 % interval.
@@ -128,17 +126,17 @@ class Gap:
     """Difference between the accuracy on a group of images and on the rest.
 
     Rates are means over the labels that occur on both sides, with equal weight, so that the composition of the group
-    does not matter.
+    does not matter. If there is no such label, rates and difference are None.
 
     Attributes:
         n: images in the group with those labels.
         n_rest: images in the rest with those labels.
-        rate: accuracy in the group, in [0, 1]; None if no label occurs on both sides.
+        rate: accuracy in the group, in [0, 1].
         rate_rest: accuracy in the rest.
         value: `rate` - `rate_rest`, in [-1, 1].
-        low: lower end of its 95 % bootstrap interval; None without a bootstrap or a value.
+        low: lower end of its 95 % bootstrap interval; None without a bootstrap.
         high: upper end.
-        p_value: of the exact test that both accuracies are equal; 1 if no label occurs on both sides.
+        p_value: exact p-value of equal accuracies; 1 if no label occurs on both sides.
     """
 
     n: int
@@ -166,34 +164,28 @@ def rate_gap(is_right: Flags, inside: Flags, is_fake: Flags, *, samples: int = 1
 
     Args:
         is_right: (n,) whether the prediction is right.
-        inside: (n,) whether the image belongs to the group.
+        inside: (n,) whether the image is in the group.
         is_fake: (n,) true labels.
-        samples: replicates; 0 for no interval.
-        seed: of the draws.
+        samples: number of replicates; 0 for no interval.
+        seed: random seed of the draws.
 
     >>> right = np.array([True, True, False, True, False, False])
     >>> inside = np.array([True, True, True, False, False, False])
     >>> print(rate_gap(right, inside, np.zeros(6, dtype=bool), samples=0))
     +33.3 points
     """
-    right, total = _count_by_label(is_right, inside, is_fake)
+    groups = np.array([[(is_fake == label) & side for side in (inside, ~inside)] for label in (False, True)])
+    total = groups.sum(axis=2)  # (labels, 2): group, rest
+    has_both = total.min(axis=1) > 0
+    total, right = total[has_both], (groups[has_both] & is_right).sum(axis=2)
     if not len(total):
         return Gap(0, 0, None, None, None, None, None, 1.0)
-    rates = right / total  # (labels, 2): group, rest
+    rates = right / total
     rate, rate_rest = rates.mean(axis=0).tolist()
     drawn = np.random.default_rng(seed).binomial(total, rates, size=(samples, *total.shape)) / total
     low, high = percentile_interval(np.subtract(*drawn.mean(axis=1).T))
     n, n_rest = total.sum(axis=0).tolist()
     return Gap(n, n_rest, rate, rate_rest, rate - rate_rest, low, high, _fisher(right, total))
-
-
-def _count_by_label(is_right: Flags, inside: Flags, is_fake: Flags) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count right predictions and images by label and side, (labels, 2) each, for labels that occur on both sides."""
-    groups = [[(is_fake == label) & side for side in (inside, ~inside)] for label in (False, True)]
-    total = np.array([[mask.sum() for mask in row] for row in groups])
-    right = np.array([[(is_right & mask).sum() for mask in row] for row in groups])
-    both = total.min(axis=1) > 0
-    return right[both], total[both]
 
 
 def _fisher(right: NDArray[np.int64], total: NDArray[np.int64]) -> float:
