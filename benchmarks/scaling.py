@@ -88,7 +88,7 @@ def measure(settings: Settings) -> dict[str, Any]:
                 _write_images(n, folder)
             rows.append({"n": n, "job": job, "processes": processes, **_measure_job(job, folder, processes)})
     if settings.figure_file is not None:
-        from realfake_hf.figures import save_figure
+        from realfake_hf.figures.style import save_figure
 
         save_figure(draw(rows), settings.figure_file)
     return {"rows": rows, "fits": {job: fit(_in_one_process(rows, job)) for job in settings.jobs}}

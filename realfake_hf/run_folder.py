@@ -222,7 +222,8 @@ def epoch_rows(log_history: Sequence[Mapping[str, float]]) -> list[dict[str, flo
 
 def write_outcome(folder: Path, outcome: Outcome, history: Sequence[Mapping[str, float]]) -> None:
     """Write the measurements, the history and the figures of a run whose validation file is complete."""
-    from realfake_hf import figures
+    from realfake_hf.figures import training as figures
+    from realfake_hf.figures.style import save_figure
 
     write_json(folder / METRICS, outcome.to_dict())
     write_json(folder / HISTORY, history)
@@ -236,7 +237,7 @@ def write_outcome(folder: Path, outcome: Outcome, history: Sequence[Mapping[str,
     if accuracy:
         drawings["content_accuracy"] = figures.content_accuracy(accuracy, epochs=validation.epoch.tolist())
     for name, figure in drawings.items():
-        figures.save_figure(figure, folder / FIGURES / f"{name}.png")
+        save_figure(figure, folder / FIGURES / f"{name}.png")
 
 
 def _last_checkpoint(folder: Path) -> str | None:

@@ -10,11 +10,10 @@ class Table:
 
     Attributes:
         caption: what the table contains and how to read it; empty for none.
-        header: one name per column.
-        rows: one cell per column, rendered with `str`; the first cell of a row names it.
+        rows: cells, rendered with `str`; the first cell of a row names it.
         align: see `markdown_table`.
         folded: an HTML page shows only the caption until the reader opens the table.
-        wrap: cells contain text that may break into lines; HTML pages keep the cells of other tables on one line.
+        wrap: an HTML page may break cells into lines.
     """
 
     caption: str
@@ -36,7 +35,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Iterable[object]], *, a
     Args:
         header: one name per column.
         rows: one cell per column, rendered with `str`; vertical bars are escaped.
-        align: one letter per column, `l` for left or `r` for right; the last letter also holds for all columns after
+        align: one letter per column, `l` for left or `r` for right; the last letter also applies to the columns after
             it, so that the default is text in the first column and numbers in the others.
 
     Raises:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from realfake_hf.figures import MapPanel, error_sheet, explanation_sheet, image_with_maps, save_figure
+from realfake_hf.figures.images import MapPanel, error_sheet, explanation_sheet, image_with_maps
+from realfake_hf.figures.style import save_figure
 
 LONG = "integrated_gradients, steps 32, grid 8 x 8, and more words than one line of a narrow column holds"
 

@@ -17,7 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
-from realfake_hf import figures
+from realfake_hf.figures import style
+from realfake_hf.figures import training as figures
 
 CONTENT = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -217,7 +218,7 @@ def test_points_of_the_difficulty_map_are_means_and_standard_deviations() -> Non
     for column, fake in zip(p_true.T.tolist(), is_fake, strict=True):
         mean = sum(column) / len(column)
         deviation = math.sqrt(sum((value - mean) ** 2 for value in column) / len(column))
-        expected.append((deviation, mean, figures.VERMILLION if fake else figures.BLUE))
+        expected.append((deviation, mean, style.VERMILLION if fake else style.BLUE))
     points = axes.collections[0]
     found = [
         (x, y, to_hex(color).upper())
@@ -264,7 +265,7 @@ def test_dollar_signs_in_names_are_only_dollar_signs(epochs: int) -> None:
 
 def test_the_same_figure_is_the_same_bytes(tmp_path: Path) -> None:
     paths = [
-        figures.save_figure(figures.confusion_matrix(np.array([[3, 1], [1, 3]])), tmp_path / "new" / name)
+        style.save_figure(figures.confusion_matrix(np.array([[3, 1], [1, 3]])), tmp_path / "new" / name)
         for name in ("one.png", "two.png")
     ]
     first, second = (path.read_bytes() for path in paths)

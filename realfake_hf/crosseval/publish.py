@@ -40,7 +40,7 @@ def _publish(arguments: PublishArguments) -> int:
     from realfake_hf.crosseval.report import findings, to_markdown, write_report
     from realfake_hf.crosseval.robustness import robustness_table
     from realfake_hf.estimate import to_plain
-    from realfake_hf.figures import save_figure
+    from realfake_hf.figures.style import save_figure
     from realfake_hf.store import write_results
 
     grid = read_grid(arguments.grid)

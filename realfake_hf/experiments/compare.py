@@ -228,7 +228,7 @@ def _percent(accuracy: Mapping[str, float | None]) -> str:
 
 def draw(results: Mapping[str, Any], *, paper_accuracy: float | None = None) -> "Figure":
     """Draw accuracy against training time, with the accuracy reported by the paper as a dashed line if given."""
-    from realfake_hf.figures import accuracy_against_time
+    from realfake_hf.figures.comparison import accuracy_against_time
 
     models = {
         name: (model["training"]["seconds"], Estimate.from_dict(model["test"]["accuracy"]))
@@ -261,7 +261,7 @@ def _work(arguments: CompareArguments, data: "DataArguments") -> int:
     write_results(arguments.output_file, {**facts, **comparison}, table)
     print(table)
     if arguments.figure_file:
-        from realfake_hf.figures import save_figure
+        from realfake_hf.figures.style import save_figure
 
         is_cifake = set(images["test"]["source"][:]) == {CIFAKE}
         save_figure(draw(comparison, paper_accuracy=PAPER_ACCURACY if is_cifake else None), arguments.figure_file)

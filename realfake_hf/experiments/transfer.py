@@ -300,7 +300,7 @@ def _work(arguments: TransferArguments) -> int:
     write_results(arguments.output_file, results, table)
     print(table)
     if arguments.figure_file:
-        from realfake_hf.figures import save_figure
+        from realfake_hf.figures.style import save_figure
 
         save_figure(draw(results), arguments.figure_file)
     return 0

@@ -25,7 +25,7 @@ from realfake_hf.environment import environment
 from realfake_hf.explain.arguments import ExplainArguments
 from realfake_hf.explain.inputs import InputImage, images_of_files, images_of_rows
 from realfake_hf.explain.sheets import Explained, Sheets, draw_explanations
-from realfake_hf.figures import save_figure
+from realfake_hf.figures.style import save_figure
 from realfake_hf.labels import FAKE
 from realfake_hf.run_folder import RECORD
 from realfake_hf.store import read_json

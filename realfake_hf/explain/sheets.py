@@ -14,7 +14,8 @@ from PIL import Image
 
 from realfake_hf.attribution.methods import Explanation
 from realfake_hf.attribution.overlay import COLOR_MAP
-from realfake_hf.figures import MapPanel, explanation_sheet, image_with_maps, save_figure
+from realfake_hf.figures.images import MapPanel, explanation_sheet, image_with_maps
+from realfake_hf.figures.style import save_figure
 from realfake_hf.labels import LabelName
 
 FIGURE_SIDE: Final = 512  # pixels of the longer side, at most

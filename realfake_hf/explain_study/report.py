@@ -24,7 +24,7 @@ from realfake_hf.explain_study.tables import (
     planted_tables,
     sanity_tables,
 )
-from realfake_hf.figures import save_figure
+from realfake_hf.figures.style import save_figure
 from realfake_hf.labels import LABEL_NAMES, Verdict
 from realfake_hf.pages.page import GalleryImage, GalleryItem, PageFigure, Section, write_page
 from realfake_hf.store import write_results

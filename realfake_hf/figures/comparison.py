@@ -24,15 +24,11 @@ from realfake_hf.figures.style import (
     unit_interval,
 )
 
-MOST_SPREAD: Final = 1000  # ratio of the ends of an axis above which only powers of ten are labelled
 BESIDE: Final = (  # offsets of a label in points, and its corner at that position, in order of preference
     (9, 0, "left", "center"), (-9, 0, "right", "center"),
     (6, 6, "left", "bottom"), (6, -6, "left", "top"), (-6, 6, "right", "bottom"), (-6, -6, "right", "top"),
     (0, 12, "center", "bottom"), (0, -12, "center", "top"),
 )  # fmt: skip
-AT_RIGHT_END: Final = ((-3, 3, "right", "bottom"), (-3, -3, "right", "top"))
-AT_LEFT_END: Final = ((3, 3, "left", "bottom"), (3, -3, "left", "top"))
-CHANCE: Final = 0.5
 Offset = tuple[int, int, str, str]
 Position = tuple[tuple[float, float], Offset]  # (seconds, per cent) and the offset of the label
 Cells = Mapping[tuple[Any, Any], float]  # values by row and column
@@ -46,9 +42,9 @@ def accuracy_against_time(
     Each label is placed beside its point where it overlaps least.
 
     Args:
-        models: by name, the seconds of training, above 0, and the accuracy in [0, 1].
-        n: test images.
-        paper_accuracy: the accuracy that the paper reports, in [0, 1], drawn as a dashed line; None for no line.
+        models: seconds of training, above 0, and accuracy in [0, 1], by name.
+        n: number of test images.
+        paper_accuracy: accuracy in [0, 1] to draw as a dashed line.
     """
     seconds = {name: time for name, (time, _) in models.items()}
     if not models or min(seconds.values()) <= 0:
@@ -78,22 +74,22 @@ def _percent(accuracy: Estimate) -> Floats:
 
 def _style_cost(axes: Axes, seconds: Sequence[float]) -> None:
     style_axes(axes)
-    low, high = min(seconds) / 2, 2 * max(seconds)  # leaves space for labels
+    low, high = min(seconds) / 2, 2 * max(seconds)  # leave space for labels
     axes.set_xscale("log")
     axes.set(xlim=(low, high), xlabel="training time, seconds", ylabel="test accuracy, %")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < MOST_SPREAD else (1,)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,)))  # noqa: PLR2004
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _label_points(axes: Axes, seconds: Mapping[str, float], percent: Mapping[str, Floats], paper: Floats) -> None:
-    axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # positions in pixels are known from here on
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # computes positions in pixels
     left, right = axes.get_xlim()
     taken = [box for name, values in percent.items() for box in _point_boxes(axes, seconds[name], values)]
     taken += [Bbox(axes.transData.transform([(left, line), (right, line)])) for line in paper]
     for line in paper:
-        positions = [((right, line), offset) for offset in AT_RIGHT_END]
-        positions += [((left, line), offset) for offset in AT_LEFT_END]
+        ends = ((right, -3, "right"), (left, 3, "left"))
+        positions = [((x, line), (dx, dy, ha, va)) for x, dx, ha in ends for dy, va in ((3, "bottom"), (-3, "top"))]
         taken.append(_write_label(axes, f"the paper, {line:.2f} %", positions, taken))
     for name, values in percent.items():
         positions = [((seconds[name], values[0]), offset) for offset in BESIDE]
@@ -137,10 +133,10 @@ def topologies(
     """Draw accuracy by the parts of a network, and below it accuracy against the number of parameters.
 
     Args:
-        panels: one or two, by title and the names of rows and columns. A panel holds accuracies in [0, 1] by row and
-            column, row by row; None for networks that were not trained.
-        points: by group, the number of parameters and the accuracy of each network.
-        paper_accuracy: the accuracy that the paper reports, in [0, 1], drawn as a dashed line; None for no line.
+        panels: one or two panels by title and names of rows and columns. A panel contains accuracies in [0, 1] by row
+            and column, row by row, and None for networks that were not trained.
+        points: number of parameters and accuracy of each network, by group.
+        paper_accuracy: accuracy in [0, 1] to draw as a dashed line.
     """
     if not panels or not points:
         raise ValueError(f"expected panels and points to draw; found {len(panels)} panels and {len(points)} groups.")
@@ -188,8 +184,8 @@ def transfer_matrices(grid: Sequence[Mapping[str, Mapping[tuple[str, str], tuple
     """Draw one matrix per model and measure: rows are the training data, columns the test data.
 
     Args:
-        grid: rows of matrices by title; a matrix holds, by training and test data, the mean over seeds in [0, 1] and
-            its standard deviation, None for a single seed.
+        grid: rows of matrices by title. A matrix contains the mean over seeds, in [0, 1], and its standard deviation,
+            None for a single seed, by training and test data.
     """
     if not grid or not grid[0]:
         raise ValueError("expected one or more matrices to draw; found none.")
@@ -200,13 +196,13 @@ def transfer_matrices(grid: Sequence[Mapping[str, Mapping[tuple[str, str], tuple
             place: f"{mean:.3f}" if deviation is None else f"{mean:.3f}\n± {deviation:.3f}"
             for place, (mean, deviation) in cells.items()
         }
-        _draw_matrix(axes, {place: mean for place, (mean, _) in cells.items()}, texts, low=CHANCE, high=1)
+        _draw_matrix(axes, {place: mean for place, (mean, _) in cells.items()}, texts, low=0.5, high=1)  # from chance
         axes.set(title=title, xlabel="tested on", ylabel="trained on")
     return figure
 
 
 def _draw_matrix(axes: Axes, cells: Cells, texts: Mapping[tuple[Any, Any], str], *, low: float, high: float) -> None:
-    """Draw values as colours with text; cells of NaN stay empty."""
+    """Draw values as colours with text; NaN leaves a cell empty."""
     rows, columns = (list(dict.fromkeys(keys)) for keys in zip(*cells, strict=True))
     values = np.array([[cells[row, column] for column in columns] for row in rows])
     axes.imshow(values, cmap="viridis", vmin=low, vmax=max(high, low + 1e-9), aspect="auto")

@@ -1,4 +1,7 @@
-"""Figures of images: an image with attribution maps, contact sheets of overlays, and sheets of errors."""
+"""Figures of images: an image with attribution maps, contact sheets of overlays, and sheets of errors.
+
+Only the end of a long title is shown. All images and overlays are (height, width, 3) uint8 [0, 255].
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,22 +15,18 @@ from numpy.typing import NDArray
 
 from realfake_hf.figures.style import INK, WIDTH, Pixels
 
-LARGEST_SHARP: Final = 128  # pixels; larger images are resampled smoothly, since nearest would alias
+MAX_SHARP: Final = 128  # pixels; larger images are resampled smoothly, since nearest would alias
+MAX_ASPECT: Final = 1.5  # height / width of the space for an image; taller ones are drawn narrower
+TILES: Final = 4  # tiles in a row of a contact sheet
 
 # Sizes in inches
-LEAST_CELL: Final = 1.4  # width of an image; more models make a wider figure
+MIN_CELL: Final = 1.4  # width of an image; more models make a wider figure
 LINE: Final = 0.17  # height of a line of text at 9 points
 SCALE: Final = 0.45  # height of the colour bar with its labels
-SCALE_WIDTH: Final = 3.0
 GAP: Final = 0.12
-ERROR_SIDE: Final = 1.55  # of an image on a sheet of errors
+ERROR_SIDE: Final = 1.55  # side of an image on a sheet of errors
 ERROR_CAPTION: Final = 0.75  # height of the space below it
 
-TALLEST: Final = 1.5  # height / width of the space for an image; taller ones are drawn narrower
-LETTERS: Final = 14  # per inch of text at 9 points
-BOLD_LETTERS: Final = 12
-TITLE_LETTERS: Final = 10  # at 11 points
-TILES: Final = 4  # per row of a contact sheet
 Line = tuple[str, str]  # text and its weight
 Box = tuple[float, float, float, float]  # left, bottom, width, height in inches
 
@@ -40,7 +39,7 @@ class MapPanel:
         title: the model and its verdict; each line is wrapped.
         note: the method and its options; wrapped.
         heat: (grid_h, grid_w) in [0, 1]; a constant map is labelled as empty.
-        overlay: the map over the image, (height, width, 3) uint8 [0, 255].
+        overlay: the map over the image.
     """
 
     title: str
@@ -52,21 +51,14 @@ class MapPanel:
 def image_with_maps(
     image: Pixels, panels: Sequence[MapPanel], *, title: str, note: str = "", color_map: str
 ) -> Figure:
-    """Draw an image, its maps and their overlays, with a colour bar.
+    """Draw an image with a note above it, its maps and their overlays, with a colour bar.
 
     A single map is drawn between the image and its overlay. Several maps are drawn side by side, each above its
     overlay. Small images and all maps are enlarged with sharp pixels.
-
-    Args:
-        image: (height, width, 3) uint8 [0, 255].
-        panels: one per model.
-        title: of the figure; only the end of a long one is shown.
-        note: shown above the image.
-        color_map: a matplotlib name.
     """
     _check([image, *(panel.overlay for panel in panels)], [panel.heat for panel in panels])
     columns, rows = (3, 1) if len(panels) == 1 else (1 + len(panels), 2)
-    width = max(WIDTH, columns * (LEAST_CELL + GAP) + GAP)
+    width = max(WIDTH, columns * (MIN_CELL + GAP) + GAP)
     cell = (width - GAP) / columns - GAP
     heads = [_head("image", note, cell), *(_head(panel.title, panel.note, cell * 2 / rows) for panel in panels)]
     head_height = LINE * max(map(len, heads))
@@ -77,26 +69,19 @@ def image_with_maps(
     for left, lines in zip(lefts, heads, strict=False):
         _write(figure, lines, left=left, top=top + 0.04 + head_height)
     boxes = [(left, top - height, cell, height) for left in lefts]
-    sharp = _is_small(image)
-    _show(_axes(figure, boxes[0]), image, sharp=sharp)
+    _show(_axes(figure, boxes[0]), image, of=image)
     for box, panel in zip(boxes[1:], panels, strict=False):
         _show_map(_axes(figure, box), panel, color_map)
         overlay_box = boxes[2] if rows == 1 else (box[0], SCALE + GAP, *box[2:])
-        _show(_axes(figure, overlay_box), panel.overlay, sharp=sharp)
+        _show(_axes(figure, overlay_box), panel.overlay, of=image)
     _draw_scale(figure, color_map, of="in this image" if rows == 1 else "of each map", left=lefts[1])
     return figure
 
 
 def explanation_sheet(tiles: Sequence[tuple[Pixels, Pixels, str]], *, title: str, color_map: str) -> Figure:
-    """Draw a contact sheet of images beside their overlays.
-
-    Args:
-        tiles: image, overlay and caption of each tile, in order.
-        title: of the sheet; only the end of a long one is shown.
-        color_map: the matplotlib name of the overlays' colours.
-    """
+    """Draw a contact sheet of tiles: image, overlay and caption of each, in order."""
     _check([pixels for image, overlay, _ in tiles for pixels in (image, overlay)], [])
-    cell = (WIDTH - GAP) / TILES - GAP  # of an image and its overlay
+    cell = (WIDTH - GAP) / TILES - GAP  # width of an image and its overlay
     height = cell / 2 * _aspect([image for image, *_ in tiles])
     row_height = height + LINE + GAP
     top = SCALE + GAP + row_height * -(-len(tiles) // TILES)
@@ -104,22 +89,15 @@ def explanation_sheet(tiles: Sequence[tuple[Pixels, Pixels, str]], *, title: str
     for position, (image, overlay, caption) in enumerate(tiles):
         row, column = divmod(position, TILES)
         left, bottom = GAP + column * (cell + GAP), top - row * row_height - height
-        _show(_axes(figure, (left, bottom, cell / 2 - 0.02, height)), image, sharp=_is_small(image))
-        overlay_axes = _axes(figure, (left + cell / 2, bottom, cell / 2 - 0.02, height))
-        _show(overlay_axes, overlay, sharp=_is_small(image))
+        for x, pixels in ((left, image), (left + cell / 2, overlay)):
+            _show(_axes(figure, (x, bottom, cell / 2 - 0.02, height)), pixels, of=image)
         _write(figure, [(caption, "normal")], left=left, top=bottom - 0.02)
     _draw_scale(figure, color_map, of="in each image", left=GAP)
     return figure
 
 
 def error_sheet(rows: Sequence[Sequence[tuple[Pixels, str]]], *, title: str, columns: Sequence[str]) -> Figure:
-    """Draw one row of images per error.
-
-    Args:
-        rows: image and caption of each column; captions may have two lines.
-        title: of the sheet; only the end of a long one is shown.
-        columns: names of the columns.
-    """
+    """Draw one row per error, with an image and a caption of one or two lines in each column."""
     if not rows:
         raise ValueError("expected one or more errors to draw; found none.")
     height = 0.8 + len(rows) * (ERROR_SIDE + ERROR_CAPTION)
@@ -132,7 +110,7 @@ def error_sheet(rows: Sequence[Sequence[tuple[Pixels, str]]], *, title: str, col
         for left, (image, caption) in zip(lefts, row, strict=True):
             axes = _axes(figure, (left, bottom, ERROR_SIDE, ERROR_SIDE))
             axes.set_anchor("NW")
-            _show(axes, image, sharp=_is_small(image))
+            _show(axes, image, of=image)
             _write(figure, [(line, "normal") for line in caption.splitlines()], left=left, top=bottom - 0.04)
     return figure
 
@@ -143,26 +121,25 @@ def _check(images: Sequence[Pixels], maps: Sequence[NDArray[np.floating]]) -> No
     if len(images) < 2 or wrong:  # noqa: PLR2004 - an image and an overlay
         raise ValueError(
             "expected images and overlays (height, width, 3) of uint8 and maps (grid_h, grid_w) in [0, 1]; found "
-            f"{', '.join(sorted(wrong)) or 'none'}. Use np.asarray(image.convert('RGB')) and an Explanation's map."
+            f"{', '.join(sorted(wrong)) or 'none'}. Pass np.asarray(image.convert('RGB')) and an Explanation's map."
         )
 
 
 def _aspect(images: Sequence[Pixels]) -> float:
     """Return height / width of the space for images."""
-    tallest: float = max(image.shape[0] / image.shape[1] for image in images)
-    return min(TALLEST, tallest)
+    return float(min(MAX_ASPECT, max(image.shape[0] / image.shape[1] for image in images)))
 
 
 def _head(title: str, note: str, inches: float) -> list[Line]:
     """Return the lines above an image: a bold title and a note, wrapped."""
-    bold = [(line, "bold") for part in title.splitlines() for line in wrap(part, int(BOLD_LETTERS * inches))]
-    return bold + [(line, "normal") for line in wrap(note, int(LETTERS * inches))]
+    bold = [(line, "bold") for part in title.splitlines() for line in wrap(part, int(12 * inches))]
+    return bold + [(line, "normal") for line in wrap(note, int(14 * inches))]
 
 
 def _titled(title: str, *, width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height))
-    most = int(TITLE_LETTERS * (width - 2 * GAP))
-    shortened = title if len(title) <= most else f"…{title[-most:]}"
+    length = int(10 * (width - 2 * GAP))
+    shortened = title if len(title) <= length else f"…{title[-length:]}"
     figure.text(GAP / width, 1 - 0.1 / height, shortened, va="top", size=11, color=INK, parse_math=False)
     return figure
 
@@ -183,13 +160,9 @@ def _write(figure: Figure, lines: Sequence[Line], *, left: float, top: float) ->
         figure.text(x, y, line, va="top", size=9, color=INK, weight=weight, parse_math=False)
 
 
-def _is_small(image: Pixels) -> bool:
-    """Return whether an image is enlarged with sharp pixels."""
-    return bool(max(image.shape) <= LARGEST_SHARP)
-
-
-def _show(axes: Axes, image: Pixels, *, sharp: bool) -> None:
-    axes.imshow(image, interpolation="nearest" if sharp else "auto")
+def _show(axes: Axes, pixels: Pixels, *, of: Pixels) -> None:
+    """Show an image or its overlay; those of a small image are enlarged with sharp pixels."""
+    axes.imshow(pixels, interpolation="nearest" if max(of.shape) <= MAX_SHARP else "auto")
 
 
 def _show_map(axes: Axes, panel: MapPanel, color_map: str) -> None:
@@ -201,7 +174,7 @@ def _show_map(axes: Axes, panel: MapPanel, color_map: str) -> None:
 
 
 def _draw_scale(figure: Figure, color_map: str, *, of: str, left: float) -> None:
-    axes = _axes(figure, (left, 0.3, SCALE_WIDTH, 0.1))
+    axes = _axes(figure, (left, 0.3, 3.0, 0.1))
     axes.imshow(np.linspace(0, 1, 256)[None], cmap=color_map, aspect="auto")
     for x, text, side in ((0, f"lowest value {of}", "left"), (1, "highest", "right")):
         axes.text(x, -0.6, text, transform=axes.transAxes, ha=side, va="top", color=INK, size=9)

@@ -20,19 +20,10 @@ from realfake_hf.estimate import Estimate
 BLUE: Final = "#0072B2"
 VERMILLION: Final = "#D55E00"
 INK: Final = "#333333"
-COLORS: Final = (
-    BLUE,
-    VERMILLION,
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#000000",
-)  # no yellow: too pale
+COLORS: Final = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # yellow is too pale
 MARKERS: Final = "osD^v"  # distinguish points without colour; combined with the colours they give 35 styles
 REFERENCES: Final = ((INK, ":"), (INK, "--"), (INK, "-."))
 WIDTH: Final = 8.0  # inches: 1,200 pixels as saved
-LABEL_HEIGHT: Final = 0.18  # inches between labels at the ends of lines
 FIXED: Final = "on a colour map"  # gid of text whose colour depends on the colour map below it, not on the page
 
 GROUND: Final = (0.086, 0.094, 0.11)  # background of dark mode
@@ -47,7 +38,7 @@ LineStyle = tuple[str, str]  # colour and line style
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a PNG at 150 dpi, creating its folder, and return the path; equal figures give equal bytes."""
+    """Write a PNG at 150 dpi, creating its folder, and return the path. Equal figures give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", dpi=150, metadata={"Software": None})
     return path
@@ -78,28 +69,22 @@ def percent_range(percent: Floats) -> tuple[float, float]:
 
 
 def push_apart(places: Floats, *, gap: float) -> Floats:
-    """Move sorted points of [0, 1] at least `gap` apart, in the same order, with the smallest largest move."""
+    """Move sorted points of [0, 1] at least `gap` apart, keeping their order and minimizing the largest move."""
     steps = gap * np.arange(len(places))
-    loose = places - steps  # now they only must not decrease: the isotonic fit with the smallest maximum error
+    loose = places - steps  # these must not decrease: fit them isotonically with the smallest maximum error
     fitted = (np.maximum.accumulate(loose) + np.minimum.accumulate(loose[::-1])[::-1]) / 2
     return np.asarray(np.clip(fitted, 0, max(0.0, 1 - steps[-1])) + steps)
 
 
 def error_bars(estimates: Sequence[Estimate | None]) -> tuple[Floats, Floats]:
-    """Return values (n,) and the distances to both ends of their intervals (2, n); NaN for None.
+    """Return values (n,), NaN for None, and the distances to both ends of their intervals (2, n).
 
-    A percentile interval need not contain its value; the distance to an end on the wrong side is 0.
+    The distance to a missing end is 0, and so is that to an end on the wrong side: a percentile interval need not
+    contain its value.
     """
-    rows = np.array([_value_and_ends(estimate) for estimate in estimates], dtype=np.float64).reshape(-1, 3)
-    values, low, high = rows.T
-    return values, np.clip(np.stack([values - low, high - values]), 0, None)
-
-
-def _value_and_ends(estimate: Estimate | None) -> tuple[float, float, float]:
-    if estimate is None or estimate.value is None:
-        return np.nan, np.nan, np.nan
-    value = estimate.value
-    return value, value if estimate.low is None else estimate.low, value if estimate.high is None else estimate.high
+    rows = [(item.value, item.low, item.high) if item else (None,) * 3 for item in estimates]
+    values, low, high = np.array(rows, dtype=np.float64).reshape(-1, 3).T
+    return values, np.fmax(np.stack([values - low, high - values]), 0)
 
 
 def line_styles(methods: Sequence[str], references: Sequence[str] = ()) -> Mapping[str, LineStyle]:
@@ -127,14 +112,10 @@ def darken(figure: Figure) -> Figure:
     """
     figure.draw_without_rendering()  # ticks are created when they are drawn
     figure.set_layout_engine("none")  # keep the layout
-    for artist in set(figure.findobj(_has_own_colors)):
-        _recolor(artist)
+    for artist in set(figure.findobj(lambda part: isinstance(part, (Collection, Line2D, Patch, Text)))):
+        if artist.get_gid() != FIXED:
+            _recolor(artist)
     return figure
-
-
-def _has_own_colors(artist: Artist) -> bool:
-    """Return whether an artist has colours of its own; axes have those of their parts."""
-    return isinstance(artist, (Collection, Line2D, Patch, Text)) and artist.get_gid() != FIXED
 
 
 def _recolor(artist: Artist) -> None:

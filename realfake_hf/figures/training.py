@@ -14,7 +14,6 @@ from realfake_hf.figures.style import (
     BLUE,
     COLORS,
     INK,
-    LABEL_HEIGHT,
     VERMILLION,
     WIDTH,
     Floats,
@@ -27,7 +26,8 @@ from realfake_hf.labels import LABEL_NAMES
 
 LINE_STYLES: Final = tuple(product(("-", "--", ":", "-."), COLORS))  # 28; successive ones differ in colour
 LOSS_STYLES: Final = {"train_loss": ("training", "--", INK), "eval_loss": ("validation", "-", BLUE)}
-MOST_MARKERS: Final = 30  # epochs; with more, markers would hide the line
+MAX_MARKERS: Final = 30  # epochs; more markers would hide the line
+LABEL_HEIGHT: Final = 0.18  # inches between labels at the ends of lines
 Row = Mapping[str, float]
 
 
@@ -37,7 +37,7 @@ def learning_curves(history: Sequence[Row], *, best_epoch: int | None = None) ->
     Args:
         history: one row per epoch with `epoch` and any of `train_loss`, `eval_loss` (nats), `eval_accuracy` and
             `eval_roc_auc` ([0, 1]). Missing values are not drawn.
-        best_epoch: the epoch whose checkpoint was kept; None means the first one with the highest `eval_accuracy`.
+        best_epoch: epoch of the saved checkpoint; None means the first epoch with the highest `eval_accuracy`.
     """
     evaluated = [row for row in history if "eval_accuracy" in row]
     by_epoch = {row["epoch"]: row for row in history if "epoch" in row}
@@ -66,15 +66,14 @@ def content_accuracy(accuracy: Mapping[str, Sequence[float]], *, epochs: Sequenc
     """Draw the validation accuracy of each content class over the epochs, each line labelled at its end.
 
     Args:
-        accuracy: by content class, one accuracy in [0, 1] per epoch. A single epoch is drawn as sorted dots.
-        epochs: their numbers; None means 1, 2, 3, ...
+        accuracy: one accuracy in [0, 1] per epoch, by content class. A single epoch is drawn as sorted dots.
+        epochs: numbers of the epochs; None means 1, 2, 3, ...
     """
     lengths = {name: len(values) for name, values in accuracy.items()}
     numbers = range(1, max(lengths.values(), default=0) + 1) if epochs is None else epochs
     if not len(numbers) or set(lengths.values()) != {len(numbers)}:
         raise ValueError(
-            f"expected content classes with one accuracy per epoch; found {len(numbers)} epochs and {lengths} "
-            "accuracies."
+            f"expected content classes with one accuracy per epoch; found {len(numbers)} epochs and {lengths} values."
         )
     percent = 100 * unit_interval(list(accuracy.values()))
     if len(numbers) == 1:
@@ -87,12 +86,10 @@ def confusion_matrix(counts: NDArray[np.integer], *, title: str = "") -> Figure:
 
     Args:
         counts: (2, 2) images; rows are the true labels REAL and FAKE, columns the predictions.
-        title: which images were counted; their number is appended.
+        title: name of the images; their number is appended.
     """
     if counts.shape != (2, 2) or counts.min() < 0 or not counts.any():
-        raise ValueError(
-            f"expected (2, 2) counts, none negative and not all 0; found {counts.shape}, {counts.tolist()}."
-        )
+        raise ValueError(f"expected (2, 2) counts, some above 0; found {counts.shape}, {counts.tolist()}.")
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.full((2, 2), np.nan), where=totals > 0)
     figure = Figure(figsize=(5.0, 4.4), layout="constrained")
@@ -140,7 +137,7 @@ def _style_epochs(axes: Axes, epochs: Sequence[float], *, room: float) -> None:
     style_axes(axes)
     axes.set(xlabel="epoch", xlim=(min(epochs) - room, max(epochs) + room))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_prop_cycle(marker=["." if len(epochs) <= MOST_MARKERS else "None"])
+    axes.set_prop_cycle(marker=["." if len(epochs) <= MAX_MARKERS else "None"])
 
 
 def _draw_losses(axes: Axes, history: Sequence[Row]) -> None:
@@ -219,7 +216,7 @@ def _data_map(p_true: Floats, is_fake: NDArray[np.bool_]) -> Figure:
     _draw_histogram(above, variability, is_fake, top=0.5)
     _draw_histogram(beside, confidence, is_fake, top=1, along="y")
     style_axes(axes)
-    order = np.argsort(variability, kind="stable")  # mix the labels, so that neither covers the other
+    order = np.argsort(variability, kind="stable")  # mixes the labels, so that neither covers the other
     colors = np.where(is_fake, VERMILLION, BLUE)[order].tolist()
     size = float(np.clip(45_000 / len(order), 9, 36))  # points squared
     axes.scatter(variability[order], confidence[order], c=colors, s=size, alpha=0.4, linewidths=0, rasterized=True)

@@ -14,11 +14,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from realfake_hf.figures import darken
+from realfake_hf.figures.style import darken
 from realfake_hf.tables import Table
 
 DPI: Final = 150
-PALETTE: Final = 256  # colours of a figure's PNG; a third of the size of a PNG in full colour
 Pixels = NDArray[np.uint8]
 
 
@@ -27,7 +26,7 @@ class PageFigure:
     """A figure with its text.
 
     Attributes:
-        draw: makes the figure; each call must return a new one.
+        draw: returns the figure, a new one at each call.
         alt: the content of the figure in words, for screen readers.
         caption: what the figure shows, with its number of images.
         reading: how to read it.
@@ -41,13 +40,7 @@ class PageFigure:
 
 @dataclass(frozen=True, eq=False)
 class GalleryImage:
-    """One image of a gallery item.
-
-    Attributes:
-        pixels: (height, width, 3) uint8 [0, 255].
-        caption: the text below the image.
-        alt: the content of the image in words.
-    """
+    """One image of a gallery item: (height, width, 3) uint8 [0, 255]."""
 
     pixels: Pixels
     caption: str
@@ -56,7 +49,7 @@ class GalleryImage:
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """Images that belong together, below a title and a line of text."""
+    """A group of images below a title and a line of text."""
 
     title: str
     text: str
@@ -73,7 +66,7 @@ class Section:
         text: paragraphs.
         figures: drawn for light and dark mode.
         tables: folded or open.
-        files: PNG files by title, each folded under it.
+        files: PNG files by title, folded.
         gallery: items by the title of their group.
     """
 
@@ -96,24 +89,15 @@ def write_page(
     warnings: Sequence[str] = (),
     introduction: str = "",
 ) -> Path:
-    """Write a page and return its path.
+    """Write a page, creating its folder, and return its path.
 
-    Args:
-        file: the HTML file; its folder is created.
-        title: of the page.
-        subtitle: the question that the page answers, and for which models and data.
-        findings: at most five sentences, shown first.
-        sections: in the order of the page.
-        warnings: what a reader must know before reading any number; shown above the findings.
-        introduction: one paragraph between the findings and the sections.
+    The parts are shown in this order: title, subtitle (the question that the page answers, with its models and data),
+    warnings about the numbers, findings (at most five sentences), introduction (one paragraph), sections.
     """
     environment = Environment(
-        loader=PackageLoader("realfake_hf", "pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+        loader=PackageLoader("realfake_hf", "pages"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     page = environment.get_template("page.html.j2").render(
         title=title,
         subtitle=subtitle,
@@ -131,11 +115,11 @@ def write_page(
 
 
 def _render_figure(draw: Callable[[], Figure]) -> dict[str, Any]:
-    """Draw a figure for light and dark mode: the `src` of both images, and their size in pixels."""
+    """Draw a figure for light and dark mode, and return both data URIs and the size in pixels."""
     figure = draw()
     figure.set_dpi(DPI)
     light = _rasterize(figure)
-    figure.set_layout_engine("none")  # keep the layout of the light image in the dark one
+    figure.set_layout_engine("none")  # keep the layout of the light image
     dark = _rasterize(darken(figure))
     height, width = light.shape[:2]
     return {"light": _png(light, palette=True), "dark": _png(dark, palette=True), "width": width, "height": height}
@@ -149,8 +133,8 @@ def _rasterize(figure: Figure) -> Pixels:
 
 def _png(pixels: Pixels, *, palette: bool = False) -> str:
     image = Image.fromarray(pixels)
-    if palette:
-        image = image.quantize(PALETTE, dither=Image.Dither.NONE)
+    if palette:  # a third of the size of full colour
+        image = image.quantize(256, dither=Image.Dither.NONE)
     buffer = BytesIO()
     image.save(buffer, format="png")
     return _data_uri(buffer.getvalue())

@@ -35,7 +35,7 @@ def _work(arguments: SearchArguments) -> int:
 
 def _write(arguments: SearchArguments, results: Mapping[str, Any]) -> None:
     from realfake_hf.experiments.search.table import draw, to_markdown
-    from realfake_hf.figures import save_figure
+    from realfake_hf.figures.style import save_figure
     from realfake_hf.store import write_results
 
     write_results(arguments.output_file, results, to_markdown(results))
