@@ -186,7 +186,7 @@ def test_a_grid_is_published_as_numbers_table_page_and_figure(folder, grid, tmp_
     assert Grid.from_dict(json.loads(files[0].read_text())) == grid
     assert all(file.stat().st_size > 5000 for file in files)
     table = (tmp_path / "crosseval.md").read_text()
-    assert f"| boats train | native | one | 12 / 12 | {grid.cells[0].report.balanced_accuracy} |" in table
+    assert f"| boats train | native | one | 12 / 12 | yes | {grid.cells[0].report.balanced_accuracy} |" in table
 
 
 def test_a_published_page_shows_the_errors_of_the_named_sets_alone(folder, grid, tmp_path):

@@ -17,7 +17,7 @@ class CrossevalArguments:
     """Models, data sets and protocols of a grid, and its output folder."""
 
     output_dir: Path = field(
-        metadata={"help": "Output folder, which keeps finished cells; repeat the command to resume."},
+        metadata={"help": "Output folder, which keeps finished cells; repeat the command to resume."}
     )
     models: list[str] = field(
         default_factory=list, metadata={"help": "One or more NAME=MODEL: output folders of train.py or Hub ids."}

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from realfake_hf.attribution.explain import default_method
+from realfake_hf.attribution.methods import method_name
 from realfake_hf.crosseval.datasets import EvalDataset
 from realfake_hf.crosseval.models import Model
 from realfake_hf.crosseval.scoring import cell_settings
@@ -200,14 +201,7 @@ def _title(error: ShownError) -> str:
 
 
 def _error(
-    model: Model,
-    dataset: EvalDataset,
-    row: int,
-    p_fake: float,
-    *,
-    kind: Kind,
-    file: str,
-    nearest: Nearest,
+    model: Model, dataset: EvalDataset, row: int, p_fake: float, *, kind: Kind, file: str, nearest: Nearest
 ) -> ShownError:
     return ShownError(
         model=model.name,
@@ -237,7 +231,7 @@ def _draw_sheet(
     explanations = detector.explain(images, method=first.method)
     rows = []
     for error, image, explanation in zip(errors, images, explanations, strict=True):
-        method = f"{error.method.replace('_', ' ')}{': empty map' if explanation.is_empty else ''}"
+        method = f"{method_name(error.method)}{': empty map' if explanation.is_empty else ''}"
         panels = [
             (_thin_out(np.asarray(image)), _caption(error, model)),
             (_thin_out(explanation.overlay(detector.view(image))), method),
@@ -246,8 +240,7 @@ def _draw_sheet(
             panels += [_neighbour_panel(training.training, error.nearest[label]) for label in LABEL_NAMES]
         rows.append(panels)
     columns = ["image", "attribution map", *(["nearest REAL", "nearest FAKE"] if training else [])]
-    title = f"{_title(first)}, most confident of each content first"
-    save_figure(error_sheet(rows, title=title, columns=columns), path)
+    save_figure(error_sheet(rows, title=_title(first), columns=columns), path)
 
 
 def _caption(error: ShownError, model: Model) -> str:

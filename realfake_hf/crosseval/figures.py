@@ -107,7 +107,7 @@ def draw_reliability(cells: Iterable[Cell]) -> Figure:
             if column == 0:
                 above.set_ylabel("share of FAKE")
                 below.set_ylabel("verdicts")
-    legend_below(figure, figure.axes, columns=5)
+    legend_below(figure, figure.axes, columns=3)
     return figure
 
 

@@ -28,20 +28,16 @@ from realfake_hf.tables import Table
 SMALL: Final = 100  # images of a label below which a cell is flagged as small
 NOTABLE: Final = 0.05  # corrected p-value up to which a group is listed
 MAX_FILES: Final = 5  # unreadable files of a data set that a warning names
-STATISTICS: Final = {
-    "balanced_accuracy": "balanced accuracy",
-    "accuracy_real": "accuracy on REAL",
-    "accuracy_fake": "accuracy on FAKE",
-    "roc_auc": "ROC AUC",
-    "ece": "ECE",
-}
 MORE_STATISTICS: Final = {
     "accuracy": "accuracy",
+    "roc_auc": "ROC AUC",
     "average_precision": "average precision",
     "tpr_at_5_fpr": "TPR at 5 % FPR",
+    "ece": "ECE",
     "brier": "Brier score",
     "nll": "log loss",
 }
+PLACE: Final = ("data", "protocol", "model")
 PROTOCOLS: Final = {
     "native": "Native: images go to the model's own processor unchanged.",
     "matched": "Matched: images are first resized to 32 x 32 pixels and compressed as JPEG of quality 75, like all "
@@ -93,7 +89,7 @@ def write_report(grid: Grid, file: Path, *, folder: Path | None = None, shown: C
         shown: data sets whose error sheets are shown, since images may be under copyright; None shows all.
     """
     sheets = {} if folder is None else find_sheets(grid.errors, folder, shown)
-    text = ["The most confident errors: image, attribution map, and nearest training images in the model's embedding."]
+    text = ["The most confident errors, with attribution maps and nearest training images in the model's embedding."]
     return write_page(
         file,
         title="Cross-evaluation of detectors",
@@ -208,38 +204,43 @@ def _results(grid: Grid) -> Section:
 
 
 def cells_table(grid: Grid) -> Table:
-    """Return the main table: the statistics of each cell on whole splits, and flags for how far to trust them."""
+    """Return the main table: each cell on a whole split, with flags for how far to trust it."""
     rows = [
         [
-            f"{cell.dataset} {cell.split}",
-            cell.protocol,
-            cell.model,
+            *_place(cell),
             f"{cell.report.n_real:,} / {cell.report.n_fake:,}",
-            *(getattr(cell.report, name) for name in STATISTICS),
+            "yes" if min(cell.report.n_real, cell.report.n_fake) < SMALL else "",
+            cell.report.balanced_accuracy,
+            cell.report.roc_auc,
             cell.above_chance,
             cell.confidence.promise or "",
-            "yes" if min(cell.report.n_real, cell.report.n_fake) < SMALL else "",
+            cell.report.accuracy_real,
+            cell.report.accuracy_fake,
         ]
         for cell in grid.cells
         if cell.is_whole_split
     ]
     caption = (
-        "Each model at its own threshold, with 95 % bootstrap intervals. Above chance: whether the interval of the "
-        "ROC AUC lies above 0.5. Promise: whether the error rate outside the unsure band is at most the promised one "
-        f"(missed: higher, but its interval includes it). Small: fewer than {SMALL} images of a label."
+        "Each model at its own threshold, with 95 % bootstrap intervals. Small: fewer than "
+        f"{SMALL} images of a label. Above chance: whether the interval of the ROC AUC lies above 0.5. Promise: "
+        "whether the error rate outside the unsure band is at most the promised one (missed: higher, but its interval "
+        "includes it)."
     )
-    header = ["data", "protocol", "model", "n REAL / FAKE", *STATISTICS.values(), "above chance", "promise", "small"]
-    return Table(caption, header, rows, align="lllr")
+    header = [*PLACE, "n REAL / FAKE", "small", "balanced accuracy", "ROC AUC", "above chance", "promise"]
+    return Table(caption, [*header, "accuracy on REAL", "accuracy on FAKE"], rows, align="lllr")
+
+
+def _place(cell: Cell) -> list[str]:
+    return [f"{cell.dataset} {cell.split}", cell.protocol, cell.model]
 
 
 def _more_statistics(grid: Grid) -> Table:
     rows = [
         [
-            _name(cell),
+            *_place(cell),
             f"{cell.report.n:,}",
             f"{cell.majority:.3f}",
             *(getattr(cell.report, name) for name in MORE_STATISTICS),
-            cell.report.roc_auc,
             "undefined" if cell.oracle_accuracy is None else f"{cell.oracle_accuracy:.3f}",
         ]
         for cell in grid.cells
@@ -248,8 +249,8 @@ def _more_statistics(grid: Grid) -> Table:
         "Further statistics, also of leak-free images. Majority: accuracy of always predicting the more frequent "
         "label. Oracle: accuracy at the threshold that is best on these very images, an upper bound and not a result."
     )
-    header = ["cell", "n", "majority", *MORE_STATISTICS.values(), "ROC AUC", "oracle"]
-    return Table(caption, header, rows, folded=True)
+    header = [*PLACE, "n", "majority", *MORE_STATISTICS.values(), "oracle"]
+    return Table(caption, header, rows, align="lllr", folded=True)
 
 
 def _pairs(grid: Grid) -> Table:
@@ -262,10 +263,6 @@ def _pairs(grid: Grid) -> Table:
         f"{len(rows):,} tests of the grid."
     )
     return Table(caption, ["data", "comparison", "corrected p"], rows, align="llr", folded=True)
-
-
-def _name(cell: Cell) -> str:
-    return f"{cell.dataset} {cell.split}, {cell.protocol}, {cell.model}"
 
 
 def _confidence(grid: Grid) -> Section:
@@ -288,11 +285,12 @@ def _confidence(grid: Grid) -> Section:
             "confident verdicts are right; a flat curve, to a model whose confidence says nothing about its errors.",
         ),
     ]
-    rows = [_confidence_row(cell) for cell in grid.cells if cell.confidence.after or cell.confidence.band]
+    whole = [cell for cell in grid.cells if cell.is_whole_split]
+    rows = [_confidence_row(cell) for cell in whole if cell.confidence.after or cell.confidence.band]
     caption = "Calibration before and after temperature scaling, and verdicts outside the unsure band."
-    header = ["cell", "ECE", "scaled ECE", "log loss", "scaled log loss", "share decided", "wrong among decided"]
+    header = [*PLACE, "ECE", "scaled ECE", "log loss", "scaled log loss", "decided", "wrong among decided", "promise"]
     text = ["Are the probabilities calibrated, and are the unsure verdicts the wrong ones?"]
-    return Section("confidence", "Confidence", text, figures, [Table(caption, [*header, "promise"], rows)])
+    return Section("confidence", "Confidence", text, figures, [Table(caption, header, rows, align="lllr")])
 
 
 def _confidence_row(cell: Cell) -> list[object]:
@@ -300,16 +298,16 @@ def _confidence_row(cell: Cell) -> list[object]:
     after = confidence.after or {}
     losses = [loss for name in ("ece", "nll") for loss in (confidence.before[name], after.get(name, "none"))]
     if confidence.band is None:
-        return [_name(cell), *losses, "no band", "", ""]
+        return [*_place(cell), *losses, "no band", "", ""]
     promise = f"{confidence.promise or 'undefined'}: at most {100 * confidence.band.promised:g} %"
-    return [_name(cell), *losses, confidence.decided, confidence.wrong, promise]
+    return [*_place(cell), *losses, confidence.decided, confidence.wrong, promise]
 
 
 def _groups(grid: Grid) -> Section:
     gaps = [(cell, cell.shared) for cell in grid.cells if cell.shared is not None]
     adjusted = holm([gap.p_value for _, gap in gaps])
     shared = [
-        [_name(cell), f"{gap.n:,}", f"{gap.n_rest:,}", f"{gap.rate:.3f}", f"{gap.rate_rest:.3f}", gap, f"{p:.2g}"]
+        [*_place(cell), f"{gap.n:,}", f"{gap.n_rest:,}", f"{gap.rate:.3f}", f"{gap.rate_rest:.3f}", gap, f"{p:.2g}"]
         for (cell, gap), p in zip(gaps, adjusted, strict=True)
     ]
     groups = [
@@ -319,23 +317,24 @@ def _groups(grid: Grid) -> Section:
         for name, group in found.items()
     ]
     notable = [
-        [_name(cell), name, f"{group.gap.n:,}", group.gap, f"{group.p_holm:.2g}", group.roc_auc]
+        [*_place(cell), name, f"{group.gap.n:,}", group.gap, f"{group.p_holm:.2g}", group.roc_auc]
         for cell, name, group in groups
         if group.p_holm <= NOTABLE
     ]
     tables = [
         Table(
-            "Contents that CIFAKE contains against contents that it lacks: share of correct verdicts, averaged over "
-            "the labels on both sides, with Fisher's exact test.",
-            ["cell", "n shared", "n unseen", "shared", "unseen", "gap", "corrected p"],
+            "Contents in CIFAKE (shared) compared with contents not in CIFAKE (unseen): share of correct verdicts, "
+            "averaged over the labels on both sides, with Fisher's exact test.",
+            [*PLACE, "n shared", "n unseen", "shared", "unseen", "gap", "corrected p"],
             shared,
+            align="lllr",
         ),
         Table(
             f"Of {len(groups):,} contents and generators, each compared with the rest of its cell, those with a "
             f"corrected p of at most {NOTABLE}.",
-            ["cell", "group", "n", "gap", "corrected p", "ROC AUC"],
+            [*PLACE, "group", "n", "gap", "corrected p", "ROC AUC"],
             notable,
-            align="llr",
+            align="llllr",
             folded=True,
         ),
     ]
@@ -346,28 +345,29 @@ def _groups(grid: Grid) -> Section:
 def _false_alarms(grid: Grid) -> Section:
     trained = [cell for model in grid.trained_models for cell in grid.whole_splits(model)]
     rates = [
-        [_name(cell), f"{cell.report.n_real:,}", cell.false_alarm_rate, cell.false_discovery_rate]
+        [*_place(cell), f"{cell.report.n_real:,}", cell.false_alarm_rate, cell.false_discovery_rate]
         for model in grid.facts["models"]
         for cell in grid.whole_splits(model)
         if cell.report.n_real
     ]
     contents = [
-        [_name(cell), row.content, "yes" if row.shows_people else "no", f"{row.called_fake.n:,}", row.called_fake]
+        [*_place(cell), row.content, "yes" if row.shows_people else "no", f"{row.called_fake.n:,}", row.called_fake]
         for cell, row in worst_contents(trained)
     ]
     tables = [
         Table(
             "Real images called FAKE, with exact 95 % intervals; and the share of real images among those called FAKE "
             f"if {100 * PREVALENCE:g} % of all images were fake (Bayes' rule).",
-            ["cell", "n REAL", "called FAKE", "real among called FAKE"],
+            [*PLACE, "n REAL", "called FAKE", "real among called FAKE"],
             rates,
+            align="lllr",
         ),
         Table(
             "Real images called FAKE by content: contents that show people first, then by the lower end of the "
             f"interval; the first {MAX_CONTENTS} with at least {MIN_REAL} real images.",
-            ["cell", "content", "shows people", "n REAL", "called FAKE"],
+            [*PLACE, "content", "shows people", "n REAL", "called FAKE"],
             contents,
-            align="lllr",
+            align="lllllr",
         ),
     ]
     return Section("false_alarms", "False alarms", ["Which real images are called FAKE?"], tables=tables)

@@ -74,12 +74,7 @@ def cell_settings(dataset: EvalDataset, model: Model) -> dict[str, Any]:
 
 
 def score_all(
-    models: Sequence[Model],
-    dataset: EvalDataset,
-    protocol: str,
-    *,
-    change: Change | None = None,
-    title: str = "",
+    models: Sequence[Model], dataset: EvalDataset, protocol: str, *, change: Change | None = None, title: str = ""
 ) -> dict[str, NDArray[np.floating]]:
     """Score the images of a data set with several models: (n,) `p_fake` in [0, 1] each, by name.
 
