@@ -8,12 +8,12 @@ from threadpoolctl import threadpool_limits
 from realfake_hf.crosseval.baseline import TrivialBaseline, shrink, trivial_features
 
 
-def pictures(n=40, seed=0):
+def random_images(n=40, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
 
 
 def test_the_features_are_channel_moments_and_mean_log_power_by_radius():
-    [one] = pictures(1)
+    [one] = random_images(1)
     [found] = trivial_features(one[None])
     assert found.shape == (74,)
     assert found[:3] == pytest.approx(one.mean(axis=(0, 1)) / 255)
@@ -29,7 +29,7 @@ def test_the_features_are_channel_moments_and_mean_log_power_by_radius():
 
 def test_it_tells_bright_from_dark_and_is_the_same_each_time():
     is_fake = np.arange(40) % 2 == 1
-    given = (pictures() // 2 + is_fake[:, None, None, None] * 100).astype(np.uint8)
+    given = (random_images() // 2 + is_fake[:, None, None, None] * 100).astype(np.uint8)
     baseline, again = TrivialBaseline(given, is_fake), TrivialBaseline(given, is_fake)
     assert ((baseline.probabilities(given) > 0.5) == is_fake).all()
     assert baseline.digest() == again.digest() != TrivialBaseline(given, ~is_fake).digest()
@@ -38,13 +38,13 @@ def test_it_tells_bright_from_dark_and_is_the_same_each_time():
 @pytest.mark.slow
 def test_what_is_learned_does_not_depend_on_the_number_of_cores():
     is_fake = np.arange(10_000) % 2 == 1  # fewer are not shared out
-    given, digests = pictures(10_000), set()
+    given, digests = random_images(10_000), set()
     for cores in (1, 2):
         with threadpool_limits(cores):
             digests.add(TrivialBaseline(given, is_fake).digest())
     assert len(digests) == 1
 
 
-def test_pictures_of_any_size_become_small_ones():
+def test_images_of_any_size_become_small_ones():
     sizes = [(32, 32), (50, 20), (3, 3)]
     assert shrink([Image.new("RGB", size, "red") for size in sizes]).shape == (3, 32, 32, 3)

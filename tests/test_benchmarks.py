@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 import pytest
 import torch
-from grid_stand_in import save_cnn
+from small_grid import save_cnn
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from benchmarks import (

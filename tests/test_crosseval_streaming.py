@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from grid_stand_in import SMALL, save_cnn
+from small_grid import SMALL, save_cnn
 from writable_hub import serve
 
 import crosseval

@@ -1,11 +1,11 @@
-"""The surest errors are found, shown with their map and nearest training pictures, and named."""
+"""The most confident errors are found, and shown with their map and nearest training images."""
 
 import json
 
 import numpy as np
 import pytest
 import torch
-from grid_stand_in import save_cnn, save_pictures, words
+from small_grid import arguments, save_cnn, save_images
 from transformers import (
     ConvNextConfig,
     ConvNextForImageClassification,
@@ -23,7 +23,7 @@ from realfake_hf.estimate import from_plain
 from realfake_hf.models.heads import caught_embeddings, head_modules
 
 
-def test_the_surest_error_of_each_content_comes_first_then_the_second():
+def test_the_most_confident_error_of_each_content_comes_first_then_the_second():
     is_fake = np.array([False] * 6 + [True] * 3)
     p_fake = np.array([0.99, 0.98, 0.7, 0.6, 0.2, 0.9, 0.1, 0.3, 0.9])
     content = ["cat", "cat", "dog", "cat", "dog", None, "cat", "cat", "dog"]
@@ -65,24 +65,24 @@ def test_an_embedding_is_what_the_last_layer_decides_by(kind):
 def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("errors")
     save_cnn(folder / "one", threshold=0.45)
-    save_pictures(folder / "boats", n=12)
+    save_images(folder / "boats", n=12)
     return folder
 
 
 @pytest.fixture(scope="module")
 def done(base):
     asked = ["--protocols", "native", "--errors", "3", "--training_data", str(base / "boats"), "--neighbours_n", "16"]
-    given = words(base, base / "boats", base / "grid", *asked, names=("one",))
+    given = arguments(base, base / "boats", base / "grid", *asked, names=("one",))
     assert crosseval.main(given) == 0
     return given, [from_plain(ShownError, one) for one in json.loads((base / "grid/grid.json").read_text())["errors"]]
 
 
 def test_what_is_shown_are_errors_and_their_sheets_are_there(done, base):
     _, shown = done
-    one = load_dataset("boats", str(base / "boats"), seed=0)
-    p_fake = Detector.from_pretrained(base / "one").probabilities(one.rows["image"])
-    found = most_confident_errors(one.is_fake, p_fake, one.content, threshold=0.45, n=3)
-    assert [error.id for error in shown] == [one.rows[row]["id"] for rows in found.values() for row in rows]
+    dataset = load_dataset("boats", str(base / "boats"), seed=0)
+    p_fake = Detector.from_pretrained(base / "one").probabilities(dataset.rows["image"])
+    found = most_confident_errors(dataset.is_fake, p_fake, dataset.content, threshold=0.45, n=3)
+    assert [error.id for error in shown] == [dataset.rows[row]["id"] for rows in found.values() for row in rows]
     assert 0 < len(shown) <= 6
     for error in shown:
         assert (error.p_fake > 0.45) == (error.kind == "false positive")
@@ -90,7 +90,7 @@ def test_what_is_shown_are_errors_and_their_sheets_are_there(done, base):
         assert error.method == "grad_cam"
 
 
-def test_the_nearest_training_picture_of_a_training_picture_is_itself(done, base):
+def test_the_nearest_training_image_of_a_training_image_is_itself(done, base):
     _, shown = done
     training = load_dataset("x", str(base / "boats"), split="train", limit=16, seed=0)
     ids = set(training.rows["id"][:])
@@ -114,7 +114,7 @@ def test_sheets_of_before_do_not_stay_and_embeddings_do(done, base, monkeypatch)
 
 @pytest.mark.slow
 def test_without_training_data_errors_have_no_neighbours(base):
-    given = words(base, base / "boats", base / "bare", "--protocols", "native", "--errors", "1", names=("one",))
+    given = arguments(base, base / "boats", base / "bare", "--protocols", "native", "--errors", "1", names=("one",))
     assert crosseval.main(given) == 0
     errors = json.loads((base / "bare/grid.json").read_text())["errors"]
     assert errors

@@ -35,7 +35,7 @@ def test_a_detector_that_accuses_nobody_is_not_wrong_about_them():
     assert str(false_discovery_rate(share(0, 50), share(0, 50), prevalence=0.1)) == "undefined"
     sure = false_discovery_rate(share(0, 50), share(50, 50), prevalence=0.1)
     assert sure.value == 0
-    assert sure.high > 0.05  # 50 pictures do not show that no real one is ever called FAKE
+    assert sure.high > 0.05  # 50 images do not show that no real one is ever called FAKE
 
 
 @pytest.mark.parametrize("share_fake", [0, 1, -0.1])

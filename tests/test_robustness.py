@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from grid_stand_in import save_cnn, save_pictures, words
 from PIL import Image
+from small_grid import arguments, save_cnn, save_images
 
 import crosseval
 from realfake_hf.crosseval.datasets import load_dataset, sample_leak_free
@@ -58,7 +58,7 @@ def test_the_steps_are_those_of_the_training_changes(photo):
     assert np.array_equal(CORRUPTIONS["rescale"].apply(photo, 24 / 32, 0), shrunk)
 
 
-def test_turned_twice_a_picture_is_itself_and_a_crop_is_its_middle(photo):
+def test_turned_twice_a_image_is_itself_and_a_crop_is_its_middle(photo):
     for kind in ("mirror", "upside down"):
         change = CORRUPTIONS[kind].apply
         assert change(change(photo, 1, 0), 1, 0).tobytes() == photo.tobytes()
@@ -69,7 +69,7 @@ def test_turned_twice_a_picture_is_itself_and_a_crop_is_its_middle(photo):
     ]
 
 
-def test_noise_differs_from_picture_to_picture_and_seed_to_seed():
+def test_noise_differs_from_image_to_image_and_seed_to_seed():
     seeds = {seed_of_image(digest, seed) for digest in ("a" * 64, "b" * 64) for seed in (0, 1)}
     assert len(seeds) == 4
     assert seed_of_image("a" * 64, 0) == seed_of_image("a" * 64, 0)
@@ -84,22 +84,22 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return save_pictures(tmp_path_factory.mktemp("data") / "boats")
+def images(tmp_path_factory):
+    return save_images(tmp_path_factory.mktemp("data") / "boats")
 
 
 @pytest.fixture(scope="module")
-def done(models, pictures, tmp_path_factory):
+def done(models, images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("grids") / "grid"
     asked = ["--protocols", "native", "--robustness", "boats", "--robustness_n", "12"]
-    assert crosseval.main(words(models, pictures, folder, *asked)) == 0
+    assert crosseval.main(arguments(models, images, folder, *asked)) == 0
     return folder
 
 
-def test_the_grid_measures_every_model_at_every_step_on_the_same_pictures(done, models, pictures):
+def test_the_grid_measures_every_model_at_every_step_on_the_same_images(done, models, images):
     found = [from_plain(Robustness, one) for one in json.loads((done / "grid.json").read_text())["robustness"]]
     assert [one.model for one in found] == ["one", "two"]
-    drawn = sample_leak_free(load_dataset("boats", str(pictures), seed=0), 12, seed=0)
+    drawn = sample_leak_free(load_dataset("boats", str(images), seed=0), 12, seed=0)
     assert [(one.n_real, one.n_fake) for one in found] == [(6, 6)] * 2
     assert [(step.kind, step.strength) for step in found[0].steps] == STEPS
     noisy = [
@@ -120,23 +120,23 @@ def test_the_page_has_a_row_a_step_and_the_figure_is_drawn(done):
     assert (done / "robustness-boats.png").stat().st_size > 10_000
 
 
-def test_finished_steps_are_kept(done, models, pictures, monkeypatch):
+def test_finished_steps_are_kept(done, models, images, monkeypatch):
     def again(*_, **__):
         raise AssertionError
 
     monkeypatch.setattr("realfake_hf.crosseval.scoring.score_all", again)
     asked = ["--protocols", "native", "--robustness", "boats", "--robustness_n", "12"]
     before = (done / "grid.json").read_text()
-    assert crosseval.main(words(models, pictures, done, *asked)) == 0
+    assert crosseval.main(arguments(models, images, done, *asked)) == 0
     assert (done / "grid.json").read_text() == before
 
 
-def test_a_change_is_made_after_the_protocol_and_before_the_model(models, pictures):
-    one = load_dataset("boats", str(pictures), seed=0)
-    entrant = load_model("one", str(models / "one"))
-    grey = score_all([entrant], one, "native", change=lambda picture, _: Image.new("RGB", picture.size, "grey"))["one"]
-    assert len(set(grey.tolist())) <= 2  # two sizes of picture
-    assert len(set(score_all([entrant], one, "native")["one"].tolist())) > 2
+def test_a_change_is_made_after_the_protocol_and_before_the_model(models, images):
+    dataset = load_dataset("boats", str(images), seed=0)
+    model = load_model("one", str(models / "one"))
+    grey = score_all([model], dataset, "native", change=lambda image, _: Image.new("RGB", image.size, "grey"))["one"]
+    assert len(set(grey.tolist())) <= 2  # two sizes of image
+    assert len(set(score_all([model], dataset, "native")["one"].tolist())) > 2
 
 
 def test_a_data_set_that_is_not_in_the_grid_cannot_be_asked_for(capsys):

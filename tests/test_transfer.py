@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 from datasets import load_from_disk
-from grid_stand_in import save_pictures
+from small_grid import save_images
 
 from realfake_hf.data.corruptions import matched
 from realfake_hf.data.loading import load_images
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 def sources(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sources")
     for name, n in (("one", 60), ("two", 40)):
-        save_pictures(folder / name, n=n)
+        save_images(folder / name, n=n)
     return folder
 
 

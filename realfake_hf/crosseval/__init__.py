@@ -1,1 +1,1 @@
-"""Every model on every data set: what holds elsewhere, and what does not."""
+"""Cross-evaluation: every model on every data set, with reports on confidence, robustness and shortcuts."""

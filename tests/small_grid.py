@@ -1,4 +1,4 @@
-"""Small models and pictures for tests of the grid."""
+"""Small models and images for tests of the grid."""
 
 import json
 
@@ -15,7 +15,7 @@ SMALL = ["--bootstrap_samples", "20"]
 def save_cnn(folder, seed=0, threshold=None):
     torch.manual_seed(seed)
     model = CifakeCnnForImageClassification(CifakeCnnConfig(num_filters=8))
-    torch.nn.init.normal_(list(model.parameters())[-2], std=1.0)  # so that verdicts differ
+    torch.nn.init.normal_(list(model.parameters())[-2], std=1.0)  # so that predictions differ
     model.save_pretrained(folder)
     ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
     if threshold is not None:
@@ -23,22 +23,22 @@ def save_cnn(folder, seed=0, threshold=None):
     return folder
 
 
-def save_pictures(folder, labels=("real", "fake"), n=9):
-    """Pictures of boats and bottles, in two sizes."""
-    random = np.random.default_rng(0)
+def save_images(folder, labels=("real", "fake"), n=9):
+    """Images of boats and bottles, in two sizes."""
+    generator = np.random.default_rng(0)
     lines = ["path,label,generator,content"]
     for label in labels:
         for number in range(n):
             side = 40 if number % 3 else 32
             file = folder / label / f"{number}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(random.integers(0, 256, (side, 48, 3), dtype=np.uint8)).save(file)
-            made = f"gan-{number % 2}" if label == "fake" else ""
-            lines.append(f"{label}/{number}.png,{label},{made},{'boat' if number % 2 else 'bottle'}")
+            Image.fromarray(generator.integers(0, 256, (side, 48, 3), dtype=np.uint8)).save(file)
+            generated_by = f"gan-{number % 2}" if label == "fake" else ""
+            lines.append(f"{label}/{number}.png,{label},{generated_by},{'boat' if number % 2 else 'bottle'}")
     (folder / "metadata.csv").write_text("\n".join(lines))
     return folder
 
 
-def words(models, pictures, folder, *more, names=("one", "two")):
+def arguments(models, images, folder, *more, names=("one", "two")):
     places = [f"{name}={models / name}" for name in names]
-    return ["--models", *places, "--datasets", f"boats={pictures}", *SMALL, "--output_dir", str(folder), *more]
+    return ["--models", *places, "--datasets", f"boats={images}", *SMALL, "--output_dir", str(folder), *more]

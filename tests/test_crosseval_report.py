@@ -5,8 +5,8 @@ import re
 from dataclasses import replace
 
 import pytest
-from grid_stand_in import save_cnn, save_pictures, words
 from page_in_browser import CHROMIUM, Page, seen
+from small_grid import arguments, save_cnn, save_images
 
 import crosseval
 from realfake_hf.crosseval import publish
@@ -33,17 +33,17 @@ def coarse():
 def folder(tmp_path_factory):
     """A grid of two models, one with a band, on two data sets, the first of which the models learnt from."""
     base = tmp_path_factory.mktemp("grids")
-    home, away = save_pictures(base / "boats", n=12), save_pictures(base / "other", n=10)
+    home, away = save_images(base / "boats", n=12), save_images(base / "other", n=10)
     for name in ("one", "two"):
         save_cnn(base / name, seed=len(name), threshold=0.5)
         (base / name / "run.json").write_text(json.dumps({"arguments": {"data": str(home)}}))
     band = {"low": 0.4, "high": 0.6, "promised": 0.02}
     point = {"threshold": 0.5, "chosen": "by hand", "n": 9, "temperature": 2.0, "band": band}
     (base / "one/operating_point.json").write_text(json.dumps(point))
-    asked = words(base, home, base / "grid", "--robustness", "other", "--robustness_n", "8")
-    asked += ["--errors", "3", "--training_data", str(home), "--neighbours_n", "10"]
-    place = asked.index(f"boats={home}") + 1
-    assert crosseval.main([*asked[:place], f"other={away}", *asked[place:]]) == 0
+    argv = arguments(base, home, base / "grid", "--robustness", "other", "--robustness_n", "8")
+    argv += ["--errors", "3", "--training_data", str(home), "--neighbours_n", "10"]
+    place = argv.index(f"boats={home}") + 1
+    assert crosseval.main([*argv[:place], f"other={away}", *argv[place:]]) == 0
     return base / "grid"
 
 
@@ -180,8 +180,8 @@ def test_that_nothing_is_known_of_people_is_said_unless_something_is(grid):
 def test_a_grid_is_published_as_numbers_table_page_and_figure(folder, grid, tmp_path, capsys):
     files = [tmp_path / "crosseval.json", tmp_path / "page.html", tmp_path / "figure.png"]
     flags = ["--output_file", "--page_file", "--figure_file"]
-    given = [word for pair in zip(flags, map(str, files), strict=True) for word in pair]
-    assert publish.main(["--grid", str(folder / "grid.json"), *given]) == 0
+    argv = [word for pair in zip(flags, map(str, files), strict=True) for word in pair]
+    assert publish.main(["--grid", str(folder / "grid.json"), *argv]) == 0
     assert findings(grid)[0] in capsys.readouterr().out
     assert Grid.from_dict(json.loads(files[0].read_text())) == grid
     assert all(file.stat().st_size > 5000 for file in files)
@@ -191,8 +191,8 @@ def test_a_grid_is_published_as_numbers_table_page_and_figure(folder, grid, tmp_
 
 def test_a_published_page_shows_the_errors_of_the_named_sets_alone(folder, grid, tmp_path):
     def sheets(*shown):
-        given = ["--page_file", str(tmp_path / "page.html"), *shown]
-        assert publish.main(["--grid", str(folder / "grid.json"), *given]) == 0
+        argv = ["--page_file", str(tmp_path / "page.html"), *shown]
+        assert publish.main(["--grid", str(folder / "grid.json"), *argv]) == 0
         images = Page((tmp_path / "page.html").read_text(encoding="utf-8")).all("img")
         return {image["alt"].split(":")[0] for image in images if image.get("class") == "sheet"}
 
@@ -210,14 +210,14 @@ def test_something_else_than_a_grid_is_refused_in_a_sentence(tmp_path, capsys):
 
 def test_robustness_is_published_with_its_table(folder, grid, tmp_path, capsys):
     file = tmp_path / "robustness.json"
-    given = ["--robustness_file", str(file), "--robustness_figure", str(tmp_path / "figure.png")]
-    assert publish.main(["--grid", str(folder / "grid.json"), *given]) == 0
+    argv = ["--robustness_file", str(file), "--robustness_figure", str(tmp_path / "figure.png")]
+    assert publish.main(["--grid", str(folder / "grid.json"), *argv]) == 0
     step = grid.robustness[0].of_kind("jpeg")[-1]
     assert f"| jpeg 10 | {step.roc_auc} | {step.balanced_accuracy} |" in file.with_suffix(".md").read_text()
     assert len(json.loads(file.read_text())["robustness"]) == 2
     bare = {**json.loads((folder / "grid.json").read_text()), "robustness": []}
     (tmp_path / "bare.json").write_text(json.dumps(bare))
-    assert publish.main(["--grid", str(tmp_path / "bare.json"), *given]) == 1
+    assert publish.main(["--grid", str(tmp_path / "bare.json"), *argv]) == 1
     assert "with one data set in" in capsys.readouterr().err
 
 
