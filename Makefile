@@ -8,7 +8,7 @@ endif
 SECOND ?= data/second
 OTHERS := diffusiondb-coco-imagenet progan-lsun wild-art-kaggle-layout
 
-export PYTHONDONTWRITEBYTECODE :=# empty: what was compiled is kept, else each process would compile torch and all again
+export PYTHONDONTWRITEBYTECODE :=# keep bytecode: otherwise every process would compile torch again
 
 .PHONY: help space demo test slow lint types format cnn vit compare ablation search processes nodes twins study robust audit crosseval transfer shortcuts screenshot familiarity results benchmarks scaling faults
 
@@ -17,44 +17,44 @@ help: ## show this list
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --no-compile --editable '.[dev]'  # what is imported is compiled then
+	$(PY) -m pip install --no-compile --editable '.[dev]'  # compiled on first import
 	touch $@
 
-demo: .venv/installed ## set up, and train on the embedded demo set: offline, minutes
+demo: .venv/installed ## set up, and train on the embedded demo set: minutes, offline
 	$(PY) train.py --config recipes/demo.yaml --output_dir $(RUN)-demo
 
-test: .venv/installed ## set up, and pass the tests
+test: .venv/installed ## set up, and run the tests
 	$(PY) -m pytest --numprocesses auto --dist loadfile
 
-slow: .venv/installed ## the tests that take long
-	$(PY) -m pytest -m slow --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --timeout 900  # they wait
+slow: .venv/installed ## run the slow tests
+	$(PY) -m pytest -m slow --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --timeout 900  # some tests wait for others
 
-lint: .venv/installed ## style
+lint: .venv/installed ## check the style
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 
-types: .venv/installed ## static types
+types: .venv/installed ## check the static types
 	.venv/bin/mypy
 
 format: .venv/installed ## apply the style
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
-cnn: .venv/installed ## the paper's CNN on all of CIFAKE, once for each of SEEDS, and its results
+cnn: .venv/installed ## train the CNN of the paper on all of CIFAKE, once for each of SEEDS; results
 	for seed in $(SEEDS); do $(PY) train.py --config recipes/cifake_cnn.yaml --seed $$seed --output_dir $(RUN)-cifake-cnn/seed-$$seed || exit; done
 	$(PY) -m realfake_hf.experiments.seeds --runs $(SEEDS:%=$(RUN)-cifake-cnn/seed-%) --output_file results/cifake_cnn.json --model_dir space/models/cifake-cnn
 
-vit: .venv/installed ## the ViT-Tiny on all of CIFAKE: an hour or two on two cores; and its results
+vit: .venv/installed ## fine-tune the ViT-Tiny on all of CIFAKE: an hour or two on two cores; results
 	$(PY) train.py --config recipes/vit_tiny_cifake_32.yaml --output_dir runs/vit-tiny-cifake-32
 	$(PY) -m realfake_hf.experiments.seeds --runs runs/vit-tiny-cifake-32 --output_file results/vit_tiny_cifake_32.json --model_dir space/models/cifake-vit
 
-compare: .venv/installed ## the models of space/models on the same test images
+compare: .venv/installed ## compare the models of space/models on the same test images
 	$(PY) -m realfake_hf.experiments.compare --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --output_file results/cifake_comparison.json --figure_file results/figures/accuracy_against_time.png
 
-ablation: .venv/installed ## what each setting of the ViT's recipe buys; goes on where it was interrupted
+ablation: .venv/installed ## measure the effect of each setting of the ViT recipe; resumable
 	$(PY) -m realfake_hf.experiments.ablation --plan recipes/ablations/vit_tiny.yaml --output_dir runs/ablation-vit-tiny --output_file results/ablation_vit_tiny.json
 
-search: .venv/installed ## the paper's 36 topologies: hours on two cores; goes on where it was interrupted
+search: .venv/installed ## train the 36 topologies of the paper: hours on two cores; resumable
 	$(PY) -m realfake_hf.experiments.search --config recipes/paper_search.yaml
 
 processes: .venv/installed ## train in one process and in two
@@ -63,29 +63,29 @@ processes: .venv/installed ## train in one process and in two
 nodes: .venv/installed ## train and evaluate on one machine and on two (network namespaces if root)
 	$(PY) -m benchmarks.two_nodes --output_dir $(RUN)-nodes --output_file results/two_nodes.json
 
-twins: .venv/installed ## the two models of space/models of another training seed: an hour or two on two cores
+twins: .venv/installed ## train a second seed of both models: an hour or two on two cores
 	$(PY) train.py --config recipes/cifake_cnn.yaml --seed 1 --output_dir runs/twins/cnn
 	$(PY) train.py --config recipes/vit_tiny_cifake_32.yaml --seed 1 --output_dir runs/twins/vit
 
-study: .venv/installed ## do explanations agree, are they faithful: numbers, page and figure; wants the twins
+study: .venv/installed ## run the explanation study; requires the twins; resumable
 	$(PY) explain.py --study --config recipes/studies/explanations_cifake.yaml --output_dir runs/explanation-study
 
-audit: .venv/installed ## the duplicates in CIFAKE
+audit: .venv/installed ## count the duplicates in CIFAKE
 	$(PY) -m realfake_hf.experiments.data_audit --data cifake --output_file results/cifake_audit.json
 
-crosseval: .venv/installed ## both models on CIFAKE and three sets of other origin; goes on where it was interrupted
+crosseval: .venv/installed ## evaluate both models on CIFAKE and three other data sets; resumable
 	$(PY) crosseval.py --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --datasets cifake=cifake diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet progan-lsun=$(SECOND)/progan-lsun wild-art=$(SECOND)/wild-art-kaggle-layout --protocols native matched --baseline_data cifake --duplicates_of cifake --errors 8 --training_data cifake --output_dir runs/crosseval
 	$(PY) -m realfake_hf.crosseval.publish --grid runs/crosseval/grid.json --output_file results/crosseval.json --page_file results/crosseval.html --figure_file results/figures/crosseval.png --shown cifake
 
-transfer: .venv/installed ## trained on CIFAKE, on a second set, on both; tested on each; goes on where it was interrupted
+transfer: .venv/installed ## train on CIFAKE, on a second data set and on both, and test on each; resumable
 	$(PY) -m realfake_hf.experiments.transfer --plan recipes/transfer/matrix.yaml --output_dir runs/transfer --output_file results/transfer.json --figure_file results/figures/transfer.png
 
-robust: .venv/installed ## the CNN trained on degraded pictures, and what it withstands beside the models of space/models
+robust: .venv/installed ## train the CNN on degraded images, and measure the robustness of all models
 	test -f runs/cifake-cnn-robust/metrics.json || $(PY) train.py --config recipes/cifake_cnn_robust.yaml --output_dir runs/cifake-cnn-robust
 	$(PY) crosseval.py --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit robust-cnn=runs/cifake-cnn-robust --datasets cifake=cifake --protocols native --robustness cifake --output_dir runs/robustness
 	$(PY) -m realfake_hf.crosseval.publish --grid runs/robustness/grid.json --robustness_file results/robustness_cifake.json --robustness_figure results/figures/robustness_cifake.png
 
-shortcuts: .venv/installed ## what the files of the four data sets say of the label, and near-duplicates of CIFAKE's pictures
+shortcuts: .venv/installed ## measure what file facts reveal about the label, and count near-duplicates
 	$(PY) -m realfake_hf.experiments.data_audit --file_facts --data cifake --limit 1000 --splits --against $(OTHERS:%=$(SECOND)/%) --output_file results/shortcuts_cifake.json
 	for name in $(OTHERS); do $(PY) -m realfake_hf.experiments.data_audit --file_facts --data $(SECOND)/$$name --output_file results/shortcuts_$$(echo $$name | tr - _).json || exit; done
 
@@ -117,9 +117,9 @@ screenshot: .venv/installed ## update the README's screenshot of the demo page; 
 	$(PY) -m pytest -m slow tests/test_space_server.py -k person
 	cp runs/space-screenshots/uploaded.png results/figures/space.png
 
-familiarity: .venv/installed ## which pictures the models see far from what they learnt from
+familiarity: .venv/installed ## measure which images the models see as far from their training data
 	$(PY) -m realfake_hf.training.posthoc --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --datasets cifake=cifake diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet progan-lsun=$(SECOND)/progan-lsun wild-art=$(SECOND)/wild-art-kaggle-layout --output_file results/familiarity.json
 
-results: .venv/installed ## docs/results.md and the model card from results/
+results: .venv/installed ## write docs/results.md and the model card from results/
 	$(PY) -m realfake_hf.experiments.results_page
 	$(PY) -m realfake_hf.hub.model_card --model_dir space/models/cifake-vit --output_file model_card.md
