@@ -18,6 +18,7 @@ from PIL import Image
 from realfake_hf.data.duplicates import (
     THRESHOLD,
     ImageHashes,
+    NearDuplicates,
     Pair,
     find_duplicates,
     find_near_duplicates,
@@ -26,6 +27,7 @@ from realfake_hf.data.duplicates import (
     perceptual_hash,
 )
 from realfake_hf.data.ingest import SCHEMA
+from realfake_hf.estimate import from_plain, to_plain
 from realfake_hf.experiments.data_audit import main
 
 Row = tuple[str, int, str | None, str]  # split, label, content, sha256
@@ -191,7 +193,7 @@ def test_sets_larger_than_a_tile_are_searched_completely():
 def test_at_most_the_requested_number_of_examples_is_listed_the_closest_first():
     found = find_near_duplicates(hashed([0], "a"), hashed([7, 1, 0, 3], "b"), examples=2)
     assert found.examples == (Pair("a0", "b2", 0), Pair("a0", "b1", 1))
-    assert found.to_dict()["examples"][0] == {"first": "a0", "second": "b2", "distance": 0}
+    assert from_plain(NearDuplicates, to_plain(found)) == found
 
 
 def test_ten_thousand_near_duplicates_are_counted_quickly():

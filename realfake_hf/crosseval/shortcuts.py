@@ -153,7 +153,7 @@ class SourceAudit:
             "unreadable": self.unreadable,
             "same_encoding": self.same_encoding,
             "shortcuts": self.shortcuts.to_dict(),
-            "near_duplicates": [pair.to_dict() for pair in self.near_duplicates],
+            "near_duplicates": [to_plain(pair) for pair in self.near_duplicates],
         }
 
     @classmethod
@@ -277,10 +277,10 @@ def _compare(
 ) -> NearDuplicates:
     def compare() -> dict[str, Any]:
         own = hash_images(dataset.rows, name=f"{dataset.name} {dataset.split}")
-        return find_near_duplicates(hash_training(), own).to_dict()
+        return to_plain(find_near_duplicates(hash_training(), own))
 
     settings = {"pictures": dataset.sha256, "training": training.sha256, "threshold": THRESHOLD}
-    return NearDuplicates.from_dict(store.json(f"{dataset.name}-duplicates", settings, compare))
+    return from_plain(NearDuplicates, store.json(f"{dataset.name}-duplicates", settings, compare))
 
 
 def near_duplicates_of_splits(images: DatasetDict, *, threshold: int) -> tuple[NearDuplicates, ...]:

@@ -1,4 +1,7 @@
-"""Random augmentation of training images, determined by seed, epoch and row alone."""
+"""Random augmentation of training images, determined by seed, epoch and row alone.
+
+Images are (height, width, 3) uint8 [0, 255]; corruptions return a new image of the same shape.
+"""
 
 import io
 import math
@@ -18,15 +21,13 @@ NOISE_SIGMAS: Final = (2.0, 16.0)  # grey levels of 255
 RESCALE_FACTORS: Final = (0.5, 1.0)  # the upper end, which changes nothing, is excluded
 
 _MIN_BLUR: Final = 0.3  # pixels; at 0.25 a neighbour has weight 0.0003, which rounding to 8 bits removes
-_MAX_BLUR: Final = 3.0  # CNNDetection, on crops of 224 pixels
-_MAX_BLUR_PER_PIXEL: Final = 1.5 / 32
 
 _Pixels = NDArray[np.uint8]
 _Hashes = NDArray[np.uint64]
 
 
 class _Draw(IntEnum):
-    """The random numbers of an image. Their order defines the meaning of a seed: add new ones at the end."""
+    """Index of each random number of an image; the values define the meaning of a seed and must not change."""
 
     FLIP = 0
     CROP_TOP = 1
@@ -41,8 +42,8 @@ class _Draw(IntEnum):
 class Augmentation:
     """Random augmentation of training images; by default, none.
 
-    Images are flipped, then cropped, then corrupted: a corrupted image that a detector receives is complete, with JPEG
-    blocks aligned to its corner. Each augmentation draws the same random numbers whether or not others are enabled.
+    Images are flipped, then cropped, then corrupted, so that JPEG blocks are aligned to the corner, as in the images
+    that a detector receives. Each augmentation draws the same random numbers whether or not others are enabled.
 
     Args:
         flip: flip left to right with probability 0.5.
@@ -75,13 +76,13 @@ class Augmentation:
         """Augment a batch.
 
         Args:
-            pixels: (batch, height, width, 3) uint8 [0, 255]; not modified.
+            pixels: (batch, height, width, 3) uint8 [0, 255].
             rows: (batch,) position of each image in the data set.
-            epoch: counted from 0.
+            epoch: number of the epoch, from 0.
 
         Returns:
-            A new array of the same shape. Each augmented image depends on the image, its row, the epoch and the seed
-            alone, not on the batch, its order, or the process.
+            A new array of the same shape. Each image depends on the original, its row, the epoch and the seed alone,
+            not on the batch, its order, or the process.
 
         Raises:
             ValueError: the images are too small for the padding.
@@ -98,12 +99,7 @@ class Augmentation:
 
 
 def jpeg(image: _Pixels, *, quality: int) -> _Pixels:
-    """Compress an image with Pillow's JPEG encoder and 4:2:0 chroma subsampling, and decode it.
-
-    Args:
-        image: (height, width, 3) uint8 [0, 255].
-        quality: of libjpeg, 1 to 100.
-    """
+    """Compress an image with Pillow's JPEG encoder, of quality 1 to 100, with 4:2:0 chroma subsampling; decode it."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="JPEG", quality=quality, subsampling="4:2:0")
     return np.asarray(Image.open(buffer, formats=("JPEG",)))
@@ -112,11 +108,8 @@ def jpeg(image: _Pixels, *, quality: int) -> _Pixels:
 def blur(image: _Pixels, *, sigma: float) -> _Pixels:
     """Apply a Gaussian blur with symmetric padding.
 
-    Pillow's `GaussianBlur` is a sequence of box blurs, which is far from a Gaussian for sigma below 0.5.
-
-    Args:
-        image: (height, width, 3) uint8 [0, 255].
-        sigma: pixels, above 0 and up to a quarter of the shorter side, for which one reflection at each edge suffices.
+    Pillow's `GaussianBlur` is a sequence of box blurs, which is far from a Gaussian for sigma below 0.5. Sigma, in
+    pixels, is at most a quarter of the shorter side, so that one reflection at each edge suffices.
     """
     blurred = image.astype(np.float32)
     for _ in range(2):  # blur the first axis and swap the axes
@@ -125,24 +118,13 @@ def blur(image: _Pixels, *, sigma: float) -> _Pixels:
 
 
 def noise(image: _Pixels, *, sigma: float, seed: int) -> _Pixels:
-    """Add Gaussian noise, independent for each pixel and channel.
-
-    Args:
-        image: (height, width, 3) uint8 [0, 255].
-        sigma: grey levels.
-        seed: of the noise, 0 or more.
-    """
+    """Add Gaussian noise of `sigma` grey levels, independent for each pixel and channel."""
     samples = np.random.default_rng(seed).standard_normal(image.shape, dtype=np.float32)
     return _rounded(image + np.float32(sigma) * samples)
 
 
 def rescale(image: _Pixels, *, factor: float) -> _Pixels:
-    """Downscale an image and upscale it to its original size, both bilinear.
-
-    Args:
-        image: (height, width, 3) uint8 [0, 255].
-        factor: in (0, 1]; side lengths are rounded down, to at least 1 pixel.
-    """
+    """Downscale an image by a factor in (0, 1], rounding its sides down, and upscale it again, both bilinear."""
     height, width, _ = image.shape
     small = (max(1, math.floor(width * factor)), max(1, math.floor(height * factor)))
     shrunk = Image.fromarray(image).resize(small, Image.Resampling.BILINEAR)
@@ -160,8 +142,8 @@ def blur_sigmas(height: int, width: int) -> tuple[float, float]:
     >>> blur_sigmas(32, 32), blur_sigmas(48, 640), blur_sigmas(224, 224)
     ((0.3, 1.5), (0.3, 2.25), (0.3, 3.0))
     """
-    limit = min(height, width) * _MAX_BLUR_PER_PIXEL
-    return _MIN_BLUR, min(max(limit, _MIN_BLUR), _MAX_BLUR)
+    limit = min(height, width) * 1.5 / 32
+    return _MIN_BLUR, min(max(limit, _MIN_BLUR), 3.0)
 
 
 def _hashed(state: _Hashes, word: int | _Hashes) -> _Hashes:

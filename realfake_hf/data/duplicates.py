@@ -1,15 +1,15 @@
 """Find exact duplicates and near-duplicates within a data set and across splits, labels and data sets.
 
-Exact duplicates have equal decoded pixels. Near-duplicates have perceptual hashes that differ in few bits, which also
-finds copies that were re-encoded or slightly resized.
+Exact duplicates have equal decoded pixels. Near-duplicates have perceptual hashes that differ in few bits, such as
+copies that were re-encoded or slightly resized.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import combinations
-from typing import TYPE_CHECKING, Any, Final, Self
+from itertools import combinations, product
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +37,13 @@ class DuplicateReport:
     """The number of pairs of images in a data set that are equal pixel for pixel.
 
     Attributes:
-        n: images in each split.
+        n: number of images in each split.
         pairs: equal pairs in total; an image that occurs three times makes three pairs.
         within: equal pairs within each split.
         across: equal pairs between two splits, with keys such as `train-test`.
         across_labels: equal pairs of a real and a fake image.
         leaked: images of the test split that also occur in another split.
-        by_content: equal pairs by label and content; `mixed` if the two differ.
+        by_content: equal pairs by label and content, or `mixed` if the two differ.
     """
 
     n: dict[str, int]
@@ -78,8 +78,11 @@ def find_duplicates(images: "DatasetDict") -> DuplicateReport:
         for digest, label, content in zip(rows["sha256"][:], rows["label"][:], rows["content"][:], strict=True):
             copies[digest][split, LABEL_NAMES[label], content or "unknown"] += 1
     pairs: Counter[tuple[Place, Place]] = Counter()
+    by_content: Counter[str] = Counter()
     for places in copies.values():
         pairs.update(_pairs(places))
+    for (a, b), k in pairs.items():
+        by_content[" ".join(a[1:]) if a[1:] == b[1:] else "mixed"] += k
     return DuplicateReport(
         n={split: len(rows) for split, rows in images.items()},
         pairs=pairs.total(),
@@ -90,7 +93,7 @@ def find_duplicates(images: "DatasetDict") -> DuplicateReport:
         },
         across_labels=sum(k for (a, b), k in pairs.items() if a[1] != b[1]),
         leaked=int((~leak_free_mask(images)).sum()) if "test" in images else 0,
-        by_content=_by_content(pairs),
+        by_content=dict(sorted(by_content.items())),
     )
 
 
@@ -101,7 +104,7 @@ def leak_free_mask(images: "Mapping[str, Dataset]") -> NDArray[np.bool_]:
 
 
 def absent_from(digests: Sequence[str], others: Iterable[Iterable[str]]) -> NDArray[np.bool_]:
-    """Return, for each hash, whether it is in none of the other collections, which may be generators: (n,)."""
+    """Return, for each hash, whether none of the other collections, which may be generators, contains it: (n,)."""
     own, shared = set(digests), set[str]()
     for other in others:
         shared |= own.intersection(other)
@@ -113,7 +116,7 @@ class ImageHashes:
     """The perceptual hashes of n images.
 
     Attributes:
-        name: of the data set or split.
+        name: name of the data set or split.
         hashes: (n,) 64 bits each.
         ids: (n,) from `load_images`.
         is_fake: (n,) labels.
@@ -123,9 +126,6 @@ class ImageHashes:
     hashes: Hashes
     ids: NDArray[np.str_]
     is_fake: NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        return len(self.hashes)
 
 
 @dataclass(frozen=True)
@@ -144,9 +144,9 @@ class NearDuplicates:
     Attributes:
         first: name of the first set.
         second: name of the second set.
-        n_first: images in the first set.
-        n_second: images in the second set.
-        threshold: maximum number of bits, of 64, in which the hashes of near-duplicates differ.
+        n_first: number of images in the first set.
+        n_second: number of images in the second set.
+        threshold: maximum distance of near-duplicates: the number of bits, of 64, in which their hashes differ.
         pairs: near-duplicate pairs; an image that occurs twice in one set and three times in the other makes six.
         by_distance: pairs at distance 0, 1, ..., threshold. Distance 0 includes, but is not limited to, equal images.
         across_labels: pairs of a real and a fake image.
@@ -166,16 +166,6 @@ class NearDuplicates:
     first_found: int
     second_found: int
     examples: tuple[Pair, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the counts as plain numbers and dictionaries."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Restore the result of `to_dict`."""
-        pairs = tuple(Pair(**pair) for pair in data["examples"])
-        return cls(**{**data, "by_distance": tuple(data["by_distance"]), "examples": pairs})
 
     def __str__(self) -> str:
         return (
@@ -222,76 +212,55 @@ def find_near_duplicates(
 ) -> NearDuplicates:
     """Find all pairs of near-duplicates between two sets, by exhaustive comparison of their distinct hashes.
 
-    Args:
-        first: a set of images.
-        second: another set.
-        threshold: maximum number of bits, of 64, in which the hashes differ; 0 to `MAX_THRESHOLD`.
-        examples: number of pairs to list.
-
     Raises:
-        ValueError: the threshold is out of range.
+        ValueError: the threshold, in bits, is below 0 or above `MAX_THRESHOLD`.
     """
     if not 0 <= threshold <= MAX_THRESHOLD:
         raise ValueError(
             f"expected a threshold from 0 to {MAX_THRESHOLD} bits; found {threshold}. Give one near {THRESHOLD}."
         )
-    a, b = _DistinctHashes.of(first), _DistinctHashes.of(second)
-    rows, columns, distances = _close_pairs(a.hashes, b.hashes, threshold)
-    counts = a.counts[rows, :, None] * b.counts[columns, None, :]  # (pairs of hashes, labels, labels)
-    pairs = counts.sum(axis=(1, 2))
+    (hashes, counts, ids), (others, other_counts, other_ids) = _distinct(first), _distinct(second)
+    rows, columns, distances = _close_pairs(hashes, others, threshold)
+    by_labels = counts[rows, :, None] * other_counts[columns, None, :]  # (pairs of hashes, labels, labels)
+    pairs = by_labels.sum(axis=(1, 2))
     closest = np.lexsort((columns, rows, distances))[:examples]
     return NearDuplicates(
         first=first.name,
         second=second.name,
-        n_first=len(first),
-        n_second=len(second),
+        n_first=len(first.hashes),
+        n_second=len(second.hashes),
         threshold=threshold,
         pairs=int(pairs.sum()),
         by_distance=tuple(int(pairs[distances == distance].sum()) for distance in range(threshold + 1)),
-        across_labels=int(counts[:, 0, 1].sum() + counts[:, 1, 0].sum()),
-        first_found=int(a.counts[np.unique(rows)].sum()),
-        second_found=int(b.counts[np.unique(columns)].sum()),
-        examples=tuple(Pair(str(a.ids[rows[k]]), str(b.ids[columns[k]]), int(distances[k])) for k in closest),
+        across_labels=int(by_labels[:, 0, 1].sum() + by_labels[:, 1, 0].sum()),
+        first_found=int(counts[np.unique(rows)].sum()),
+        second_found=int(other_counts[np.unique(columns)].sum()),
+        examples=tuple(Pair(str(ids[rows[k]]), str(other_ids[columns[k]]), int(distances[k])) for k in closest),
     )
 
 
-@dataclass(frozen=True)
-class _DistinctHashes:
-    """The distinct hashes of a set (m,), the real and fake images that have each (m, 2), and the id of one of them."""
-
-    hashes: Hashes
-    counts: NDArray[np.int64]
-    ids: NDArray[np.str_]
-
-    @classmethod
-    def of(cls, images: ImageHashes) -> "_DistinctHashes":
-        hashes, first, positions = np.unique(images.hashes, return_index=True, return_inverse=True)
-        counts = np.zeros((len(hashes), 2), dtype=np.int64)
-        np.add.at(counts, (positions, images.is_fake.astype(np.intp)), 1)
-        return cls(hashes, counts, images.ids[first])
+def _distinct(images: ImageHashes) -> tuple[Hashes, NDArray[np.int64], NDArray[np.str_]]:
+    """Return the distinct hashes (m,), the number of real and fake images of each (m, 2), and the id of one (m,)."""
+    hashes, first, positions = np.unique(images.hashes, return_index=True, return_inverse=True)
+    counts = np.zeros((len(hashes), 2), dtype=np.int64)
+    np.add.at(counts, (positions, images.is_fake.astype(np.intp)), 1)
+    return hashes, counts, images.ids[first]
 
 
 def _close_pairs(
     first: Hashes, second: Hashes, threshold: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.uint8]]:
     """Find all pairs of hashes within a distance: (rows of first, rows of second, distances), each (pairs,)."""
-    nothing = (np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0, np.uint8))
-    tiles = [nothing, *_close_pairs_of_tiles(first, second, threshold)]
-    rows, columns, distances = (np.concatenate(parts) for parts in zip(*tiles, strict=True))
-    return rows, columns, distances
-
-
-def _close_pairs_of_tiles(
-    first: Hashes, second: Hashes, threshold: int
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.uint8]]]:
+    tiles = [(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0, np.uint8))]
     height, width = _TILE
-    for top in range(0, len(first), height):
-        for left in range(0, len(second), width):
-            distances = np.bitwise_count(first[top : top + height, None] ^ second[left : left + width])
-            close = np.flatnonzero(distances <= threshold)
-            if close.size:
-                rows, columns = np.unravel_index(close, distances.shape)
-                yield rows + top, columns + left, distances[rows, columns]
+    for top, left in product(range(0, len(first), height), range(0, len(second), width)):
+        distances = np.bitwise_count(first[top : top + height, None] ^ second[left : left + width])
+        close = np.flatnonzero(distances <= threshold)
+        if close.size:
+            rows, columns = np.unravel_index(close, distances.shape)
+            tiles.append((rows + top, columns + left, distances[rows, columns]))
+    rows, columns, values = (np.concatenate(parts) for parts in zip(*tiles, strict=True))
+    return rows, columns, values
 
 
 def _hash_rows(images: "Dataset", rows: Sequence[int]) -> list[int]:
@@ -302,13 +271,6 @@ def _pairs(places: Counter[Place]) -> dict[tuple[Place, Place], int]:
     """Count the pairs of an image's copies by their places; k copies in one place make k (k - 1) / 2 pairs."""
     within = {(place, place): k * (k - 1) // 2 for place, k in places.items() if k > 1}
     return within | {(a, b): places[a] * places[b] for a, b in combinations(places, 2)}
-
-
-def _by_content(pairs: Counter[tuple[Place, Place]]) -> dict[str, int]:
-    counts: Counter[str] = Counter()
-    for (a, b), k in pairs.items():
-        counts[" ".join(a[1:]) if a[1:] == b[1:] else "mixed"] += k
-    return dict(sorted(counts.items()))
 
 
 def _table(title: str, rows: Iterable[tuple[str, int]]) -> str:

@@ -33,14 +33,11 @@ logger = logging.getLogger(__name__)
 IMAGE_SIDE: Final = 32  # pixels, as in CIFAR-10 and CIFAKE
 WINDOW_SIDES: Final = (36, 72)  # pixels, smallest and largest; the largest fits into the smallest region
 GRID: Final = (4, 5)  # rows, columns
-SPLITS: Final = ("train",) * 14 + ("validation",) * 2 + ("test",) * 4  # one for each of the 20 regions of the grid
+SPLITS: Final = ("train",) * 14 + ("validation",) * 2 + ("test",) * 4  # one for each region of the grid
 MAX_OVERLAP: Final = 0.45  # intersection over union of two windows
 MIN_DETAIL: Final = 3.0  # grey levels between neighbours; a plain crop and its reconstruction look the same
-DRAWS_PER_WINDOW: Final = 100  # attempts before a region counts as full
+ATTEMPTS: Final = 100  # draws per window before a region counts as full
 POOL_SIZE: Final = 6000  # training windows of the autoencoder
-BATCH_SIZE: Final = 64
-LEARNING_RATE: Final = 2e-3
-GENERATOR: Final = "demo-autoencoder"
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in photograph pixels; right and bottom exclusive
 
@@ -66,14 +63,6 @@ class Region:
 
     def __str__(self) -> str:
         return f"{self.photograph}:{','.join(map(str, self.box))}"
-
-
-@dataclass(frozen=True)
-class Window:
-    """A square within a region, in photograph pixels."""
-
-    region: Region
-    box: Box
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,7 +94,7 @@ def make_demo(arguments: DemoArguments) -> Path:
     output_file = Path(arguments.output_file)
     if output_file.exists():
         raise FileExistsError(f"expected a new output file; {output_file} exists. Move it, or give another file.")
-    rows = make_rows(arguments)
+    rows = _make_rows(arguments)
     features = Features({**SCHEMA, "split": Value("string"), "region": Value("string"), "box": List(Value("int32"))})
     table = pa.Table.from_pylist(rows, schema=features.arrow_schema)
     pq.write_table(table, output_file, compression="zstd")
@@ -113,47 +102,51 @@ def make_demo(arguments: DemoArguments) -> Path:
     return output_file
 
 
-def make_rows(arguments: DemoArguments) -> list[dict[str, object]]:
+def _make_rows(arguments: DemoArguments) -> list[dict[str, object]]:
     """Draw the windows, train the autoencoder, and return the rows, sorted by id."""
-    photographs = load_photographs()
+    photographs = _load_photographs()
     window_generator, pool_generator = np.random.default_rng(arguments.seed).spawn(2)
     regions = [
-        region for name, image in photographs.items() for region in cut_regions(name, image.size, window_generator)
+        region for name, image in photographs.items() for region in _cut_regions(name, image.size, window_generator)
     ]
-    windows, is_fake = draw_all_windows(
-        regions, photographs, num_images=arguments.num_images, generator=window_generator
-    )
+    total = sum(_area(region.box) for region in regions)
+    windows: list[tuple[Region, Box]] = []
+    is_fake: list[bool] = []
+    for region in tqdm(regions, desc="windows", unit="region", disable=None):
+        n = 2 * round(arguments.num_images * _area(region.box) / total / 2)
+        boxes = _draw_windows(region, photographs[region.photograph], n=n, generator=window_generator)
+        windows += [(region, box) for box in boxes]
+        is_fake += _choose_fakes(boxes, window_generator)
     logger.info("%d windows in %d regions of %d photographs", len(windows), len(regions), len(photographs))
-    originals = [crop(photographs[window.region.photograph], window.box) for window in windows]
-    fakes = reconstruct(originals, draw_pool(regions, photographs, pool_generator), arguments)
+    originals = [_crop(photographs[region.photograph], box) for region, box in windows]
+    fakes = _reconstruct(originals, _draw_pool(regions, photographs, pool_generator), arguments)
     rows = [
-        to_row(window, fake if chosen else original, is_fake=chosen)
-        for window, original, fake, chosen in zip(windows, originals, fakes, is_fake, strict=True)
+        _to_row(region, box, fake if chosen else original, is_fake=chosen)
+        for (region, box), original, fake, chosen in zip(windows, originals, fakes, is_fake, strict=True)
     ]
     return sorted(rows, key=lambda row: str(row["id"]))
 
 
-def to_row(window: Window, image: Image.Image, *, is_fake: bool) -> dict[str, object]:
+def _to_row(region: Region, box: Box, image: Image.Image, *, is_fake: bool) -> dict[str, object]:
     """Return a row of the table; its id depends on the location of the window, not on the label."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=75, subsampling="4:2:0")  # as in CIFAKE
-    region = window.region
-    place = f"{region.split}/{region.photograph}/{','.join(map(str, window.box))}"
+    place = f"{region.split}/{region.photograph}/{','.join(map(str, box))}"
     return {
         "image": {"bytes": buffer.getvalue(), "path": None},
         "label": FAKE if is_fake else REAL,
         "content": region.photograph,
-        "generator": GENERATOR if is_fake else None,
+        "generator": "demo-autoencoder" if is_fake else None,
         "source": "demo",
         "id": hashlib.sha256(place.encode()).hexdigest()[:16],
         "sha256": pixel_hash(decode_image(buffer.getvalue())),
         "split": region.split,
         "region": str(region),
-        "box": list(window.box),
+        "box": list(box),
     }
 
 
-def load_photographs() -> dict[str, Image.Image]:
+def _load_photographs() -> dict[str, Image.Image]:
     """Load the colour photographs of everyday scenes whose licenses permit redistribution."""
     import skimage.data  # from the extra `demo-data`
     from sklearn.datasets import load_sample_image
@@ -163,14 +156,8 @@ def load_photographs() -> dict[str, Image.Image]:
     return {name: Image.fromarray(array) for name, array in arrays.items()}
 
 
-def cut_regions(photograph: str, size: tuple[int, int], generator: np.random.Generator) -> list[Region]:
-    """Cut a photograph into a grid of disjoint regions, and assign them to the splits at random.
-
-    Args:
-        photograph: its name.
-        size: (width, height) in pixels.
-        generator: of the assignment.
-    """
+def _cut_regions(photograph: str, size: tuple[int, int], generator: np.random.Generator) -> list[Region]:
+    """Cut a photograph of (width, height) pixels into a grid of regions, and assign them to the splits at random."""
     rows, columns = GRID
     lefts = [round(size[0] * column / columns) for column in range(columns + 1)]
     tops = [round(size[1] * row / rows) for row in range(rows + 1)]
@@ -179,70 +166,29 @@ def cut_regions(photograph: str, size: tuple[int, int], generator: np.random.Gen
     return [Region(photograph, box, split) for box, split in zip(boxes, splits, strict=True)]
 
 
-def draw_all_windows(
-    regions: Sequence[Region],
-    photographs: Mapping[str, Image.Image],
-    *,
-    num_images: int,
-    generator: np.random.Generator,
-) -> tuple[list[Window], list[bool]]:
-    """Draw windows in all regions, in proportion to their areas, and choose which of them become fake.
-
-    Returns:
-        The windows, and for each whether it becomes fake.
-    """
-    total = sum(area(region.box) for region in regions)
-    windows: list[Window] = []
-    is_fake: list[bool] = []
-    for region in tqdm(regions, desc="windows", unit="region", disable=None):
-        n = 2 * round(num_images * area(region.box) / total / 2)
-        drawn = draw_windows(region, photographs[region.photograph], n=n, generator=generator)
-        windows += drawn
-        is_fake += choose_fakes(drawn, generator)
-    return windows, is_fake
-
-
-def draw_windows(region: Region, photograph: Image.Image, *, n: int, generator: np.random.Generator) -> list[Window]:
-    """Draw windows with detail and little overlap in a region.
-
-    Args:
-        region: of the windows.
-        photograph: that the region belongs to.
-        n: maximum number of windows.
-        generator: of positions and sizes.
-
-    Returns:
-        An even number of windows, so that half of them can become fake.
-    """
+def _draw_windows(region: Region, photograph: Image.Image, *, n: int, generator: np.random.Generator) -> list[Box]:
+    """Draw up to n windows with detail and little overlap; their number is even, so that half can become fake."""
     boxes: list[Box] = []
-    for _ in range(n * DRAWS_PER_WINDOW):
+    for _ in range(n * ATTEMPTS):
         if len(boxes) == n:
             break
-        box = draw_box(region.box, generator)
-        if any(overlap(box, other) > MAX_OVERLAP for other in boxes) or detail(crop(photograph, box)) < MIN_DETAIL:
+        box = _draw_box(region.box, generator)
+        if any(overlap(box, other) > MAX_OVERLAP for other in boxes) or _detail(_crop(photograph, box)) < MIN_DETAIL:
             continue
         boxes.append(box)
-    return [Window(region, box) for box in boxes[: len(boxes) // 2 * 2]]
+    return boxes[: len(boxes) // 2 * 2]
 
 
-def choose_fakes(windows: Sequence[Window], generator: np.random.Generator) -> list[bool]:
-    """Choose at random which window of each pair of similar size becomes fake.
-
-    Args:
-        windows: an even number of windows of one region.
-        generator: of the choice.
-
-    Returns:
-        For each window whether it becomes fake; both labels have the same distribution of sizes.
-    """
-    is_fake = [False] * len(windows)
-    by_size = sorted(range(len(windows)), key=lambda index: area(windows[index].box))
+def _choose_fakes(boxes: Sequence[Box], generator: np.random.Generator) -> list[bool]:
+    """Choose at random which window of each pair of similar size becomes fake, so that sizes reveal no label."""
+    is_fake = [False] * len(boxes)
+    by_size = sorted(range(len(boxes)), key=lambda index: _area(boxes[index]))
     for pair in zip(by_size[::2], by_size[1::2], strict=True):
         is_fake[pair[generator.integers(2)]] = True
     return is_fake
 
 
-def draw_box(region: Box, generator: np.random.Generator) -> Box:
+def _draw_box(region: Box, generator: np.random.Generator) -> Box:
     """Draw a square within a region, with its side log-uniform in `WINDOW_SIDES`."""
     left, top, right, bottom = region
     side = round(np.exp(generator.uniform(*np.log(WINDOW_SIDES))))
@@ -251,13 +197,12 @@ def draw_box(region: Box, generator: np.random.Generator) -> Box:
     return x, y, x + side, y + side
 
 
-def crop(photograph: Image.Image, box: Box) -> Image.Image:
+def _crop(photograph: Image.Image, box: Box) -> Image.Image:
     """Crop a window and downscale it to 32x32; no pixel outside of the window contributes."""
     return photograph.crop(box).resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BICUBIC)
 
 
-def area(box: Box) -> int:
-    """Return the area of a box in pixels."""
+def _area(box: Box) -> int:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
@@ -270,30 +215,26 @@ def overlap(a: Box, b: Box) -> float:
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     shared = max(width, 0) * max(height, 0)
-    return shared / (area(a) + area(b) - shared)
+    return shared / (_area(a) + _area(b) - shared)
 
 
-def detail(image: Image.Image) -> float:
-    """Return the mean absolute difference of neighbouring pixels, in grey levels [0, 255].
-
-    >>> detail(Image.new("RGB", (32, 32), "navy"))
-    0.0
-    """
+def _detail(image: Image.Image) -> float:
+    """Return the mean absolute difference of neighbouring pixels, in grey levels [0, 255]."""
     grey = np.asarray(image.convert("L"), dtype=np.float64)
     return float(np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean()) / 2
 
 
-def draw_pool(
+def _draw_pool(
     regions: Sequence[Region], photographs: Mapping[str, Image.Image], generator: np.random.Generator
 ) -> list[Image.Image]:
     """Draw the 32x32 training windows of the autoencoder from the train regions."""
     train = [region for region in regions if region.split == "train"]
-    areas = np.array([area(region.box) for region in train], dtype=np.float64)
+    areas = np.array([_area(region.box) for region in train], dtype=np.float64)
     drawn = [train[index] for index in generator.choice(len(train), size=POOL_SIZE, p=areas / areas.sum())]
-    return [crop(photographs[region.photograph], draw_box(region.box, generator)) for region in drawn]
+    return [_crop(photographs[region.photograph], _draw_box(region.box, generator)) for region in drawn]
 
 
-def reconstruct(
+def _reconstruct(
     images: Sequence[Image.Image], pool: Sequence[Image.Image], arguments: DemoArguments
 ) -> list[Image.Image]:
     """Pass 32x32 images through an autoencoder trained on a pool of other images.
@@ -305,31 +246,26 @@ def reconstruct(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        model = train_autoencoder(to_pixels(pool), arguments)
+        model = _train_autoencoder(_to_pixels(pool), arguments)
         with torch.inference_mode():
-            decoded = model(to_pixels(images)).mul(255).round().byte().permute(0, 2, 3, 1).numpy()
+            decoded = model(_to_pixels(images)).mul(255).round().byte().permute(0, 2, 3, 1).numpy()
     finally:
         torch.set_num_threads(threads)
     return [Image.fromarray(array) for array in decoded]
 
 
-def train_autoencoder(pool: "Tensor", arguments: DemoArguments) -> "nn.Module":
-    """Train the autoencoder to reconstruct its input, with an L1 loss and a one-cycle learning rate.
-
-    Args:
-        pool: (windows, 3, 32, 32) in [0, 1].
-        arguments: seed, number of steps, and size of the code.
-    """
+def _train_autoencoder(pool: "Tensor", arguments: DemoArguments) -> "nn.Module":
+    """Train the autoencoder on a pool (windows, 3, 32, 32) in [0, 1], with L1 loss and a one-cycle learning rate."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(arguments.seed)
-        model = make_autoencoder(arguments.code_channels)
+        model = _make_autoencoder(arguments.code_channels)
     generator = torch.Generator().manual_seed(arguments.seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=arguments.num_steps)
+    optimizer = torch.optim.Adam(model.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=arguments.num_steps)
     for _ in (bar := tqdm(range(arguments.num_steps), desc="autoencoder", unit="step", disable=None)):
-        batch = pool[torch.randint(len(pool), (BATCH_SIZE,), generator=generator)]
+        batch = pool[torch.randint(len(pool), (64,), generator=generator)]
         if torch.rand((), generator=generator) < 0.5:  # noqa: PLR2004 - horizontal flip
             batch = batch.flip(-1)
         loss = torch.nn.functional.l1_loss(model(batch), batch)
@@ -341,7 +277,7 @@ def train_autoencoder(pool: "Tensor", arguments: DemoArguments) -> "nn.Module":
     return model.eval()
 
 
-def make_autoencoder(code_channels: int) -> "nn.Module":
+def _make_autoencoder(code_channels: int) -> "nn.Module":
     """Make an autoencoder of 32x32 images in [0, 1] with an 8x8 code.
 
     Its transposed convolutions have a kernel of 3 and a stride of 2, which covers the output unevenly and leaves the
@@ -359,7 +295,7 @@ def make_autoencoder(code_channels: int) -> "nn.Module":
     )  # fmt: skip
 
 
-def to_pixels(images: Sequence[Image.Image]) -> "Tensor":
+def _to_pixels(images: Sequence[Image.Image]) -> "Tensor":
     """Stack 32x32 images to (images, 3, 32, 32) float32 in [0, 1]."""
     import torch
 
