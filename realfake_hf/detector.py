@@ -288,7 +288,7 @@ class SharedLock:
 
 @dataclass(frozen=True, kw_only=True)
 class NamedDetector:
-    """A detector of a command that compares several.
+    """A detector and its name on the command line.
 
     Attributes:
         name: given on the command line.
