@@ -164,7 +164,7 @@ def test_the_table_has_a_row_for_each_model_and_a_test_of_each_pair(compared, co
         test = model["test"]
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert cells[:2] == [name, f"{model['parameters']:,}"]
-        assert cells[2].startswith(f"{100 * test['accuracy']['value']:.2f} % ({100 * test['accuracy']['low']:.2f}-")
+        assert cells[2].startswith(f"{test['accuracy']['value']:.2%} ({test['accuracy']['low']:.2%} to ")
         assert cells[7].startswith(
             f"{test['false_positives'] + test['false_negatives']} ({test['false_positives']} + "
         )

@@ -10,7 +10,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -31,18 +31,17 @@ class AblationArguments:
     """The plan and the output files."""
 
     plan: Path = field(metadata={"help": "YAML file with the keys base, settings, seeds and variants."})
-    output_dir: Path = field(metadata={"help": "Folder of finished trainings, from which the ablation resumes."})
+    output_dir: Path = field(metadata={"help": "Folder of the finished trainings; repeat the command to resume."})
     output_file: Path = field(metadata={"help": "JSON file of the results; the Markdown table is written beside it."})
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe and its variants.
+    """A recipe and its variants, each of which is trained once with each seed.
 
     Attributes:
         base: path of the recipe.
-        settings: changes shared by all trainings, such as a smaller training set.
-        seeds: every variant is trained once with each seed.
+        settings: changes shared by all trainings, for example a smaller training set.
         variants: name -> changes; `baseline` has none.
     """
 
@@ -58,37 +57,53 @@ def read_ablation(file: Path) -> Plan:
     Raises:
         ValueError: a key is missing, or there is no variant named `baseline` without changes.
     """
-    content = read_plan(file, keys=list(Plan.__dataclass_fields__))
-    variants = {str(name): dict(changes or {}) for name, changes in content["variants"].items()}
+    plan = read_plan(Plan, file)
+    variants = {name: changes or {} for name, changes in plan.variants.items()}
     if variants.get(BASELINE) != {}:
         raise ValueError(
             f"expected a variant named {BASELINE} without changes in {file}; found {', '.join(variants)}."
         )
-    return Plan(content["base"], content["settings"] or {}, content["seeds"], variants)
+    return replace(plan, variants=variants)
 
 
-def run_plan(plan: Plan, folder: Path) -> list[dict[str, Any]]:
-    """Train every variant with every seed, and return one row per training.
+def run_ablation(plan: Plan, folder: Path) -> dict[str, Any]:
+    """Train every variant with every seed, and return the statistics of each variant over seeds.
+
+    `gain` is the accuracy minus the accuracy of the baseline with the same seed.
 
     Raises:
         OSError: a data source or model does not exist.
-        ValueError: a setting is invalid, or the folder holds trainings with other settings.
+        ValueError: a setting is invalid, or the folder contains trainings with other settings.
     """
+    from realfake_hf.environment import environment
+
+    rows = _train_all(plan, folder)
+    baseline = [row["eval_accuracy"] for row in rows[BASELINE]]
+    variants = {}
+    for name, changes in plan.variants.items():
+        gains = [row["eval_accuracy"] - accuracy for row, accuracy in zip(rows[name], baseline, strict=True)]
+        measures = {measure: spread([row[measure] for row in rows[name]]) for measure in MEASURES}
+        variants[name] = {"changes": changes, "seeds": list(plan.seeds), **measures, "gain": spread(gains)}
+    data = rows[BASELINE][0]["data"]
+    return {"base": plan.base, "settings": plan.settings, **environment(), "data": data, "variants": variants}
+
+
+def _train_all(plan: Plan, folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the measurements of each variant, seed by seed."""
     store = Store(folder)
     shared = {"base": Path(plan.base).read_text(encoding="utf-8"), "settings": plan.settings}
-    rows = []
-    for seed in plan.seeds:  # the outer loop, so that an interrupted ablation has the same seeds for all variants
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in plan.variants}
+    for seed in plan.seeds:  # the outer loop: all variants of an interrupted ablation have the same seeds
         for name, changes in plan.variants.items():
-            settings = {**shared, "changes": changes}
             train = partial(_train, plan, changes, seed, folder / "run")
-            row = store.json(f"{name}, seed {seed}", settings, train)
+            row = store.json(f"{name}, seed {seed}", {**shared, "changes": changes}, train)
             logger.info("%s, seed %d: %.2f %%", name, seed, 100 * row["eval_accuracy"])
-            rows.append({"variant": name, "seed": seed, **row})
+            rows[name].append(row)
     return rows
 
 
 def _train(plan: Plan, changes: Mapping[str, Any], seed: int, folder: Path) -> dict[str, Any]:
-    """Train one variant, and return the measurements of its best epoch; the folder is deleted."""
+    """Train one variant in a temporary folder, and return the measurements of its best epoch."""
     from realfake_hf.environment import data_fingerprint
     from realfake_hf.run_folder import epoch_rows
     from realfake_hf.training.run import fit
@@ -103,47 +118,28 @@ def _train(plan: Plan, changes: Mapping[str, Any], seed: int, folder: Path) -> d
     return {**best, "seconds": sum(epoch["seconds"] for epoch in epochs), "data": n}
 
 
-def summarize(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the statistics of each variant over seeds.
-
-    `gain` is the accuracy minus that of the baseline with the same seed.
-    """
-    from realfake_hf.environment import environment
-
-    accuracy = {(row["variant"], row["seed"]): row["eval_accuracy"] for row in rows}
-    variants = {}
-    for name, changes in plan.variants.items():
-        own = [row for row in rows if row["variant"] == name]
-        gains = [row["eval_accuracy"] - accuracy[BASELINE, row["seed"]] for row in own]
-        measures = {measure: spread([row[measure] for row in own]) for measure in MEASURES}
-        variants[name] = {"changes": changes, "seeds": list(plan.seeds), **measures, "gain": spread(gains)}
-    data = rows[0]["data"]
-    return {"base": plan.base, "settings": plan.settings, **environment(), "data": data, "variants": variants}
-
-
 def to_markdown(results: Mapping[str, Any]) -> str:
     """Render one row per variant: accuracy on validation and gain over the baseline."""
     variants, data = results["variants"], results["data"]
-    head = ["change", f"accuracy on validation, n = {data['validation']:,}", "gain in percentage points"]
-    rows = [[name, _accuracy(row), _gain(row)] for name, row in variants.items()]
-    shared = ", ".join(
+    header = ["change", f"accuracy on validation, n = {data['validation']:,}", "gain in percentage points"]
+    rows = [
+        [
+            name,
+            f"{format_spread(row['eval_accuracy'], scale=100)} %",
+            format_spread(row["gain"], "+.2f", scale=100) if row["changes"] else "",
+        ]
+        for name, row in variants.items()
+    ]
+    settings = ", ".join(
         f"`{name}` {value:,}" if isinstance(value, int) else f"`{name}` {value}"
         for name, value in results["settings"].items()
     )
     note = (
         f"Mean ± standard deviation over {len(variants[BASELINE]['seeds'])} seeds, {data['train']:,} training images. "
-        f"The gain is paired by seed. Settings of all variants: {shared}. A short training says little about settings "
-        "that pay off late, such as crops, corruptions and the moving average of the weights."
+        f"The gain is paired by seed. Settings of all variants: {settings}. A short training says little about "
+        "settings that pay off late, such as crops, corruptions and the moving average of the weights."
     )
-    return f"{markdown_table(head, rows)}\n\n{note}"
-
-
-def _accuracy(row: Mapping[str, Any]) -> str:
-    return f"{format_spread(row['eval_accuracy'], scale=100)} %"
-
-
-def _gain(row: Mapping[str, Any]) -> str:
-    return format_spread(row["gain"], "+.2f", scale=100) if row["changes"] else ""
+    return f"{markdown_table(header, rows)}\n\n{note}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -153,8 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(arguments: AblationArguments) -> int:
-    plan = read_ablation(arguments.plan)
-    results = summarize(plan, run_plan(plan, arguments.output_dir))
+    results = run_ablation(read_ablation(arguments.plan), arguments.output_dir)
     table = to_markdown(results)
     write_results(arguments.output_file, results, table)
     print(table)

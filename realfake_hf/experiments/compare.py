@@ -13,24 +13,26 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from realfake_hf.cli import parse, read_names, run_command
 from realfake_hf.estimate import Estimate
 from realfake_hf.experiments.search.plan import PAPER_ACCURACY
+from realfake_hf.labels import FAKE
 from realfake_hf.store import write_results
 from realfake_hf.tables import markdown_table
 
 if TYPE_CHECKING:
-    import numpy as np
-    from datasets import DatasetDict
+    from datasets import Dataset, DatasetDict
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
-    from realfake_hf.detector import Detector
+    from realfake_hf.metrics.report import Report
     from realfake_hf.run_folder import Run
     from realfake_hf.training.arguments import DataArguments
 
-THRESHOLD: Final = 0.5  # an image is called FAKE above it
-TOLERANCE: Final = 0.0005  # of accuracy: another device or batch size moves a few images across the threshold
+THRESHOLD: Final = 0.5
+TOLERANCE: Final = 0.0005  # in accuracy: another device or batch size moves a few images across the threshold
 
 
 @dataclass
@@ -43,10 +45,10 @@ class CompareArguments:
     bootstrap_samples: int = field(default=1000, metadata={"help": "Replicates of each bootstrap interval."})
 
     def __post_init__(self) -> None:
-        """Check that there are two or more models with different names.
+        """Check the number and the names of the models.
 
         Raises:
-            ValueError: there are not.
+            ValueError: there are fewer than two models, or a name is repeated.
         """
         if len(self.folders) < 2:  # noqa: PLR2004
             raise ValueError(f"expected two or more --models; found {', '.join(self.folders)}")
@@ -57,23 +59,13 @@ class CompareArguments:
         return {name: Path(folder) for name, folder in read_names("--models", self.models, kind="FOLDER").items()}
 
 
-@dataclass(frozen=True)
-class TrainedModel:
-    """A detector and the run that trained it."""
-
-    name: str
-    run: "Run"
-    detector: "Detector"
-
-
-def load_model(name: str, folder: Path) -> TrainedModel:
-    """Load a trained model and its run, onto the accelerator if there is one.
+def read_model_run(name: str, folder: Path) -> "Run":
+    """Read the run of a trained model with an operating point.
 
     Raises:
-        OSError: the folder, its model or its operating point does not exist.
+        OSError: the folder or the operating point does not exist.
         ValueError: the run is not finished.
     """
-    from realfake_hf.detector import load_detector
     from realfake_hf.metrics.operating_point import OPERATING_POINT
     from realfake_hf.run_folder import read_run
 
@@ -84,34 +76,37 @@ def load_model(name: str, folder: Path) -> TrainedModel:
             f"expected the operating point of {name} in {folder / OPERATING_POINT}; found none. Write it with "
             "python -m realfake_hf.training.posthoc --operating_point."
         )
-    return TrainedModel(name, read_run(folder), load_detector(name, str(folder)))
+    return read_run(folder)
 
 
-def compare(models: Sequence[TrainedModel], images: "DatasetDict", *, bootstrap_samples: int = 1000) -> dict[str, Any]:
+def compare(runs: "Mapping[str, Run]", images: "DatasetDict", *, bootstrap_samples: int = 1000) -> dict[str, Any]:
     """Score the test split once with each model, and test the difference of each pair.
 
     Args:
-        models: two or more.
-        images: with the splits of the models' training, from `add_missing_splits`.
+        runs: runs of two or more models, by name.
+        images: the splits of their training, from `add_missing_splits`.
         bootstrap_samples: replicates of each interval; 0 for no intervals.
 
     Returns:
         `threshold`, `models` (size, training and reports by name) and `pairs` (McNemar's tests), as plain JSON.
 
     Raises:
-        ValueError: the images or the weights are not those of a model's `metrics.json`.
+        OSError: a model does not exist.
+        ValueError: the images or weights are not those of the `metrics.json` of a run.
     """
-    import numpy as np
-
     from realfake_hf.data.duplicates import leak_free_mask
     from realfake_hf.metrics.significance import mcnemar
 
-    for model in models:
-        _check_number_of_images(model, n=len(images["test"]))
+    for name, run in runs.items():
+        if run.outcome.test.n != len(images["test"]):
+            raise ValueError(
+                f"expected the {run.outcome.test.n:,} test images of the metrics.json of {name}; found "
+                f"{len(images['test']):,}. Repeat the --data of its training."
+            )
     clean = np.flatnonzero(leak_free_mask(images))
     rows, is_right = {}, {}
-    for model in models:
-        rows[model.name], is_right[model.name] = _measure(model, images, clean, samples=bootstrap_samples)
+    for name, run in runs.items():
+        rows[name], is_right[name] = _measure(name, run, images["test"], clean, samples=bootstrap_samples)
     pairs = [
         {
             "a": a,
@@ -125,53 +120,41 @@ def compare(models: Sequence[TrainedModel], images: "DatasetDict", *, bootstrap_
 
 
 def _measure(
-    model: TrainedModel, images: "DatasetDict", clean: "NDArray[np.intp]", *, samples: int
-) -> "tuple[dict[str, Any], NDArray[np.bool_]]":
-    """Return the entry of a model, and on which test images, (n,), its verdict at `THRESHOLD` is right."""
-    import numpy as np
+    name: str, run: "Run", test: "Dataset", clean: NDArray[np.intp], *, samples: int
+) -> tuple[dict[str, Any], NDArray[np.bool_]]:
+    """Return the entry of a model, and whether its verdict at `THRESHOLD` is right on each test image, (n,)."""
     from tqdm.auto import tqdm
 
-    from realfake_hf.labels import FAKE
-    from realfake_hf.metrics.report import Report, make_report
+    from realfake_hf.detector import load_detector
+    from realfake_hf.metrics.report import make_report
 
-    test, point = images["test"], model.detector.point
+    detector = load_detector(name, str(run.folder))
     is_fake = np.asarray(test["label"][:]) == FAKE
     content = np.asarray(test["content"][:], dtype=object)
-    p_fake = model.detector.probabilities(tqdm(test["image"], desc=model.name, unit="image", disable=None))
+    p_fake = detector.probabilities(tqdm(test["image"], desc=name, unit="image", disable=None))
 
-    def report(rows: "NDArray[np.intp]", threshold: float) -> Report:
+    def report(rows: NDArray[np.intp], threshold: float) -> "Report":
         labels = content[rows].tolist()
         return make_report(is_fake[rows], p_fake[rows], content=labels, threshold=threshold, bootstrap_samples=samples)
 
     everything = np.arange(len(test))
     whole = report(everything, THRESHOLD)
-    _check_accuracy(model, whole.accuracy.value or 0, n=whole.n)
-    record = model.run.record
+    _check_accuracy(name, expected=run.outcome.test.accuracy.value or 0, accuracy=whole.accuracy.value or 0, n=whole.n)
     entry = {
-        "parameters": sum(weights.numel() for weights in model.detector.model.parameters()),
-        "seed": model.run.seed,
-        "training": {name: record[name] for name in ("seconds", "resumed", "processes", "machine", "commit")},
+        "parameters": sum(weights.numel() for weights in detector.model.parameters()),
+        "seed": run.seed,
+        "training": {key: run.record[key] for key in ("seconds", "resumed", "processes", "machine", "commit")},
         "test": whole.to_dict(),
         "test_leak_free": report(clean, THRESHOLD).to_dict(),
-        "test_at_threshold": report(everything, point.threshold).to_dict(),
+        "test_at_threshold": report(everything, detector.point.threshold).to_dict(),
     }
     return entry, (p_fake > THRESHOLD) == is_fake
 
 
-def _check_number_of_images(model: TrainedModel, *, n: int) -> None:
-    expected = model.run.outcome.test.n
-    if n != expected:
-        raise ValueError(
-            f"expected the {expected:,} test images of the metrics.json of {model.name}; found {n:,}. Repeat the "
-            "--data of its training."
-        )
-
-
-def _check_accuracy(model: TrainedModel, accuracy: float, *, n: int) -> None:
-    expected = model.run.outcome.test.accuracy.value or 0
+def _check_accuracy(name: str, *, expected: float, accuracy: float, n: int) -> None:
     if round(abs(accuracy - expected), 9) > TOLERANCE:
         raise ValueError(
-            f"expected the test accuracy {expected:.4f} of the metrics.json of {model.name}; found {accuracy:.4f} on "
+            f"expected the test accuracy {expected:.4f} of the metrics.json of {name}; found {accuracy:.4f} on "
             f"{n:,} images. Repeat the --data of its training, and use the weights that were measured."
         )
 
@@ -182,60 +165,55 @@ def to_markdown(results: Mapping[str, Any]) -> str:
 
     models = results["models"]
     first = next(iter(models.values()))
-    whole, clean = (f"n = {first[name]['n']:,}" for name in ("test", "test_leak_free"))
+    whole, clean = (f"n = {first[split]['n']:,}" for split in ("test", "test_leak_free"))
+    header = [
+        "model", "parameters", f"accuracy, {whole}", f"leak-free, {clean}", "at its threshold", "ROC AUC", "ECE",
+        "errors", "minutes",
+    ]  # fmt: skip
+    note = (
+        f"Images above {THRESHOLD} are called FAKE, and in the fifth column images above the threshold shipped with "
+        "the model, chosen on validation. ROC AUC, ECE and errors refer to the whole test split. In parentheses: 95 % "
+        "intervals; real images called FAKE + fake images called REAL; the machine of the training."
+    )
     tests = [
         McNemar(**pair[split]).to_markdown(a=pair["a"], b=pair["b"])
         for pair in results["pairs"]
         for split in ("test", "test_leak_free")
     ]
-    head = [
-        "model", "parameters", f"accuracy, {whole}", f"leak-free, {clean}", "at its threshold", "ROC AUC", "ECE",
-        "errors", "minutes",
-    ]  # fmt: skip
-    table = markdown_table(head, [_model_row(*model) for model in models.items()])
-    note = (
-        f"An image is called FAKE above {THRESHOLD}, and in the fifth column above the threshold that the model "
-        "carries, chosen on validation. In parentheses: 95 % intervals; real images called FAKE + fake images called "
-        "REAL; the machine of the training. ROC AUC, ECE and errors refer to the whole test split."
-    )
-    return "\n\n".join([table, note, *tests])
+    return "\n\n".join([markdown_table(header, [_model_row(*model) for model in models.items()]), note, *tests])
 
 
 def _model_row(name: str, model: Mapping[str, Any]) -> list[str]:
-    whole, clean, chosen, training = (
-        model[key] for key in ("test", "test_leak_free", "test_at_threshold", "training")
-    )
-    false_positives, false_negatives = whole["false_positives"], whole["false_negatives"]
-    machine = training["machine"]
-    place = f"{machine['cores']} cores" if machine["device"] == "cpu" else machine["device"]
+    from realfake_hf.metrics.report import Report
+
+    whole, clean, chosen = (Report.from_dict(model[key]) for key in ("test", "test_leak_free", "test_at_threshold"))
+    machine = model["training"]["machine"]
+    device = f"{machine['cores']} cores" if machine["device"] == "cpu" else machine["device"]
+    errors = whole.false_positives + whole.false_negatives
     return [
         name,
         f"{model['parameters']:,}",
-        _percent(whole["accuracy"]),
-        _percent(clean["accuracy"]),
-        f"{100 * chosen['accuracy']['value']:.2f} % at {chosen['threshold']:.3f}",
-        f"{whole['roc_auc']['value']:.4f}",
-        f"{100 * whole['ece']['value']:.2f} %",
-        f"{false_positives + false_negatives:,} ({false_positives:,} + {false_negatives:,})",
-        f"{training['seconds'] / 60:.1f} ({place})",
+        whole.accuracy.format(".2%"),
+        clean.accuracy.format(".2%"),
+        f"{chosen.accuracy.value:.2%} at {chosen.threshold:.3f}",
+        f"{whole.roc_auc.value:.4f}",
+        f"{whole.ece.value:.2%}",
+        f"{errors:,} ({whole.false_positives:,} + {whole.false_negatives:,})",
+        f"{model['training']['seconds'] / 60:.1f} ({device})",
     ]
 
 
-def _percent(accuracy: Mapping[str, float | None]) -> str:
-    value, *ends = (100 * accuracy[key] for key in ("value", "low", "high") if accuracy[key] is not None)  # type: ignore[operator]
-    return f"{value:.2f} %" + (f" ({ends[0]:.2f}-{ends[1]:.2f})" if ends else "")
-
-
 def draw(results: Mapping[str, Any], *, paper_accuracy: float | None = None) -> "Figure":
-    """Draw accuracy against training time, with the accuracy reported by the paper as a dashed line if given."""
+    """Draw accuracy against training time; the accuracy reported by the paper, if given, is a dashed line."""
     from realfake_hf.figures.comparison import accuracy_against_time
 
-    models = {
+    models = results["models"]
+    points = {
         name: (model["training"]["seconds"], Estimate.from_dict(model["test"]["accuracy"]))
-        for name, model in results["models"].items()
+        for name, model in models.items()
     }
-    n = next(iter(results["models"].values()))["test"]["n"]
-    return accuracy_against_time(models, n=n, paper_accuracy=paper_accuracy)
+    [n] = {model["test"]["n"] for model in models.values()}
+    return accuracy_against_time(points, n=n, paper_accuracy=paper_accuracy)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -252,10 +230,10 @@ def _work(arguments: CompareArguments, data: "DataArguments") -> int:
     from realfake_hf.data.splits import add_missing_splits
     from realfake_hf.environment import data_fingerprint, environment
 
-    models = [load_model(name, folder) for name, folder in arguments.folders.items()]
+    runs = {name: read_model_run(name, folder) for name, folder in arguments.folders.items()}
     shares = {"validation_share": data.validation_share, "test_share": data.test_share}
     images = add_missing_splits(load_images(data.data), **shares, seed=data.split_seed)
-    comparison = compare(models, images, bootstrap_samples=arguments.bootstrap_samples)
+    comparison = compare(runs, images, bootstrap_samples=arguments.bootstrap_samples)
     facts = {**environment(), "data": {"source": data.data, **data_fingerprint(images)}}
     table = to_markdown(comparison)
     write_results(arguments.output_file, {**facts, **comparison}, table)

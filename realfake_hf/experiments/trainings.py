@@ -1,9 +1,10 @@
-"""Experiments of several trainings: a YAML plan, a recipe for each training, and statistics over seeds."""
+"""What experiments with several trainings share: YAML plans, recipes, and statistics over seeds."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
@@ -14,31 +15,34 @@ if TYPE_CHECKING:
     from realfake_hf.training.arguments import DataArguments, ModelArguments
     from realfake_hf.training.run_arguments import RunArguments
 
+Plan = TypeVar("Plan")
 
-def read_plan(file: Path, *, keys: Sequence[str]) -> dict[str, Any]:
-    """Read a YAML file that has the given keys and no others.
+
+def read_plan(kind: type[Plan], file: Path) -> Plan:
+    """Read a dataclass from a YAML file that has exactly its fields as keys.
 
     Raises:
         ValueError: the file is missing, or its keys differ.
     """
     if not file.is_file():
         raise ValueError(f"expected a YAML plan at {file}; found no such file.")
-    plan = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if not isinstance(plan, Mapping) or set(plan) != set(keys):
-        found = ", ".join(sorted(plan)) if isinstance(plan, Mapping) else type(plan).__name__
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    keys = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    if not isinstance(content, Mapping) or set(content) != keys:
+        found = ", ".join(sorted(content)) if isinstance(content, Mapping) else type(content).__name__
         raise ValueError(f"expected the keys {', '.join(sorted(keys))} in {file}; found {found}.")
-    return dict(plan)
+    return kind(**content)
 
 
 def write_recipe(file: Path, *, base: str, changes: Mapping[str, Any]) -> Path:
-    """Write a recipe that differs from a base recipe in some settings, and return its path."""
+    """Write a base recipe with some settings changed, and return the path of the new recipe."""
     settings = yaml.safe_load(Path(base).read_text(encoding="utf-8"))
     write_text(file, yaml.safe_dump({**settings, **changes, "disable_tqdm": True}))
     return file
 
 
 def parse_recipe(recipe: Path) -> "tuple[DataArguments, ModelArguments, RunArguments]":
-    """Read the settings of a training from a recipe, with the checks of `train.py`."""
+    """Parse a recipe into the arguments of a training, with the checks of `train.py`."""
     from realfake_hf.training.arguments import DataArguments, ModelArguments
     from realfake_hf.training.run_arguments import RunArguments
 

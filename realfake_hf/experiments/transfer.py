@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from realfake_hf.crosseval.grid import Grid
+    from realfake_hf.estimate import Estimate
 
 logger = logging.getLogger(__name__)
 
 ALL: Final = "both"  # name of the training set that joins all sources
 MEASURES: Final = ("balanced_accuracy", "roc_auc", "accuracy_real", "accuracy_fake", "ece")
 SHOWN: Final = {"balanced_accuracy": "balanced accuracy", "roc_auc": "ROC AUC", "accuracy_real": "on real"}
-SEED: Final = 0  # of the splits
-_COLUMNS: Final = ("image", "label", "content", "generator", "source")
+SEED: Final = 0  # random seed of the splits
 
 
 @dataclass
@@ -42,7 +42,7 @@ class TransferArguments:
     """The plan and the output files."""
 
     plan: Path = field(metadata={"help": "YAML file with the keys sources, protocol, rows, test_size and models."})
-    output_dir: Path = field(metadata={"help": "Folder of data, models and scores, from which the run resumes."})
+    output_dir: Path = field(metadata={"help": "Folder of data, models and scores; repeat the command to resume."})
     output_file: Path = field(metadata={"help": "JSON file of the results; the Markdown table is written beside it."})
     figure_file: Path | None = field(default=None, metadata={"help": "PNG file of the matrix."})
     bootstrap_samples: int = field(default=1000, metadata={"help": "Replicates of each bootstrap interval."})
@@ -53,8 +53,8 @@ class Plan:
     """The sources and the models of a transfer matrix.
 
     Attributes:
-        sources: name -> source as `load_images` takes it; each one is trained on and tested on.
-        protocol: applied to every image, one of `PROTOCOLS`.
+        sources: name -> source for `load_images`.
+        protocol: a name in `PROTOCOLS`, applied to every image.
         rows: size of every training set.
         test_size: maximum size of every test set.
         models: name -> `base` (a recipe), `seeds`, and `settings` that differ from the recipe.
@@ -68,7 +68,7 @@ class Plan:
 
     @property
     def training_sets(self) -> dict[str, list[str]]:
-        """Name of each training set -> the sources that it joins."""
+        """Training sets: name -> names of its sources."""
         return {**{name: [name] for name in self.sources}, ALL: list(self.sources)}
 
 
@@ -80,7 +80,7 @@ def read_transfer(file: Path) -> Plan:
     """
     from realfake_hf.data.corruptions import PROTOCOLS
 
-    plan = Plan(**read_plan(file, keys=list(Plan.__dataclass_fields__)))
+    plan = read_plan(Plan, file)
     if plan.protocol not in PROTOCOLS:
         raise ValueError(f"expected a protocol of {', '.join(PROTOCOLS)} in {file}; found {plan.protocol}.")
     if len(plan.sources) < 2 or ALL in plan.sources:  # noqa: PLR2004
@@ -104,7 +104,7 @@ def run_plan(plan: Plan, folder: Path, *, bootstrap_samples: int) -> "Grid":
     for source in plan.sources.values():
         find_source(source)
     begin_or_resume(folder / "plan.json", to_plain(plan), what="transfer matrix")
-    data = _prepare_data(plan, folder / "data")
+    _prepare_data(plan, folder / "data")
     models = [
         _train(plan, folder, model, training_set, seed)
         for model, row in plan.models.items()
@@ -113,7 +113,7 @@ def run_plan(plan: Plan, folder: Path, *, bootstrap_samples: int) -> "Grid":
     arguments = CrossevalArguments(
         output_dir=folder / "grid",
         models=[f"{model.name}={model}" for model in models],
-        datasets=[f"{name}={data[name]}" for name in plan.sources],
+        datasets=[f"{name}={folder / 'data' / name}" for name in plan.sources],
         split="test",
         protocols=["native"],  # the stored images already follow the plan's protocol
         bootstrap_samples=bootstrap_samples,
@@ -121,39 +121,37 @@ def run_plan(plan: Plan, folder: Path, *, bootstrap_samples: int) -> "Grid":
     return run_grid(arguments)
 
 
-def _prepare_data(plan: Plan, folder: Path) -> dict[str, Path]:
-    """Save every training set, with its validation and test splits, and return the folders by name."""
+def _prepare_data(plan: Plan, folder: Path) -> None:
+    """Save the training sets that are missing, with their validation and test splits."""
     from realfake_hf.data.loading import load_images
 
-    places = {name: folder / name for name in plan.training_sets}
-    missing = [name for name, place in places.items() if not place.exists()]
+    missing = [name for name in plan.training_sets if not (folder / name).exists()]
+    if not missing:
+        return
+    sizes = {"train_size": plan.rows, "test_size": plan.test_size}
     parts = {
-        name: matched_splits(
-            load_images(source), train_size=plan.rows, test_size=plan.test_size, protocol=plan.protocol, seed=SEED
-        )
+        name: matched_splits(load_images(source), **sizes, protocol=plan.protocol, seed=SEED)
         for name, source in plan.sources.items()
-        if missing
     }
     for name in missing:
         part = folder / f"{name}.part"
         mix([parts[source] for source in plan.training_sets[name]], rows=plan.rows).save_to_disk(part)
-        part.rename(places[name])
-    return places
+        part.rename(folder / name)
 
 
 def matched_splits(
-    images: "DatasetDict", *, train_size: int | None, test_size: int | None, protocol: str, seed: int
+    images: "DatasetDict", *, train_size: int, test_size: int, protocol: str, seed: int
 ) -> "DatasetDict":
     """Split a source into train, validation and test, limit their sizes, and apply a protocol to every image.
 
-    Test images that also occur in another split are dropped.
+    Test images that also occur in another split are dropped. Splits are balanced by label and content.
 
     Args:
-        images: from `load_images`.
-        train_size: maximum size of the training split, balanced by label and content; None means all.
-        test_size: maximum size of the test split; None means all.
-        protocol: one of `PROTOCOLS`; the result is stored losslessly, as PNG.
-        seed: of the splits.
+        images: images returned by `load_images`.
+        train_size: maximum size of the training split, and ten times that of the validation split.
+        test_size: maximum size of the test split.
+        protocol: a name in `PROTOCOLS`; its output is stored losslessly, as PNG.
+        seed: random seed of the splits.
 
     Raises:
         ValueError: a split would contain one label only.
@@ -165,31 +163,29 @@ def matched_splits(
 
     splits = add_missing_splits(images, validation_share=0.1, test_share=0.2, seed=seed)
     splits["test"] = splits["test"].select(leak_free_mask(splits).nonzero()[0])
-    for name, size in (("train", train_size), ("test", test_size), ("validation", train_size and train_size // 10)):
-        if size is not None and size < len(splits[name]):
+    for name, size in (("train", train_size), ("test", test_size), ("validation", train_size // 10)):
+        if size < len(splits[name]):
             splits[name] = stratified_split(splits[name], share=size / len(splits[name]), seed=seed)[1]
     return DatasetDict({name: _apply_protocol(rows, protocol) for name, rows in splits.items()})
 
 
 def mix(parts: "Sequence[DatasetDict]", *, rows: int) -> "DatasetDict":
-    """Join sources into one training set of a given size, to which each contributes the same number of rows.
+    """Concatenate the splits of several sources, with equally many training images of each source.
 
     Args:
-        parts: from `matched_splits`.
-        rows: size of the training split; small sources are repeated. The other splits are concatenated.
+        parts: splits returned by `matched_splits`.
+        rows: size of the training split; images of small sources are repeated.
     """
     from datasets import DatasetDict, concatenate_datasets
 
     share = -(-rows // len(parts))
-    train = concatenate_datasets(
-        [part["train"].select([n % len(part["train"]) for n in range(share)]) for part in parts]
-    )
+    train = [part["train"].select([n % len(part["train"]) for n in range(share)]) for part in parts]
     others = {name: concatenate_datasets([part[name] for part in parts]) for name in ("validation", "test")}
-    return DatasetDict({"train": train.select(range(rows)), **others})
+    return DatasetDict({"train": concatenate_datasets(train).select(range(rows)), **others})
 
 
 def _apply_protocol(rows: "Dataset", protocol: str) -> "Dataset":
-    rows = rows.select_columns(list(_COLUMNS))
+    rows = rows.select_columns(["image", "label", "content", "generator", "source"])
     return rows.map(_to_png, fn_kwargs={"protocol": protocol}, features=rows.features, desc=protocol)
 
 
@@ -222,20 +218,22 @@ def _name(model: str, training_set: str, seed: int) -> str:
 
 
 def summarize(plan: Plan, grid: "Grid") -> dict[str, Any]:
-    """Return one entry of `cells` for each model, training set and test set: n, and every measure over seeds."""
+    """Return the plan, the environment, and `cells`: one per model, training set and test set, in the plan's order."""
     from realfake_hf.environment import environment
 
     reports = {(cell.model, cell.dataset): cell.report for cell in grid.cells if cell.split == "test"}
     cells = []
     for model, trained_on, tested_on in product(plan.models, plan.training_sets, plan.sources):
-        own = [reports[_name(model, trained_on, seed), tested_on] for seed in plan.models[model]["seeds"]]
+        seeds = [reports[_name(model, trained_on, seed), tested_on] for seed in plan.models[model]["seeds"]]
         cell = {"model": model, "trained_on": trained_on, "tested_on": tested_on}
-        measures = {measure: _over_seeds([getattr(report, measure) for report in own]) for measure in MEASURES}
-        cells.append({**cell, "n_real": own[0].n_real, "n_fake": own[0].n_fake, **measures})
+        n = {name: getattr(seeds[0], name) for name in ("n_real", "n_fake")}
+        cells.append(
+            {**cell, **n, **{name: _over_seeds([getattr(report, name) for report in seeds]) for name in MEASURES}}
+        )
     return {"plan": to_plain(plan), **environment(), "cells": cells}
 
 
-def _over_seeds(estimates: Sequence[Any]) -> dict[str, Any]:
+def _over_seeds(estimates: "Sequence[Estimate]") -> dict[str, Any]:
     values = [estimate.value or 0 for estimate in estimates]
     return {**spread(values), "runs": [estimate.to_dict() for estimate in estimates]}
 
@@ -266,23 +264,20 @@ def draw(results: Mapping[str, Any]) -> "Figure":
     """Draw the matrices: one row per measure, one column per model."""
     from realfake_hf.figures.comparison import transfer_matrices
 
-    plan = Plan(**results["plan"])
     return transfer_matrices(
         [
-            {f"{model}: {SHOWN[measure]}": _matrix(results, plan, model, measure) for model in plan.models}
+            {f"{model}: {SHOWN[measure]}": _matrix(results, model, measure) for model in results["plan"]["models"]}
             for measure in ("balanced_accuracy", "roc_auc")
         ]
     )
 
 
-def _matrix(
-    results: Mapping[str, Any], plan: Plan, model: str, measure: str
-) -> dict[tuple[str, str], tuple[float, float | None]]:
-    """Return mean and standard deviation by training and test set, in the order of the plan."""
-    cells = {(cell["trained_on"], cell["tested_on"]): cell for cell in results["cells"] if cell["model"] == model}
+def _matrix(results: Mapping[str, Any], model: str, measure: str) -> dict[tuple[str, str], tuple[float, float | None]]:
+    """Return mean and standard deviation by training set and test set."""
     return {
-        place: (cells[place][measure]["mean"], cells[place][measure]["sd"])
-        for place in product(plan.training_sets, plan.sources)
+        (cell["trained_on"], cell["tested_on"]): (cell[measure]["mean"], cell[measure]["sd"])
+        for cell in results["cells"]
+        if cell["model"] == model
     }
 
 
@@ -294,8 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _work(arguments: TransferArguments) -> int:
     plan = read_transfer(arguments.plan)
-    grid = run_plan(plan, arguments.output_dir, bootstrap_samples=arguments.bootstrap_samples)
-    results = summarize(plan, grid)
+    results = summarize(plan, run_plan(plan, arguments.output_dir, bootstrap_samples=arguments.bootstrap_samples))
     table = to_markdown(results)
     write_results(arguments.output_file, results, table)
     print(table)
