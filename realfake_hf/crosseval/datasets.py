@@ -90,11 +90,8 @@ class EvalDataset:
         if not self.is_streamed:
             return read_file_properties(self.source, limit=limit, seed=seed)
         drawn = draw_evenly(self.is_fake, self.content, min(limit, len(self.is_fake)), seed=seed)
-        if isinstance(self.rows, ShardedRows):
-            files = self.rows.files(drawn)
-        else:
-            encoded = self.rows.select(drawn).cast_column("image", Image(decode=False))
-            files = [file["bytes"] for file in encoded["image"]]
+        encoded = self.rows.select(drawn).cast_column("image", Image(decode=False))
+        files = [file["bytes"] for file in encoded["image"]]
         return properties_of_files(files, self.is_fake[drawn], name=self.name)
 
 

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -22,6 +23,7 @@ CIFAKE: Final = "cifake"
 CIFAKE_GENERATOR: Final = "stable-diffusion-1.4"
 DEFAULT_SPLIT: Final = "train"  # of a source without splits
 
+_folder_label = lru_cache(maxsize=4096)(parse_label)
 _CIFAKE_FILE = re.compile(
     r"(?P<place>.*/)?(?P<split>train|test)/(?P<label>REAL(?=/\d{4}\D)|FAKE(?=/(?:0\D|[1-9])))/"  # REAL is zero-padded
     r"(?P<name>\d{1,4}(?: \((?P<number>[2-9]|10)\))?\.jpg)"
@@ -49,10 +51,10 @@ class Record:
         key: location within the source; it may reveal the label and never reaches a model.
         split: `train`, `validation` or `test`.
         label: `REAL` or `FAKE`.
-        content: what the image shows, if the source says so.
-        generator: what made a fake image, if the source says so.
+        content: what the image shows; None if unknown.
+        generator: what made a fake image; None if unknown.
         source: data set that the image comes from.
-        id: opaque id, if it is not derived from the key.
+        id: opaque id; None to derive it from the key.
     """
 
     key: str
@@ -65,7 +67,7 @@ class Record:
 
 
 def find_records(paths: Sequence[str], *, source: str, read: Callable[[str], bytes]) -> list[Record]:
-    """Find the images of a source and infer what each of them is.
+    """Find the images of a source and infer their labels, splits and contents.
 
     Three layouts are supported: that of CIFAKE; folders named for a label (`real`, `FAKE`, `0_real`, `AiArtData`, ...)
     at any depth, with optional folders for splits and contents; and any folders with `metadata.csv` files, whose
@@ -76,7 +78,7 @@ def find_records(paths: Sequence[str], *, source: str, read: Callable[[str], byt
     Args:
         paths: files relative to the root of the source, with forward slashes.
         source: name of the source.
-        read: returns the bytes of a file; called for `metadata.csv` only.
+        read: function that reads a file; called for `metadata.csv` only.
 
     Raises:
         ValueError: there are no images, or some have no label, or contradictory labels or splits.
@@ -93,11 +95,10 @@ def find_records(paths: Sequence[str], *, source: str, read: Callable[[str], byt
 
 
 def find_image_files(words: Sequence[str]) -> list[Path]:
-    """Find image files by paths, folders and glob patterns, each file once, in the order given.
+    """Find image files, each once, in the order given.
 
-    Args:
-        words: a file; a folder, which is searched recursively for files with an image suffix; or a glob pattern, which
-            matches all files that are not hidden.
+    A word is a file; a folder, which is searched recursively for files with an image suffix; or a glob pattern, which
+    matches all files that are not hidden.
 
     Raises:
         FileNotFoundError: a word matches no file.
@@ -131,11 +132,7 @@ def parse_split(text: str, *, where: str) -> str:
 
 
 def require_label(text: str, *, where: str) -> LabelName:
-    """Parse a label from a table.
-
-    Raises:
-        ValueError: the text is not a known word for real or fake.
-    """
+    """Parse a label from a table; raise ValueError if the text is not a known word for real or fake."""
     label = parse_label(text)
     if label is None:
         raise ValueError(
@@ -145,20 +142,10 @@ def require_label(text: str, *, where: str) -> LabelName:
     return label
 
 
-def has_image_suffix(path: str) -> bool:
-    """Return whether a file has an image suffix and neither it nor one of its folders is hidden.
-
-    >>> [has_image_suffix(path) for path in ("a/photo.JPG", "notes.txt", ".thumbnails/photo.jpg")]
-    [True, False, False]
-    """
-    pure = PurePosixPath(path)
-    return pure.suffix.lower() in _IMAGE_SUFFIXES and not _is_hidden(pure)
-
-
 def _matching_files(word: str) -> list[Path]:
     path = Path(word).expanduser()
     if path.is_dir():
-        files = [path / file for file in FolderFiles(path).paths if has_image_suffix(file)]
+        files = [path / file for file in FolderFiles(path).paths if _has_image_suffix(PurePosixPath(file))]
     elif path.exists() or path.is_symlink():  # a broken link is later counted as unreadable
         files = [path]
     else:
@@ -169,11 +156,15 @@ def _matching_files(word: str) -> list[Path]:
     return files
 
 
+def _has_image_suffix(path: PurePosixPath) -> bool:
+    return path.suffix.lower() in _IMAGE_SUFFIXES and not _is_hidden(path)
+
+
 def _is_image(path: str) -> bool:
     pure = PurePosixPath(path)
     if _is_hidden(pure) or pure.suffix.lower() in _OTHER_SUFFIXES:
         return False
-    return has_image_suffix(path) or any(_folder_label(folder) for folder in pure.parts[:-1])
+    return _has_image_suffix(pure) or any(_folder_label(folder) for folder in pure.parts[:-1])
 
 
 def _is_metadata(path: str) -> bool:
@@ -209,11 +200,11 @@ def _cifake_record(match: re.Match[str]) -> Record:
 
 def _read_metadata(tables: Mapping[str, bytes]) -> dict[str, Mapping[str, str]]:
     """Read all `metadata.csv` files: the columns of each listed image, by its path."""
-    metadata: dict[str, Mapping[str, str]] = {}
-    for path, row in (pair for place, table in tables.items() for pair in _metadata_rows(place, table)):
-        if path in metadata:
-            raise ValueError(f"expected each image once in metadata.csv; found {path!r} twice. Keep one row.")
-        metadata[path] = row
+    rows = [row for path, table in tables.items() for row in _metadata_rows(path, table)]
+    metadata = dict(rows)
+    if len(metadata) < len(rows):
+        path, _ = Counter(path for path, _ in rows).most_common(1)[0]
+        raise ValueError(f"expected each image once in metadata.csv; found {path!r} twice. Keep one row.")
     return metadata
 
 
@@ -235,13 +226,9 @@ def _metadata_rows(path: str, table: bytes) -> Iterator[tuple[str, Mapping[str, 
 
 def _folder_records(images: Sequence[str], metadata: Mapping[str, Mapping[str, str]], source: str) -> list[Record]:
     start = _first_distinct_folder(images)
-    records, unlabelled = [], []
-    for path in images:
-        record = _folder_record(path, metadata.get(path, {}), source, start)
-        if record is None:
-            unlabelled.append(path)
-        else:
-            records.append(record)
+    found = {path: _folder_record(path, metadata.get(path, {}), source, start) for path in images}
+    records = [record for record in found.values() if record]
+    unlabelled = [path for path, record in found.items() if not record]
     if unlabelled:
         raise ValueError(
             f"expected every image of {source} in a folder named for its label (real, fake, 0_real, 1_fake, ...) "
@@ -276,11 +263,6 @@ def _label_of_folders(path: str, folders: Sequence[str]) -> LabelName | None:
             "Rename one of the folders, or state the label in a metadata.csv."
         )
     return next(iter(labels), None)
-
-
-@lru_cache(maxsize=4096)
-def _folder_label(folder: str) -> LabelName | None:
-    return parse_label(folder)
 
 
 def _split_of_folders(path: str) -> str | None:

@@ -5,14 +5,14 @@ images, a detector can learn the codec instead of the generator (Grommelt et al.
 2403.17608). File names are not included, since no loader passes them to a model.
 
 Embedded metadata (EXIF, Content Credentials, text of generators) are neither verified nor passed to a model. They can
-be removed, as most platforms on the web do, or forged.
+be forged or removed, as by most platforms on the web.
 """
 
 import hashlib
 import io
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -40,11 +40,11 @@ _AI_MEDIA: Final = b"trainedAlgorithmicMedia"  # IPTC's digital source type, als
 _GENERATOR_KEYS: Final = {
     "parameters": "Stable Diffusion web UI", "prompt": "ComfyUI", "workflow": "ComfyUI",
     "invokeai_metadata": "InvokeAI", "sd-metadata": "InvokeAI", "dream": "InvokeAI",
-}  # fmt: skip  # of text chunks
+}  # fmt: skip  # keys of text chunks
 _GENERATOR_WORDS: Final = (
     "novelai", "midjourney", "dall-e", "dall·e", "stable diffusion", "comfyui", "invokeai", "adobe firefly", "imagen",
     "flux.1", "openai", "negative prompt:", "cfg scale:",
-)  # fmt: skip  # of free text, in lower case
+)  # fmt: skip  # words in free text, in lower case
 _MAX_SHOWN: Final = 80  # characters of a field
 
 Column = NDArray[Any]
@@ -56,16 +56,13 @@ class FileProperties:
     """The properties of n image files; every array has one entry per file.
 
     Attributes:
-        name: of the source.
+        name: name of the source.
         as_stored: the files come from the rows of a Hugging Face data set, whose author may have re-encoded the
             original files.
         is_fake: (n,) labels.
         digest: (n,) SHA-256 of each file.
-        columns: each of `PROPERTIES`, (n,): `format` (Pillow's name), `mode` and `jpeg_tables` (a digest of all
-            quantization tables, or `none`) are strings; `width` and `height` are pixels; `aspect` is width / height;
-            `bytes` is the size of the file; `jpeg_luminance` is the mean of the first quantization table, or NaN;
-            `in_passes` means progressive or interlaced; `exif` means that the header has an EXIF block.
-        unreadable: files that were skipped because their header cannot be read.
+        columns: (n,) each of `PROPERTIES`, by name; see `header_properties`.
+        unreadable: number of skipped files, whose header cannot be read.
     """
 
     name: str
@@ -82,12 +79,8 @@ class FileProperties:
 def read_file_properties(source: str | os.PathLike[str], *, limit: int | None = None, seed: int = 0) -> FileProperties:
     """Read the properties of the files of a source.
 
-    The files are read from the folder or archive itself, since `load_images` re-encodes some of them as PNG.
-
-    Args:
-        source: see `load_images`.
-        limit: maximum number of files, drawn with balanced labels if possible; None means all.
-        seed: of the draw.
+    The files are read from the folder or archive itself, since `load_images` re-encodes some of them as PNG. A limit
+    is the number of files to draw at random, with balanced labels if possible.
 
     Raises:
         FileNotFoundError: the source does not exist.
@@ -100,7 +93,7 @@ def read_file_properties(source: str | os.PathLike[str], *, limit: int | None = 
         raise ValueError(f"expected a limit of 1 file or more; found {limit}. Omit it to read all files.")
     resolved = find_source(source)
     records = _draw(resolved.records(), limit, np.random.default_rng(seed))
-    read = partial(_properties_of_records, resolved.reader)
+    read = partial(_read_properties, resolved.reader)
     chunks = map_in_processes(read, records, description=f"file properties of {resolved.name}")
     rows = [row for _, chunk in chunks for row in chunk]
     is_fake = np.array([record.label == "FAKE" for record in records])
@@ -108,27 +101,28 @@ def read_file_properties(source: str | os.PathLike[str], *, limit: int | None = 
 
 
 def properties_of_files(files: Sequence[bytes], is_fake: NDArray[np.bool_], *, name: str) -> FileProperties:
-    """Read the properties of files stored in the rows of a data set.
-
-    Args:
-        files: whole files.
-        is_fake: (n,) labels.
-        name: of the data set.
+    """Read the properties of whole files stored in the rows of the data set `name`, given their labels (n,).
 
     Raises:
         ValueError: no header can be read.
     """
-    return _to_columns([_properties_or_empty(data) for data in files], is_fake, name=name, as_stored=True)
+    rows = [_properties_or_empty(partial(bytes, data)) for data in files]
+    return _to_columns(rows, is_fake, name=name, as_stored=True)
 
 
 def header_properties(data: bytes) -> dict[str, Property]:
     """Read each of `PROPERTIES` of a file.
 
+    The format and mode are Pillow's names; width and height are pixels; `bytes` is the size of the file; `jpeg_tables`
+    is a digest of all quantization tables, or `none`; `jpeg_luminance` is the mean of the first one, or NaN;
+    `in_passes` means progressive or interlaced; `exif` means that the header has an EXIF block.
+
     Raises:
         OSError: the file is not an image. Pillow raises various other errors on damaged headers.
     """
     image = _open_header(data)
-    tables: Mapping[int, Sequence[int]] = getattr(image, "quantization", None) or {}
+    quantization: Mapping[int, Sequence[int]] = getattr(image, "quantization", None) or {}
+    tables = {key: list(quantization[key]) for key in sorted(quantization)}
     return {
         "format": str(image.format),
         "mode": image.mode,
@@ -137,7 +131,7 @@ def header_properties(data: bytes) -> dict[str, Property]:
         "aspect": image.width / image.height,
         "bytes": len(data),
         "bytes_per_pixel": len(data) / (image.width * image.height),
-        "jpeg_tables": _short_digest({key: list(tables[key]) for key in sorted(tables)}) if tables else "none",
+        "jpeg_tables": hashlib.sha256(repr(tables).encode()).hexdigest()[:8] if tables else "none",
         "jpeg_luminance": float(np.mean(tables[min(tables)])) if tables else float("nan"),
         "in_passes": bool(image.info.get("progressive") or image.info.get("interlace")),
         "exif": "exif" in image.info,
@@ -149,17 +143,16 @@ class FileMetadata:
     """The header and embedded metadata of a file.
 
     Attributes:
-        format: Pillow's name.
+        format: Pillow's name of the format.
         mode: Pillow's mode, such as RGB, L, P or CMYK.
         width: pixels, before the EXIF orientation is applied.
         height: pixels, likewise.
         n_bytes: size of the file.
         frames: number of frames; more than 1 for animations.
-        has_exif: the file has EXIF fields.
         camera: make and model from EXIF, truncated to 80 characters; None if missing.
-        software: likewise.
-        has_content_credentials: the file has a C2PA manifest store; its signatures are not checked.
-        generator_hints: fields that name a generator, such as `text chunk "parameters" (ComfyUI)`.
+        software: software from EXIF or a text chunk, likewise.
+        has_content_credentials: whether the file has a C2PA manifest store; its signatures are not checked.
+        generator_hints: fields that name a generator, such as `text chunk "prompt" (ComfyUI)`.
     """
 
     format: str
@@ -177,9 +170,6 @@ class FileMetadata:
 
 def read_metadata(data: bytes) -> FileMetadata:
     """Read the metadata embedded in an image file.
-
-    Args:
-        data: the whole file.
 
     Raises:
         OSError: the file is not an image. Pillow raises various other errors on damaged headers.
@@ -262,26 +252,16 @@ def _to_columns(
     )
 
 
-def _properties_of_records(reader: "Reader", records: "Sequence[Record]") -> list[dict[str, Property]]:
-    return [_properties_or_empty(_bytes_or_empty(reader, record)) for record in records]
+def _read_properties(reader: "Reader", records: "Sequence[Record]") -> list[dict[str, Property]]:
+    return [_properties_or_empty(partial(reader.read, record.key)) for record in records]
 
 
-def _bytes_or_empty(reader: "Reader", record: "Record") -> bytes:
+def _properties_or_empty(read: Callable[[], bytes]) -> dict[str, Property]:
     try:
-        return reader.read(record.key)
-    except _HEADER_ERRORS:
-        return b""
-
-
-def _properties_or_empty(data: bytes) -> dict[str, Property]:
-    try:
+        data = read()
         return header_properties(data) | {"digest": hashlib.sha256(data).hexdigest()}
     except _HEADER_ERRORS:
         return {}
-
-
-def _short_digest(tables: Mapping[int, Sequence[int]]) -> str:
-    return hashlib.sha256(repr(tables).encode()).hexdigest()[:8]
 
 
 def _draw(records: "Sequence[Record]", limit: int | None, generator: np.random.Generator) -> "list[Record]":

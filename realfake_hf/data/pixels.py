@@ -9,7 +9,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -46,15 +46,11 @@ _ONE: Final = 2**22  # Pillow's fixed-point representation of 1 for 8-bit images
 def cached_pixels(
     images: "Dataset", processor: BaseImageProcessor, *, cache_dir: str | os.PathLike[str] | None = None
 ) -> Pixels:
-    """Return all images in the geometry of the processor; decode them on the first call and memory-map them after it.
+    """Return all images in the geometry of the processor; decode them on the first call, then memory-map them.
 
     If all images have one size that is smaller than the processor's, they are stored at that size, and `ModelInput`
-    upscales each batch. Processes may call this concurrently: one decodes and the others wait.
-
-    Args:
-        images: from `load_images`.
-        processor: an image processor with a fixed output size.
-        cache_dir: where the array is cached; by default a folder of the `datasets` cache.
+    upscales each batch. Processes may call this concurrently: one decodes and the others wait. The default cache is a
+    folder of the `datasets` cache.
 
     Returns:
         (n, height, width, 3) uint8 [0, 255], read-only, in row order.
@@ -83,8 +79,7 @@ def cached_pixels(
 def resize_images(images: Sequence[Image.Image], processor: BaseImageProcessor) -> Pixels:
     """Apply the geometry of a processor to RGB images, without its rescaling and normalization.
 
-    If the processor only resizes, and does so with Pillow, Pillow is called directly, which saves four copies of each
-    image; images that already have the target size are not resized.
+    If the processor only resizes, with Pillow, then Pillow is called directly, which saves four copies of each image.
 
     Returns:
         (n, height, width, 3) uint8 [0, 255].
@@ -93,17 +88,13 @@ def resize_images(images: Sequence[Image.Image], processor: BaseImageProcessor) 
     if size is not None and all(image.size == size for image in images):
         return np.stack([np.asarray(image) for image in images])
     if size is not None and getattr(type(processor), "resize", None) is PilBackend.resize:
-        resample = resampling_of(processor)
-        return np.stack([np.asarray(image.resize(size, resample)) for image in images])
+        return np.stack([np.asarray(image.resize(size, _resampling(processor))) for image in images])
     output = processor(list(images), do_rescale=False, do_normalize=False, return_tensors="np")
     return np.asarray(output["pixel_values"]).round().astype(np.uint8).transpose(0, 2, 3, 1)
 
 
 def resize_image(image: Image.Image, processor: BaseImageProcessor) -> Image.Image:
-    """Resize an RGB image to the processor's size, so that a large one need not be kept; the verdict is the same.
-
-    The image is returned unchanged if the processor also crops or pads.
-    """
+    """Resize an RGB image to the processor's size, to save memory; return it unchanged if the processor also crops."""
     if resize_target(processor) is None:
         return image
     return Image.fromarray(resize_images([image], processor)[0])
@@ -111,24 +102,22 @@ def resize_image(image: Image.Image, processor: BaseImageProcessor) -> Image.Ima
 
 def resize_target(processor: BaseImageProcessor) -> tuple[int, int] | None:
     """Return the fixed (width, height) that a processor resizes to, or None if it also crops, pads or reorders."""
-    more = ("do_center_crop", "do_pad", "do_flip_channel_order")
-    if not _setting(processor, "do_resize") or any(_setting(processor, name) for name in more):
+    others = ("do_center_crop", "do_pad", "do_flip_channel_order")
+    if not getattr(processor, "do_resize", None) or any(getattr(processor, name, None) for name in others):
         return None
-    size = dict(_setting(processor, "size") or {})
+    size = dict(getattr(processor, "size", None) or {})
     return (size["width"], size["height"]) if size.get("width") and size.get("height") else None
 
 
-def resampling_of(processor: BaseImageProcessor) -> Resampling:
-    """Return the Pillow filter that a processor resizes with."""
+def _resampling(processor: BaseImageProcessor) -> Resampling:
     return Resampling(getattr(processor, "resample", Resampling.BILINEAR))
 
 
 def geometry(processor: BaseImageProcessor) -> str:
     """Return, as JSON, the settings of a processor that decide where pixels go, but not their values."""
-    settings: Mapping[str, Any] = processor.to_dict()
-    ignored = ("do_rescale", "do_normalize", "rescale_factor", "image_mean", "image_std")
-    kept = {name: value for name, value in settings.items() if name not in ignored}
-    return json.dumps(kept, sort_keys=True, default=str)
+    values = ("do_rescale", "do_normalize", "rescale_factor", "image_mean", "image_std")
+    settings = {name: value for name, value in processor.to_dict().items() if name not in values}
+    return json.dumps(settings, sort_keys=True, default=str)
 
 
 class PixelDataset(torch_data.Dataset[dict[str, Tensor]]):
@@ -137,7 +126,7 @@ class PixelDataset(torch_data.Dataset[dict[str, Tensor]]):
     Args:
         pixels: (n, height, width, 3) uint8, from `cached_pixels`.
         labels: (n,) 0 = REAL, 1 = FAKE.
-        augment: augmentation of the batches, different in each epoch; none by default.
+        augment: augmentation of the batches.
     """
 
     def __init__(self, pixels: Pixels, labels: Sequence[int], *, augment: Augmentation | None = None) -> None:
@@ -171,8 +160,8 @@ def identity_collate(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 class Normalize:
     """Rescale and normalize batches on their device like a processor.
 
-    Both together are an affine function of each channel, which is measured on a black and a white image: the
-    processor is the only source of its numbers, whatever its settings are called.
+    Both together are an affine function of each channel, which is measured on a black and a white image, so that it
+    does not depend on the names of the processor's settings.
     """
 
     def __init__(self, processor: BaseImageProcessor) -> None:
@@ -192,19 +181,16 @@ class Normalize:
 
 
 class ModelInput:
-    """Convert stored pixels to the `pixel_values` of a processor with tensor operations.
+    """Convert stored pixels to the `pixel_values` of a model's processor with tensor operations.
 
     Pixels smaller than the processor's size are upscaled on the device with the processor's own filter, so that small
     images are stored and transferred at their native size.
-
-    Args:
-        processor: the image processor saved with the model.
     """
 
     def __init__(self, processor: BaseImageProcessor) -> None:
         self.size = resize_target(processor)
         self.normalize = Normalize(processor)
-        self._filter = resampling_of(processor)
+        self._filter = _resampling(processor)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Convert (batch, height, width, 3) uint8 to (batch, 3, height, width) float32 of the processor's size."""
@@ -225,15 +211,8 @@ class ModelInput:
 def resize_batch(pixels: Tensor, size: tuple[int, int], *, resample: Resampling) -> Tensor:
     """Resize a batch on its device to exactly the values of Pillow, which rounds after each of its two passes.
 
-    Pillow's weights are integer multiples of 2**-22, so float64 sums are exact; MPS has no float64.
-
-    Args:
-        pixels: (batch, height, width, 3) uint8 [0, 255].
-        size: (width, height).
-        resample: Pillow's filter.
-
-    Returns:
-        (batch, height, width, 3) of integers in [0, 255], as floats.
+    Pillow's weights are integer multiples of 2**-22, so float64 sums are exact; MPS has no float64. The size is
+    (width, height); the result (batch, height, width, 3) has integer values in [0, 255], as floats.
     """
     dtype = torch.float32 if pixels.device.type == "mps" else torch.float64
     values = pixels.permute(0, 3, 1, 2).to(dtype)  # (batch, 3, height, width)
@@ -274,40 +253,29 @@ def _channel_values(processor: BaseImageProcessor, level: int) -> Tensor:
     return values[0, :, values.shape[2] // 2, values.shape[3] // 2].double()
 
 
-def _setting(processor: BaseImageProcessor, name: str) -> Any:  # noqa: ANN401
-    """Return a setting of a processor, or None; its `to_dict` would copy all of them."""
-    return getattr(processor, name, None)
-
-
 def _decode_all(images: "Dataset", processor: BaseImageProcessor, file: Path) -> None:
     encoded = images.select_columns(["image"]).with_format("arrow")
     shape = _output_shape(processor)
-    decode = partial(_decode_resized, encoded, processor)
-    if native := _smaller_size(encoded, processor):
-        shape, decode = (native[1], native[0], 3), partial(_decode_native, encoded)
+    native = _smaller_size(encoded, processor)
+    if native:
+        shape = (native[1], native[0], 3)
     part = file.with_suffix(".part")
     pixels = open_memmap(part, mode="w+", dtype=np.uint8, shape=(len(images), *shape))
-    _allocate(part)
+    if hasattr(os, "posix_fallocate"):  # writing a memory-mapped page to a full disk would kill the process
+        with part.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, part.stat().st_size)
+    decode = partial(_decode, encoded, None if native else processor)
     for rows, decoded in map_in_processes(decode, range(len(images)), description="decoding"):
         pixels[rows.start : rows.stop] = decoded
     pixels.flush()
     part.replace(file)
 
 
-def _allocate(file: Path) -> None:
-    """Allocate the disk space of a file: writing a memory-mapped page to a full disk would kill the process."""
-    if hasattr(os, "posix_fallocate"):
-        with file.open("r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
-
-
 def _smaller_size(encoded: "Dataset", processor: BaseImageProcessor) -> tuple[int, int] | None:
     """Return the (width, height) of all images if they share one below the processor's size, else None."""
     size = resize_target(processor)
-    if size is None:
-        return None
     [first] = _sizes(encoded, range(1))
-    if first == size or first[0] > size[0] or first[1] > size[1]:
+    if size is None or first == size or first[0] > size[0] or first[1] > size[1]:
         return None
     chunks = map_in_processes(partial(_sizes, encoded), range(len(encoded)), description="measuring")
     return first if all(sizes == {first} for _, sizes in chunks) else None
@@ -332,12 +300,9 @@ def _output_shape(processor: BaseImageProcessor) -> tuple[int, ...]:
     return shapes.pop()
 
 
-def _decode_resized(encoded: "Dataset", processor: BaseImageProcessor, rows: Sequence[int]) -> Pixels:
-    return resize_images([decode_image(data) for data in _bytes(encoded, rows)], processor)
-
-
-def _decode_native(encoded: "Dataset", rows: Sequence[int]) -> Pixels:
-    return np.stack([np.asarray(decode_image(data)) for data in _bytes(encoded, rows)])
+def _decode(encoded: "Dataset", processor: BaseImageProcessor | None, rows: Sequence[int]) -> Pixels:
+    images = [decode_image(data) for data in _bytes(encoded, rows)]
+    return resize_images(images, processor) if processor else np.stack([np.asarray(image) for image in images])
 
 
 def _bytes(encoded: "Dataset", rows: Sequence[int]) -> list[bytes]:

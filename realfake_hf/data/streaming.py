@@ -44,7 +44,7 @@ class ShardedSplit:
     """The shards of a split, of which only the row counts have been read.
 
     Attributes:
-        name: of the split.
+        name: name of the split.
         files: local paths or `hf://` URLs.
         groups: number of rows in each row group of all files, in order.
         groups_of_files: number of row groups in each file.
@@ -100,15 +100,11 @@ class ShardedSplit:
 
 
 def find_shards(source: str, *, columns: Collection[str] = COLUMNS) -> dict[str, ShardedSplit]:
-    """Find the parquet shards of a source, and count their rows.
-
-    Args:
-        source: a folder or the Hub id of a data set.
-        columns: required columns.
+    """Find the parquet shards of each split in a folder or Hub data set, and count their rows.
 
     Raises:
         FileNotFoundError: there are no shards.
-        ValueError: a shard cannot be read, or lacks a column.
+        ValueError: a shard cannot be read, or lacks one of the columns.
     """
     try:
         data_files = load_dataset_builder(source).config.data_files or {}
@@ -123,15 +119,16 @@ def find_shards(source: str, *, columns: Collection[str] = COLUMNS) -> dict[str,
             f"expected only parquet shards in {source!r}; found {others[0].rpartition('/')[2]}. "
             "Convert other sources with `python -m realfake_hf.data.shards`."
         )
-    return {str(name): _count_rows(str(name), tuple(files), columns) for name, files in data_files.items()}
-
-
-def _count_rows(name: str, files: tuple[str, ...], columns: Collection[str]) -> ShardedSplit:
-    groups = [_row_groups(file, columns) for file in files]
-    return ShardedSplit(name, files, tuple(itertools.chain.from_iterable(groups)), tuple(map(len, groups)))
+    splits = {}
+    for name, files in data_files.items():
+        groups = [_row_groups(file, columns) for file in files]
+        rows = tuple(itertools.chain.from_iterable(groups))
+        splits[str(name)] = ShardedSplit(str(name), tuple(files), rows, tuple(map(len, groups)))
+    return splits
 
 
 def _row_groups(file: str, columns: Collection[str]) -> list[int]:
+    """Return the number of rows in each row group of a shard."""
     try:
         with fsspec.open(file) as stream, pq.ParquetFile(stream) as shard:
             missing = sorted(set(columns) - set(shard.schema_arrow.names))
@@ -139,8 +136,7 @@ def _row_groups(file: str, columns: Collection[str]) -> list[int]:
             groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     except pa.ArrowInvalid as error:
         raise ValueError(
-            f"expected a parquet shard in {file}; found {error}. Repeat the command that wrote the shards "
-            "to replace damaged ones."
+            f"expected a parquet shard in {file}; found {error}. Repeat the command that wrote the shards."
         ) from error
     if missing:
         raise ValueError(
@@ -151,11 +147,11 @@ def _row_groups(file: str, columns: Collection[str]) -> list[int]:
 
 
 class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
-    """Stream batches of pixels and labels from shards; each part of the stream decodes and resizes its own images.
+    """Stream decoded, resized batches of pixels and labels from shards.
 
-    An epoch is a pass over all rows. Row groups are shuffled and distributed over processes and their workers; within
-    each part, rows are shuffled in a buffer. Parts with fewer rows start over until all parts have yielded the same
-    number of batches, as distributed training requires.
+    An epoch is a pass over all rows. The stream has one part per process and decoding worker. Row groups are shuffled
+    and distributed over the parts; within a part, rows are shuffled in a buffer. Parts with fewer rows start over
+    until all parts have yielded the same number of batches, as distributed training requires.
 
     The order depends on seed, epoch and part alone, and can be resumed after any batch by `state_dict` and
     `load_state_dict`; a resumed stream yields exactly the batches of an uninterrupted one.
@@ -167,10 +163,10 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
         buffer_size: images in memory for each part; rounded up to whole batches.
         processes: number of training processes.
         process: index of this process.
-        workers: decoding workers of each process; 0 for the process itself.
-        multiple: round the number of batches in an epoch up to a multiple of this.
+        workers: decoding workers of each process; 0 to decode in the process itself.
+        multiple: the number of batches in an epoch is rounded up to a multiple of this.
         augment: augmentation of the batches.
-        seed: of the order.
+        seed: random seed of the order.
     """
 
     def __init__(
@@ -189,8 +185,7 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
     ) -> None:
         super().__init__()
         self.split, self.augment, self.epoch = split, augment, 0
-        self._processor, self._seed = processor, seed
-        self._batch_size = batch_size
+        self._processor, self._seed, self._batch_size = processor, seed, batch_size
         self._buffer_size = -(-buffer_size // batch_size) * batch_size
         self._parts_per_process = max(1, workers)
         self._parts, self._first = processes * self._parts_per_process, process * self._parts_per_process
@@ -286,15 +281,12 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
 
 
 def _is_not_about_the_shuffle_buffer(record: logging.LogRecord) -> bool:
-    """Filter out the warning of `datasets` that a shuffle buffer is not resumed: ours contains a single row."""
+    """Filter out the warning of `datasets` that a shuffle buffer is not resumed, as ours contains a single row."""
     return "shuffle buffer" not in record.getMessage()
 
 
 class ShardedRows:
-    """The rows of a split for evaluation; images are read when they are accessed.
-
-    Eight bytes of each image's hash are kept in memory, to recognize it later.
-    """
+    """The rows of a split for evaluation. Images are read on access; only `keys` are held in memory."""
 
     def __init__(self, split: ShardedSplit) -> None:
         self.split = split
@@ -336,21 +328,8 @@ class ShardedRows:
         features["image"] = Image()
         return Dataset.from_list(table.to_pylist(), features=features)
 
-    def files(self, rows: Rows) -> list[bytes]:
-        """Read the image files of some rows, given in ascending order."""
-        return [
-            image["bytes"]
-            for group, own in self._by_group(rows)
-            for image in self.split.row_group(group, ["image"]).take(pa.array(own)).column("image").to_pylist()
-        ]
-
     def share(self, size: int, *, processes: int, process: int) -> tuple[list[range], Iterator[Iterable[Row]]]:
-        """Read the row groups of a process in blocks, which do not depend on the number of processes.
-
-        Args:
-            size: maximum number of rows in a block.
-            processes: that share the split.
-            process: index of this process.
+        """Read the row groups of a process in blocks of at most `size` rows, whatever the number of processes.
 
         Returns:
             The row numbers of each block, and the blocks, whose images are decoded when a block is iterated over.
