@@ -239,7 +239,7 @@ def test_an_encrypted_zip_is_rejected(make_zip: Callable[..., Path]) -> None:
     archive = make_zip(TWO)
     data = archive.read_bytes()
     archive.write_bytes(_with_flag(data, b"PK\x01\x02", 8) if data else data)
-    with pytest.raises(ValueError, match=r"expected an archive without encryption; 'real/a\.png' in"):
+    with pytest.raises(ValueError, match=r"encrypted entry, 'real/a\.png' in"):
         load_images(archive)
 
 
@@ -249,7 +249,7 @@ def _with_flag(data: bytes, signature: bytes, offset: int) -> bytes:
 
 
 def test_a_zip_with_an_unbounded_compression_method_is_rejected(make_zip: Callable[..., Path]) -> None:
-    with pytest.raises(ValueError, match=r"stored or deflated entries; 'real/a\.png' in .* method 12\."):
+    with pytest.raises(ValueError, match=r"method 12, 'real/a\.png' in"):
         load_images(make_zip(TWO, method=zipfile.ZIP_BZIP2))
 
 

@@ -71,7 +71,7 @@ def test_intact_shards_are_kept_and_damaged_ones_are_written_again(images, tmp_p
     gone.unlink()
     changed.write_bytes(bytes([data[0] ^ 1]) + data[1:])
     untouched = kept.stat().st_mtime_ns
-    assert damaged_shards(folder) == [shard.file for shard in before[:3]]
+    assert damaged_shards(folder) == [shard["file"] for shard in before[:3]]
     assert write_shards(images, folder, shard_bytes=0.3 * MIB) == before
     assert damaged_shards(folder) == []
     assert kept.stat().st_mtime_ns == untouched

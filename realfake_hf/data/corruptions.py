@@ -14,20 +14,14 @@ from PIL import Image, ImageOps
 
 from realfake_hf.data import augment
 
-CIFAKE_SIDE: Final = 32  # pixels of every image of CIFAKE
-CIFAKE_QUALITY: Final = 75  # of every file of CIFAKE, with 4:2:0 chroma subsampling
-
 Protocol = Callable[[Image.Image], Image.Image]
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """A kind of corruption.
+    """A kind of corruption: its strengths, the weakest first, and their unit.
 
-    Attributes:
-        steps: strengths, the weakest first.
-        unit: of the strengths.
-        apply: takes an RGB image, a strength and a noise seed, and returns a new image of the same size.
+    `apply` takes an RGB image, a strength and a noise seed, and returns a new image of the same size.
     """
 
     steps: tuple[float, ...]
@@ -71,12 +65,7 @@ CORRUPTIONS: Final[Mapping[str, Corruption]] = MappingProxyType(
 
 
 def seed_of_image(sha256: str, seed: int) -> int:
-    """Derive the noise seed of an image, independent of the order of the images.
-
-    Args:
-        sha256: of the image, in hexadecimal.
-        seed: of the measurement, 0 or more.
-    """
+    """Derive the noise seed of an image from its hexadecimal SHA-256 and the seed of the measurement."""
     return int(np.random.SeedSequence([seed, int(sha256[:16], 16)]).generate_state(1)[0])
 
 
@@ -88,18 +77,16 @@ def native(image: Image.Image) -> Image.Image:
 def matched(image: Image.Image) -> Image.Image:
     """Match the resolution and codec of CIFAKE: 32 x 32 pixels, then JPEG of quality 75 with 4:2:0 chroma subsampling.
 
-    Two data sets then still differ in content and generator. CIFAKE's downscaling filter is not documented (Bird &
-    Lotfi, 2024); this uses bicubic. An image of 32 x 32 pixels is only compressed, so images of CIFAKE itself are
+    CIFAKE's downscaling filter is not documented (Bird & Lotfi, 2024); this uses bicubic. Images of CIFAKE itself are
     compressed a second time.
     """
-    small = image.resize((CIFAKE_SIDE, CIFAKE_SIDE), Image.Resampling.BICUBIC)
-    return Image.fromarray(augment.jpeg(np.asarray(small), quality=CIFAKE_QUALITY))
+    return _on_pixels(augment.jpeg, image.resize((32, 32), Image.Resampling.BICUBIC), quality=75)
 
 
 def center_square(image: Image.Image) -> Image.Image:
     """Crop the largest centred square, so that processors do not change the aspect ratio.
 
-    If the margin is odd, one more pixel is cut on the right or bottom.
+    An odd margin is cut by one more pixel on the right or bottom.
     """
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2

@@ -15,27 +15,24 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS: Final = 89_478_485  # Pillow's own limit: a quarter of a GiB as RGB
 MAX_BYTES: Final = 256 * 1024**2
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")  # none runs another program
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")  # need no other program
 
 _DECODER_ERRORS = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError, AttributeError,
     RuntimeError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip  # observed from Pillow's decoders on damaged files
+)  # fmt: skip  # raised by Pillow's decoders on damaged files
 _WARNING_FILTERS: Final = threading.RLock()
 _EIGHT_BITS: Final = (np.arange(65536) / 257).round().astype(np.uint8)  # 65535 / 255 = 257
 
 
 class UnreadableImageError(ValueError):
-    """A file cannot be decoded to an image; the message gives the reason."""
+    """A file cannot be decoded to an image, for the reason in the message."""
 
 
 def decode_image(data: bytes) -> Image.Image:
     """Decode an image file into an upright RGB image.
 
-    The format is detected from the bytes, never from a file name. Only the first frame of an animation is decoded.
-
-    Args:
-        data: the whole file.
+    The format is detected from the bytes. Only the first frame of an animation is decoded.
 
     Returns:
         The loaded image in mode RGB, with its EXIF orientation applied and transparency composited on white.
@@ -57,9 +54,9 @@ def to_rgb_file(data: bytes) -> tuple[bytes, Image.Image]:
     """
     opened = _open(data)
     with _decoder_errors():
-        is_plain = opened.mode == "RGB" and not _needs_conversion(opened)
+        is_special = _is_rotated(opened) or opened.has_transparency_data or getattr(opened, "n_frames", 1) > 1
         image = _flatten(_upright(opened))
-    if is_plain:
+    if opened.mode == "RGB" and not is_special:
         return data, image
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=1, icc_profile=None)  # a CMYK profile would not match RGB
@@ -69,7 +66,7 @@ def to_rgb_file(data: bytes) -> tuple[bytes, Image.Image]:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image of any Pillow mode to upright 8-bit RGB, with transparency composited on white.
 
-    An image that already qualifies is returned itself, not copied.
+    An upright RGB image is returned itself, not copied.
 
     Raises:
         UnreadableImageError: the mode is 32-bit float, or the data are damaged.
@@ -114,7 +111,8 @@ def _decoder_errors() -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise UnreadableImageError(f"not an image file ({', '.join(FORMATS)})") from error
     except _DECODER_ERRORS as error:
-        raise UnreadableImageError(f"damaged or truncated image file: {_reason(error)}") from error
+        reason = str(error).replace("\n", " ").strip()[:200] or type(error).__name__
+        raise UnreadableImageError(f"damaged or truncated image file: {reason}") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -126,14 +124,12 @@ def _is_rotated(image: Image.Image) -> bool:
     return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)  # 1: upright
 
 
-def _needs_conversion(image: Image.Image) -> bool:
-    """Return whether a plain decoder would show this RGB file differently from `to_rgb`."""
-    return _is_rotated(image) or image.has_transparency_data or getattr(image, "n_frames", 1) > 1
-
-
 def _flatten(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits per sample, in a 16- or 32-bit container
-        return _from_16_bits(image)
+        samples = np.clip(np.asarray(image), 0, 65535)
+        grey = _EIGHT_BITS[samples]
+        grey[samples == image.info.get("transparency", -1)] = 255  # the transparent grey level becomes white
+        return Image.fromarray(grey).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
@@ -141,15 +137,3 @@ def _flatten(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise UnreadableImageError("32-bit float samples have no fixed range; save the image with 8 or 16 bits")
     return image.convert("RGB") if image.mode != "RGB" else image
-
-
-def _from_16_bits(image: Image.Image) -> Image.Image:
-    samples = np.clip(np.asarray(image), 0, 65535)
-    grey = _EIGHT_BITS[samples]
-    grey[samples == image.info.get("transparency", -1)] = 255  # the transparent grey level becomes white
-    return Image.fromarray(grey).convert("RGB")
-
-
-def _reason(error: BaseException) -> str:
-    text = str(error).replace("\n", " ").strip()
-    return text[:200] or type(error).__name__

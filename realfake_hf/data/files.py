@@ -28,16 +28,12 @@ class FolderFiles:
 
     @property
     def fingerprint(self) -> str:
-        """A string that changes when a file is added, removed, or written."""
+        """A string that changes if a file is added, removed or written."""
         files = "\n".join(f"{path} {stamp}" for path, stamp in self._stamps.items())
         return f"{self.root.resolve()}\n{files}"
 
     def read(self, path: str) -> bytes:
-        """Read a file.
-
-        Raises:
-            UnreadableImageError: the file is missing, or exceeds `MAX_BYTES`.
-        """
+        """Read a file; see `read_file`."""
         return read_file(self.root / path)
 
 
@@ -58,14 +54,14 @@ class ZipFiles:
 
     @property
     def fingerprint(self) -> str:
-        """A string that changes when the archive is written or moved."""
+        """A string that changes if the archive is written or moved."""
         return f"{self.archive.resolve()} {file_stamp(self.archive)}"
 
     def read(self, path: str) -> bytes:
         """Read an entry.
 
         Raises:
-            UnreadableImageError: the entry is missing, damaged, or exceeds `MAX_BYTES` (it is then not unpacked).
+            UnreadableImageError: the entry is missing, damaged, or larger than `MAX_BYTES`.
         """
         if path not in self._entries:
             raise UnreadableImageError("the file is missing")
@@ -73,7 +69,7 @@ class ZipFiles:
         _check_size(entry.file_size)
         try:
             with self._zip.open(entry) as file:
-                return file.read(entry.file_size)  # given a size, zipfile unpacks no more than that
+                return file.read(entry.file_size)  # limits what zipfile unpacks
         except _ENTRY_ERRORS as error:
             raise UnreadableImageError(f"damaged in the archive: {error}") from error
 
@@ -154,12 +150,9 @@ def _check_entry(entry: zipfile.ZipInfo, archive: Path) -> None:
             f"expected an archive whose entries stay inside it; found {entry.filename!r} in {archive}. "
             "Do not use this archive."
         )
-    if entry.flag_bits & _ENCRYPTED:
+    if entry.flag_bits & _ENCRYPTED or entry.compress_type not in _METHODS:
+        kind = "an encrypted entry" if entry.flag_bits & _ENCRYPTED else f"compression method {entry.compress_type}"
         raise ValueError(
-            f"expected an archive without encryption; {entry.filename!r} in {archive} is encrypted. Unpack it."
-        )
-    if entry.compress_type not in _METHODS:
-        raise ValueError(
-            f"expected stored or deflated entries; {entry.filename!r} in {archive} uses compression method "
-            f"{entry.compress_type}. Unpack the archive."
+            f"expected stored or deflated entries without encryption; found {kind}, {entry.filename!r} in {archive}. "
+            "Unpack the archive, and give the folder."
         )

@@ -1,4 +1,4 @@
-"""Open data sets that are already in Hugging Face form: on the Hub, in parquet files, or saved to disk."""
+"""Open data sets in Hugging Face form: on the Hub, in parquet files, or saved to disk."""
 
 import glob
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Dataset, DatasetDict, Image, Value, load_dataset, load_from_disk
+from datasets import ClassLabel, Dataset, DatasetDict, Image, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError, DatasetsError
 
 from realfake_hf.data.decoding import UnreadableImageError
@@ -21,27 +21,23 @@ _OPAQUE_ID = re.compile(r"[0-9a-f]{16}")
 class HubRows:
     """The rows of a Hugging Face data set with any column names and label order.
 
-    Args:
-        splits: the data set.
-        name: used in messages and in the column `source`.
+    The name is used in messages and in the column `source`.
 
     Raises:
         ValueError: the splits differ in their columns, or do not have one image column and one column of label names.
     """
 
     def __init__(self, splits: DatasetDict, *, name: str) -> None:
+        self._name = name
         self._features = _common_features(splits, name)
-        self.name = name
-        self.image_column = _image_column(self._features, name)
-        self.label_column = _label_column(self._features, name)
-        if isinstance(feature := self._features[self.label_column], ClassLabel):
-            for text in feature.names:
-                require_label(text, where=f"the column {self.label_column!r} of {name}")
+        self._image, self._label = _image_column(self._features, name), _label_column(self._features, name)
+        for text in getattr(self._features[self._label], "names", ()):  # of a ClassLabel
+            require_label(text, where=f"the column {self._label!r} of {name}")
         self._images = {
-            split: rows.select_columns([self.image_column]).cast_column(self.image_column, Image(decode=False))
+            split: rows.select_columns([self._image]).cast_column(self._image, Image(decode=False))
             for split, rows in splits.items()
         }
-        columns = [self.label_column, *(column for column in _DESCRIPTION_COLUMNS if column in self._features)]
+        columns = [self._label, *(column for column in _DESCRIPTION_COLUMNS if column in self._features)]
         self._descriptions = {split: rows.select_columns(columns) for split, rows in splits.items()}
 
     def records(self) -> list[Record]:
@@ -51,7 +47,7 @@ class HubRows:
     def read(self, key: str) -> bytes:
         """Return the image file of the row at a record's key."""
         split, _, row = key.rpartition("/")
-        image: Mapping[str, Any] | None = self._images[split][int(row)][self.image_column]
+        image: Mapping[str, Any] | None = self._images[split][int(row)][self._image]
         if image is None or image["bytes"] is image["path"] is None:
             raise UnreadableImageError("the row contains no image")
         return bytes(image["bytes"]) if image["bytes"] is not None else read_file(Path(image["path"]))
@@ -61,17 +57,18 @@ class HubRows:
         for row, values in enumerate(self._descriptions[split]):
             texts = {column: self._text(column, value) for column, value in values.items()}
             label = require_label(
-                texts[self.label_column] or "", where=f"row {row} of {split} of {self.name}, {self.label_column!r}"
+                texts[self._label] or "", where=f"row {row} of {split} of {self._name}, {self._label!r}"
             )
-            own_id = texts.get("id")
+            split_name = texts.get("split", split) or ""
+            is_unnamed = single and not is_split_name(split_name)
             yield Record(
                 key=f"{split}/{row}",
-                split=_split_name(texts.get("split", split) or "", single=single, name=self.name),
+                split=DEFAULT_SPLIT if is_unnamed else parse_split(split_name, where=self._name),
                 label=label,
                 content=texts.get("content"),
                 generator=texts.get("generator") if label == "FAKE" else None,
-                source=texts.get("source") or self.name,
-                id=own_id if own_id and _OPAQUE_ID.fullmatch(own_id) else None,
+                source=texts.get("source") or self._name,
+                id=texts.get("id") if _OPAQUE_ID.fullmatch(texts.get("id") or "") else None,
             )
 
     def _text(self, column: str, value: object) -> str | None:
@@ -92,13 +89,13 @@ def download(name: str) -> DatasetDict:
         return _as_splits(load_dataset(name))
     except OSError as error:  # network failures and refusals of the Hub
         raise FileNotFoundError(
-            f"expected the data set {name!r} on the Hugging Face Hub, as there is no such local path; it could not be "
-            f"downloaded ({_first_line(error)}). Check the name and the network; if it is private, log in with "
+            f"expected a local path or a data set on the Hugging Face Hub; found no path {name!r}, and the download "
+            f"failed ({_first_line(error)}). Check the name and the network; for a private data set, log in with "
             "`hf auth login`."
         ) from error
     except (DatasetsError, RuntimeError, ValueError) as error:  # several configurations, a script, damaged files
         raise ValueError(
-            f"expected a data set that loads by its name alone; loading {name!r} failed: {_first_line(error)}. "
+            f"expected a data set that loads by its name alone; loading {name!r} failed ({_first_line(error)}). "
             "Download it, and give the path of its parquet file or folder."
         ) from error
 
@@ -159,7 +156,8 @@ def _label_column(features: Mapping[str, Any], name: str) -> str:
     usable = [
         column
         for column, feature in features.items()
-        if isinstance(feature, ClassLabel) or (column in _LABEL_COLUMNS and _is_text(feature))
+        if isinstance(feature, ClassLabel)
+        or (column in _LABEL_COLUMNS and getattr(feature, "dtype", None) in ("string", "large_string"))
     ]
     candidates = [column for column in usable if column in _LABEL_COLUMNS] or usable
     if len(candidates) != 1:
@@ -169,12 +167,3 @@ def _label_column(features: Mapping[str, Any], name: str) -> str:
             "cast the column to a ClassLabel with names for real and fake."
         )
     return candidates[0]
-
-
-def _is_text(feature: object) -> bool:
-    return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
-
-
-def _split_name(split: str, *, single: bool, name: str) -> str:
-    """Parse the name of a split; a data set with a single split of an unknown name becomes `train`."""
-    return DEFAULT_SPLIT if single and not is_split_name(split) else parse_split(split, where=name)

@@ -4,7 +4,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -53,13 +53,10 @@ class Unreadable:
 def write_splits(
     records: Sequence[Record], reader: Reader, folder: Path, *, name: str, one_class: bool = False
 ) -> None:
-    """Read all images and write `{split}.arrow` and `unreadable.json` to a new folder.
-
-    The folder is created atomically: an interrupted call leaves nothing that looks complete.
+    """Read all images and write `{split}.arrow` and `unreadable.json` to a new folder, atomically.
 
     Raises:
-        ValueError: a split has one class only (no image, with `one_class`), or the share of unreadable images exceeds
-            `UNREADABLE_LIMIT`.
+        ValueError: see `require_both_classes`; or the share of unreadable images exceeds `UNREADABLE_LIMIT`.
     """
     require_both_classes(_counts(records), name, one_class=one_class)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.part-"))
@@ -70,8 +67,8 @@ def write_splits(
             unreadable += _write_split(in_split, reader, scratch / f"{split}.arrow", name=f"{name} {split}")
         _check_unreadable(unreadable, len(records), name)
         skipped = {file.key for file in unreadable}
-        readable = _counts(record for record in records if record.key not in skipped)
-        require_both_classes(readable, name, one_class=one_class)
+        readable = [record for record in records if record.key not in skipped]
+        require_both_classes(_counts(readable), name, one_class=one_class)
         (scratch / "unreadable.json").write_text(json.dumps([asdict(file) for file in unreadable], indent=1))
         write_checksums(sorted(scratch.iterdir()), scratch / CHECKSUMS)
         scratch.rename(folder)
@@ -80,15 +77,10 @@ def write_splits(
 
 
 def require_both_classes(counts: Mapping[tuple[str, LabelName], int], name: str, *, one_class: bool) -> None:
-    """Check that every split has images of both labels or, with `one_class`, any images.
-
-    Args:
-        counts: number of images by split and label.
-        name: of the source, for the message.
-        one_class: accept a single label.
+    """Check the number of images by split and label of the source `name`.
 
     Raises:
-        ValueError: a split lacks images.
+        ValueError: a split has no real or no fake images or, with `one_class`, no images.
     """
     for split in sorted({split for split, _ in counts}) or [DEFAULT_SPLIT]:
         real, fake = (counts.get((split, label), 0) for label in LABEL_NAMES)
@@ -103,9 +95,9 @@ def _write_split(records: Sequence[Record], reader: Reader, file: Path, *, name:
     unreadable: list[Unreadable] = []
     schema = SCHEMA.arrow_schema
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
-        for _, outcomes in map_in_processes(partial(_read_rows, reader), records, description=f"reading {name}"):
-            rows = [outcome for outcome in outcomes if not isinstance(outcome, Unreadable)]
-            unreadable += [outcome for outcome in outcomes if isinstance(outcome, Unreadable)]
+        for _, results in map_in_processes(partial(_read_rows, reader), records, description=f"reading {name}"):
+            rows = [result for result in results if not isinstance(result, Unreadable)]
+            unreadable += [result for result in results if isinstance(result, Unreadable)]
             stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
     return unreadable
 
@@ -134,7 +126,7 @@ def _id(record: Record) -> str:
     return record.id or opaque_id(f"{record.source}/{record.key}")
 
 
-def _counts(records: Iterable[Record]) -> Counter[tuple[str, LabelName]]:
+def _counts(records: Sequence[Record]) -> Counter[tuple[str, LabelName]]:
     return Counter((record.split, record.label) for record in records)
 
 

@@ -40,8 +40,8 @@ class Source:
     Attributes:
         name: short name, for messages and the cache folder.
         fingerprint: string that changes with the source's files.
-        records: lists the images and their labels.
-        reader: reads the files of the images.
+        records: function that lists the images and their labels.
+        reader: reader of the image files.
     """
 
     name: str
@@ -61,7 +61,7 @@ def load_images(
             the label; a parquet file or a folder of them; a folder written by `save_to_disk`; or a Hub id such as
             `user/name`. An existing path takes precedence over a Hub id. A relative path is also searched below
             `REALFAKE_SHARED`.
-        cache_dir: where the rows are cached; by default a folder of the `datasets` cache.
+        cache_dir: folder of the cached rows; by default a folder of the `datasets` cache.
         one_class: accept a source with real or fake images only, for evaluation.
 
     Returns:
@@ -76,12 +76,14 @@ def load_images(
     folder = _cache_folder(resolved, cache_dir)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        _remove_damaged(folder)
+        if damaged := damaged_files(folder / CHECKSUMS):
+            logger.warning("checksum mismatch in %s: reading the source again", folder / damaged[0])
+            shutil.rmtree(folder)
         if not folder.exists():
-            for leftover in folder.parent.glob(f"{folder.name}.part-*"):  # of a killed process: we hold the lock
+            for leftover in folder.parent.glob(f"{folder.name}.part-*"):  # from a killed process, as we hold the lock
                 shutil.rmtree(leftover)
             write_splits(resolved.records(), resolved.reader, folder, name=resolved.name, one_class=one_class)
-    _log_unreadable(resolved.name, _unreadable_in(folder))
+    _log_unreadable(resolved.name, _read_unreadable(folder))
     files = {split: folder / f"{split}.arrow" for split in SPLITS}
     images = DatasetDict({split: Dataset.from_file(str(file)) for split, file in files.items() if file.exists()})
     counts = Counter((split, LABEL_NAMES[label]) for split, rows in images.items() for label in rows["label"][:])
@@ -93,7 +95,7 @@ def unreadable_files(
     source: str | os.PathLike[str], *, cache_dir: str | os.PathLike[str] | None = None
 ) -> list[Unreadable]:
     """List the images of a source that `load_images`, which must have been called, skipped as unreadable."""
-    return _unreadable_in(_cache_folder(find_source(source), cache_dir))
+    return _read_unreadable(_cache_folder(find_source(source), cache_dir))
 
 
 def find_source(source: str | os.PathLike[str]) -> Source:
@@ -151,15 +153,12 @@ def _from_path(path: Path) -> Source:
 
 
 def _files(files: FolderFiles | ZipFiles, *, name: str) -> Source:
-    def records() -> list[Record]:
-        return find_records(files.paths, source=name, read=files.read)
-
-    return Source(name=name, fingerprint=files.fingerprint, records=records, reader=files)
+    return Source(name, files.fingerprint, lambda: find_records(files.paths, source=name, read=files.read), files)
 
 
 def _rows(splits: DatasetDict, *, name: str, fingerprint: str) -> Source:
     rows = hub.HubRows(splits, name=name)
-    return Source(name=name, fingerprint=fingerprint, records=rows.records, reader=rows)
+    return Source(name, fingerprint, rows.records, rows)
 
 
 def _from_hub(name: str) -> Source:
@@ -173,8 +172,8 @@ def _cifake_mirror() -> Source:
         mirror = _from_hub(CIFAKE_MIRROR)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"CIFAKE is not at {', '.join(CIFAKE_PLACES)}, and its mirror {CIFAKE_MIRROR} on the Hub cannot be "
-            f"reached: download archive.zip from {CIFAKE_PAGE} and put it at {CIFAKE_PLACES[0]}."
+            f"expected CIFAKE at {', '.join(CIFAKE_PLACES)}, or its mirror {CIFAKE_MIRROR} on the Hub; found neither. "
+            f"Check the network, or download archive.zip from {CIFAKE_PAGE} and put it at {CIFAKE_PLACES[0]}."
         ) from error
 
     def records() -> list[Record]:
@@ -188,25 +187,18 @@ def _cifake_mirror() -> Source:
 
 def _only_cifake(source: Source, place: Path) -> Source:
     def records() -> list[Record]:
-        listed = source.records()
-        if any(record.source != CIFAKE for record in listed):
+        images = source.records()
+        if any(record.source != CIFAKE for record in images):
             raise ValueError(
                 f"expected CIFAKE at {place}; found another data set. Put CIFAKE's archive.zip at {CIFAKE_PLACES[0]}, "
                 f"or load this data set by its path, {place}."
             )
-        return listed
+        return images
 
     return replace(source, name=CIFAKE, records=records)
 
 
-def _remove_damaged(folder: Path) -> None:
-    damaged = damaged_files(folder / CHECKSUMS)
-    if damaged:
-        logger.warning("checksum mismatch in %s: reading the source again", folder / damaged[0])
-        shutil.rmtree(folder)
-
-
-def _unreadable_in(folder: Path) -> list[Unreadable]:
+def _read_unreadable(folder: Path) -> list[Unreadable]:
     return [Unreadable(**row) for row in read_json(folder / "unreadable.json")]
 
 

@@ -9,13 +9,12 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from realfake_hf.cli import parse, run_command
@@ -34,6 +33,8 @@ MIB: Final = 2**20
 _ROW_GROUP: Final = 256  # rows; a reader holds at least one row group in memory
 _ROW_OVERHEAD: Final = 200  # bytes of a row besides its image, approximately
 
+Shard = dict[str, Any]
+
 
 @dataclass
 class ShardArguments:
@@ -45,31 +46,10 @@ class ShardArguments:
     all_splits: bool = field(
         default=False, metadata={"help": "Draw missing validation and test splits from the training images."}
     )
-    validation_share: float = field(default=0.05, metadata={"help": "Of the training images, as in train.py."})
-    test_share: float = field(default=0.2, metadata={"help": "Of the training images, as in train.py."})
-    split_seed: int = field(default=0, metadata={"help": "Of these splits, as in train.py."})
+    validation_share: float = field(default=0.05, metadata={"help": "Share of the training images, as in train.py."})
+    test_share: float = field(default=0.2, metadata={"help": "Share of the training images, as in train.py."})
+    split_seed: int = field(default=0, metadata={"help": "Random seed of these splits, as in train.py."})
     license: str = field(default="unknown", metadata={"help": "License identifier of the Hub, for the data card."})
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A finished shard.
-
-    Attributes:
-        file: path relative to the folder.
-        split: that its rows belong to.
-        n: number of rows.
-        n_fake: rows labelled FAKE.
-        bytes: size of the file.
-        sha256: of the file.
-    """
-
-    file: str
-    split: str
-    n: int
-    n_fake: int
-    bytes: int
-    sha256: str
 
 
 def write_shards(images: "DatasetDict", folder: Path, *, shard_bytes: float = 256 * MIB) -> list[Shard]:
@@ -79,6 +59,9 @@ def write_shards(images: "DatasetDict", folder: Path, *, shard_bytes: float = 25
         images: from `load_images`.
         folder: an empty folder, or that of an interrupted call with the same arguments, which is resumed.
         shard_bytes: maximum size of a shard, unless a single image exceeds it.
+
+    Returns:
+        The entries of `shards.json`: `file`, `split`, `n`, `n_fake`, `bytes` and `sha256` of each shard.
 
     Raises:
         OSError: the disk is full.
@@ -98,28 +81,24 @@ def write_shards(images: "DatasetDict", folder: Path, *, shard_bytes: float = 25
                 if shard is None or not _is_intact(folder, shard):
                     shard = _write(images[split].select(range(start, stop)), folder, file, split)
                 shards.append(shard)
-                _write_manifest(folder, settings, [*shards, *previous.values()])
+                write_json(folder / MANIFEST, {**settings, "shards": [*shards, *previous.values()]})
                 bar.update(stop - start)
     return shards
 
 
 def _row_ranges(rows: "Dataset", shard_bytes: float) -> list[tuple[int, int]]:
     """Divide rows into shards of about equal size: (first row, row after the last) of each."""
-    ends = np.cumsum(_row_bytes(rows))
-    if not len(ends):
-        return []
-    shards = int(-(-ends[-1] // shard_bytes))
-    inner = np.searchsorted(ends, ends[-1] * np.arange(1, shards) / shards).tolist()
-    return list(pairwise(sorted({0, *inner, len(ends)})))
-
-
-def _row_bytes(rows: "Dataset") -> NDArray[np.int64]:
     import pyarrow.compute as pc
 
     images = rows.with_format("arrow").select_columns(["image"])
     batches = (images[start : start + 10_000]["image"] for start in range(0, len(rows), 10_000))
     lengths = [pc.binary_length(pc.struct_field(batch, "bytes")).to_numpy() for batch in batches]
-    return np.concatenate(lengths).astype(np.int64) + _ROW_OVERHEAD if lengths else np.empty(0, dtype=np.int64)
+    if not lengths:
+        return []
+    ends = np.cumsum(np.concatenate(lengths).astype(np.int64) + _ROW_OVERHEAD)
+    shards = int(-(-ends[-1] // shard_bytes))
+    inner = np.searchsorted(ends, ends[-1] * np.arange(1, shards) / shards).tolist()
+    return list(pairwise(sorted({0, *inner, len(ends)})))
 
 
 def _write(rows: "Dataset", folder: Path, file: str, split: str) -> Shard:
@@ -137,7 +116,8 @@ def _write(rows: "Dataset", folder: Path, file: str, split: str) -> Shard:
         os.fsync(stream.fileno())
     part.replace(folder / file)
     n_fake = sum(label == FAKE for label in rows["label"][:])
-    return Shard(file, split, len(rows), n_fake, (folder / file).stat().st_size, sha256_of(folder / file))
+    size, sha256 = (folder / file).stat().st_size, sha256_of(folder / file)
+    return {"file": file, "split": split, "n": len(rows), "n_fake": n_fake, "bytes": size, "sha256": sha256}
 
 
 def _previous_shards(folder: Path, settings: Mapping[str, Any]) -> dict[str, Shard]:
@@ -156,16 +136,12 @@ def _previous_shards(folder: Path, settings: Mapping[str, Any]) -> dict[str, Sha
             f"expected the same images and shard size to resume in {folder}; found other values of "
             f"{', '.join(changed)}. Repeat the original --data and --shard_mib, or give another --output_dir."
         )
-    return {row["file"]: Shard(**row) for row in shards}
-
-
-def _write_manifest(folder: Path, settings: Mapping[str, Any], shards: Sequence[Shard]) -> None:
-    write_json(folder / MANIFEST, {**settings, "shards": [asdict(shard) for shard in shards]})
+    return {shard["file"]: shard for shard in shards}
 
 
 def _is_intact(folder: Path, shard: Shard) -> bool:
-    file = folder / shard.file
-    is_intact = file.is_file() and file.stat().st_size == shard.bytes and sha256_of(file) == shard.sha256
+    file = folder / shard["file"]
+    is_intact = file.is_file() and sha256_of(file) == shard["sha256"]
     if not is_intact:
         logger.warning("checksum mismatch in %s: writing it again", file)
     return is_intact
@@ -199,8 +175,8 @@ def _write_source(arguments: ShardArguments) -> int:
     name = Path(arguments.data).stem or arguments.data
     card = make_data_card(images, name=name, license=arguments.license, has_images=True)
     card.save(arguments.output_dir / CARD)
-    size = sum(shard.bytes for shard in shards)
-    print(f"{sum(shard.n for shard in shards):,} images in {len(shards):,} shards, {size / MIB:,.1f} MiB")
+    n, size = (sum(shard[key] for shard in shards) for key in ("n", "bytes"))
+    print(f"{n:,} images in {len(shards):,} shards, {size / MIB:,.1f} MiB")
     return 0
 
 

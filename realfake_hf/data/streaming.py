@@ -231,8 +231,8 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
                         return
             if not self._state:
                 raise ValueError(
-                    f"expected readable images in the {self.split.name} shards; found none in the part of this "
-                    f"process (1 of {self._parts}). See the warnings above, and write the shards again."
+                    f"expected readable images in the {self.split.name} shards; found none in one of {self._parts} "
+                    "parts. See the warnings above, and write the shards again."
                 )
 
     def _lap(self, lap: int, start: State) -> Generator[tuple[dict[str, Tensor], State]]:
@@ -311,7 +311,7 @@ class ShardedRows:
         return tuple(known.setdefault(name, name) for batch in self.split.column(column) for name in batch)
 
     def absent_from(self, others: Iterable[ShardedSplit]) -> Flags:
-        """Return, for each image, whether it is in none of the other splits, which are streamed: (n,)."""
+        """Return, for each image, whether none of the other splits, which are streamed, contains it: (n,)."""
         own, positions = np.unique(self.keys, return_inverse=True)
         is_shared = np.zeros(len(own), dtype=np.bool_)
         for hashes in itertools.chain.from_iterable(other.column("sha256") for other in others):
