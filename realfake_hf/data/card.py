@@ -22,13 +22,10 @@ COLUMNS: Final = {
 
 
 def make_data_card(images: DatasetDict, *, name: str, license: str, has_images: bool) -> DatasetCard:
-    """Make the card of a data set.
+    """Make the card of a data set from `load_images`.
 
-    Args:
-        images: from `load_images`.
-        name: of the data set.
-        license: an identifier of the Hub, such as mit or cc-by-4.0.
-        has_images: the repository contains the images as parquet, not just the card.
+    The license is an identifier of the Hub, such as mit or cc-by-4.0; `has_images` states whether the repository
+    contains the images as parquet.
     """
     splits = [{"split": split, "path": f"data/{split}-*.parquet"} for split in images]
     metadata = DatasetCardData(
@@ -38,19 +35,17 @@ def make_data_card(images: DatasetDict, *, name: str, license: str, has_images: 
         tags=["ai-generated-image-detection", "realfake"],
         configs=[{"config_name": "default", "data_files": splits}] if has_images else None,
     )
-    columns = [[f"`{column}`", meaning] for column, meaning in COLUMNS.items()]
-    counts = [_row(split, rows) for split, rows in images.items()]
-    counts_header = ["split", "real", "fake", "contents", "generators"]
-    where = (
-        "This repository contains the rows as parquet."
-        if has_images
-        else "This repository does not contain the images, since their license does not permit it or is not known."
-    )
+    columns = markdown_table(["column", "meaning"], ((f"`{name}`", text) for name, text in COLUMNS.items()), align="l")
+    header = ["split", "real", "fake", "contents", "generators"]
+    counts = markdown_table(header, (_row(split, rows) for split, rows in images.items()), align="lrrl")
+    where = "This repository contains the rows as parquet."
+    if not has_images:
+        where = "This repository does not contain the images, since their license does not permit it or is not known."
     return DatasetCard(
         f"---\n{metadata.to_yaml()}\n---\n\n# {name}\n\nReal and AI-generated images in one schema, for training and "
         f"evaluating detectors. {where} License: {license}.\n\n"
-        f"## Columns\n\n{markdown_table(['column', 'meaning'], columns, align='l')}\n\n"
-        f"## Counts\n\n{markdown_table(counts_header, counts, align='lrrl')}\n\n"
+        f"## Columns\n\n{columns}\n\n"
+        f"## Counts\n\n{counts}\n\n"
         f"## Exact duplicates\n\n{find_duplicates(images).to_markdown()}\n\n"
         "Evaluate on test images that occur in no other split.\n"
     )

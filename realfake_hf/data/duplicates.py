@@ -68,11 +68,7 @@ class DuplicateReport:
 
 
 def find_duplicates(images: "DatasetDict") -> DuplicateReport:
-    """Count all pairs of equal images, by the hash of their decoded pixels.
-
-    Args:
-        images: from `load_images`, with any splits.
-    """
+    """Count all pairs of equal images in a data set from `load_images`, by the hash of their decoded pixels."""
     copies: dict[str, Counter[Place]] = defaultdict(Counter)
     for split, rows in images.items():
         for digest, label, content in zip(rows["sha256"][:], rows["label"][:], rows["content"][:], strict=True):
@@ -115,11 +111,7 @@ def absent_from(digests: Sequence[str], others: Iterable[Iterable[str]]) -> NDAr
 class ImageHashes:
     """The perceptual hashes of n images.
 
-    Attributes:
-        name: name of the data set or split.
-        hashes: (n,) 64 bits each.
-        ids: (n,) from `load_images`.
-        is_fake: (n,) labels.
+    The name is that of the data set or split; hashes have 64 bits; ids are those of `load_images`.
     """
 
     name: str
@@ -142,10 +134,8 @@ class NearDuplicates:
     """The near-duplicates between two sets of images.
 
     Attributes:
-        first: name of the first set.
-        second: name of the second set.
-        n_first: number of images in the first set.
-        n_second: number of images in the second set.
+        first: name of the first set, which has `n_first` images.
+        second: name of the second set, which has `n_second` images.
         threshold: maximum distance of near-duplicates: the number of bits, of 64, in which their hashes differ.
         pairs: near-duplicate pairs; an image that occurs twice in one set and three times in the other makes six.
         by_distance: pairs at distance 0, 1, ..., threshold. Distance 0 includes, but is not limited to, equal images.

@@ -88,7 +88,11 @@ def find_records(paths: Sequence[str], *, source: str, read: Callable[[str], byt
         raise ValueError(f"expected images in {source}; found {len(paths)} files, none of them an image.")
     matches = [match for path in images if (match := _CIFAKE_FILE.fullmatch(path))]
     if len(matches) == len(images) and any(match["number"] for match in matches):
-        return _cifake_records(matches, source)
+        places = sorted({match["place"] or "./" for match in matches})
+        if len(places) > 1:
+            found = f"{len(places)}: {', '.join(places)}"
+            raise ValueError(f"expected one copy of CIFAKE in {source}; found {found}. Give the path of one.")
+        return [_cifake_record(match) for match in matches]
     metadata = _read_metadata({path: read(path) for path in paths if _is_metadata(path)})
     images = list(dict.fromkeys([*metadata, *images]))  # a listed image that is missing counts as unreadable
     return _folder_records(images, metadata, source)
@@ -103,7 +107,20 @@ def find_image_files(words: Sequence[str]) -> list[Path]:
     Raises:
         FileNotFoundError: a word matches no file.
     """
-    return list(dict.fromkeys(path for word in words for path in _matching_files(word)))
+    files: dict[Path, None] = {}
+    for word in words:
+        path = Path(word).expanduser()
+        if path.is_dir():
+            matches = [path / file for file in FolderFiles(path).paths if _has_image_suffix(PurePosixPath(file))]
+        elif path.exists() or path.is_symlink():  # a broken link is later counted as unreadable
+            matches = [path]
+        else:
+            paths = map(Path, glob(str(path), recursive=True))  # noqa: PTH207  it skips hidden files, as shells do
+            matches = sorted(match for match in paths if match.is_file())
+        if not matches:
+            raise FileNotFoundError(f"expected images at {word!r}; found none. Give files, folders or glob patterns.")
+        files |= dict.fromkeys(matches)
+    return list(files)
 
 
 def opaque_id(place: str) -> str:
@@ -121,11 +138,7 @@ def is_split_name(text: str) -> bool:
 
 
 def parse_split(text: str, *, where: str) -> str:
-    """Convert a common name of a split to `train`, `validation` or `test`.
-
-    >>> parse_split("Training", where="set")
-    'train'
-    """
+    """Convert a common name of a split, such as Training or dev, to `train`, `validation` or `test`."""
     if not is_split_name(text):
         raise ValueError(f"expected a split named train, validation or test in {where}; found {text!r}.")
     return _SPLITS[text.lower()]
@@ -140,20 +153,6 @@ def require_label(text: str, *, where: str) -> LabelName:
             "Numbers are ambiguous: write the class names."
         )
     return label
-
-
-def _matching_files(word: str) -> list[Path]:
-    path = Path(word).expanduser()
-    if path.is_dir():
-        files = [path / file for file in FolderFiles(path).paths if _has_image_suffix(PurePosixPath(file))]
-    elif path.exists() or path.is_symlink():  # a broken link is later counted as unreadable
-        files = [path]
-    else:
-        matches = glob(str(path), recursive=True)  # noqa: PTH207  it skips hidden files, as shells do
-        files = sorted(match for match in map(Path, matches) if match.is_file())
-    if not files:
-        raise FileNotFoundError(f"expected images at {word!r}; found none. Give files, folders or glob patterns.")
-    return files
 
 
 def _has_image_suffix(path: PurePosixPath) -> bool:
@@ -174,15 +173,6 @@ def _is_metadata(path: str) -> bool:
 
 def _is_hidden(path: PurePosixPath) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-
-
-def _cifake_records(matches: Sequence[re.Match[str]], source: str) -> list[Record]:
-    places = sorted({match["place"] or "./" for match in matches})
-    if len(places) > 1:
-        raise ValueError(
-            f"expected one copy of CIFAKE in {source}; found {len(places)}: {', '.join(places)}. Give the path of one."
-        )
-    return [_cifake_record(match) for match in matches]
 
 
 def _cifake_record(match: re.Match[str]) -> Record:

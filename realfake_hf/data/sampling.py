@@ -31,13 +31,7 @@ def take_evenly(groups: Sequence[Hashable], n: int) -> list[int]:
 
 
 def draw_evenly(is_fake: Flags, content: Sequence[str | None], n: int, *, seed: int) -> NDArray[np.intp]:
-    """Draw n rows at random, balanced over labels and, within a label, over contents.
-
-    Args:
-        is_fake: (rows,) true labels.
-        content: (rows,) what each image shows; None is a content of its own.
-        n: rows to draw.
-        seed: of the draw.
+    """Draw n rows at random, balanced over labels and, within a label, over contents, of which None is one.
 
     Returns:
         (n,) row numbers in ascending order.

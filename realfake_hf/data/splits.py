@@ -1,4 +1,4 @@
-"""Split off validation and test images from the training images, with all copies of an image on one side."""
+"""Draw validation and test splits from the training images, with all copies of an image on one side."""
 
 from collections import defaultdict
 
@@ -13,16 +13,11 @@ def add_missing_splits(
     """Add a test and a validation split to a data set that lacks them; existing splits are kept.
 
     A missing test split is drawn from the training images first, then a missing validation split from the remaining
-    ones. Draws are stratified by label and content, and duplicates (equal `sha256`) never cross them.
-
-    Args:
-        images: from `load_images`, with a split `train`.
-        validation_share: of the training images, in (0, 1).
-        test_share: of the training images, in (0, 1).
-        seed: of the draws, which do not depend on the order of the rows.
+    ones. Draws are stratified by label and content, do not depend on the order of the rows, and keep duplicates (equal
+    `sha256`) on one side. Shares are those of the training images, in (0, 1).
 
     Raises:
-        ValueError: there is no train split, or a side would have no real or no fake images.
+        ValueError: there is no split `train`, or a side would have no real or no fake images.
     """
     if "train" not in images:
         raise ValueError(
@@ -69,7 +64,7 @@ def _draw(images: Dataset, *, share: float, seed: int) -> NDArray[np.bool_]:
         missing[label] += share * sum(len(groups[digest]) for digest in digests)
         for position in generator.permutation(len(digests)):
             rows = groups[digests[position]]
-            if missing[label] < len(rows) / 2:  # drawing this group would overshoot by more than it now falls short
+            if missing[label] < len(rows) / 2:  # the excess with this group would be larger than the deficit without
                 break
             is_drawn[rows] = True
             missing[label] -= len(rows)
