@@ -7,7 +7,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from realfake_hf.labels import FAKE, LABEL_NAMES, REAL
+from realfake_hf.labels import FAKE, REAL
 from realfake_hf.metrics.report import make_report
 
 _DESCRIPTION: Final = """\
@@ -16,8 +16,8 @@ precision, recall and F1 of FAKE; ROC AUC and average precision; true positive r
 expected calibration error, Brier score and log loss."""
 
 _INPUTS: Final = """
-Predictions are probabilities of FAKE in [0, 1], references are labels: 0 for REAL and 1 for FAKE. An image is called
-FAKE if its probability is greater than `threshold` (0.5).
+Predictions are probabilities of FAKE in [0, 1]; references are labels, 0 for REAL and 1 for FAKE. An image is called
+FAKE if its probability is greater than `threshold`, by default 0.5.
 """
 
 _CITATION: Final = """\
@@ -35,9 +35,9 @@ class RealFakeMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate is not 
     Undefined statistics, such as the ROC AUC of a single class, are left out, since a `Trainer` and its loggers accept
     numbers only. References other than the two labels raise ValueError.
 
-    `evaluate.load` would download a script from the Hub, so create the metric directly; it works offline. Predictions
-    are kept in memory, so that concurrent processes do not interfere. To distribute one computation over processes,
-    which then exchange files under `HF_HOME/metrics`, pass the same new `experiment_id` to each of them:
+    Create the metric directly, which works offline, since `evaluate.load` would download a script. Predictions are
+    kept in memory, so that concurrent processes do not interfere. To distribute one computation over processes, which
+    exchange files under `HF_HOME/metrics`, pass the same new `experiment_id` to each of them:
     `RealFakeMetric(keep_in_memory=False, num_process=..., process_id=..., experiment_id=...)`.
 
     >>> metric = RealFakeMetric()
@@ -51,11 +51,9 @@ class RealFakeMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate is not 
     def _info(self) -> evaluate.MetricInfo:
         features = {"predictions": datasets.Value("float64"), "references": datasets.Value("int64")}
         return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_INPUTS,
+            description=_DESCRIPTION, citation=_CITATION, inputs_description=_INPUTS,
             features=datasets.Features(features),
-        )
+        )  # fmt: skip
 
     def _compute(
         self, *, predictions: Sequence[float], references: Sequence[int], threshold: float = 0.5
@@ -64,7 +62,6 @@ class RealFakeMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate is not 
         unknown = sorted(set(labels.tolist()) - {REAL, FAKE})
         if unknown:
             raise ValueError(
-                f"expected references of {REAL} ({LABEL_NAMES[REAL]}) and {FAKE} ({LABEL_NAMES[FAKE]}); found "
-                f"{unknown}. Map the labels of the data set to these two."
+                f"expected references of {REAL} (REAL) and {FAKE} (FAKE); found {unknown}. Map the labels."
             )
         return make_report(labels == FAKE, predictions, threshold=threshold, bootstrap_samples=0).point_values()

@@ -81,9 +81,15 @@ class Resampling:
     def __init__(
         self, weight: Floats, *, stratum: NDArray[np.integer[Any]] | None = None, samples: int = 1000, seed: int = 0
     ) -> None:
-        codes = np.zeros(len(weight), dtype=np.intp) if stratum is None else stratum
         self._weight = np.asarray(weight, dtype=np.float64)
-        self._drawn = _draw_stratified(codes, samples, seed) * self._weight  # (samples, n)
+        self._drawn = np.zeros((samples, len(weight)))  # weight times the number of draws of each image
+        generator = np.random.default_rng(seed)
+        codes = np.zeros(len(weight)) if stratum is None else stratum
+        for code in np.unique(codes):
+            members = np.flatnonzero(codes == code)
+            shares = np.full(len(members), 1 / len(members))
+            self._drawn[:, members] = generator.multinomial(len(members), shares, size=samples)
+        self._drawn *= self._weight
 
     def mean(self, values: NDArray[Any], *, where: Flags | None = None) -> Estimate:
         """Return the weighted mean of values (n,) over the images `where` (n,), by default all.
@@ -104,9 +110,8 @@ class Resampling:
 
     def statistic(self, of: Callable[[Floats], Floats]) -> Estimate:
         """Estimate a statistic that maps weights (weightings, n) to values (weightings,), NaN where undefined."""
-        everything = np.ones(len(self._weight), dtype=np.bool_)
         value = float(of(self._weight[None])[0])
-        return bootstrap_estimate(value, of(self._drawn), **_counts(everything, everything))
+        return bootstrap_estimate(value, of(self._drawn), n=len(self._weight), undefined=0)
 
     def _means(self, values: NDArray[Any], defined: Flags) -> tuple[float, Floats]:
         plain = np.where(defined, values, 0.0).astype(np.float64)
@@ -118,16 +123,6 @@ class Resampling:
 
 def _counts(chosen: Flags, defined: Flags) -> dict[str, int]:
     return {"n": int(defined.sum()), "undefined": int(chosen.sum() - defined.sum())}
-
-
-def _draw_stratified(stratum: NDArray[np.integer[Any]], samples: int, seed: int) -> Floats:
-    """Return how often each image is drawn: (samples, n)."""
-    generator = np.random.default_rng(seed)
-    drawn = np.zeros((samples, len(stratum)))
-    for code in np.unique(stratum):
-        members = np.flatnonzero(stratum == code)
-        drawn[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), size=samples)
-    return drawn
 
 
 @dataclass(frozen=True)
@@ -210,8 +205,8 @@ def _statistics(images: ScoredImages, weights: Floats) -> Floats:
     roc_auc, average_precision, *sensitivities = _ranking(images, weights)
     ece, brier, nll = _calibration(images, weights)
     overall = (accuracy, real, fake, (real + fake) / 2, precision, fake, f1)  # recall equals accuracy_fake
-    threshold_free = (roc_auc, average_precision, ece, brier, *sensitivities, nll)
-    return np.concatenate([overall, threshold_free, _rates(counts[:-1]).ravel()])
+    by_score = (roc_auc, average_precision, ece, brier, *sensitivities, nll)
+    return np.concatenate([overall, by_score, _rates(counts[:-1]).ravel()])
 
 
 def _tally(codes: _Codes, weights: Floats, size: int) -> Floats:
