@@ -219,8 +219,7 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         self._state = {}
         start, self._start = self._start or {"epoch": self.epoch, "lap": 0, "given": 0}, None
-        self.epoch = start["epoch"]
-        given = start["given"]
+        self.epoch, given = start["epoch"], start["given"]
         for lap in itertools.count(start["lap"]):
             with closing(self._lap(lap, start if lap == start["lap"] else {})) as batches:
                 for batch, position in batches:
@@ -245,11 +244,8 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
         if rows_state:
             logging.getLogger("datasets.iterable_dataset").addFilter(_is_not_about_the_shuffle_buffer)
             own.load_state_dict(rows_state)
-        blocks, done = own.iter(batch_size=self._buffer_size), start.get("done", 0)
-        for number in itertools.count(start.get("block", 0)):
-            block = next(blocks, None)
-            if block is None:
-                return
+        done = start.get("done", 0)
+        for number, block in enumerate(own.iter(batch_size=self._buffer_size), start.get("block", 0)):
             order = np.random.default_rng([self._seed, self.epoch, part, lap, number]).permutation(len(block))
             for position in range(done, len(block), self._batch_size):
                 table = block.take(order[position : position + self._batch_size])
