@@ -135,9 +135,8 @@ def blur_sigmas(height: int, width: int) -> tuple[float, float]:
     """Return the smallest and largest sigma, in pixels, that `Augmentation` draws for images of a size.
 
     CNNDetection (Wang et al., 2020) blurs crops of 224 pixels with sigma up to 3. At 32 pixels the limit is 1.5, which
-    leaves 6 % of the amplitude at half the Nyquist frequency, where generators leave traces; a sigma of 3 leaves none
-    and averages a fifth of the image into each pixel, so that the label becomes a guess. The limit grows with the
-    shorter side, up to 3 at 64 pixels and above.
+    leaves 6 % of the amplitude at half the Nyquist frequency, where generators leave traces; a sigma of 3 leaves none.
+    The limit grows with the shorter side, up to 3 at 64 pixels and above.
 
     >>> blur_sigmas(32, 32), blur_sigmas(48, 640), blur_sigmas(224, 224)
     ((0.3, 1.5), (0.3, 2.25), (0.3, 3.0))

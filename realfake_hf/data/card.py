@@ -13,9 +13,9 @@ from realfake_hf.tables import markdown_table
 COLUMNS: Final = {
     "image": "the image file; plain RGB files keep their original encoding",
     "label": "REAL = 0, FAKE = 1",
-    "content": "what the image shows; null if unknown",
-    "generator": "what made the image; null for real images, or if unknown",
-    "source": "the data set that the image comes from",
+    "content": "subject of the image; null if unknown",
+    "generator": "model that generated the image; null for real images, or if unknown",
+    "source": "data set of the image",
     "id": "opaque id; rows are sorted by it, which amounts to shuffling",
     "sha256": "hash of size and RGB values; equal for equal images in any file format",
 }

@@ -51,8 +51,8 @@ class Record:
         key: location within the source; it may reveal the label and never reaches a model.
         split: `train`, `validation` or `test`.
         label: `REAL` or `FAKE`.
-        content: what the image shows; None if unknown.
-        generator: what made a fake image; None if unknown.
+        content: subject of the image; None if unknown.
+        generator: model that generated a fake image; None if unknown.
         source: data set that the image comes from.
         id: opaque id; None to derive it from the key.
     """
@@ -90,8 +90,8 @@ def find_records(paths: Sequence[str], *, source: str, read: Callable[[str], byt
     if len(matches) == len(images) and any(match["number"] for match in matches):
         places = sorted({match["place"] or "./" for match in matches})
         if len(places) > 1:
-            found = f"{len(places)}: {', '.join(places)}"
-            raise ValueError(f"expected one copy of CIFAKE in {source}; found {found}. Give the path of one.")
+            copies = f"{len(places)}: {', '.join(places)}"
+            raise ValueError(f"expected one copy of CIFAKE in {source}; found {copies}. Give the path of one.")
         return [_cifake_record(match) for match in matches]
     metadata = _read_metadata({path: read(path) for path in paths if _is_metadata(path)})
     images = list(dict.fromkeys([*metadata, *images]))  # a listed image that is missing counts as unreadable
@@ -216,9 +216,9 @@ def _metadata_rows(path: str, table: bytes) -> Iterator[tuple[str, Mapping[str, 
 
 def _folder_records(images: Sequence[str], metadata: Mapping[str, Mapping[str, str]], source: str) -> list[Record]:
     start = _first_distinct_folder(images)
-    found = {path: _folder_record(path, metadata.get(path, {}), source, start) for path in images}
-    records = [record for record in found.values() if record]
-    unlabelled = [path for path, record in found.items() if not record]
+    by_path = {path: _folder_record(path, metadata.get(path, {}), source, start) for path in images}
+    records = [record for record in by_path.values() if record]
+    unlabelled = [path for path, record in by_path.items() if not record]
     if unlabelled:
         raise ValueError(
             f"expected every image of {source} in a folder named for its label (real, fake, 0_real, 1_fake, ...) "

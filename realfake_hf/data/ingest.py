@@ -23,11 +23,11 @@ SCHEMA: Final = Features(
     {
         "image": Image(),  # decodes to an upright RGB image
         "label": ClassLabel(names=list(LABEL_NAMES)),  # REAL = 0, FAKE = 1
-        "content": Value("string"),  # what it shows, such as "frog"; null if unknown
-        "generator": Value("string"),  # what made it, such as "stable-diffusion-1.4"; null for real images
-        "source": Value("string"),  # the data set it comes from
+        "content": Value("string"),  # subject of the image, such as "frog"; null if unknown
+        "generator": Value("string"),  # model that generated it, such as "stable-diffusion-1.4"; null for real images
+        "source": Value("string"),  # data set of the image
         "id": Value("string"),  # 16 hexadecimal digits that reveal neither label nor content
-        "sha256": Value("string"),  # of the decoded image (`decoding.pixel_hash`): equal for re-saved copies
+        "sha256": Value("string"),  # hash of the decoded image (`decoding.pixel_hash`), equal for re-saved copies
     }
 )
 UNREADABLE_LIMIT: Final = 0.01  # share of unreadable images above which a source is rejected as broken
@@ -36,7 +36,7 @@ Row = dict[str, Any]
 
 
 class Reader(Protocol):
-    """Reads the files of a source's images. It must pickle."""
+    """Reads the image files of a source; must be picklable."""
 
     def read(self, path: str, /) -> bytes:
         """Return the whole file at a record's key."""

@@ -1,4 +1,4 @@
-"""Draw balanced samples: as many items of each group as possible."""
+"""Draw samples that are balanced over groups."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence

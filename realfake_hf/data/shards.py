@@ -1,7 +1,7 @@
 """Write a source as parquet shards with checksums and a data card: `python -m realfake_hf.data.shards --data cifake`.
 
 Each shard is written atomically and then recorded in `shards.json`. To resume an interrupted command, repeat it:
-intact shards are kept, and damaged ones are written again.
+damaged shards are written again.
 """
 
 import hashlib

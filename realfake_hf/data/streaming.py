@@ -86,7 +86,7 @@ class ShardedSplit:
         raise IndexError(f"expected a row below {self.n:,} of the {self.name} shards; found a larger one")
 
     def max_rows(self, parts: int) -> int:
-        """Return the largest number of rows that one of `parts` parts can get, for any assignment of row groups."""
+        """Return the largest possible number of rows in a part, if row groups are distributed evenly over parts."""
         return sum(sorted(self.groups, reverse=True)[: -(-len(self.groups) // parts)])
 
     def fingerprint(self) -> dict[str, Any]:

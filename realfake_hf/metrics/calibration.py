@@ -56,7 +56,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class RiskCoverage:
-    """Error rate when only the most confident predictions are kept (El-Yaniv & Wiener, 2010, JMLR 11:1605-1641).
+    """Error rate when only the most confident predictions are accepted (El-Yaniv & Wiener, 2010, JMLR 11:1605-1641).
 
     Attributes:
         coverage: share of decided images, increasing to 1.
@@ -171,10 +171,10 @@ def choose_band(is_fake: ArrayLike, p_fake: ArrayLike, *, threshold: float, prom
     errors. Each candidate is tested against the promise with the exact binomial upper bound at 95 %, and the last one
     before the first failure is chosen. The order of the tests is fixed beforehand, so no correction for their number
     is needed (Angelopoulos et al., 2025, *Learn then test*, Annals of Applied Statistics 19:1641-1662): with 95 %
-    confidence the promise holds on images of the same kind. It says nothing about images of another kind.
+    confidence the promise holds on images of the same kind, but not on images of another kind.
 
     Returns:
-        The band; None if even the widest does not keep the promise, or there are too few images to tell.
+        The band; None if even the widest does not keep the promise, or if there are too few images.
 
     Raises:
         ValueError: `promised`, the highest error rate among decided images, is outside (0, 1).

@@ -55,7 +55,7 @@ class DemoArguments:
 
 @dataclass(frozen=True)
 class Region:
-    """A cell of the grid over a photograph; all windows in it belong to one split."""
+    """A cell of the grid over a photograph; all its windows are in one split."""
 
     photograph: str
     box: Box
