@@ -65,7 +65,7 @@ def test_intact_shards_are_kept_and_damaged_ones_are_written_again(images, tmp_p
     (folder / "shards.json.part").write_text("{")  # of one that was killed as it began
     before = write_shards(images, folder, shard_bytes=0.3 * MIB)
     assert damaged_shards(folder) == []
-    cut, gone, changed, kept = (folder / before[number].file for number in (0, 1, 2, 3))
+    cut, gone, changed, kept = (folder / before[number]["file"] for number in (0, 1, 2, 3))
     data = changed.read_bytes()
     cut.write_bytes(cut.read_bytes()[:-1])
     gone.unlink()

@@ -141,10 +141,10 @@ def _previous_shards(folder: Path, settings: Mapping[str, Any]) -> dict[str, Sha
 
 def _is_intact(folder: Path, shard: Shard) -> bool:
     file = folder / shard["file"]
-    is_intact = file.is_file() and sha256_of(file) == shard["sha256"]
-    if not is_intact:
-        logger.warning("checksum mismatch in %s: writing it again", file)
-    return is_intact
+    if file.is_file() and sha256_of(file) == shard["sha256"]:
+        return True
+    logger.warning("checksum mismatch in %s: writing it again", file)
+    return False
 
 
 def _fingerprint(images: "DatasetDict") -> str:
