@@ -1,6 +1,7 @@
 """The folder of a training run: its record, measurements, history and figures, and where to resume it."""
 
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from realfake_hf.metrics.operating_point import OPERATING_POINT
+from realfake_hf.metrics.out_of_distribution import FAMILIARITY
 from realfake_hf.metrics.report import Report
 from realfake_hf.store import CHECKSUMS, changed_settings, damaged_files, foreign_files, read_json, write_json
 from realfake_hf.tables import markdown_table
@@ -20,7 +23,9 @@ METRICS: Final = "metrics.json"
 HISTORY: Final = "history.json"
 VALIDATION: Final = "validation_probabilities.npz"
 FIGURES: Final = "figures"
+MODEL_FILES: Final = ("config.json", "model.safetensors", "preprocessor_config.json")
 
+_COPIED: Final = (*MODEL_FILES, "cifake_cnn.py", OPERATING_POINT, FAMILIARITY, METRICS, HISTORY, RECORD)
 _STATISTICS: Final = (
     "accuracy", "accuracy_real", "accuracy_fake", "precision", "recall", "f1", "roc_auc", "average_precision", "ece",
     "brier",
@@ -153,6 +158,16 @@ def read_run(folder: Path) -> Run:
         raise ValueError(f"expected a finished run of train.py in {folder}; found none. Finish the training.")
     outcome = Outcome.from_dict(read_json(folder / METRICS))
     return Run(folder, record, outcome, read_json(folder / HISTORY))
+
+
+def copy_model(run: Run, folder: Path) -> None:
+    """Copy the model of a run with its measurements and figures, without checkpoints and optimizer states."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in _COPIED:
+        if (run.folder / name).is_file():
+            shutil.copy(run.folder / name, folder / name)
+    if (run.folder / FIGURES).is_dir():
+        shutil.copytree(run.folder / FIGURES, folder / FIGURES, dirs_exist_ok=True)
 
 
 def resume_point(folder: Path, arguments: Mapping[str, Any]) -> str | None:

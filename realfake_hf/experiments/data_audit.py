@@ -43,13 +43,15 @@ class AuditArguments:
         default=4,
         metadata={"help": "Maximum distance of near-duplicates: differing bits of 64-bit perceptual hashes."},
     )
-    seed: int = field(default=0, metadata={"help": "Of the sample, the folds, the models and the bootstrap."})
+    seed: int = field(
+        default=0, metadata={"help": "Random seed of the sample, the folds, the models and the bootstrap."}
+    )
 
     def __post_init__(self) -> None:
-        """Reject options of the file audit without `--file_facts`.
+        """Check that options of the file audit come with `--file_facts`.
 
         Raises:
-            ValueError: there are such options.
+            ValueError: they do not.
         """
         if (self.limit or self.splits or self.against) and not self.file_facts:
             raise ValueError("expected --file_facts with --limit, --splits and --against; found none.")
@@ -71,12 +73,12 @@ def audit(arguments: AuditArguments) -> "DuplicateReport | SourceAudit":
     for source in (arguments.data, *arguments.against):
         find_source(source)
     report = audit_source(arguments.data, limit=arguments.limit, seed=arguments.seed)
-    pairs: list[NearDuplicates] = []
+    pairs: tuple[NearDuplicates, ...] = ()
     if arguments.splits:
         pairs += near_duplicates_of_splits(load_images(arguments.data), threshold=arguments.threshold)
     if arguments.against:
         pairs += near_duplicates_of_sources(arguments.data, arguments.against, threshold=arguments.threshold)
-    return replace(report, near_duplicates=tuple(pairs))
+    return replace(report, near_duplicates=pairs)
 
 
 def to_markdown(results: Mapping[str, Any]) -> str:

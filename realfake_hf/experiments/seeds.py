@@ -1,10 +1,9 @@
-"""Summarize runs of one recipe with several seeds, and keep the best of them as the published model.
+"""Summarize runs of one recipe with several seeds, and copy the model with the best validation accuracy.
 
 `python -m realfake_hf.experiments.seeds --runs runs/cifake-cnn-seed-0 runs/cifake-cnn-seed-1 --output_file
 results/cifake_cnn.json --model_dir space/models/cifake-cnn`
 """
 
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +19,6 @@ if TYPE_CHECKING:
     from realfake_hf.metrics.report import Report
     from realfake_hf.run_folder import Run
 
-MODEL_FILES: Final = (
-    "config.json", "model.safetensors", "preprocessor_config.json", "cifake_cnn.py", "operating_point.json",
-    "metrics.json", "history.json", "run.json",
-)  # fmt: skip
 SHOWN: Final = {
     "accuracy": "accuracy",
     "accuracy_real": "accuracy on real",
@@ -71,33 +66,6 @@ def summarize(runs: "Sequence[Run]") -> dict[str, Any]:
     }
 
 
-def _over_seeds(reports: "Sequence[Report]") -> dict[str, Any]:
-    from realfake_hf.metrics.intervals import STATISTICS
-
-    first, values = reports[0], [report.point_values() for report in reports]
-    return {
-        "n": first.n,
-        "n_real": first.n_real,
-        "n_fake": first.n_fake,
-        "statistics": {
-            name: spread([row[name] for row in values])
-            for name in STATISTICS
-            if all(name in row for row in values)  # runs of older versions lack some
-        },
-        "false_positives": [report.false_positives for report in reports],
-        "false_negatives": [report.false_negatives for report in reports],
-        "by_content": {
-            name: {"n": row.n, **spread([report.by_content[name].accuracy.value or 0 for report in reports])}
-            for name, row in first.by_content.items()
-        },
-        "first_seed": first.to_dict(),
-    }
-
-
-def _without_seed(run: "Run") -> dict[str, Any]:
-    return {name: value for name, value in run.record["arguments"].items() if name != "seed"}
-
-
 def _check_comparable(runs: "Sequence[Run]") -> None:
     for run in runs[1:]:
         if _without_seed(run) != _without_seed(runs[0]) or run.record["data"] != runs[0].record["data"]:
@@ -109,40 +77,44 @@ def _check_comparable(runs: "Sequence[Run]") -> None:
         raise ValueError(f"expected a different seed for each run; found {[run.seed for run in runs]}.")
 
 
-def best_on_validation(runs: "Sequence[Run]") -> "Run":
-    """Return the run with the best accuracy on the validation split."""
-    return max(runs, key=lambda run: run.outcome.validation.accuracy.value or 0)
+def _without_seed(run: "Run") -> dict[str, Any]:
+    return {name: value for name, value in run.record["arguments"].items() if name != "seed"}
 
 
-def keep_model(run: "Run", folder: Path) -> None:
-    """Copy the model of a run, its measurements and figures; checkpoints and optimizer states are left out."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in MODEL_FILES:
-        if (run.folder / name).exists():
-            shutil.copyfile(run.folder / name, folder / name)
-    shutil.copytree(run.folder / "figures", folder / "figures", dirs_exist_ok=True)
+def _over_seeds(reports: "Sequence[Report]") -> dict[str, Any]:
+    first, values = reports[0], [report.point_values() for report in reports]
+    return {
+        **{name: getattr(first, name) for name in ("n", "n_real", "n_fake")},
+        "statistics": {
+            name: spread([row[name] for row in values])
+            for name in values[0]
+            if all(name in row for row in values)  # runs of older versions lack some
+        },
+        **{name: [getattr(report, name) for report in reports] for name in ("false_positives", "false_negatives")},
+        "by_content": {
+            name: {"n": row.n, **spread([report.by_content[name].accuracy.value or 0 for report in reports])}
+            for name, row in first.by_content.items()
+        },
+        "first_seed": first.to_dict(),
+    }
 
 
 def to_markdown(results: Mapping[str, Any]) -> str:
     """Render the statistics on the whole and the leak-free test split, and the accuracy by content."""
     whole, clean, n_seeds = results["test"], results["test_leak_free"], len(results["seeds"])
-    head = [
-        "1 seed" if n_seeds == 1 else f"{n_seeds} seeds",
-        f"test, n = {whole['n']:,}",
-        f"leak-free test, n = {clean['n']:,}",
-    ]
+    seeds, statistics = ("1 seed", "") if n_seeds == 1 else (f"{n_seeds} seeds", "Mean ± standard deviation. ")
+    header = [seeds, f"test, n = {whole['n']:,}", f"leak-free test, n = {clean['n']:,}"]
     rows = [[title, _statistic(name, whole), _statistic(name, clean)] for name, title in SHOWN.items()]
     note = (
-        f"{'Mean ± standard deviation over seeds. ' if n_seeds > 1 else ''}Errors per run on the whole test split: "
-        f"{_range(whole['false_positives'])} real images called FAKE, {_range(whole['false_negatives'])} fake images "
-        f"called REAL. One training took {_range([seconds / 60 for seconds in results['seconds']])} minutes on "
-        f"{results['machine']['cores']} cores and at most {max(results['peak_memory_gib']):.2f} GiB of memory."
+        f"{statistics}Errors per run on the whole test split: {_range(whole['false_positives'])} real images called "
+        f"FAKE, {_range(whole['false_negatives'])} fake images called REAL. One training took "
+        f"{_range([seconds / 60 for seconds in results['seconds']])} minutes on {results['machine']['cores']} cores "
+        f"and at most {max(results['peak_memory_gib']):.2f} GiB of memory."
     )
     contents = [
         [name, f"{row['n']:,}", f"{format_spread(row, scale=100)} %"] for name, row in whole["by_content"].items()
     ]
-    tables = markdown_table(head, rows), markdown_table(["content", "n", "accuracy"], contents)
-    return f"{tables[0]}\n\n{note}\n\n{tables[1]}"
+    return "\n\n".join([markdown_table(header, rows), note, markdown_table(["content", "n", "accuracy"], contents)])
 
 
 def _statistic(name: str, split: Mapping[str, Any]) -> str:
@@ -162,13 +134,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(arguments: SeedsArguments) -> int:
-    from realfake_hf.run_folder import read_run
+    from realfake_hf.run_folder import copy_model, read_run
 
     runs = [read_run(Path(folder)) for folder in arguments.runs]
     results = summarize(runs)
     if arguments.model_dir:
-        best = best_on_validation(runs)
-        keep_model(best, arguments.model_dir)
+        best = max(runs, key=lambda run: run.outcome.validation.accuracy.value or 0)
+        copy_model(best, arguments.model_dir)
         results["kept_seed"] = best.seed
     table = to_markdown(results)
     write_results(arguments.output_file, results, table)

@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,16 +26,12 @@ from realfake_hf.data.shards import write_shards
 from realfake_hf.environment import without_local_paths
 from realfake_hf.hub.model_card import make_card
 from realfake_hf.hub.space import ARCHIVE, write_package
-from realfake_hf.metrics.operating_point import OPERATING_POINT
-from realfake_hf.metrics.out_of_distribution import FAMILIARITY
-from realfake_hf.run_folder import FIGURES, HISTORY, METRICS, RECORD, read_run
+from realfake_hf.run_folder import MODEL_FILES, RECORD, copy_model, read_run
 from realfake_hf.store import read_json, write_json
 from realfake_hf.tables import markdown_table
 
 logger = logging.getLogger(__name__)
 
-REQUIRED: Final = ("config.json", "model.safetensors", "preprocessor_config.json")
-MODEL_FILES: Final = (*REQUIRED, "cifake_cnn.py", OPERATING_POINT, FAMILIARITY, METRICS, HISTORY)
 BUSY: Final = (408, 429, 500, 502, 503, 504)  # HTTP statuses after which a request is repeated
 WAITS: Final = (1, 2, 4, 8)  # seconds
 _EXCLUDED: Final = ("__pycache__", "*.pyc", "*.pyi", ".gradio", "flagged", ARCHIVE)
@@ -54,10 +50,10 @@ class Options(TypedDict, total=False):
     """Options of every upload.
 
     Attributes:
-        private: visibility of a new repository; None for the default of the account.
+        private: whether a new repository is private; None for the default of the account.
         revision: branch, created if it does not exist; None for main.
-        tag: of the commit.
-        token: of the Hub; by default that of the environment or of `hf auth login`.
+        tag: tag of the commit.
+        token: access token; None for the token of the environment or of `hf auth login`.
         dry_run: list the files, upload nothing.
     """
 
@@ -74,9 +70,9 @@ class Published:
 
     Attributes:
         repo_id: user/name.
-        files: path in the repository -> bytes.
-        commit: its hash; None for a dry run.
-        url: of the commit; None for a dry run.
+        files: path in the repository -> size in bytes.
+        commit: hash of the commit; None for a dry run.
+        url: address of the commit; None for a dry run.
     """
 
     repo_id: str
@@ -104,12 +100,7 @@ def publish_model(folder: Path, repo_id: str, *, results: Path | None = None, **
         OSError: there is no token, repository or access, or the Hub does not answer.
         ValueError: the run is not finished, the name is invalid, or a file contains a local path.
     """
-    _check_name(repo_id)
-    with tempfile.TemporaryDirectory(prefix="realfake-publish-") as parent:
-        staged = Path(parent)
-        _stage_model(folder, staged, repo_id, results)
-        _check_local_paths(staged)
-        return _upload(staged, repo_id, "model", **options)
+    return _publish(repo_id, "model", partial(_stage_model, folder, repo_id, results), **options)
 
 
 def publish_space(
@@ -127,16 +118,7 @@ def publish_space(
         OSError: there is no token or access, or the Hub does not answer.
         ValueError: the name is invalid, or a file contains a local path.
     """
-    _check_name(repo_id)
-    with tempfile.TemporaryDirectory(prefix="realfake-publish-") as parent:
-        staged = Path(parent) / "space"
-        excluded = (*_EXCLUDED, "models") if models else _EXCLUDED
-        shutil.copytree(folder, staged, ignore=shutil.ignore_patterns(*excluded))
-        write_package(staged / ARCHIVE)
-        if models:
-            write_json(staged / "pinned.json", dict(models))
-        _check_local_paths(staged)
-        return _upload(staged, repo_id, "space", **options)
+    return _publish(repo_id, "space", partial(_stage_space, folder, models), **options)
 
 
 def publish_dataset(
@@ -145,29 +127,29 @@ def publish_dataset(
     """Upload a data card in one commit, with the images as parquet if their licence allows it.
 
     Args:
-        source: as `load_images` takes it.
+        source: source of images for `load_images`.
         repo_id: user/name.
-        license: an id of the Hub, such as mit or cc-by-4.0.
-        with_images: upload the images.
+        license: licence id of the Hub, such as mit or cc-by-4.0.
+        with_images: whether to upload the images.
         options: see `Options`.
 
     Raises:
         OSError: the source does not exist, there is no token or access, or the Hub does not answer.
         ValueError: the name or the source is invalid.
     """
-    _check_name(repo_id)
-    images = load_images(source)
-    with tempfile.TemporaryDirectory(prefix="realfake-publish-") as parent:
-        staged = Path(parent)
-        name = repo_id.rpartition("/")[2]
+    name = repo_id.rpartition("/")[2]
+
+    def stage(staged: Path) -> None:
+        images = load_images(source)
         make_data_card(images, name=name, license=license, has_images=with_images).save(staged / "README.md")
         if with_images:
             write_shards(images, staged)
-        return _upload(staged, repo_id, "dataset", **options)
+
+    return _publish(repo_id, "dataset", stage, **options)
 
 
 def check_publishable(repo_id: str | None, *, token: str | None = None) -> None:
-    """Check for a valid name and a token, before a training.
+    """Check the name and the token before a training.
 
     Raises:
         OSError: there is no token.
@@ -189,19 +171,25 @@ def _check_name(repo_id: str) -> None:
         raise ValueError(f"expected a name on the Hub, such as user/name; found {repo_id!r} without a user.")
 
 
-def _stage_model(folder: Path, staged: Path, repo_id: str, results: Path | None) -> None:
-    """Copy the files of a run that are published, without local paths, and render its card."""
+def _publish(repo_id: str, repo_type: str, stage: Callable[[Path], None], **options: Unpack[Options]) -> Published:
+    """Collect the files in a temporary folder, check them, and upload them."""
+    _check_name(repo_id)
+    with tempfile.TemporaryDirectory(prefix="realfake-publish-") as folder:
+        staged = Path(folder)
+        stage(staged)
+        _check_local_paths(staged)
+        return _upload(staged, repo_id, repo_type, **options)
+
+
+def _stage_model(folder: Path, repo_id: str, results: Path | None, staged: Path) -> None:
+    """Copy the model of a run without local paths, and render its card."""
     run = read_run(folder)
-    missing = [name for name in REQUIRED if not (folder / name).is_file()]
+    missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
     if missing:
         raise ValueError(
-            f"expected {', '.join(REQUIRED)} in {folder}; found no {', '.join(missing)}. Finish the training."
+            f"expected {', '.join(MODEL_FILES)} in {folder}; found no {', '.join(missing)}. Finish the training."
         )
-    for name in MODEL_FILES:
-        if (folder / name).is_file():
-            shutil.copy(folder / name, staged / name)
-    if (folder / FIGURES).is_dir():
-        shutil.copytree(folder / FIGURES, staged / FIGURES)
+    copy_model(run, staged)
     write_json(staged / RECORD, without_local_paths(run.record))
     config = read_json(staged / "config.json")
     config.pop("_name_or_path", None)
@@ -209,23 +197,28 @@ def _stage_model(folder: Path, staged: Path, repo_id: str, results: Path | None)
     make_card(folder, repo_id=repo_id, results=results).save(staged / "README.md")
 
 
+def _stage_space(folder: Path, models: Mapping[str, str] | None, staged: Path) -> None:
+    """Copy the Space, and add the package and the revisions of its models."""
+    excluded = (*_EXCLUDED, "models") if models else _EXCLUDED
+    shutil.copytree(folder, staged, ignore=shutil.ignore_patterns(*excluded), dirs_exist_ok=True)
+    write_package(staged / ARCHIVE)
+    if models:
+        write_json(staged / "pinned.json", dict(models))
+
+
 def _check_local_paths(staged: Path) -> None:
-    for path, file in _files(staged):
-        if file.suffix not in _TEXT:
-            continue
-        local = _LOCAL_PATH.search(file.read_text(encoding="utf-8"))
+    for path, file in _files(staged).items():
+        local = _LOCAL_PATH.search(file.read_text(encoding="utf-8")) if file.suffix in _TEXT else None
         if local:
             raise ValueError(f"expected no local path in published files; found {local[0]} in {path}.")
 
 
-def _files(staged: Path) -> Iterator[tuple[str, Path]]:
-    for file in sorted(staged.rglob("*")):
-        if file.is_file():
-            yield file.relative_to(staged).as_posix(), file
+def _files(staged: Path) -> dict[str, Path]:
+    return {file.relative_to(staged).as_posix(): file for file in sorted(staged.rglob("*")) if file.is_file()}
 
 
 def _upload(staged: Path, repo_id: str, repo_type: str, **options: Unpack[Options]) -> Published:
-    files = {path: file.stat().st_size for path, file in _files(staged)}
+    files = {path: file.stat().st_size for path, file in _files(staged).items()}
     if options.get("dry_run"):
         return Published(repo_id, files, None, None)
     try:
@@ -249,11 +242,9 @@ def _commit(api: HfApi, staged: Path, repo_id: str, repo_type: str, options: Opt
     api.create_repo(repo_id, repo_type=repo_type, private=options.get("private"), exist_ok=True, space_sdk=sdk)
     if revision:
         api.create_branch(repo_id, repo_type=repo_type, branch=revision, exist_ok=True)
-    upload = partial(
-        api.upload_folder, repo_id=repo_id, repo_type=repo_type, folder_path=staged, revision=revision,
-        commit_message="Publish with realfake",
-    )  # fmt: skip
-    commit = _with_retries(upload)
+    message = "Publish with realfake"
+    settings = {"repo_id": repo_id, "repo_type": repo_type, "revision": revision, "commit_message": message}
+    commit = _with_retries(partial(api.upload_folder, folder_path=staged, **settings))
     if tag:
         api.create_tag(repo_id, repo_type=repo_type, tag=tag, revision=commit.oid, exist_ok=True)
     return commit

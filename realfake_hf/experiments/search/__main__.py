@@ -7,11 +7,11 @@ resume an interrupted search, repeat the command.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from realfake_hf.cli import parse, run_command
 from realfake_hf.experiments.search.plan import SearchArguments
+from realfake_hf.store import write_results
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,23 +24,17 @@ def _work(arguments: SearchArguments) -> int:
     import optuna
 
     from realfake_hf.experiments.search.run import search
-    from realfake_hf.experiments.search.table import to_markdown
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    results = search(arguments, after_each=lambda results: _write(arguments, results))
-    _write(arguments, results)
-    print(to_markdown(results))
-    return 0
-
-
-def _write(arguments: SearchArguments, results: Mapping[str, Any]) -> None:
     from realfake_hf.experiments.search.table import draw, to_markdown
     from realfake_hf.figures.style import save_figure
-    from realfake_hf.store import write_results
 
-    write_results(arguments.output_file, results, to_markdown(results))
-    if arguments.figure_file is not None and results["rows"]:
-        save_figure(draw(results), arguments.figure_file)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for results in search(arguments):
+        table = to_markdown(results)
+        write_results(arguments.output_file, results, table)
+        if arguments.figure_file is not None and results["rows"]:
+            save_figure(draw(results), arguments.figure_file)
+    print(table)
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The trainings of the search: feature extractors, heads on the best of them, and the best topologies on all data."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ EXTRACTORS: Final = "extractors"
 HEADS: Final = "heads"
 TOP: Final = "top"
 SEEDS: Final = "seeds"  # study of the further seeds; its trainings have the stage `TOP`
-_PARTS: Final = 4  # of a topology
+PAPER_ACCURACY: Final = 0.9298  # of the best network on the CIFAKE test split; Bird & Lotfi (2024), abstract
 
 
 @dataclass
@@ -18,9 +18,7 @@ class SearchArguments:
 
     output_dir: Path = field(metadata={"help": "Folder of the study, shared by all workers."})
     output_file: Path = field(metadata={"help": "JSON file of the results; the Markdown table is written beside it."})
-    figure_file: Path | None = field(
-        default=None, metadata={"help": "PNG file: accuracy by topology and by number of parameters."}
-    )
+    figure_file: Path | None = field(default=None, metadata={"help": "PNG file: accuracy by topology and parameters."})
     base: str = field(default="recipes/cifake_cnn.yaml", metadata={"help": "Recipe of every training."})
     num_filters: list[int] = field(
         default_factory=lambda: [16, 32, 64, 128], metadata={"help": "Extractors: filters of each convolution."}
@@ -34,37 +32,27 @@ class SearchArguments:
     )
     num_dense_layers: list[int] = field(default_factory=lambda: [1, 2, 3], metadata={"help": "Heads: dense layers."})
     first_units: int = field(default=64, metadata={"help": "Units of the single dense layer on every extractor."})
-    train_size: int | None = field(
-        default=None, metadata={"help": "Number of training images for extractors and heads; None: all."}
-    )
-    num_train_epochs: float | None = field(
-        default=None, metadata={"help": "Epochs of extractors and heads; None: those of the recipe."}
-    )
-    top: int = field(
-        default=5,
-        metadata={"help": "Number of best topologies that are trained on all images, with the recipe's epochs."},
-    )
+    train_size: int | None = field(default=None, metadata={"help": "Training images of extractors and heads."})
+    num_train_epochs: float | None = field(default=None, metadata={"help": "Epochs of extractors and heads."})
+    top: int = field(default=5, metadata={"help": "Number of the best topologies to train with the whole recipe."})
     reference: list[int] = field(
         default_factory=list,
         metadata={"help": "Filters, convolutions, units and dense layers of a topology to train beside the best."},
     )
     seeds: list[int] = field(
         default_factory=lambda: [0],
-        metadata={"help": "The top use the first seed; the best of them and the reference use all."},
+        metadata={"help": "The best use the first seed; the very best and the reference use all seeds."},
     )
     bf16: bool = field(default=False, metadata={"help": "Train in bfloat16 in this worker."})
     prune: bool = field(default=False, metadata={"help": "Stop extractors and heads that fall behind the median."})
 
     def __post_init__(self) -> None:
-        """Check the lists and numbers.
+        """Check `reference` and `top`.
 
         Raises:
-            ValueError: a list is empty, `reference` is not a topology, or `top` is negative.
+            ValueError: `reference` is not a topology, or `top` is negative.
         """
-        for name in ("num_filters", "num_conv_layers", "dense_units", "num_dense_layers", "seeds"):
-            if not getattr(self, name):
-                raise ValueError(f"expected one or more values of --{name}; found none.")
-        if self.reference and len(self.reference) != _PARTS:
+        if self.reference and len(self.reference) != len(fields(Topology)):
             raise ValueError(
                 "expected filters, convolutions, units and dense layers as --reference; found "
                 f"{' '.join(map(str, self.reference))}."
@@ -75,13 +63,10 @@ class SearchArguments:
 
 @dataclass(frozen=True)
 class Topology:
-    """The shape of a CNN, in the names of its configuration.
+    """The shape of a CNN, in the names of `CifakeCnnConfig`.
 
-    Attributes:
-        num_filters: of each convolution.
-        num_conv_layers: number of convolutions.
-        dense_units: of each dense layer.
-        num_dense_layers: number of dense layers.
+    >>> print(Topology(32, 2, 64, 1))
+    2 x 32 filters, 1 x 64 units
     """
 
     num_filters: int
@@ -89,34 +74,15 @@ class Topology:
     dense_units: int
     num_dense_layers: int
 
-    def to_dict(self) -> dict[str, int]:
-        """Return the shape as keyword arguments of `CifakeCnnConfig`."""
-        return asdict(self)
-
-    @property
-    def words(self) -> str:
-        """The shape in words.
-
-        >>> Topology(32, 2, 64, 1).words
-        '2 x 32 filters, 1 x 64 units'
-        """
+    def __str__(self) -> str:
         return (
             f"{self.num_conv_layers} x {self.num_filters} filters, {self.num_dense_layers} x {self.dense_units} units"
         )
 
 
-PAPER_ACCURACY: Final = 0.9298  # of the best network on the CIFAKE test split; Bird & Lotfi (2024), abstract
-
-
 @dataclass(frozen=True)
 class Training:
-    """One training of the search.
-
-    Attributes:
-        stage: one of `EXTRACTORS`, `HEADS` and `TOP`.
-        topology: of the CNN.
-        seed: of the weights, the order of the images and the augmentation.
-    """
+    """A training of the search; its stage is `EXTRACTORS`, `HEADS` or `TOP`."""
 
     stage: str
     topology: Topology
@@ -124,21 +90,18 @@ class Training:
 
     @property
     def name(self) -> str:
-        """Name of its folder.
+        """Name of the output folder.
 
         >>> Training("heads", Topology(32, 2, 64, 1)).name
         'heads-32x2-64x1-seed0'
         """
-        shape = self.topology
-        return (
-            f"{self.stage}-{shape.num_filters}x{shape.num_conv_layers}-{shape.dense_units}x{shape.num_dense_layers}"
-            f"-seed{self.seed}"
-        )
+        filters, layers, units, dense = astuple(self.topology)
+        return f"{self.stage}-{filters}x{layers}-{units}x{dense}-seed{self.seed}"
 
     @property
     def parameters(self) -> dict[str, int]:
-        """Its parameters in the Optuna study."""
-        return {**self.topology.to_dict(), "seed": self.seed}
+        """Topology and seed, which are settings of the recipe and parameters of the Optuna study."""
+        return {**asdict(self.topology), "seed": self.seed}
 
 
 def extractors(arguments: SearchArguments) -> list[Training]:
@@ -179,7 +142,5 @@ def _add_reference(arguments: SearchArguments, best: Sequence[Topology]) -> list
 def changes_of(training: Training, arguments: SearchArguments) -> dict[str, Any]:
     """Return the settings in which a training differs from the recipe."""
     reduced = {"train_size": arguments.train_size, "num_train_epochs": arguments.num_train_epochs}
-    if training.stage == TOP:
-        reduced = {}
-    changed = {name: value for name, value in reduced.items() if value is not None}
-    return {**changed, **training.topology.to_dict(), "seed": training.seed}
+    changes = {name: value for name, value in reduced.items() if value is not None and training.stage != TOP}
+    return {**changes, **training.parameters}

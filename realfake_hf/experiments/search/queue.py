@@ -1,4 +1,4 @@
-"""A stage of the search as an Optuna study that workers share: waiting, running and finished trainings."""
+"""A stage of the search as an Optuna study, whose trainings several workers divide among them."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -27,13 +27,7 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """A training that this worker has claimed.
-
-    Attributes:
-        training: the topology and seed.
-        trial: its trial in the study.
-        folder: its output folder.
-    """
+    """A training that this worker has claimed, its trial in the study, and its output folder."""
 
     training: Training
     trial: Trial
@@ -41,32 +35,30 @@ class Job:
 
 
 class SharedStudy:
-    """One stage of the search, stored in an Optuna journal in a folder that all workers see.
+    """A stage of the search, stored in an Optuna journal in a folder that all workers see.
 
     A worker holds the file lock of the training that it runs. If a trial is running and its lock is free, its worker
     has died; the trial is enqueued again and resumes from its last checkpoint.
 
     Args:
-        folder: of the search.
+        folder: folder of the search.
         stage: name of the study.
         trainings: all trainings of the stage; the same for all workers.
-        prunes: stop trainings that fall behind the median.
     """
 
-    def __init__(self, folder: Path, stage: str, trainings: Sequence[Training], *, prunes: bool = False) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, stage: str, trainings: Sequence[Training]) -> None:
+        self._folder = folder / TRIALS
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._trainings = {training.name: training for training in trainings}
-        (folder / TRIALS).mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(folder / "study.lock")
         journal = str(folder / JOURNAL)
-        storage = JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal)))
-        self._lock = FileLock(str(folder / "study.lock"))
         with self._lock:
             self._study = optuna.create_study(
-                storage=storage,
+                storage=JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal))),
                 study_name=stage,
                 direction="maximize",
                 load_if_exists=True,
-                pruner=optuna.pruners.MedianPruner() if prunes else optuna.pruners.NopPruner(),
+                pruner=optuna.pruners.MedianPruner(),
                 sampler=optuna.samplers.RandomSampler(seed=0),
             )
             for training in trainings:
@@ -75,11 +67,11 @@ class SharedStudy:
     @contextmanager
     def job(self) -> Iterator[Job | None]:
         """Claim a waiting training for the duration of the context; None if none is waiting."""
-        with ExitStack() as held:
+        with ExitStack() as locks:
             with self._lock:
                 job = self._claim()
                 if job is not None:
-                    held.enter_context(self._lock_of(job.training))
+                    locks.enter_context(self._lock_of(job.training))
             yield job
 
     def finish(self, job: Job, facts: Facts, *, value: float) -> None:
@@ -94,32 +86,28 @@ class SharedStudy:
     @property
     def n_unfinished(self) -> int:
         """The number of trainings that are waiting or running."""
-        return sum(not trial.state.is_finished() for trial in self._trials())
+        return len(self._trials(TrialState.WAITING, TrialState.RUNNING))
 
     def completed(self) -> list[tuple[Training, Facts]]:
         """Return the completed trainings with their measurements, in the order of the plan."""
-        complete = {trial.user_attrs[TRAINING]: trial for trial in self._trials(TrialState.COMPLETE)}
-        return [
-            (training, complete[name].user_attrs[FACTS])
-            for name, training in self._trainings.items()
-            if name in complete
-        ]
+        facts = {trial.user_attrs[TRAINING]: trial.user_attrs[FACTS] for trial in self._trials(TrialState.COMPLETE)}
+        return [(training, facts[name]) for name, training in self._trainings.items() if name in facts]
 
     def _claim(self) -> Job | None:
         self._requeue_orphans()
         if not self._trials(TrialState.WAITING):
             return None
         trial = self._study.ask()
-        training = self._trainings[trial.user_attrs[TRAINING]]
+        training = self._training_of(trial)
         for name in training.parameters:  # recorded in the study
             choices = {other.parameters[name] for other in self._trainings.values()}
             trial.suggest_categorical(name, sorted(choices))
-        return Job(training, trial, self.folder / TRIALS / training.name)
+        return Job(training, trial, self._folder / training.name)
 
     def _requeue_orphans(self) -> None:
         """Enqueue the running trainings whose worker has died."""
         for trial in self._trials(TrialState.RUNNING):
-            training = self._trainings[trial.user_attrs[TRAINING]]
+            training = self._training_of(trial)
             try:
                 with self._lock_of(training).acquire(timeout=0):
                     self._study.tell(trial.number, state=TrialState.FAIL)
@@ -129,12 +117,14 @@ class SharedStudy:
                 continue  # its worker is alive
 
     def _enqueue(self, training: Training, *, skip_if_exists: bool = False) -> None:
-        self._study.enqueue_trial(
-            training.parameters, user_attrs={TRAINING: training.name}, skip_if_exists=skip_if_exists
-        )
+        name = {TRAINING: training.name}
+        self._study.enqueue_trial(training.parameters, user_attrs=name, skip_if_exists=skip_if_exists)
+
+    def _training_of(self, trial: Trial | FrozenTrial) -> Training:
+        return self._trainings[trial.user_attrs[TRAINING]]
 
     def _lock_of(self, training: Training) -> FileLock:
-        return FileLock(self.folder / TRIALS / f"{training.name}.lock")
+        return FileLock(self._folder / f"{training.name}.lock")
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False, states=states or None)
+        return self._study.get_trials(deepcopy=False, states=states)

@@ -1,9 +1,10 @@
-"""A worker of the search: it runs waiting trainings, stage by stage, until none is left."""
+"""A worker of the search, which runs waiting trainings stage by stage."""
 
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,44 +39,38 @@ from realfake_hf.training.run import train
 logger = logging.getLogger(__name__)
 
 SETTINGS: Final = "search.json"
-KEPT: Final = (METRICS, HISTORY, RECORD)  # files of a finished training
+KEPT: Final = (METRICS, HISTORY, RECORD)  # files of a finished training that are not deleted
 MEASURES: Final = ("accuracy", "precision", "recall", "f1", "roc_auc", "nll")
-POLL: Final = 2.0  # seconds between looks at the study while other workers run its last trainings
+POLL: Final = 2.0  # seconds between reads of the study while other workers run its last trainings
 
 
-def search(
-    arguments: SearchArguments, *, after_each: Callable[[dict[str, Any]], None] = lambda _: None
-) -> dict[str, Any]:
+def search(arguments: SearchArguments) -> Iterator[dict[str, Any]]:
     """Run trainings of the search, beside any number of other workers, until all are finished.
 
-    Args:
-        arguments: the search.
-        after_each: called after each training of this worker with the results so far, in which `waiting` is the number
-            of unfinished trainings of the stages that have begun.
-
-    Returns:
-        The results, as plain JSON.
+    Yields:
+        The results so far as plain JSON, after each training of this worker and at the end. `waiting` is the number of
+        unfinished trainings of the stages that have begun.
 
     Raises:
         OSError: the recipe or the data source does not exist.
-        ValueError: a setting is invalid, or the folder holds another search.
+        ValueError: a setting is invalid, or the folder contains another search.
     """
     _begin(arguments)
     stages: list[SharedStudy] = []
 
-    def run_stage(name: str, trainings: Sequence[Training], *, prunes: bool = False) -> None:
-        stages.append(SharedStudy(arguments.output_dir, name, trainings, prunes=prunes))
+    def run_stage(name: str, trainings: Sequence[Training]) -> Iterator[dict[str, Any]]:
+        stages.append(SharedStudy(arguments.output_dir, name, trainings))
         for _ in _run_waiting(stages[-1], arguments):
-            after_each(_results(arguments, stages))
+            yield _results(arguments, stages)
 
-    run_stage(EXTRACTORS, extractors(arguments), prunes=arguments.prune)
+    yield from run_stage(EXTRACTORS, extractors(arguments))
     best = ranked(stages)
     if not best:
         raise ValueError("expected one or more trained extractors; found none. The log names the reasons.")
-    run_stage(HEADS, heads(arguments, best[0]), prunes=arguments.prune)
-    run_stage(TOP, finalists(arguments, ranked(stages)))
-    run_stage(SEEDS, with_other_seeds(arguments, ranked(stages[-1:])))
-    return _results(arguments, stages)
+    yield from run_stage(HEADS, heads(arguments, best[0]))
+    yield from run_stage(TOP, finalists(arguments, ranked(stages)))
+    yield from run_stage(SEEDS, with_other_seeds(arguments, ranked(stages[-1:])))
+    yield _results(arguments, stages)
 
 
 def ranked(stages: Sequence[SharedStudy]) -> list[Topology]:
@@ -97,20 +92,20 @@ def _begin(arguments: SearchArguments) -> None:
 
 def _settings(arguments: SearchArguments) -> dict[str, Any]:
     """Return the settings that all workers share."""
-    of_a_worker = ("output_dir", "output_file", "figure_file", "bf16")
-    return {name: value for name, value in vars(arguments).items() if name not in of_a_worker}
+    own = ("output_dir", "output_file", "figure_file", "bf16")
+    return {name: value for name, value in vars(arguments).items() if name not in own}
 
 
 def _results(arguments: SearchArguments, stages: Sequence[SharedStudy]) -> dict[str, Any]:
     rows = [
-        {"stage": training.stage, "topology": training.topology.to_dict(), "seed": training.seed, **facts}
+        {"stage": training.stage, "topology": asdict(training.topology), "seed": training.seed, **facts}
         for study in stages
         for training, facts in study.completed()
     ]
     return {
         "settings": _settings(arguments),
         **environment(),
-        "best_extractor": ranked(stages[:1])[0].to_dict() if rows else None,
+        "best_extractor": asdict(ranked(stages[:1])[0]) if rows else None,
         "waiting": sum(study.n_unfinished for study in stages),
         "rows": rows,
     }
@@ -200,17 +195,12 @@ def n_parameters(topology: Topology) -> int:
     >>> n_parameters(Topology(32, 2, 64, 1))
     141345
     """
-    shape: dict[str, Any] = topology.to_dict()
-    model = CifakeCnnForImageClassification(CifakeCnnConfig(**shape))
-    return sum(weights.numel() for weights in model.parameters())
+    shape: dict[str, Any] = asdict(topology)
+    return CifakeCnnForImageClassification(CifakeCnnConfig(**shape)).num_parameters()
 
 
 class PruningCallback(TrainerCallback):
-    """Report the validation accuracy of each epoch to the study, and stop a training that falls behind.
-
-    Args:
-        trial: of the training.
-    """
+    """Report the validation accuracy of each epoch to a trial, and stop a training that falls behind the median."""
 
     def __init__(self, trial: optuna.Trial) -> None:
         self.trial = trial
@@ -222,7 +212,7 @@ class PruningCallback(TrainerCallback):
         control: TrainerControl,  # noqa: ARG002
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
-        """Report the accuracy; raise `optuna.TrialPruned` if the study's pruner decides so."""
+        """Report the accuracy; raise `optuna.TrialPruned` if it is below the median."""
         epoch = round(state.epoch or 0)
         self.trial.report(kwargs["metrics"]["eval_accuracy"], epoch)
         if self.trial.should_prune():

@@ -22,55 +22,50 @@ Row = Mapping[str, Any]
 
 
 def to_markdown(results: Mapping[str, Any]) -> str:
-    """Render one table per stage, the best topology on validation first."""
+    """Render one table per stage, sorted by validation accuracy."""
     tables = [
-        f"### {stage.capitalize()}\n\n{stage_table(results, stage)}"
+        f"### {stage.capitalize()}\n\n{markdown_table(COLUMNS, [_cells(*group) for group in groups])}"
         for stage in (EXTRACTORS, HEADS, TOP)
-        if _rows(results, stage)
+        if (groups := _by_topology(results, stage))
     ]
     return "\n\n".join([*tables, _note(results)])
 
 
 def _note(results: Mapping[str, Any]) -> str:
-    settings, rows = results["settings"], results["rows"]
-    places = Counter(_place(row) for row in rows)
-    epochs = settings["num_train_epochs"] or "the recipe's number of"
-    size = settings.get("train_size") or "all"
+    settings = results["settings"]
+    epochs, size = settings["num_train_epochs"] or "the recipe's", settings.get("train_size") or "all"
+    counts = Counter(_machine(row) for row in results["rows"]).items()
     waiting = f" {results['waiting']} trainings are not finished." if results["waiting"] else ""
     return (
         f"Extractors and heads: {epochs} epochs on {size} training images; top: the recipe's epochs on all of them. "
         "Rows are sorted by validation accuracy; mean ± standard deviation over seeds. The paper reports "
         f"{100 * PAPER_ACCURACY:.2f} % accuracy on test for its best topology. Trainings: "
-        f"{', '.join(f'{count} on {place}' for place, count in places.items())}; workers shared each machine, so the "
+        f"{', '.join(f'{count} on {machine}' for machine, count in counts)}; workers shared each machine, so the "
         f"seconds exceed those of a training alone.{waiting}"
     )
 
 
-def _place(row: Row) -> str:
+def _machine(row: Row) -> str:
     machine = row["machine"]
-    place = f"{machine.get('cores')} cores" if machine.get("device") == "cpu" else f"one {machine.get('device')}"
-    return f"{place} in {'bfloat16' if row.get('bf16') else 'float32'}"
+    device = f"{machine.get('cores')} cores" if machine.get("device") == "cpu" else f"one {machine.get('device')}"
+    return f"{device} in {'bfloat16' if row.get('bf16') else 'float32'}"
 
 
-def by_topology(results: Mapping[str, Any], stage: str) -> list[tuple[Topology, list[Row]]]:
-    """Group the rows of a stage by topology, the best on validation first."""
+def _by_topology(results: Mapping[str, Any], stage: str) -> list[tuple[Topology, list[Row]]]:
+    """Group the rows of a stage by topology, sorted by validation accuracy."""
     groups: dict[Topology, list[Row]] = {}
-    for row in _rows(results, stage):
-        groups.setdefault(Topology(**row["topology"]), []).append(row)
+    for row in results["rows"]:
+        if row["stage"] == stage:
+            groups.setdefault(Topology(**row["topology"]), []).append(row)
     return sorted(groups.items(), key=lambda group: -mean(row["validation"]["accuracy"] for row in group[1]))
 
 
-def stage_table(results: Mapping[str, Any], stage: str) -> str:
-    """Render the topologies of a stage, the best on validation first."""
-    return markdown_table(COLUMNS, [_cells(*group) for group in by_topology(results, stage)])
-
-
-def _cells(topology: Topology, rows: Sequence[Row]) -> list[str]:
+def _cells(topology: Topology, rows: Sequence[Row]) -> list[object]:
     return [
-        topology.words,
+        topology,
         f"{rows[0]['parameters']:,}",
         f"{rows[0]['n']['test']:,}",
-        f"{len(rows)}",
+        len(rows),
         _percent(rows, "validation", "accuracy"),
         *(_percent(rows, "test", name) for name in ("accuracy", "precision", "recall", "f1")),
         format_spread(spread([row["test"]["nll"] for row in rows]), ".3f"),
@@ -84,45 +79,39 @@ def _percent(rows: Sequence[Row], split: str, name: str) -> str:
 
 
 def _seconds(rows: Sequence[Row]) -> str:
-    """Return the mean seconds of a training, for each device if there are several."""
-    by_device: dict[str, list[float]] = {}
+    """Return the mean duration of a training, by device if there are several."""
+    seconds: dict[str, list[float]] = {}
     for row in rows:
-        by_device.setdefault(row["machine"].get("device", ""), []).append(row["seconds"])
-    if len(by_device) == 1:
-        return f"{mean(row['seconds'] for row in rows):,.0f}"
-    return ", ".join(f"{mean(seconds):,.0f} ({device})" for device, seconds in by_device.items())
-
-
-def _rows(results: Mapping[str, Any], stage: str) -> list[Row]:
-    return [row for row in results["rows"] if row["stage"] == stage]
+        seconds.setdefault(row["machine"].get("device", ""), []).append(row["seconds"])
+    means = {device: f"{mean(values):,.0f}" for device, values in seconds.items()}
+    return ", ".join(f"{value} ({device})" if len(means) > 1 else value for device, value in means.items())
 
 
 def draw(results: Mapping[str, Any]) -> "Figure":
     """Draw test accuracy by filters and convolutions, by units and layers, and against the number of parameters."""
     from realfake_hf.figures.comparison import topologies
 
+    accuracy = {
+        stage: {
+            topology: mean(row["test"]["accuracy"] for row in rows) for topology, rows in _by_topology(results, stage)
+        }
+        for stage in (EXTRACTORS, HEADS, TOP)
+    }
+    parameters = {Topology(**row["topology"]): row["parameters"] for row in results["rows"]}
     panels = {
-        (EXTRACTORS, "convolutions", "filters"): _accuracies(results, EXTRACTORS, "num_conv_layers", "num_filters"),
-        (HEADS, "dense layers", "units"): _accuracies(results, HEADS, "num_dense_layers", "dense_units"),
+        (EXTRACTORS, "convolutions", "filters"): _panel(accuracy[EXTRACTORS], "num_conv_layers", "num_filters"),
+        (HEADS, "dense layers", "units"): _panel(accuracy[HEADS], "num_dense_layers", "dense_units"),
     }
     points = {
-        stage: [
-            (rows[0]["parameters"], mean(row["test"]["accuracy"] for row in rows))
-            for _, rows in by_topology(results, stage)
-        ]
-        for stage in (EXTRACTORS, HEADS, TOP)
-        if _rows(results, stage)
+        stage: [(parameters[topology], value) for topology, value in values.items()]
+        for stage, values in accuracy.items()
+        if values
     }
     return topologies({key: cells for key, cells in panels.items() if cells}, points, paper_accuracy=PAPER_ACCURACY)
 
 
-def _accuracies(
-    results: Mapping[str, Any], stage: str, row_name: str, column_name: str
-) -> dict[tuple[int, int], float | None]:
-    """Return the test accuracy by two parts of the topology, None for combinations that were not trained."""
-    shapes = {(row["topology"][row_name], row["topology"][column_name]): row for row in _rows(results, stage)}
-    rows, columns = ({shape[axis] for shape in shapes} for axis in (0, 1))
-    return {
-        shape: shapes[shape]["test"]["accuracy"] if shape in shapes else None
-        for shape in product(sorted(rows), sorted(columns))
-    }
+def _panel(accuracy: Mapping[Topology, float], row: str, column: str) -> dict[tuple[int, int], float | None]:
+    """Arrange accuracies by two parts of the topology; combinations that were not trained are None."""
+    cells = {(getattr(topology, row), getattr(topology, column)): value for topology, value in accuracy.items()}
+    rows, columns = ({shape[axis] for shape in cells} for axis in (0, 1))
+    return {shape: cells.get(shape) for shape in product(sorted(rows), sorted(columns))}
