@@ -25,12 +25,12 @@ from realfake_hf.labels import Verdict, fake_index
 from realfake_hf.metrics.operating_point import DEFAULT, OperatingPoint, load_operating_point
 from realfake_hf.metrics.out_of_distribution import Familiarity, load_familiarity
 from realfake_hf.models.cpu import has_fast_bfloat16, in_bfloat16, logits_of, pack
-from realfake_hf.models.heads import caught_embeddings
+from realfake_hf.models.heads import collect_embeddings
 from realfake_hf.parallel import map_in_threads
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 Result = TypeVar("Result")
-Item = TypeVar("Item")
+Batch = list[tuple[int, ImageInput]]  # positions and images
 
 _INPUT_TYPES: Final = (str, os.PathLike, bytes, Image.Image, np.ndarray)  # `ImageInput` for isinstance
 
@@ -38,24 +38,24 @@ _INPUT_TYPES: Final = (str, os.PathLike, bytes, Image.Image, np.ndarray)  # `Ima
 class Detector:
     """A trained classifier with its image processor; threads may share one.
 
-    An image is decoded to RGB, resized and normalised as its processor does, and passed through the model. The softmax
-    of the logits gives `p_fake`, and the operating point turns `p_fake` into a verdict.
+    Images are decoded to RGB, resized and normalised as by the processor, and passed through the model. The softmax of
+    the logits gives `p_fake`, and the operating point turns `p_fake` into a verdict.
 
     Args:
         model: any image classifier with one label for real and one for fake.
         processor: the image processor saved with it.
         batch_size: images per forward pass.
-        point: threshold and abstention band of the verdicts; by default one half and no band.
+        point: threshold and abstention band of the verdicts; by default 0.5 and no band.
         familiarity: distribution of the embeddings of the training images, for `Verdict.is_far`; None if unknown.
-        bf16: on CPUs with bfloat16 support, predict with a copy of the model that multiplies in bfloat16. It is
-            faster for a ViT, most with AMX, and changes `p_fake` by less than 0.03. Explanations use `model` itself.
+        bf16: predict with a copy of the model in bfloat16, on CPUs that support it. It is faster for a ViT, especially
+            with AMX, and changes `p_fake` by less than 0.03. Explanations use `model`.
 
     Attributes:
         inference_model: the model that predicts: `model`, or its copy in bfloat16.
         fake: index of the FAKE logit.
 
     Raises:
-        ValueError: the labels of the model do not say which output means fake.
+        ValueError: the labels of the model do not mean real and fake.
 
     >>> detector = Detector.from_pretrained("user/name")  # doctest: +SKIP
     >>> [verdict] = detector.predict("photo.jpg")  # doctest: +SKIP
@@ -94,34 +94,29 @@ class Detector:
         only_safetensors: bool = False,
         bf16: bool = False,
     ) -> Self:
-        """Load a detector from a folder or the Hub, with its operating point and familiarity if it has them.
+        """Load a detector from a folder or the Hub, with its operating point and familiarity if they exist.
 
         Args:
             name: a folder of `train.py`, or a Hub id.
-            device: where the model runs.
+            device: device of the model.
             batch_size: images per forward pass.
             revision: branch, tag or commit on the Hub.
             trust_remote_code: run code that comes with the model; models of this project do not need it.
             attn_implementation: `sdpa` or `eager`; None leaves the choice to transformers.
-            only_safetensors: refuse weights in formats that can contain code.
-            bf16: predict in bfloat16 where the CPU supports it, see `Detector`.
+            only_safetensors: reject weights in formats that can contain code.
+            bf16: predict in bfloat16 if the CPU supports it, see `Detector`.
 
         Raises:
-            OSError: there is no such model, or none in an accepted format.
-            ValueError: the labels of the model do not say which output means fake, or a file beside it is invalid.
+            OSError: the model does not exist in an accepted format.
+            ValueError: the labels of the model do not mean real and fake, or a file beside it is invalid.
         """
-        settings = {"revision": revision, "trust_remote_code": trust_remote_code}
+        place, settings = os.fspath(name), {"revision": revision, "trust_remote_code": trust_remote_code}
         point = load_operating_point(name, revision=revision)
         familiarity = load_familiarity(name, revision=revision)
         model = AutoModelForImageClassification.from_pretrained(
-            os.fspath(name),
-            attn_implementation=attn_implementation,
-            use_safetensors=True if only_safetensors else None,
-            **settings,
+            place, attn_implementation=attn_implementation, use_safetensors=only_safetensors or None, **settings
         )
-        processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-            os.fspath(name), backend="pil", **settings
-        )  # as in training, whatever else is installed
+        processor = AutoImageProcessor.from_pretrained(place, backend="pil", **settings)  # type: ignore[no-untyped-call]
         pack(model)
         return cls(model.to(device), processor, batch_size=batch_size, point=point, familiarity=familiarity, bf16=bf16)
 
@@ -129,8 +124,8 @@ class Detector:
         """Return one verdict per image, in order.
 
         Args:
-            images: one image or many: paths, bytes of image files, Pillow images, arrays (height, width, 3) or
-                (height, width) of uint8 [0, 255], or the image column of a data set.
+            images: one or several paths, bytes of image files, Pillow images, or arrays (height, width, 3) or
+                (height, width) of uint8 [0, 255]; or the image column of a data set.
 
         Raises:
             UnreadableImageError: an image cannot be read; the message contains its path or position.
@@ -139,19 +134,15 @@ class Detector:
         return list(self.stream(images))
 
     def stream(self, images: ImageInput | Iterable[ImageInput]) -> Iterator[Verdict]:
-        """Yield verdicts in order while images are read, for inputs of any length; see `predict`.
-
-        Each core has a batch, so that images are read one batch per core ahead of the verdicts.
-        """
+        """Yield verdicts in order, for inputs of any length; see `predict`. Each core reads ahead by one batch."""
         yield from chain.from_iterable(self._map_batches(images, self._verdicts))
 
     def probabilities(self, images: ImageInput | Iterable[ImageInput]) -> NDArray[np.float32]:
-        """Return the `p_fake` of each image: (n,) float32 in [0, 1]. For inputs see `predict`."""
-        batches = list(self._map_batches(images, self._p_fake))
-        return np.concatenate(batches) if batches else np.empty(0, dtype=np.float32)
+        """Return the `p_fake` of each image: (n,) float32 in [0, 1]; see `predict`."""
+        return np.concatenate([np.empty(0, dtype=np.float32), *self._map_batches(images, self._p_fake)])
 
     def embeddings(self, images: ImageInput | Iterable[ImageInput]) -> NDArray[np.float32]:
-        """Return the inputs of the classification head: (n, width) float32. For inputs see `predict`.
+        """Return the inputs of the classification head: (n, width) float32; see `predict`.
 
         Raises:
             ValueError: the model has no linear head.
@@ -173,19 +164,19 @@ class Detector:
         Args:
             images: see `predict`.
             method: a name in `realfake_hf.attribution.methods.METHODS`, such as "relevance" or "grad_cam".
-            target: the label to explain, or "predicted" for the label with the higher probability, whatever the
-                threshold is.
-            options: of the method; missing ones have their defaults.
-            batch_size: images per forward pass; None means that of the detector.
+            target: the label to explain, or "predicted" for the label with the higher probability, regardless of the
+                threshold.
+            options: options of the method that differ from their defaults.
+            batch_size: images per forward pass; None means the batch size of the detector.
 
         Raises:
             UnreadableImageError: an image cannot be read; the message contains its path or position.
             TypeError: an input is not an image.
-            ValueError: an unknown method, target or option, or a method that does not fit the model.
+            ValueError: the method, target or option is unknown, or the model does not support the method.
         """
         explanations: list[Explanation] = []
-        for batch in _batches(_read_all(_numbered(images)), batch_size or self.batch_size):
-            pixel_values = self._pixel_values(batch)
+        for batch in _batches(images, batch_size or self.batch_size):
+            pixel_values = self._pixel_values(_read(batch))
             with self._lock.exclusive():
                 explanations += explain(self.model, pixel_values, method=method, target=target, options=options)
         return [replace(each, verdict=self.point.judge(each.verdict.p_fake)) for each in explanations]
@@ -193,7 +184,7 @@ class Detector:
     def view(self, image: Image.Image) -> NDArray[np.uint8]:
         """Return the part of an RGB image that a map covers, as (height, width, 3) uint8.
 
-        That is the whole image if the processor only resizes, else the output of the processor.
+        It is the whole image if the processor only resizes, else the output of the processor.
         """
         if resize_target(self.processor) is not None:
             return np.asarray(image)
@@ -210,21 +201,17 @@ class Detector:
     def _map_batches(
         self, images: ImageInput | Iterable[ImageInput], function: Callable[[list[Image.Image]], Result]
     ) -> Iterator[Result]:
-        batches = _batches(_numbered(images), self.batch_size)
-        return map_in_threads(lambda batch: function(list(_read_all(batch))), batches)
+        return map_in_threads(lambda batch: function(_read(batch)), _batches(images, self.batch_size))
 
     def _verdicts(self, images: list[Image.Image]) -> list[Verdict]:
         if self.familiarity is None:
             return [self.point.judge(p_fake) for p_fake in self._p_fake(images).tolist()]
         scores, embeddings = self._p_fake_and_embeddings(images)
-        far = self.familiarity.is_far(embeddings).tolist()
-        return [
-            replace(self.point.judge(p_fake), is_far=is_far)
-            for p_fake, is_far in zip(scores.tolist(), far, strict=True)
-        ]
+        pairs = zip(scores.tolist(), self.familiarity.is_far(embeddings).tolist(), strict=True)
+        return [replace(self.point.judge(p_fake), is_far=is_far) for p_fake, is_far in pairs]
 
     def _p_fake_and_embeddings(self, images: list[Image.Image]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        with caught_embeddings(self.inference_model) as embeddings:
+        with collect_embeddings(self.inference_model) as embeddings:
             p_fake = self._p_fake(images)
         return p_fake, torch.cat(embeddings)[: len(images)].float().cpu().numpy()
 
@@ -236,7 +223,7 @@ class Detector:
         return logits.float().softmax(dim=-1)[:, self.fake].cpu().numpy()
 
     def _pixel_values(self, images: list[Image.Image]) -> Tensor:
-        """Return what the image processor makes of RGB images: (batch, 3, height, width), on the device."""
+        """Preprocess RGB images: (batch, 3, height, width), on the device."""
         if self._normalize is None:
             values: Tensor = self.processor(images, return_tensors="pt")["pixel_values"].to(self.model.device)
         else:
@@ -248,7 +235,7 @@ class Detector:
 class SharedLock:
     """A lock held by any number of threads in shared mode, or by one thread in exclusive mode.
 
-    A thread that waits for exclusive mode goes before later ones in shared mode, so that it does not starve.
+    While a thread waits for exclusive mode, no other thread enters shared mode, so it does not starve.
     """
 
     def __init__(self) -> None:
@@ -259,7 +246,7 @@ class SharedLock:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Hold the lock beside other threads in shared mode."""
+        """Hold the lock in shared mode."""
         with self._changed:
             self._changed.wait_for(lambda: not self._is_exclusive and not self._n_waiting)
             self._n_shared += 1
@@ -272,7 +259,7 @@ class SharedLock:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the lock alone."""
+        """Hold the lock in exclusive mode."""
         with self._changed:
             self._n_waiting += 1
             self._changed.wait_for(lambda: not self._is_exclusive and not self._n_shared)
@@ -291,9 +278,9 @@ class NamedDetector:
     """A detector and its name on the command line.
 
     Attributes:
-        name: given on the command line.
-        place: the folder or Hub id that it was loaded from.
-        detector: the loaded model.
+        name: name on the command line.
+        place: folder or Hub id from which it was loaded.
+        detector: the loaded detector.
     """
 
     name: str
@@ -302,15 +289,15 @@ class NamedDetector:
 
 
 def load_detector(name: str, place: str) -> Detector:
-    """Load the model that a command names, on the accelerator if there is one.
+    """Load a detector for a command, on the accelerator if there is one.
 
     Args:
-        name: of the model or its flag, for messages.
+        name: name or flag of the model, for messages.
         place: a folder of train.py, or a Hub id.
 
     Raises:
-        OSError: there is no such model.
-        ValueError: its labels do not say real and fake.
+        OSError: the model does not exist.
+        ValueError: the labels of the model do not mean real and fake.
     """
     device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
     try:
@@ -322,15 +309,18 @@ def load_detector(name: str, place: str) -> Detector:
         ) from error
 
 
-def _numbered(images: ImageInput | Iterable[ImageInput]) -> Iterator[tuple[int, ImageInput]]:
-    return enumerate([images] if isinstance(images, _INPUT_TYPES) else images)
+def _batches(images: ImageInput | Iterable[ImageInput], size: int) -> Iterator[Batch]:
+    """Divide one or several images into batches of numbered images."""
+    numbered = enumerate([images] if isinstance(images, _INPUT_TYPES) else images)
+    while batch := list(islice(numbered, size)):
+        yield batch
 
 
-def _read_all(numbered: Iterable[tuple[int, ImageInput]]) -> Iterator[Image.Image]:
-    return (_read(image, position) for position, image in numbered)
+def _read(batch: Batch) -> list[Image.Image]:
+    return [_to_rgb(image, position) for position, image in batch]
 
 
-def _read(image: ImageInput, position: int) -> Image.Image:
+def _to_rgb(image: ImageInput, position: int) -> Image.Image:
     """Decode any input to an RGB image."""
     if isinstance(image, np.ndarray):
         return _from_array(image, position)
@@ -360,8 +350,3 @@ def _from_array(image: NDArray[np.uint8], position: int) -> Image.Image:
             f"{image.shape} of {image.dtype}. Scale values to [0, 255] and cast them; pass several images as a list."
         )
     return Image.fromarray(image).convert("RGB")
-
-
-def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
-    while batch := list(islice(items, size)):
-        yield batch

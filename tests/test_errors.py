@@ -20,7 +20,7 @@ from realfake_hf.crosseval.datasets import load_dataset
 from realfake_hf.crosseval.errors import ShownError, most_confident_errors
 from realfake_hf.detector import Detector
 from realfake_hf.estimate import from_plain
-from realfake_hf.models.heads import caught_embeddings, head_modules
+from realfake_hf.models.heads import collect_embeddings, head_modules
 
 
 def test_the_most_confident_error_of_each_content_comes_first_then_the_second():
@@ -50,7 +50,7 @@ def test_an_embedding_is_what_the_last_layer_decides_by(kind):
     model, width = tiny(kind)
     model.eval()
     pixels = torch.randn(3, 3, 32, 32)
-    with torch.no_grad(), caught_embeddings(model) as caught:
+    with torch.no_grad(), collect_embeddings(model) as caught:
         logits = model(pixel_values=pixels).logits
     [embedding] = caught
     assert embedding.shape == (3, width)

@@ -1,10 +1,11 @@
-"""The attention of all layers as one matrix: rollout, gradient rollout and relevance. Tensors only, no models.
+"""Combine the attention of all layers into one matrix: rollout, gradient rollout and relevance, on tensors only.
 
-The attention of a layer has the shape (batch, heads, tokens, tokens); row i holds the shares of the input tokens in
+The attention of a layer has the shape (batch, heads, tokens, tokens); row i contains the shares of the input tokens in
 output token i, and sums to 1. Layers are ordered from first to last.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
 from typing import Final, Literal, get_args
 
 import torch
@@ -12,10 +13,6 @@ from torch import Tensor
 
 HeadFusion = Literal["mean", "max", "min"]
 
-NO_WEIGHTS: Final = (
-    "expected the attention weights of at least one layer; found none. Scaled-dot-product attention does not return "
-    "them: load the model with attn_implementation='eager'."
-)
 _FUSIONS: Final[tuple[HeadFusion, ...]] = get_args(HeadFusion)
 
 
@@ -37,8 +34,8 @@ def fuse_layer(attention: Tensor, *, head_fusion: HeadFusion = "mean", discard_r
     Args:
         attention: (batch, heads, tokens, tokens), rows summing to 1.
         head_fusion: how heads are fused.
-        discard_ratio: share of the weights of each image, in [0, 1), that is discarded, the lowest first. Weights that
-            tie with the lowest remaining one are kept. A row that loses all its weights passes on its own token.
+        discard_ratio: share of the weights of each image to discard, in [0, 1), the lowest first. Ties with the lowest
+            remaining weight are kept. A row without weights becomes that of the identity.
 
     Returns:
         (batch, tokens, tokens) float32, rows summing to 1.
@@ -47,45 +44,42 @@ def fuse_layer(attention: Tensor, *, head_fusion: HeadFusion = "mean", discard_r
         ValueError: an unknown fusion, or a ratio outside [0, 1).
     """
     if not 0 <= discard_ratio < 1:
-        raise ValueError(
-            f"expected a discard_ratio in [0, 1); found {discard_ratio}. It is the share of weights to discard."
-        )
+        raise ValueError(f"expected a discard_ratio in [0, 1); found {discard_ratio}.")
     weights = fuse_heads(attention, head_fusion=head_fusion)
     if discard_ratio:
         weights = _without_lowest(weights, discard_ratio)
-    if discard_ratio or head_fusion != "mean":  # the mean of distributions is a distribution
-        weights = _normalise_rows(weights)
-    return weights
+    is_normalised = head_fusion == "mean" and not discard_ratio  # the mean of distributions is a distribution
+    return weights if is_normalised else _normalise_rows(weights)
 
 
 def attention_rollout(layers: Sequence[Tensor], *, rows: int | None = None) -> Tensor:
     """Compute attention rollout (Abnar & Zuidema, 2020, *Quantifying Attention Flow in Transformers*, ACL).
 
-    The product over layers of 0.5 W + 0.5 I, where W is a layer fused by `fuse_layer` and I is the residual
+    It is the product over layers of 0.5 W + 0.5 I, where W is a layer fused by `fuse_layer` and I is the residual
     connection.
 
     Args:
-        layers: the fused layers, (batch, tokens, tokens) each.
-        rows: output tokens to compute, from the first one on, which is cheaper than all; None means all.
+        layers: (batch, tokens, tokens) each.
+        rows: number of leading output tokens to compute, which is cheaper than all; None means all.
 
     Returns:
         (batch, rows, tokens) float32, rows summing to 1: the share of input token j in output token i.
 
     Raises:
-        ValueError: there are no layers, because scaled-dot-product attention returns none.
+        ValueError: there are no layers; scaled-dot-product attention returns none.
     """
-    return _leading_rows(reversed(layers), rows=rows, share=0.5)
+    return _leading_rows(reversed(required(layers)), rows=rows, share=0.5)
 
 
-def gradient_rollout(attentions: Iterable[Tensor], gradients: Iterable[Tensor]) -> Tensor:
-    """Roll out the attention that favours a class.
+def gradient_rollout(attentions: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    """Compute attention rollout from the attention that favours a class.
 
-    The product over layers of W + I with normalised rows, where W is the mean over heads of (dA * A)+. With small
-    gradients it ranks patches like `relevance`; layers with large gradients weigh less than there.
+    It is the product over layers of W + I with normalised rows, where W is the mean over heads of (dA * A)+. With
+    small gradients it ranks patches like `relevance`; it gives less weight to layers with large gradients.
 
     Args:
         attentions: (batch, heads, tokens, tokens) of each layer.
-        gradients: of the class score with respect to each of them.
+        gradients: gradient of the class score with respect to the attention of each layer.
 
     Returns:
         (batch, tokens, tokens) float32, rows summing to 1.
@@ -93,36 +87,33 @@ def gradient_rollout(attentions: Iterable[Tensor], gradients: Iterable[Tensor]) 
     Raises:
         ValueError: there are no layers.
     """
-    product = None
-    for weights in _evidence(attentions, gradients):
-        mixed = _normalise_rows(weights + _identity(weights))
-        product = mixed if product is None else mixed @ product
-    return _required(product)
+    evidence = _evidence(required(attentions), gradients)
+    layers = (_normalise_rows(weights + _identity(weights)) for weights in evidence)
+    return reduce(lambda product, weights: weights @ product, layers)
 
 
 def relevance(attentions: Sequence[Tensor], gradients: Sequence[Tensor], *, rows: int | None = None) -> Tensor:
     """Compute relevance (Chefer et al., 2021, *Generic Attention-model Explainability*, ICCV).
 
-    The product over layers of W + I, where W is the mean over heads of (dA * A)+.
+    It is the product over layers of W + I, where W is the mean over heads of (dA * A)+.
 
     Args:
         attentions: (batch, heads, tokens, tokens) of each layer.
-        gradients: of the class score with respect to each of them. One backward pass gives all of them, so the
-            attention of all layers is in memory at once; that limits the batch size.
-        rows: output tokens to compute, from the first one on, which is cheaper than all; None means all.
+        gradients: gradient of the class score with respect to the attention of each layer.
+        rows: number of leading output tokens to compute, which is cheaper than all; None means all.
 
     Returns:
-        (batch, rows, tokens) float32, not negative: how much input token j matters to output token i, on the scale of
+        (batch, rows, tokens) float32, non-negative: the relevance of input token j to output token i, on the scale of
         the score.
 
     Raises:
         ValueError: there are no layers.
     """
-    return _leading_rows(_evidence(reversed(attentions), reversed(gradients)), rows=rows, share=1)
+    return _leading_rows(_evidence(reversed(required(attentions)), reversed(gradients)), rows=rows, share=1)
 
 
 def class_token_map(matrix: Tensor, *, grid: tuple[int, int], class_tokens: int = 1) -> Tensor:
-    """Read the shares of the patches in the class token.
+    """Return the shares of the patches in the class token.
 
     Special tokens precede the patches. Their number is tokens - grid_h * grid_w: one in ViT (class), two in DeiT
     (class and distillation).
@@ -130,8 +121,8 @@ def class_token_map(matrix: Tensor, *, grid: tuple[int, int], class_tokens: int 
     Args:
         matrix: (batch, rows, tokens), row i for output token i, with at least the rows of the class tokens.
         grid: height and width of the grid of patches.
-        class_tokens: leading tokens that the classifier reads, whose rows are averaged: one in ViT and DeiT; two in
-            a DeiT with a distilled head, whose logits are the mean of two heads.
+        class_tokens: number of leading tokens that the classifier reads, whose rows are averaged: one in ViT and DeiT,
+            two in a DeiT with a distillation head, whose logits are the mean of two heads.
 
     Returns:
         (batch, grid_h, grid_w).
@@ -146,6 +137,20 @@ def class_token_map(matrix: Tensor, *, grid: tuple[int, int], class_tokens: int 
             "tokens. A model that pools its patches has no class token: use grad_cam."
         )
     return matrix[:, :class_tokens, special:].mean(dim=1).reshape(-1, *grid)
+
+
+def required(layers: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the layers.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not layers:
+        raise ValueError(
+            "expected the attention weights of at least one layer; found none. Scaled-dot-product attention does not "
+            "return them: load the model with attn_implementation='eager'."
+        )
+    return layers
 
 
 def _without_lowest(weights: Tensor, ratio: float) -> Tensor:
@@ -165,22 +170,14 @@ def _evidence(attentions: Iterable[Tensor], gradients: Iterable[Tensor]) -> Iter
         yield (gradient.float() * weights.detach().float()).relu_().mean(dim=1)
 
 
-def _leading_rows(layers: Iterable[Tensor], *, rows: int | None, share: float) -> Tensor:
-    """Return the first rows of the product of share * (I + W) over layers, given from last to first."""
-    product = None
+def _leading_rows(layers: Iterator[Tensor], *, rows: int | None, share: float) -> Tensor:
+    """Return the leading rows of the product of share * (I + W) over layers, from last to first."""
+    last = next(layers)
+    product = share * (_identity(last)[:rows] + last[:, :rows])
     for weights in layers:
-        if product is None:
-            product = share * (_identity(weights)[:rows] + weights[:, :rows])
-        else:
-            product = torch.baddbmm(product, product, weights, beta=share, alpha=share)
-    return _required(product)
+        product = torch.baddbmm(product, product, weights, beta=share, alpha=share)
+    return product
 
 
 def _identity(like: Tensor) -> Tensor:
     return torch.eye(like.shape[-1], device=like.device)
-
-
-def _required(product: Tensor | None) -> Tensor:
-    if product is None:
-        raise ValueError(NO_WEIGHTS)
-    return product

@@ -1,9 +1,9 @@
-"""Attention maps of a model: collect the weights of each layer in a forward pass, read the row of the class token."""
+"""Attention maps of a model: collect the weights of each layer in a forward pass, and read the class token's row."""
 
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import torch
@@ -25,13 +25,13 @@ def rollout(
     head_fusion: HeadFusion = "mean",
     discard_ratio: float = 0.0,
 ) -> Maps:
-    """Compute maps of `attention.attention_rollout`, which ignore the target and the head of the classifier.
+    """Compute maps of `attention.attention_rollout`, which ignore the target and the classifier's head.
 
-    Heads are fused as soon as a layer is computed, so that the heads of one layer at a time are in memory.
+    Heads are fused as soon as a layer is computed, so only one layer's heads are in memory.
     """
     fuse = partial(attention.fuse_layer, head_fusion=head_fusion, discard_ratio=discard_ratio)
-    read = partial(attention.attention_rollout, rows=_class_tokens(model))
-    return _maps_of_layers(model, pixel_values, fuse, read)
+    fold = partial(attention.attention_rollout, rows=_class_tokens(model))
+    return _maps_of_layers(model, pixel_values, fuse, fold)
 
 
 def last_attention(
@@ -48,15 +48,13 @@ def last_attention(
 
 def gradient_rollout(model: PreTrainedModel, pixel_values: Tensor, target: Target) -> Maps:
     """Compute maps of `attention.gradient_rollout`. The attention of all layers is in memory at once."""
-    weights, gradients, odds = _attention_gradients(model, pixel_values, target)
-    return _read(attention.gradient_rollout(weights, gradients), model, pixel_values, odds)
+    return _maps_of_gradients(model, pixel_values, target, attention.gradient_rollout)
 
 
 def relevance(model: PreTrainedModel, pixel_values: Tensor, target: Target) -> Maps:
     """Compute maps of `attention.relevance`. The attention of all layers is in memory at once."""
-    weights, gradients, odds = _attention_gradients(model, pixel_values, target)
-    rows = attention.relevance(weights, gradients, rows=_class_tokens(model))
-    return _read(rows, model, pixel_values, odds)
+    fold = partial(attention.relevance, rows=_class_tokens(model))
+    return _maps_of_gradients(model, pixel_values, target, fold)
 
 
 def no_class_token(model: PreTrainedModel) -> str | None:
@@ -66,14 +64,14 @@ def no_class_token(model: PreTrainedModel) -> str | None:
         return "it has no attention"
     if not isinstance(heads, int):
         return "its attention stays inside windows or stages"
-    if getattr(model.config, "use_mean_pooling", False):  # as in BEiT, whose class token nothing reads
+    if getattr(model.config, "use_mean_pooling", False):  # as in BEiT
         return "it pools its patches and does not read its class token"
     return None
 
 
 @contextmanager
 def eager_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Switch a model to eager attention, which exposes the weights, and back afterwards."""
+    """Switch a model temporarily to eager attention, which returns its weights."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
@@ -86,39 +84,35 @@ def _maps_of_layers(
     model: PreTrainedModel,
     pixel_values: Tensor,
     fuse: Callable[[Tensor], Tensor],
-    read: Callable[[Sequence[Tensor]], Tensor],
+    fold: Callable[[Sequence[Tensor]], Tensor],
 ) -> Maps:
-    """Fuse the heads of each layer, and read the fused layers; on a CPU the batch is divided among the cores."""
+    """Fuse the heads of each layer, then fold the layers; on a CPU, the batch is divided among the cores."""
     fused: defaultdict[int, list[Tensor]] = defaultdict(list)  # by thread
-
-    def keep(weights: Tensor) -> None:
-        fused[threading.get_ident()].append(fuse(weights))
 
     @torch.no_grad()
     def maps_of(part: Tensor) -> Maps:
         odds = log_odds(model, part)
-        layers = fused.pop(threading.get_ident(), None)
-        if not layers:
-            raise ValueError(attention.NO_WEIGHTS)
-        return _read(read(layers), model, part, odds)
+        return _read(fold(attention.required(fused.pop(threading.get_ident(), []))), model, part, odds)
 
     parts = pixel_values.chunk(available_cores()) if pixel_values.device.type == "cpu" else (pixel_values,)
-    with _each_attention(model, keep):
+    with _each_attention(model, lambda weights: fused[threading.get_ident()].append(fuse(weights))):
         maps = list(map_in_threads(maps_of, parts))
     return Maps(torch.cat([part.values for part in maps]), torch.cat([part.log_odds for part in maps]))
 
 
-def _attention_gradients(
-    model: PreTrainedModel, pixel_values: Tensor, target: Target
-) -> tuple[list[Tensor], tuple[Tensor, ...], Tensor]:
-    """Return the attention of each layer, the gradients of the target's score, and the log-odds of FAKE."""
+def _maps_of_gradients(
+    model: PreTrainedModel,
+    pixel_values: Tensor,
+    target: Target,
+    fold: Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor],
+) -> Maps:
+    """Fold the attention of each layer and the gradient of the target's log-odds with respect to it."""
     weights: list[Tensor] = []
     with torch.enable_grad(), _each_attention(model, weights.append):
-        odds = log_odds(model, pixel_values.detach().requires_grad_())  # also where the parameters are frozen
-    if not weights:
-        raise ValueError(attention.NO_WEIGHTS)
+        odds = log_odds(model, pixel_values.detach().requires_grad_())  # parameters may be frozen
     score = odds * direction(odds.detach(), target)
-    return weights, torch.autograd.grad(score.sum(), weights), odds.detach()
+    gradients = torch.autograd.grad(score.sum(), attention.required(weights))
+    return _read(fold(weights, gradients), model, pixel_values, odds.detach())
 
 
 def _read(matrix: Tensor, model: PreTrainedModel, pixel_values: Tensor, odds: Tensor) -> Maps:
@@ -132,10 +126,7 @@ def _class_tokens(model: PreTrainedModel) -> int:
 
 @contextmanager
 def _each_attention(model: PreTrainedModel, use: Callable[[Tensor], None]) -> Iterator[None]:
-    """Call `use` with the attention weights of each layer as the forward pass computes them.
-
-    Attention modules have submodules, for queries and keys, so leaves of the model need no hooks.
-    """
+    """Call `use` with the attention weights of each layer as the forward pass computes them."""
     reason = no_class_token(model)
     if reason:
         raise ValueError(
@@ -148,10 +139,8 @@ def _each_attention(model: PreTrainedModel, use: Callable[[Tensor], None]) -> It
             case (Tensor(), Tensor(ndim=4) as weights, *_):
                 use(weights)
 
-    inner = [module for module in model.modules() if next(module.children(), None) is not None]
-    handles = [module.register_forward_hook(hook) for module in inner]
-    try:
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if next(module.children(), None):  # leaves are no attention modules, which contain linear layers
+                hooks.callback(module.register_forward_hook(hook).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -42,22 +42,22 @@ def explain(
 ) -> list[Explanation]:
     """Explain the predictions of a model on a batch.
 
-    Afterwards the model is as before: no hooks, no gradients, no changed settings.
+    No hooks, gradients or changed settings remain on the model.
 
     Args:
         model: an image classifier in eval mode, with one label for real and one for fake. Attention methods switch it
-            to eager attention meanwhile.
+            temporarily to eager attention.
         pixel_values: (batch, channels, height, width), normalised by the image processor of the model, on its device.
-        method: a name in `METHODS`.
+        method: name in `METHODS`.
         target: the label to explain, or "predicted" for the predicted label of each image.
-        options: of the method; missing ones have their defaults.
+        options: options of the method that differ from their defaults.
 
     Returns:
         One explanation per image, in order.
 
     Raises:
-        ValueError: an unknown method, target, option or value of an option; a model in training mode, of a kind that
-            the method does not fit, or whose labels do not say which output means fake.
+        ValueError: the method, target, an option or its value is unknown, or the model is in training mode, does not
+            support the method, or has labels that do not mean real and fake.
     """
     given = dict(options or {})
     _check(model, method, target, given)
@@ -86,7 +86,7 @@ def scale(maps: Tensor) -> tuple[Tensor, Tensor]:
         maps: (batch, grid_h, grid_w).
 
     Returns:
-        The scaled maps, and (batch,) whether each map is empty: its range is below a millionth of its largest
+        The scaled maps; and (batch,) bool, true where a map is empty: its range is at most a millionth of its largest
         magnitude. Empty maps are all 0.
     """
     low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
@@ -96,15 +96,12 @@ def scale(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fitting_methods(model: PreTrainedModel) -> tuple[str, ...]:
-    """Return the methods that fit a model: all of them if it predicts from a class token that attends to all patches.
-
-    Other models have no attention methods.
-    """
+    """Return the methods that a model supports; attention methods need a class token that attends to all patches."""
     return tuple(method for method in METHODS if method not in ATTENTION_METHODS or not no_class_token(model))
 
 
 def default_method(model: PreTrainedModel) -> str:
-    """Return the method used unless another one is named: relevance where it fits, else Grad-CAM."""
+    """Return the default method of a model: relevance if the model supports it, else Grad-CAM."""
     return "relevance" if "relevance" in fitting_methods(model) else "grad_cam"
 
 
@@ -118,8 +115,7 @@ def _check(model: PreTrainedModel, method: str, target: str, options: Mapping[st
         raise ValueError(f"expected options of {method} ({known}); found {', '.join(unknown)}.")
     if model.training:
         raise ValueError(
-            "expected a model in eval mode; found one in training mode, where dropout changes the maps. Call "
-            "model.eval() first."
+            "expected a model in eval mode; found one in training mode, with active dropout. Call model.eval()."
         )
 
 

@@ -1,4 +1,4 @@
-"""What all attribution methods share: the score that they explain, and the maps that they return."""
+"""Common parts of the attribution methods: the explained score, and the maps that they return."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Maps:
 
     Attributes:
         values: (batch, grid_h, grid_w) float32 on the scale of the method.
-        log_odds: (batch,) log-odds of FAKE in the forward pass that was explained; their sigmoid is `p_fake`.
+        log_odds: (batch,) log-odds of FAKE in the explained forward pass; their sigmoid is `p_fake`.
         layer: the layer that was read, for methods that read one.
     """
 
@@ -28,11 +28,11 @@ class Maps:
 def log_odds(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
     """Return the logit of FAKE minus the logit of REAL: (batch,).
 
-    Methods differentiate the log-odds and not one logit: `p_fake` depends on them alone, and the logits of the CIFAKE
-    CNN are (0, z), so that the logit of REAL has no gradient.
+    Methods differentiate the log-odds, on which `p_fake` depends, and not one logit: the logits of the CIFAKE CNN are
+    (0, z), so its logit of REAL has no gradient.
 
     Raises:
-        ValueError: the labels of the model do not say which output means fake.
+        ValueError: the labels of the model do not mean real and fake.
     """
     names: dict[int, str] = model.config.id2label  # type: ignore[assignment]
     fake = fake_index(names)
@@ -48,7 +48,7 @@ def direction(odds: Tensor, target: Target) -> Tensor:
 
 
 def patch_grid(model: PreTrainedModel, pixel_values: Tensor) -> tuple[int, int]:
-    """Return the height and width of the grid of patches that a model with a patch size divides the batch into."""
+    """Return the height and width of the grid of patches into which a model divides the images of a batch."""
     size = model.config.patch_size
     height, width = (size, size) if isinstance(size, int) else size
     return pixel_values.shape[-2] // height, pixel_values.shape[-1] // width

@@ -1,4 +1,4 @@
-"""The attribution methods by name, their options, and the result that all of them give. Cheap to import."""
+"""Names and options of the attribution methods, and their result. Cheap to import."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ class Explanation:
     """Where a detector looked in one image.
 
     Attributes:
-        verdict: the model's verdict in the forward pass that was explained.
-        map: (grid_h, grid_w) float32, scaled so that the lowest value of the image is 0 and the highest is 1. Maps
-            compare in shape, not in strength.
+        verdict: the model's verdict in the explained forward pass.
+        map: (grid_h, grid_w) float32, scaled to a minimum of 0 and a maximum of 1, so that maps are comparable in
+            shape, not in strength.
         is_empty: whether the raw map was constant, up to rounding; `map` is all 0 then.
-        method: its name in `METHODS`.
+        method: name in `METHODS`.
         target: the label whose evidence is shown; None if the method ignores labels.
         options: all options of the method, including defaults.
         layer: the layer that was read, for methods that read one.

@@ -1,4 +1,4 @@
-"""A map blended with its image: sharp pixels, sharp cells, and colours that remain distinct with any colour vision."""
+"""Blend a map with its image: sharp pixels, sharp cells, and colours that are safe for colour-blind readers."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-COLOR_MAP: Final = "inferno"  # perceptually uniform with rising lightness
+COLOR_MAP: Final = "inferno"  # perceptually uniform, with increasing lightness
 MIN_SIDE: Final = 256  # pixels of the longer side of an overlay
 
 Image = NDArray[np.uint8]
@@ -15,19 +15,19 @@ Image = NDArray[np.uint8]
 def overlay(image: Image, heat: NDArray[np.floating], *, strength: float = 0.6) -> Image:
     """Blend a map with its image.
 
-    The image is shown in grey, so that colour means heat alone. Cells keep their edges, because smoothing would
+    The image is shown in grey, so that colour encodes only the map. Cells keep their edges, because smoothing would
     suggest a finer map.
 
     Args:
         image: (height, width, 3) uint8 [0, 255].
         heat: (grid_h, grid_w) in [0, 1].
-        strength: share of the colours in the blend, in [0, 1].
+        strength: weight of the colours in the blend, in [0, 1].
 
     Returns:
         uint8, of the size of `enlarge(image)`.
 
     Raises:
-        ValueError: the image, map or strength has another shape, type or range.
+        ValueError: the shape, type or range of the image, map or strength is invalid.
     """
     fits = heat.ndim == 2 and heat.size and ((heat >= 0) & (heat <= 1)).all()  # noqa: PLR2004
     if not fits or not 0 <= strength <= 1:
@@ -47,13 +47,13 @@ def overlay(image: Image, heat: NDArray[np.floating], *, strength: float = 0.6) 
 
 
 def enlarge(image: Image) -> Image:
-    """Repeat the pixels of a small image a whole number of times, until its longer side has at least 256 pixels.
+    """Enlarge a small image by an integer factor, to at least 256 pixels on its longer side.
 
     Args:
         image: (height, width, 3) uint8 [0, 255].
 
     Raises:
-        ValueError: another shape or type.
+        ValueError: the shape or type is invalid.
 
     >>> enlarge(np.zeros((32, 24, 3), dtype=np.uint8)).shape
     (256, 192, 3)
@@ -63,5 +63,5 @@ def enlarge(image: Image) -> Image:
             f"expected an image (height, width, 3) of uint8; found {image.shape} of {image.dtype}. Use "
             "np.asarray(image.convert('RGB'))."
         )
-    times = -(-MIN_SIDE // max(image.shape[:2]))
-    return image.repeat(times, axis=0).repeat(times, axis=1)
+    factor = -(-MIN_SIDE // max(image.shape[:2]))
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)

@@ -1,4 +1,4 @@
-"""Models of this project. Importing the room registers the CIFAKE CNN with the `Auto*` classes of transformers."""
+"""Models of this project. Importing the package registers the CIFAKE CNN with the `Auto*` classes of transformers."""
 
 from transformers import AutoConfig, AutoModelForImageClassification
 

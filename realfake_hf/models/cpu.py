@@ -1,7 +1,6 @@
 """Faster inference on CPUs: weights in the layout of oneDNN, fused GELU, and products in bfloat16.
 
-In each call, PyTorch's own float32 linear layer copies the bias over its output, multiplies, and leaves the activation
-to another pass over memory; oneDNN does all three at once.
+PyTorch computes bias, product and activation of a float32 linear layer in three passes over memory; oneDNN needs one.
 """
 
 import copy
@@ -14,25 +13,25 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import GELUActivation
 
-CLASS_TOKENS: Final = {"vit": 1, "deit": 2}  # by model type, leading tokens that the classifier reads at most
-INSTRUCTIONS: Final = ("amx_bf16", "avx512_bf16")  # that multiply bfloat16, as torch names them
+CLASS_TOKENS: Final = {"vit": 1, "deit": 2}  # by model type: the most leading tokens that a classifier reads
+INSTRUCTIONS: Final = ("amx_bf16", "avx512_bf16")  # for products in bfloat16, as named in torch
 MIN_BATCH: Final = 4  # images per forward pass in bfloat16
 SHORT: Final = 257  # tokens up to which attention over all heads at once is faster
 _ACTIVATED: Final = ("fc1", "activation_fn")  # a linear layer and its activation, as named in transformers
-_BFLOAT16_TYPES: Final = ("vit", "deit", "dinov2")  # model types with the blocks that `Bfloat16Block` replaces
+_BFLOAT16_TYPES: Final = ("vit", "deit", "dinov2")  # model types with blocks that `Bfloat16Block` supports
 _NORMS: Final = (("layernorm_before", "layernorm_after"), ("norm1", "norm2"))  # as named in transformers
 _QUERY_KEY_VALUE: Final = ("q_proj", "k_proj", "v_proj")
 
 
 class PackedLinear(nn.Linear):
-    """A linear layer, optionally with the GELU behind it, computed by oneDNN from the parameters of the original.
+    """A linear layer, optionally with the GELU that follows it, computed by oneDNN from the original's parameters.
 
-    With gradients, another dtype than float32 or another device it is an ordinary layer. Changed weights are packed
-    again, except for changes through `.data`, which PyTorch does not record.
+    It is an ordinary layer if gradients are enabled, the input is not float32 or the device is not a CPU. Changed
+    weights are packed again, except for changes through `.data`, which PyTorch does not record.
 
     Attributes:
         fuses_gelu: whether the GELU is included.
-        uses_bfloat16: whether it multiplies in bfloat16 and returns bfloat16.
+        uses_bfloat16: whether the layer multiplies in bfloat16 and returns bfloat16.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -51,39 +50,31 @@ class PackedLinear(nn.Linear):
         return torch.ops.mkldnn._linear_pointwise(values, weight, bias, attr, [], algorithm)  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": None}  # a copy packs its own weights
+        return {**self.__dict__, "_packed": None}  # a copy packs its own parameters
 
     def _pack(self) -> tuple[Tensor, Tensor | None]:
         parameters = [parameter for parameter in (self.weight, self.bias) if parameter is not None]
         state = tuple((parameter.data_ptr(), parameter._version) for parameter in parameters)
         if self._packed is None or self._packed.state != state:
-            sources = (self.weight.detach(), None if self.bias is None else self.bias.detach())
-            weight, bias = (
-                source if source is None or not self.uses_bfloat16 else source.bfloat16() for source in sources
-            )
-            self._packed = _Packed(state, sources, torch.ops.mkldnn._reorder_linear_weight(weight), bias)
+            sources = [parameter.detach() for parameter in parameters]
+            weight, *bias = (source.bfloat16() for source in sources) if self.uses_bfloat16 else sources
+            packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+            self._packed = _Packed(state, sources, packed, bias[0] if bias else None)
         return self._packed.weight, self._packed.bias
 
 
 @dataclass(frozen=True)
 class _Packed:
-    """Parameters in the layout of oneDNN.
+    """Parameters in the layout of oneDNN."""
 
-    Attributes:
-        state: addresses and versions of the parameters.
-        sources: the parameters, so that their memory is not reused.
-        weight: packed.
-        bias: of the dtype of the weight.
-    """
-
-    state: tuple[tuple[int, int], ...]
-    sources: tuple[Tensor, Tensor | None]
+    state: tuple[tuple[int, int], ...]  # addresses and versions of the original parameters
+    sources: list[Tensor]  # the original parameters, so that their memory is not reused
     weight: Tensor
     bias: Tensor | None
 
 
 class FusedGelu(nn.Module):
-    """The GELU behind a `PackedLinear`: the identity if that layer has applied it."""
+    """The GELU after a `PackedLinear`: the identity if that layer has applied it."""
 
     def __init__(self, activation: nn.Module) -> None:
         super().__init__()
@@ -95,12 +86,7 @@ class FusedGelu(nn.Module):
 
 
 class LeadingTokens:
-    """A token-wise module computed for the leading tokens only, where nothing reads the others; those become zeros.
-
-    Args:
-        forward: of the module.
-        tokens: number of leading tokens.
-    """
+    """The `forward` of a token-wise module, restricted to the leading tokens; the output of the others is 0."""
 
     def __init__(self, forward: Callable[[Tensor], Tensor], tokens: int) -> None:
         self.forward, self.tokens = forward, tokens
@@ -115,13 +101,13 @@ class LeadingTokens:
 
 
 class Bfloat16Block:
-    """Replaces the `forward` of a ViT block: products in bfloat16, without gradients or attention weights.
+    """The `forward` of a ViT block with products in bfloat16, without gradients or attention weights.
 
     Query, key and value are one product; norms and residuals are float32.
 
     Args:
-        block: of a packed ViT, DeiT or DINOv2; its linear layers are switched to bfloat16.
-        tokens: number of leading tokens that are read of the output, which contains only those; None means all.
+        block: a block of a packed ViT, DeiT or DINOv2, whose linear layers are switched to bfloat16.
+        tokens: number of leading tokens to return; None means all.
     """
 
     def __init__(self, block: nn.Module, tokens: int | None = None) -> None:
@@ -134,7 +120,7 @@ class Bfloat16Block:
         self._qkv = PackedLinear(_concatenated([getattr(attention, name) for name in _QUERY_KEY_VALUE]))
         self._qkv.uses_bfloat16 = True
         self._norms = next([getattr(block, name) for name in names] for names in _NORMS if hasattr(block, names[0]))
-        self._scales = [getattr(block, name, None) for name in ("layer_scale1", "layer_scale2")]  # of DINOv2
+        self._scales = [getattr(block, name, None) for name in ("layer_scale1", "layer_scale2")]  # in DINOv2
 
     def __call__(self, hidden: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:  # noqa: ANN401
         """Map (batch, all tokens, width) float32 to (batch, tokens, width) float32."""
@@ -165,10 +151,10 @@ def is_packable(values: Tensor, *, or_bfloat16: bool = False) -> bool:
 
 
 def pack(model: PreTrainedModel) -> None:
-    """Let oneDNN compute the linear layers of a model and the exact GELUs behind them, in place.
+    """Replace the linear layers of a model and the exact GELUs after them by `PackedLinear`, in place.
 
     A ViT or DeiT predicts from its class tokens alone, so the MLP of its last block skips the patches. Parameters,
-    their names and saved files are unchanged; logits agree up to float32 rounding. Without oneDNN nothing happens.
+    their names and saved files are unchanged; logits agree up to float32 rounding. Without oneDNN, do nothing.
     """
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return
@@ -184,28 +170,27 @@ def pack(model: PreTrainedModel) -> None:
 
 
 def has_fast_bfloat16() -> bool:
-    """Return whether this CPU multiplies bfloat16 in hardware: matrices (AMX), or at least rows (AVX512-BF16)."""
+    """Return whether this CPU supports bfloat16 in hardware, by AMX or AVX512-BF16."""
     has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return has_onednn and any(torch.cpu.get_capabilities().get(name) for name in INSTRUCTIONS)
 
 
 def in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:
-    """Copy a packed ViT, DeiT or DINOv2 so that it multiplies in bfloat16 on CPUs, without gradients.
+    """Return a copy of a packed ViT, DeiT or DINOv2 that multiplies in bfloat16 on CPUs, for logits only.
 
-    Residuals, norms and the classifier stay in float32, so that scores are closer to those of float32 than with all
-    weights in bfloat16. It is faster on CPUs with `has_fast_bfloat16`. The copy is for logits only: it exposes no
-    attention, does not follow later changes of the weights, and the last block returns only the tokens that the
-    classifier reads. Models of other types are copied unchanged.
+    It is faster if `has_fast_bfloat16`. Residuals, norms and the classifier remain in float32, which is more accurate
+    than all weights in bfloat16. The copy returns no attention, does not follow later changes of the weights, and its
+    last block returns only the tokens that the classifier reads. Models of other types are copied unchanged.
     """
-    rounded = copy.deepcopy(model)
+    duplicate = copy.deepcopy(model)
     if model.config.model_type not in _BFLOAT16_TYPES:
-        return rounded
-    last = _last_block(rounded)
+        return duplicate
+    last = _last_block(duplicate)
     tokens = CLASS_TOKENS.get(model.config.model_type)
-    for block in rounded.base_model.modules():
+    for block in duplicate.base_model.modules():
         if hasattr(block, "attention") and hasattr(block, "mlp"):
             block.forward = Bfloat16Block(block, tokens if block is last else None)
-    return rounded
+    return duplicate
 
 
 def is_bfloat16(model: PreTrainedModel) -> bool:
@@ -216,8 +201,8 @@ def is_bfloat16(model: PreTrainedModel) -> bool:
 def logits_of(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
     """Return the logits of a batch, independent of the batch size.
 
-    oneDNN sums the few rows of one or two images in another order than those of more, which in bfloat16 changes the
-    third digit. So a model of `in_bfloat16` always gets at least four images, the missing ones blank.
+    For one or two images, oneDNN sums in another order than for more, which changes the third digit in bfloat16. The
+    batches of a model from `in_bfloat16` are therefore padded to four images.
     """
     missing = MIN_BATCH - len(pixel_values)
     if missing <= 0 or not is_bfloat16(model):
@@ -228,8 +213,8 @@ def logits_of(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
 
 def _last_block(model: PreTrainedModel) -> nn.Module:
     """Return the last block of a ViT, DeiT or DINOv2."""
-    layers = [module for module in model.base_model.modules() if isinstance(module, nn.ModuleList)]
-    return list(layers[0])[-1]
+    layers = next(module for module in model.base_model.modules() if isinstance(module, nn.ModuleList))
+    return layers[-1]
 
 
 def _fuse_gelu(block: nn.Module) -> None:
@@ -247,17 +232,15 @@ def _is_exact_gelu(activation: object) -> TypeGuard[nn.Module]:
 
 def _concatenated(layers: list[nn.Linear]) -> nn.Linear:
     """Return one layer whose output is the concatenated outputs of several."""
-    first = layers[0]
-    bias = first.bias is not None
-    joint = nn.Linear(first.in_features, sum(layer.out_features for layer in layers), bias=bias, device="meta")
-    joint.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]))
-    if bias:
-        joint.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]))
+    has_bias = layers[0].bias is not None
+    joint = nn.Linear(layers[0].in_features, sum(layer.out_features for layer in layers), bias=has_bias, device="meta")
+    for name, _ in list(joint.named_parameters()):
+        setattr(joint, name, nn.Parameter(torch.cat([getattr(layer, name).detach() for layer in layers])))
     return joint
 
 
 def _short_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float) -> Tensor:
-    """Like `scaled_dot_product_attention`, but all heads in one product instead of some rows of a head at a time."""
+    """Compute scaled dot-product attention, in one product for all heads."""
     scores = torch.matmul(query, key.transpose(-1, -2)).mul_(scale)
     return torch.matmul(scores.softmax(-1), value)
 

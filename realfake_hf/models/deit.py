@@ -1,4 +1,4 @@
-"""Build a distilled DeiT from the weights of a ViT, for when no DeiT checkpoint is available.
+"""Build a distilled DeiT from the weights of a ViT, if no DeiT checkpoint is available.
 
 `python -m realfake_hf.models.deit --vit WinKawaks/vit-tiny-patch16-224 --output_dir weights/deit-tiny-from-vit`
 """
@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -24,7 +23,7 @@ from realfake_hf.models.pretrained import find_checkpoint
 
 @dataclass
 class DeitArguments:
-    """Which ViT to convert, and where the DeiT goes."""
+    """The ViT to convert, and the output folder."""
 
     vit: str = field(metadata={"help": "A ViT classifier: a folder or a Hub id."})
     output_dir: Path = field(metadata={"help": "Folder of the DeiT and its image processor."})
@@ -39,15 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def deit_from_vit(vit: ViTForImageClassification) -> DeiTForImageClassificationWithTeacher:
     """Copy the weights of a ViT into a DeiT with two heads (Touvron et al., 2021).
 
-    The distillation token and its position start as copies of those of the class token, and both heads as copies of
-    the head of the ViT. All other layers are the same; outputs differ slightly because of the second token.
+    The distillation token and its position are copies of those of the class token, and both heads are copies of the
+    head of the ViT. Outputs differ slightly from those of the ViT because of the second token.
     """
     config = DeiTConfig.from_dict({**vit.config.to_dict(), "model_type": "deit", "architectures": None})
     deit = DeiTForImageClassificationWithTeacher(config)
     weights = {f"deit.{name.removeprefix('vit.')}": value for name, value in vit.vit.state_dict(prefix="vit.").items()}
     token, positions = "deit.embeddings.cls_token", "deit.embeddings.position_embeddings"
     weights["deit.embeddings.distillation_token"] = weights[token]
-    weights[positions] = _repeat_first_token(weights[positions])
+    weights[positions] = torch.cat([weights[positions][:, :1], weights[positions]], dim=1)
     for head in ("cls_classifier", "distillation_classifier"):
         weights |= {f"{head}.{name}": value for name, value in vit.classifier.state_dict().items()}
     deit.load_state_dict(weights)
@@ -62,11 +61,6 @@ def _convert(arguments: DeitArguments) -> int:
     deit_from_vit(vit).save_pretrained(arguments.output_dir)
     AutoImageProcessor.from_pretrained(place, backend="pil").save_pretrained(arguments.output_dir)  # type: ignore[no-untyped-call]
     return 0
-
-
-def _repeat_first_token(positions: Tensor) -> Tensor:
-    """(1, 1 + patches, hidden) -> (1, 2 + patches, hidden)."""
-    return torch.cat([positions[:, :1], positions], dim=1)
 
 
 if __name__ == "__main__":

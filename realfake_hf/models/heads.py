@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 
 def head_modules(model: PreTrainedModel) -> dict[str, nn.Linear]:
-    """Return the linear layers outside the backbone by name: one head, or the two of a distilled DeiT."""
+    """Return the linear layers outside the backbone by name: one head, or two in a distilled DeiT."""
     backbone = f"{model.base_model_prefix}."
     return {
         name: module
@@ -25,7 +25,7 @@ def backbone_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
 
 
 @contextmanager
-def caught_embeddings(model: PreTrainedModel) -> Iterator[list[Tensor]]:
+def collect_embeddings(model: PreTrainedModel) -> Iterator[list[Tensor]]:
     """Collect the inputs of the last linear head in each forward pass of this thread, (batch, width) each.
 
     Raises:

@@ -35,8 +35,8 @@ def load_pretrained(
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """Load an image classifier of transformers for fine-tuning on REAL and FAKE.
 
-    A head that already distinguishes REAL and FAKE is kept, with its outputs in the order of this project; any other
-    head is replaced by a new one.
+    An existing head for REAL and FAKE is kept, with its outputs in the order of this project; any other head is
+    replaced by a new one.
 
     Args:
         name: a folder or a Hub id; see `find_checkpoint`.
@@ -48,19 +48,19 @@ def load_pretrained(
         The model in float32, and the image processor to save with it.
 
     Raises:
-        OSError: there is no such model, or no image processor beside it.
-        ValueError: it is no image classifier, or does not accept such images or patches.
+        OSError: the model or its image processor does not exist.
+        ValueError: the model is not an image classifier, or does not support the image or patch size.
     """
     place = find_checkpoint(name)
     model = _load_model(place, name, attn_implementation)
     processor = _load_processor(place, name)
-    if patch_size and not is_resizable(model):
+    if (image_size or patch_size) and is_resizable(model):
+        model = resize_model(model, image_size=image_size, patch_size=patch_size)
+    elif patch_size:
         raise ValueError(
             f"expected a model with a position table (ViT, DeiT, DINOv2) for --patch_size; found "
             f"{model.config.model_type} at {name!r}. Omit --patch_size."
         )
-    if (image_size or patch_size) and is_resizable(model):
-        model = resize_model(model, image_size=image_size, patch_size=patch_size)
     if image_size:
         processor = _with_size(processor, image_size)
     _check_forward(model, processor, name)
@@ -70,8 +70,7 @@ def load_pretrained(
 def find_checkpoint(name: str) -> str:
     """Return the local folder of a checkpoint, or the name itself as a Hub id.
 
-    Local folders are `name` itself, and `weights/LAST` and `$REALFAKE_SHARED/weights/LAST`, where LAST is the last
-    part of the name.
+    The folder is `name`, `weights/LAST` or `$REALFAKE_SHARED/weights/LAST`; LAST is the last part of the name.
 
     >>> find_checkpoint("user/no-such-model")
     'user/no-such-model'
@@ -103,12 +102,12 @@ def resize_model(
         patch_size: pixels; None keeps the size.
 
     Raises:
-        ValueError: the patch size does not divide the image size, or this process does not hold the weights.
+        ValueError: the image size is not divisible by the patch size, or this process does not have the weights.
     """
     if any(value.is_meta for value in model.parameters()):
         raise ValueError(
-            "expected the weights of the model in each process, to resize them; found them in the first process only. "
-            "Launch with fsdp_cpu_ram_efficient_loading: false, as recipes/accelerate/fsdp.yaml does."
+            "expected the weights in each process, to resize them; found them in the first process only. Launch with "
+            "fsdp_cpu_ram_efficient_loading: false, as in recipes/accelerate/fsdp.yaml."
         )
     config: Any = copy.deepcopy(model.config)
     image_size, patch_size = image_size or config.image_size, patch_size or config.patch_size
@@ -129,11 +128,11 @@ def resize_model(
 
 
 def resize_patch_kernel(kernel: Tensor, size: int) -> Tensor:
-    """Resize a patch kernel so that its response to a resized patch is its response to the original patch.
+    """Resize a patch kernel such that its response to a resized patch equals the response to the original patch.
 
-    Beyer et al. (2023), *FlexiViT: One Model for All Patch Sizes*, section 3.4. With the bilinear resize of a patch as
-    a matrix B, the new kernel is w pinv(B): exact for larger patches, the least-squares solution under white noise
-    for smaller ones.
+    Beyer et al. (2023), *FlexiViT: One Model for All Patch Sizes*, section 3.4. If the matrix B resizes a patch
+    bilinearly, the new kernel is w pinv(B): exact for larger patches, the least-squares solution under white noise for
+    smaller ones.
 
     Args:
         kernel: (hidden, channels, height, width).
@@ -156,8 +155,8 @@ def resize_positions(table: Tensor, *, old_grid: int, grid: int) -> Tensor:
 
     Args:
         table: (1, special tokens + old_grid * old_grid, hidden).
-        old_grid: patches per side of the images that the table was made for.
-        grid: patches per side of the new images.
+        old_grid: patches per side before.
+        grid: patches per side afterwards.
 
     Returns:
         (1, special tokens + grid * grid, hidden) of the same dtype.
@@ -175,10 +174,10 @@ def random_weights(model: PreTrainedModel, *, seed: int) -> PreTrainedModel:
 
     Args:
         model: any model that initialises itself.
-        seed: of the weights; the global state of PyTorch's generator is restored afterwards.
+        seed: seed of the weights; the global random state of PyTorch is restored afterwards.
 
     Returns:
-        A new model in eval mode, on the same device and with the same dtype.
+        A new model in eval mode, with the same device and dtype.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed accelerators, permanently
@@ -190,19 +189,15 @@ def _load_model(place: str, name: str, attn_implementation: str | None) -> PreTr
     try:
         config = AutoConfig.from_pretrained(place)
         saved_names: dict[int, str] = config.id2label
-        names: dict[str, Any] = {"id2label": id2label(), "label2id": label2id()}
         with _without_load_report():
             model: PreTrainedModel = AutoModelForImageClassification.from_pretrained(
-                place,
-                **names,
-                attn_implementation=attn_implementation,
-                ignore_mismatched_sizes=True,
-                dtype=torch.float32,
-            )
+                place, id2label=id2label(), label2id=label2id(), attn_implementation=attn_implementation,
+                ignore_mismatched_sizes=True, dtype=torch.float32,
+            )  # fmt: skip
     except OSError as error:
         raise OSError(
-            f"expected a model folder or a Hub id; found none at {name!r} ({_first_line(error)}). Check the name and "
-            "the network; private models need `hf auth login`."
+            f"expected a folder of a model or a Hub id; found none at {name!r} ({_first_line(error)}). Check the name "
+            "and the network; private models need `hf auth login`."
         ) from error
     except (KeyError, ValueError) as error:
         raise ValueError(
@@ -225,17 +220,16 @@ def _without_load_report() -> Iterator[None]:
 
 def _load_processor(place: str, name: str) -> BaseImageProcessor:
     try:
-        processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(place, backend="pil")  # type: ignore[no-untyped-call]
+        return AutoImageProcessor.from_pretrained(place, backend="pil")  # type: ignore[no-untyped-call,no-any-return]
     except (OSError, ValueError) as error:
         raise OSError(
             f"expected a preprocessor_config.json beside the model; found none at {name!r} ({_first_line(error)}). "
-            "Add the one used in training."
+            "Add the file used in training."
         ) from error
-    return processor
 
 
 def _set_head(model: PreTrainedModel, saved_names: dict[int, str]) -> None:
-    """Swap the outputs of a head for FAKE and REAL; initialise a two-class head with other labels anew."""
+    """Swap the outputs of a head for FAKE and REAL; initialise a two-class head with other labels again."""
     if len(saved_names) != len(LABEL_NAMES):
         return  # transformers has made a new head
     labels = [parse_label(saved_names[index]) for index in range(len(LABEL_NAMES))]
@@ -248,7 +242,7 @@ def _set_head(model: PreTrainedModel, saved_names: dict[int, str]) -> None:
 
 
 def _with_size(processor: BaseImageProcessor, size: int) -> BaseImageProcessor:
-    """Return the processor for another size; one that also crops becomes one that only resizes."""
+    """Return the processor for another size; a processor that crops is replaced by one that only resizes."""
     settings = processor.to_dict()
     square = {"height": size, "width": size}
     if resize_target(processor):
@@ -261,7 +255,7 @@ def _check_forward(model: PreTrainedModel, processor: BaseImageProcessor, name: 
     """Pass one blank image of the size of the processor through the model."""
     size = resize_target(processor) or _crop_size(processor)
     if size is None:
-        return  # the size depends on the image: the pixel cache reports it
+        return  # the size depends on the image and is checked by the pixel cache
     try:
         with torch.inference_mode():
             model(pixel_values=torch.zeros(1, 3, size[1], size[0]))

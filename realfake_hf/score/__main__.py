@@ -22,7 +22,7 @@ def _score(arguments: ScoreArguments) -> int:
 
     summary = score(arguments)
     if summary.counts:
-        print(f"{summary.to_markdown()}\n\nscores: {summary.folder}")
+        print(f"{summary.to_markdown()}\n\nscores: {arguments.output}")
     if summary.missing:
         print(f"score: {summary.missing:,} parts are missing; to score them, repeat the command", file=sys.stderr)
     return 1 if summary.missing else 0

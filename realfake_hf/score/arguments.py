@@ -6,7 +6,11 @@ from pathlib import Path
 
 @dataclass
 class ScoreArguments:
-    """Which images to score with which model, and where the scores go."""
+    """The model, the images to score, and the output folder.
+
+    Raises:
+        ValueError: a size is below 1.
+    """
 
     model: str = field(metadata={"help": "A folder of train.py, or a Hub id."})
     data: list[str] = field(
@@ -19,11 +23,6 @@ class ScoreArguments:
     )
 
     def __post_init__(self) -> None:
-        """Reject sizes below 1.
-
-        Raises:
-            ValueError: a size is.
-        """
         if self.batch_size < 1 or self.part_size < 1:
             raise ValueError(
                 f"expected --batch_size and --part_size of at least 1; found {self.batch_size} and {self.part_size}."

@@ -37,12 +37,15 @@ class Item:
     """One image.
 
     Attributes:
-        id: the path of its file, the id of its row, or its shard and row number.
-        read: returns the bytes of its file.
+        id: path of the file, id of the row, or shard and row number.
+        read: returns the encoded bytes.
     """
 
     id: str
     read: Callable[[], bytes]
+
+
+Source = tuple[Callable[[int, int], Iterator[Item]], int, str]  # items from start to end, their number, and identity
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Part:
     Attributes:
         number: position among all parts, from 0.
         n: number of images.
-        items: yields the images in order.
+        items: returns an iterator over the images.
     """
 
     number: int
@@ -66,8 +69,8 @@ class Inputs:
 
     Attributes:
         kind: files, shards or rows.
-        parts: in order.
-        sha256: identifies the images and their order.
+        parts: the images in parts.
+        sha256: digest of the sources, which changes if images are added, removed or reordered.
     """
 
     kind: str
@@ -84,43 +87,40 @@ def find_inputs(words: Sequence[str], *, part_size: int) -> Inputs:
     """Find images and divide them into parts.
 
     Args:
-        words: image files, folders and globs of them; or parquet shards, a folder of them, or a Hub data set with
+        words: image files, folders and globs of images; or parquet shards, a folder of shards, or a Hub data set with
             parquet files; or one source of `load_images`, such as cifake or a zip archive.
         part_size: maximum number of images in a part.
 
     Raises:
-        FileNotFoundError: nothing is found for one of the words.
+        FileNotFoundError: nothing is found for a word.
         ValueError: shards are unreadable or have no column of images, or there are no images.
     """
     shards = _shards(words)
     if shards:
-        return _divided("shards", [(shard, *_counted(shard)) for shard in shards], _items_of_shard, part_size)
+        return _divide("shards", [(partial(_items_of_shard, shard), *_count(shard)) for shard in shards], part_size)
     if len(words) == 1 and _is_data_set(words[0]):
-        splits = load_images(words[0], one_class=True)
-        unreadable = unreadable_files(words[0])
-        encoded = [rows.cast_column("image", Image(decode=False)) for rows in splits.values()]
-        sources = [(rows, len(rows), "\n".join(rows["sha256"][:])) for rows in encoded]
-        sources += [(unreadable, len(unreadable), "\n".join(file.key for file in unreadable))]
-        return _divided("rows", sources, _items_of_rows, part_size)
+        return _divide("rows", _sources_of_data_set(words[0]), part_size)
     files = find_image_files(words)
-    return _divided("files", [(files, len(files), "\n".join(map(str, files)))], _items_of_files, part_size)
+    return _divide("files", [(partial(_items_of_files, files), len(files), "\n".join(map(str, files)))], part_size)
 
 
-def _divided(
-    kind: str,
-    sources: Sequence[tuple[Any, int, str]],
-    items: Callable[[Any, int, int], Iterator[Item]],
-    part_size: int,
-) -> Inputs:
-    """Divide sources, each with its size and its identity, into parts that span one source each."""
-    ranges = [
-        (source, start, min(start + part_size, n)) for source, n, _ in sources for start in range(0, n, part_size)
+def _sources_of_data_set(word: str) -> list[Source]:
+    encoded = [rows.cast_column("image", Image(decode=False)) for rows in load_images(word, one_class=True).values()]
+    unreadable = unreadable_files(word)
+    identity = "\n".join(file.key for file in unreadable)
+    return [
+        *((partial(_items_of_rows, rows), len(rows), "\n".join(rows["sha256"][:])) for rows in encoded),
+        (partial(_items_of_unreadable, unreadable), len(unreadable), identity),
     ]
+
+
+def _divide(kind: str, sources: Sequence[Source], part_size: int) -> Inputs:
+    """Divide sources into parts; no part contains images of two sources."""
+    ranges = [(items, start, min(start + part_size, n)) for items, n, _ in sources for start in range(0, n, part_size)]
     if not ranges:
         raise ValueError("expected images to score; found none in --data.")
     parts = [
-        Part(number, end - start, partial(items, source, start, end))
-        for number, (source, start, end) in enumerate(ranges)
+        Part(number, end - start, partial(items, start, end)) for number, (items, start, end) in enumerate(ranges)
     ]
     identity = "\n\n".join(f"{n}\n{name}" for _, n, name in sources).encode("utf-8", "surrogateescape")
     return Inputs(kind, parts, hashlib.sha256(identity).hexdigest())
@@ -130,10 +130,11 @@ def _items_of_files(files: Sequence[Path], start: int, end: int) -> Iterator[Ite
     return (Item(str(file), partial(read_file, file)) for file in files[start:end])
 
 
-def _items_of_rows(rows: Dataset | list[Unreadable], start: int, end: int) -> Iterator[Item]:
-    if isinstance(rows, list):
-        yield from (Item(file.key, partial(_fail, file.reason)) for file in rows[start:end])
-        return
+def _items_of_unreadable(files: Sequence[Unreadable], start: int, end: int) -> Iterator[Item]:
+    return (Item(file.key, partial(_fail, file.reason)) for file in files[start:end])
+
+
+def _items_of_rows(rows: Dataset, start: int, end: int) -> Iterator[Item]:
     for first in range(start, end, _ROWS):
         batch = rows[first : min(first + _ROWS, end)]
         for row_id, image in zip(batch["id"], batch["image"], strict=True):
@@ -145,7 +146,7 @@ def _fail(reason: str) -> bytes:
 
 
 def _items_of_shard(shard: str, start: int, end: int) -> Iterator[Item]:
-    with _opened(shard) as file:
+    with _open(shard) as file:
         column = _image_column(file.schema_arrow, shard)
         columns = [name for name in (column, "id") if name in file.schema_arrow.names]
         for number, row in _rows_of(file, columns, start, end):
@@ -154,7 +155,7 @@ def _items_of_shard(shard: str, start: int, end: int) -> Iterator[Item]:
 
 
 def _rows_of(file: pq.ParquetFile, columns: Sequence[str], start: int, end: int) -> Iterator[tuple[int, Row]]:
-    """Yield numbers and values of the rows from start to end; only row groups that contain some of them are read."""
+    """Yield numbers and values of the rows from start to end, and read no other row groups."""
     ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
     first, last = np.searchsorted(ends, [start, end - 1], side="right").tolist()
     row = int(ends[first - 1]) if first else 0
@@ -175,7 +176,7 @@ def _bytes_of(image: object) -> bytes:
 
 
 def _shards(words: Sequence[str]) -> list[str]:
-    """Return the parquet files that the words name, or none if they name something else."""
+    """Return the parquet files at the words, or none if they refer to something else."""
     shards = [_shards_of(word) for word in words]
     if any(shards) and not all(shards):
         raise ValueError(f"expected either parquet shards or images; found both in {', '.join(words)}.")
@@ -210,18 +211,18 @@ def _shards_on_hub(name: str) -> list[str]:
     )
 
 
-def _opened(shard: str) -> pq.ParquetFile:
+def _open(shard: str) -> pq.ParquetFile:
     try:
         if shard.startswith(_ON_HUB):
             return pq.ParquetFile(HfFileSystem().open(shard))
         return pq.ParquetFile(shard)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"expected parquet in {shard}; found {error}. Write or download it again.") from error
+        raise ValueError(f"expected parquet in {shard}; found {error}. Create or download it again.") from error
 
 
-def _counted(shard: str) -> tuple[int, str]:
+def _count(shard: str) -> tuple[int, str]:
     """Return the number of rows of a shard, and its identity."""
-    with _opened(shard) as file:
+    with _open(shard) as file:
         _image_column(file.schema_arrow, shard)
         return file.metadata.num_rows, f"{shard} {file.metadata.serialized_size}"
 
@@ -232,8 +233,8 @@ def _image_column(schema: pa.Schema, shard: str) -> str:
     columns = [name for name, feature in Features.from_arrow_schema(schema).items() if isinstance(feature, Image)]
     if len(columns) != 1:
         raise ValueError(
-            f"expected one column of images in {shard}; found {len(columns)} among {', '.join(schema.names)}. Rename "
-            "the right one to `image`."
+            f"expected one column of images in {shard}; found {len(columns)} among {', '.join(schema.names)}. Name "
+            "the column `image`."
         )
     return str(columns[0])
 

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import groupby, islice
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, Final
 
 from accelerate import PartialState
@@ -39,18 +38,16 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """The state of the scores when a process has finished.
+    """The state of the scores after a call.
 
     Attributes:
-        folder: of the scores.
-        n: images in all.
-        counts: of all finished parts, by the names in `COUNTS`; empty in other processes than the main one.
-        missing: parts that are not finished, because another process died or is still at work.
-        new: images that this call scored, in all processes.
-        seconds: time that this call took.
+        n: number of images.
+        counts: verdicts and errors in all finished parts, by the names in `COUNTS`; empty outside the main process.
+        missing: number of unfinished parts, if another process died or is still running.
+        new: number of images that this call scored, in all processes.
+        seconds: duration of this call.
     """
 
-    folder: Path
     n: int
     counts: Mapping[str, int]
     missing: int
@@ -67,14 +64,14 @@ class ScoreSummary:
 
 @report_lost_processes()
 def score(arguments: ScoreArguments) -> ScoreSummary:
-    """Score images; finished parts in the output folder are kept.
+    """Score the images that have no scores in the output folder yet.
 
-    Each of n processes takes every n-th part. A part is written when all of its images are scored, so that each image
-    has exactly one row, however often the work was interrupted.
+    Each of n processes takes every n-th part. A part is written after all of its images are scored, so each image has
+    exactly one row after any number of interruptions.
 
     Raises:
         OSError: the model or an input does not exist, or the disk is full.
-        ValueError: the labels of the model do not say real and fake, or the folder holds something else.
+        ValueError: the labels of the model do not mean real and fake, or the folder contains something else.
     """
     state = join_processes()
     inputs = find_inputs(arguments.data, part_size=arguments.part_size)
@@ -84,9 +81,7 @@ def score(arguments: ScoreArguments) -> ScoreSummary:
         "model": arguments.model, "weights": detector.digest(), "data": arguments.data, "kind": inputs.kind,
         "n": inputs.n, "sha256": inputs.sha256, "part_size": arguments.part_size,
     }  # fmt: skip
-    store = ScoreStore(arguments.output, settings, writes=state.is_main_process)
-    if state.is_main_process:
-        store.remove_unfinished()
+    store = ScoreStore(arguments.output, settings, is_main=state.is_main_process)
     state.wait_for_everyone()
     began = time.perf_counter()
     new = _score_parts(inputs.parts[state.process_index :: state.num_processes], detector, store, state)
@@ -97,13 +92,13 @@ def score(arguments: ScoreArguments) -> ScoreSummary:
     total, missing = sum(filter(None, counts), Counter()), counts.count(None)
     if state.is_main_process and not missing:
         write_json(arguments.output / SUMMARY, {"n": inputs.n, "counts": dict(total)})
-    return ScoreSummary(arguments.output, inputs.n, total, missing, new_everywhere, seconds)
+    return ScoreSummary(inputs.n, total, missing, new_everywhere, seconds)
 
 
 def _score_parts(parts: Sequence[Part], detector: Detector, store: ScoreStore, state: PartialState) -> int:
-    """Score and store the parts that are not finished; return the number of their images."""
+    """Score and store the unfinished parts; return the number of their images."""
     unfinished = [part for part in parts if store.counts(part) is None]
-    n_all, n_new = (sum(part.n for part in some) for some in (parts, unfinished))
+    n_all, n_new = (sum(part.n for part in selection) for selection in (parts, unfinished))
     score_batch = partial(_score_batch, detector)
     hidden = None if state.is_main_process else True
     with tqdm(total=n_all, initial=n_all - n_new, desc="scoring", unit="image", disable=hidden) as bar:
@@ -125,21 +120,19 @@ def _batches(parts: Sequence[Part], size: int) -> Iterator[tuple[Part, list[Item
 
 
 def _score_batch(detector: Detector, part_and_batch: tuple[Part, list[Item]]) -> tuple[Part, list[Row]]:
-    """Return a row for each image: its verdict, or why there is none."""
+    """Return one row for each image, with its verdict or the reason for its absence."""
     part, batch = part_and_batch
     images = [_open(detector, item) for item in batch]
-    verdicts = iter(detector.predict([image for image in images if isinstance(image, Image.Image)]))
+    verdicts = iter(detector.predict([image for image in images if not isinstance(image, str)]))
     rows: list[Row] = []
     for item, image in zip(batch, images, strict=True):
-        if isinstance(image, Image.Image):
-            rows.append({"id": item.id, **asdict(next(verdicts)), "error": None})
-        else:
-            rows.append({"id": item.id, **_NO_VERDICT, "error": image})
+        error = image if isinstance(image, str) else None
+        rows.append({"id": item.id, **(asdict(next(verdicts)) if error is None else _NO_VERDICT), "error": error})
     return part, rows
 
 
 def _open(detector: Detector, item: Item) -> Image.Image | str:
-    """Read and decode an image, or return why that fails."""
+    """Read and decode an image, or return the reason for the failure."""
     try:
         image = decode_image(item.read())
     except (UnreadableImageError, OSError) as error:

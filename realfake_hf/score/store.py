@@ -21,9 +21,9 @@ SCHEMA: Final = pa.schema(
         pa.field("id", pa.string(), nullable=False),
         pa.field("label", pa.string()),  # REAL or FAKE at the threshold of the model; null without a verdict
         pa.field("p_fake", pa.float32()),  # in [0, 1]
-        pa.field("is_sure", pa.bool_()),  # outside the band of the model
-        pa.field("is_far", pa.bool_()),  # out of distribution; null if the model does not know
-        pa.field("error", pa.string()),  # why there is no verdict
+        pa.field("is_sure", pa.bool_()),  # outside the unsure band; null if the model has no band
+        pa.field("is_far", pa.bool_()),  # out of distribution; null if the model has no familiarity
+        pa.field("error", pa.string()),  # reason if there is no verdict
     ]
 )
 SETTINGS: Final = "scoring.json"
@@ -34,18 +34,20 @@ class ScoreStore:
     """A folder of scores.
 
     Args:
-        folder: an empty folder, or that of the same scoring.
-        settings: everything that the scores depend on; recorded beside them.
-        writes: whether this process records the settings; the others of a launch do not.
+        folder: an empty folder, or the folder of an interrupted scoring with the same settings.
+        settings: everything that determines the scores; recorded beside them.
+        is_main: whether this is the main process, which records the settings and deletes unfinished files.
 
     Raises:
-        ValueError: the folder holds other files, or scores with other settings.
+        ValueError: the folder contains other files, or scores with other settings.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], *, writes: bool = True) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any], *, is_main: bool) -> None:
         self.folder = folder
-        if writes:
+        if is_main:
             begin_or_resume(folder / SETTINGS, settings, what="scoring", flag="--output")
+            for file in folder.glob("part-*.parquet.*"):
+                file.unlink(missing_ok=True)
 
     def file(self, part: Part) -> Path:
         """Return the file of the scores of a part."""
@@ -54,7 +56,7 @@ class ScoreStore:
     def counts(self, part: Part) -> Counter[str] | None:
         """Count the verdicts of a finished part: FAKE, REAL, unsure, far, errors; None if it is not finished.
 
-        A truncated or damaged file is named in the log, and its part counts as not finished.
+        The part of a damaged file counts as not finished; the file is logged.
         """
         file = self.file(part)
         if not file.exists():
@@ -70,8 +72,7 @@ class ScoreStore:
         return None
 
     def save(self, part: Part, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write the scores of a part, one row per image, and their counts; flushed to disk before they get a name."""
-        assert len(rows) == part.n
+        """Write the scores of a part atomically, one row per image, with their counts."""
         schema = SCHEMA.with_metadata({_COUNTS: json.dumps(_count(rows))})
         scratch = self.folder / f"{self.file(part).name}.{os.getpid()}"
         with scratch.open("wb") as stream:
@@ -79,11 +80,6 @@ class ScoreStore:
             stream.flush()
             os.fsync(stream.fileno())
         scratch.replace(self.file(part))
-
-    def remove_unfinished(self) -> None:
-        """Delete what killed processes left unfinished."""
-        for file in self.folder.glob("part-*.parquet.*"):
-            file.unlink(missing_ok=True)
 
 
 def _count(rows: Sequence[Mapping[str, Any]]) -> Counter[str]:
