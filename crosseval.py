@@ -23,7 +23,8 @@ def _measure(arguments: CrossevalArguments) -> int:
 
     from realfake_hf.crosseval.figures import draw_all
     from realfake_hf.crosseval.grid import run_grid
-    from realfake_hf.crosseval.report import to_markdown, write_report
+    from realfake_hf.crosseval.report import write_report
+    from realfake_hf.crosseval.tables import to_markdown
     from realfake_hf.figures.style import save_figure
     from realfake_hf.store import write_results
 

@@ -138,7 +138,7 @@ class Store:
         file = self.folder / f"{name}.json"
         if file.exists():
             stored = read_json(file)
-            self._check(name, stored["settings"], settings)
+            self._check(name, stored.get("settings", {}), settings)
         else:
             began = time.monotonic()
             cell = make()
@@ -175,7 +175,7 @@ class Store:
         if not file.exists():
             return None
         with np.load(file, allow_pickle=False) as stored:
-            self._check(name, json.loads(str(stored["settings"])), settings)
+            self._check(name, json.loads(str(stored.get("settings", "{}"))), settings)
             return {key: stored[key] for key in stored.files if key != "settings"}
 
     def save(self, name: str, settings: Mapping[str, Any], **arrays: "NDArray[Any]") -> None:
@@ -200,5 +200,6 @@ class Store:
         if changed:
             raise ValueError(
                 f"expected the settings of the finished cell {name} in {self.folder}; found other values of "
-                f"{', '.join(changed)}. Repeat the original settings, or start in another output folder."
+                f"{', '.join(changed)}. Repeat the original settings, start in another output folder, or "
+                "delete the finished cells (crosseval.py: --fresh)."
             )

@@ -435,7 +435,7 @@ def test_a_folder_of_something_else_is_rejected(models, images, tmp_path, capsys
         (["--models", "trivial=x"], "other names in --models than trivial"),
         (["--protocols", "wild"], "--protocols from native, matched, crop; found wild."),
         (["--protocols", "crop", "crop"], "--protocols; found crop crop."),
-        (["--limit", "1"], "found --limit 1."),
+        (["--limit", "1"], "--limit of at least 2; found 1."),
         (["--bootstrap_samples", "0"], "--bootstrap_samples of at least 1; found 0."),
     ],
 )

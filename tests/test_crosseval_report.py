@@ -12,7 +12,8 @@ import crosseval
 from realfake_hf.crosseval import publish
 from realfake_hf.crosseval.cell import Cell
 from realfake_hf.crosseval.grid import Grid, read_grid
-from realfake_hf.crosseval.report import findings, to_markdown, warnings, write_report
+from realfake_hf.crosseval.report import write_report
+from realfake_hf.crosseval.tables import findings, to_markdown, warnings
 from realfake_hf.estimate import Estimate
 from realfake_hf.metrics.intervals import share
 from realfake_hf.metrics.operating_point import DEFAULT, Band

@@ -19,7 +19,7 @@ from benchmarks import (
     two_nodes,
     vit_throughput,
 )
-from realfake_hf.crosseval import report as crosseval
+from realfake_hf.crosseval import tables as crosseval
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.robustness import Robustness, robustness_table
 from realfake_hf.estimate import from_plain

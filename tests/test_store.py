@@ -146,6 +146,16 @@ def test_a_cell_of_other_settings_is_refused_until_the_store_is_cleared(tmp_path
     assert store.json("one", {"n": 3}, lambda: 4) == 4
 
 
+def test_a_cell_without_settings_is_refused_like_one_of_other_settings(tmp_path):
+    (tmp_path / "one.json").write_text('{"seconds": 1.0, "cell": 1}')
+    np.savez(tmp_path / "two.npz", p=np.arange(3))
+    store = Store(tmp_path)
+    with pytest.raises(ValueError, match=r"finished cell one in .*; found other values of n\..*--fresh"):
+        store.json("one", {"n": 2}, lambda: 1)
+    with pytest.raises(ValueError, match=r"finished cell two in .*; found other values of n\."):
+        store.load("two", {"n": 2})
+
+
 def test_only_the_writing_process_leaves_files(tmp_path):
     reader = Store(tmp_path / "cells", writes=False)
     assert reader.json("one", {}, lambda: 1) == 1

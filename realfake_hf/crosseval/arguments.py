@@ -9,7 +9,10 @@ from realfake_hf.cli import read_names
 from realfake_hf.data.corruptions import PROTOCOLS
 
 TRIVIAL: Final = "trivial"  # name of the baseline
-_PAIR: Final = 2
+
+_MINIMA: Final = {
+    "limit": 2, "baseline_n": 2, "robustness_n": 2, "neighbours_n": 2, "errors": 0, "bootstrap_samples": 1,
+}  # fmt: skip
 
 
 @dataclass
@@ -37,7 +40,7 @@ class CrossevalArguments:
     )
     baseline_data: str | None = field(
         default=None,
-        metadata={"help": "Also evaluate a logistic regression fitted on the training split of this source."},
+        metadata={"help": "Source on whose training split a logistic regression is fitted as a baseline."},
     )
     baseline_n: int = field(
         default=10_000, metadata={"help": "Training images of the logistic regression, balanced by label."}
@@ -60,14 +63,15 @@ class CrossevalArguments:
         default=2000, metadata={"help": "Leak-free images per robustness test, balanced by label and content."}
     )
     errors: int = field(
-        default=0, metadata={"help": "Number of most confident errors of each kind to show per model and data set."}
+        default=0, metadata={"help": "Number of most confident errors of each kind to show, per model and data set."}
     )
     training_data: str | None = field(
-        default=None, metadata={"help": "Show the nearest training images from this source beside each error."}
+        default=None, metadata={"help": "Source whose nearest training images are shown beside each error."}
     )
     neighbours_n: int = field(default=5000, metadata={"help": "Training images to search for nearest neighbours."})
     duplicates_of: str | None = field(
-        default=None, metadata={"help": "Count near-duplicates of the training images of this source."}
+        default=None,
+        metadata={"help": "Source whose training images are searched for near-duplicates of the evaluated ones."},
     )
 
     def __post_init__(self) -> None:
@@ -78,15 +82,6 @@ class CrossevalArguments:
         """
         if TRIVIAL in self.places:
             raise ValueError(f"expected other names in --models than {TRIVIAL}, the name of the baseline; found it.")
-        self._check_names()
-        self._check_counts()
-        if self.streaming and self.duplicates_of:
-            raise ValueError(
-                "expected --streaming or --duplicates_of; found both. Search for near-duplicates in a second run "
-                "without --streaming, on fewer images."
-            )
-
-    def _check_names(self) -> None:
         if unknown := sorted(set(self.protocols) - set(PROTOCOLS)):
             raise ValueError(f"expected --protocols from {', '.join(PROTOCOLS)}; found {', '.join(unknown)}.")
         if not self.protocols or len(set(self.protocols)) < len(self.protocols):
@@ -95,20 +90,15 @@ class CrossevalArguments:
             raise ValueError(
                 f"expected --robustness from --datasets ({', '.join(self.sources)}); found {', '.join(unknown)}."
             )
-
-    def _check_counts(self) -> None:
-        counts = {
-            "limit": _PAIR if self.limit is None else self.limit,
-            "baseline_n": self.baseline_n,
-            "robustness_n": self.robustness_n,
-            "neighbours_n": self.neighbours_n,
-        }
-        if small := [f"--{name} {count}" for name, count in counts.items() if count < _PAIR]:
-            raise ValueError(f"expected at least 2 images; found {', '.join(small)}.")
-        if self.errors < 0:
-            raise ValueError(f"expected --errors of at least 0; found {self.errors}.")
-        if self.bootstrap_samples < 1:
-            raise ValueError(f"expected --bootstrap_samples of at least 1; found {self.bootstrap_samples}.")
+        for name, minimum in _MINIMA.items():
+            number = getattr(self, name)
+            if number is not None and number < minimum:
+                raise ValueError(f"expected --{name} of at least {minimum}; found {number}.")
+        if self.streaming and self.duplicates_of:
+            raise ValueError(
+                "expected --streaming or --duplicates_of; found both. Search for near-duplicates in a second run "
+                "without --streaming, on fewer images."
+            )
 
     @property
     def places(self) -> dict[str, str]:

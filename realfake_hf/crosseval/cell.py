@@ -1,6 +1,6 @@
 """One cell of the grid: the measurements of a model on a data set under a protocol."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
@@ -30,11 +30,8 @@ from realfake_hf.metrics.significance import Gap, holm, rate_gap
 LEAK_FREE: Final = "leak-free"  # suffix of the split name
 CHANCE: Final = 0.5  # ROC AUC of a random score
 PREVALENCE: Final = 0.01  # share of fakes for which the false discovery rate is reported
-MAX_CONTENTS: Final = 15  # of the contents with the most false alarms
-MIN_REAL: Final = 5  # REAL images below which a content is not listed
 CALIBRATION: Final = ("ece", "nll", "brier")
 
-Floats = NDArray[np.float64]
 Promise = Literal["kept", "missed", "broken"]
 
 
@@ -45,7 +42,7 @@ class GroupGap:
     Attributes:
         gap: accuracy inside the group minus accuracy outside.
         p_holm: p-value of the gap, corrected for the number of groups of this kind (Holm, 1979).
-        roc_auc: of a content, within it; of a generator, its images against all REAL ones. Undefined with one label.
+        roc_auc: ROC AUC within a content, or of the images of a generator against all REAL images.
     """
 
     gap: Gap
@@ -55,18 +52,16 @@ class GroupGap:
 
 @dataclass(frozen=True)
 class Confidence:
-    """How far the probabilities of a model can be trusted on a data set.
+    """Calibration and selective prediction of a model on a data set.
 
     Attributes:
-        temperature: fitted on validation; None if the model has none.
+        temperature: temperature fitted on validation; None if the model has none, as `after` and `bins_after` then.
         before: ECE, log loss and Brier score of the probabilities as predicted.
-        after: the same after temperature scaling; None without a temperature.
-        bins: reliability before scaling.
-        bins_after: reliability after scaling; None without a temperature.
-        histogram: of the confidence of the verdicts, before scaling.
-        risk_coverage: error rate if only the most confident verdicts are given.
+        after: the same after temperature scaling.
+        bins: reliability as predicted.
+        bins_after: reliability after temperature scaling.
         band: probabilities between which the model is unsure; None if the model has no band.
-        decided: share of images outside the band; all of them without a band.
+        decided: share of images outside the band; 1 without a band.
         wrong: share of wrong verdicts among the decided images.
     """
 
@@ -100,19 +95,14 @@ class Cell:
     """The measurements of a model on a data set under a protocol.
 
     Attributes:
-        model: name of the model.
-        dataset: name of the data set.
-        split: its split, with the suffix `LEAK_FREE` if measured on its leak-free images only.
-        protocol: preprocessing applied to each image before the model's own processor.
-        point: the model's operating point, whose threshold the report uses.
-        report: statistics and sample sizes.
+        split: split, with the suffix `LEAK_FREE` if only its leak-free images were measured.
+        protocol: preprocessing of each image before the model's own processor.
+        point: operating point of the model, whose threshold the report uses.
         majority: accuracy of always predicting the more frequent label, in [0.5, 1].
-        oracle_threshold: best threshold on these very images, as an upper bound; None with one label only.
-        oracle_accuracy: accuracy at the oracle threshold.
+        oracle_threshold: best threshold on these very images, an upper bound; None with one label only.
         contents: each known content compared with all other images.
-        generators: each generator's images compared with the other FAKE images, if there are several generators.
+        generators: the images of each generator compared with the other FAKE images; empty with one generator.
         shared: contents that CIFAKE contains compared with those it lacks; None if only one kind occurs.
-        confidence: calibration and selective prediction.
         false_alarms: REAL images called FAKE, by content; `harm` in JSON.
     """
 
@@ -189,18 +179,18 @@ def measure_cell(
     """Measure the scores of a model on a data set.
 
     Args:
-        model: the model.
-        dataset: the data set.
-        p_fake: (n,) scores of its images, in [0, 1].
-        protocol: preprocessing that was applied to them.
-        samples: bootstrap replicates of each interval.
-        seed: of the bootstrap.
-        where: (n,) whether to include each image; None includes all.
+        model: model that computed the scores.
+        dataset: data set with n images.
+        p_fake: (n,) scores in [0, 1].
+        protocol: preprocessing of the images.
+        samples: number of bootstrap replicates of each interval.
+        seed: random seed of the bootstrap.
+        where: (n,) mask of the images to include; None includes all.
     """
     rows = np.arange(len(dataset.is_fake)) if where is None else np.flatnonzero(where)
     is_fake, scores = dataset.is_fake[rows], np.asarray(p_fake, dtype=np.float64)[rows]
-    content, generator = [dataset.content[row] for row in rows], [dataset.generator[row] for row in rows]
-    is_shared = dataset.is_shared
+    content, generator = ([values[row] for row in rows] for values in (dataset.content, dataset.generator))
+    shared = dataset.is_shared
     point, draws = model.point, {"samples": samples, "seed": seed}
     report = make_report(
         is_fake, scores, content=content, threshold=point.threshold, bootstrap_samples=samples, seed=seed
@@ -218,25 +208,16 @@ def measure_cell(
         oracle_accuracy=None if oracle is None else float(((scores > oracle) == is_fake).mean()),
         contents=_group_gaps(content, is_fake, scores, point.threshold, among=np.ones_like(is_fake), **draws),
         generators=_group_gaps(generator, is_fake, scores, point.threshold, among=is_fake, **draws),
-        shared=_shared_gap([is_shared[row] for row in rows], is_fake, scores > point.threshold, **draws),
-        confidence=measure_confidence(is_fake, scores, point, report, **draws),
+        shared=_shared_gap([shared[row] for row in rows], is_fake, scores > point.threshold, **draws),
+        confidence=_measure_confidence(is_fake, scores, point, report, **draws),
         false_alarms=false_alarms_by_content(is_fake, scores > point.threshold, content),
     )
 
 
-def measure_confidence(
-    is_fake: Flags, p_fake: Floats, point: OperatingPoint, report: Report, *, samples: int, seed: int
+def _measure_confidence(
+    is_fake: Flags, p_fake: NDArray[np.float64], point: OperatingPoint, report: Report, *, samples: int, seed: int
 ) -> Confidence:
-    """Measure how far the probabilities of a model can be trusted.
-
-    Args:
-        is_fake: (n,) true labels.
-        p_fake: (n,) scores in [0, 1].
-        point: the model's operating point.
-        report: of the same images, before scaling.
-        samples: bootstrap replicates of each interval.
-        seed: of the bootstrap.
-    """
+    """Measure calibration and selective prediction; the report is that of the unscaled scores."""
     scaled = None if point.temperature is None else scale(p_fake, point.temperature)
     after = None if scaled is None else make_report(is_fake, scaled, bootstrap_samples=samples, seed=seed)
     is_wrong = (p_fake > point.threshold) != is_fake
@@ -256,27 +237,18 @@ def measure_confidence(
     )
 
 
-def worst_contents(cells: Iterable[Cell]) -> list[tuple[Cell, FalseAlarms]]:
-    """Return the contents with the most false alarms, in the order of `false_alarms_by_content`."""
-    rows = [(cell, row) for cell in cells for row in cell.false_alarms if (row.called_fake.n or 0) >= MIN_REAL]
-    rows.sort(key=lambda entry: (not entry[1].shows_people, -(entry[1].called_fake.low or 0)))
-    return rows[:MAX_CONTENTS]
-
-
 def _group_gaps(
     groups: Sequence[str | None],
     is_fake: Flags,
-    p_fake: Floats,
+    p_fake: NDArray[np.float64],
     threshold: float,
     *,
     among: Flags,
-    samples: int,
-    seed: int,
+    **draws: int,
 ) -> dict[str, GroupGap]:
-    """Compare each group of images with the rest of the images `among` which it is, if there is a rest."""
+    """Compare each group of the images `among` with the rest of them; a group without a rest is omitted."""
     names = sorted({name for name, included in zip(groups, among, strict=True) if name and included})
     inside = {name: np.array([name == group for group in groups]) for name in names}
-    draws = {"samples": samples, "seed": seed}
     is_right = (p_fake > threshold) == is_fake
     gaps = {name: rate_gap(is_right[among], inside[name][among], is_fake[among], **draws) for name in names}
     gaps = {name: gap for name, gap in gaps.items() if gap.value is not None}
@@ -292,7 +264,6 @@ def _shared_gap(
     is_shared: Sequence[bool | None], is_fake: Flags, called_fake: Flags, *, samples: int, seed: int
 ) -> Gap | None:
     known = np.array([flag is not None for flag in is_shared])
-    inside = np.array([bool(flag) for flag in is_shared])
-    is_right = called_fake == is_fake
-    gap = rate_gap(is_right[known], inside[known], is_fake[known], samples=samples, seed=seed)
+    inside = np.array(is_shared, dtype=np.bool_)[known]
+    gap = rate_gap((called_fake == is_fake)[known], inside, is_fake[known], samples=samples, seed=seed)
     return None if gap.value is None else gap

@@ -1,4 +1,4 @@
-"""The data sets of a grid: images, labels and contents of one split, and which images other splits also contain."""
+"""The data sets of a grid: images, labels and contents of one split, without or with leaks from other splits."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,16 +26,14 @@ class EvalDataset:
     """One split of a source, on which models are evaluated.
 
     Attributes:
-        name: name in the grid.
-        source: as `load_images` takes it.
-        split: name of the split.
-        rows: the images, in the schema of `load_images`.
+        source: see `load_images`.
+        rows: n images, in the schema of `load_images`.
         is_fake: (n,) true labels.
-        content: (n,) what each image shows; None if unknown.
-        generator: (n,) what generated the image; None for real images and if unknown.
+        content: (n,) content of each image; None if unknown.
+        generator: (n,) generator of each image; None for real images and if unknown.
         is_leak_free: (n,) whether the image occurs in no other split of the source.
         sha256: fingerprint of the images.
-        is_streamed: whether the images are read from shards, without a local copy of the source.
+        is_streamed: whether the images were read from shards, without a local copy of the source.
     """
 
     name: str
@@ -59,14 +57,9 @@ class EvalDataset:
     def share(
         self, size: int, *, processes: int, process: int
     ) -> tuple[Sequence[range], Iterator[Iterable[Mapping[str, Any]]]]:
-        """Return the row numbers and the rows of this process's blocks.
+        """Return the row numbers and the rows of every block, of at most `size` rows, of one process.
 
         The blocks do not depend on the number of processes. Images are decoded while a block is iterated.
-
-        Args:
-            size: maximum rows per block.
-            processes: number of processes.
-            process: index of this process.
         """
         rows = self.rows
         if isinstance(rows, ShardedRows):
@@ -82,7 +75,7 @@ class EvalDataset:
         return iter([self.rows["sha256"][:]])
 
     def file_properties(self, limit: int, *, seed: int) -> FileProperties:
-        """Return the facts of at most `limit` files: of the whole source, or of this split if streamed.
+        """Return the properties of at most `limit` files: of the whole source, or of this split if streamed.
 
         Raises:
             ValueError: none of the files can be read.
@@ -102,14 +95,14 @@ def load_dataset(
 
     Args:
         name: name in the grid.
-        source: as `load_images` takes it.
-        split: the split; by default test, or the only split.
+        source: see `load_images`.
+        split: name of the split; by default test, or the only split.
         limit: maximum number of images; None for all.
-        seed: of the sample.
+        seed: random seed of the sample.
 
     Raises:
         FileNotFoundError: the source does not exist.
-        ValueError: the source cannot be loaded, or has no such split.
+        ValueError: the source cannot be loaded, or does not have the split.
     """
     splits = load_images(source, one_class=True)
     split = _choose_split(splits, split, name)
@@ -125,7 +118,7 @@ def load_dataset(
 def stream_dataset(
     name: str, source: str, *, split: str | None = None, limit: int | None = None, seed: int
 ) -> EvalDataset:
-    """Like `load_dataset`, for Parquet shards, whose images are read when needed; a sample is held in memory."""
+    """Load a data set from Parquet shards like `load_dataset`; images are read when needed, a sample is in memory."""
     shards = find_shards(source, columns=[*COLUMNS, "generator"])
     split = _choose_split(shards, split, name)
     rows = ShardedRows(shards[split])
@@ -136,13 +129,11 @@ def stream_dataset(
         drawn = draw_evenly(is_fake, content, limit, seed=seed) if limit < len(rows) else np.arange(len(rows))
         return _from_rows(name, source, split, rows.select(drawn), is_leak_free[drawn], is_streamed=True)
     generator, sha256 = rows.names("generator"), rows.split.fingerprint()["sha256"]
-    return EvalDataset(
-        name, source, split, rows, is_fake, content, generator, is_leak_free, sha256=sha256, is_streamed=True
-    )
+    return EvalDataset(name, source, split, rows, is_fake, content, generator, is_leak_free, sha256, is_streamed=True)
 
 
 def sample_leak_free(dataset: EvalDataset, n: int, *, seed: int) -> EvalDataset:
-    """Draw at most n leak-free images, balanced by label and content."""
+    """Draw at most n leak-free images at random, balanced by label and content."""
     clean = np.flatnonzero(dataset.is_leak_free)
     if n < len(clean):
         content = [dataset.content[row] for row in clean]

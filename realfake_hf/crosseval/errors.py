@@ -26,21 +26,13 @@ from realfake_hf.store import Store
 Kind = Literal["false positive", "false negative"]
 
 ERRORS: Final = "errors"  # folder of the sheets
-_MAX_SIDE: Final = 256  # pixels, of the images on a sheet
+_MAX_SIDE: Final = 256  # pixels; images on a sheet are reduced to less than twice this size
 _MAX_GENERATOR: Final = 24  # characters of the name of a generator on a sheet
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training image that is close to another image in the embedding of a model.
-
-    Attributes:
-        row: its row in the training data.
-        id: its opaque id.
-        is_fake: its label.
-        content: what it shows; None if unknown.
-        similarity: cosine similarity of both embeddings, in [-1, 1].
-    """
+    """A training image near an error in the embedding of a model, with their cosine similarity in [-1, 1]."""
 
     row: int
     id: str
@@ -57,18 +49,13 @@ class ShownError:
     """An error on a sheet.
 
     Attributes:
-        model: name of the model.
-        dataset: name of the data set.
-        split: its split.
-        kind: a REAL image called FAKE, or a FAKE image called REAL.
-        id: the opaque id of the image.
-        content: what it shows; None if unknown.
-        generator: what generated it; None for REAL images and if unknown.
-        p_fake: score of the model.
-        is_sure: whether the score lies outside the unsure band; None without a band.
+        kind: false positive for a REAL image called FAKE, false negative for a FAKE image called REAL.
+        content: content of the image; None if unknown.
+        generator: generator of the image; None for REAL images and if unknown.
+        is_sure: whether the score is outside the unsure band; None without a band.
         method: attribution method of the map.
-        file: the sheet, relative to the output folder.
-        nearest: the nearest training image of each label, by label name; empty if no training data were named.
+        file: path of the sheet, relative to the output folder.
+        nearest: nearest training image of each label, by label name; empty without training data.
     """
 
     model: str
@@ -86,13 +73,7 @@ class ShownError:
 
 
 class TrainingEmbeddings:
-    """Training images in the embedding of a model, computed once and stored.
-
-    Args:
-        model: the model, which must have a detector.
-        training: the training images.
-        store: of finished embeddings.
-    """
+    """Training images in the embedding of a model with a detector, read from the store or computed and stored."""
 
     def __init__(self, model: Model, training: EvalDataset, store: Store) -> None:
         self.detector, self.training = _detector(model), training
@@ -124,14 +105,9 @@ def most_confident_errors(
     threshold: float,
     n: int,
 ) -> dict[Kind, list[int]]:
-    """Return the rows of the n most confident errors of each kind: the first of each content, then the second.
+    """Return the rows of at most n errors of each kind: the most confident one of each content, then the second.
 
-    Args:
-        is_fake: (n,) true labels.
-        p_fake: (n,) scores.
-        content: (n,) what each image shows; None is a content of its own.
-        threshold: called FAKE above it.
-        n: maximum errors of each kind.
+    Labels, scores and contents have one entry per image; unknown contents, None, count as one content.
     """
     scores = np.asarray(p_fake)
     called_fake = scores > threshold
@@ -161,36 +137,45 @@ def show_errors(
     """Draw a sheet of the model's most confident errors of each kind, and yield the errors on it.
 
     Args:
-        model: the model, which must have a detector.
-        dataset: the data set.
-        p_fake: (n,) scores of its images.
-        folder: the output folder; sheets go into its folder `ERRORS`.
-        n: maximum errors of each kind.
+        model: model with a detector.
+        dataset: data set with one score per image.
+        p_fake: scores of the model.
+        folder: output folder; sheets are written to its folder `ERRORS`.
+        n: maximum number of errors of each kind.
         protocol: preprocessing of each image.
-        training: training images to show the nearest of; None for none.
+        training: training images among which the nearest are shown; None shows none.
     """
     chosen = most_confident_errors(dataset.is_fake, p_fake, dataset.content, threshold=model.point.threshold, n=n)
+    method = default_method(_detector(model).model)
     for kind, rows in chosen.items():
-        if rows:
-            file = f"{ERRORS}/{dataset.name}-{model.name}-{kind.replace(' ', '-')}s.png"
-            images = [PROTOCOLS[protocol](to_rgb(dataset.rows[row]["image"])) for row in rows]
-            nearest = training.nearest(images) if training else [{}] * len(rows)
-            errors = [
-                _error(model, dataset, row, float(p_fake[row]), kind=kind, file=file, nearest=neighbours)
-                for row, neighbours in zip(rows, nearest, strict=True)
-            ]
-            _draw_sheet(model, errors, images, training, path=folder / file)
-            yield from errors
+        if not rows:
+            continue
+        file = f"{ERRORS}/{dataset.name}-{model.name}-{kind.replace(' ', '-')}s.png"
+        images = [PROTOCOLS[protocol](to_rgb(dataset.rows[row]["image"])) for row in rows]
+        nearest = training.nearest(images) if training else [{}] * len(rows)
+        errors = [
+            ShownError(
+                model=model.name,
+                dataset=dataset.name,
+                split=dataset.split,
+                kind=kind,
+                id=dataset.rows[row]["id"],
+                content=dataset.content[row],
+                generator=dataset.generator[row],
+                p_fake=float(p_fake[row]),
+                is_sure=model.point.judge(float(p_fake[row])).is_sure,
+                method=method,
+                file=file,
+                nearest=neighbours,
+            )
+            for row, neighbours in zip(rows, nearest, strict=True)
+        ]
+        _draw_sheet(model, errors, images, training, path=folder / file)
+        yield from errors
 
 
 def find_sheets(errors: Iterable[ShownError], folder: Path, shown: Collection[str] | None = None) -> dict[str, Path]:
-    """Return the existing sheets by title.
-
-    Args:
-        errors: on the sheets.
-        folder: the output folder.
-        shown: names of data sets; None for all.
-    """
+    """Return the existing sheets in the output folder by title, of all data sets or only of those `shown`."""
     titles = {_title(error): folder / error.file for error in errors if shown is None or error.dataset in shown}
     return {title: file for title, file in titles.items() if file.exists()}
 
@@ -198,25 +183,6 @@ def find_sheets(errors: Iterable[ShownError], folder: Path, shown: Collection[st
 def _title(error: ShownError) -> str:
     called = "REAL images called FAKE" if error.kind == "false positive" else "FAKE images called REAL"
     return f"{error.model} on {error.dataset} {error.split}: {called}"
-
-
-def _error(
-    model: Model, dataset: EvalDataset, row: int, p_fake: float, *, kind: Kind, file: str, nearest: Nearest
-) -> ShownError:
-    return ShownError(
-        model=model.name,
-        dataset=dataset.name,
-        split=dataset.split,
-        kind=kind,
-        id=dataset.rows[row]["id"],
-        content=dataset.content[row],
-        generator=dataset.generator[row],
-        p_fake=p_fake,
-        is_sure=model.point.judge(p_fake).is_sure,
-        method=default_method(_detector(model).model),
-        file=file,
-        nearest=nearest,
-    )
 
 
 def _draw_sheet(
@@ -231,14 +197,11 @@ def _draw_sheet(
     explanations = detector.explain(images, method=first.method)
     rows = []
     for error, image, explanation in zip(errors, images, explanations, strict=True):
-        method = f"{method_name(error.method)}{': empty map' if explanation.is_empty else ''}"
-        panels = [
-            (_thin_out(np.asarray(image)), _caption(error, model)),
-            (_thin_out(explanation.overlay(detector.view(image))), method),
-        ]
+        caption = f"{method_name(error.method)}{': empty map' if explanation.is_empty else ''}"
+        panels = [(np.asarray(image), _caption(error, model)), (explanation.overlay(detector.view(image)), caption)]
         if training:
             panels += [_neighbour_panel(training.training, error.nearest[label]) for label in LABEL_NAMES]
-        rows.append(panels)
+        rows.append([(_subsample(panel), text) for panel, text in panels])
     columns = ["image", "attribution map", *(["nearest REAL", "nearest FAKE"] if training else [])]
     save_figure(error_sheet(rows, title=_title(first), columns=columns), path)
 
@@ -254,12 +217,11 @@ def _caption(error: ShownError, model: Model) -> str:
 
 def _neighbour_panel(training: EvalDataset, neighbour: Neighbour) -> tuple[NDArray[np.uint8], str]:
     image = np.asarray(to_rgb(training.rows[neighbour.row]["image"]))
-    caption = f"{neighbour.content or 'content unknown'}\nsimilarity {neighbour.similarity:.3f}"
-    return _thin_out(image), caption
+    return image, f"{neighbour.content or 'content unknown'}\nsimilarity {neighbour.similarity:.3f}"
 
 
-def _thin_out(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Keep every n-th pixel of a large image, so that sheets stay small."""
+def _subsample(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Take every n-th pixel of a large image, which keeps the file of a sheet small."""
     step = max(1, max(image.shape[:2]) // _MAX_SIDE)
     return image[::step, ::step]
 

@@ -22,13 +22,7 @@ _DRAWS: Final = 20_000
 
 @dataclass(frozen=True)
 class FalseAlarms:
-    """The false alarms among the real images of one content.
-
-    Attributes:
-        content: what the images show, or `UNKNOWN`.
-        shows_people: whether the name of the content contains a word for people.
-        called_fake: share of the images called FAKE.
-    """
+    """The share of the real images of one content, or of `UNKNOWN` content, that are called FAKE."""
 
     content: str
     shows_people: bool
@@ -47,14 +41,10 @@ def shows_people(content: str) -> bool:
 def false_alarms_by_content(
     is_fake: NDArray[np.bool_], called_fake: NDArray[np.bool_], content: Sequence[str | None]
 ) -> tuple[FalseAlarms, ...]:
-    """Count false alarms by content: contents that show people first, then by the lower end of the interval.
+    """Count false alarms by content, from (n,) labels, verdicts and contents, None if unknown.
 
-    Sorting by the lower end keeps a content of three images from leading the list by chance.
-
-    Args:
-        is_fake: (n,) true labels.
-        called_fake: (n,) verdicts.
-        content: (n,) what each image shows; None if unknown.
+    Contents that show people come first, then those with the highest lower end of the interval, so that a content of
+    three images does not lead the list by chance.
     """
     names = np.array([name or UNKNOWN for name in content])
     is_real = ~np.asarray(is_fake, dtype=np.bool_)
@@ -68,15 +58,15 @@ def false_alarms_by_content(
 def false_discovery_rate(
     real_called_fake: Estimate, fake_called_fake: Estimate, *, prevalence: float, seed: int = 0
 ) -> Estimate:
-    """Estimate which share of the images called FAKE is real, by Bayes' rule.
+    """Estimate the share of real images among those called FAKE, by Bayes' rule.
 
-    The interval draws both rates from their posteriors under Jeffreys' prior, Beta(k + 1/2, n - k + 1/2).
+    For the interval, both rates are drawn from their posteriors under Jeffreys' prior, Beta(k + 1/2, n - k + 1/2).
 
     Args:
-        real_called_fake: share of real images called FAKE, with its k and n.
-        fake_called_fake: share of fake images called FAKE, with its k and n.
-        prevalence: share of fakes among the images to be judged, in (0, 1).
-        seed: of the draws.
+        real_called_fake: share of real images called FAKE, with k and n.
+        fake_called_fake: share of fake images called FAKE, with k and n.
+        prevalence: share of fakes among all images, in (0, 1).
+        seed: random seed of the draws.
 
     Returns:
         An estimate without n; undefined if no image was called FAKE.

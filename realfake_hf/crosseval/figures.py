@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import cycle, groupby
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -32,9 +32,9 @@ from realfake_hf.metrics.calibration import Bin
 
 MIN_IN_BIN: Final = 10  # images below which a reliability bin is not drawn
 
-_ROW_HEIGHT: Final = 0.34  # inches, of a row of the transfer figure
-_PANEL_HEIGHT: Final = 2.6  # inches, of a panel of the confidence figures
-_GAP: Final = 0.08  # between data sets, as a share of the height of a panel
+_ROW_HEIGHT: Final = 0.34  # inches; rows of the transfer figure
+_PANEL_HEIGHT: Final = 2.6  # inches; panels of the confidence figures
+_GAP: Final = 0.08  # distance between data sets as a share of the height of a panel
 _PADDING: Final = 0.08  # inches above and below a panel
 _TITLE_WIDTH: Final = 24  # characters that fit above a third of a figure
 _LINES: Final = ("-", "--", ":", "-.")
@@ -61,8 +61,7 @@ def draw_all(grid: Grid) -> Iterator[tuple[str, Figure]]:
 def draw_transfer(cells: Iterable[Cell]) -> Figure:
     """Draw balanced accuracy and ROC AUC of each model, with intervals, one row per data set and protocol.
 
-    Args:
-        cells: of whole splits; those of a data set and protocol are adjacent.
+    The cells are of whole splits, in the order of a grid.
     """
     rows = [list(row) for _, row in groupby(cells, lambda cell: (cell.dataset, cell.protocol))]
     models = list(dict.fromkeys(cell.model for row in rows for cell in row))
@@ -90,10 +89,9 @@ def draw_transfer(cells: Iterable[Cell]) -> Figure:
 
 
 def draw_reliability(cells: Iterable[Cell]) -> Figure:
-    """Draw reliability diagrams, with histograms of confidence below: one row per data set, one column per model.
+    """Draw reliability diagrams above histograms of confidence, one row per data set, one column per model.
 
-    Args:
-        cells: of whole splits under one protocol; those of a data set are adjacent.
+    The cells are of whole splits under one protocol, in the order of a grid.
     """
     rows = [list(row) for _, row in groupby(cells, lambda cell: cell.dataset)]
     figure = Figure(figsize=(WIDTH, 1.2 + 1.6 * _PANEL_HEIGHT * len(rows)), layout="constrained")
@@ -133,25 +131,16 @@ def _draw_histogram(axes: Axes, confidence: Confidence) -> None:
     histogram = confidence.histogram
     edges = np.asarray(histogram.edges)
     left, width = edges[:-1], np.diff(edges)
-    axes.bar(left, histogram.right, width, align="edge", color="#BBBBBB", edgecolor="white", label="correct verdicts")
-    axes.bar(
-        left,
-        histogram.wrong,
-        width,
-        histogram.right,
-        align="edge",
-        color=VERMILLION,
-        edgecolor="white",
-        label="wrong verdicts",
-    )
+    look: dict[str, Any] = {"align": "edge", "edgecolor": "white"}
+    axes.bar(left, histogram.right, width, color="#BBBBBB", label="correct verdicts", **look)
+    axes.bar(left, histogram.wrong, width, histogram.right, color=VERMILLION, label="wrong verdicts", **look)
     axes.set(xlim=(0.5, 1), xlabel="confidence of the verdict")
 
 
 def draw_risk_coverage(cells: Iterable[Cell]) -> Figure:
     """Draw the error rate of each model on its most confident images against their share, one panel per data set.
 
-    Args:
-        cells: of whole splits under one protocol; those of a data set are adjacent.
+    The cells are of whole splits under one protocol, in the order of a grid.
     """
     panels = [list(panel) for _, panel in groupby(cells, lambda cell: cell.dataset)]
     columns = min(2, len(panels))
@@ -175,11 +164,7 @@ def draw_risk_coverage(cells: Iterable[Cell]) -> Figure:
 
 
 def draw_robustness(measured: Sequence[Robustness]) -> Figure:
-    """Draw ROC AUC and both error rates on one data set against the strength of each corruption.
-
-    Args:
-        measured: one entry per model.
-    """
+    """Draw ROC AUC and both error rates of each model on one data set against the strength of each corruption."""
     kinds_by_title = {kind: (kind,) for kind in CORRUPTIONS if kind not in _SINGLE_STEPS}
     panels = {**kinds_by_title, "crop and flip": _SINGLE_STEPS}
     figure = Figure(figsize=_ROBUSTNESS_SIZE, layout="constrained")
@@ -191,7 +176,9 @@ def draw_robustness(measured: Sequence[Robustness]) -> Figure:
         column[-1].set_xlabel(unit)
         for index, robustness in enumerate(measured):
             steps = [robustness.clean, *(step for kind in kinds for step in robustness.of_kind(kind))]
-            for axes, estimates in zip(column, _curves(steps), strict=True):
+            accuracies = ([step.accuracy_real for step in steps], [step.accuracy_fake for step in steps])
+            error_rates = [[_error_rate(accuracy) for accuracy in row] for row in accuracies]
+            for axes, estimates in zip(column, [[step.roc_auc for step in steps], *error_rates], strict=True):
                 values, arms = error_bars(estimates)
                 look = {"linestyle": "-" if unit else "", "linewidth": 1.5, "elinewidth": 1, "markersize": 4}
                 axes.errorbar(np.arange(len(steps)), values, yerr=arms, label=robustness.model, **look, **_look(index))
@@ -205,14 +192,6 @@ def draw_robustness(measured: Sequence[Robustness]) -> Figure:
     figure.suptitle(f"n = {n:,} images at each step; bars: 95 % intervals; dotted: chance", fontsize=11)
     legend_below(figure, grid.ravel().tolist(), columns=4)
     return figure
-
-
-def _curves(steps: Sequence[Step]) -> tuple[list[Estimate], list[Estimate], list[Estimate]]:
-    return (
-        [step.roc_auc for step in steps],
-        [_error_rate(step.accuracy_real) for step in steps],
-        [_error_rate(step.accuracy_fake) for step in steps],
-    )
 
 
 def _error_rate(accuracy: Estimate) -> Estimate:

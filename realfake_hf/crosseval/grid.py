@@ -1,15 +1,16 @@
 """The grid: load models and data sets, score what is not scored yet, measure every cell, compare the models."""
 
-import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any, Final, Self
 
+import numpy as np
 from accelerate import PartialState
+from numpy.typing import NDArray
 
 from realfake_hf.crosseval.arguments import TRIVIAL, CrossevalArguments
 from realfake_hf.crosseval.cell import LEAK_FREE, Cell, measure_cell
@@ -18,7 +19,7 @@ from realfake_hf.crosseval.errors import ERRORS, ShownError, TrainingEmbeddings,
 from realfake_hf.crosseval.models import Model, check_models, fit_baseline, load_model
 from realfake_hf.crosseval.robustness import Robustness, measure_robustness
 from realfake_hf.crosseval.scoring import Scores, cell_name, cell_settings, load_or_score
-from realfake_hf.crosseval.shortcuts import Shortcut, find_shortcut, with_duplicates
+from realfake_hf.crosseval.shortcuts import Shortcut, find_shortcuts
 from realfake_hf.data.loading import find_source, unreadable_files
 from realfake_hf.data.sampling import Flags
 from realfake_hf.data.streaming import find_shards
@@ -31,23 +32,14 @@ from realfake_hf.store import Store, read_json
 CELL_VERSION: Final = 2  # increase whenever the content of a stored cell changes
 PARTS: Final = ("cells", "pairs", "shortcuts", "robustness", "errors")
 
-logger = logging.getLogger(__name__)
-
 Plain = dict[str, Any]  # JSON
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models on the same images, each at its own operating point.
+    """McNemar's test of two models, each at its own operating point, on the same images.
 
-    Attributes:
-        a: name of the first model.
-        b: name of the second model.
-        dataset: name of the data set.
-        split: its split.
-        protocol: preprocessing of the images.
-        test: McNemar's test.
-        p_holm: its p-value, corrected for the number of tests in the grid (Holm, 1979).
+    `p_holm` is the p-value corrected for the number of tests in the grid (Holm, 1979).
     """
 
     a: str
@@ -65,11 +57,11 @@ class Grid:
 
     Attributes:
         facts: arguments, models, data, code and machine.
-        cells: in the order of data sets, protocols, splits and models.
-        pairs: McNemar's test of every two models on the same images.
-        shortcuts: of each data set.
-        robustness: of each model, on the data sets chosen for it.
-        errors: most confident errors, if requested.
+        cells: cells in the order of data sets, protocols, splits and models.
+        pairs: comparisons of every two models on the same images.
+        shortcuts: file audit of each data set.
+        robustness: measurements on the data sets of `--robustness`, one per model.
+        errors: errors on all sheets.
     """
 
     facts: Plain
@@ -119,7 +111,7 @@ def read_grid(file: Path) -> Grid:
 
     Raises:
         OSError: the file does not exist.
-        ValueError: it contains something else.
+        ValueError: the file does not contain a grid.
     """
     try:
         return Grid.from_dict(read_json(file))
@@ -129,12 +121,12 @@ def read_grid(file: Path) -> Grid:
 
 @report_lost_processes()
 def run_grid(arguments: CrossevalArguments) -> Grid:
-    """Compute a grid, or what is missing of it.
+    """Compute a grid; finished cells are read from the output folder.
 
     Raises:
         OSError: a model or data set does not exist.
-        ValueError: the labels of a model are not real and fake, a data set has no such split, or the output folder
-            contains something else.
+        ValueError: the labels of a model are not real and fake, a data set does not have the split, or the output
+            folder contains other files or cells with other settings.
     """
     join_processes()
     check_models(arguments.places)
@@ -143,24 +135,18 @@ def run_grid(arguments: CrossevalArguments) -> Grid:
     datasets = [
         load(name, source, split=arguments.split, limit=arguments.limit) for name, source in arguments.sources.items()
     ]
-    training = arguments.duplicates_of and load("--duplicates_of", arguments.duplicates_of, split="train")
+    compared = arguments.duplicates_of
+    training = load("--duplicates_of", compared, split="train") if compared else None
     baseline = _fit_baseline(arguments, load, datasets)
     models = [*(load_model(name, place, bf16=arguments.bf16) for name, place in arguments.places.items()), *baseline]
     if arguments.fresh:
         store.clear()
         PartialState().wait_for_everyone()
-    shortcuts = tuple(_shortcut(dataset, store, arguments.seed) for dataset in datasets)
-    shortcuts = with_duplicates(shortcuts, datasets, training, store) if training else shortcuts
-    cells: list[Cell] = []
-    pairs: list[Pair] = []
-    for dataset in datasets:
-        for protocol in arguments.protocols:
-            for place, compared in _measure(arguments, store, models, dataset, protocol):
-                cells += place
-                pairs += compared
+    shortcuts = find_shortcuts(datasets, store, seed=arguments.seed, training=training)
+    cells, pairs = _measure(arguments, store, models, datasets)
     robustness = tuple(_robustness(arguments, store, models, datasets))
     errors = tuple(_show_errors(arguments, store, models, datasets, load))
-    return Grid(_facts(arguments, models, datasets), tuple(cells), _correct(pairs), shortcuts, robustness, errors)
+    return Grid(_facts(arguments, models, datasets), cells, pairs, shortcuts, robustness, errors)
 
 
 def _open_store(folder: Path) -> Store:
@@ -176,11 +162,8 @@ def _open_store(folder: Path) -> Store:
 def _loader(arguments: CrossevalArguments) -> Callable[..., EvalDataset]:
     """Return the function that loads data sets, after checking that all sources exist."""
     find = partial(find_shards, columns=[]) if arguments.streaming else find_source
-    optional = (
-        arguments.baseline_data,
-        arguments.duplicates_of,
-        arguments.training_data if arguments.errors else None,
-    )
+    training = arguments.training_data if arguments.errors else None
+    optional = (arguments.baseline_data, arguments.duplicates_of, training)
     for source in (*arguments.sources.values(), *filter(None, optional)):
         find(source)
     return partial(stream_dataset if arguments.streaming else load_dataset, seed=arguments.seed)
@@ -195,61 +178,46 @@ def _fit_baseline(
     return [fit_baseline(training, datasets)]
 
 
-def _shortcut(dataset: EvalDataset, store: Store, seed: int) -> Shortcut:
-    settings = {
-        "source": dataset.source,
-        "seed": seed,
-        **({"pictures": dataset.sha256} if dataset.is_streamed else {}),
-    }
-    plain = store.json(f"{dataset.name}-files", settings, lambda: to_plain(find_shortcut(dataset, seed=seed)))
-    shortcut = from_plain(Shortcut, plain)
-    if shortcut.warning:
-        logger.warning("WARNING: %s", shortcut.text)
-    return shortcut
-
-
 def _measure(
-    arguments: CrossevalArguments, store: Store, models: Sequence[Model], dataset: EvalDataset, protocol: str
-) -> Iterator[tuple[list[Cell], list[Pair]]]:
-    """Measure all models on a data set: on the whole split, then on its leak-free part if that is smaller."""
-    scores = _scores(store, models, dataset, protocol)
-    subsets: list[Flags | None] = [None]
-    if not dataset.is_leak_free.all() and dataset.is_leak_free.any():
-        subsets.append(dataset.is_leak_free)
-    for where in subsets:
-        cells = [_cell(arguments, store, model, dataset, protocol, scores=scores, where=where) for model in models]
-        yield cells, list(_compare(dataset, cells, scores, where))
+    arguments: CrossevalArguments, store: Store, models: Sequence[Model], datasets: Sequence[EvalDataset]
+) -> tuple[tuple[Cell, ...], tuple[Pair, ...]]:
+    """Measure and compare all models on each whole split, then on its leak-free part if that is smaller."""
+    cells: list[Cell] = []
+    pairs: list[Pair] = []
+    for dataset, protocol in product(datasets, arguments.protocols):
+        scores = load_or_score(models, dataset, store, protocol=protocol)
+        subsets: list[Flags | None] = [None]
+        if not dataset.is_leak_free.all() and dataset.is_leak_free.any():
+            subsets.append(dataset.is_leak_free)
+        for where in subsets:
+            group = [
+                _load_or_measure(arguments, store, model, dataset, protocol, p_fake=scores[model.name], where=where)
+                for model in models
+            ]
+            cells += group
+            pairs += _compare(dataset, group, scores, where)
+    adjusted = holm([pair.test.p_value for pair in pairs])
+    return tuple(cells), tuple(replace(pair, p_holm=p) for pair, p in zip(pairs, adjusted, strict=True))
 
 
-def _scores(store: Store, models: Sequence[Model], dataset: EvalDataset, protocol: str) -> Scores:
-    settings = {"protocol": protocol}
-    return load_or_score(models, dataset, store, condition=protocol, settings=settings, protocol=protocol)
-
-
-def _cell(
+def _load_or_measure(
     arguments: CrossevalArguments,
     store: Store,
     model: Model,
     dataset: EvalDataset,
     protocol: str,
     *,
-    scores: Scores,
+    p_fake: NDArray[np.float64],
     where: Flags | None,
 ) -> Cell:
     samples, seed = arguments.bootstrap_samples, arguments.seed
     settings = {
-        **cell_settings(dataset, model),
-        "protocol": protocol,
-        "point": model.point.to_dict(),
-        "bootstrap_samples": samples,
-        "seed": seed,
-        "version": CELL_VERSION,
-    }
+        **cell_settings(dataset, model), "protocol": protocol, "point": model.point.to_dict(),
+        "bootstrap_samples": samples, "seed": seed, "version": CELL_VERSION,
+    }  # fmt: skip
 
     def measure() -> Plain:
-        cell = measure_cell(
-            model, dataset, scores[model.name], protocol=protocol, samples=samples, seed=seed, where=where
-        )
+        cell = measure_cell(model, dataset, p_fake, protocol=protocol, samples=samples, seed=seed, where=where)
         return cell.to_dict()
 
     name = cell_name(dataset, protocol, model)
@@ -258,19 +226,14 @@ def _cell(
 
 def _compare(dataset: EvalDataset, cells: Sequence[Cell], scores: Scores, where: Flags | None) -> Iterator[Pair]:
     chosen = slice(None) if where is None else where
-    right = {
+    is_right = {
         cell.model: ((scores[cell.model] > cell.point.threshold) == dataset.is_fake)[chosen]
         for cell in cells
         if cell.model != TRIVIAL
     }
-    for a, b in combinations(right, 2):
-        test = mcnemar(right[a], right[b])
+    for a, b in combinations(is_right, 2):
+        test = mcnemar(is_right[a], is_right[b])
         yield Pair(a, b, *cells[0].place, test, test.p_value)
-
-
-def _correct(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
-    adjusted = holm([pair.test.p_value for pair in pairs])
-    return tuple(replace(pair, p_holm=p) for pair, p in zip(pairs, adjusted, strict=True))
 
 
 def _robustness(
@@ -302,7 +265,7 @@ def _show_errors(
             continue
         embeddings = TrainingEmbeddings(model, training, store) if training else None
         for dataset in datasets:
-            p_fake = _scores(store, [model], dataset, protocol)[model.name]
+            p_fake = load_or_score([model], dataset, store, protocol=protocol)[model.name]
             yield from show_errors(
                 model, dataset, p_fake, folder, n=arguments.errors, protocol=protocol, training=embeddings
             )
@@ -319,11 +282,14 @@ def _facts(arguments: CrossevalArguments, models: Sequence[Model], datasets: Seq
         }
         for model in models
     }
-    data = {dataset.name: _data_facts(dataset) for dataset in datasets}
-    return {"settings": settings, **environment(), "models": model_facts, "data": data}
-
-
-def _data_facts(dataset: EvalDataset) -> Plain:
-    unreadable = [] if dataset.is_streamed else [to_plain(file) for file in unreadable_files(dataset.source)]
-    facts = {"source": dataset.source, "split": dataset.split, "n": len(dataset.rows), "sha256": dataset.sha256}
-    return {**facts, "unreadable": unreadable}
+    data_facts = {
+        dataset.name: {
+            "source": dataset.source,
+            "split": dataset.split,
+            "n": len(dataset.rows),
+            "sha256": dataset.sha256,
+            "unreadable": [] if dataset.is_streamed else [to_plain(file) for file in unreadable_files(dataset.source)],
+        }
+        for dataset in datasets
+    }
+    return {"settings": settings, **environment(), "models": model_facts, "data": data_facts}

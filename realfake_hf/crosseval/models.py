@@ -33,13 +33,11 @@ class Model:
     """A named model that scores images.
 
     Attributes:
-        name: name in the grid.
-        place: its folder or Hub id; for the baseline, a description of its training data.
-        point: its operating point.
-        digest: hash of its weights.
-        trained_on: source of its training data, as recorded in `run.json`; None if unknown.
-        detector: the detector; None for the baseline.
-        score: maps RGB images to (n,) `p_fake` in [0, 1].
+        place: folder or Hub id; for the baseline, a description of its training data.
+        digest: hash of the weights.
+        trained_on: source of the training data, as recorded in `run.json`; None if unknown.
+        detector: detector with these weights; None for the baseline.
+        score: function from n RGB images to (n,) `p_fake` in [0, 1].
     """
 
     name: str
@@ -52,10 +50,7 @@ class Model:
 
 
 def check_models(places: Mapping[str, str]) -> None:
-    """Check configurations, processors and operating points of all models, without loading weights.
-
-    Args:
-        places: the folder or Hub id of each model, by name.
+    """Check configuration, processor and operating point of each model in a folder or on the Hub, without its weights.
 
     Raises:
         OSError: a model does not exist or is incomplete.
@@ -98,12 +93,9 @@ def _first_line(error: Exception) -> str:
 
 
 def load_model(name: str, place: str, *, bf16: bool = False) -> Model:
-    """Load a model that passed `check_models`, onto the accelerator if there is one.
+    """Load a model that passed `check_models` onto the accelerator, if there is one.
 
-    Args:
-        name: name in the grid.
-        place: its folder or Hub id.
-        bf16: convert the weights to bfloat16, which changes digest and scores.
+    `bf16` converts the weights to bfloat16, which changes digest and scores.
     """
     detector = load_detector(name, place)
     if bf16:
@@ -121,19 +113,19 @@ def load_model(name: str, place: str, *, bf16: bool = False) -> Model:
 
 
 def fit_baseline(training: EvalDataset, datasets: Sequence[EvalDataset]) -> Model:
-    """Fit the trivial baseline on those training images that occur in no evaluated data set.
+    """Fit the trivial baseline on the training images that occur in no evaluated data set.
 
     Raises:
-        ValueError: the remaining images are not of both labels.
+        ValueError: the remaining images all have the same label.
     """
     digests, source = chain.from_iterable(training.digests()), training.source
     evaluated = chain.from_iterable(dataset.digests() for dataset in datasets)
     rows = np.flatnonzero(absent_from(list(digests), evaluated))
     is_fake = training.is_fake[rows]
-    if len(set(is_fake.tolist())) < 2:  # noqa: PLR2004 - both labels
+    if is_fake.all() or not is_fake.any():
         raise ValueError(
             f"expected real and fake training images in {source} that are not evaluated; found "
-            f"{int((~is_fake).sum())} and {int(is_fake.sum())}. Choose other --baseline_data."
+            f"{(~is_fake).sum()} and {is_fake.sum()}. Choose other --baseline_data."
         )
     baseline = TrivialBaseline(shrink([to_rgb(image) for image in training.rows.select(rows)["image"]]), is_fake)
     return Model(

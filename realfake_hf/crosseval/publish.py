@@ -37,8 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _publish(arguments: PublishArguments) -> int:
     from realfake_hf.crosseval.figures import draw_robustness, draw_transfer
     from realfake_hf.crosseval.grid import read_grid
-    from realfake_hf.crosseval.report import findings, to_markdown, write_report
+    from realfake_hf.crosseval.report import write_report
     from realfake_hf.crosseval.robustness import robustness_table
+    from realfake_hf.crosseval.tables import findings, to_markdown
     from realfake_hf.estimate import to_plain
     from realfake_hf.figures.style import save_figure
     from realfake_hf.store import write_results

@@ -22,15 +22,9 @@ NONE: Final = "none"
 
 @dataclass(frozen=True)
 class Step:
-    """A model on images with one corruption at one strength.
+    """The scores of a model, at its own threshold, on images with one corruption at one strength.
 
-    Attributes:
-        kind: a key of `CORRUPTIONS`, or `NONE`.
-        strength: in the unit of the kind.
-        accuracy_real: share of the REAL images called REAL at the model's own threshold.
-        accuracy_fake: share of the FAKE images called FAKE.
-        balanced_accuracy: mean of both.
-        roc_auc: independent of the threshold.
+    `kind` is a key of `CORRUPTIONS`, or `NONE`; the strength is in the unit of the kind.
     """
 
     kind: str
@@ -43,16 +37,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Robustness:
-    """A model on a data set, with and without corruptions.
+    """A model on a data set, on unchanged images and at all steps, each with `n_real` and `n_fake` images.
 
-    Attributes:
-        model: name of the model.
-        dataset: name of the data set.
-        split: its split.
-        n_real: REAL images at each step.
-        n_fake: FAKE images at each step.
-        clean: the unchanged images.
-        steps: by kind, in order of increasing strength.
+    Steps are grouped by kind, in order of increasing strength.
     """
 
     model: str
@@ -64,7 +51,7 @@ class Robustness:
     steps: tuple[Step, ...]
 
     def of_kind(self, kind: str) -> list[Step]:
-        """Return the steps of one kind, in order of increasing strength."""
+        """Return the steps of one kind."""
         return [step for step in self.steps if step.kind == kind]
 
 
@@ -73,14 +60,10 @@ def measure_robustness(
 ) -> tuple[Robustness, ...]:
     """Measure all models on the images of a data set, unchanged and with each corruption at each strength.
 
-    Args:
-        models: the models.
-        dataset: a leak-free sample.
-        store: of finished steps.
-        samples: bootstrap replicates of each interval.
-        seed: of noise and bootstrap.
+    Finished steps are read from the store. The seed is that of noise and bootstrap; `samples` is the number of
+    bootstrap replicates.
     """
-    conditions = [(NONE, 0.0), *((kind, strength) for kind, found in CORRUPTIONS.items() for strength in found.steps)]
+    conditions = [(NONE, 0.0), *((kind, strength) for kind, item in CORRUPTIONS.items() for strength in item.steps)]
     steps: dict[str, list[Step]] = {model.name: [] for model in models}
     for kind, strength in conditions:
         settings = {"kind": kind, "strength": strength, "seed": seed}
@@ -116,21 +99,18 @@ def _measure(
 
 
 def robustness_table(measured: Sequence[Robustness], *, strongest: bool = False) -> Table:
-    """Return ROC AUC and balanced accuracy at each step, two columns per model.
+    """Return ROC AUC and balanced accuracy at each step on one data set, two columns per model.
 
-    Args:
-        measured: one entry per model, on the same data set.
-        strongest: only the unchanged images and the strongest step of each corruption.
+    With `strongest`, the table contains only the unchanged images and the strongest step of each corruption.
     """
     first = measured[0]
-    last = {kind: found.steps[-1] for kind, found in CORRUPTIONS.items()}
     lines = zip(*([robustness.clean, *robustness.steps] for robustness in measured), strict=True)
     rows = [
         [_step_name(steps[0]), *(value for step in steps for value in (step.roc_auc, step.balanced_accuracy))]
         for steps in lines
-        if not strongest or steps[0].kind == NONE or steps[0].strength == last[steps[0].kind]
+        if not strongest or steps[0].kind == NONE or steps[0].strength == CORRUPTIONS[steps[0].kind].steps[-1]
     ]
-    units = "; ".join(f"{kind}: {found.unit}" for kind, found in CORRUPTIONS.items() if found.unit)
+    units = "; ".join(f"{kind}: {item.unit}" for kind, item in CORRUPTIONS.items() if item.unit)
     caption = (
         f"{first.dataset} {first.split}: {first.n_real:,} REAL and {first.n_fake:,} FAKE leak-free images at each "
         f"step, each model at its own threshold, from one training run each. Strengths: {units}."

@@ -23,7 +23,7 @@ from realfake_hf.store import Store
 
 logger = logging.getLogger(__name__)
 
-_BLOCK: Final = 32  # images, batched alike in whichever process; larger ones leave the cache: a ViT-Tiny slows by 1/6
+_BLOCK: Final = 32  # images, the same in every process; larger blocks leave the cache and slow a ViT-Tiny by a sixth
 _MAX_PIXELS: Final = 2**25  # per batch, in memory at once
 
 Change = Callable[[Image.Image, str], Image.Image]
@@ -32,7 +32,7 @@ Scores = Mapping[str, NDArray[np.float64]]
 
 
 def cell_name(dataset: EvalDataset, condition: str, model: Model) -> str:
-    """Return the name under which the results of a model on a data set are stored."""
+    """Return the name of the results of a model on a data set in the store."""
     return f"{dataset.name}-{dataset.split}-{condition}-{model.name}"
 
 
@@ -41,22 +41,23 @@ def load_or_score(
     dataset: EvalDataset,
     store: Store,
     *,
-    condition: str,
-    settings: Mapping[str, Any],
     protocol: str = "native",
+    condition: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     change: Change | None = None,
 ) -> Scores:
-    """Return the (n,) scores of each model, by name: those that are stored, and new ones, which are then stored.
+    """Return the (n,) scores of each model by name: read from the store, or computed and stored.
 
     Args:
-        models: the models.
-        dataset: the data set.
-        store: of finished scores.
-        condition: names preprocessing and corruption.
-        settings: the same, recorded with the scores beside the digests of weights and images.
+        models: models to score with; each image is decoded once for all that are not in the store.
+        dataset: data set with n images.
+        store: store of finished scores.
         protocol: see `score_all`.
+        condition: name of protocol and change; by default that of the protocol.
+        settings: facts that identify the condition in the store; by default the protocol.
         change: see `score_all`.
     """
+    condition, settings = condition or protocol, settings or {"protocol": protocol}
     recorded = {model.name: {**cell_settings(dataset, model), **settings} for model in models}
     files = {model.name: cell_name(dataset, condition, model) for model in models}
     stored = {name: store.load(file, recorded[name]) for name, file in files.items()}
@@ -69,7 +70,7 @@ def load_or_score(
 
 
 def cell_settings(dataset: EvalDataset, model: Model) -> dict[str, Any]:
-    """Return the digests that all results of a model on a data set depend on."""
+    """Return the digests of weights and images, on which all results of a model on a data set depend."""
     return {"weights": model.digest, "pictures": dataset.sha256}
 
 
@@ -79,15 +80,15 @@ def score_all(
     """Score the images of a data set with several models: (n,) `p_fake` in [0, 1] each, by name.
 
     Under `accelerate launch` each process scores every n-th block, and all processes return all scores. On CPU each
-    core scores whole blocks: the last digits of a sum depend on how many threads share it, and scores must not depend
-    on the number of processes.
+    core scores whole blocks: the last digits of a sum depend on the number of threads, and scores must not depend on
+    the number of processes.
 
     Args:
-        models: the models.
-        dataset: the data set.
-        protocol: preprocessing of each image.
-        change: applied after the protocol to each image, given its SHA-256.
-        title: of the progress bar, after the name of the data set.
+        models: models to score with.
+        dataset: data set with n images.
+        protocol: name of the preprocessing of each image.
+        change: function of an image and its SHA-256, applied after the protocol.
+        title: text of the progress bar after the name of the data set; by default the protocol.
     """
     state = PartialState()
     ranges, blocks = dataset.share(_BLOCK, processes=state.num_processes, process=state.process_index)

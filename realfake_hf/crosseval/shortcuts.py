@@ -1,18 +1,16 @@
-"""Shortcuts: how well the files alone tell real from fake, and which images two data sets share.
+"""Shortcuts: how well file facts alone separate real from fake, and near-duplicates of training images.
 
-A small cross-validated model sees facts of each file, such as its format and size, but no pixel. If it tells real from
-fake, so can a detector, without learning anything about the images.
+A small cross-validated model sees facts of each file, such as its format and size, but no pixel. If it separates real
+from fake, a detector can too, without learning anything about the images.
 """
 
-import os
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from itertools import combinations
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
-from datasets import DatasetDict, concatenate_datasets
 from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -22,8 +20,6 @@ from threadpoolctl import threadpool_limits
 
 from realfake_hf.crosseval.datasets import EvalDataset
 from realfake_hf.data.duplicates import THRESHOLD, ImageHashes, NearDuplicates, find_near_duplicates, hash_images
-from realfake_hf.data.loading import find_source, load_images
-from realfake_hf.data.metadata import FileProperties, read_file_properties
 from realfake_hf.data.sampling import Flags
 from realfake_hf.estimate import Estimate, from_plain, to_plain
 from realfake_hf.metrics.intervals import bootstrap_estimate
@@ -31,29 +27,27 @@ from realfake_hf.store import Store
 from realfake_hf.tables import markdown_table
 
 ALARM: Final = 0.6  # balanced accuracy of the file facts above which a data set deserves a warning
-FILES: Final = 1000  # files of each data set that a grid audits at most
-
-_CHANCE: Final = 0.5
-_TOGETHER: Final = "all facts together"
-_BYTE_FACTS: Final = ("bytes", "bytes_per_pixel")
-_MAX_CATEGORIES: Final = 30  # columns of a categorical fact; rarer values share the last one
-_DECISION: Final = 0.5 + 1e-6  # ties are called real, whatever the rounding
+FILES: Final = 1000  # maximum number of audited files per data set of a grid
 SAME_ENCODING: Final = (
     "All files have the same format, mode, size and quantization tables; their sizes in bytes depend on the detail of "
     "the images."
 )
 
+_CHANCE: Final = 0.5
+_BYTE_FACTS: Final = ("bytes", "bytes_per_pixel")
+_MAX_CATEGORIES: Final = 30  # columns of a categorical fact; rarer values share the last one
+_DECISION: Final = 0.5 + 1e-6  # ties are called real, whatever the rounding
+
 Column = NDArray[Any]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class FactScore:
-    """How well one fact, or all of them together, tells real from fake.
+    """The balanced accuracy, out of fold, of a model that sees one fact or all facts.
 
-    Attributes:
-        fact: its name.
-        values: number of distinct values; a fact with one value carries no information.
-        balanced_accuracy: out of fold.
+    `values` is the number of distinct values; a fact with one value carries no information.
     """
 
     fact: str
@@ -63,15 +57,13 @@ class FactScore:
 
 @dataclass(frozen=True)
 class ShortcutAudit:
-    """How well file facts tell real from fake.
+    """How well file facts separate real from fake.
 
     Attributes:
-        n_real: number of real images.
-        n_fake: number of fake images.
         groups: number of distinct files.
-        folds: of the cross-validation.
-        together: of all facts in one model.
-        single: of each fact in its own model, best first.
+        folds: number of folds of the cross-validation.
+        together: score of one model of all facts.
+        single: scores of one model per fact, best first.
     """
 
     n_real: int
@@ -88,27 +80,32 @@ class ShortcutAudit:
 
     @property
     def worst(self) -> FactScore:
-        """The single fact that says most about the label."""
+        """The best single fact."""
         return self.single[0]
+
+    @property
+    def same_encoding(self) -> bool:
+        """Whether all files have the same format, mode, size and tables, and differ only in their number of bytes."""
+        return all(score.values == 1 for score in self.single if score.fact not in _BYTE_FACTS)
 
     @property
     def warns(self) -> bool:
         """Whether the data set deserves a warning.
 
-        For all facts together, the value counts and not the lower end of its interval: missing a shortcut in a small
-        data set costs more than a false alarm. The worst single fact is the best of many, and therefore high by chance
-        alone; its whole interval must exceed `ALARM`.
+        For all facts together, the value is compared with `ALARM`, not the lower end of its interval: missing a
+        shortcut in a small data set costs more than a false alarm. The best of many single facts is high by chance
+        alone, so its whole interval must exceed `ALARM`.
         """
         together, worst = self.together.balanced_accuracy, self.worst.balanced_accuracy
         return bool((together.value or 0) > ALARM or (worst.low or 0) > ALARM)
 
     @property
     def warning(self) -> str | None:
-        """One or two sentences for every report on the data set; None if no warning is needed."""
+        """Sentences for every report on the data set; None if no warning is needed."""
         if not self.warns:
             return None
-        worst, together = self.worst, self.together.balanced_accuracy
-        return f"WARNING: {_describe(together, self.n, worst.fact, worst.balanced_accuracy)}"
+        text = _describe(self.together.balanced_accuracy, self.n, self.worst.fact, self.worst.balanced_accuracy)
+        return f"WARNING: {text}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the audit as plain JSON."""
@@ -123,69 +120,17 @@ class ShortcutAudit:
 
 
 @dataclass(frozen=True)
-class SourceAudit:
-    """The shortcuts of a source.
-
-    Attributes:
-        name: of the source.
-        as_stored: whether the facts are those of the rows of a data set, which may differ from the original files.
-        unreadable: files without a readable header, which are left out.
-        shortcuts: how well the facts tell real from fake.
-        near_duplicates: one entry per pair of sources or splits that were compared.
-    """
-
-    name: str
-    as_stored: bool
-    unreadable: int
-    shortcuts: ShortcutAudit
-    near_duplicates: tuple[NearDuplicates, ...] = ()
-
-    @property
-    def same_encoding(self) -> bool:
-        """Whether all files have the same format, mode, size and tables, and differ only in their number of bytes."""
-        return all(score.values == 1 for score in self.shortcuts.single if score.fact not in _BYTE_FACTS)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the audit as plain JSON."""
-        return {
-            "data": self.name,
-            "as_stored": self.as_stored,
-            "unreadable": self.unreadable,
-            "same_encoding": self.same_encoding,
-            "shortcuts": self.shortcuts.to_dict(),
-            "near_duplicates": [to_plain(pair) for pair in self.near_duplicates],
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read back what `to_dict` returned."""
-        return from_plain(cls, {**data, "name": data["data"]})
-
-    def to_markdown(self) -> str:
-        """Render the warning and all tables."""
-        facts = (
-            "file facts as stored in the data set; the original files may differ" if self.as_stored else "file facts"
-        )
-        omitted = f" ({self.unreadable:,} unreadable files omitted)" if self.unreadable else ""
-        notes = [SAME_ENCODING] if self.same_encoding else []
-        tables = [self.shortcuts.to_markdown(), *(pair.to_markdown() for pair in self.near_duplicates)]
-        return "\n\n".join([f"{self.name}: {facts}{omitted}", *notes, *tables])
-
-
-@dataclass(frozen=True)
 class Shortcut:
-    """The shortcuts of a data set, as a grid reports them.
+    """The shortcuts of a data set of a grid.
 
     Attributes:
         data: name of the data set.
         n: number of audited files.
         together: balanced accuracy of all facts in one model; None if the files could not be audited.
-        worst: the single fact that says most about the label.
-        worst_alone: its balanced accuracy.
-        warning: of the audit, if any.
-        same_encoding: see `SourceAudit`.
-        refused: why the files could not be audited, if so.
-        duplicates: near-duplicates of training images; None if no training data were named.
+        worst: name of the best single fact.
+        worst_alone: balanced accuracy of this fact.
+        refused: reason why the files could not be audited.
+        duplicates: near-duplicates of training images; None without training images.
     """
 
     data: str
@@ -200,7 +145,7 @@ class Shortcut:
 
     @property
     def text(self) -> str:
-        """One or two sentences on the audit."""
+        """Sentences on the audit."""
         if self.together is None or self.worst is None or self.worst_alone is None:
             return f"{self.data}: the files could not be audited ({self.refused})"
         note = f" {SAME_ENCODING}" if self.same_encoding else ""
@@ -216,63 +161,52 @@ def _describe(together: Estimate, n: int, worst: str, worst_alone: Estimate) -> 
     )
 
 
-def audit_source(source: str | os.PathLike[str], *, limit: int | None = None, seed: int = 0) -> SourceAudit:
-    """Audit the files of a source, without decoding images.
-
-    Args:
-        source: as `load_images` takes it.
-        limit: maximum number of files, half of them fake; None for all.
-        seed: of sample, folds, models and bootstrap.
-
-    Raises:
-        FileNotFoundError: the source does not exist.
-        ValueError: the source cannot be read, or has too few files of a label.
-    """
-    return _audit(read_file_properties(source, limit=limit, seed=seed), seed=seed)
-
-
-def _audit(facts: FileProperties, *, seed: int) -> SourceAudit:
-    shortcuts = audit_shortcuts(facts.columns, is_fake=facts.is_fake, groups=facts.digest, seed=seed)
-    return SourceAudit(facts.name, facts.as_stored, facts.unreadable, shortcuts)
-
-
-def find_shortcut(dataset: EvalDataset, *, seed: int) -> Shortcut:
-    """Audit the files of a data set for a grid, or say why that is impossible."""
-    try:
-        audit = _audit(dataset.file_properties(FILES, seed=seed), seed=seed)
-    except ValueError as error:
-        return Shortcut(dataset.name, refused=str(error))
-    shortcuts = audit.shortcuts
-    return Shortcut(
-        data=dataset.name,
-        n=shortcuts.n,
-        together=shortcuts.together.balanced_accuracy,
-        worst=shortcuts.worst.fact,
-        worst_alone=shortcuts.worst.balanced_accuracy,
-        warning=shortcuts.warning,
-        same_encoding=audit.same_encoding,
-    )
-
-
-def with_duplicates(
-    shortcuts: Sequence[Shortcut], datasets: Sequence[EvalDataset], training: EvalDataset, store: Store
+def find_shortcuts(
+    datasets: Sequence[EvalDataset], store: Store, *, seed: int, training: EvalDataset | None = None
 ) -> tuple[Shortcut, ...]:
-    """Add to each data set how many of its images have a near-duplicate among the training images.
+    """Audit the files of each data set, log warnings, and count near-duplicates of training images, if there are any.
 
-    Args:
-        shortcuts: of each data set, in order.
-        datasets: the data sets.
-        training: hashed once, and only if a data set is not compared yet.
-        store: of finished comparisons.
+    The training images are hashed once, and only if a comparison is not in the store.
     """
+    shortcuts = [_load_or_audit(dataset, store, seed) for dataset in datasets]
+    if training is None:
+        return tuple(shortcuts)
     hash_training = cache(partial(hash_images, training.rows, name=f"{training.source} {training.split}"))
     return tuple(
-        replace(shortcut, duplicates=_compare(dataset, training, hash_training, store))
+        replace(shortcut, duplicates=_load_or_compare(dataset, training, hash_training, store))
         for shortcut, dataset in zip(shortcuts, datasets, strict=True)
     )
 
 
-def _compare(
+def _load_or_audit(dataset: EvalDataset, store: Store, seed: int) -> Shortcut:
+    settings = {"source": dataset.source, "seed": seed}
+    if dataset.is_streamed:
+        settings["pictures"] = dataset.sha256
+    plain = store.json(f"{dataset.name}-files", settings, lambda: to_plain(_audit(dataset, seed)))
+    shortcut = from_plain(Shortcut, plain)
+    if shortcut.warning:
+        logger.warning("WARNING: %s", shortcut.text)
+    return shortcut
+
+
+def _audit(dataset: EvalDataset, seed: int) -> Shortcut:
+    try:
+        files = dataset.file_properties(FILES, seed=seed)
+        audit = audit_shortcuts(files.columns, is_fake=files.is_fake, groups=files.digest, seed=seed)
+    except ValueError as error:
+        return Shortcut(dataset.name, refused=str(error))
+    return Shortcut(
+        data=dataset.name,
+        n=audit.n,
+        together=audit.together.balanced_accuracy,
+        worst=audit.worst.fact,
+        worst_alone=audit.worst.balanced_accuracy,
+        warning=audit.warning,
+        same_encoding=audit.same_encoding,
+    )
+
+
+def _load_or_compare(
     dataset: EvalDataset, training: EvalDataset, hash_training: Callable[[], ImageHashes], store: Store
 ) -> NearDuplicates:
     def compare() -> dict[str, Any]:
@@ -281,23 +215,6 @@ def _compare(
 
     settings = {"pictures": dataset.sha256, "training": training.sha256, "threshold": THRESHOLD}
     return from_plain(NearDuplicates, store.json(f"{dataset.name}-duplicates", settings, compare))
-
-
-def near_duplicates_of_splits(images: DatasetDict, *, threshold: int) -> tuple[NearDuplicates, ...]:
-    """Compare every two splits of a data set."""
-    hashed = [hash_images(rows, name=split) for split, rows in images.items()]
-    return tuple(find_near_duplicates(first, second, threshold=threshold) for first, second in combinations(hashed, 2))
-
-
-def near_duplicates_of_sources(
-    source: str | os.PathLike[str], others: Sequence[str], *, threshold: int
-) -> tuple[NearDuplicates, ...]:
-    """Compare all images of a source with all images of each other source."""
-    own, *rest = (
-        hash_images(concatenate_datasets(list(load_images(name).values())), name=find_source(name).name)
-        for name in (source, *others)
-    )
-    return tuple(find_near_duplicates(own, other, threshold=threshold) for other in rest)
 
 
 def audit_shortcuts(
@@ -309,19 +226,19 @@ def audit_shortcuts(
     samples: int = 1000,
     seed: int = 0,
 ) -> ShortcutAudit:
-    """Tell real from fake by file facts, with gradient boosting of small trees and one-hot columns for strings.
+    """Separate real from fake by file facts, with gradient boosting of small trees and one-hot columns for strings.
 
-    Folds are stratified by label, and equal files share a fold. Both labels have the same weight in training, so that
-    the share of fakes carries no information. The interval is that of a bootstrap of the out-of-fold predictions
-    over the images of each label; it does not include the variance of the models themselves.
+    Folds are stratified by label, and equal files share a fold. Both labels have the same weight in training, so the
+    share of fakes carries no information. Intervals resample the out-of-fold predictions of each label; they do not
+    include the variance of the models themselves.
 
     Args:
         facts: (n,) each; strings are categorical, everything else is numeric, with NaN for missing values.
         is_fake: (n,) true labels.
-        groups: (n,) equal for equal files; None if all files differ.
-        folds: of the cross-validation.
-        samples: bootstrap replicates.
-        seed: of folds, models and bootstrap.
+        groups: (n,) codes, equal for equal files; None if all files differ.
+        folds: number of folds of the cross-validation.
+        samples: number of bootstrap replicates.
+        seed: random seed of folds, models and bootstrap.
 
     Raises:
         ValueError: a label has fewer distinct files than there are folds.
@@ -340,7 +257,7 @@ def audit_shortcuts(
         n_fake=int(is_fake.sum()),
         groups=len(np.unique(group)),
         folds=folds,
-        together=score(_TOGETHER, facts),
+        together=score("all facts together", facts),
         single=tuple(sorted(single, key=lambda fact: -(fact.balanced_accuracy.value or 0))),
     )
 
@@ -371,7 +288,7 @@ def _predict_out_of_fold(facts: Mapping[str, Column], *, is_fake: Flags, fold: N
         return called_fake
     for number in np.unique(fold):
         own = fold == number
-        with threadpool_limits(1):  # with so few rows, threads wait for each other, on a busy machine for minutes
+        with threadpool_limits(1):  # with so few rows, threads wait for each other, for minutes on a busy machine
             model = _model(categorical, seed).fit(table[~own], is_fake[~own])
             called_fake[own] = model.predict_proba(table[own])[:, 1] > _DECISION
     return called_fake
@@ -401,7 +318,7 @@ def _model(categorical: Sequence[int], seed: int) -> Pipeline:
 
 
 def _balanced_accuracy(is_right: Flags, is_fake: Flags, *, samples: int, seed: int) -> Estimate:
-    """Average the accuracies of both labels; the number of right verdicts in a replicate is binomial."""
+    """Average the accuracies of both labels; the number of correct predictions in a replicate is binomial."""
     generator = np.random.default_rng(seed)
     by_label = [is_right[~is_fake], is_right[is_fake]]
     value = float(np.mean([right.mean() for right in by_label]))

@@ -6,17 +6,18 @@ are equal pixel by pixel. With `--file_facts`, a small model predicts the label 
 """
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from realfake_hf.cli import parse, run_command
+from realfake_hf.estimate import from_plain, to_plain
 from realfake_hf.store import write_results
 
 if TYPE_CHECKING:
-    from realfake_hf.crosseval.shortcuts import SourceAudit
-    from realfake_hf.data.duplicates import DuplicateReport, NearDuplicates
+    from realfake_hf.data.duplicates import ImageHashes, NearDuplicates
 
 
 @dataclass
@@ -43,9 +44,7 @@ class AuditArguments:
         default=4,
         metadata={"help": "Maximum distance of near-duplicates: differing bits of 64-bit perceptual hashes."},
     )
-    seed: int = field(
-        default=0, metadata={"help": "Random seed of the sample, the folds, the models and the bootstrap."}
-    )
+    seed: int = field(default=0, metadata={"help": "Random seed of sample, folds, models and bootstrap."})
 
     def __post_init__(self) -> None:
         """Check that options of the file audit come with `--file_facts`.
@@ -57,37 +56,68 @@ class AuditArguments:
             raise ValueError("expected --file_facts with --limit, --splits and --against; found none.")
 
 
-def audit(arguments: AuditArguments) -> "DuplicateReport | SourceAudit":
-    """Audit a source.
+def audit(arguments: AuditArguments) -> dict[str, Any]:
+    """Audit a source, and return the content of the results file.
 
     Raises:
         OSError: a source does not exist.
         ValueError: a source cannot be read, or has too few files of a label.
     """
-    from realfake_hf.crosseval.shortcuts import audit_source, near_duplicates_of_sources, near_duplicates_of_splits
+    from realfake_hf.crosseval.shortcuts import audit_shortcuts
     from realfake_hf.data.duplicates import find_duplicates
     from realfake_hf.data.loading import find_source, load_images
+    from realfake_hf.data.metadata import read_file_properties
 
     if not arguments.file_facts:
-        return find_duplicates(load_images(arguments.data))
+        return find_duplicates(load_images(arguments.data)).to_dict()
     for source in (arguments.data, *arguments.against):
         find_source(source)
-    report = audit_source(arguments.data, limit=arguments.limit, seed=arguments.seed)
-    pairs: tuple[NearDuplicates, ...] = ()
+    seed = arguments.seed
+    files = read_file_properties(arguments.data, limit=arguments.limit, seed=seed)
+    shortcuts = audit_shortcuts(files.columns, is_fake=files.is_fake, groups=files.digest, seed=seed)
+    return {
+        "data": files.name,
+        "as_stored": files.as_stored,
+        "unreadable": files.unreadable,
+        "same_encoding": shortcuts.same_encoding,
+        "shortcuts": shortcuts.to_dict(),
+        "near_duplicates": [to_plain(pair) for pair in _near_duplicates(arguments)],
+    }
+
+
+def _near_duplicates(arguments: AuditArguments) -> "Iterator[NearDuplicates]":
+    """Compare every two splits, if requested, and all images of the source with those of each other source."""
+    from datasets import concatenate_datasets
+
+    from realfake_hf.data.duplicates import find_near_duplicates, hash_images
+    from realfake_hf.data.loading import find_source, load_images
+
+    pairs: list[tuple[ImageHashes, ImageHashes]] = []
     if arguments.splits:
-        pairs += near_duplicates_of_splits(load_images(arguments.data), threshold=arguments.threshold)
+        pairs += combinations([hash_images(rows, name=name) for name, rows in load_images(arguments.data).items()], 2)
     if arguments.against:
-        pairs += near_duplicates_of_sources(arguments.data, arguments.against, threshold=arguments.threshold)
-    return replace(report, near_duplicates=pairs)
+        own, *others = (
+            hash_images(concatenate_datasets(list(load_images(source).values())), name=find_source(source).name)
+            for source in (arguments.data, *arguments.against)
+        )
+        pairs += [(own, other) for other in others]
+    for first, second in pairs:
+        yield find_near_duplicates(first, second, threshold=arguments.threshold)
 
 
 def to_markdown(results: Mapping[str, Any]) -> str:
     """Render the tables of an audit."""
-    from realfake_hf.crosseval.shortcuts import SourceAudit
-    from realfake_hf.data.duplicates import DuplicateReport
+    from realfake_hf.crosseval.shortcuts import SAME_ENCODING, ShortcutAudit
+    from realfake_hf.data.duplicates import DuplicateReport, NearDuplicates
 
-    is_of_files = "shortcuts" in results
-    return SourceAudit.from_dict(results).to_markdown() if is_of_files else DuplicateReport(**results).to_markdown()
+    if "shortcuts" not in results:
+        return DuplicateReport(**results).to_markdown()
+    origin = " as stored in the data set; the original files may differ" if results["as_stored"] else ""
+    omitted = f" ({results['unreadable']:,} unreadable files omitted)" if results["unreadable"] else ""
+    notes = [f"{results['data']}: file facts{origin}{omitted}", *([SAME_ENCODING] if results["same_encoding"] else [])]
+    shortcuts = from_plain(ShortcutAudit, results["shortcuts"]).to_markdown()
+    pairs = [from_plain(NearDuplicates, pair).to_markdown() for pair in results["near_duplicates"]]
+    return "\n\n".join([*notes, shortcuts, *pairs])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(arguments: AuditArguments) -> int:
-    results = audit(arguments).to_dict()
+    results = audit(arguments)
     table = to_markdown(results)
     if arguments.output_file:
         write_results(arguments.output_file, results, table)

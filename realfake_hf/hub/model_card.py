@@ -132,7 +132,7 @@ def _training_fields(run: "Run", results: Path | None) -> dict[str, Any]:
 
 
 def _evaluation_fields(digest: str, grid: "Grid | None", results: Path | None) -> dict[str, Any]:
-    from realfake_hf.crosseval.report import warnings
+    from realfake_hf.crosseval.tables import warnings
 
     if grid is None or results is None:
         return {"away": [], "cells": [], "warnings": [], "tables": {}}
