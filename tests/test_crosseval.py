@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +103,7 @@ def test_the_pairs_are_mcnemars_test_at_both_thresholds(done, models, images):
     right = [(scores[name] > threshold) == dataset.is_fake for name, threshold in (("one", 0.45), ("two", 0.5))]
     [pair, other] = json.loads((done / "grid.json").read_text())["pairs"]
     assert (pair["a"], pair["b"], pair["protocol"]) == ("one", "two", "native")
-    assert pair["test"] == mcnemar(*right).to_dict()
+    assert pair["test"] == asdict(mcnemar(*right))
     assert [pair["p_holm"], other["p_holm"]] == holm([pair["test"]["p_value"], other["test"]["p_value"]])
 
 

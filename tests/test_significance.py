@@ -1,3 +1,4 @@
+from dataclasses import asdict
 from itertools import product
 from math import comb
 
@@ -96,8 +97,8 @@ def test_the_four_cells_count_every_image_once() -> None:
 
 def test_only_plain_numbers_are_in_the_dictionary_and_they_make_the_result_again() -> None:
     result = compare(50, 9, 2, 4)
-    assert {type(value) for value in result.to_dict().values()} == {int, float}
-    assert McNemar(**result.to_dict()) == result
+    assert {type(value) for value in asdict(result).values()} == {int, float}
+    assert McNemar(**asdict(result)) == result
 
 
 def test_the_markdown_names_the_classifiers_and_gives_counts_difference_and_p() -> None:

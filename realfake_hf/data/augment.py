@@ -6,7 +6,6 @@ Images are (height, width, 3) uint8 [0, 255]; corruptions return a new image of 
 import io
 import math
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Final, Literal
 
 import numpy as np
@@ -22,20 +21,11 @@ RESCALE_FACTORS: Final = (0.5, 1.0)  # the upper end, which changes nothing, is 
 
 _MIN_BLUR: Final = 0.3  # pixels; at 0.25 a neighbour has weight 0.0003, which rounding to 8 bits removes
 
+# Index of each random number of an image; the values define the meaning of a seed and must not change.
+_FLIP, _CROP_TOP, _CROP_LEFT, _ROBUST, _KIND, _STRENGTH, _NOISE = range(7)
+
 _Pixels = NDArray[np.uint8]
 _Hashes = NDArray[np.uint64]
-
-
-class _Draw(IntEnum):
-    """Index of each random number of an image; the values define the meaning of a seed and must not change."""
-
-    FLIP = 0
-    CROP_TOP = 1
-    CROP_LEFT = 2
-    ROBUST = 3
-    KIND = 4
-    STRENGTH = 5
-    NOISE = 6
 
 
 @dataclass(frozen=True)
@@ -90,7 +80,7 @@ class Augmentation:
         keys = _hashed(_hashed(_hashed(np.zeros(1, np.uint64), self.seed), epoch), rows.astype(np.uint64))
         augmented = np.array(pixels)
         if self.flip:
-            _flip(augmented, _uniform(keys, _Draw.FLIP) < 0.5)  # noqa: PLR2004
+            _flip(augmented, _uniform(keys, _FLIP) < 0.5)  # noqa: PLR2004
         if self.crop_padding:
             augmented = _cropped(augmented, keys, padding=self.crop_padding)
         if self.robust_share:
@@ -154,9 +144,9 @@ def _hashed(state: _Hashes, word: int | _Hashes) -> _Hashes:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def _uniform(keys: _Hashes, draw: _Draw) -> NDArray[np.float64]:
+def _uniform(keys: _Hashes, draw: int) -> NDArray[np.float64]:
     """Return a number in [0, 1) for each key, from its upper 53 bits, the precision of float64."""
-    return (_hashed(keys, int(draw)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (_hashed(keys, draw) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _flip(pixels: _Pixels, chosen: NDArray[np.bool_]) -> None:
@@ -174,16 +164,16 @@ def _cropped(pixels: _Pixels, keys: _Hashes, *, padding: int) -> _Pixels:
     padded = np.pad(pixels, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
     positions = 2 * padding + 1
-    top, left = (_uniform(keys, draw) * positions for draw in (_Draw.CROP_TOP, _Draw.CROP_LEFT))
+    top, left = (_uniform(keys, draw) * positions for draw in (_CROP_TOP, _CROP_LEFT))
     chosen = windows[np.arange(batch), top.astype(int), left.astype(int)]  # (batch, 3, height, width)
     return np.ascontiguousarray(chosen.transpose(0, 2, 3, 1))
 
 
 def _corrupt(pixels: _Pixels, keys: _Hashes, *, share: float) -> None:
-    chosen = np.flatnonzero(_uniform(keys, _Draw.ROBUST) < share)
-    kinds = (_uniform(keys[chosen], _Draw.KIND) * len(CORRUPTION_KINDS)).astype(int).tolist()
-    strengths = _uniform(keys[chosen], _Draw.STRENGTH).tolist()
-    seeds = _hashed(keys[chosen], int(_Draw.NOISE)).tolist()
+    chosen = np.flatnonzero(_uniform(keys, _ROBUST) < share)
+    kinds = (_uniform(keys[chosen], _KIND) * len(CORRUPTION_KINDS)).astype(int).tolist()
+    strengths = _uniform(keys[chosen], _STRENGTH).tolist()
+    seeds = _hashed(keys[chosen], _NOISE).tolist()
     for position, kind, strength, seed in zip(chosen.tolist(), kinds, strengths, seeds, strict=True):
         pixels[position] = _corrupted(pixels[position], CORRUPTION_KINDS[kind], strength=strength, seed=seed)
 

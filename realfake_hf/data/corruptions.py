@@ -31,10 +31,13 @@ class Corruption:
 
 def crop(image: Image.Image, share: float) -> Image.Image:
     """Crop the centre to a share of the side lengths, and upscale it to the original size."""
-    sides = tuple(max(1, round(side * share)) for side in image.size)
-    left, top = ((old - new) // 2 for old, new in zip(image.size, sides, strict=True))
-    center = image.crop((left, top, left + sides[0], top + sides[1]))
-    return center.resize(image.size, Image.Resampling.BILINEAR)
+    width, height = (max(1, round(side * share)) for side in image.size)
+    return _center(image, width, height).resize(image.size, Image.Resampling.BILINEAR)
+
+
+def _center(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def _on_pixels(function: Callable[..., NDArray[np.uint8]], image: Image.Image, **options: float) -> Image.Image:
@@ -88,9 +91,7 @@ def center_square(image: Image.Image) -> Image.Image:
 
     An odd margin is cut by one more pixel on the right or bottom.
     """
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+    return _center(image, min(image.size), min(image.size))
 
 
 PROTOCOLS: Final[Mapping[str, Protocol]] = MappingProxyType(

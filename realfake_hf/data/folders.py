@@ -47,14 +47,8 @@ _OTHER_SUFFIXES = {
 class Record:
     """An image of a source that has not been read yet.
 
-    Attributes:
-        key: location within the source; it may reveal the label and never reaches a model.
-        split: `train`, `validation` or `test`.
-        label: `REAL` or `FAKE`.
-        content: subject of the image; None if unknown.
-        generator: model that generated a fake image; None if unknown.
-        source: data set that the image comes from.
-        id: opaque id; None to derive it from the key.
+    The key locates it within the source; it may reveal the label and never reaches a model. The content and, of a fake
+    image, the generator are None if unknown; an id of None is derived from the key.
     """
 
     key: str
@@ -75,10 +69,7 @@ def find_records(paths: Sequence[str], *, source: str, read: Callable[[str], byt
     `split` override the folders. A label folder that all images share is ignored. A file counts as an image if it has
     an image suffix or, in a label folder, any suffix that is not known for another kind of file.
 
-    Args:
-        paths: files relative to the root of the source, with forward slashes.
-        source: name of the source.
-        read: function that reads a file; called for `metadata.csv` only.
+    Paths are relative to the root of the source, with forward slashes; `read` is called for `metadata.csv` only.
 
     Raises:
         ValueError: there are no images, or some have no label, or contradictory labels or splits.

@@ -8,7 +8,7 @@ Each model scores the test split once; the accuracy must agree with the `metrics
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -111,8 +111,8 @@ def compare(runs: "Mapping[str, Run]", images: "DatasetDict", *, bootstrap_sampl
         {
             "a": a,
             "b": b,
-            "test": mcnemar(is_right[a], is_right[b]).to_dict(),
-            "test_leak_free": mcnemar(is_right[a][clean], is_right[b][clean]).to_dict(),
+            "test": asdict(mcnemar(is_right[a], is_right[b])),
+            "test_leak_free": asdict(mcnemar(is_right[a][clean], is_right[b][clean])),
         }
         for a, b in combinations(rows, 2)
     ]

@@ -1,9 +1,9 @@
 """Significance tests: two classifiers on the same images, and one classifier on two groups of images."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import sqrt
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,10 +39,6 @@ class McNemar:
     difference: float
     difference_low: float
     difference_high: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers."""
-        return asdict(self)
 
     def to_words(self, *, a: str, b: str) -> str:
         """Summarize the comparison in one clause; a and b are the names of the classifiers.
