@@ -85,10 +85,6 @@ class ShardedSplit:
             group -= groups
         raise IndexError(f"expected a row below {self.n:,} of the {self.name} shards; found a larger one")
 
-    def max_rows(self, parts: int) -> int:
-        """Return the largest possible number of rows in a part, if row groups are distributed evenly over parts."""
-        return sum(sorted(self.groups, reverse=True)[: -(-len(self.groups) // parts)])
-
     def fingerprint(self) -> dict[str, Any]:
         """Return the size, the class counts, and a digest of the images and labels in order."""
         digest, n_fake = hashlib.sha256(), 0
@@ -194,7 +190,8 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
                 f"expected at least as many row groups as processes times workers, {self._parts}; found "
                 f"{len(split.groups)} in the {split.name} shards. Use fewer workers, or write smaller shards."
             )
-        batches = -(-split.max_rows(self._parts) // batch_size)
+        max_groups = -(-len(split.groups) // self._parts)  # in a part
+        batches = -(-sum(sorted(split.groups, reverse=True)[:max_groups]) // batch_size)
         self._batches_per_part = -(-batches // multiple) * multiple
         self._rows = split.rows()
         self._start: State | None = None

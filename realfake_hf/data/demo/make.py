@@ -61,9 +61,6 @@ class Region:
     box: Box
     split: str
 
-    def __str__(self) -> str:
-        return f"{self.photograph}:{','.join(map(str, self.box))}"
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
@@ -131,7 +128,8 @@ def _to_row(region: Region, box: Box, image: Image.Image, *, is_fake: bool) -> d
     """Return a row of the table; its id depends on the location of the window, not on the label."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=75, subsampling="4:2:0")  # as in CIFAKE
-    place = f"{region.split}/{region.photograph}/{','.join(map(str, box))}"
+    window, cell = (",".join(map(str, corners)) for corners in (box, region.box))
+    place = f"{region.split}/{region.photograph}/{window}"
     return {
         "image": {"bytes": buffer.getvalue(), "path": None},
         "label": FAKE if is_fake else REAL,
@@ -141,7 +139,7 @@ def _to_row(region: Region, box: Box, image: Image.Image, *, is_fake: bool) -> d
         "id": hashlib.sha256(place.encode()).hexdigest()[:16],
         "sha256": pixel_hash(decode_image(buffer.getvalue())),
         "split": region.split,
-        "region": str(region),
+        "region": f"{region.photograph}:{cell}",
         "box": list(box),
     }
 
