@@ -21,7 +21,7 @@ CIFAKE_CONTENTS: Final = (
 )  # fmt: skip
 CIFAKE: Final = "cifake"
 CIFAKE_GENERATOR: Final = "stable-diffusion-1.4"
-DEFAULT_SPLIT: Final = "train"  # of a source without splits
+DEFAULT_SPLIT: Final = "train"  # split of a source without splits
 
 _folder_label = lru_cache(maxsize=4096)(parse_label)
 _CIFAKE_FILE = re.compile(
@@ -175,7 +175,9 @@ def _cifake_record(match: re.Match[str]) -> Record:
         content=CIFAKE_CONTENTS[int(match["number"] or 1) - 1],
         generator=CIFAKE_GENERATOR if label == "FAKE" else None,
         source=CIFAKE,
-        id=opaque_id(f"{CIFAKE}/{split}/{label}/{match['name']}"),  # independent of where the archive or folder lies
+        id=opaque_id(
+            f"{CIFAKE}/{split}/{label}/{match['name']}"
+        ),  # independent of the location of the archive or folder
     )
 
 

@@ -31,7 +31,7 @@ class HubRows:
         self._name = name
         self._features = _common_features(splits, name)
         self._image, self._label = _image_column(self._features, name), _label_column(self._features, name)
-        for text in getattr(self._features[self._label], "names", ()):  # of a ClassLabel
+        for text in getattr(self._features[self._label], "names", ()):  # only a ClassLabel has names
             require_label(text, where=f"the column {self._label!r} of {name}")
         self._images = {
             split: rows.select_columns([self._image]).cast_column(self._image, Image(decode=False))

@@ -30,7 +30,7 @@ CIFAKE_PLACES: Final = ("data/cifake/archive.zip", "data/cifake", "archive.zip")
 SPLITS: Final = ("train", "validation", "test")
 
 _CACHE_VERSION = 1  # increase it when the rows of an unchanged source change
-_MAX_LOGGED = 10  # unreadable files
+_MAX_LOGGED = 10  # unreadable files that are listed
 
 
 @dataclass(frozen=True)

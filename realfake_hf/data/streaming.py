@@ -190,7 +190,7 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
                 f"expected at least as many row groups as processes times workers, {self._parts}; found "
                 f"{len(split.groups)} in the {split.name} shards. Use fewer workers, or write smaller shards."
             )
-        max_groups = -(-len(split.groups) // self._parts)  # in a part
+        max_groups = -(-len(split.groups) // self._parts)  # most row groups in a part
         batches = -(-sum(sorted(split.groups, reverse=True)[:max_groups]) // batch_size)
         self._batches_per_part = -(-batches // multiple) * multiple
         self._rows = split.rows()
@@ -283,7 +283,7 @@ class ShardedRows:
 
     def __init__(self, split: ShardedSplit) -> None:
         self.split = split
-        self._ends = np.cumsum(split.groups)  # of the row groups
+        self._ends = np.cumsum(split.groups)  # row after the last of each row group
 
     def __len__(self) -> int:
         return self.split.n

@@ -100,7 +100,7 @@ def _point_boxes(axes: Axes, seconds: float, percent: Floats) -> list[Bbox]:
     """Return the extents of a point and its interval, in pixels."""
     heights = (percent[0], percent.min(), percent.max())
     point, low, high = axes.transData.transform([(seconds, height) for height in heights])
-    pixels = axes.figure.dpi / 72  # per point
+    pixels = axes.figure.dpi / 72  # pixels per point
     return [Bbox([point, point]).padded(5 * pixels), Bbox([low, high]).padded(pixels)]
 
 

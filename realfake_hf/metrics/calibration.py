@@ -19,8 +19,8 @@ PROMISED: Final = 0.01  # highest error rate among decided images
 _LEAST_P: Final = float(np.finfo(np.float32).eps) / 2  # the resolution of a float32 probability near 1
 _LEAST_COVERAGE: Final = 0.1  # share of the validation images that the widest band decides
 _ALLOWED_ERRORS: Final = 2  # the widest band decides enough images to allow this number of errors
-_BANDS: Final = 91  # number of candidates
-_RISK: Final = 0.05  # probability that the promise does not hold on images like those of validation
+_BANDS: Final = 91  # number of candidate bands
+_RISK: Final = 0.05  # probability that the promise fails on images of the same kind
 _CURVE_POINTS: Final = 101
 
 
@@ -155,7 +155,7 @@ def risk_coverage(is_fake: ArrayLike, p_fake: ArrayLike, *, threshold: float) ->
     order = np.argsort(-distance, kind="stable")
     decided = np.arange(1, len(order) + 1)
     errors = is_wrong[order].cumsum()
-    last = np.flatnonzero(np.diff(distance[order], append=-1.0))  # position of each group of ties
+    last = np.flatnonzero(np.diff(distance[order], append=-1.0))  # last position of each group of ties
     group = np.searchsorted(last, np.arange(len(order)))
     risk = (errors[last] / decided[last])[group]
     points = np.unique(np.linspace(0, len(last) - 1, min(_CURVE_POINTS, len(last))).round().astype(np.intp))

@@ -20,7 +20,7 @@ STATISTICS: Final = (
     *RATES, "balanced_accuracy", "precision", "recall", "f1", "roc_auc", "average_precision", "ece", "brier",
     "tpr_at_5_fpr", "tpr_at_1_fpr", "nll",
 )  # fmt: skip
-FPR_LIMITS: Final = (0.05, 0.01)  # of `tpr_at_5_fpr` and `tpr_at_1_fpr`
+FPR_LIMITS: Final = (0.05, 0.01)  # highest false positive rates of `tpr_at_5_fpr` and `tpr_at_1_fpr`
 
 _CELLS: Final = 4  # entries of a confusion matrix, in the order 2 * is_fake + called_fake: TN, FP, FN, TP
 _LEAST_P: Final = float(np.finfo(np.float64).eps)  # replaces a probability of 0 in a logarithm
