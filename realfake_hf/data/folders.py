@@ -175,9 +175,7 @@ def _cifake_record(match: re.Match[str]) -> Record:
         content=CIFAKE_CONTENTS[int(match["number"] or 1) - 1],
         generator=CIFAKE_GENERATOR if label == "FAKE" else None,
         source=CIFAKE,
-        id=opaque_id(
-            f"{CIFAKE}/{split}/{label}/{match['name']}"
-        ),  # independent of the location of the archive or folder
+        id=opaque_id(f"{CIFAKE}/{split}/{label}/{match['name']}"),  # the same for any archive or folder
     )
 
 
