@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Table:
-    """A table with its caption.
+    """A table with its caption: what the table contains and how to read it.
 
     Attributes:
-        caption: what the table contains and how to read it; empty for none.
         rows: cells, rendered with `str`; the first cell of a row names it.
         align: see `markdown_table`.
         folded: an HTML page shows only the caption until the reader opens the table.

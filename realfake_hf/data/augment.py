@@ -63,12 +63,7 @@ class Augmentation:
             )
 
     def __call__(self, pixels: _Pixels, rows: NDArray[np.int64], *, epoch: int) -> _Pixels:
-        """Augment a batch.
-
-        Args:
-            pixels: (batch, height, width, 3) uint8 [0, 255].
-            rows: (batch,) position of each image in the data set.
-            epoch: number of the epoch, from 0.
+        """Augment a batch (batch, height, width, 3), given the position of each image in the data set (batch,).
 
         Returns:
             A new array of the same shape. Each image depends on the original, its row, the epoch and the seed alone,

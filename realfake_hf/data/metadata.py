@@ -56,12 +56,9 @@ class FileProperties:
     """The properties of n image files; every array has one entry per file.
 
     Attributes:
-        name: name of the source.
-        as_stored: the files come from the rows of a Hugging Face data set, whose author may have re-encoded the
-            original files.
-        is_fake: (n,) labels.
-        digest: (n,) SHA-256 of each file.
-        columns: (n,) each of `PROPERTIES`, by name; see `header_properties`.
+        as_stored: whether the files are from the rows of a Hugging Face data set, whose author may have re-encoded them.
+        digest: SHA-256 of each file.
+        columns: each of `PROPERTIES`, by name; see `header_properties`.
         unreadable: number of skipped files, whose header cannot be read.
     """
 
@@ -147,8 +144,6 @@ class FileMetadata:
         mode: Pillow's mode, such as RGB, L, P or CMYK.
         width: pixels, before the EXIF orientation is applied.
         height: pixels, likewise.
-        n_bytes: size of the file.
-        frames: number of frames; more than 1 for animations.
         camera: make and model from EXIF, truncated to 80 characters; None if missing.
         software: software from EXIF or a text chunk, likewise.
         has_content_credentials: whether the file has a C2PA manifest store; its signatures are not checked.

@@ -58,7 +58,7 @@ def write_shards(images: "DatasetDict", folder: Path, *, shard_bytes: float = 25
     Args:
         images: from `load_images`.
         folder: an empty folder, or that of an interrupted call with the same arguments, which is resumed.
-        shard_bytes: maximum size of a shard, unless a single image exceeds it.
+        shard_bytes: maximum size of a shard, unless a single image is larger.
 
     Returns:
         The entries of `shards.json`: `file`, `split`, `n`, `n_fake`, `bytes` and `sha256` of each shard.

@@ -22,7 +22,7 @@ class Band:
 
     Attributes:
         low: highest probability below the band that is decided, in [0, 1].
-        high: lowest probability above the band that is decided, in [low, 1]; if equal, the detector never abstains.
+        high: lowest probability above the band that is decided, in [low, 1]; if equal to `low`, nothing is unsure.
         promised: the highest error rate among decided images of the same kind as the validation images.
 
     Raises:
