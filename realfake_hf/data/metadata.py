@@ -56,7 +56,7 @@ class FileProperties:
     """The properties of n image files; every array has one entry per file.
 
     Attributes:
-        as_stored: whether the files are from the rows of a Hugging Face data set, whose author may have re-encoded them.
+        as_stored: whether the files are from rows of a Hugging Face data set, whose author may have re-encoded them.
         digest: SHA-256 of each file.
         columns: each of `PROPERTIES`, by name; see `header_properties`.
         unreadable: number of skipped files, whose header cannot be read.
