@@ -141,7 +141,7 @@ def _measure(
     whole = report(everything, THRESHOLD)
     _check_accuracy(name, expected=run.outcome.test.accuracy.value or 0, accuracy=whole.accuracy.value or 0, n=whole.n)
     entry = {
-        "parameters": sum(weights.numel() for weights in detector.model.parameters()),
+        "parameters": detector.model.num_parameters(),
         "seed": run.seed,
         "training": {key: run.record[key] for key in ("seconds", "resumed", "processes", "machine", "commit")},
         "test": whole.to_dict(),

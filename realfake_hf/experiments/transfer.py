@@ -6,7 +6,6 @@
 To resume an interrupted run, repeat the command; data, finished trainings and scores are kept.
 """
 
-import io
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -185,17 +184,14 @@ def mix(parts: "Sequence[DatasetDict]", *, rows: int) -> "DatasetDict":
 
 
 def _apply_protocol(rows: "Dataset", protocol: str) -> "Dataset":
-    rows = rows.select_columns(["image", "label", "content", "generator", "source"])
-    return rows.map(_to_png, fn_kwargs={"protocol": protocol}, features=rows.features, desc=protocol)
-
-
-def _to_png(row: "Mapping[str, Image.Image]", protocol: str) -> dict[str, dict[str, bytes | None]]:
     from realfake_hf.data.corruptions import PROTOCOLS
     from realfake_hf.data.decoding import to_rgb
 
-    buffer = io.BytesIO()
-    PROTOCOLS[protocol](to_rgb(row["image"])).save(buffer, format="PNG")
-    return {"image": {"bytes": buffer.getvalue(), "path": None}}
+    def apply(row: "Mapping[str, Image.Image]") -> "dict[str, Image.Image]":
+        return {"image": PROTOCOLS[protocol](to_rgb(row["image"])).copy()}  # a copy has no format and becomes a PNG
+
+    rows = rows.select_columns(["image", "label", "content", "generator", "source"])
+    return rows.map(apply, features=rows.features, desc=protocol)
 
 
 def _train(plan: Plan, folder: Path, model: str, training_set: str, seed: int) -> Path:

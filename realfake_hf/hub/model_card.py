@@ -32,6 +32,7 @@ SETTINGS: Final = (
 METRICS: Final = ("accuracy", "balanced_accuracy", "roc_auc", "f1", "brier")  # of the front matter
 WATTS_PER_CORE: Final = 10  # assumed: a server processor under load, with its share of cooling
 WATTS_PER_GPU: Final = 400
+JOULES_PER_KWH: Final = 3.6e6
 
 
 @dataclass
@@ -74,7 +75,10 @@ def make_card(folder: Path, *, repo_id: str, results: Path | None = None) -> "Mo
     fields = {
         "repo_id": repo_id,
         "title": repo_id.rpartition("/")[2] if repo_id != CardArguments.repo_id else run.folder.resolve().name,
-        **_model_fields(run, detector),
+        "run": run,
+        "detector": detector,
+        "is_cnn": detector.model.config.model_type == "cifake_cnn",
+        "base": _base_model(run),
         **_training_fields(run, results),
         **_evaluation_fields(detector.digest(), grid, results),
     }
@@ -96,19 +100,6 @@ def _grid_of(digest: str, results: Path) -> "Grid | None":
     return replace(grid, facts=facts, cells=cells, pairs=(), robustness=(), errors=())
 
 
-def _model_fields(run: "Run", detector: "Detector") -> dict[str, Any]:
-    config, size = detector.model.config, detector.processor.to_dict()["size"]
-    is_cnn = config.model_type == "cifake_cnn"
-    return {
-        "architecture": "convolutional network of Bird & Lotfi (2024)" if is_cnn else config.model_type,
-        "n_parameters": sum(weights.numel() for weights in detector.model.parameters()),
-        "base": _base_model(run),
-        "input_size": f"{size['width']} x {size['height']} pixels" if "width" in size else "the size of the processor",
-        "needs_code": (run.folder / "cifake_cnn.py").exists(),
-        "point": detector.point,
-    }
-
-
 def _training_fields(run: "Run", results: Path | None) -> dict[str, Any]:
     record = run.record
     arguments, machine = record["arguments"], record["machine"]
@@ -118,15 +109,12 @@ def _training_fields(run: "Run", results: Path | None) -> dict[str, Any]:
     flags = " ".join(f"--{name} {value}" for name, value in {"data": arguments["data"], **settings}.items())
     return {
         "data_description": CIFAKE_DESCRIPTION if is_cifake else f"`{Path(arguments['data']).name}`.",
-        "splits": record["data"],
         "audit": read_json(results / "cifake_audit.json") if results and is_cifake else None,
         "settings": settings,
-        "outcome": run.outcome,
-        "record": record,
         "on_cpu": on_cpu,
         "hardware": f"{machine['cores']} cores ({machine['processor']})" if on_cpu else machine["device"],
         "watts": watts,
-        "kwh": watts * n_units * record["seconds"] / 3.6e6,
+        "kwh": watts * n_units * record["seconds"] / JOULES_PER_KWH,
         "command": f"python train.py {flags} --output_dir runs/again",
     }
 
@@ -203,14 +191,14 @@ def _eval_results(source: str, split: str, report: "Report") -> "Iterator[EvalRe
 
     from realfake_hf.data.loading import CIFAKE_MIRROR
 
-    is_cifake = source == "cifake"
+    name, address = ("CIFAKE", CIFAKE_MIRROR) if source == "cifake" else (Path(source).name, Path(source).name)
     for metric in METRICS:
         value = getattr(report, metric).value
         if value is not None:
             yield EvalResult(
                 task_type="image-classification",
-                dataset_type=CIFAKE_MIRROR if is_cifake else Path(source).name,
-                dataset_name="CIFAKE" if is_cifake else Path(source).name,
+                dataset_type=address,
+                dataset_name=name,
                 dataset_split=split,
                 metric_type=metric,
                 metric_name=f"{metric.replace('_', ' ')}, n = {report.n:,}",

@@ -15,20 +15,8 @@ from optuna.trial import TrialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from realfake_hf.environment import environment
-from realfake_hf.experiments.search.plan import (
-    EXTRACTORS,
-    HEADS,
-    SEEDS,
-    TOP,
-    SearchArguments,
-    Topology,
-    Training,
-    changes_of,
-    extractors,
-    finalists,
-    heads,
-    with_other_seeds,
-)
+from realfake_hf.experiments.search import plan
+from realfake_hf.experiments.search.plan import SearchArguments, Topology, Training
 from realfake_hf.experiments.search.queue import Facts, Job, SharedStudy
 from realfake_hf.experiments.trainings import parse_recipe, write_recipe
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
@@ -63,13 +51,13 @@ def search(arguments: SearchArguments) -> Iterator[dict[str, Any]]:
         for _ in _run_waiting(stages[-1], arguments):
             yield _results(arguments, stages)
 
-    yield from run_stage(EXTRACTORS, extractors(arguments))
+    yield from run_stage(plan.EXTRACTORS, plan.extractors(arguments))
     best = ranked(stages)
     if not best:
         raise ValueError("expected one or more trained extractors; found none. The log names the reasons.")
-    yield from run_stage(HEADS, heads(arguments, best[0]))
-    yield from run_stage(TOP, finalists(arguments, ranked(stages)))
-    yield from run_stage(SEEDS, with_other_seeds(arguments, ranked(stages[-1:])))
+    yield from run_stage(plan.HEADS, plan.heads(arguments, best[0]))
+    yield from run_stage(plan.TOP, plan.finalists(arguments, ranked(stages)))
+    yield from run_stage(plan.SEEDS, plan.with_other_seeds(arguments, ranked(stages[-1:])))
     yield _results(arguments, stages)
 
 
@@ -80,7 +68,7 @@ def ranked(stages: Sequence[SharedStudy]) -> list[Topology]:
 
 
 def _begin(arguments: SearchArguments) -> None:
-    """Record the settings of the search in its folder, or check that they agree with the recorded ones."""
+    """Record the settings of the search in its folder, or check them against the recorded ones."""
     recipe = Path(arguments.base)
     if not recipe.is_file():
         raise FileNotFoundError(f"expected a recipe as --base; found none at {recipe}.")
@@ -127,13 +115,10 @@ def _run(study: SharedStudy, job: Job, arguments: SearchArguments) -> None:
     began = time.monotonic()
     try:
         facts = _train(job, arguments)
-    except optuna.TrialPruned:
-        study.abandon(job, TrialState.PRUNED)
-        logger.info("%s: pruned", job.training.name)
-        return
-    except ValueError as error:
-        study.abandon(job, TrialState.FAIL)
-        logger.warning("%s cannot be trained: %s", job.training.name, error)
+    except (optuna.TrialPruned, ValueError) as error:
+        is_pruned = isinstance(error, optuna.TrialPruned)
+        study.abandon(job, TrialState.PRUNED if is_pruned else TrialState.FAIL)
+        logger.warning("%s %s: %s", job.training.name, "is pruned" if is_pruned else "cannot be trained", error)
         return
     accuracy = _validation_accuracy(facts)
     study.finish(job, facts, value=accuracy)
@@ -146,7 +131,7 @@ def _run(study: SharedStudy, job: Job, arguments: SearchArguments) -> None:
 def _train(job: Job, arguments: SearchArguments) -> Facts:
     """Run or resume a training unless it is finished, return its measurements, and delete its large files."""
     if not _is_finished(job.folder):
-        callbacks = [PruningCallback(job.trial)] if arguments.prune and job.training.stage != TOP else []
+        callbacks = [PruningCallback(job.trial)] if arguments.prune and job.training.stage != plan.TOP else []
         train(*parse_recipe(_write_recipe(job, arguments)), callbacks=callbacks)
     facts = _read_facts(job.folder, job.training)
     for path in job.folder.iterdir():
@@ -162,7 +147,7 @@ def _write_recipe(job: Job, arguments: SearchArguments) -> Path:
     recipe, bf16 = job.folder.with_suffix(".yaml"), arguments.bf16
     if recipe.is_file():
         bf16 = yaml.safe_load(recipe.read_text(encoding="utf-8"))["bf16"]
-    changes = {**changes_of(job.training, arguments), "bf16": bf16, "output_dir": str(job.folder)}
+    changes = {**plan.changes_of(job.training, arguments), "bf16": bf16, "output_dir": str(job.folder)}
     return write_recipe(recipe, base=arguments.base, changes=changes)
 
 
