@@ -73,4 +73,4 @@ def noise(n=6):
 
 
 def is_plain_json(study):
-    return json.loads(json.dumps(study.to_dict(), allow_nan=False)) == study.to_dict()
+    return json.loads(json.dumps(study, allow_nan=False)) == study

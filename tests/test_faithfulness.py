@@ -138,28 +138,32 @@ class TestFaithfulness:
 
     @pytest.mark.parametrize("fill", ["blur", "mean"])
     def test_a_map_of_the_evidence_beats_random_order_in_both_tests(self, fill):
-        found = self.study().models["cnn"][fill]["grad_cam"]
-        assert found.deletion_less_random.high < -0.1
-        assert found.insertion_less_random.low > 0.1
-        assert found.deletion_less_random.n == 12  # the images that have a map
+        found = self.study()["models"]["cnn"][fill]["grad_cam"]
+        assert found["deletion_less_random"]["high"] < -0.1
+        assert found["insertion_less_random"]["low"] > 0.1
+        assert found["deletion_less_random"]["n"] == 12  # the images that have a map
 
     def test_images_with_an_empty_map_are_counted(self):
-        found = self.study().models["cnn"]["mean"]
-        assert (found["grad_cam"].deletion.n, found["grad_cam"].deletion.undefined) == (12, 12)  # plain ones
-        assert (found["centre prior"].deletion.n, found["centre prior"].deletion.undefined) == (24, 0)
+        found = self.study()["models"]["cnn"]["mean"]
+        grad_cam, centre = (found[order]["deletion"] for order in ("grad_cam", "centre prior"))
+        assert (grad_cam["n"], grad_cam["undefined"]) == (12, 12)  # plain images have no map
+        assert (centre["n"], centre["undefined"]) == (24, 0)
 
     def test_curves_of_all_orders_have_the_same_ends(self):
-        for by_name in measure_faithfulness([tiny_vit()], noise(), n=6, samples=0, steps=2).models["vit"].values():
+        for by_name in measure_faithfulness([tiny_vit()], noise(), n=6, samples=0, steps=2)["models"]["vit"].values():
             assert len(by_name) == 2 + 6
             ends = [
-                [one.deletion_curve[0], one.deletion_curve[-1], one.insertion_curve[-1], one.insertion_curve[0]]
-                for one in by_name.values()
+                [
+                    *(order["deletion_curve"][end] for end in (0, -1)),
+                    *(order["insertion_curve"][end] for end in (-1, 0)),
+                ]
+                for order in by_name.values()
             ]
             np.testing.assert_allclose(ends, [ends[0]] * 8)
             assert ends[0][0] == ends[0][2] >= 0.5
 
     def test_random_order_is_symmetric_and_has_no_difference_to_itself(self):
-        found = self.study().to_dict()["models"]["cnn"]["blur"]["random order"]
+        found = self.study()["models"]["cnn"]["blur"]["random order"]
         assert found["insertion_curve"] == pytest.approx(found["deletion_curve"][::-1])
         assert not {"deletion_less_random", "insertion_less_random"} & found.keys()
 

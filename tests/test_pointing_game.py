@@ -74,31 +74,31 @@ class TestPlanted:
         return measure_planted([model or stripe_finder()], sample or plain_and_striped(), n=n, samples=20, **settings)
 
     def test_a_faithful_map_finds_the_planted_quadrant(self):
-        found = self.study().models["cnn"]["fake in real"]
-        assert (found.n, found.target) == (10, "FAKE")
-        assert found.p_fake_moved.value > 0.5
-        assert found.methods["grad_cam"].hits.value == 1
-        assert found.methods["grad_cam"].mass.value > 0.95
-        assert found.methods["grad_cam"].mass_before.undefined == 10  # plain images have no map
-        assert found.methods["grad_cam"].mass_gain.value is None
+        found = self.study()["models"]["cnn"]["fake in real"]
+        assert (found["n"], found["target"]) == (10, "FAKE")
+        assert found["p_fake_moved"]["value"] > 0.5
+        assert found["methods"]["grad_cam"]["hits"]["value"] == 1
+        assert found["methods"]["grad_cam"]["mass"]["value"] > 0.95
+        assert found["methods"]["grad_cam"]["mass_before"]["undefined"] == 10  # plain images have no map
+        assert found["methods"]["grad_cam"]["mass_gain"]["value"] is None
 
     def test_a_plain_quadrant_in_a_plain_image_changes_nothing(self):
-        found = self.study().models["cnn"]["real in real"]
-        assert found.p_fake_moved.value == 0
-        assert found.methods["grad_cam"].hits.value is None
-        assert found.methods["grad_cam"].hits.undefined == 10
+        found = self.study()["models"]["cnn"]["real in real"]
+        assert found["p_fake_moved"]["value"] == 0
+        assert found["methods"]["grad_cam"]["hits"]["value"] is None
+        assert found["methods"]["grad_cam"]["hits"]["undefined"] == 10
 
     def test_a_real_quadrant_in_a_fake_image_removes_evidence(self):
-        found = self.study().models["cnn"]["real in fake"]
-        assert found.target == "REAL"
-        assert found.p_fake_moved.value < 0
+        found = self.study()["models"]["cnn"]["real in fake"]
+        assert found["target"] == "REAL"
+        assert found["p_fake_moved"]["value"] < 0
 
     def test_uninformative_maps_hit_at_chance(self):
         sample = sample_of(np.repeat(noise(2).images, 200, axis=0), np.arange(400) >= 200)
-        found = self.study(sample, tiny_vit("rollout"), n=100).models["vit"]["real in real"]
-        row = found.methods["rollout"]
-        assert row.mass_gain.value == pytest.approx(0, abs=1e-9)  # all hosts and donors are one image
-        assert (row.hits.value, row.mass.value) == pytest.approx((0.25, 0.25))
+        found = self.study(sample, tiny_vit("rollout"), n=100)["models"]["vit"]["real in real"]
+        row = found["methods"]["rollout"]
+        assert row["mass_gain"]["value"] == pytest.approx(0, abs=1e-9)  # all hosts and donors are one image
+        assert (row["hits"]["value"], row["mass"]["value"]) == pytest.approx((0.25, 0.25))
 
     def test_hosts_and_donors_share_their_content_and_have_the_right_labels(self):
         marks = np.arange(24, dtype=np.uint8)
@@ -117,7 +117,7 @@ class TestPlanted:
         study = self.study(sample, watched, n=6)
         for place, kind in enumerate(KINDS.values()):
             planted, hosts = seen[2 * place : 2 * place + 2]
-            assert study.models["vit"][list(KINDS)[place]].n == len(planted) == 6
+            assert study["models"]["vit"][list(KINDS)[place]]["n"] == len(planted) == 6
             assert (
                 sorted(content[[host.item() for host in hosts]].tolist()) == ["cat"] * 2 + ["dog"] * 2 + ["ship"] * 2
             )

@@ -147,27 +147,27 @@ class TestSanity:
         return measure_sanity([model or tiny_vit()], noise(), n=6, samples=20, **settings)
 
     def test_attention_maps_do_not_depend_on_the_classifier(self):
-        found = self.study().models["vit"]
-        assert found.stages[0] == "head"
-        assert found.stages[-1] == "embeddings"
+        found = self.study()["models"]["vit"]
+        assert found["stages"][0] == "head"
+        assert found["stages"][-1] == "embeddings"
         for method in ("rollout", "last_attention"):
-            first, *later = found.methods[method]
-            assert first.value == pytest.approx(1, abs=1e-12)
-            assert later[-1].value < 0.9
-        assert found.methods["relevance"][0].value < 0.99
+            first, *later = found["methods"][method]
+            assert first["value"] == pytest.approx(1, abs=1e-12)
+            assert later[-1]["value"] < 0.9
+        assert found["methods"]["relevance"][0]["value"] < 0.99
 
     def test_every_method_has_one_mean_per_stage(self):
         study = self.study(max_stages=3)
-        found = study.models["vit"]
-        assert {len(means) for means in found.methods.values()} == {len(found.stages)} == {3}
-        assert all(mean.n + mean.undefined == 6 for means in found.methods.values() for mean in means)
-        assert study.class_methods == ("grad_cam", "gradient_rollout", "relevance")
+        found = study["models"]["vit"]
+        assert {len(means) for means in found["methods"].values()} == {len(found["stages"])} == {3}
+        assert all(mean["n"] + mean["undefined"] == 6 for means in found["methods"].values() for mean in means)
+        assert study["class_methods"] == ["grad_cam", "gradient_rollout", "relevance"]
         assert is_plain_json(study)
 
     def test_empty_maps_are_counted_as_undefined(self):
         silent = measure_sanity([stripe_finder()], plain_and_striped(8), n=8, samples=0)
-        [head, _] = silent.models["cnn"].methods["grad_cam"]
-        assert (head.n, head.undefined) in ((4, 4), (0, 8))  # plain images, and all where the new head says REAL
+        [head, _] = silent["models"]["cnn"]["methods"]["grad_cam"]
+        assert (head["n"], head["undefined"]) in ((4, 4), (0, 8))  # plain images, and all where the new head says REAL
 
     def test_the_model_is_unchanged_and_the_same_seed_gives_the_same_numbers(self):
         model = tiny_vit("rollout", "relevance")

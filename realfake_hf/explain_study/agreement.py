@@ -1,11 +1,10 @@
 """Agreement of maps of the same image: overlap, correlation, structure and distance, with chance and controls.
 
-Maps are first resampled to one grid. Where one of two maps is empty (constant), their agreement is NaN and counted as
-undefined. Cells that tie for the last places among the highest share these places.
+Maps are first resampled to one grid. If one of two maps is empty (constant), their agreement is NaN and counted as
+undefined. Cells that tie for the last of the highest places share them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from typing import Any, Final
@@ -23,16 +22,14 @@ SSIM_WINDOW: Final = 3  # cells; the usual 7 would leave two windows per side on
 SPLIT_MEASURES: Final = ("iou_top_20", "spearman")  # those reported by label and by content
 _C1, _C2 = 0.01**2, 0.03**2  # Wang et al. (2004), for values in [0, 1]
 
-Means = dict[str, Estimate]
-
 
 def top_iou(a: Maps, b: Maps, *, share: float) -> Values:
     """Compute the intersection over union of the highest cells of two maps: (n,) in [0, 1].
 
     Args:
         a: (n, height, width).
-        b: of the same shape.
-        share: of the cells that count as high; at least one cell does.
+        b: (n, height, width).
+        share: share of the cells that count as high; at least one cell.
     """
     first, second = (_top(maps, share) for maps in (a, b))
     return np.asarray(np.minimum(first, second).sum(axis=1) / np.maximum(first, second).sum(axis=1))
@@ -118,7 +115,7 @@ def centre_gaussian(grid: tuple[int, int] = GRID, *, sigma: float = 0.25) -> Val
 
     Args:
         grid: height and width.
-        sigma: of the Gaussian, as a share of the sides.
+        sigma: standard deviation of the Gaussian, as a share of the sides.
     """
     rows, columns = (((np.arange(side) + 0.5) / side - 0.5) / sigma for side in grid)
     return np.asarray(np.exp(-0.5 * (rows[:, None] ** 2 + columns[None, :] ** 2)))
@@ -138,68 +135,6 @@ def derangement(n: int, *, seed: int) -> NDArray[np.intp]:
     return partner
 
 
-@dataclass(frozen=True, kw_only=True)
-class PairAgreement:
-    """Agreement of two kinds of map on the same images.
-
-    Attributes:
-        a: model and method.
-        b: model and method.
-        same_picture: by measure.
-        shuffled: control: a's map against b's map of another image.
-        random_weights: control: both maps of the same image, from untrained models of the same configurations.
-        above_shuffled: same image minus shuffled, paired by image.
-        all_right: over the images that both models classify correctly.
-        some_wrong: over the other images.
-        right_less_wrong: the difference of the two.
-        by_label: over REAL and over FAKE images; for maps of two models.
-        by_content: over the images of each content; for maps of two models.
-    """
-
-    a: str
-    b: str
-    same_picture: Means
-    shuffled: Means
-    random_weights: Means
-    above_shuffled: Means
-    all_right: Means
-    some_wrong: Means
-    right_less_wrong: Means
-    by_label: dict[str, Means]
-    by_content: dict[str, Means]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, each measure with its controls."""
-        plain = to_plain(self)
-        kinds = ("same_picture", "shuffled", "random_weights", "above_shuffled")
-        measures = {name: {kind: plain[kind][name] for kind in kinds} for name in self.same_picture}
-        rest = {name: value for name, value in plain.items() if name not in (*kinds, "a", "b")}
-        return {"a": self.a, "b": self.b, "measures": measures, **rest}
-
-
-@dataclass(frozen=True, kw_only=True)
-class AgreementStudy:
-    """Agreement of every pair of maps, and its references.
-
-    Attributes:
-        maps: how each kind of map was made.
-        chance: the agreement of independent maps, for measures where it can be computed.
-        pairs: every two kinds of map.
-        centre: each kind of map against a Gaussian in the centre of the image.
-        ceiling: each kind of map against that of the same model from another training seed, where there is one.
-    """
-
-    maps: dict[str, dict[str, Any]]
-    chance: dict[str, float]
-    pairs: tuple[PairAgreement, ...]
-    centre: dict[str, Means]
-    ceiling: dict[str, Means]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers and dictionaries."""
-        return to_plain(self) | {"pairs": [pair.to_dict() for pair in self.pairs]}
-
-
 def measure_agreement(
     trained: Sequence[MapSet],
     random: Sequence[MapSet],
@@ -208,73 +143,77 @@ def measure_agreement(
     *,
     samples: int = 1000,
     seed: int = 0,
-) -> AgreementStudy:
+) -> dict[str, Any]:
     """Compare every two kinds of map on the common grid.
 
-    Means are estimates for the whole split: see `Sample.weight`.
-
     Args:
-        trained: the maps of the models under study, one set per method.
+        trained: maps of the models under study, one set per method.
         random: the same kinds of map from models with random weights.
-        twins: the same kinds of map from models of another training seed; some or all may be missing.
-        sample: the images.
+        twins: the same kinds of map from models with another training seed; sets may be missing.
+        sample: the images; means are estimates for the whole split, see `Sample.weight`.
         samples: bootstrap replicates of each interval.
-        seed: of the bootstrap and of the shuffled pairs.
+        seed: random seed of the bootstrap and of the shuffled pairs.
+
+    Returns:
+        Plain JSON: how the `maps` were made; the agreement of independent maps by `chance`; `pairs`, see
+        `_compare_pair`; and each kind of map against the `centre` of the image, and against its twin (`ceiling`).
     """
     resampling = sample.resampling(samples=samples, seed=seed)
     maps, untrained, other = ({maps.name: to_grid(maps.heat) for maps in sets} for sets in (trained, random, twins))
-    model_of = {maps.name: maps.model for maps in trained}
     partner = derangement(len(sample), seed=seed)
     centre = np.broadcast_to(centre_gaussian(), (len(sample), *GRID))
-    pairs = [
-        _pair(
-            (a, b),
-            same=agreement(maps[a], maps[b]),
-            shuffled=agreement(maps[a], maps[b][partner]),
-            random=agreement(untrained[a], untrained[b]),
-            models=(model_of[a], model_of[b]),
-            sample=sample,
-            resampling=resampling,
-        )
-        for a, b in combinations(maps, 2)
-    ]
-    return AgreementStudy(
-        maps={maps.name: maps.to_dict() for maps in trained},
-        chance=_chance(),
-        pairs=tuple(pairs),
-        centre={name: _means(agreement(heat, centre), resampling) for name, heat in maps.items()},
-        ceiling={name: _means(agreement(maps[name], heat), resampling) for name, heat in other.items()},
+    pairs = []
+    for a, b in combinations(trained, 2):
+        first, second = maps[a.name], maps[b.name]
+        same, shuffled = agreement(first, second), agreement(first, second[partner])
+        controls = {
+            "shuffled": shuffled,
+            "random_weights": agreement(untrained[a.name], untrained[b.name]),
+            "above_shuffled": {name: same[name] - shuffled[name] for name in same},
+        }
+        pairs.append(_compare_pair(a, b, same, controls, sample=sample, resampling=resampling))
+    return to_plain(
+        {
+            "maps": {maps.name: maps.to_dict() for maps in trained},
+            "chance": _chance(),
+            "pairs": pairs,
+            "centre": {name: _means(agreement(heat, centre), resampling) for name, heat in maps.items()},
+            "ceiling": {name: _means(agreement(maps[name], heat), resampling) for name, heat in other.items()},
+        }
     )
 
 
-def _pair(
-    names: tuple[str, str],
-    *,
+def _compare_pair(
+    a: MapSet,
+    b: MapSet,
     same: Mapping[str, Values],
-    shuffled: Mapping[str, Values],
-    random: Mapping[str, Values],
-    models: tuple[str, str],
+    controls: Mapping[str, Mapping[str, Values]],
+    *,
     sample: Sample,
     resampling: Resampling,
-) -> PairAgreement:
-    right = sample.is_right[models[0]] & sample.is_right[models[1]]
-    is_split = models[0] != models[1]
+) -> dict[str, Any]:
+    """Summarize the agreement of two kinds of map, the controls, and the agreement in groups of images.
+
+    Maps of two models are also compared by label and by content.
+    """
+    right = sample.is_right[a.model] & sample.is_right[b.model]
+    by_kind = {name: _means(values, resampling) for name, values in {"same_picture": same, **controls}.items()}
     split = {name: same[name] for name in SPLIT_MEASURES}
-    labels = {"REAL": ~sample.is_fake, "FAKE": sample.is_fake} if is_split else {}
-    contents = {name: np.array(sample.content) == name for name in sorted(set(sample.content))} if is_split else {}
-    return PairAgreement(
-        a=names[0],
-        b=names[1],
-        same_picture=_means(same, resampling),
-        shuffled=_means(shuffled, resampling),
-        random_weights=_means(random, resampling),
-        above_shuffled=_means({name: same[name] - shuffled[name] for name in same}, resampling),
-        all_right=_means(same, resampling, where=right),
-        some_wrong=_means(same, resampling, where=~right),
-        right_less_wrong={name: resampling.difference(values, of=right, less=~right) for name, values in same.items()},
-        by_label={name: _means(split, resampling, where=where) for name, where in labels.items()},
-        by_content={name: _means(split, resampling, where=where) for name, where in contents.items()},
-    )
+    labels, contents = {"REAL": ~sample.is_fake, "FAKE": sample.is_fake}, sample.by_content
+    if a.model == b.model:
+        labels, contents = {}, {}
+    return {
+        "a": a.name,
+        "b": b.name,
+        "measures": {name: {kind: means[name] for kind, means in by_kind.items()} for name in same},
+        "all_right": _means(same, resampling, where=right),
+        "some_wrong": _means(same, resampling, where=~right),
+        "right_less_wrong": {
+            name: resampling.difference(values, of=right, less=~right) for name, values in same.items()
+        },
+        "by_label": {name: _means(split, resampling, where=where) for name, where in labels.items()},
+        "by_content": {name: _means(split, resampling, where=where) for name, where in contents.items()},
+    }
 
 
 def _chance() -> dict[str, float]:
@@ -284,7 +223,9 @@ def _chance() -> dict[str, float]:
     return {**overlaps, "spearman": 0.0, "pearson": 0.0}
 
 
-def _means(values: Mapping[str, Values], resampling: Resampling, *, where: NDArray[np.bool_] | None = None) -> Means:
+def _means(
+    values: Mapping[str, Values], resampling: Resampling, *, where: NDArray[np.bool_] | None = None
+) -> dict[str, Estimate]:
     return {name: resampling.mean(column, where=where) for name, column in values.items()}
 
 

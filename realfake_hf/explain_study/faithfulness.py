@@ -1,11 +1,11 @@
-"""Deletion and insertion (Petsiuk et al., 2018, *RISE*, BMVC): does the verdict depend on what a map highlights?
+"""Deletion and insertion (Petsiuk et al., 2018, *RISE*, BMVC): does the prediction depend on what a map highlights?
 
 Cells of a grid are hidden, or shown in a filled image, in the order of a map. No fill is neutral, so a curve is only
 meaningful beside another one with the same fill: that of a random order, or of a map that always highlights the
 centre.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from realfake_hf.estimate import Estimate, to_plain
+from realfake_hf.estimate import to_plain
 from realfake_hf.explain_study.agreement import centre_gaussian
 from realfake_hf.explain_study.maps import GRID, StudyModel, Values, maps_on_grid
 from realfake_hf.explain_study.occlusion import FILLS, Fill, fill_in, filled
@@ -34,11 +34,11 @@ class Trial:
 
     Attributes:
         images: (n, height, width, 3) uint8 [0, 255].
-        fill: what replaces hidden pixels.
-        score: returns `p_fake` of images, (n,) in [0, 1].
-        called_fake: (n,) the verdict on the intact image, whose probability the curves follow.
-        intact: (n,) the probability of this verdict with nothing hidden.
-        hidden: (n,) the same with everything hidden.
+        fill: replacement of hidden pixels.
+        score: function that returns `p_fake` of images, (n,) in [0, 1].
+        called_fake: (n,) predictions on the intact images; the curves follow their probability.
+        intact: (n,) probability of these predictions with nothing hidden.
+        hidden: (n,) probability of these predictions with everything hidden.
     """
 
     images: Images
@@ -51,10 +51,10 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """The probability of the original verdict while cells are hidden or shown, the highest first.
+    """The probability of the original prediction while cells are hidden or shown, the highest first.
 
     Attributes:
-        shares: (steps + 1,) of the cells that are hidden, or shown, from 0 to 1.
+        shares: (steps + 1,) share of the cells that are hidden, or shown, from 0 to 1.
         deletion: (n, steps + 1) in [0, 1], from the intact image to the hidden one. Low curves are faithful.
         insertion: (n, steps + 1) in [0, 1], from the hidden image to the intact one. High curves are faithful.
     """
@@ -74,65 +74,6 @@ class Curves:
         return np.asarray(np.trapezoid(self.insertion, self.shares, axis=1))
 
 
-@dataclass(frozen=True)
-class Faithfulness:
-    """Deletion and insertion in the order of one map, with one fill.
-
-    Attributes:
-        deletion: mean area under the deletion curve; low is faithful.
-        insertion: mean area under the insertion curve; high is faithful.
-        deletion_less_random: deletion minus that of the same image in random order, below 0 for an informative map;
-            None for random order itself.
-        insertion_less_random: insertion minus that in random order, above 0 for an informative map.
-        deletion_curve: (steps + 1) mean probability of the original verdict, from intact to hidden.
-        insertion_curve: (steps + 1) the same, from hidden to intact.
-    """
-
-    deletion: Estimate
-    insertion: Estimate
-    deletion_less_random: Estimate | None
-    insertion_less_random: Estimate | None
-    deletion_curve: tuple[float | None, ...]
-    insertion_curve: tuple[float | None, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values; random order lacks the two differences."""
-        return {name: value for name, value in to_plain(self).items() if value is not None}
-
-
-@dataclass(frozen=True)
-class FaithfulnessStudy:
-    """Deletion and insertion of each model, by fill and order.
-
-    Attributes:
-        n: images.
-        steps: in which all cells are hidden, or shown.
-        random_orders: number per image; each counts forward and backward.
-        models: by the model's name, then by fill, then by order: a method, `RANDOM_ORDER` or `CENTRE_PRIOR`.
-    """
-
-    n: int
-    steps: int
-    random_orders: int
-    models: Mapping[str, Mapping[Fill, Mapping[str, Faithfulness]]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers and dictionaries."""
-        return {
-            "n": self.n,
-            "grid": list(GRID),
-            "steps": self.steps,
-            "random_orders": self.random_orders,
-            "fills": list(FILLS),
-            "models": {
-                model: {
-                    fill: {name: order.to_dict() for name, order in by_name.items()} for fill, by_name in fills.items()
-                }
-                for model, fills in self.models.items()
-            },
-        }
-
-
 def measure_faithfulness(
     models: Sequence[StudyModel],
     sample: Sample,
@@ -142,34 +83,39 @@ def measure_faithfulness(
     seed: int = 0,
     steps: int = 8,
     random_orders: int = 2,
-) -> FaithfulnessStudy:
+) -> dict[str, Any]:
     """Hide and show the cells of images in the order of each map, in random order, and from the centre outwards.
 
     Args:
-        models: each is scored on its own verdicts.
-        sample: the source of the images.
+        models: models to test, each on its own predictions.
+        sample: source of the images.
         n: maximum number of images.
         samples: bootstrap replicates.
-        seed: of ties, random orders and the bootstrap.
-        steps: in which the cells are hidden.
-        random_orders: number per image; each is read forward and backward.
+        seed: random seed of ties, random orders and the bootstrap.
+        steps: number of steps in which all cells are hidden.
+        random_orders: number of random orders per image; each is read forward and backward.
+
+    Returns:
+        Plain JSON: the settings, and for each of the `models`, by fill and by order (a method, `RANDOM_ORDER` or
+        `CENTRE_PRIOR`), the mean areas and curves; see `_summarize`.
 
     Raises:
         ValueError: no steps, more steps than cells, or no random order.
     """
     if random_orders < 1:
         raise ValueError(f"expected at least one random order, as the reference; found {random_orders}.")
-    step_cells(GRID, steps=steps)  # fails before the first image is explained
+    step_cells(GRID, steps=steps)  # fail before the first image is explained
     drawn = sample.take(n)
     resampling = drawn.resampling(samples=samples, seed=seed)
-    results: dict[str, dict[Fill, dict[str, Faithfulness]]] = {}
+    results = {}
     for model in models:
         traced = _trace_all(model, drawn.images, steps=steps, random_orders=random_orders, seed=seed)
         results[model.name] = {
             fill: {name: _summarize(curves, by_name[RANDOM_ORDER], resampling) for name, curves in by_name.items()}
             for fill, by_name in traced.items()
         }
-    return FaithfulnessStudy(n=len(drawn), steps=steps, random_orders=random_orders, models=results)
+    settings = {"n": len(drawn), "grid": GRID, "steps": steps, "random_orders": random_orders, "fills": FILLS}
+    return to_plain(settings | {"models": results})
 
 
 def begin(images: Images, *, score: Score, fill: Fill) -> Trial:
@@ -185,10 +131,10 @@ def trace(trial: Trial, orders: Orders, *, grid: tuple[int, int], steps: int) ->
     """Hide and show the cells of each image in its order.
 
     Args:
-        trial: the images.
+        trial: images and their scores.
         orders: (n, cells) cell indices of each image in row-major order; the first is hidden first.
-        grid: cells, as height and width.
-        steps: in which all cells are hidden; of sizes as equal as possible.
+        grid: height and width in cells.
+        steps: number of steps in which all cells are hidden, as equal in size as possible.
 
     Raises:
         ValueError: no steps, or more steps than cells.
@@ -262,20 +208,20 @@ def _trace_random(trial: Trial, *, steps: int, seeds: Iterable[int]) -> Curves:
     return Curves(traced[0].shares, deletion=deletion, insertion=deletion[:, ::-1])
 
 
-def _summarize(curves: Curves, random: Curves, resampling: Resampling) -> Faithfulness:
-    paired = curves is not random
-    return Faithfulness(
-        deletion=resampling.mean(curves.deletion_auc),
-        insertion=resampling.mean(curves.insertion_auc),
-        deletion_less_random=resampling.mean(curves.deletion_auc - random.deletion_auc) if paired else None,
-        insertion_less_random=resampling.mean(curves.insertion_auc - random.insertion_auc) if paired else None,
-        deletion_curve=tuple(resampling.mean(step).value for step in curves.deletion.T),
-        insertion_curve=tuple(resampling.mean(step).value for step in curves.insertion.T),
-    )
+def _summarize(curves: Curves, random: Curves, resampling: Resampling) -> dict[str, Any]:
+    """Average the areas and curves; differences to random order are paired by image, and absent for itself."""
+    areas = {"deletion": curves.deletion_auc, "insertion": curves.insertion_auc}
+    if curves is not random:
+        areas["deletion_less_random"] = curves.deletion_auc - random.deletion_auc
+        areas["insertion_less_random"] = curves.insertion_auc - random.insertion_auc
+    steps = {"deletion_curve": curves.deletion.T, "insertion_curve": curves.insertion.T}
+    return {name: resampling.mean(values) for name, values in areas.items()} | {
+        name: [resampling.mean(values).value for values in curve] for name, curve in steps.items()
+    }
 
 
 def _score_hidden(trial: Trial, cells: NDArray[np.bool_]) -> Values:
-    """Score the images with some cells hidden, (n, *grid): (n,) the probability of the original verdict."""
+    """Score the images with some cells hidden, (n, *grid): (n,) probability of the original prediction."""
     hidden = _to_pixels(cells, trial.images.shape[1:3])
     p_fake = np.asarray(trial.score(fill_in(trial.images, hidden, fill=trial.fill)), dtype=np.float64)
     return _of_verdict(p_fake, trial.called_fake)

@@ -9,7 +9,6 @@ fill counts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal
 
@@ -61,7 +60,7 @@ def fill_in(images: NDArray[np.uint8], hidden: Mask, *, fill: Fill) -> NDArray[n
 
 
 def filled(images: NDArray[np.uint8], *, fill: Fill) -> NDArray[np.uint8]:
-    """Return images with all pixels hidden, (n, height, width, 3) uint8: the source of `fill_in`."""
+    """Return images with all pixels hidden: (n, height, width, 3) uint8."""
     pixels = images.astype(np.float32)
     if fill == "blur":
         height, width = images.shape[1:3]
@@ -80,7 +79,7 @@ def centre_mask(shape: tuple[int, int], share: float) -> Mask:
 
     Args:
         shape: height and width of the image in pixels.
-        share: of the image's area, in [0, 1]; rounded to whole pixels.
+        share: share of the image's area in [0, 1], rounded to whole pixels.
 
     Returns:
         (height, width), True for the first `round(share * height * width)` pixels of that order.
@@ -98,7 +97,7 @@ def centre_mask(shape: tuple[int, int], share: float) -> Mask:
 
 
 def rim_mask(shape: tuple[int, int], share: float) -> Mask:
-    """Select as many pixels as `centre_mask`, the last in the same order; with the same arguments and errors."""
+    """Select the last pixels in the order of `centre_mask`, of the same total area."""
     ranks = _ranks(shape)
     return ranks >= ranks.size - _count(shape, share)
 
@@ -131,110 +130,35 @@ def mass_share(maps: Maps, mask: Mask) -> Values:
     return np.where(is_empty(maps), np.nan, shares)
 
 
-@dataclass(frozen=True)
-class Performance:
-    """How well REAL and FAKE are separated, with FAKE predicted above 0.5; estimates for the whole split.
-
-    Attributes:
-        accuracy: share of correct predictions.
-        accuracy_real: on REAL images.
-        accuracy_fake: on FAKE images.
-        called_fake: share predicted FAKE. Occlusion can push all predictions to one side, which lowers the accuracy
-            and not the AUC.
-        roc_auc: probability that a FAKE image scores above a REAL one.
-    """
-
-    accuracy: Estimate
-    accuracy_real: Estimate
-    accuracy_fake: Estimate
-    called_fake: Estimate
-    roc_auc: Estimate
-
-
-@dataclass(frozen=True)
-class Hiding:
-    """Effect of hiding the centre, and of hiding an equal area of the rim, on the same images.
-
-    Attributes:
-        area: hidden share of each image.
-        fill: what replaces it.
-        centre: with the centre hidden.
-        rim: with the rim hidden.
-        accuracy_difference: accuracy with the centre hidden minus accuracy with the rim hidden, paired; below 0 the
-            centre matters more.
-        roc_auc_difference: the same for the ROC AUC.
-        by_content: `accuracy_difference` for each content.
-    """
-
-    area: float
-    fill: Fill
-    centre: Performance
-    rim: Performance
-    accuracy_difference: Estimate
-    roc_auc_difference: Estimate
-    by_content: Mapping[str, Estimate]
-
-
-@dataclass(frozen=True)
-class OccludedModel:
-    """One model on intact and on occluded images.
-
-    Attributes:
-        untouched: on intact images.
-        all_hidden: by fill, with all pixels hidden: what the fill itself reveals.
-        hiding: one entry for each area and fill.
-    """
-
-    untouched: Performance
-    all_hidden: Mapping[str, Performance]
-    hiding: tuple[Hiding, ...]
-
-
-@dataclass(frozen=True)
-class OcclusionStudy:
-    """The occlusion test of all models.
-
-    Attributes:
-        n: images.
-        areas: hidden shares of each image.
-        fills: what replaced the hidden pixels.
-        models: by the model's name.
-    """
-
-    n: int
-    areas: tuple[float, ...]
-    fills: tuple[Fill, ...]
-    models: Mapping[str, OccludedModel]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers and dictionaries, with None and never NaN for undefined values."""
-        return to_plain(self)
-
-
 def measure_occlusion(
     models: Sequence[StudyModel], sample: Sample, *, samples: int = 1000, seed: int = 0
-) -> OcclusionStudy:
+) -> dict[str, Any]:
     """Score models on images with the centre, an equal area of the rim, everything, or nothing hidden.
 
-    Every share of `AREAS` is combined with every fill of `FILLS`.
-
     Args:
-        models: the models.
-        sample: the images; every model scores each of them 15 times.
+        models: models to test.
+        sample: images; every model scores each of them 15 times.
         samples: bootstrap replicates, the same for all estimates.
-        seed: of the bootstrap.
+        seed: random seed of the bootstrap.
+
+    Returns:
+        Plain JSON: `n`, `areas`, `fills`, and for each of the `models` its performance on `untouched` images, with
+        everything hidden (`all_hidden`, by fill), and with centre or rim hidden (`hiding`, for each area and fill, see
+        `_hide_centre_and_rim`).
     """
     resampling = sample.resampling(samples=samples, seed=seed)
     performance = partial(_performance, sample, resampling)
     results = {
-        model.name: OccludedModel(
-            untouched=performance(model.probabilities(sample.images)),
-            all_hidden={fill: performance(model.probabilities(filled(sample.images, fill=fill))) for fill in FILLS},
-            hiding=tuple(_hiding(model, sample, resampling, area, fill) for area in AREAS for fill in FILLS),
-        )
+        model.name: {
+            "untouched": performance(model.probabilities(sample.images)),
+            "all_hidden": {fill: performance(model.probabilities(filled(sample.images, fill=fill))) for fill in FILLS},
+            "hiding": [
+                _hide_centre_and_rim(model, sample, resampling, area, fill) for area in AREAS for fill in FILLS
+            ],
+        }
         for model in models
     }
-    return OcclusionStudy(len(sample), AREAS, FILLS, results)
+    return to_plain({"n": len(sample), "areas": AREAS, "fills": FILLS, "models": results})
 
 
 def map_shares(
@@ -243,53 +167,59 @@ def map_shares(
     """Compute the share of each kind of map's mass in the centre and in the rim.
 
     Args:
-        maps: by any name, (n, grid_h, grid_w) maps of the same images, not negative.
-        resampling: of these images.
+        maps: maps of the same images by any name, (n, grid_h, grid_w), not negative.
+        resampling: bootstrap of these images.
         shape: height and width of the images.
 
     Returns:
         By name, one entry for each of `MAP_AREAS`: `area`, the share of the image in each region, which is also the
         share of a uniform map's mass; and the estimates `centre` and `rim`, without empty maps.
     """
-
-    def share(heat: Maps, mask: Mask) -> dict[str, Any]:
-        return resampling.mean(mass_share(heat, mask)).to_dict()
-
-    return {
+    masks = {"centre": centre_mask, "rim": rim_mask}
+    shares = {
         name: [
-            {"area": area, "centre": share(heat, centre_mask(shape, area)), "rim": share(heat, rim_mask(shape, area))}
+            {"area": area}
+            | {region: resampling.mean(mass_share(heat, mask(shape, area))) for region, mask in masks.items()}
             for area in MAP_AREAS
         ]
         for name, heat in maps.items()
     }
+    return to_plain(shares)
 
 
-def _hiding(model: StudyModel, sample: Sample, resampling: Resampling, area: float, fill: Fill) -> Hiding:
+def _hide_centre_and_rim(
+    model: StudyModel, sample: Sample, resampling: Resampling, area: float, fill: Fill
+) -> dict[str, Any]:
+    """Score the same images with the centre and with the rim hidden; differences are centre minus rim, paired."""
     masks = (make(sample.images.shape[1:3], area) for make in (centre_mask, rim_mask))
     centre, rim = (model.probabilities(fill_in(sample.images, mask, fill=fill)) for mask in masks)
     gain = _is_right(sample, centre) * 1.0 - _is_right(sample, rim)
     auc: Callable[..., Values] = partial(roc_auc, sample.is_fake)
-    content = np.array(sample.content)
-    return Hiding(
-        area=area,
-        fill=fill,
-        centre=_performance(sample, resampling, centre),
-        rim=_performance(sample, resampling, rim),
-        accuracy_difference=resampling.mean(gain),
-        roc_auc_difference=resampling.statistic(lambda weights: auc(centre, weights) - auc(rim, weights)),
-        by_content={name: resampling.mean(gain, where=content == name) for name in sorted(set(sample.content))},
-    )
+    return {
+        "area": area,
+        "fill": fill,
+        "centre": _performance(sample, resampling, centre),
+        "rim": _performance(sample, resampling, rim),
+        "accuracy_difference": resampling.mean(gain),
+        "roc_auc_difference": resampling.statistic(lambda weights: auc(centre, weights) - auc(rim, weights)),
+        "by_content": {name: resampling.mean(gain, where=where) for name, where in sample.by_content.items()},
+    }
 
 
-def _performance(sample: Sample, resampling: Resampling, p_fake: Scores) -> Performance:
+def _performance(sample: Sample, resampling: Resampling, p_fake: Scores) -> dict[str, Estimate]:
+    """Measure how well REAL and FAKE are separated, with FAKE predicted above 0.5.
+
+    `called_fake` is the share predicted FAKE: occlusion can push all predictions to one label, which lowers the
+    accuracy and not the AUC.
+    """
     right = _is_right(sample, p_fake)
-    return Performance(
-        accuracy=resampling.mean(right),
-        accuracy_real=resampling.mean(right, where=~sample.is_fake),
-        accuracy_fake=resampling.mean(right, where=sample.is_fake),
-        called_fake=resampling.mean(right == sample.is_fake),
-        roc_auc=resampling.statistic(partial(roc_auc, sample.is_fake, p_fake)),
-    )
+    return {
+        "accuracy": resampling.mean(right),
+        "accuracy_real": resampling.mean(right, where=~sample.is_fake),
+        "accuracy_fake": resampling.mean(right, where=sample.is_fake),
+        "called_fake": resampling.mean(right == sample.is_fake),
+        "roc_auc": resampling.statistic(partial(roc_auc, sample.is_fake, p_fake)),
+    }
 
 
 def _is_right(sample: Sample, p_fake: Scores) -> NDArray[np.bool_]:

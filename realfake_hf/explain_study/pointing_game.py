@@ -1,7 +1,7 @@
 """Planted evidence: do maps find a quadrant of one image that was pasted into another?
 
 Host and donor show the same kind of content, and the model classifies both correctly. A real quadrant in a real image
-is the control: what a map makes of it is due to the seam, not to the origin of the quadrant.
+is the control: a map that finds it reacts to the seam, not to the origin of the quadrant.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,77 +42,23 @@ KINDS: Final[Mapping[str, Kind]] = {
 }
 
 
-@dataclass(frozen=True)
-class Localization:
-    """How well the maps of a method find the quadrant.
-
-    Attributes:
-        hits: share of maps whose highest cell lies in the quadrant; tied cells count by their share. Chance is 1/4.
-        mass: mean share of a map's sum in the quadrant. The lowest cell of a map counts as 0.
-        mass_before: the same share on the host without the quadrant.
-        mass_gain: the difference of the two, paired by image.
-    """
-
-    hits: Estimate
-    mass: Estimate
-    mass_before: Estimate
-    mass_gain: Estimate
-
-
-@dataclass(frozen=True)
-class Planting:
-    """One kind of planting for one model.
-
-    Attributes:
-        n: planted images.
-        target: the label that is explained, with and without the quadrant.
-        p_fake_moved: `p_fake` of the planted image minus that of its host.
-        methods: by name.
-    """
-
-    n: int
-    target: LabelName
-    p_fake_moved: Estimate
-    methods: Mapping[str, Localization]
-
-
-@dataclass(frozen=True)
-class PointingGameStudy:
-    """Planted evidence for each model.
-
-    Attributes:
-        chance: hits of an uninformative map.
-        class_methods: the methods that explain the target; the others have one map for both labels.
-        models: by the model's name, then by the name in `KINDS`.
-    """
-
-    chance: float
-    class_methods: tuple[str, ...]
-    models: Mapping[str, Mapping[str, Planting]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers and dictionaries."""
-        plain = to_plain(self)
-        return {
-            "chance": self.chance,
-            "grid": list(GRID),
-            "class_methods": plain["class_methods"],
-            "models": plain["models"],
-        }
-
-
 def measure_planted(
     models: Sequence[StudyModel], sample: Sample, *, n: int, samples: int = 1000, seed: int = 0
-) -> PointingGameStudy:
+) -> dict[str, Any]:
     """Plant quadrants in images, and measure where each method locates the evidence.
 
     Args:
-        models: named as in the sample.
-        sample: the source of hosts and donors. Its weights are not used: each planted image counts once, because it
-            does not exist in the split that the weights stand for.
+        models: models to test, named as in the sample.
+        sample: source of hosts and donors. Its weights are not used: each planted image counts once, because it is
+            not an image of the split that the weights represent.
         n: maximum number of hosts for each kind of planting, balanced by content.
         samples: bootstrap replicates.
-        seed: of the pairs, the quadrants and the bootstrap.
+        seed: random seed of the pairs, the quadrants and the bootstrap.
+
+    Returns:
+        Plain JSON: the hits of an uninformative map (`chance`), the `class_methods`, whose maps depend on the label,
+        and for each of the `models` and each of `KINDS` the number of planted images, the label that is explained
+        (`target`), `p_fake` of the planted image minus that of its host, and the `methods`, see `_localize`.
 
     Raises:
         ValueError: no pair of images for a kind of planting.
@@ -122,14 +68,15 @@ def measure_planted(
         for model in models
         for name, kind in KINDS.items()
     }
-    results: dict[str, dict[str, Planting]] = {}
+    results = {}
     for model in models:
         progress = tqdm(KINDS.items(), desc=f"{model.name}: planted", unit="kind", disable=None)
         results[model.name] = {
-            name: _planting(model, sample.images, pairs[model.name, name], kind, samples=samples, seed=seed)
+            name: _measure_kind(model, sample.images, pairs[model.name, name], kind, samples=samples, seed=seed)
             for name, kind in progress
         }
-    return PointingGameStudy(chance=1 / QUADRANTS, class_methods=tuple(sorted(CLASS_METHODS)), models=results)
+    settings = {"chance": 1 / QUADRANTS, "grid": GRID, "class_methods": sorted(CLASS_METHODS)}
+    return to_plain(settings | {"models": results})
 
 
 def draw_quadrants(n: int, *, seed: int) -> Rows:
@@ -159,10 +106,10 @@ def pointing_game(maps: NDArray[np.floating], where: Flags) -> Values:
 
     Args:
         maps: (n, height, width).
-        where: of the same shape.
+        where: (n, height, width).
 
     Returns:
-        (n,) in [0, 1]: the share of the highest cells inside, more than one if they tie; NaN for empty or NaN maps.
+        (n,) in [0, 1]: 0 or 1, or the share inside if several cells tie for the highest; NaN for empty or NaN maps.
     """
     highest = maps == maps.max(axis=(1, 2), keepdims=True)
     with np.errstate(invalid="ignore"):  # 0 / 0 where nothing compares with NaN
@@ -182,13 +129,10 @@ def _draw_pairs(sample: Sample, kind: Kind, *, model: str, n: int, seed: int) ->
     """Draw hosts, balanced by content, and a donor of the same content for each; few donors are used repeatedly."""
     order = np.random.default_rng(seed).permutation(len(sample))
     order = order[sample.is_right[model][order]]
-    content = np.array(sample.content)
+    is_host, is_donor = (sample.is_fake == (label == "FAKE") for label in (kind.host, kind.donor))
     pairs = [
-        _pair_up(
-            order[(content[order] == name) & (sample.is_fake[order] == (kind.host == "FAKE"))],
-            order[(content[order] == name) & (sample.is_fake[order] == (kind.donor == "FAKE"))],
-        )
-        for name in sorted(set(sample.content))
+        _pair_up(order[(where & is_host)[order]], order[(where & is_donor)[order]])
+        for where in sample.by_content.values()
     ]
     hosts, donors = np.concatenate(pairs, axis=1)
     if not len(hosts):
@@ -196,7 +140,7 @@ def _draw_pairs(sample: Sample, kind: Kind, *, model: str, n: int, seed: int) ->
             f"expected a {kind.host} and a {kind.donor} image of the same content that {model} classifies correctly; "
             "found none. Draw a larger sample."
         )
-    chosen = np.asarray(take_evenly(content[hosts].tolist(), n))
+    chosen = np.asarray(take_evenly([sample.content[row] for row in hosts], n))
     return hosts[chosen], donors[chosen]
 
 
@@ -208,18 +152,18 @@ def _pair_up(hosts: Rows, donors: Rows) -> Rows:
     return pairs[:, pairs[0] != pairs[1]]
 
 
-def _planting(
+def _measure_kind(
     model: StudyModel, images: NDArray[np.uint8], pairs: tuple[Rows, Rows], kind: Kind, *, samples: int, seed: int
-) -> Planting:
+) -> dict[str, Any]:
     hosts, donors = (images[rows] for rows in pairs)
     quadrants = draw_quadrants(len(hosts), seed=seed)
     planted = plant(hosts, donors, inside(quadrants, (hosts.shape[1], hosts.shape[2])))
     resampling = Resampling(np.ones(len(hosts)), samples=samples, seed=seed)
-    return Planting(
-        n=len(hosts),
-        target=kind.target,
-        p_fake_moved=resampling.mean(model.probabilities(planted) - model.probabilities(hosts)),
-        methods={
+    return {
+        "n": len(hosts),
+        "target": kind.target,
+        "p_fake_moved": resampling.mean(model.probabilities(planted) - model.probabilities(hosts)),
+        "methods": {
             method: _localize(
                 maps_on_grid(model, planted, method, target=kind.target),
                 before=maps_on_grid(model, hosts, method, target=kind.target),
@@ -228,14 +172,18 @@ def _planting(
             )
             for method in model.methods
         },
-    )
+    }
 
 
-def _localize(maps: Values, *, before: Values, where: Flags, resampling: Resampling) -> Localization:
+def _localize(maps: Values, *, before: Values, where: Flags, resampling: Resampling) -> dict[str, Estimate]:
+    """Measure how well maps find the quadrant, compared with the maps `before` it was planted.
+
+    `mass` is the share of a map's sum in the quadrant; the lowest cell of a map counts as 0.
+    """
     mass, mass_before = mass_inside(maps, where), mass_inside(before, where)
-    return Localization(
-        hits=resampling.mean(pointing_game(maps, where)),
-        mass=resampling.mean(mass),
-        mass_before=resampling.mean(mass_before),
-        mass_gain=resampling.mean(mass - mass_before),
-    )
+    return {
+        "hits": resampling.mean(pointing_game(maps, where)),
+        "mass": resampling.mean(mass),
+        "mass_before": resampling.mean(mass_before),
+        "mass_gain": resampling.mean(mass - mass_before),
+    }

@@ -140,25 +140,25 @@ class _Study:
     def _agreement(self) -> Plain:
         untrained = [model.randomized(seed=self.arguments.seed) for model in self.models]
         random, twins = self._maps(untrained, "random weights"), self._maps(self.twins, "another seed")
-        return measure_agreement(self._maps(self.models), random, twins, self.sample, **self._bootstrap).to_dict()
+        return measure_agreement(self._maps(self.models), random, twins, self.sample, **self._bootstrap)
 
     def _faithfulness(self) -> Plain:
         n = self.arguments.faithfulness_n
-        return measure_faithfulness(self.models, self._draw(n), n=n, **self._bootstrap).to_dict()
+        return measure_faithfulness(self.models, self._draw(n), n=n, **self._bootstrap)
 
     def _sanity(self) -> Plain:
         n = self.arguments.sanity_n
-        return measure_sanity(self.models, self._draw(n), n=n, **self._bootstrap).to_dict()
+        return measure_sanity(self.models, self._draw(n), n=n, **self._bootstrap)
 
     def _planted(self) -> Plain:
-        return measure_planted(self.models, self.sample, n=self.arguments.planted_n, **self._bootstrap).to_dict()
+        return measure_planted(self.models, self.sample, n=self.arguments.planted_n, **self._bootstrap)
 
     def _causal(self) -> Plain:
         large = self._draw(self.arguments.causal_n)
         maps = {maps.name: maps.heat for maps in self._maps(self.models)}
         height, width = self.sample.images.shape[1:3]
         shares = map_shares(maps, self.sample.resampling(**self._bootstrap), shape=(height, width))
-        return {**measure_occlusion(self.models, large, **self._bootstrap).to_dict(), "map_shares": shares}
+        return {**measure_occlusion(self.models, large, **self._bootstrap), "map_shares": shares}
 
     def _draw(self, n: int) -> Sample:
         """Draw images balanced by label and content alone: a stratum of few images has no interval."""

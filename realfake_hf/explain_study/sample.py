@@ -64,11 +64,17 @@ class Sample:
             "of": round(float(self.weight.sum())),
             "n_real": int((~self.is_fake).sum()),
             "n_fake": int(self.is_fake.sum()),
-            "content": {name: self.content.count(name) for name in sorted(set(self.content))},
+            "content": {name: int(mask.sum()) for name, mask in self.by_content.items()},
             "right": {name: int(right.sum()) for name, right in self.is_right.items()},
             "all_right": int(self.all_right.sum()),
             "strata": len(np.unique(self.stratum)),
         }
+
+    @property
+    def by_content(self) -> dict[str, NDArray[np.bool_]]:
+        """(n,) masks of the images of each content, in alphabetical order."""
+        names = np.array(self.content)
+        return {name: names == name for name in sorted(set(self.content))}
 
     @property
     def all_right(self) -> NDArray[np.bool_]:

@@ -5,7 +5,7 @@ show what the model learned.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Final
@@ -32,7 +32,7 @@ class Stage:
     """A part of a model that is randomised in one step.
 
     Attributes:
-        name: of its lowest block, down to which the model is then random.
+        name: name of its lowest block; the model is then random from the head down to this block.
         tensors: names in the model's `state_dict`.
     """
 
@@ -40,71 +40,39 @@ class Stage:
     tensors: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Cascade:
-    """Similarity of a model's maps to the original ones during its randomisation.
-
-    Attributes:
-        stages: names of the stages, from the head downwards.
-        methods: by method, the mean rank correlation with the trained model's map of the same image after each stage;
-            undefined for images where either map is empty.
-    """
-
-    stages: tuple[str, ...]
-    methods: Mapping[str, Sequence[Estimate]]
-
-
-@dataclass(frozen=True)
-class SanityStudy:
-    """Cascading weight randomisation of each model.
-
-    Attributes:
-        n: images.
-        class_methods: the methods that explain a label; the others ignore it.
-        models: by name.
-    """
-
-    n: int
-    class_methods: tuple[str, ...]
-    models: Mapping[str, Cascade]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers and dictionaries."""
-        plain = to_plain(self)
-        return {
-            "n": self.n,
-            "grid": list(GRID),
-            "target": TARGET,
-            "class_methods": plain["class_methods"],
-            "models": plain["models"],
-        }
-
-
 def measure_sanity(
     models: Sequence[StudyModel], sample: Sample, *, n: int, samples: int = 1000, seed: int = 0, max_stages: int = 6
-) -> SanityStudy:
+) -> dict[str, Any]:
     """Compare the maps of each trained model with those after each stage of its randomisation.
 
     Args:
-        models: the models.
-        sample: the source of the images.
+        models: models to test.
+        sample: source of the images.
         n: maximum number of images.
         samples: bootstrap replicates.
-        seed: of the random weights and the bootstrap.
-        max_stages: of the randomisation; neighbouring blocks are joined.
+        seed: random seed of the weights and the bootstrap.
+        max_stages: maximum number of stages; neighbouring blocks are joined.
+
+    Returns:
+        Plain JSON: the settings, and for each of the `models` the names of its `stages` and, by method, the mean rank
+        correlation with the trained model's map after each stage; undefined for images where either map is empty.
 
     Raises:
-        ValueError: fewer than two stages are allowed.
+        ValueError: `max_stages` is less than 2.
     """
     drawn = sample.take(n)
     resampling = drawn.resampling(samples=samples, seed=seed)
-    return SanityStudy(
-        n=len(drawn),
-        class_methods=tuple(sorted(CLASS_METHODS)),
-        models={
-            model.name: _cascade_maps(model, drawn.images, resampling, seed=seed, max_stages=max_stages)
-            for model in models
-        },
+    return to_plain(
+        {
+            "n": len(drawn),
+            "grid": GRID,
+            "target": TARGET,
+            "class_methods": sorted(CLASS_METHODS),
+            "models": {
+                model.name: _cascade_maps(model, drawn.images, resampling, seed=seed, max_stages=max_stages)
+                for model in models
+            },
+        }
     )
 
 
@@ -112,8 +80,8 @@ def cascade(model: PreTrainedModel, *, seed: int, max_stages: int = 6) -> Iterat
     """Replace the weights of a model by random ones, stage by stage from the classifier downwards.
 
     Args:
-        model: unchanged; a copy of it is randomised.
-        seed: of the random weights.
+        model: trained model; stays unchanged.
+        seed: random seed of the weights.
         max_stages: see `stages`.
 
     Yields:
@@ -130,14 +98,14 @@ def stages(model: PreTrainedModel, *, max_stages: int = 6) -> tuple[Stage, ...]:
 
     Blocks are derived from the tensor names, in the order in which the model defines them: a block ends with the first
     number of a name, as in `encoder.layer.3`, or with its first word, as in `embeddings`. Everything outside the base
-    model is the head; the head of a model without a base is its last block. The head is a stage of its own; the other
-    blocks are joined to stages of sizes as equal as possible.
+    model is the head; the head of a model without a base is its last block. The head is a separate stage; the other
+    blocks are joined to stages as equal in size as possible.
 
     Raises:
-        ValueError: fewer than two stages are allowed.
+        ValueError: `max_stages` is less than 2.
     """
     if max_stages < 2:  # noqa: PLR2004
-        raise ValueError(f"expected at least 2 stages, because the head is one of its own; found {max_stages}.")
+        raise ValueError(f"expected at least 2 stages, because the head is a separate stage; found {max_stages}.")
     blocks: dict[str, list[str]] = {}
     for name in model.state_dict():
         blocks.setdefault(_block(name, base=model.base_model_prefix), []).append(name)
@@ -148,7 +116,7 @@ def stages(model: PreTrainedModel, *, max_stages: int = 6) -> tuple[Stage, ...]:
 
 def _cascade_maps(
     model: StudyModel, images: NDArray[np.uint8], resampling: Resampling, *, seed: int, max_stages: int
-) -> Cascade:
+) -> dict[str, Any]:
     order = stages(model.detector.model, max_stages=max_stages)
     trained = _all_maps(model, images)
     methods: dict[str, list[Estimate]] = {method: [] for method in model.methods}
@@ -157,7 +125,7 @@ def _cascade_maps(
         maps = _all_maps(model.with_weights_of(changed), images)
         for method, means in methods.items():
             means.append(resampling.mean(spearman(trained[method], maps[method])))
-    return Cascade(stages=tuple(stage.name for stage in order), methods=methods)
+    return {"stages": [stage.name for stage in order], "methods": methods}
 
 
 def _all_maps(model: StudyModel, images: NDArray[np.uint8]) -> dict[str, Values]:
