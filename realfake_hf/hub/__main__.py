@@ -7,23 +7,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from realfake_hf.cli import parse, run_command
-
-if TYPE_CHECKING:
-    from realfake_hf.hub.push import Published
 
 
 @dataclass
 class PublishArguments:
     """What to publish, and where."""
 
-    model_dir: Path | None = field(default=None, metadata={"help": "Output folder of train.py, or of space/models."})
+    model_dir: Path | None = field(default=None, metadata={"help": "Output folder of train.py."})
     hub_model_id: str | None = field(default=None, metadata={"help": "user/name of the model."})
-    results: Path | None = field(
-        default=None, metadata={"help": "Folder of further results of the same weights, for the model card."}
-    )
+    results: Path | None = field(default=None, metadata={"help": "Folder of further results for the model card."})
     private: bool = field(default=False, metadata={"help": "Make a new repository private."})
     revision: str | None = field(default=None, metadata={"help": "Branch of the model; main by default."})
     tag: str | None = field(default=None, metadata={"help": "Tag of the model's commit."})
@@ -31,13 +25,9 @@ class PublishArguments:
     space_dir: Path = field(default=Path("space"), metadata={"help": "Folder of the Space."})
     dataset: str | None = field(default=None, metadata={"help": "user/name of the data set."})
     data: str | None = field(default=None, metadata={"help": "Source of the data set, as train.py takes it."})
-    license: str | None = field(
-        default=None, metadata={"help": "Licence of the data set, an id of the Hub such as mit."}
-    )
-    with_pictures: bool = field(
-        default=False, metadata={"help": "Publish the images with the data card, if the licence allows it."}
-    )
-    dry_run: bool = field(default=False, metadata={"help": "List the files, upload nothing."})
+    license: str | None = field(default=None, metadata={"help": "Licence id of the data set, such as mit."})
+    with_pictures: bool = field(default=False, metadata={"help": "Publish the images, too, if the licence allows it."})
+    dry_run: bool = field(default=False, metadata={"help": "List the files without uploading them."})
 
     def __post_init__(self) -> None:
         """Reject incomplete options.
@@ -53,36 +43,6 @@ class PublishArguments:
             raise ValueError("expected --model_dir, --space or --dataset; found none of them.")
 
 
-def publish(arguments: PublishArguments) -> "list[Published]":
-    """Publish the model, then the Space with the model pinned to its new commit, then the data set.
-
-    Raises:
-        OSError: the Hub refuses, or does not answer.
-        ValueError: the run is not finished, or a file contains a local path.
-    """
-    from realfake_hf.hub.push import Options, publish_dataset, publish_model, publish_space
-
-    options: Options = {"private": arguments.private or None, "dry_run": arguments.dry_run}
-    published: list[Published] = []
-    if arguments.model_dir and arguments.hub_model_id:
-        own: Options = {**options, "revision": arguments.revision, "tag": arguments.tag}
-        published.append(publish_model(arguments.model_dir, arguments.hub_model_id, results=arguments.results, **own))
-    if arguments.space:
-        models = {model.repo_id: model.commit or "main" for model in published}
-        published.append(publish_space(arguments.space_dir, arguments.space, models=models or None, **options))
-    if arguments.dataset and arguments.data and arguments.license:
-        published.append(
-            publish_dataset(
-                arguments.data,
-                arguments.dataset,
-                license=arguments.license,
-                with_images=arguments.with_pictures,
-                **options,
-            )
-        )
-    return published
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit status."""
     [arguments] = parse(PublishArguments, argv=argv, description=__doc__)
@@ -90,8 +50,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(arguments: PublishArguments) -> int:
-    for published in publish(arguments):
-        print(published.to_markdown())
+    """Publish the model, then the Space with the model pinned to its new commit, then the data set."""
+    from realfake_hf.hub.push import Options, publish_dataset, publish_model, publish_space
+
+    options: Options = {"private": arguments.private or None, "dry_run": arguments.dry_run}
+    models = {}
+    if arguments.model_dir and arguments.hub_model_id:
+        own: Options = {**options, "revision": arguments.revision, "tag": arguments.tag}
+        model = publish_model(arguments.model_dir, arguments.hub_model_id, results=arguments.results, **own)
+        models[model.repo_id] = model.commit or "main"
+        print(model.to_markdown())
+    if arguments.space:
+        print(publish_space(arguments.space_dir, arguments.space, models=models, **options).to_markdown())
+    if arguments.dataset and arguments.data and arguments.license:
+        license, with_images = arguments.license, arguments.with_pictures
+        data_set = publish_dataset(
+            arguments.data, arguments.dataset, license=license, with_images=with_images, **options
+        )
+        print(data_set.to_markdown())
     return 0
 
 

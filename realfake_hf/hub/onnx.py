@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 OPSET: Final = 20
 METADATA: Final = "realfake"
-_PROCESSOR: Final = ("resample", "rescale_factor", "image_mean", "image_std", "do_rescale", "do_normalize")
+PROCESSOR_SETTINGS: Final = ("resample", "rescale_factor", "image_mean", "image_std", "do_rescale", "do_normalize")
 
 
 @dataclass
 class ExportArguments:
     """The model and the exported file."""
 
-    model_dir: Path = field(metadata={"help": "Output folder of train.py, or of space/models."})
+    model_dir: Path = field(metadata={"help": "Output folder of train.py."})
     output_file: Path = field(metadata={"help": "ONNX file."})
     int8: bool = field(default=False, metadata={"help": "Quantise the weights of linear layers to 8 bits."})
 
@@ -41,7 +41,7 @@ def export(folder: Path, file: Path, *, int8: bool = False) -> dict[str, Any]:
     Args:
         folder: output folder of `train.py`.
         file: ONNX file.
-        int8: quantise the weights of linear layers to 8 bits and their activations dynamically.
+        int8: quantise weights and, dynamically, activations of linear layers to 8 bits.
 
     Raises:
         OSError: the model does not exist.
@@ -55,7 +55,14 @@ def export(folder: Path, file: Path, *, int8: bool = False) -> dict[str, Any]:
     size = resize_target(detector.processor)
     if size is None:
         raise ValueError(f"expected a processor that only resizes, to export {folder}; found one that crops or pads.")
-    metadata = _metadata(detector, size, int8=int8)
+    settings = detector.processor.to_dict()
+    metadata = {
+        "size": {"width": size[0], "height": size[1]},
+        **{name: settings.get(name) for name in PROCESSOR_SETTINGS},
+        "operating_point": detector.point.to_dict(),
+        "weights": detector.digest(),
+        "int8": int8,
+    }
     program = _export(detector, size)
     program.model.metadata_props[METADATA] = json.dumps(metadata)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -95,17 +102,6 @@ def _probability_model(detector: "Detector") -> "nn.Module":
             return logits.float().softmax(dim=-1)[:, detector.fake]  # type: ignore[no-any-return]
 
     return Probability().eval()
-
-
-def _metadata(detector: "Detector", size: tuple[int, int], *, int8: bool) -> dict[str, Any]:
-    settings = detector.processor.to_dict()
-    return {
-        "size": {"width": size[0], "height": size[1]},
-        **{name: settings.get(name) for name in _PROCESSOR},
-        "operating_point": detector.point.to_dict(),
-        "weights": detector.digest(),
-        "int8": int8,
-    }
 
 
 def _quantise(file: Path) -> None:

@@ -1,7 +1,7 @@
 """Upload models, Spaces and data sets to the Hugging Face Hub.
 
-`python -m realfake_hf.hub` is the command; `train.py --push_to_hub` publishes at the end of a training. Files are
-selected by name, so that optimizer states and local paths are not uploaded.
+`python -m realfake_hf.hub` is the command; `train.py --push_to_hub` publishes at the end of a training. Only named
+files are uploaded, and no optimizer states and local paths.
 """
 
 import logging
@@ -54,7 +54,7 @@ class Options(TypedDict, total=False):
         revision: branch, created if it does not exist; None for main.
         tag: tag of the commit.
         token: access token; None for the token of the environment or of `hf auth login`.
-        dry_run: list the files, upload nothing.
+        dry_run: list the files without uploading them.
     """
 
     private: bool | None
@@ -103,15 +103,13 @@ def publish_model(folder: Path, repo_id: str, *, results: Path | None = None, **
     return _publish(repo_id, "model", partial(_stage_model, folder, repo_id, results), **options)
 
 
-def publish_space(
-    folder: Path, repo_id: str, *, models: Mapping[str, str] | None = None, **options: Unpack[Options]
-) -> Published:
+def publish_space(folder: Path, repo_id: str, *, models: Mapping[str, str], **options: Unpack[Options]) -> Published:
     """Upload the Space in one commit, together with this package.
 
     Args:
         folder: `space/`.
         repo_id: user/name.
-        models: Hub id -> revision of the models to serve instead of those in the folder.
+        models: Hub id -> revision of the models to serve; empty for the models in the folder.
         options: see `Options`.
 
     Raises:
@@ -197,7 +195,7 @@ def _stage_model(folder: Path, repo_id: str, results: Path | None, staged: Path)
     make_card(folder, repo_id=repo_id, results=results).save(staged / "README.md")
 
 
-def _stage_space(folder: Path, models: Mapping[str, str] | None, staged: Path) -> None:
+def _stage_space(folder: Path, models: Mapping[str, str], staged: Path) -> None:
     """Copy the Space, and add the package and the revisions of its models."""
     excluded = (*_EXCLUDED, "models") if models else _EXCLUDED
     shutil.copytree(folder, staged, ignore=shutil.ignore_patterns(*excluded), dirs_exist_ok=True)

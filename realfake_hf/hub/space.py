@@ -8,24 +8,24 @@ git; in a checkout, `space/app.py` imports the package itself.
 import re
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from realfake_hf.cli import parse, run_command
+from realfake_hf.estimate import to_plain
 from realfake_hf.store import write_json, write_text
 
 if TYPE_CHECKING:
     from realfake_hf.crosseval.grid import Grid
-    from realfake_hf.detector import Detector
 
 PACKAGE: Final = Path(__file__).resolve().parents[1]
 ARCHIVE: Final = "realfake_hf.zip"
-_SUFFIXES: Final = (".py", ".j2", ".typed")  # of the packaged files; the demo data are left out
+_SUFFIXES: Final = (".py", ".j2", ".typed")  # the demo data are left out
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # constant, so that equal files make equal archives
 _DEMO_CONTENTS: Final = ("astronaut", "coffee")  # photographs of the demo data
-_PHOTOGRAPH: Final = "rocket.jpg"  # of scikit-image, at the usual size of an upload
+_PHOTOGRAPH: Final = "rocket.jpg"  # in scikit-image; as large as a usual upload
 _TABLE: Final = re.compile(r"(<!-- results: (\w+)(, first table)? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -68,7 +68,7 @@ def insert_tables(text: str, results: Path) -> str:
 
 
 def measured(results: Path) -> dict[str, Any]:
-    """Return what the Space tells about a probability, by digest of the weights, from `crosseval.json`."""
+    """Return the measurements that the Space shows beside a probability, by digest of the weights."""
     from realfake_hf.crosseval.grid import read_grid
 
     grid = read_grid(results / "crosseval.json")
@@ -77,8 +77,6 @@ def measured(results: Path) -> dict[str, Any]:
 
 
 def _measured_of(grid: "Grid", name: str) -> dict[str, Any]:
-    from realfake_hf.estimate import to_plain
-
     [own] = grid.home(name)
     wrong = [cell.confidence.wrong.value or 0 for cell in grid.away(name)]
     return {
@@ -95,21 +93,19 @@ def _measured_of(grid: "Grid", name: str) -> dict[str, Any]:
 
 
 def write_examples(folder: Path, models: Path) -> None:
-    """Write example images of the demo data and one photograph, with the scores of each model in `expected.json`."""
+    """Write example images, and `expected.json` with the scores of each model."""
     from realfake_hf.detector import Detector
 
     folder.mkdir(exist_ok=True)
-    detectors = {path.name: Detector.from_pretrained(path) for path in sorted(models.iterdir()) if path.is_dir()}
-    examples = [
-        {**row, "expected": _expected(folder / row["file"], detectors)}
-        for row in (*_demo_examples(folder), _photograph(folder))
-    ]
-    names = {detector.digest(): name for name, detector in detectors.items()}
+    examples = [{**example, "expected": {}} for example in (*_demo_examples(folder), _photograph(folder))]
+    names = {}
+    for place in sorted(path for path in models.iterdir() if path.is_dir()):
+        detector = Detector.from_pretrained(place)
+        names[detector.digest()] = place.name
+        for example in examples:
+            [p_fake] = detector.probabilities(folder / example["file"])
+            example["expected"][detector.digest()] = round(float(p_fake), 5)
     write_json(folder / "expected.json", {"models": names, "examples": examples})
-
-
-def _expected(file: Path, detectors: "Mapping[str, Detector]") -> dict[str, float]:
-    return {model.digest(): round(float(model.probabilities(file)[0]), 5) for model in detectors.values()}
 
 
 def _demo_examples(folder: Path) -> Iterator[dict[str, Any]]:
@@ -140,7 +136,7 @@ def _photograph(folder: Path) -> dict[str, Any]:
     return {
         "file": file.name,
         "title": "rocket, a whole photograph",
-        "origin": "SpaceX, public domain, by way of scikit-image",
+        "origin": "SpaceX, public domain, from scikit-image",
         "is_fake": False,
     }
 
