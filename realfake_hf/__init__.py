@@ -1,7 +1,7 @@
-"""Tell real photographs from AI-generated images, and see how and where such a detector fails.
+"""Distinguish real photographs from AI-generated images, and measure how and where a detector fails.
 
-Each name is imported on first use, so that `import realfake_hf` is cheap. `import realfake_hf.models` registers the
-CIFAKE CNN with the `Auto*` classes of transformers, and so does whatever loads a model.
+Names are imported on first use, so `import realfake_hf` is fast. Loading a model or importing `realfake_hf.models`
+registers the CIFAKE CNN with the `Auto*` classes of transformers.
 """
 
 from importlib import import_module

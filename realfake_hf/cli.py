@@ -23,8 +23,8 @@ def parse(*dataclass_types: Any, argv: Sequence[str] | None = None, description:
 
     Args:
         dataclass_types: the dataclasses; a field's `metadata={"help": ...}` is shown by `--help`.
-        argv: the words of the command line; those of this process by default.
-        description: of the program, for `--help`.
+        argv: the words of the command line; by default, of this process.
+        description: description of the program for `--help`.
 
     Returns:
         One instance of each dataclass, in order.
@@ -47,9 +47,9 @@ def check(
     Args:
         dataclass_types: the dataclasses that are cheap to import.
         argv: the words of the command line.
-        description: of the program, for `--help`.
-        later: names of settings whose values are checked after the import, by `parse`.
-        epilog: printed at the end of `--help`.
+        description: description of the program for `--help`.
+        later: names of settings whose values `parse` checks after the import.
+        epilog: text at the end of `--help`.
 
     Raises:
         SystemExit: with status 2 and a message on stderr if a flag, key or value is invalid.
@@ -66,18 +66,18 @@ def run_command(work: Callable[[], int], *, name: str, resumable: str | Path | N
     """Run the work of a command: log on stderr, and report an `OSError` or `ValueError` in one line.
 
     Args:
-        work: prints its results on stdout and returns the exit status.
-        name: of the command, the prefix of error messages.
-        resumable: the output folder from which the command resumes if it is repeated.
+        work: a function that prints results on stdout and returns the exit status.
+        name: name of the command, the prefix of error messages.
+        resumable: the output folder from which a repeated command resumes.
 
     Returns:
-        The exit status: that of the work, 1 after an error, 130 after an interruption.
+        The exit status of the work, 1 after an error, or 130 after an interruption.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("realfake_hf").setLevel(logging.INFO)
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # of weight files; images keep theirs
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # for weight files
     try:
         return work()
     except KeyboardInterrupt:
@@ -93,9 +93,9 @@ def read_names(flag: str, words: Sequence[str], *, kind: str) -> dict[str, str]:
     """Parse words of the form NAME=PLACE into a dictionary.
 
     Args:
-        flag: their flag, for the message.
-        words: of the command line or a recipe.
-        kind: the right-hand side, such as MODEL, for the message.
+        flag: flag of the words, for messages.
+        words: words of the command line or a recipe.
+        kind: the right-hand side, such as MODEL, for messages.
 
     Raises:
         ValueError: a word is not a pair, or a name is repeated.
@@ -157,7 +157,7 @@ def _fill(parser: HfArgumentParser, argv: Sequence[str], later: Collection[str] 
 
 
 def _unknown_words(parser: HfArgumentParser, words: Sequence[str]) -> list[str]:
-    """Return words that belong to no setting, even if required settings are missing."""
+    """Return words that match no setting, even if required settings are missing."""
     required = [action for action in parser._actions if action.required]
     for action in required:
         action.required = False
@@ -175,7 +175,7 @@ def _take_recipe(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
 
 
 def _use_recipe(recipe: Path, parser: HfArgumentParser, later: Collection[str]) -> list[str]:
-    """Turn a recipe into words of a command line, so that both are checked alike; null becomes a default."""
+    """Convert a recipe to words of a command line, for the same checks; null becomes a default."""
     hints = {name: hint for kind in parser.dataclass_types for name, hint in get_type_hints(kind).items()}
     types = {field.name: hints[field.name] for kind in parser.dataclass_types for field in fields(kind) if field.init}
     settings = _read_recipe(recipe)

@@ -22,13 +22,13 @@ class LostProcessError(OSError):
 
 
 def join_processes(*, timeout: int = TIMEOUT) -> PartialState:
-    """Join the other processes of `accelerate launch`, if any; call it before anything asks for the main process.
+    """Join the other processes of `accelerate launch`, if any; call it before any other use of accelerate.
 
-    Without an accelerator this must be explicit: each of several processes would else take itself for the only one.
+    Without an accelerator, each of several processes would otherwise act as the main process.
 
     Args:
         timeout: seconds without an answer after which a machine counts as lost. The kernels exchange these messages,
-            so a process may compute for any length of time.
+            so the duration of a computation is not limited.
     """
     state = PartialState(cpu=not torch.accelerator.is_available())
     if state.num_processes > 1:
@@ -37,7 +37,7 @@ def join_processes(*, timeout: int = TIMEOUT) -> PartialState:
 
 
 def this_process() -> str:
-    """Name this process and its machine, for the log."""
+    """Return the name of this process and its machine for logs."""
     state = PartialState()
     return f"process {state.process_index} of {state.num_processes} on {platform.node()}"
 
@@ -64,18 +64,18 @@ def report_lost_processes() -> Iterator[None]:
 
 
 def cores_each(state: PartialState) -> int:
-    """Return the number of threads of a process for its model: its share of the cores, or 1 beside an accelerator."""
+    """Return the number of threads of a process for its model: its share of the cores, or 1 with an accelerator."""
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))  # set if there are several machines
     return max(1, available_cores() // local_processes) if state.device.type == "cpu" else 1
 
 
 def _enable_keepalive(timeout: int) -> None:
-    """Let the kernel check on every open connection that the other machine is alive.
+    """Let the kernel check the other machine of every open connection.
 
-    A process that dies closes its connections, which the others notice at once. A machine without power or network
-    closes nothing, and PyTorch would wait for half an hour.
+    The connections of a dead process are closed, which the other processes detect immediately. A machine without power
+    or network closes nothing, and PyTorch would wait for half an hour.
     """
-    options = {  # not every system has each
+    options = {  # some systems lack some of them
         "TCP_KEEPIDLE": max(1, timeout // 3),
         "TCP_KEEPINTVL": max(1, timeout // 6),
         "TCP_KEEPCNT": 4,
@@ -84,7 +84,7 @@ def _enable_keepalive(timeout: int) -> None:
     for connection in psutil.Process().net_connections("tcp"):
         if connection.status == psutil.CONN_ESTABLISHED:
             with (
-                suppress(OSError),  # it may have been closed meanwhile
+                suppress(OSError),  # the connection may have been closed
                 socket.fromfd(connection.fd, connection.family, connection.type) as other,
             ):
                 other.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -1,4 +1,4 @@
-"""What a result depends on beside its settings: code, packages, machine and data; and the memory that it took."""
+"""The environment of a result: code, packages, machine, data and peak memory."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ _PACKAGES: Final = ("realfake-hf", "torch", "transformers", "datasets", "acceler
 
 
 def environment() -> dict[str, Any]:
-    """Return commit, versions, processor, cores and device."""
+    """Return the commit, package versions, processor, number of cores, and device."""
     import torch
 
     return {
@@ -37,21 +37,19 @@ def environment() -> dict[str, Any]:
 def commit() -> str | None:
     """Return the git commit of this code, with `-dirty` if tracked files outside `results/` have changed.
 
-    Changes in `results/` do not count, because one command may write there before the next one runs.
-
-    Outside a checkout, return the environment variable REALFAKE_COMMIT, for code copied to another machine without its
-    history; None if it is not set.
+    Changes in `results/` are ignored, because an earlier command may have written there. Outside a checkout, return
+    the environment variable REALFAKE_COMMIT, or None if it is not set.
     """
     file = Path(__file__)
     if _git("ls-files", "--error-unmatch", file.name, folder=file.parent) is None:
-        return os.environ.get("REALFAKE_COMMIT")  # installed, perhaps inside the checkout of something else
+        return os.environ.get("REALFAKE_COMMIT")  # installed, perhaps inside the checkout of another project
     head = _git("rev-parse", "HEAD", folder=file.parent)
     changed = _git("diff", "--name-only", "HEAD", "--", ":(top)", ":(top,exclude)results", folder=file.parent)
     return f"{head}-dirty" if changed else head
 
 
 def data_fingerprint(images: "DatasetDict") -> dict[str, Any]:
-    """Return size, class balance and digest of each split; the digest covers images, labels and ids, in order."""
+    """Return the size, class balance and digest of each split; the digest covers ids, labels and images in order."""
     return {split: _split_fingerprint(rows) for split, rows in images.items()}
 
 
@@ -59,9 +57,9 @@ def peak_memory_gib() -> float:
     """Return the peak resident memory of this process in GiB."""
     status = Path("/proc/self/status")
     if status.is_file():  # on Linux, ru_maxrss starts with the peak of the parent process
-        [peak] = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")] or ["0"]
-        if int(peak):
-            return int(peak) / 1024**2
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) / 1024**2
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1024**3
 

@@ -1,4 +1,4 @@
-"""A measured value with its 95 % interval and the number of items behind it."""
+"""A measured value with its 95 % interval and its number of items."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
@@ -13,12 +13,12 @@ class Estimate:
     """A value and its 95 % interval.
 
     Attributes:
-        value: None if it is undefined, such as precision if no image is predicted FAKE.
+        value: the estimate; None if undefined, such as the precision if no image is predicted FAKE.
         low: lower end of the interval; None without an interval or a value.
         high: upper end of the interval; None without an interval or a value.
-        n: number of items; None if the surrounding report states it.
-        k: number of positive items, if the value is k / n; else None.
-        undefined: number of items without a value, not included in n; None if every item has one.
+        n: number of items; None if the surrounding report contains it.
+        k: number of positive items if the value is k / n; else None.
+        undefined: number of items without a value, not included in n; None if all items have values.
 
     >>> print(Estimate(0.952, 0.949, 0.955), Estimate(0.952), Estimate(None), sep="; ")
     0.952 (0.949 to 0.955); 0.952; undefined
@@ -67,7 +67,7 @@ class Estimate:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read back what `to_dict` returned; further keys are ignored.
+        """Restore the result of `to_dict`; other keys are ignored.
 
         >>> Estimate.from_dict({"value": 0.5, "low": 0.4, "high": 0.6, "n": 20})
         Estimate(value=0.5, low=0.4, high=0.6, n=20, k=None, undefined=None)
@@ -98,9 +98,9 @@ def _plain(item: Any) -> Any:  # noqa: ANN401 - any tree of dataclasses
 
 
 def from_plain(kind: type[Kind], data: Mapping[str, Any]) -> Kind:
-    """Rebuild a dataclass and all dataclasses within it from what `to_plain` returned, by their type hints.
+    """Restore a dataclass and its nested dataclasses from the result of `to_plain`, by their type hints.
 
-    A nested class that has a method `from_dict` is rebuilt by it. Further keys are ignored.
+    Nested classes with a method `from_dict` are restored by it. Other keys are ignored.
 
     >>> from_plain(Estimate, {"value": 0.5, "low": 0.4, "high": 0.6})
     Estimate(value=0.5, low=0.4, high=0.6, n=None, k=None, undefined=None)

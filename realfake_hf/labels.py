@@ -1,6 +1,6 @@
-"""The labels REAL and FAKE. This module owns their meaning; the rest of the code uses `is_fake`.
+"""The labels REAL (0) and FAKE (1). Other modules use `is_fake` instead of label indices.
 
-REAL is 0 and FAKE is 1; FAKE is the positive class of every precision, recall and AUC in this project.
+FAKE is the positive class of every precision, recall and AUC in this project.
 """
 
 import re
@@ -28,7 +28,7 @@ class Verdict:
         label: `FAKE` if `p_fake` is above the threshold of the model, else `REAL`.
         p_fake: predicted probability, in [0, 1], that the image is AI-generated.
         is_sure: whether `p_fake` is outside the model's unsure band; None if the model has no band.
-        is_far: whether the image is far from the training images of the model; None if this is not known.
+        is_far: whether the image is far from the training images of the model; None if unknown.
     """
 
     label: LabelName
@@ -47,7 +47,7 @@ class Verdict:
 
     @property
     def confidence(self) -> float:
-        """The probability of the label, in [0, 1]; at least 0.5 if the threshold is 0.5."""
+        """The probability of the label, in [0, 1]; at least 0.5 at a threshold of 0.5."""
         return self.p_fake if self.label == "FAKE" else 1 - self.p_fake
 
     @property
@@ -82,7 +82,7 @@ def label2id() -> dict[str, int]:
 
 
 def parse_label(text: str) -> LabelName | None:
-    """Parse a label as spelt by data sets and models; return None if it is neither.
+    """Parse a label as spelt by data sets and models; return None for other words.
 
     Case, punctuation and a leading index (`0_real`, `1_fake`) are ignored.
 
@@ -96,13 +96,13 @@ def parse_label(text: str) -> LabelName | None:
 
 
 def fake_index(names: Mapping[int, str]) -> int:
-    """Return the index of a two-class model's output that means FAKE, by the names of its labels.
+    """Return the index of the FAKE output of a two-class model.
 
     Args:
         names: the `id2label` of the model.
 
     Raises:
-        ValueError: the names are not one label for real and one for fake.
+        ValueError: the labels do not mean real and fake.
 
     >>> fake_index({0: "FAKE", 1: "REAL"})
     0

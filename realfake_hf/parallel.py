@@ -23,17 +23,16 @@ def available_cores() -> int:
 def map_in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], *, workers: int | None = None
 ) -> Iterator[Result]:
-    """Yield `function(item)` for each item, in order, each computed on one core: for batches through a model.
+    """Yield `function(item)` for each item, in order, each computed on one core.
 
-    Two cores with one batch each are faster than two cores that share a batch. PyTorch uses one thread per item, so
-    results do not depend on the number of cores. Items are drawn in the caller's thread, at most one more than there
-    are workers.
+    For the batches of a model this is faster than all cores on one batch. PyTorch uses one thread per item, so results
+    do not depend on the number of cores. Items are drawn in the caller's thread, at most one more than workers.
 
     Args:
-        function: thread-safe.
+        function: a thread-safe function.
         items: an iterable of any length.
-        workers: number of threads; by default one per core, but a single item runs in the caller's thread with all
-            threads of PyTorch.
+        workers: number of threads; by default one per core, but a single item is computed in the caller's thread with
+            all threads of PyTorch.
     """
     import torch
 
@@ -54,7 +53,7 @@ def map_in_threads(
             while results:
                 yield results.popleft().result()
         finally:
-            torch.set_num_threads(threads)  # a worker's setting is also what new threads start with
+            torch.set_num_threads(threads)  # new threads inherit the setting of a worker
             pool.shutdown(cancel_futures=True)
 
 
@@ -63,7 +62,7 @@ def map_in_processes(
 ) -> Iterator[tuple[range, Result]]:
     """Yield `(positions, function(items[positions]))` chunk by chunk, in order, with a progress bar on stderr.
 
-    Long work is distributed over the workers of a `DataLoader`, so `function` and `items` must be picklable if
+    Many items are distributed over the workers of a `DataLoader`, so `function` and `items` must be picklable if
     processes are spawned.
     """
     import torch
@@ -73,7 +72,7 @@ def map_in_processes(
     chunks = [range(start, min(start + _CHUNK, len(items))) for start in range(0, len(items), _CHUNK)]
     workers = min(available_cores(), _MAX_WORKERS) if len(items) >= _MIN_ITEMS else 0
     calls = _Calls(function, items, chunks)
-    generator = torch.Generator()  # the loader draws a seed: not from the caller's random state
+    generator = torch.Generator()  # for the seed of the loader, instead of the global random state
     loader: DataLoader[Result] = DataLoader(
         calls,  # type: ignore[arg-type]  # a map-style data set
         batch_size=None,

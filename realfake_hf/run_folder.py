@@ -1,4 +1,4 @@
-"""The folder of a training run: its record, measurements, history and figures, and where to resume it."""
+"""The folder of a training run: its record, measurements, history, figures and last checkpoint."""
 
 import logging
 import shutil
@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from realfake_hf.estimate import from_plain, to_plain
 from realfake_hf.metrics.operating_point import OPERATING_POINT
 from realfake_hf.metrics.out_of_distribution import FAMILIARITY
 from realfake_hf.metrics.report import Report
@@ -30,7 +31,6 @@ _STATISTICS: Final = (
     "accuracy", "accuracy_real", "accuracy_fake", "precision", "recall", "f1", "roc_auc", "average_precision", "ece",
     "brier",
 )  # fmt: skip
-_REPORTS: Final = ("validation", "test", "test_leak_free")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Outcome:
     """The measurements of a finished run.
 
     Attributes:
-        best_epoch: the epoch that was kept, counted from 1.
+        best_epoch: the selected epoch, counted from 1.
         validation: report on the validation split.
         test: report on the whole test split.
         test_leak_free: report on the test images that occur in no other split.
@@ -51,12 +51,12 @@ class Outcome:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers and dictionaries."""
-        return {"best_epoch": self.best_epoch, **{name: getattr(self, name).to_dict() for name in _REPORTS}}
+        return to_plain(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read back what `to_dict` returned."""
-        return cls(best_epoch=data["best_epoch"], **{name: Report.from_dict(data[name]) for name in _REPORTS})
+        """Restore the result of `to_dict`."""
+        return from_plain(cls, data)
 
     def to_markdown(self) -> str:
         """Render the test results, official and leak-free side by side."""
@@ -73,8 +73,8 @@ class Run:
     Attributes:
         folder: the output folder of train.py.
         record: the content of run.json.
-        outcome: its measurements.
-        history: one row for each epoch.
+        outcome: the measurements.
+        history: one row per epoch.
     """
 
     folder: Path
@@ -126,7 +126,7 @@ class ValidationRun:
         part.replace(file)
 
     def with_epoch(self, epoch: int, p_fake: NDArray[np.float32]) -> Self:
-        """Append an epoch, and drop this and later epochs of an interrupted run."""
+        """Append an epoch, and remove this and later epochs of an interrupted run."""
         earlier = self.epoch < epoch
         return type(self)(
             self.id,
@@ -141,14 +141,14 @@ class ValidationRun:
         return np.where(self.is_fake, self.p_fake, 1 - self.p_fake)
 
     def content_accuracy(self) -> dict[str, list[float]]:
-        """Return the accuracy in [0, 1] by content and epoch, at a threshold of 0.5, without unknown content."""
+        """Return the accuracy in [0, 1] by content and epoch, at a threshold of 0.5; unknown content is omitted."""
         is_correct = (self.p_fake > 1 / 2) == self.is_fake  # (k, n)
         names = sorted({str(name) for name in self.content} - {""})
         return {name: is_correct[:, self.content == name].mean(axis=1).tolist() for name in names}
 
 
 def read_run(folder: Path) -> Run:
-    """Read the folder of a finished run.
+    """Read a finished run from its folder.
 
     Raises:
         ValueError: the folder contains no finished run.
@@ -175,7 +175,7 @@ def resume_point(folder: Path, arguments: Mapping[str, Any]) -> str | None:
 
     Args:
         folder: the output folder.
-        arguments: of the run to resume.
+        arguments: the arguments of the run to resume.
 
     Raises:
         ValueError: the folder contains a finished run, an interrupted run with other arguments, or other files.
@@ -183,18 +183,18 @@ def resume_point(folder: Path, arguments: Mapping[str, Any]) -> str | None:
     if not (folder / RECORD).exists():
         if not foreign_files(folder, RECORD):
             return None
-        raise ValueError(f"expected an empty output folder; found files in {folder}. Name another with --output_dir.")
+        raise ValueError(f"expected an empty output folder; found files in {folder}. Use another --output_dir.")
     record = read_json(folder / RECORD)
     if record["finished"]:
         raise ValueError(
-            f"expected an empty output folder; found a finished run in {folder}. Name another with --output_dir, or "
+            f"expected an empty output folder; found a finished run in {folder}. Use another --output_dir, or "
             "delete it."
         )
     changed = changed_settings(record["arguments"], arguments)
     if changed:
         raise ValueError(
             f"expected the same arguments to resume the run in {folder}; found other values of {', '.join(changed)}. "
-            "Repeat the original arguments, or name another --output_dir."
+            "Repeat the original arguments, or use another --output_dir."
         )
     return _last_checkpoint(folder)
 
@@ -208,7 +208,7 @@ def seconds_until(checkpoint: str | None) -> float:
 
 
 def check_same_data(folder: Path, data: Mapping[str, Any]) -> None:
-    """Check that a run to be resumed has the same images as before, by their fingerprint.
+    """Check by their fingerprint that the images of a resumed run are the same as before.
 
     Raises:
         ValueError: the images of a split have changed.
@@ -220,12 +220,12 @@ def check_same_data(folder: Path, data: Mapping[str, Any]) -> None:
     if changed:
         raise ValueError(
             f"expected the same images to resume the run in {folder}; found others in {', '.join(changed)}. Restore "
-            "the data, or name another --output_dir."
+            "the data, or use another --output_dir."
         )
 
 
 def epoch_rows(log_history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    """Gather a Trainer's log into one row per epoch: `epoch`, `train_loss`, `learning_rate`, `eval_...`, `seconds`."""
+    """Merge a Trainer's log into one row per epoch: `epoch`, `train_loss`, `learning_rate`, `eval_...`, `seconds`."""
     rows: dict[int, dict[str, float]] = {}
     for entry in log_history:
         row = rows.setdefault(round(entry["epoch"]), {"epoch": round(entry["epoch"])})

@@ -43,7 +43,7 @@ def write_results(file: Path, content: object, table: str) -> None:
     Args:
         file: the JSON file.
         content: plain JSON.
-        table: Markdown that holds the same numbers.
+        table: Markdown with the same numbers.
     """
     write_json(file, content)
     write_text(file.with_suffix(".md"), f"{table.rstrip()}\n")
@@ -82,13 +82,13 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 
 
 def begin_or_resume(file: Path, settings: Mapping[str, Any], *, what: str, flag: str = "--output_dir") -> None:
-    """Record the settings of resumable work in its folder, or check that they are those recorded there.
+    """Record the settings of resumable work in its folder, or compare them with the recorded settings.
 
     Args:
         file: the record; its folder is created.
         settings: everything that determines the result.
-        what: name of the work in messages: study, scoring, search.
-        flag: the flag of the folder, for messages.
+        what: name of the work for messages: study, scoring, search.
+        flag: flag of the folder, for messages.
 
     Raises:
         ValueError: the folder contains other files, or work with other settings.
@@ -99,7 +99,7 @@ def begin_or_resume(file: Path, settings: Mapping[str, Any], *, what: str, flag:
         if foreign_files(folder, file.name):
             raise ValueError(
                 f"expected an empty output folder, or the folder of an interrupted {what}; found other files in "
-                f"{folder}. Name another folder with {flag}."
+                f"{folder}. Use another folder with {flag}."
             )
         write_json(file, now)
         return
@@ -107,21 +107,21 @@ def begin_or_resume(file: Path, settings: Mapping[str, Any], *, what: str, flag:
     if changed:
         raise ValueError(
             f"expected the same settings to resume the {what} in {folder}; found other values of "
-            f"{', '.join(changed)}. Repeat the original settings, or name another folder with {flag}."
+            f"{', '.join(changed)}. Repeat the original settings, or use another folder with {flag}."
         )
 
 
 class Store:
     """A folder of the finished cells of resumable work, one file each.
 
-    Every cell records the settings that determine it; reading it with other settings is an error.
+    Each cell records the settings that determine it; reading it with other settings is an error.
 
     Args:
-        folder: folder of the cells; created with the first one.
+        folder: folder of the cells; created with the first cell.
         writes: whether this process writes; the other processes of a launch only read.
 
     Attributes:
-        seconds: duration of making each cell of `json`, by name, including cells that were read back.
+        seconds: by cell of `json`, the duration of its computation, also if it was read.
     """
 
     def __init__(self, folder: Path, *, writes: bool = True) -> None:
@@ -130,7 +130,7 @@ class Store:
         self.seconds: dict[str, float] = {}
 
     def json(self, name: str, settings: Mapping[str, Any], make: Callable[[], Any]) -> Any:  # noqa: ANN401 - plain JSON
-        """Return a cell of plain JSON: read it if it is finished, else make and store it.
+        """Return a cell of plain JSON; compute and store it if it is not finished.
 
         Raises:
             ValueError: the stored cell was made with other settings.
@@ -152,7 +152,7 @@ class Store:
     def arrays(
         self, name: str, settings: Mapping[str, Any], make: Callable[[], Mapping[str, "NDArray[Any]"]]
     ) -> dict[str, "NDArray[Any]"]:
-        """Return named arrays: read them if they are finished, else make and store them.
+        """Return a cell of named arrays; compute and store it if it is not finished.
 
         Raises:
             ValueError: the stored arrays were made with other settings.
@@ -200,6 +200,6 @@ class Store:
         if changed:
             raise ValueError(
                 f"expected the settings of the finished cell {name} in {self.folder}; found other values of "
-                f"{', '.join(changed)}. Repeat the original settings, start in another output folder, or "
+                f"{', '.join(changed)}. Repeat the original settings, use another output folder, or "
                 "delete the finished cells (crosseval.py: --fresh)."
             )

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Table:
-    """A table with its caption: what the table contains and how to read it.
+    """A table with its caption, which describes it.
 
     Attributes:
-        rows: cells, rendered with `str`; the first cell of a row names it.
+        rows: cells, rendered with `str`; the first cell of a row is its name.
         align: see `markdown_table`.
         folded: an HTML page shows only the caption until the reader opens the table.
         wrap: an HTML page may break cells into lines.
@@ -35,7 +35,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Iterable[object]], *, a
         header: one name per column.
         rows: one cell per column, rendered with `str`; vertical bars are escaped.
         align: one letter per column, `l` for left or `r` for right; the last letter also applies to the columns after
-            it, so that the default is text in the first column and numbers in the others.
+            it, so the default is text in the first column and numbers in the others.
 
     Raises:
         ValueError: a row has more or fewer cells than the header.

@@ -71,7 +71,7 @@ def score(arguments: ScoreArguments) -> ScoreSummary:
 
     Raises:
         OSError: the model or an input does not exist, or the disk is full.
-        ValueError: the labels of the model do not mean real and fake, or the folder contains something else.
+        ValueError: the labels of the model do not mean real and fake, or the folder contains other files.
     """
     state = join_processes()
     inputs = find_inputs(arguments.data, part_size=arguments.part_size)

@@ -1,1 +1,1 @@
-"""Train image classifiers: settings, inputs, the Trainer and its callbacks, and what is fitted after training."""
+"""Train image classifiers: settings, inputs, the Trainer and its callbacks, and measurements after training."""

@@ -1,7 +1,7 @@
 """Settings of a training run: data, model, optimization. Each is a flag of `train.py` and a key of a recipe.
 
-This module imports neither torch nor the Trainer, so that `--help` and wrong flags are answered at once;
-`realfake_hf.training.run_arguments` combines `RunSettings` with the `TrainingArguments` of transformers.
+This module does not import torch, so `--help` is fast. `realfake_hf.training.run_arguments` combines `RunSettings`
+with the `TrainingArguments` of transformers.
 """
 
 import ast
@@ -29,7 +29,7 @@ class DataArguments:
     """The data set and its splits.
 
     Raises:
-        ValueError: a setting is out of range, or contradicts another one.
+        ValueError: a setting is out of range or contradicts another one.
     """
 
     data: str = _setting("cifake", "demo, cifake, a zip archive, a folder, a parquet file or a Hub id.")
@@ -44,7 +44,7 @@ class DataArguments:
         if self.train_size is not None and self.train_size < 1:
             raise ValueError(f"expected --train_size of at least 1; found {self.train_size}.")
         if self.streaming and self.train_size is not None:
-            raise ValueError("expected --streaming or --train_size; found both. Write shards of fewer images.")
+            raise ValueError("expected --streaming or --train_size; found both. Create shards of fewer images.")
         if self.buffer_size < 1:
             raise ValueError(f"expected --buffer_size of at least 1; found {self.buffer_size}.")
 
@@ -54,7 +54,7 @@ class ModelArguments:
     """The model, and how its weights are fine-tuned.
 
     Raises:
-        ValueError: a setting is out of range, or contradicts another one.
+        ValueError: a setting is out of range or contradicts another one.
     """
 
     model: str = _setting(CIFAKE_CNN, "cifake-cnn (trained from scratch), or a folder or Hub id to fine-tune.")
@@ -91,7 +91,7 @@ class ModelArguments:
 
 @dataclass
 class RunSettings:
-    """The training loop: new settings, and other defaults of those of transformers.
+    """The training loop: additional settings, and changed defaults of transformers.
 
     Raises:
         ValueError: a setting is out of range.
@@ -119,7 +119,7 @@ class RunSettings:
     robust_share: float = _setting(0.0, "Share of training images degraded by JPEG, blur, noise or rescaling.")
     ema_decay: float | None = _setting(None, "Evaluate and save an exponential moving average of the weights: 0.999.")
     early_stopping_patience: int | None = _setting(None, "Stop after this many epochs without improvement.")
-    checkpoint_steps: int | None = _setting(None, "Also write a checkpoint every this many steps within an epoch.")
+    checkpoint_steps: int | None = _setting(None, "Also write a checkpoint after every n steps within an epoch.")
     bootstrap_samples: int = _setting(1000, "Bootstrap samples for each interval of the final report.")
 
     def __post_init__(self) -> None:
@@ -131,7 +131,7 @@ class RunSettings:
 
 
 def names_of_training_arguments() -> set[str]:
-    """Return the names of the settings of transformers' `TrainingArguments`, read from its source, not imported."""
+    """Return the names of the settings of transformers' `TrainingArguments`, parsed from its source without import."""
     spec = find_spec("transformers")
     assert spec is not None
     assert spec.origin is not None

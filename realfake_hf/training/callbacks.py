@@ -33,7 +33,7 @@ class ValidationRecorder(TrainerCallback):
     """Record the validation probabilities of each epoch; pass `compute_metrics` to the same `Trainer`.
 
     Args:
-        file: a `.npz` file for `ValidationRun`; a resumed run appends to it.
+        file: the `.npz` file of a `ValidationRun`; a resumed run appends to it.
         start: the validation images, without epochs.
     """
 
@@ -51,7 +51,7 @@ class ValidationRecorder(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Write the probabilities of the epoch that has ended."""
+        """Append the probabilities of the epoch to the file."""
         if self._latest is None or not state.is_world_process_zero:
             return
         run = ValidationRun.read(self.file) if self.file.exists() else self.start
@@ -59,7 +59,7 @@ class ValidationRecorder(TrainerCallback):
 
 
 class EpochAugmentation(TrainerCallback):
-    """Set the epoch of the training data, which determines its augmentation."""
+    """Set the epoch of the training data, which determines their augmentation."""
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -69,10 +69,10 @@ class EpochAugmentation(TrainerCallback):
 
 
 class CheckpointChecksums(TrainerCallback):
-    """Write checksums into each checkpoint, so that a damaged one is detected before it is resumed."""
+    """Write checksums into each checkpoint, to detect damaged checkpoints before resuming."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Cover the files of the main process; other processes may still be writing theirs."""
+        """Cover the files of the main process; other processes may still be writing."""
         folder = checkpoint_folder(args, state)
         if state.is_world_process_zero and folder.is_dir():
             files = (folder / name for name in _FILES_OF_MAIN_PROCESS)
@@ -89,7 +89,7 @@ class EpochLines(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the clock of the epoch."""
+        """Start the timer."""
         self._began = time.monotonic()
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -114,17 +114,17 @@ class EpochLines(TrainerCallback):
 
 
 class QuietProgress(ProgressCallback):
-    """The progress bar of the Trainer without its printed logs; `EpochLines` prints them."""
+    """The progress bar of the Trainer without its logs, which `EpochLines` prints."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Print nothing."""
 
 
 def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
-    """Return the folder of a checkpoint after the current step."""
+    """Return the folder of the checkpoint at the current step."""
     return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
 
 
 def p_fake_of(logits: Any) -> NDArray[np.float32]:
-    """Convert an array of logits (n, 2), REAL first, to the probability of FAKE, (n,) float32 in [0, 1]."""
+    """Convert logits (n, 2), REAL first, to the probability of FAKE, (n,) float32 in [0, 1]."""
     return torch.from_numpy(logits).float().softmax(dim=-1)[:, FAKE].numpy()

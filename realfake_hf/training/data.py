@@ -1,4 +1,4 @@
-"""Inputs of a training: the model with its image processor, the splits, and their pixels in batches."""
+"""Inputs of a training run: the model with its image processor, the splits, and their pixels in batches."""
 
 from dataclasses import dataclass
 from itertools import chain
@@ -28,10 +28,7 @@ from realfake_hf.training.run_arguments import RunArguments
 
 
 def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """Build a new CIFAKE CNN, or load a pretrained classifier with a head for REAL and FAKE.
-
-    Returns:
-        The model and its image processor.
+    """Build a new CIFAKE CNN, or load a pretrained classifier with a head for REAL and FAKE, with the image processor.
 
     Raises:
         OSError: the model does not exist.
@@ -65,10 +62,10 @@ def load_splits(arguments: DataArguments) -> DatasetDict:
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """The images of a training.
+    """The images of a training run.
 
     Attributes:
-        images: the splits as data sets, without train if it is streamed.
+        images: the splits as data sets; without train if it is streamed.
         stream: the shards of a streamed train split.
         buffer_size: images in the shuffle buffer of the stream.
     """
@@ -83,7 +80,7 @@ class TrainingData:
         return {"train": self.stream.fingerprint(), **fingerprints} if self.stream else fingerprints
 
     def leak_free(self) -> NDArray[np.bool_]:
-        """Return which test images occur in no other split, (n_test,)."""
+        """Return a mask of the test images that occur in no other split, (n_test,)."""
         if self.stream is None:
             return leak_free_mask(self.images)
         test, validation = (self.images[split]["sha256"][:] for split in ("test", "validation"))
@@ -91,7 +88,7 @@ class TrainingData:
 
 
 def load_training_data(arguments: DataArguments) -> TrainingData:
-    """Load a source, or find its shards if it is streamed.
+    """Load all splits of a source; with `--streaming`, find the shards of the train split instead.
 
     Raises:
         OSError: the source does not exist.
@@ -114,7 +111,7 @@ def load_training_data(arguments: DataArguments) -> TrainingData:
 def pixel_sets(
     data: TrainingData, processor: BaseImageProcessor, run: RunArguments
 ) -> dict[str, PixelDataset | StreamedPixels]:
-    """Return the pixels of each split in batches; those of the training split are augmented."""
+    """Return the pixels of each split in batches, with augmentation of the training split."""
     augment = Augmentation(flip=run.flip, crop_padding=run.crop_padding, robust_share=run.robust_share, seed=run.seed)
     sets: dict[str, PixelDataset | StreamedPixels] = {
         split: PixelDataset(

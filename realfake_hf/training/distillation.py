@@ -1,4 +1,4 @@
-"""Knowledge distillation: learn from the predictions of a teacher beside the labels."""
+"""Knowledge distillation: learn from labels and from the predictions of a teacher."""
 
 import os
 from typing import Any
@@ -19,7 +19,7 @@ class Teacher:
     Args:
         model: a two-class image classifier whose labels mean real and fake.
         processor: the image processor saved with it.
-        weight: weight of the distillation loss, in (0, 1]; the labels have the rest.
+        weight: weight of the distillation loss, in (0, 1]; the loss of the labels has the rest.
     """
 
     def __init__(self, model: Any, processor: BaseImageProcessor, *, weight: float) -> None:  # noqa: ANN401
@@ -36,8 +36,8 @@ class Teacher:
             OSError: the model does not exist.
             ValueError: its labels do not mean real and fake.
         """
+        place = find_checkpoint(os.fspath(name))
         try:
-            place = find_checkpoint(os.fspath(name))
             model = AutoModelForImageClassification.from_pretrained(place, dtype=torch.float32)
             processor = AutoImageProcessor.from_pretrained(place, backend="pil")  # type: ignore[no-untyped-call]
         except OSError as error:
@@ -46,7 +46,7 @@ class Teacher:
 
     @torch.no_grad()
     def probabilities(self, pixels: Tensor) -> Tensor:
-        """Predict stored pixels (batch, height, width, 3) uint8: (batch, 2) in [0, 1], REAL first."""
+        """Predict from pixels (batch, height, width, 3) uint8: (batch, 2) in [0, 1], REAL first."""
         self.model.to(pixels.device)
         probabilities: Tensor = self.model(pixel_values=self.convert(pixels)).logits.float().softmax(dim=-1)
         return probabilities if self._fake == FAKE else probabilities.flip(1)
@@ -54,8 +54,8 @@ class Teacher:
     def loss(self, outputs: Any, pixels: Tensor) -> Tensor:  # noqa: ANN401 - a model's own output class
         """Return the distillation loss of a student, in nats.
 
-        The distillation head of a student, if it has one, is trained on the teacher's labels (Touvron et al., 2021),
-        any other student on the teacher's probabilities (Hinton et al., 2015).
+        A distillation head is trained on the teacher's labels (Touvron et al., 2021), a student without one on the
+        teacher's probabilities (Hinton et al., 2015).
         """
         target = self.probabilities(pixels)
         distillation_logits: Tensor | None = getattr(outputs, "distillation_logits", None)
@@ -65,7 +65,7 @@ class Teacher:
 
 
 class DistillationTrainer(Trainer):
-    """A `Trainer` whose training loss is shared between labels and teacher, if any; evaluation uses labels only."""
+    """A `Trainer` that adds the loss of a teacher, if any, to the training loss; evaluation uses labels only."""
 
     def __init__(self, *, teacher: Teacher | None, **settings: Any) -> None:  # noqa: ANN401 - the Trainer's own
         super().__init__(**settings)
@@ -78,7 +78,7 @@ class DistillationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:  # noqa: ANN401 - as the Trainer's
-        """Interpolate between the loss of the labels and that of the teacher."""
+        """Interpolate between the loss of the labels and the distillation loss."""
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if self.teacher and model.training:
             loss = loss.lerp(self.teacher.loss(outputs, inputs["pixel_values"]), self.teacher.weight)

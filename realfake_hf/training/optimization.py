@@ -1,4 +1,4 @@
-"""Fine-tuning: learning rates by depth, LoRA, a frozen backbone at first, and a moving average of the weights."""
+"""Fine-tuning: learning rates by depth, LoRA, a temporarily frozen backbone, and a moving average of the weights."""
 
 import re
 from collections import defaultdict
@@ -35,10 +35,10 @@ def parameter_groups(
 
     Args:
         model: a classifier with a backbone and heads.
-        learning_rate: of the heads.
-        weight_decay: of the parameters named in `decayed`; the others (biases, norms) have none.
+        learning_rate: learning rate of the heads.
+        weight_decay: weight decay of the parameters in `decayed`; the others (biases, norms) have none.
         layer_decay: learning rate of a layer relative to the layer above it.
-        decayed: names of parameters, as listed by the `Trainer`.
+        decayed: names of parameters, as returned by the `Trainer`.
 
     Returns:
         Groups for an optimizer, the heads first.
@@ -50,17 +50,13 @@ def parameter_groups(
     for name, value in parameters.items():
         groups[top - depths[name], name not in decayed].append(value)
     return [
-        {
-            "params": values,
-            "lr": learning_rate * layer_decay**below,
-            "weight_decay": 0.0 if is_exempt else weight_decay,
-        }
-        for (below, is_exempt), values in sorted(groups.items(), key=lambda item: item[0])
+        {"params": values, "lr": learning_rate * layer_decay**below, "weight_decay": 0.0 if exempt else weight_decay}
+        for (below, exempt), values in sorted(groups.items(), key=lambda item: item[0])
     ]
 
 
 def layer_depths(model: PreTrainedModel | PeftModel) -> dict[str, int]:
-    """Return the depth of each parameter: 0 for embeddings, 1, 2, ... for the blocks, the highest for the heads."""
+    """Return the depth of each parameter: 0 in embeddings, 1, 2, ... in the blocks, the highest in the heads."""
     names = [name for name, _ in model.named_parameters()]
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     backbone = f"{base.base_model_prefix}."
@@ -73,7 +69,7 @@ def layer_depths(model: PreTrainedModel | PeftModel) -> dict[str, int]:
             return last + 1
         if blocks[name]:
             return rank[blocks[name]]
-        return 0 if "embed" in name else last  # a norm after the blocks belongs to the last one
+        return 0 if "embed" in name else last  # a norm after the blocks has the depth of the last block
 
     return {name: depth(name) for name in names}
 
@@ -81,7 +77,7 @@ def layer_depths(model: PreTrainedModel | PeftModel) -> dict[str, int]:
 def with_lora(model: PreTrainedModel, *, rank: int) -> PeftModel:
     """Add low-rank updates to the linear layers of the backbone, and keep the heads trainable (Hu et al., 2022, LoRA).
 
-    The updates are scaled by 2 for every rank. `merge_and_unload` merges them into the weights.
+    The updates are scaled by 2, whatever the rank. `merge_and_unload` merges them into the weights.
     """
     heads = head_modules(model)
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name not in heads]
@@ -90,7 +86,7 @@ def with_lora(model: PreTrainedModel, *, rank: int) -> PeftModel:
 
 
 class HeadFirst(TrainerCallback):
-    """Freeze the backbone in the first epochs, so that a new head does not distort it (Kumar et al., 2022, LP-FT).
+    """Freeze the backbone in the first epochs, to protect it from a new head (Kumar et al., 2022, LP-FT).
 
     Args:
         backbone: the parameters to freeze.
@@ -114,22 +110,22 @@ class HeadFirst(TrainerCallback):
 class WeightAverage(TrainerCallback):
     """Evaluate and save an exponential moving average of the weights (Polyak & Juditsky, 1992).
 
-    Training continues with the weights themselves; the average replaces them during each evaluation and at the end of
+    Training continues with the trained weights; the average replaces them during each evaluation and at the end of
     training. Checkpoints contain both.
 
     Args:
-        decay: of the average. At step t it is at most (1 + t) / (10 + t), so that the initial weights are forgotten.
+        decay: decay of the average; limited at step t to (1 + t) / (10 + t), to forget the initial weights.
     """
 
     def __init__(self, decay: float) -> None:
         self.decay = decay
         self._mean: dict[str, Tensor] = {}
-        self._trained: dict[str, Tensor] = {}  # the weights themselves, while the average replaces them
+        self._trained: dict[str, Tensor] = {}  # the trained weights, while the average replaces them
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start from the weights, or from the average in the checkpoint that is resumed."""
+        """Start from the weights, or from the average in the resumed checkpoint."""
         self._mean = _copy(kwargs["model"])
         if state.global_step:
             self._read(checkpoint_folder(args, state))
@@ -147,7 +143,7 @@ class WeightAverage(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Replace the weights by the average before they are evaluated."""
+        """Replace the weights by the average for the evaluation."""
         self._save_or_swap(args, state, control, kwargs["model"])
 
     def on_evaluate(
@@ -161,7 +157,7 @@ class WeightAverage(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Keep the average, that of the best checkpoint if one was selected."""
+        """Keep the average, from the best checkpoint if one was selected."""
         if args.load_best_model_at_end and state.best_model_checkpoint:
             self._read(Path(state.best_model_checkpoint))
         _set(kwargs["model"], self._mean)
@@ -200,7 +196,7 @@ def _sharded(weights: Tensor, like: DTensor) -> DTensor:
 
 
 def _weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters by name; under FSDP 2 reshard those that an evaluation has gathered."""
+    """Return the parameters by name; under FSDP 2, first reshard parameters gathered by an evaluation."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()

@@ -1,8 +1,8 @@
-"""Fit what a trained model is shipped with: its familiarity with images, and its operating point.
+"""Fit the familiarity and the operating point of a trained model.
 
 `python -m realfake_hf.training.posthoc --models cnn=space/models/cifake-cnn --datasets cifake=cifake art=PLACE
 --output_file results/familiarity.json` writes familiarity.safetensors into the folder of each model, and measures
-which images of other data sets are far from the training images.
+the share of images of other data sets that are far from the training images.
 
 `python -m realfake_hf.training.posthoc --operating_point --model_dir space/models/cifake-cnn` chooses threshold,
 temperature and band on the validation split of the training, and writes operating_point.json into the folder.
@@ -46,7 +46,7 @@ class FamiliarityArguments:
 
     models: list[str] = field(metadata={"help": "NAME=FOLDER of train.py."})
     datasets: list[str] = field(metadata={"help": "NAME=SOURCE of test images; the data set of the training first."})
-    output_file: Path = field(metadata={"help": "The measurements, a JSON file of results/."})
+    output_file: Path = field(metadata={"help": "The measurements, a JSON file in results/."})
     n: int = field(default=20_000, metadata={"help": "Training images to fit on, balanced by label."})
     limit: int | None = field(default=None, metadata={"help": "Images of each data set; None: all."})
     far: float = field(default=0.01, metadata={"help": "Share of the validation images beyond the limit."})
@@ -55,14 +55,14 @@ class FamiliarityArguments:
 
 @dataclass
 class OperatingPointArguments:
-    """The model, and its predictions or images of the validation split."""
+    """The model, and the predictions or images of its validation split."""
 
-    model_dir: Path = field(metadata={"help": "A folder of train.py, into which operating_point.json is written."})
+    model_dir: Path = field(metadata={"help": "A folder of train.py; operating_point.json is written into it."})
     data: str | None = field(default=None, metadata={"help": "The data set of the training; None: as in run.json."})
     probabilities: Path | None = field(
         default=None,
         metadata={
-            "help": "validation_probabilities.npz of the run; None: that of the folder, or the images are scored."
+            "help": "validation_probabilities.npz of the run; None: the file in the folder, else score the images."
         },
     )
     promised: float = field(
@@ -75,8 +75,8 @@ def choose(arguments: OperatingPointArguments) -> "OperatingPoint":
 
     Raises:
         OSError: the data set does not exist.
-        ValueError: the folder contains no finished run, the validation split is not that of the training, or the
-            promised error rate is outside (0, 1).
+        ValueError: the folder contains no finished run, the validation split differs from the one of the training run,
+            or the promised error rate is outside (0, 1).
     """
     from realfake_hf.metrics.calibration import choose_operating_point
     from realfake_hf.metrics.operating_point import OPERATING_POINT
@@ -98,14 +98,14 @@ def fit(folder: Path, *, n: int, far: float, seed: int) -> "Familiarity":
     """Fit the familiarity of a model on its training and validation images, and write it into its folder.
 
     Args:
-        folder: of a finished run.
-        n: training images.
+        folder: the folder of a finished run.
+        n: number of training images.
         far: share of the validation images beyond the limit, in (0, 1).
-        seed: of the sample of training images.
+        seed: seed of the sample of training images.
 
     Raises:
         OSError: the data set does not exist.
-        ValueError: the folder contains no finished run, or the data set is not that of the training.
+        ValueError: the folder contains no finished run, or the data set differs from the one of the training run.
     """
     from realfake_hf.detector import Detector
     from realfake_hf.metrics.out_of_distribution import fit_familiarity
@@ -130,7 +130,7 @@ def fit(folder: Path, *, n: int, far: float, seed: int) -> "Familiarity":
 
 
 def measure(detector: "Detector", familiarity: "Familiarity", sets: "Sequence[EvalDataset]") -> dict[str, Any]:
-    """Measure for each data set how many images are far, and how well the distance separates them from the first."""
+    """Measure the share of far images in each data set, and how well the distance separates it from the first."""
     distances = {data.name: familiarity.distances(_embeddings(detector, data.rows, data.name)) for data in sets}
     home = distances[sets[0].name]
     facts = {name: getattr(familiarity, name) for name in ("limit", "far", "n", "n_validation", "sha256")}
@@ -141,10 +141,7 @@ def measure(detector: "Detector", familiarity: "Familiarity", sets: "Sequence[Ev
 
 
 def fit_and_measure(arguments: FamiliarityArguments) -> dict[str, Any]:
-    """Fit and measure the familiarity of each model, and write the results.
-
-    Returns:
-        The content of the results file.
+    """Fit and measure the familiarity of each model, write the results, and return them.
 
     Raises:
         OSError: a data set does not exist.
@@ -157,7 +154,7 @@ def fit_and_measure(arguments: FamiliarityArguments) -> dict[str, Any]:
     sources = read_names("--datasets", arguments.datasets, kind="SOURCE")
     limit, seed = arguments.limit, arguments.seed
     sets = [load_dataset(name, source, limit=limit, seed=seed) for name, source in sources.items()]
-    code_and_machine = environment()  # before the folders of the models change, which may be tracked by git
+    code_and_machine = environment()  # before the folders of the models change, which git may track
     models = {}
     for name, place in places.items():
         familiarity = fit(Path(place), n=arguments.n, far=arguments.far, seed=seed)
@@ -181,15 +178,14 @@ def to_markdown(results: Mapping[str, Any]) -> str:
         for model, facts in results["models"].items()
         for name, row in facts["sets"].items()
     ]
-    notes = [
-        f"Far: farther from the training images of the nearer label than all but {facts['far']:.0%} of "
+    facts = next(iter(results["models"].values()))
+    table = markdown_table(["model", "images", "n", "far", "ROC AUC"], rows, align="llr")
+    return (
+        f"{table}\n\nFar: farther from the training images of the nearer label than all but {facts['far']:.0%} of "
         f"{facts['n_validation']:,} validation images, by Mahalanobis distance in the embedding before the head, "
         f"fitted on {facts['n']:,} training images. ROC AUC: how well the distance separates the images from those "
         "of the first row."
-        for facts in list(results["models"].values())[:1]
-    ]
-    table = markdown_table(["model", "images", "n", "far", "ROC AUC"], rows, align="llr")
-    return "\n".join([table, "", *notes])
+    )
 
 
 def _row(distances: Distances, limit: float, home: Distances | None) -> dict[str, Any]:
@@ -234,7 +230,7 @@ def _new_scores(arguments: OperatingPointArguments, record: Mapping[str, Any]) -
 
 
 def _splits_of_training(record: Mapping[str, Any], *, source: str | None = None) -> "DatasetDict":
-    """Load the splits of a training, and check by its record that the validation split is the same."""
+    """Load the splits of a training run, and check the validation split against its record."""
     from datasets import DatasetDict
 
     from realfake_hf.training.data import load_splits
@@ -246,8 +242,8 @@ def _splits_of_training(record: Mapping[str, Any], *, source: str | None = None)
     actual = data_fingerprint(DatasetDict({"validation": images["validation"]}))["validation"]
     if actual["sha256"] != expected["sha256"]:
         raise ValueError(
-            f"expected the {expected['n']:,} validation images of the training in {settings['data']}; found "
-            f"{actual['n']:,} others. Give the --data of the training."
+            f"expected the {expected['n']:,} validation images of the training run in {settings['data']}; found "
+            f"{actual['n']:,} others. Use the --data of the training run."
         )
     return images
 

@@ -1,4 +1,4 @@
-"""Train a classifier with the Hugging Face `Trainer`, measure it, and leave a folder that `pipeline` loads."""
+"""Train a classifier with the Hugging Face `Trainer`, measure it, and save a folder that `pipeline` loads."""
 
 import logging
 import time
@@ -42,13 +42,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A finished training with the weights of its best epoch.
+    """A trained model with the weights of its best epoch.
 
     Attributes:
-        trainer: with the model.
+        trainer: the trainer, with the model.
         data: the images.
-        sets: their pixels by split.
-        record: content of run.json, so far.
+        sets: the pixels of the images by split.
+        record: content of run.json without the costs.
     """
 
     trainer: Trainer
@@ -61,10 +61,10 @@ class Fitted:
 def train(
     data: DataArguments, model: ModelArguments, run: RunArguments, *, callbacks: Sequence[TrainerCallback] = ()
 ) -> Outcome:
-    """Train, keep the epoch that is best on validation, and measure it once on the test split.
+    """Train, keep the epoch with the best validation metric, and measure it once on the test split.
 
-    The output folder contains the model, its operating point chosen on validation, measurements and figures. If it
-    contains an interrupted run with the same arguments, the run is resumed.
+    The output folder contains the model, its operating point chosen on validation, measurements and figures. An
+    interrupted run with the same arguments is resumed.
 
     Args:
         data: settings of the images.
@@ -74,7 +74,7 @@ def train(
 
     Raises:
         OSError: the data source or the model does not exist.
-        ValueError: the model or the data cannot be used, or the output folder contains something else.
+        ValueError: the model or the data cannot be used, or the output folder contains other files.
     """
     began = time.monotonic()
     join_processes()
@@ -102,7 +102,7 @@ def fit(
     checkpoint: str | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Fitted:
-    """Train and keep the epoch that is best on validation; the test split is not used.
+    """Train and keep the epoch with the best validation metric; the test split is not used.
 
     Args:
         data: settings of the images.
@@ -146,8 +146,8 @@ def fit(
 def _check_drop_last(run: RunArguments) -> None:
     if run.dataloader_drop_last:
         raise ValueError(
-            "expected every validation and test image measured; found --dataloader_drop_last, which also drops the "
-            "last batch of an evaluation. Remove it."
+            "expected every validation and test image measured; found --dataloader_drop_last, which drops the last "
+            "batch of an evaluation. Remove it."
         )
 
 
@@ -156,9 +156,9 @@ def _all_settings(data: DataArguments, model: ModelArguments, run: RunArguments)
 
 
 def _run_settings(run: RunArguments) -> dict[str, Any]:
-    """Return the settings of `RunSettings`, and all others that are not at their defaults.
+    """Return the settings of `RunSettings`, and other settings that differ from their defaults.
 
-    Settings that do not affect the result are excluded: folders, progress bars, checkpoints and publication.
+    Settings without effect on the result are excluded: folders, progress bars, checkpoints and publication.
     """
     default, settings = RunArguments().to_dict(), run.to_dict()  # type: ignore[no-untyped-call]
     excluded = {"output_dir", "run_name", "disable_tqdm", "resume_from_checkpoint", "local_rank", "checkpoint_steps"}

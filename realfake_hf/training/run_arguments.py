@@ -10,9 +10,9 @@ from realfake_hf.training.arguments import RunSettings
 
 @dataclass
 class RunArguments(RunSettings, TrainingArguments):
-    """All settings of the training loop; without an accelerator, `use_cpu` is set and no memory is pinned.
+    """All settings of the training loop.
 
-    Distributed training on CPUs needs `use_cpu`: the processes then communicate with gloo.
+    Without an accelerator, no memory is pinned and `use_cpu` is set, so processes communicate with gloo.
 
     Raises:
         ValueError: a setting is out of range.

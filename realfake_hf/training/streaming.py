@@ -1,4 +1,4 @@
-"""Train on a stream: its data loader, and checkpoints within an epoch that store the position of the stream."""
+"""Train on a stream: the data loader, and checkpoints within an epoch that store the position of the stream."""
 
 import warnings
 from collections.abc import Mapping
@@ -23,10 +23,10 @@ def make_loader(
     """Create a loader whose state is its position between two batches.
 
     Args:
-        stream: created for the same number of workers.
-        workers: processes that read and decode; 0 for this one.
+        stream: a stream created for the same number of workers.
+        workers: processes that read and decode; 0 means this process.
         prefetch: batches that each worker loads in advance.
-        pin_memory: for copies to an accelerator.
+        pin_memory: pin memory for copies to an accelerator.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # torchdata 0.11 with PyTorch 2.13
@@ -37,12 +37,12 @@ def make_loader(
 
 
 class StreamTrainer(DistillationTrainer):
-    """A Trainer on `StreamedPixels` that can resume within an epoch without reading earlier batches again."""
+    """A Trainer on `StreamedPixels` that resumes within an epoch without reading earlier batches again."""
 
     loader: StatefulDataLoader[Any] | None = None
 
     def get_train_dataloader(self) -> StatefulDataLoader[Any]:
-        """Return the loader of this process, which has its own part of the stream."""
+        """Return the loader of this process for its part of the stream."""
         if self.loader is None:
             assert isinstance(self.train_dataset, StreamedPixels)
             self.loader = make_loader(
@@ -54,17 +54,13 @@ class StreamTrainer(DistillationTrainer):
         return self.loader
 
     def num_examples(self, dataloader: DataLoader[dict[str, Tensor]]) -> int:
-        """Return the number of images of an epoch, in all processes."""
+        """Return the number of images in an epoch, in all processes."""
         assert isinstance(self.train_dataset, StreamedPixels)
         return self.train_dataset.split.n
 
 
 class StreamEpoch(TrainerCallback):
-    """Correct the epoch after resuming within one; add it before callbacks that read the epoch.
-
-    Args:
-        trainer: the trainer of the stream.
-    """
+    """Correct the epoch after resuming within one; add it before callbacks that read the epoch."""
 
     def __init__(self, trainer: StreamTrainer) -> None:
         self._trainer = trainer
@@ -72,17 +68,13 @@ class StreamEpoch(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Set the number of epochs so far, a whole number at the end of each."""
+        """Set the number of epochs so far, an integer at the end of each epoch."""
         batches = len(self._trainer.get_train_dataloader())
         state.epoch = state.global_step / (batches // args.gradient_accumulation_steps)
 
 
 class StreamPosition(TrainerCallback):
-    """Store the position of the stream in checkpoints within an epoch; add it after callbacks that request them.
-
-    Args:
-        trainer: the trainer of the stream.
-    """
+    """Store the position of the stream in checkpoints within an epoch; add it after callbacks that request them."""
 
     def __init__(self, trainer: StreamTrainer) -> None:
         self._trainer = trainer
@@ -98,11 +90,7 @@ class StreamPosition(TrainerCallback):
 
 
 class StepCheckpoints(TrainerCallback):
-    """Write a checkpoint every n steps, besides those of each epoch.
-
-    Args:
-        steps: n.
-    """
+    """Write a checkpoint after every `steps` steps, in addition to one per epoch."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
@@ -110,16 +98,16 @@ class StepCheckpoints(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Request a checkpoint, except at the last step of an epoch, where one is written after the evaluation.
+        """Request a checkpoint, except at the last step of an epoch, which is evaluated before its checkpoint.
 
-        A run resumed from a checkpoint between the last step and the evaluation would never evaluate that epoch.
+        A run resumed from a checkpoint before the evaluation would skip the evaluation.
         """
         if state.global_step % self._steps == 0 and _is_inside_epoch(state):
             control.should_save = True
 
 
 def resume_within_epoch(trainer: StreamTrainer, checkpoint: str) -> None:
-    """Restore the position of the stream from a checkpoint; no batch is read again.
+    """Restore the position of the stream from a checkpoint.
 
     Raises:
         ValueError: the checkpoint was written by another number of processes.
@@ -127,12 +115,12 @@ def resume_within_epoch(trainer: StreamTrainer, checkpoint: str) -> None:
     args = trainer.args
     files = sorted(Path(checkpoint).glob("stream-*.pt"))
     if not files:
-        return  # the checkpoint was written at the end of an epoch
+        return  # a checkpoint at the end of an epoch
     file = Path(checkpoint) / _position_file(args)
     if file not in files or len(files) != args.world_size:
         raise ValueError(
             f"expected {len(files)} processes, as in the interrupted run, to resume within an epoch of its stream; "
-            f"found {args.world_size}. Start the same number, or name another --output_dir."
+            f"found {args.world_size}. Start {len(files)} processes, or use another --output_dir."
         )
     trainer.get_train_dataloader().load_state_dict(torch.load(file, weights_only=True))
     args.ignore_data_skip = True

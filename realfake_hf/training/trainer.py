@@ -46,7 +46,7 @@ def build_trainer(
     run: RunArguments,
     teacher: Teacher | None = None,
 ) -> Trainer:
-    """Build a trainer; freezing, averaging and LoRA take effect here.
+    """Build a trainer, with freezing, weight averaging and LoRA as in the settings.
 
     Args:
         network: the model from `build_model`.
@@ -88,7 +88,7 @@ def build_trainer(
 def native_weight_names(network: PreTrainedModel) -> Iterator[None]:
     """Write checkpoints with the model's own weight names.
 
-    transformers writes a ViT with the names of earlier versions, and its Trainer reads them back unconverted: the best
+    transformers saves a ViT with the names of earlier versions, which its Trainer loads without conversion: the best
     epoch and a resumed run would silently lose their weights (transformers issue 48805).
     """
     network.save_pretrained = partial(network.save_pretrained, save_original_format=False)  # type: ignore[method-assign]
@@ -99,7 +99,7 @@ def native_weight_names(network: PreTrainedModel) -> Iterator[None]:
 
 
 def merge_lora(trainer: Trainer, processor: BaseImageProcessor) -> None:
-    """Merge LoRA updates into the weights, so that an ordinary model is measured and saved."""
+    """Merge LoRA updates into the weights, to measure and save an ordinary model."""
     if isinstance(trainer.model, PeftModel):
         merged: Any = trainer.model.merge_and_unload()
         ModelInput(processor).attach(merged)
@@ -148,7 +148,7 @@ def _loss_of_logits(
     smoothing: float,
     num_items_in_batch: int | None = None,  # noqa: ARG001 - passed by the Trainer
 ) -> Tensor:
-    """Return the loss of a model that computes none: a distilled DeiT, whose logits are the mean of its two heads."""
+    """Return the loss of a model that computes none: a distilled DeiT, whose logits are the mean of two heads."""
     return cross_entropy(outputs.logits, labels, label_smoothing=smoothing)
 
 
