@@ -223,10 +223,7 @@ def test_models_that_cannot_be_compared_end_with_status_2(models, sentence, caps
 def test_a_missing_folder_is_named_before_the_data_are_read(runs, tmp_path, capsys):
     folders = {"cnn": runs[0], "vit": tmp_path / "vit"}
     assert compare.main(compare_words(folders, tmp_path / "out.json", data="nowhere")) == 1
-    message = capsys.readouterr().err.strip()
-    assert message.endswith(
-        f"compare: expected an output folder of train.py for vit; found none at {tmp_path / 'vit'}."
-    )
+    assert f"expected a finished run of train.py in {tmp_path / 'vit'}; found none." in capsys.readouterr().err
 
 
 def value(test):

@@ -60,23 +60,22 @@ class CompareArguments:
 
 
 def read_model_run(name: str, folder: Path) -> "Run":
-    """Read the run of a trained model with an operating point.
+    """Read the run of a model, and check that it has an operating point.
 
     Raises:
-        OSError: the folder or the operating point does not exist.
-        ValueError: the run is not finished.
+        OSError: there is no operating point.
+        ValueError: there is no finished run.
     """
     from realfake_hf.metrics.operating_point import OPERATING_POINT
     from realfake_hf.run_folder import read_run
 
-    if not folder.is_dir():
-        raise FileNotFoundError(f"expected an output folder of train.py for {name}; found none at {folder}.")
+    run = read_run(folder)
     if not (folder / OPERATING_POINT).is_file():
         raise FileNotFoundError(
             f"expected the operating point of {name} in {folder / OPERATING_POINT}; found none. Write it with "
             "python -m realfake_hf.training.posthoc --operating_point."
         )
-    return read_run(folder)
+    return run
 
 
 def compare(runs: "Mapping[str, Run]", images: "DatasetDict", *, bootstrap_samples: int = 1000) -> dict[str, Any]:

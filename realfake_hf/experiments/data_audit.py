@@ -1,8 +1,8 @@
 """Audit a data set: exact duplicates, or what its files reveal about the label.
 
 `python -m realfake_hf.experiments.data_audit --data cifake --output_file results/cifake_audit.json` counts images that
-are equal pixel by pixel. With `--file_facts`, a small model predicts the label from file facts alone, and
-`--splits` and `--against` look for near-duplicates between splits and in other sources.
+are equal pixel by pixel. With `--file_facts`, a small model predicts the label from file facts alone; with it,
+`--splits` and `--against` find near-duplicates between splits and in other sources, and `--limit` bounds the files.
 """
 
 import sys
@@ -26,24 +26,13 @@ class AuditArguments:
 
     data: str = field(metadata={"help": "Source of images, as train.py takes it."})
     output_file: Path | None = field(
-        default=None, metadata={"help": "JSON file of the results; the Markdown table is written beside it."}
+        default=None, metadata={"help": "JSON file of the results, and .md of the table."}
     )
-    file_facts: bool = field(
-        default=False, metadata={"help": "Audit file facts (format, size, bytes, ...) instead of exact duplicates."}
-    )
-    limit: int | None = field(
-        default=None, metadata={"help": "With --file_facts: maximum number of files, half of them fake."}
-    )
-    splits: bool = field(
-        default=False, metadata={"help": "With --file_facts: find near-duplicates between the splits of the source."}
-    )
-    against: list[str] = field(
-        default_factory=list, metadata={"help": "With --file_facts: find near-duplicates in these sources."}
-    )
-    threshold: int = field(
-        default=4,
-        metadata={"help": "Maximum distance of near-duplicates: differing bits of 64-bit perceptual hashes."},
-    )
+    file_facts: bool = field(default=False, metadata={"help": "Audit file facts (format, size, bytes, ...) instead."})
+    limit: int | None = field(default=None, metadata={"help": "Maximum number of files, half of them fake."})
+    splits: bool = field(default=False, metadata={"help": "Find near-duplicates between the splits of the source."})
+    against: list[str] = field(default_factory=list, metadata={"help": "Find near-duplicates in these sources."})
+    threshold: int = field(default=4, metadata={"help": "Near-duplicates: maximum distance of their 64-bit hashes."})
     seed: int = field(default=0, metadata={"help": "Random seed of sample, folds, models and bootstrap."})
 
     def __post_init__(self) -> None:
@@ -86,7 +75,7 @@ def audit(arguments: AuditArguments) -> dict[str, Any]:
 
 
 def _near_duplicates(arguments: AuditArguments) -> "Iterator[NearDuplicates]":
-    """Compare every two splits, if requested, and all images of the source with those of each other source."""
+    """Compare the splits with each other, and the source with other sources, as requested."""
     from datasets import concatenate_datasets
 
     from realfake_hf.data.duplicates import find_near_duplicates, hash_images

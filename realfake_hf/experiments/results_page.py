@@ -20,14 +20,10 @@ SECTIONS: Final[Mapping[str, tuple[str, str, str]]] = {  # name -> heading, desc
     "cifake_audit": ("Duplicates in CIFAKE", "Images that are equal pixel by pixel.", "make audit"),
     "ablation_vit_tiny": ("Ablation of the ViT's recipe", "One setting changed at a time.", "make ablation"),
     "paper_search": ("Topologies of the CNN", "The paper's search, repeated.", "make search"),
-    "crosseval": ("Other data sets", "Both models and a trivial baseline, off their training data.", "make crosseval"),
+    "crosseval": ("Other data sets", "Both models and a trivial baseline on new data sets.", "make crosseval"),
     "transfer": ("Transfer between data sets", "Trained on each and on both, tested on each.", "make transfer"),
     "robustness_cifake": ("Robustness", "CIFAKE's test images, corrupted.", "make robust"),
-    "familiarity": (
-        "Distance from the training data",
-        "How many images of each data set are far.",
-        "make familiarity",
-    ),
+    "familiarity": ("Distance from the training data", "Far images of each data set.", "make familiarity"),
     "shortcuts_cifake": ("File facts of CIFAKE", "What files alone reveal about the label.", "make shortcuts"),
     "shortcuts_diffusiondb_coco_imagenet": ("File facts of DiffusionDB and COCO", "The same.", "make shortcuts"),
     "shortcuts_progan_lsun": ("File facts of ProGAN and LSUN", "The same.", "make shortcuts"),
@@ -64,10 +60,9 @@ class PageArguments:
 
 
 def render(results: Path) -> str:
-    """Render the tables of a folder, in the order of `SECTIONS`; those that do not exist are left out."""
+    """Render the existing tables of a folder, in the order of `SECTIONS`."""
     sections = [
-        f"## {heading}\n\n{' '.join(filter(None, (description, f'`{command}`')))}\n\n"
-        f"{(results / f'{name}.md').read_text(encoding='utf-8')}"
+        f"## {heading}\n\n{description} `{command}`\n\n{(results / f'{name}.md').read_text(encoding='utf-8')}"
         for name, (heading, description, command) in SECTIONS.items()
         if (results / f"{name}.md").exists()
     ]

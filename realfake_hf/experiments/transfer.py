@@ -90,7 +90,7 @@ def read_transfer(file: Path) -> Plan:
 
 
 def run_plan(plan: Plan, folder: Path, *, bootstrap_samples: int) -> "Grid":
-    """Prepare the data, train the models that are missing, and evaluate every model on every test set.
+    """Prepare the data, train missing models, and evaluate every model on every test set.
 
     Raises:
         OSError: a source or model does not exist.
@@ -147,7 +147,7 @@ def matched_splits(
 
     Args:
         images: images returned by `load_images`.
-        train_size: maximum size of the training split, and ten times that of the validation split.
+        train_size: maximum size of the training split; the validation split has at most a tenth of it.
         test_size: maximum size of the test split.
         protocol: a name in `PROTOCOLS`; its output is stored losslessly, as PNG.
         seed: random seed of the splits.
@@ -221,11 +221,9 @@ def summarize(plan: Plan, grid: "Grid") -> dict[str, Any]:
     cells = []
     for model, trained_on, tested_on in product(plan.models, plan.training_sets, plan.sources):
         seeds = [reports[_name(model, trained_on, seed), tested_on] for seed in plan.models[model]["seeds"]]
-        cell = {"model": model, "trained_on": trained_on, "tested_on": tested_on}
-        n = {name: getattr(seeds[0], name) for name in ("n_real", "n_fake")}
-        cells.append(
-            {**cell, **n, **{name: _over_seeds([getattr(report, name) for report in seeds]) for name in MEASURES}}
-        )
+        n = {"n_real": seeds[0].n_real, "n_fake": seeds[0].n_fake}
+        measures = {name: _over_seeds([getattr(report, name) for report in seeds]) for name in MEASURES}
+        cells.append({"model": model, "trained_on": trained_on, "tested_on": tested_on, **n, **measures})
     return {"plan": to_plain(plan), **environment(), "cells": cells}
 
 

@@ -1,4 +1,4 @@
-"""The trainings of the search: feature extractors, heads on the best of them, and the best topologies on all data."""
+"""The trainings of the search: extractors, then heads on the best extractor, then the best topologies on all data."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields
@@ -8,7 +8,7 @@ from typing import Any, Final
 EXTRACTORS: Final = "extractors"
 HEADS: Final = "heads"
 TOP: Final = "top"
-SEEDS: Final = "seeds"  # study of the further seeds; its trainings have the stage `TOP`
+SEEDS: Final = "seeds"  # study of the remaining seeds; its trainings have the stage `TOP`
 PAPER_ACCURACY: Final = 0.9298  # of the best network on the CIFAKE test split; Bird & Lotfi (2024), abstract
 
 
@@ -32,16 +32,20 @@ class SearchArguments:
     )
     num_dense_layers: list[int] = field(default_factory=lambda: [1, 2, 3], metadata={"help": "Heads: dense layers."})
     first_units: int = field(default=64, metadata={"help": "Units of the single dense layer on every extractor."})
-    train_size: int | None = field(default=None, metadata={"help": "Training images of extractors and heads."})
-    num_train_epochs: float | None = field(default=None, metadata={"help": "Epochs of extractors and heads."})
-    top: int = field(default=5, metadata={"help": "Number of the best topologies to train with the whole recipe."})
+    train_size: int | None = field(
+        default=None, metadata={"help": "Extractors and heads: number of training images; None: all."}
+    )
+    num_train_epochs: float | None = field(
+        default=None, metadata={"help": "Extractors and heads: epochs; None: those of the recipe."}
+    )
+    top: int = field(default=5, metadata={"help": "Number of best topologies to train with the full recipe."})
     reference: list[int] = field(
         default_factory=list,
         metadata={"help": "Filters, convolutions, units and dense layers of a topology to train beside the best."},
     )
     seeds: list[int] = field(
         default_factory=lambda: [0],
-        metadata={"help": "The best use the first seed; the very best and the reference use all seeds."},
+        metadata={"help": "The first for all top topologies; the others for the best one and the reference."},
     )
     bf16: bool = field(default=False, metadata={"help": "Train in bfloat16 in this worker."})
     prune: bool = field(default=False, metadata={"help": "Stop extractors and heads that fall behind the median."})
