@@ -49,8 +49,21 @@ def commit() -> str | None:
 
 
 def data_fingerprint(images: "DatasetDict") -> dict[str, Any]:
-    """Return the size, class balance and digest of each split; the digest covers ids, labels and images in order."""
-    return {split: _split_fingerprint(rows) for split, rows in images.items()}
+    """Return the fingerprint of each split."""
+    return {split: split_fingerprint(rows) for split, rows in images.items()}
+
+
+def split_fingerprint(rows: Any) -> dict[str, Any]:  # noqa: ANN401 - datasets is not typed
+    """Return the size, class balance and digest of a data set; the digest covers ids, labels and images in order."""
+    labels = rows["label"][:]
+    text = "\n".join(f"{i} {k} {h}" for i, k, h in zip(rows["id"][:], labels, rows["sha256"][:], strict=True))
+    n_fake = sum(labels)
+    return {
+        "n": len(labels),
+        "n_real": len(labels) - n_fake,
+        "n_fake": n_fake,
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }
 
 
 def peak_memory_gib() -> float:
@@ -76,18 +89,6 @@ def without_local_paths(value: Any) -> Any:  # noqa: ANN401 - plain JSON
         return [without_local_paths(entry) for entry in value]
     is_path = isinstance(value, str) and PurePath(value).is_absolute()
     return PurePath(value).name if is_path else value
-
-
-def _split_fingerprint(rows: Any) -> dict[str, Any]:  # noqa: ANN401 - datasets is not typed
-    labels = rows["label"][:]
-    text = "\n".join(f"{i} {k} {h}" for i, k, h in zip(rows["id"][:], labels, rows["sha256"][:], strict=True))
-    n_fake = sum(labels)
-    return {
-        "n": len(labels),
-        "n_real": len(labels) - n_fake,
-        "n_fake": n_fake,
-        "sha256": hashlib.sha256(text.encode()).hexdigest(),
-    }
 
 
 def _git(*words: str, folder: Path) -> str | None:

@@ -5,12 +5,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
-from typing import Final, Generic, TypeVar
+from typing import Final, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_CHUNK: Final = 50  # items per call of a worker: few enough for large images to fit into memory
+_CHUNK: Final = 50  # items per call of the function: few enough for large images to fit into memory
 _MIN_ITEMS: Final = 5_000  # below this, starting workers costs more than it saves
 _MAX_WORKERS: Final = 8
 
@@ -71,36 +71,15 @@ def map_in_processes(
 
     chunks = [range(start, min(start + _CHUNK, len(items))) for start in range(0, len(items), _CHUNK)]
     workers = min(available_cores(), _MAX_WORKERS) if len(items) >= _MIN_ITEMS else 0
-    calls = _Calls(function, items, chunks)
     generator = torch.Generator()  # for the seed of the loader, instead of the global random state
-    loader: DataLoader[Result] = DataLoader(
-        calls,  # type: ignore[arg-type]  # a map-style data set
-        batch_size=None,
+    loader: DataLoader[Item] = DataLoader(
+        items,  # type: ignore[arg-type]  # a map-style data set
+        batch_sampler=chunks,  # type: ignore[arg-type]  # sequences of indices
         num_workers=workers,
-        collate_fn=_identity,
+        collate_fn=function,
         generator=generator,
     )
     with tqdm(total=len(items), desc=description, unit="image", disable=None) as bar:
         for positions, result in zip(chunks, loader, strict=True):
             yield positions, result
             bar.update(len(positions))
-
-
-class _Calls(Generic[Item, Result]):
-    """A map-style data set whose items are results."""
-
-    def __init__(
-        self, function: Callable[[Sequence[Item]], Result], items: Sequence[Item], chunks: Sequence[range]
-    ) -> None:
-        self.function, self.items, self.chunks = function, items, chunks
-
-    def __len__(self) -> int:
-        return len(self.chunks)
-
-    def __getitem__(self, index: int) -> Result:
-        positions = self.chunks[index]
-        return self.function(self.items[positions.start : positions.stop])
-
-
-def _identity(result: Result) -> Result:
-    return result

@@ -153,8 +153,8 @@ def read_run(folder: Path) -> Run:
     Raises:
         ValueError: the folder contains no finished run.
     """
-    record = read_json(folder / RECORD) if (folder / RECORD).exists() else {"finished": False}
-    if not record["finished"]:
+    record = _read_record(folder)
+    if not record.get("finished"):
         raise ValueError(f"expected a finished run of train.py in {folder}; found none. Finish the training.")
     outcome = Outcome.from_dict(read_json(folder / METRICS))
     return Run(folder, record, outcome, read_json(folder / HISTORY))
@@ -180,11 +180,11 @@ def resume_point(folder: Path, arguments: Mapping[str, Any]) -> str | None:
     Raises:
         ValueError: the folder contains a finished run, an interrupted run with other arguments, or other files.
     """
-    if not (folder / RECORD).exists():
+    record = _read_record(folder)
+    if not record:
         if not foreign_files(folder, RECORD):
             return None
         raise ValueError(f"expected an empty output folder; found files in {folder}. Use another --output_dir.")
-    record = read_json(folder / RECORD)
     if record["finished"]:
         raise ValueError(
             f"expected an empty output folder; found a finished run in {folder}. Use another --output_dir, or "
@@ -213,9 +213,7 @@ def check_same_data(folder: Path, data: Mapping[str, Any]) -> None:
     Raises:
         ValueError: the images of a split have changed.
     """
-    if not (folder / RECORD).exists():
-        return
-    before = read_json(folder / RECORD)["data"]
+    before = _read_record(folder).get("data", data)
     changed = [split for split in data if before.get(split) != data[split]]
     if changed:
         raise ValueError(
@@ -253,6 +251,11 @@ def write_outcome(folder: Path, outcome: Outcome, history: Sequence[Mapping[str,
         drawings["content_accuracy"] = figures.content_accuracy(accuracy, epochs=validation.epoch.tolist())
     for name, figure in drawings.items():
         save_figure(figure, folder / FIGURES / f"{name}.png")
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    file = folder / RECORD
+    return read_json(file) if file.exists() else {}
 
 
 def _last_checkpoint(folder: Path) -> str | None:

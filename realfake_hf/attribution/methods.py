@@ -21,7 +21,6 @@ METHODS: Final[Mapping[str, Mapping[str, Any]]] = {  # the options of each metho
 }
 ATTENTION_METHODS: Final = frozenset({"rollout", "last_attention", "gradient_rollout", "relevance"})
 CLASS_METHODS: Final = frozenset({"gradient_rollout", "relevance", "grad_cam"})  # the others ignore the target
-METHOD_NAMES: Final = {"grad_cam": "Grad-CAM"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,4 +64,4 @@ def method_name(method: str) -> str:
     >>> method_name("grad_cam"), method_name("last_attention")
     ('Grad-CAM', 'last attention')
     """
-    return METHOD_NAMES.get(method, method.replace("_", " "))
+    return "Grad-CAM" if method == "grad_cam" else method.replace("_", " ")

@@ -229,7 +229,7 @@ def _load_processor(place: str, name: str) -> BaseImageProcessor:
 
 
 def _set_head(model: PreTrainedModel, saved_names: dict[int, str]) -> None:
-    """Swap the outputs of a head for FAKE and REAL; initialise a two-class head with other labels again."""
+    """Swap the outputs of a head for FAKE and REAL; re-initialise a two-class head with other labels."""
     if len(saved_names) != len(LABEL_NAMES):
         return  # transformers has made a new head
     labels = [parse_label(saved_names[index]) for index in range(len(LABEL_NAMES))]

@@ -65,7 +65,7 @@ class ScoreStore:
             with pq.ParquetFile(file) as scores:
                 if scores.metadata.num_rows == part.n:
                     return Counter(json.loads(scores.schema_arrow.metadata[_COUNTS]))
-            reason = "another number of rows"
+            reason = "unexpected number of rows"
         except (pa.ArrowException, OSError, TypeError, KeyError) as error:
             reason = str(error).partition("\n")[0]
         logger.warning("%s is damaged (%s): scoring its images again", file, reason)

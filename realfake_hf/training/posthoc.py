@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from realfake_hf.cli import parse, read_names, run_command
 from realfake_hf.data.sampling import take_evenly
-from realfake_hf.environment import data_fingerprint, environment
+from realfake_hf.environment import environment, split_fingerprint
 from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.labels import FAKE
 from realfake_hf.store import write_json, write_results
@@ -231,15 +231,13 @@ def _new_scores(arguments: OperatingPointArguments, record: Mapping[str, Any]) -
 
 def _splits_of_training(record: Mapping[str, Any], *, source: str | None = None) -> "DatasetDict":
     """Load the splits of a training run, and check the validation split against its record."""
-    from datasets import DatasetDict
-
     from realfake_hf.training.data import load_splits
 
     names = ("data", "validation_share", "test_share", "split_seed")
     settings = {name: record["arguments"][name] for name in names} | ({"data": source} if source else {})
     images = load_splits(DataArguments(**settings))
     expected = record["data"]["validation"]
-    actual = data_fingerprint(DatasetDict({"validation": images["validation"]}))["validation"]
+    actual = split_fingerprint(images["validation"])
     if actual["sha256"] != expected["sha256"]:
         raise ValueError(
             f"expected the {expected['n']:,} validation images of the training run in {settings['data']}; found "
@@ -261,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _print_point(arguments: OperatingPointArguments) -> int:
     point = choose(arguments)
-    print(f"{arguments.model_dir}: FAKE above {point}; {point.band or 'no band keeps the promise'}")
+    print(f"{arguments.model_dir}: FAKE above {point}; {point.band or 'no band meets the promised error rate'}")
     return 0
 
 
