@@ -29,7 +29,7 @@ SETTINGS: Final = (
     "model", "image_size", "patch_size", "num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_steps",
     "weight_decay", "per_device_train_batch_size", "bf16", "flip", "crop_padding", "robust_share", "ema_decay", "seed",
 )  # fmt: skip  # run.json holds all
-METRICS: Final = ("accuracy", "balanced_accuracy", "roc_auc", "f1", "brier")  # of the front matter
+METRICS: Final = ("accuracy", "balanced_accuracy", "roc_auc", "f1", "brier")  # in the front matter
 WATTS_PER_CORE: Final = 10  # assumed: a server processor under load, with its share of cooling
 WATTS_PER_GPU: Final = 400
 JOULES_PER_KWH: Final = 3.6e6
@@ -51,7 +51,7 @@ def make_card(folder: Path, *, repo_id: str, results: Path | None = None) -> "Mo
     Args:
         folder: output folder of `train.py`.
         repo_id: name of the model on the Hub.
-        results: folder of further results of the same weights; None for those of the run only.
+        results: folder of further results of the same weights; None for the results of the run only.
 
     Raises:
         OSError: the model does not exist.
@@ -87,17 +87,17 @@ def make_card(folder: Path, *, repo_id: str, results: Path | None = None) -> "Mo
 
 
 def _grid_of(digest: str, results: Path) -> "Grid | None":
-    """Return the published grid, restricted to the model with these weights and the baseline; None without them."""
+    """Return the published grid of the model with these weights and the baseline; None if the model is not in it."""
     from realfake_hf.crosseval.grid import Grid
 
     grid = Grid.from_dict(read_json(results / "crosseval.json"))
     names = {facts["weights"]: name for name, facts in grid.facts["models"].items()}
     if digest not in names:
         return None
-    kept = (names[digest], TRIVIAL)
-    facts = {**grid.facts, "models": {name: facts for name, facts in grid.facts["models"].items() if name in kept}}
-    cells = tuple(cell for cell in grid.cells if cell.model in kept)
-    return replace(grid, facts=facts, cells=cells, pairs=(), robustness=(), errors=())
+    shown = (names[digest], TRIVIAL)
+    models = {name: facts for name, facts in grid.facts["models"].items() if name in shown}
+    cells = tuple(cell for cell in grid.cells if cell.model in shown)
+    return replace(grid, facts={**grid.facts, "models": models}, cells=cells, pairs=(), robustness=(), errors=())
 
 
 def _training_fields(run: "Run", results: Path | None) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _evaluation_fields(digest: str, grid: "Grid | None", results: Path | None) -
 
 
 def _further_tables(name: str, digest: str, results: Path) -> Iterator[tuple[str, str]]:
-    """Yield titles and tables of what else was measured of the model."""
+    """Yield title and table of each further result of the model."""
     from realfake_hf.crosseval.robustness import Robustness, robustness_table
     from realfake_hf.estimate import from_plain
     from realfake_hf.explain_study.tables import findings

@@ -1,7 +1,7 @@
 """Upload models, Spaces and data sets to the Hugging Face Hub.
 
-`python -m realfake_hf.hub` is the command; `train.py --push_to_hub` publishes at the end of a training. Only named
-files are uploaded, and no optimizer states and local paths.
+`python -m realfake_hf.hub` is the command; `train.py --push_to_hub` publishes at the end of a training. Optimizer
+states are never uploaded; local paths are removed from `run.json`, and rejected in other files.
 """
 
 import logging
