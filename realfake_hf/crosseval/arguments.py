@@ -1,6 +1,5 @@
 """Command-line arguments of `crosseval.py`."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -19,15 +18,9 @@ _MINIMA: Final = {
 class CrossevalArguments:
     """Models, data sets and protocols of a grid, and its output folder."""
 
-    output_dir: Path = field(
-        metadata={"help": "Output folder, which keeps finished cells; repeat the command to resume."}
-    )
-    models: list[str] = field(
-        default_factory=list, metadata={"help": "One or more NAME=MODEL: output folders of train.py or Hub ids."}
-    )
-    datasets: list[str] = field(
-        default_factory=list, metadata={"help": "One or more NAME=SOURCE, as for train.py --data."}
-    )
+    output_dir: Path = field(metadata={"help": "Output folder with finished cells; repeat the command to resume."})
+    models: list[str] = field(metadata={"help": "One or more NAME=MODEL: output folders of train.py or Hub ids."})
+    datasets: list[str] = field(metadata={"help": "One or more NAME=SOURCE, as for train.py --data."})
     split: str | None = field(
         default=None, metadata={"help": "Split of all data sets; by default test, or the only split."}
     )
@@ -40,7 +33,7 @@ class CrossevalArguments:
     )
     baseline_data: str | None = field(
         default=None,
-        metadata={"help": "Source on whose training split a logistic regression is fitted as a baseline."},
+        metadata={"help": "Source of the training images of a baseline, a logistic regression."},
     )
     baseline_n: int = field(
         default=10_000, metadata={"help": "Training images of the logistic regression, balanced by label."}
@@ -52,8 +45,7 @@ class CrossevalArguments:
         metadata={"help": "Compute in bfloat16: faster on hardware that supports it; scores change by about 0.01."},
     )
     streaming: bool = field(
-        default=False,
-        metadata={"help": "Stream all data sets from Parquet shards, with little memory and no local copy."},
+        default=False, metadata={"help": "Stream data sets from Parquet shards, with little memory and no local copy."}
     )
     fresh: bool = field(default=False, metadata={"help": "Delete finished cells and start over."})
     robustness: list[str] = field(
@@ -63,15 +55,14 @@ class CrossevalArguments:
         default=2000, metadata={"help": "Leak-free images per robustness test, balanced by label and content."}
     )
     errors: int = field(
-        default=0, metadata={"help": "Number of most confident errors of each kind to show, per model and data set."}
+        default=0, metadata={"help": "Number of most confident errors of each kind to show per model and data set."}
     )
     training_data: str | None = field(
-        default=None, metadata={"help": "Source whose nearest training images are shown beside each error."}
+        default=None, metadata={"help": "Source of training images, the nearest of which are shown beside each error."}
     )
     neighbours_n: int = field(default=5000, metadata={"help": "Training images to search for nearest neighbours."})
     duplicates_of: str | None = field(
-        default=None,
-        metadata={"help": "Source whose training images are searched for near-duplicates of the evaluated ones."},
+        default=None, metadata={"help": "Source of training images whose near-duplicates are counted."}
     )
 
     def __post_init__(self) -> None:
@@ -103,15 +94,9 @@ class CrossevalArguments:
     @property
     def places(self) -> dict[str, str]:
         """The folder or Hub id of each model, by name."""
-        return _named("--models", self.models)
+        return read_names("--models", self.models, kind="PLACE")
 
     @property
     def sources(self) -> dict[str, str]:
         """The source of each data set, by name."""
-        return _named("--datasets", self.datasets)
-
-
-def _named(flag: str, words: Sequence[str]) -> dict[str, str]:
-    if not words:
-        raise ValueError(f"expected one or more {flag} NAME=PLACE; found none.")
-    return read_names(flag, words, kind="PLACE")
+        return read_names("--datasets", self.datasets, kind="PLACE")

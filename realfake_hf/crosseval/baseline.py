@@ -12,17 +12,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-SIDE: Final = 32  # pixels, of the resized images
-RADII: Final = SIDE // 2 + 1  # of the spectrum; the last one includes the higher frequencies in the corners
+SIDE: Final = 32  # pixels of the resized images
+RADII: Final = SIDE // 2 + 1  # number in the spectrum; the last one includes the higher frequencies in the corners
 
 
 class TrivialBaseline:
-    """Logistic regression on `trivial_features`.
-
-    Args:
-        images: (n, 32, 32, 3) uint8 training images.
-        is_fake: (n,) true labels, both of which must occur.
-    """
+    """Logistic regression on `trivial_features` of (n, 32, 32, 3) uint8 training images of both labels."""
 
     def __init__(self, images: NDArray[np.uint8], is_fake: NDArray[np.bool_]) -> None:
         self._model: Any = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
@@ -45,10 +40,7 @@ def shrink(images: Sequence[Image.Image]) -> NDArray[np.uint8]:
 
 
 def trivial_features(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Compute colour and spectrum features.
-
-    Args:
-        images: (n, 32, 32, 3) uint8 [0, 255].
+    """Compute colour and spectrum features of images (n, 32, 32, 3), uint8 [0, 255].
 
     Returns:
         (n, 74): mean and standard deviation of each channel; then, for each channel and their mean, the mean log power

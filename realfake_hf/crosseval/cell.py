@@ -12,16 +12,7 @@ from realfake_hf.crosseval.false_alarms import FalseAlarms, false_alarms_by_cont
 from realfake_hf.crosseval.models import Model
 from realfake_hf.data.sampling import Flags
 from realfake_hf.estimate import Estimate, from_plain, to_plain
-from realfake_hf.metrics.calibration import (
-    Bin,
-    Histogram,
-    RiskCoverage,
-    best_threshold,
-    confidence_histogram,
-    reliability,
-    risk_coverage,
-    scale,
-)
+from realfake_hf.metrics import calibration
 from realfake_hf.metrics.intervals import share
 from realfake_hf.metrics.operating_point import Band, OperatingPoint
 from realfake_hf.metrics.report import Report, estimate_roc_auc, make_report
@@ -55,11 +46,9 @@ class Confidence:
     """Calibration and selective prediction of a model on a data set.
 
     Attributes:
-        temperature: temperature fitted on validation; None if the model has none, as `after` and `bins_after` then.
+        temperature: temperature fitted on validation; if None, `after` and `bins_after` are None as well.
         before: ECE, log loss and Brier score of the probabilities as predicted.
         after: the same after temperature scaling.
-        bins: reliability as predicted.
-        bins_after: reliability after temperature scaling.
         band: probabilities between which the model is unsure; None if the model has no band.
         decided: share of images outside the band; 1 without a band.
         wrong: share of wrong verdicts among the decided images.
@@ -68,10 +57,10 @@ class Confidence:
     temperature: float | None
     before: dict[str, Estimate]
     after: dict[str, Estimate] | None
-    bins: tuple[Bin, ...]
-    bins_after: tuple[Bin, ...] | None
-    histogram: Histogram
-    risk_coverage: RiskCoverage
+    bins: tuple[calibration.Bin, ...]
+    bins_after: tuple[calibration.Bin, ...] | None
+    histogram: calibration.Histogram
+    risk_coverage: calibration.RiskCoverage
     band: Band | None
     decided: Estimate
     wrong: Estimate
@@ -96,8 +85,6 @@ class Cell:
 
     Attributes:
         split: split, with the suffix `LEAK_FREE` if only its leak-free images were measured.
-        protocol: preprocessing of each image before the model's own processor.
-        point: operating point of the model, whose threshold the report uses.
         majority: accuracy of always predicting the more frequent label, in [0.5, 1].
         oracle_threshold: best threshold on these very images, an upper bound; None with one label only.
         contents: each known content compared with all other images.
@@ -176,16 +163,9 @@ def measure_cell(
     seed: int,
     where: Flags | None = None,
 ) -> Cell:
-    """Measure the scores of a model on a data set.
+    """Measure the scores of a model, (n,) in [0, 1] under the protocol, on a data set or the images `where` of it.
 
-    Args:
-        model: model that computed the scores.
-        dataset: data set with n images.
-        p_fake: (n,) scores in [0, 1].
-        protocol: preprocessing of the images.
-        samples: number of bootstrap replicates of each interval.
-        seed: random seed of the bootstrap.
-        where: (n,) mask of the images to include; None includes all.
+    `samples` and `seed` are those of the bootstrap.
     """
     rows = np.arange(len(dataset.is_fake)) if where is None else np.flatnonzero(where)
     is_fake, scores = dataset.is_fake[rows], np.asarray(p_fake, dtype=np.float64)[rows]
@@ -195,7 +175,7 @@ def measure_cell(
     report = make_report(
         is_fake, scores, content=content, threshold=point.threshold, bootstrap_samples=samples, seed=seed
     )
-    oracle = best_threshold(is_fake, scores) if report.n_real and report.n_fake else None
+    oracle = calibration.best_threshold(is_fake, scores) if report.n_real and report.n_fake else None
     return Cell(
         model=model.name,
         dataset=dataset.name,
@@ -218,7 +198,7 @@ def _measure_confidence(
     is_fake: Flags, p_fake: NDArray[np.float64], point: OperatingPoint, report: Report, *, samples: int, seed: int
 ) -> Confidence:
     """Measure calibration and selective prediction; the report is that of the unscaled scores."""
-    scaled = None if point.temperature is None else scale(p_fake, point.temperature)
+    scaled = None if point.temperature is None else calibration.scale(p_fake, point.temperature)
     after = None if scaled is None else make_report(is_fake, scaled, bootstrap_samples=samples, seed=seed)
     is_wrong = (p_fake > point.threshold) != is_fake
     band = point.band or Band(point.threshold, point.threshold, promised=1)
@@ -227,10 +207,10 @@ def _measure_confidence(
         temperature=point.temperature,
         before={name: getattr(report, name) for name in CALIBRATION},
         after=None if after is None else {name: getattr(after, name) for name in CALIBRATION},
-        bins=reliability(is_fake, p_fake),
-        bins_after=None if scaled is None else reliability(is_fake, scaled),
-        histogram=confidence_histogram(is_fake, p_fake, threshold=point.threshold),
-        risk_coverage=risk_coverage(is_fake, p_fake, threshold=point.threshold),
+        bins=calibration.reliability(is_fake, p_fake),
+        bins_after=None if scaled is None else calibration.reliability(is_fake, scaled),
+        histogram=calibration.confidence_histogram(is_fake, p_fake, threshold=point.threshold),
+        risk_coverage=calibration.risk_coverage(is_fake, p_fake, threshold=point.threshold),
         band=point.band,
         decided=share(int(is_decided.sum()), len(is_fake)),
         wrong=share(int(is_wrong[is_decided].sum()), int(is_decided.sum())),

@@ -1,4 +1,4 @@
-"""The data sets of a grid: images, labels and contents of one split, without or with leaks from other splits."""
+"""The data sets of a grid: images, labels and contents of one split, and which images are leak-free."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,16 +23,14 @@ SAME_CONTENT: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, eq=False)
 class EvalDataset:
-    """One split of a source, on which models are evaluated.
+    """One split of a source of `load_images`, on which models are evaluated.
 
     Attributes:
-        source: see `load_images`.
         rows: n images, in the schema of `load_images`.
         is_fake: (n,) true labels.
         content: (n,) content of each image; None if unknown.
         generator: (n,) generator of each image; None for real images and if unknown.
         is_leak_free: (n,) whether the image occurs in no other split of the source.
-        sha256: fingerprint of the images.
         is_streamed: whether the images were read from shards, without a local copy of the source.
     """
 
@@ -91,14 +89,9 @@ class EvalDataset:
 def load_dataset(
     name: str, source: str, *, split: str | None = None, limit: int | None = None, seed: int
 ) -> EvalDataset:
-    """Load a data set, optionally a random sample of it, balanced by label and, within a label, by content.
+    """Load a split of a source, by default test or the only split, under a name.
 
-    Args:
-        name: name in the grid.
-        source: see `load_images`.
-        split: name of the split; by default test, or the only split.
-        limit: maximum number of images; None for all.
-        seed: random seed of the sample.
+    With a limit, load a random sample, balanced by label and, within a label, by content.
 
     Raises:
         FileNotFoundError: the source does not exist.
@@ -160,8 +153,7 @@ def _from_rows(
 
 
 def _choose_split(splits: Mapping[str, object], split: str | None, name: str) -> str:
-    default = "test" if "test" in splits or len(splits) > 1 else next(iter(splits))
-    wanted = split or default
-    if wanted not in splits:
-        raise ValueError(f"expected the split {wanted!r} of {name}; found {', '.join(splits)}. Choose with --split.")
-    return wanted
+    split = split or ("test" if "test" in splits or len(splits) > 1 else next(iter(splits)))
+    if split not in splits:
+        raise ValueError(f"expected the split {split!r} of {name}; found {', '.join(splits)}. Choose with --split.")
+    return split

@@ -46,12 +46,10 @@ Nearest = dict[str, Neighbour]  # by label name
 
 @dataclass(frozen=True)
 class ShownError:
-    """An error on a sheet.
+    """An error on a sheet. Content and generator are None if unknown.
 
     Attributes:
         kind: false positive for a REAL image called FAKE, false negative for a FAKE image called REAL.
-        content: content of the image; None if unknown.
-        generator: generator of the image; None for REAL images and if unknown.
         is_sure: whether the score is outside the unsure band; None without a band.
         method: attribution method of the map.
         file: path of the sheet, relative to the output folder.
@@ -105,7 +103,7 @@ def most_confident_errors(
     threshold: float,
     n: int,
 ) -> dict[Kind, list[int]]:
-    """Return the rows of at most n errors of each kind: the most confident one of each content, then the second.
+    """Return the rows of at most n errors of each kind: the most confident of each content, then the second of each.
 
     Labels, scores and contents have one entry per image; unknown contents, None, count as one content.
     """
@@ -134,16 +132,10 @@ def show_errors(
     protocol: str,
     training: TrainingEmbeddings | None,
 ) -> Iterator[ShownError]:
-    """Draw a sheet of the model's most confident errors of each kind, and yield the errors on it.
+    """Draw a sheet of at most n most confident errors of each kind, and yield the errors on it.
 
-    Args:
-        model: model with a detector.
-        dataset: data set with one score per image.
-        p_fake: scores of the model.
-        folder: output folder; sheets are written to its folder `ERRORS`.
-        n: maximum number of errors of each kind.
-        protocol: preprocessing of each image.
-        training: training images among which the nearest are shown; None shows none.
+    The model must have a detector; `p_fake` are its scores under the protocol. Sheets are written to a folder `ERRORS`
+    in the output folder.
     """
     chosen = most_confident_errors(dataset.is_fake, p_fake, dataset.content, threshold=model.point.threshold, n=n)
     method = default_method(_detector(model).model)

@@ -17,8 +17,6 @@ PEOPLE: Final = frozenset({
     "men", "people", "person", "persons", "player", "portrait", "selfie", "woman", "women",
 })  # fmt: skip
 
-_DRAWS: Final = 20_000
-
 
 @dataclass(frozen=True)
 class FalseAlarms:
@@ -60,13 +58,8 @@ def false_discovery_rate(
 ) -> Estimate:
     """Estimate the share of real images among those called FAKE, by Bayes' rule.
 
-    For the interval, both rates are drawn from their posteriors under Jeffreys' prior, Beta(k + 1/2, n - k + 1/2).
-
-    Args:
-        real_called_fake: share of real images called FAKE, with k and n.
-        fake_called_fake: share of fake images called FAKE, with k and n.
-        prevalence: share of fakes among all images, in (0, 1).
-        seed: random seed of the draws.
+    Both rates need k and n; the prevalence is the share of fakes among all images. For the interval, both rates are
+    drawn from their posteriors under Jeffreys' prior, Beta(k + 1/2, n - k + 1/2).
 
     Returns:
         An estimate without n; undefined if no image was called FAKE.
@@ -82,7 +75,7 @@ def false_discovery_rate(
         return Estimate(None)
     generator = np.random.default_rng(seed)
     real, fake = (
-        generator.beta((rate.k or 0) + 0.5, (rate.n or 0) - (rate.k or 0) + 0.5, _DRAWS)
+        generator.beta((rate.k or 0) + 0.5, (rate.n or 0) - (rate.k or 0) + 0.5, 20_000)
         for rate in (real_called_fake, fake_called_fake)
     )
     value = _discoveries(np.array(real_called_fake.value), np.array(fake_called_fake.value), prevalence)

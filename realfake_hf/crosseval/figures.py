@@ -17,28 +17,13 @@ from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.robustness import Robustness, Step
 from realfake_hf.data.corruptions import CORRUPTIONS
 from realfake_hf.estimate import Estimate
-from realfake_hf.figures.style import (
-    BLUE,
-    COLORS,
-    INK,
-    MARKERS,
-    VERMILLION,
-    WIDTH,
-    error_bars,
-    legend_below,
-    style_axes,
-)
+from realfake_hf.figures import style
 from realfake_hf.metrics.calibration import Bin
 
 MIN_IN_BIN: Final = 10  # images below which a reliability bin is not drawn
 
-_ROW_HEIGHT: Final = 0.34  # inches; rows of the transfer figure
 _PANEL_HEIGHT: Final = 2.6  # inches; panels of the confidence figures
-_GAP: Final = 0.08  # distance between data sets as a share of the height of a panel
-_PADDING: Final = 0.08  # inches above and below a panel
-_TITLE_WIDTH: Final = 24  # characters that fit above a third of a figure
 _LINES: Final = ("-", "--", ":", "-.")
-_ROBUSTNESS_SIZE: Final = (11.0, 7.0)  # inches
 _SINGLE_STEPS: Final = ("crop", "mirror", "upside down")  # kinds with few steps, which share a panel
 _ROBUSTNESS_ROWS: Final = {  # y-axis limits by label
     "ROC AUC": (0.38, 1.02),
@@ -65,26 +50,26 @@ def draw_transfer(cells: Iterable[Cell]) -> Figure:
     """
     rows = [list(row) for _, row in groupby(cells, lambda cell: (cell.dataset, cell.protocol))]
     models = list(dict.fromkeys(cell.model for row in rows for cell in row))
-    height = 1.6 + _ROW_HEIGHT * len(rows) * max(1.0, len(models) / 3)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    height = 1.6 + 0.34 * len(rows) * max(1.0, len(models) / 3)
+    figure = Figure(figsize=(style.WIDTH, height), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, sharex=True)
     left.set_title("balanced accuracy\nat the model's own threshold", fontsize=11)
     right.set_title("ROC AUC\nindependent of the threshold", fontsize=11)
     for axes, statistic in ((left, "balanced_accuracy"), (right, "roc_auc")):
-        style_axes(axes)
+        style.style_axes(axes)
         axes.grid(visible=False, axis="y")
-        axes.axvline(0.5, color=INK, linestyle=":", linewidth=1.2, label="chance")
+        axes.axvline(0.5, color=style.INK, linestyle=":", linewidth=1.2, label="chance")
         for index, model in enumerate(models):
             by_row = [{cell.model: getattr(cell.report, statistic) for cell in row}.get(model) for row in rows]
-            values, arms = error_bars(by_row)
+            values, arms = style.error_bars(by_row)
             places = np.arange(len(rows)) + 0.22 * (index - (len(models) - 1) / 2)
             axes.errorbar(values, places, xerr=arms, label=model, linestyle="", markersize=5, **_look(index))
         for index in range(1, len(rows)):
             if rows[index][0].dataset != rows[index - 1][0].dataset:
-                axes.axhline(index - 0.5, color=INK, linewidth=0.8)
+                axes.axhline(index - 0.5, color=style.INK, linewidth=0.8)
     left.set_yticks(range(len(rows)), [f"{row[0].dataset}, {row[0].protocol}" for row in rows], parse_math=False)
     left.invert_yaxis()
-    legend_below(figure, [left, right], columns=len(models) + 1, order=models)
+    style.legend_below(figure, [left, right], columns=len(models) + 1, order=models)
     return figure
 
 
@@ -94,8 +79,8 @@ def draw_reliability(cells: Iterable[Cell]) -> Figure:
     The cells are of whole splits under one protocol, in the order of a grid.
     """
     rows = [list(row) for _, row in groupby(cells, lambda cell: cell.dataset)]
-    figure = Figure(figsize=(WIDTH, 1.2 + 1.6 * _PANEL_HEIGHT * len(rows)), layout="constrained")
-    heights = ([1, 0.5, _GAP] * len(rows))[:-1]
+    figure = Figure(figsize=(style.WIDTH, 1.2 + 1.6 * _PANEL_HEIGHT * len(rows)), layout="constrained")
+    heights = ([1, 0.5, 0.08] * len(rows))[:-1]
     grid = figure.add_gridspec(len(heights), len(rows[0]), height_ratios=heights)
     for number, row in enumerate(rows):
         for column, cell in enumerate(row):
@@ -105,19 +90,21 @@ def draw_reliability(cells: Iterable[Cell]) -> Figure:
             if column == 0:
                 above.set_ylabel("share of FAKE")
                 below.set_ylabel("verdicts")
-    legend_below(figure, figure.axes, columns=3)
+    style.legend_below(figure, figure.axes, columns=3)
     return figure
 
 
 def _draw_bins(axes: Axes, confidence: Confidence, *, title: str) -> None:
-    style_axes(axes)
-    axes.plot([0, 1], [0, 1], color=INK, linestyle=":", linewidth=1, label="perfectly calibrated")
-    axes.plot(*_curve(confidence.bins), color=BLUE, marker="o", markersize=4, label="as predicted")
+    style.style_axes(axes)
+    axes.plot([0, 1], [0, 1], color=style.INK, linestyle=":", linewidth=1, label="perfectly calibrated")
+    axes.plot(*_curve(confidence.bins), color=style.BLUE, marker="o", markersize=4, label="as predicted")
     if confidence.bins_after:
         points = _curve(confidence.bins_after)
-        axes.plot(*points, color=VERMILLION, linestyle="--", marker="s", markersize=4, label="temperature-scaled")
+        axes.plot(
+            *points, color=style.VERMILLION, linestyle="--", marker="s", markersize=4, label="temperature-scaled"
+        )
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="probability of FAKE")
-    title = textwrap.fill(title, _TITLE_WIDTH, break_long_words=False, break_on_hyphens=False)
+    title = textwrap.fill(title, width=24, break_long_words=False, break_on_hyphens=False)
     axes.set_title(title, parse_math=False, fontsize=10)
 
 
@@ -127,13 +114,13 @@ def _curve(bins: Sequence[Bin]) -> NDArray[np.float64]:
 
 
 def _draw_histogram(axes: Axes, confidence: Confidence) -> None:
-    style_axes(axes)
+    style.style_axes(axes)
     histogram = confidence.histogram
     edges = np.asarray(histogram.edges)
     left, width = edges[:-1], np.diff(edges)
     look: dict[str, Any] = {"align": "edge", "edgecolor": "white"}
     axes.bar(left, histogram.right, width, color="#BBBBBB", label="correct verdicts", **look)
-    axes.bar(left, histogram.wrong, width, histogram.right, color=VERMILLION, label="wrong verdicts", **look)
+    axes.bar(left, histogram.wrong, width, histogram.right, color=style.VERMILLION, label="wrong verdicts", **look)
     axes.set(xlim=(0.5, 1), xlabel="confidence of the verdict")
 
 
@@ -145,21 +132,21 @@ def draw_risk_coverage(cells: Iterable[Cell]) -> Figure:
     panels = [list(panel) for _, panel in groupby(cells, lambda cell: cell.dataset)]
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(WIDTH, 0.8 + _PANEL_HEIGHT * rows), layout=ConstrainedLayoutEngine(h_pad=_PADDING))
+    figure = Figure(figsize=(style.WIDTH, 0.8 + _PANEL_HEIGHT * rows), layout=ConstrainedLayoutEngine(h_pad=0.08))
     grid = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for axes in grid[len(panels) :]:
         axes.remove()
     for axes, panel in zip(grid, panels, strict=False):
-        style_axes(axes)
+        style.style_axes(axes)
         axes.set_title(f"{panel[0].dataset}, n = {panel[0].report.n:,}", parse_math=False, fontsize=10)
-        for cell, color, line in zip(panel, cycle(COLORS), cycle(_LINES), strict=False):
+        for cell, color, line in zip(panel, cycle(style.COLORS), cycle(_LINES), strict=False):
             curve = cell.confidence.risk_coverage
             axes.plot(curve.coverage, curve.risk, label=cell.model, color=color, linestyle=line)
         axes.set(xlim=(0, 1), xlabel="share decided, most confident first", ylabel="error rate among them")
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-    legend_below(figure, grid[: len(panels)], columns=4)
+    style.legend_below(figure, grid[: len(panels)], columns=4)
     return figure
 
 
@@ -167,30 +154,33 @@ def draw_robustness(measured: Sequence[Robustness]) -> Figure:
     """Draw ROC AUC and both error rates of each model on one data set against the strength of each corruption."""
     kinds_by_title = {kind: (kind,) for kind in CORRUPTIONS if kind not in _SINGLE_STEPS}
     panels = {**kinds_by_title, "crop and flip": _SINGLE_STEPS}
-    figure = Figure(figsize=_ROBUSTNESS_SIZE, layout="constrained")
+    figure = Figure(figsize=(11, 7), layout="constrained")
     grid = figure.subplots(len(_ROBUSTNESS_ROWS), len(panels), sharex="col", sharey="row", squeeze=False)
     for (title, kinds), column in zip(panels.items(), grid.T, strict=True):
         unit = CORRUPTIONS[title].unit if title in CORRUPTIONS else ""
         column[0].set_title(title)
-        column[0].axhline(0.5, color=INK, linestyle=":", linewidth=1)
+        column[0].axhline(0.5, color=style.INK, linestyle=":", linewidth=1)
         column[-1].set_xlabel(unit)
         for index, robustness in enumerate(measured):
             steps = [robustness.clean, *(step for kind in kinds for step in robustness.of_kind(kind))]
-            accuracies = ([step.accuracy_real for step in steps], [step.accuracy_fake for step in steps])
-            error_rates = [[_error_rate(accuracy) for accuracy in row] for row in accuracies]
-            for axes, estimates in zip(column, [[step.roc_auc for step in steps], *error_rates], strict=True):
-                values, arms = error_bars(estimates)
+            curves = (
+                [step.roc_auc for step in steps],
+                [_error_rate(step.accuracy_real) for step in steps],
+                [_error_rate(step.accuracy_fake) for step in steps],
+            )
+            for axes, estimates in zip(column, curves, strict=True):
+                values, arms = style.error_bars(estimates)
                 look = {"linestyle": "-" if unit else "", "linewidth": 1.5, "elinewidth": 1, "markersize": 4}
                 axes.errorbar(np.arange(len(steps)), values, yerr=arms, label=robustness.model, **look, **_look(index))
             labels = ["none", *(_step_label(step, kinds) for step in steps[1:])]
         for axes in column:
-            style_axes(axes)
+            style.style_axes(axes)
             axes.set_xticks(range(len(labels)), labels, fontsize=8, rotation=45, ha="right", rotation_mode="anchor")
     for axes, (label, limits) in zip(grid[:, 0], _ROBUSTNESS_ROWS.items(), strict=True):
         axes.set(ylabel=label, ylim=limits)
     n = measured[0].n_real + measured[0].n_fake
     figure.suptitle(f"n = {n:,} images at each step; bars: 95 % intervals; dotted: chance", fontsize=11)
-    legend_below(figure, grid.ravel().tolist(), columns=4)
+    style.legend_below(figure, grid.ravel().tolist(), columns=4)
     return figure
 
 
@@ -207,4 +197,4 @@ def _step_label(step: Step, kinds: Sequence[str]) -> str:
 
 
 def _look(index: int) -> dict[str, str]:
-    return {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
+    return {"color": style.COLORS[index % len(style.COLORS)], "marker": style.MARKERS[index % len(style.MARKERS)]}

@@ -55,13 +55,8 @@ class Pair:
 class Grid:
     """Every model on every data set under every protocol.
 
-    Attributes:
-        facts: arguments, models, data, code and machine.
-        cells: cells in the order of data sets, protocols, splits and models.
-        pairs: comparisons of every two models on the same images.
-        shortcuts: file audit of each data set.
-        robustness: measurements on the data sets of `--robustness`, one per model.
-        errors: errors on all sheets.
+    Cells are in the order of data sets, protocols, splits and models. The facts are arguments, models, data, code and
+    machine.
     """
 
     facts: Plain
@@ -86,9 +81,9 @@ class Grid:
         """Names of the models, without the trivial baseline."""
         return [name for name in self.facts["models"] if name != TRIVIAL]
 
-    def whole_splits(self, model: str, *, protocol: str | None = None) -> list[Cell]:
-        """Return the cells of a model on whole splits, under a protocol or, by default, the first of the grid."""
-        protocol = protocol or self.cells[0].protocol
+    def whole_splits(self, model: str) -> list[Cell]:
+        """Return the cells of a model on whole splits under the first protocol of the grid."""
+        protocol = self.cells[0].protocol
         return [
             cell for cell in self.cells if cell.model == model and cell.protocol == protocol and cell.is_whole_split
         ]
@@ -137,14 +132,23 @@ def run_grid(arguments: CrossevalArguments) -> Grid:
     ]
     compared = arguments.duplicates_of
     training = load("--duplicates_of", compared, split="train") if compared else None
-    baseline = _fit_baseline(arguments, load, datasets)
+    baseline = []
+    if source := arguments.baseline_data:
+        images = load("--baseline_data", source, split="train", limit=arguments.baseline_n)
+        baseline = [fit_baseline(images, datasets)]
     models = [*(load_model(name, place, bf16=arguments.bf16) for name, place in arguments.places.items()), *baseline]
     if arguments.fresh:
         store.clear()
         PartialState().wait_for_everyone()
     shortcuts = find_shortcuts(datasets, store, seed=arguments.seed, training=training)
     cells, pairs = _measure(arguments, store, models, datasets)
-    robustness = tuple(_robustness(arguments, store, models, datasets))
+    leak_free = [
+        sample_leak_free(dataset, arguments.robustness_n, seed=arguments.seed)
+        for dataset in datasets
+        if dataset.name in arguments.robustness
+    ]
+    draws = {"samples": arguments.bootstrap_samples, "seed": arguments.seed}
+    robustness = tuple(row for sample in leak_free for row in measure_robustness(models, sample, store, **draws))
     errors = tuple(_show_errors(arguments, store, models, datasets, load))
     return Grid(_facts(arguments, models, datasets), cells, pairs, shortcuts, robustness, errors)
 
@@ -167,15 +171,6 @@ def _loader(arguments: CrossevalArguments) -> Callable[..., EvalDataset]:
     for source in (*arguments.sources.values(), *filter(None, optional)):
         find(source)
     return partial(stream_dataset if arguments.streaming else load_dataset, seed=arguments.seed)
-
-
-def _fit_baseline(
-    arguments: CrossevalArguments, load: Callable[..., EvalDataset], datasets: Sequence[EvalDataset]
-) -> list[Model]:
-    if not arguments.baseline_data:
-        return []
-    training = load("--baseline_data", arguments.baseline_data, split="train", limit=arguments.baseline_n)
-    return [fit_baseline(training, datasets)]
 
 
 def _measure(
@@ -234,16 +229,6 @@ def _compare(dataset: EvalDataset, cells: Sequence[Cell], scores: Scores, where:
     for a, b in combinations(is_right, 2):
         test = mcnemar(is_right[a], is_right[b])
         yield Pair(a, b, *cells[0].place, test, test.p_value)
-
-
-def _robustness(
-    arguments: CrossevalArguments, store: Store, models: Sequence[Model], datasets: Sequence[EvalDataset]
-) -> Iterator[Robustness]:
-    samples, seed = arguments.bootstrap_samples, arguments.seed
-    for dataset in datasets:
-        if dataset.name in arguments.robustness:
-            sample = sample_leak_free(dataset, arguments.robustness_n, seed=seed)
-            yield from measure_robustness(models, sample, store, samples=samples, seed=seed)
 
 
 def _show_errors(

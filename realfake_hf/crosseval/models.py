@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +24,6 @@ from realfake_hf.metrics.operating_point import OperatingPoint, load_operating_p
 from realfake_hf.metrics.out_of_distribution import FAMILIARITY
 from realfake_hf.run_folder import RECORD
 from realfake_hf.store import read_json
-
-_WEIGHTS: Final = (".safetensors", ".bin")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,39 +55,28 @@ def check_models(places: Mapping[str, str]) -> None:
         ValueError: the labels of a model are not real and fake, or its operating point cannot be read.
     """
     for name, place in places.items():
+        config = _load_part(AutoConfig, place, f"an output folder of train.py or a Hub id as {name}")
         try:
-            fake_index(_labels(name, place))
+            fake_index(config.id2label)
         except ValueError as error:
             raise ValueError(f"cannot evaluate {name}: {error}") from error
-        _check_files(name, place)
+        folder = Path(place).expanduser()
+        weights = {*folder.glob("*.safetensors"), *folder.glob("*.bin")} - {folder / FAMILIARITY}
+        if folder.is_dir() and not weights:
+            raise OSError(f"expected weights beside the config.json of {name}; found none in {place}. Copy all files.")
+        what = f"a preprocessor_config.json beside the config.json of {name}"
+        _load_part(AutoImageProcessor, place, what, backend="pil")
         load_operating_point(place)
 
 
-def _labels(name: str, place: str) -> dict[int, str]:
+def _load_part(kind: Any, place: str, what: str, **options: str) -> Any:  # noqa: ANN401 - Auto* classes
     try:
-        return AutoConfig.from_pretrained(Path(place).expanduser()).id2label  # type: ignore[no-any-return]
-    except OSError as error:
-        raise OSError(
-            f"expected an output folder of train.py or a Hub id as {name}; found none at {place!r} "
-            f"({_first_line(error)})."
-        ) from error
-
-
-def _check_files(name: str, place: str) -> None:
-    folder = Path(place).expanduser()
-    if folder.is_dir() and not any(file.suffix in _WEIGHTS and file.name != FAMILIARITY for file in folder.iterdir()):
-        raise OSError(f"expected weights beside the config.json of {name}; found none in {place}. Copy all files.")
-    try:
-        AutoImageProcessor.from_pretrained(folder, backend="pil")  # type: ignore[no-untyped-call]
+        return kind.from_pretrained(Path(place).expanduser(), **options)
     except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
         raise OSError(
-            f"expected a preprocessor_config.json beside the config.json of {name}; found none at {place!r} "
-            f"({_first_line(error)}). Copy it from the model's output folder."
+            f"expected {what}; found none at {place!r} ({reason}). Check the place, and copy all files of the model."
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
 
 
 def load_model(name: str, place: str, *, bf16: bool = False) -> Model:

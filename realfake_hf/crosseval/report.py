@@ -6,14 +6,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
+from realfake_hf.crosseval import figures
 from realfake_hf.crosseval.errors import find_sheets
-from realfake_hf.crosseval.figures import (
-    MIN_IN_BIN,
-    draw_reliability,
-    draw_risk_coverage,
-    draw_robustness,
-    draw_transfer,
-)
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.tables import findings, settings_tables, tables_by_section, warnings
 from realfake_hf.pages.page import PageFigure, Section, write_page
@@ -35,6 +29,9 @@ SECTIONS: Final = {  # title and text by anchor; the text of the results explain
         "What can a detector learn without looking at images, and which images may it know from training?",
     ),
 }
+SHEETS: Final = (
+    "The most confident errors, with attribution maps and nearest training images in the model's embedding."
+)
 METHODS: Final = """\
 FAKE is the positive class. Each model is evaluated at the threshold stored with it, which was chosen on the validation
 split of its training data; nothing was tuned on the images reported here.
@@ -67,7 +64,6 @@ def write_report(grid: Grid, file: Path, *, folder: Path | None = None, shown: C
         shown: data sets whose error sheets are shown, since images may be under copyright; None shows all.
     """
     sheets = {} if folder is None else find_sheets(grid.errors, folder, shown)
-    text = ["The most confident errors, with attribution maps and nearest training images in the model's embedding."]
     return write_page(
         file,
         title="Cross-evaluation of detectors",
@@ -77,7 +73,7 @@ def write_report(grid: Grid, file: Path, *, folder: Path | None = None, shown: C
         findings=findings(grid),
         sections=[
             *_sections(grid),
-            *([Section("errors", "Errors", text, files=sheets)] if sheets else []),
+            *([Section("errors", "Errors", [SHEETS], files=sheets)] if sheets else []),
             Section("methods", "Methods", METHODS.split("\n\n")),
             Section("cite", "How to cite", CITATIONS.split("\n\n")),
             Section("settings", "Settings and environment", tables=settings_tables(grid)),
@@ -88,23 +84,23 @@ def write_report(grid: Grid, file: Path, *, folder: Path | None = None, shown: C
 def _sections(grid: Grid) -> list[Section]:
     """Return the sections for which the grid has figures or tables."""
     tables = tables_by_section(grid)
-    figures = {
+    drawn = {
         "results": [_transfer_figure(grid)],
         "confidence": _confidence_figures(grid),
         "robustness": list(_robustness_figures(grid)),
     }
     protocols = [PROTOCOLS[name] for name in dict.fromkeys(cell.protocol for cell in grid.cells)]
     return [
-        Section(anchor, title, [text] if text else protocols, figures.get(anchor, []), tables[anchor])
+        Section(anchor, title, [text] if text else protocols, drawn.get(anchor, []), tables[anchor])
         for anchor, (title, text) in SECTIONS.items()
-        if figures.get(anchor) or tables[anchor]
+        if drawn.get(anchor) or tables[anchor]
     ]
 
 
 def _transfer_figure(grid: Grid) -> PageFigure:
     sizes = "; ".join(f"{name}: n = {facts['n']:,}" for name, facts in grid.facts["data"].items())
     return PageFigure(
-        draw=partial(draw_transfer, [cell for cell in grid.cells if cell.is_whole_split]),
+        draw=partial(figures.draw_transfer, [cell for cell in grid.cells if cell.is_whole_split]),
         alt="Balanced accuracy and ROC AUC of each model on each data set under each protocol, as in the table.",
         caption=f"Models on data sets, with 95 % bootstrap intervals ({sizes}).",
         reading="Left, the accuracy that a user gets at the model's own threshold. Right, whether fake images score "
@@ -117,15 +113,15 @@ def _confidence_figures(grid: Grid) -> list[PageFigure]:
     sizes = "; ".join({cell.dataset: f"{cell.dataset}: n = {cell.report.n:,}" for cell in cells}.values())
     return [
         PageFigure(
-            draw=partial(draw_reliability, cells),
+            draw=partial(figures.draw_reliability, cells),
             alt="Reliability diagrams and histograms of confidence, one row per data set, one column per model.",
-            caption=f"Predicted probability against the share of fakes ({sizes}), in bins of at least {MIN_IN_BIN} "
-            "images.",
+            caption=f"Predicted probability against the share of fakes ({sizes}), in bins of at least "
+            f"{figures.MIN_IN_BIN} images.",
             reading="On the dotted line, seven of ten images with probability 0.7 are fake; below it, the model "
             "overestimates the probability of FAKE. Wrong verdicts at the right end of the histograms are confident.",
         ),
         PageFigure(
-            draw=partial(draw_risk_coverage, cells),
+            draw=partial(figures.draw_risk_coverage, cells),
             alt="Error rate against the share of images decided, one panel per data set.",
             caption=f"Error rate if only the most confident verdicts are given ({sizes}).",
             reading="From right to left, fewer images are decided. A curve that falls to 0 belongs to a model whose "
@@ -139,7 +135,7 @@ def _robustness_figures(grid: Grid) -> Iterator[PageFigure]:
         measured = list(group)
         n = measured[0].n_real + measured[0].n_fake
         yield PageFigure(
-            draw=partial(draw_robustness, measured),
+            draw=partial(figures.draw_robustness, measured),
             alt=f"ROC AUC and error rates on {dataset} against the strength of each corruption, as in the table.",
             caption=f"Robustness to corruptions on {dataset} (n = {n:,} at each step), with 95 % intervals.",
             reading="Corruptions grow stronger from left to right. Top, whether fake images still score higher than "

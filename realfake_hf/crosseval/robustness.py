@@ -17,7 +17,7 @@ from realfake_hf.store import Store
 from realfake_hf.tables import Table
 
 MEASURED: Final = ("accuracy_real", "accuracy_fake", "balanced_accuracy", "roc_auc")
-NONE: Final = "none"
+NONE: Final = "none"  # kind of the unchanged images
 
 
 @dataclass(frozen=True)

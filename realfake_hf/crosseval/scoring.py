@@ -27,7 +27,6 @@ _BLOCK: Final = 32  # images, the same in every process; larger blocks leave the
 _MAX_PIXELS: Final = 2**25  # per batch, in memory at once
 
 Change = Callable[[Image.Image, str], Image.Image]
-Prepare = Callable[[Mapping[str, Any]], Image.Image]
 Scores = Mapping[str, NDArray[np.float64]]
 
 
@@ -46,16 +45,9 @@ def load_or_score(
     settings: Mapping[str, Any] | None = None,
     change: Change | None = None,
 ) -> Scores:
-    """Return the (n,) scores of each model by name: read from the store, or computed and stored.
+    """Return the scores of each model by name, see `score_all`: read from the store, or computed and stored.
 
-    Args:
-        models: models to score with; each image is decoded once for all that are not in the store.
-        dataset: data set with n images.
-        store: store of finished scores.
-        protocol: see `score_all`.
-        condition: name of protocol and change; by default that of the protocol.
-        settings: facts that identify the condition in the store; by default the protocol.
-        change: see `score_all`.
+    With a change, `condition` is its name, and `settings` identify it in the store.
     """
     condition, settings = condition or protocol, settings or {"protocol": protocol}
     recorded = {model.name: {**cell_settings(dataset, model), **settings} for model in models}
@@ -79,16 +71,12 @@ def score_all(
 ) -> dict[str, NDArray[np.floating]]:
     """Score the images of a data set with several models: (n,) `p_fake` in [0, 1] each, by name.
 
+    A change, a function of an image and its SHA-256, is applied after the protocol. The title is that of the progress
+    bar, by default the protocol.
+
     Under `accelerate launch` each process scores every n-th block, and all processes return all scores. On CPU each
     core scores whole blocks: the last digits of a sum depend on the number of threads, and scores must not depend on
     the number of processes.
-
-    Args:
-        models: models to score with.
-        dataset: data set with n images.
-        protocol: name of the preprocessing of each image.
-        change: function of an image and its SHA-256, applied after the protocol.
-        title: text of the progress bar after the name of the data set; by default the protocol.
     """
     state = PartialState()
     ranges, blocks = dataset.share(_BLOCK, processes=state.num_processes, process=state.process_index)
@@ -111,7 +99,7 @@ def score_all(
 
 
 def _score_block(
-    models: Sequence[Model], rows: Iterable[Mapping[str, Any]], *, prepare: Prepare
+    models: Sequence[Model], rows: Iterable[Mapping[str, Any]], *, prepare: Callable[[Mapping[str, Any]], Image.Image]
 ) -> dict[str, NDArray[Any]]:
     batches = [
         {model.name: model.score(images) for model, images in _resize_once(models, batch)}

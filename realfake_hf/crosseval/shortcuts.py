@@ -26,6 +26,8 @@ from realfake_hf.metrics.intervals import bootstrap_estimate
 from realfake_hf.store import Store
 from realfake_hf.tables import markdown_table
 
+FOLDS: Final = 5
+SAMPLES: Final = 1000  # bootstrap replicates
 ALARM: Final = 0.6  # balanced accuracy of the file facts above which a data set deserves a warning
 FILES: Final = 1000  # maximum number of audited files per data set of a grid
 SAME_ENCODING: Final = (
@@ -34,7 +36,6 @@ SAME_ENCODING: Final = (
 )
 
 _CHANCE: Final = 0.5
-_BYTE_FACTS: Final = ("bytes", "bytes_per_pixel")
 _MAX_CATEGORIES: Final = 30  # columns of a categorical fact; rarer values share the last one
 _DECISION: Final = 0.5 + 1e-6  # ties are called real, whatever the rounding
 
@@ -57,13 +58,9 @@ class FactScore:
 
 @dataclass(frozen=True)
 class ShortcutAudit:
-    """How well file facts separate real from fake.
+    """How well all facts together, and each single fact, best first, separate real from fake in cross-validation.
 
-    Attributes:
-        groups: number of distinct files.
-        folds: number of folds of the cross-validation.
-        together: score of one model of all facts.
-        single: scores of one model per fact, best first.
+    `groups` is the number of distinct files.
     """
 
     n_real: int
@@ -86,7 +83,7 @@ class ShortcutAudit:
     @property
     def same_encoding(self) -> bool:
         """Whether all files have the same format, mode, size and tables, and differ only in their number of bytes."""
-        return all(score.values == 1 for score in self.single if score.fact not in _BYTE_FACTS)
+        return all(score.values == 1 for score in self.single if score.fact not in {"bytes", "bytes_per_pixel"})
 
     @property
     def warns(self) -> bool:
@@ -124,7 +121,6 @@ class Shortcut:
     """The shortcuts of a data set of a grid.
 
     Attributes:
-        data: name of the data set.
         n: number of audited files.
         together: balanced accuracy of all facts in one model; None if the files could not be audited.
         worst: name of the best single fact.
@@ -145,15 +141,13 @@ class Shortcut:
 
     @property
     def text(self) -> str:
-        """Sentences on the audit."""
-        if self.together is None or self.worst is None or self.worst_alone is None:
-            return f"{self.data}: the files could not be audited ({self.refused})"
+        """Sentences on an audit that was possible."""
         note = f" {SAME_ENCODING}" if self.same_encoding else ""
         return f"{self.data}: {_describe(self.together, self.n, self.worst, self.worst_alone)}{note}"
 
 
-def _describe(together: Estimate, n: int, worst: str, worst_alone: Estimate) -> str:
-    note = " The interval includes chance." if (together.low or 0) <= _CHANCE else ""
+def _describe(together: Estimate | None, n: int, worst: str | None, worst_alone: Estimate | None) -> str:
+    note = " The interval includes chance." if together and (together.low or 0) <= _CHANCE else ""
     return (
         f"file facts alone tell real from fake with a balanced accuracy of {together} on {n:,} files (chance is "
         f"{_CHANCE}); the best single fact is {worst} with {worst_alone}. A detector may rely on the files instead of "
@@ -218,13 +212,7 @@ def _load_or_compare(
 
 
 def audit_shortcuts(
-    facts: Mapping[str, Column],
-    *,
-    is_fake: Flags,
-    groups: NDArray[np.str_] | None = None,
-    folds: int = 5,
-    samples: int = 1000,
-    seed: int = 0,
+    facts: Mapping[str, Column], *, is_fake: Flags, groups: NDArray[np.str_] | None = None, seed: int = 0
 ) -> ShortcutAudit:
     """Separate real from fake by file facts, with gradient boosting of small trees and one-hot columns for strings.
 
@@ -236,27 +224,25 @@ def audit_shortcuts(
         facts: (n,) each; strings are categorical, everything else is numeric, with NaN for missing values.
         is_fake: (n,) true labels.
         groups: (n,) codes, equal for equal files; None if all files differ.
-        folds: number of folds of the cross-validation.
-        samples: number of bootstrap replicates.
         seed: random seed of folds, models and bootstrap.
 
     Raises:
         ValueError: a label has fewer distinct files than there are folds.
     """
     group = np.arange(len(is_fake)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    fold = _folds(is_fake, group, folds, np.random.default_rng(seed))
+    fold = _folds(is_fake, group, FOLDS, np.random.default_rng(seed))
 
     def score(name: str, columns: Mapping[str, Column]) -> FactScore:
         called_fake = _predict_out_of_fold(columns, is_fake=is_fake, fold=fold, seed=seed)
         values = len(np.unique(_table(columns), axis=0))
-        return FactScore(name, values, _balanced_accuracy(called_fake == is_fake, is_fake, samples=samples, seed=seed))
+        return FactScore(name, values, _balanced_accuracy(called_fake == is_fake, is_fake, samples=SAMPLES, seed=seed))
 
     single = [score(name, {name: column}) for name, column in facts.items()]
     return ShortcutAudit(
         n_real=int((~is_fake).sum()),
         n_fake=int(is_fake.sum()),
         groups=len(np.unique(group)),
-        folds=folds,
+        folds=FOLDS,
         together=score("all facts together", facts),
         single=tuple(sorted(single, key=lambda fact: -(fact.balanced_accuracy.value or 0))),
     )
