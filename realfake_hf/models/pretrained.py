@@ -196,7 +196,7 @@ def _load_model(place: str, name: str, attn_implementation: str | None) -> PreTr
             )  # fmt: skip
     except OSError as error:
         raise OSError(
-            f"expected a folder of a model or a Hub id; found none at {name!r} ({_first_line(error)}). Check the name "
+            f"expected a model folder or a Hub id; found none at {name!r} ({_first_line(error)}). Check the name "
             "and the network; private models need `hf auth login`."
         ) from error
     except (KeyError, ValueError) as error:

@@ -48,9 +48,7 @@ class ValidationRecorder(TrainerCallback):
         metrics: dict[str, float] = self._metric.compute(predictions=self._latest, references=prediction.label_ids)
         return metrics
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Append the probabilities of the epoch to the file."""
         if self._latest is None or not state.is_world_process_zero:
             return
@@ -86,9 +84,7 @@ class EpochLines(TrainerCallback):
         self._train_loss = float("nan")
         self._began = time.monotonic()
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the timer."""
         self._began = time.monotonic()
 

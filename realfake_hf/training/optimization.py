@@ -96,9 +96,7 @@ class HeadFirst(TrainerCallback):
     def __init__(self, backbone: Iterable[nn.Parameter], *, epochs: int) -> None:
         self.backbone, self.epochs = list(backbone), epochs
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Freeze or unfreeze the backbone for the coming epoch."""
         is_frozen = int(state.epoch or 0) < self.epochs
         for parameter in self.backbone:

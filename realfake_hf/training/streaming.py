@@ -65,9 +65,7 @@ class StreamEpoch(TrainerCallback):
     def __init__(self, trainer: StreamTrainer) -> None:
         self._trainer = trainer
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Set the number of epochs so far, an integer at the end of each epoch."""
         batches = len(self._trainer.get_train_dataloader())
         state.epoch = state.global_step / (batches // args.gradient_accumulation_steps)
@@ -79,9 +77,7 @@ class StreamPosition(TrainerCallback):
     def __init__(self, trainer: StreamTrainer) -> None:
         self._trainer = trainer
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Write the position before the rest of the checkpoint, whose last file marks it as complete."""
         if control.should_save and _is_inside_epoch(state):
             folder = checkpoint_folder(args, state)
@@ -95,9 +91,7 @@ class StepCheckpoints(TrainerCallback):
     def __init__(self, steps: int) -> None:
         self._steps = steps
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Request a checkpoint, except at the last step of an epoch, which is evaluated before its checkpoint.
 
         A run resumed from a checkpoint before the evaluation would skip the evaluation.
