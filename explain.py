@@ -42,7 +42,7 @@ def _study(arguments: StudyArguments) -> int:
     from realfake_hf.explain_study.report import publish_study
     from realfake_hf.explain_study.run import run_study
 
-    print("\n\n".join(publish_study(run_study(arguments), arguments)))
+    print("\n\n".join(publish_study(*run_study(arguments), arguments)))
     return 0
 
 

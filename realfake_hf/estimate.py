@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
 from types import NoneType
 from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
@@ -76,7 +77,7 @@ class Estimate:
 
 
 def to_plain(item: object) -> dict[str, Any]:
-    """Convert a dataclass or mapping recursively to plain dictionaries, lists and numbers.
+    """Convert a dataclass or mapping recursively to plain dictionaries, lists, text and numbers.
 
     >>> to_plain({"accuracy": Estimate(0.5)})
     {'accuracy': {'value': 0.5, 'low': None, 'high': None}}
@@ -94,7 +95,7 @@ def _plain(item: Any) -> Any:  # noqa: ANN401 - any tree of dataclasses
         return {name: _plain(entry) for name, entry in item.items()}
     if isinstance(item, list | tuple):
         return [_plain(entry) for entry in item]
-    return item
+    return str(item) if isinstance(item, Path) else item
 
 
 def from_plain(kind: type[Kind], data: Mapping[str, Any]) -> Kind:

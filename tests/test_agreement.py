@@ -108,7 +108,7 @@ def test_the_distance_of_centres_is_a_share_of_the_diagonal():
 
 
 def test_the_centre_map_peaks_in_the_centre_and_is_symmetric():
-    centre = centre_gaussian((8, 8))
+    centre = centre_gaussian()
     np.testing.assert_allclose(centre, centre[::-1])
     np.testing.assert_allclose(centre, centre.T)
     assert centre.argmax() in (27, 28, 35, 36)

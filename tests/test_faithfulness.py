@@ -134,7 +134,7 @@ class TestFaithfulness:
 
     def study(self, **settings):
         sample = plain_and_striped(where=self.corner)
-        return measure_faithfulness([stripe_finder()], sample, n=24, samples=50, **settings)
+        return measure_faithfulness([stripe_finder()], sample, samples=50, **settings)
 
     @pytest.mark.parametrize("fill", ["blur", "mean"])
     def test_a_map_of_the_evidence_beats_random_order_in_both_tests(self, fill):
@@ -150,7 +150,7 @@ class TestFaithfulness:
         assert (centre["n"], centre["undefined"]) == (24, 0)
 
     def test_curves_of_all_orders_have_the_same_ends(self):
-        for by_name in measure_faithfulness([tiny_vit()], noise(), n=6, samples=0, steps=2)["models"]["vit"].values():
+        for by_name in measure_faithfulness([tiny_vit()], noise(), samples=0, steps=2)["models"]["vit"].values():
             assert len(by_name) == 2 + 6
             ends = [
                 [

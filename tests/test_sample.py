@@ -34,11 +34,6 @@ class TestSample:
         assert sample.weight[cats].sum() == pytest.approx(16)
         assert sample.weight[~sample.is_right["vit"]].tolist() == [1.0]
 
-    def test_a_sample_of_a_sample_represents_the_same_split(self):
-        part = self.draw(15).take(6)
-        assert len(part) == 6
-        assert part.weight.sum() == pytest.approx(20)
-
     def test_without_correctness_as_a_stratum_errors_are_as_rare_as_in_the_split(self):
         assert self.draw(8, by_verdict=False).to_dict()["strata"] == 4
 

@@ -144,7 +144,7 @@ def test_gradient_maps_depend_on_the_classifier(method):
 
 class TestSanity:
     def study(self, model=None, **settings):
-        return measure_sanity([model or tiny_vit()], noise(), n=6, samples=20, **settings)
+        return measure_sanity([model or tiny_vit()], noise(), samples=20, **settings)
 
     def test_attention_maps_do_not_depend_on_the_classifier(self):
         found = self.study()["models"]["vit"]
@@ -165,7 +165,7 @@ class TestSanity:
         assert is_plain_json(study)
 
     def test_empty_maps_are_counted_as_undefined(self):
-        silent = measure_sanity([stripe_finder()], plain_and_striped(8), n=8, samples=0)
+        silent = measure_sanity([stripe_finder()], plain_and_striped(8), samples=0)
         [head, _] = silent["models"]["cnn"]["methods"]["grad_cam"]
         assert (head["n"], head["undefined"]) in ((4, 4), (0, 8))  # plain images, and all where the new head says REAL
 

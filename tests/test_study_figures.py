@@ -157,11 +157,11 @@ def test_each_mark_of_the_main_figure_is_its_number(study: dict) -> None:
 
 
 def test_missing_controls_are_left_out_of_the_main_figure_and_its_legend(study: dict) -> None:
-    study["agreement"] |= {"ceiling": {}, "centre": {}, "chance": {}}
+    study["agreement"] |= {"ceiling": {}, "centre": {}}
     for pair in study["agreement"]["pairs"]:
         pair["measures"][IOU] = {"same_picture": mean(0.3)}
     figure = figures.agreement_and_controls(study)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["the pair, same image"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["the pair, same image", "chance"]
 
 
 def test_a_gap_is_blue_if_clearly_better_and_grey_if_unclear(study: dict) -> None:
@@ -198,7 +198,7 @@ def test_a_cascade_starts_with_the_trained_model_at_1() -> None:
 
 def test_planted_bars_stand_beside_chance_with_their_n(study: dict) -> None:
     plantings = study["planted"]["models"]["vit"]
-    plantings["real in real"] = {"n": 190, "methods": {"grad_cam": {"hits": mean(None)}}}
+    plantings["real in real"] = {"n": 190, "methods": {name: {"hits": mean(None)} for name in METHODS_OF["vit"]}}
     axes = figures.planted_hits(study).axes[1]
     assert [label.get_text() for label in axes.get_xticklabels()] == [
         "fake in real, n = 200", "real in fake, n = 200", "real in real, n = 190",
@@ -229,6 +229,6 @@ def test_results_without_any_defined_value_can_be_drawn(study: dict) -> None:
     for fills in study["faithfulness"]["models"].values():
         for order in fills["blur"].values():
             order["deletion_less_random"] = order["insertion_less_random"] = mean(None)
-    for draw in (figures.agreement_and_controls, figures.agreement_matrix):
-        draw(study).draw_without_rendering()
+    figures.agreement_and_controls(study).draw_without_rendering()
+    figures.agreement_matrix(study, IOU).draw_without_rendering()
     figures.faithfulness_gaps(study, "blur").draw_without_rendering()

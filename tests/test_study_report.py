@@ -9,7 +9,6 @@ from study_stand_in import made_up_gallery, made_up_study, mean
 from realfake_hf.explain_study import report, tables
 from realfake_hf.explain_study.arguments import StudyArguments
 from realfake_hf.explain_study.names import key_pairs, main_pair
-from realfake_hf.explain_study.run import Study
 from realfake_hf.pages import page as page_parts
 from realfake_hf.store import read_json
 
@@ -180,7 +179,7 @@ def test_a_published_study_is_results_table_page_and_figure(study, tmp_path, mon
         tmp_path, compare=["cnn=a"], results_file=files["study.json"], page_file=files["study.html"],
         figure_file=files["study.png"],
     )  # fmt: skip
-    said = report.publish_study(Study(results, ()), arguments)
+    said = report.publish_study(results, (), arguments)
     assert read_json(files["study.json"]) == results
     assert (tmp_path / "out/study.md").read_text() == report.to_markdown(results) + "\n"
     assert files["study.png"].exists() is ("agreement" in parts)

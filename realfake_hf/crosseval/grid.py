@@ -257,7 +257,7 @@ def _show_errors(
 
 
 def _facts(arguments: CrossevalArguments, models: Sequence[Model], datasets: Sequence[EvalDataset]) -> Plain:
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in to_plain(arguments).items()}
+    settings = to_plain(arguments)
     model_facts = {
         model.name: {
             "place": model.place,

@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ from realfake_hf.data.loading import load_images
 from realfake_hf.data.sampling import take_evenly
 from realfake_hf.detector import NamedDetector, load_detector
 from realfake_hf.environment import environment
+from realfake_hf.estimate import to_plain
 from realfake_hf.explain.arguments import ExplainArguments
 from realfake_hf.explain.inputs import InputImage, images_of_files, images_of_rows
 from realfake_hf.explain.sheets import Explained, Sheets, draw_explanations
@@ -114,9 +115,8 @@ def make_gallery(arguments: ExplainArguments) -> Gallery:
     _check_empty(arguments.output_dir)
     explainers = load_explainers(arguments)
     images, data = find_images(arguments, explainers)
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(arguments).items()}
     models = {explainer.name: explainer.to_dict() for explainer in explainers}
-    run = {"arguments": settings, **environment(), "models": models, "data": data, "asked": len(images)}
+    run = {"arguments": to_plain(arguments), **environment(), "models": models, "data": data, "asked": len(images)}
     return _explain_all(images, explainers, arguments, run)
 
 

@@ -19,18 +19,13 @@ from realfake_hf.explain_study.sample import Sample
 from realfake_hf.metrics.intervals import Resampling
 
 SSIM_WINDOW: Final = 3  # cells; the usual 7 would leave two windows per side on a grid of 8
+CENTRE_SIGMA: Final = 0.25  # standard deviation of the Gaussian in the centre, as a share of the sides
 SPLIT_MEASURES: Final = ("iou_top_20", "spearman")  # those reported by label and by content
 _C1, _C2 = 0.01**2, 0.03**2  # Wang et al. (2004), for values in [0, 1]
 
 
 def top_iou(a: Maps, b: Maps, *, share: float) -> Values:
-    """Compute the intersection over union of the highest cells of two maps: (n,) in [0, 1].
-
-    Args:
-        a: (n, height, width).
-        b: (n, height, width).
-        share: share of the cells that count as high; at least one cell.
-    """
+    """Compute the intersection over union of the highest `share` of the cells, at least one: (n,) in [0, 1]."""
     first, second = (_top(maps, share) for maps in (a, b))
     return np.asarray(np.minimum(first, second).sum(axis=1) / np.maximum(first, second).sum(axis=1))
 
@@ -76,11 +71,7 @@ MEASURES: Final[Mapping[str, Callable[[Maps, Maps], Values]]] = {
 
 
 def agreement(a: Maps, b: Maps) -> dict[str, Values]:
-    """Compute every measure of agreement between the maps of the same images.
-
-    Args:
-        a: (n, height, width) in [0, 1], on the same grid as b.
-        b: (n, height, width) in [0, 1].
+    """Compute every measure of agreement between maps of the same images, (n, height, width) in [0, 1], on one grid.
 
     Returns:
         (n,) for each name in `MEASURES`; NaN where one of the two maps is empty.
@@ -88,7 +79,8 @@ def agreement(a: Maps, b: Maps) -> dict[str, Values]:
     Raises:
         ValueError: the maps are on different grids, or outside [0, 1].
     """
-    if a.shape != b.shape or a.ndim != 3 or not _in_unit(a) or not _in_unit(b):  # noqa: PLR2004
+    in_range = all(((maps >= 0) & (maps <= 1)).all() for maps in (a, b))
+    if a.shape != b.shape or a.ndim != 3 or not in_range:  # noqa: PLR2004
         raise ValueError(
             f"expected maps in [0, 1] of the same images on one grid, (n, height, width); found {a.shape} and "
             f"{b.shape}. Use the maps of explanations, and to_grid."
@@ -110,14 +102,9 @@ def chance_iou(cells: int, *, share: float) -> float:
     return float(np.sum(hypergeom(cells, high, high).pmf(overlaps) * overlaps / (2 * high - overlaps)))
 
 
-def centre_gaussian(grid: tuple[int, int] = GRID, *, sigma: float = 0.25) -> Values:
-    """Return a map that always highlights the centre of the image: (height, width) in (0, 1].
-
-    Args:
-        grid: height and width.
-        sigma: standard deviation of the Gaussian, as a share of the sides.
-    """
-    rows, columns = (((np.arange(side) + 0.5) / side - 0.5) / sigma for side in grid)
+def centre_gaussian() -> Values:
+    """Return a map on `GRID` that highlights the centre of the image whatever it shows, in (0, 1]."""
+    rows, columns = (((np.arange(side) + 0.5) / side - 0.5) / CENTRE_SIGMA for side in GRID)
     return np.asarray(np.exp(-0.5 * (rows[:, None] ** 2 + columns[None, :] ** 2)))
 
 
@@ -259,7 +246,3 @@ def _centre(maps: Maps) -> Values:
         weights = maps / mass
     rows, columns = (np.arange(side) for side in maps.shape[1:])
     return np.stack([(weights.sum(axis=2) * rows).sum(axis=1), (weights.sum(axis=1) * columns).sum(axis=1)], axis=1)
-
-
-def _in_unit(maps: Maps) -> bool:
-    return bool(((maps >= 0) & (maps <= 1)).all())

@@ -7,7 +7,7 @@ centre.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,10 @@ from tqdm.auto import tqdm
 from realfake_hf.estimate import to_plain
 from realfake_hf.explain_study.agreement import centre_gaussian
 from realfake_hf.explain_study.maps import GRID, StudyModel, Values, maps_on_grid
+from realfake_hf.explain_study.names import CENTRE_PRIOR, RANDOM_ORDER
 from realfake_hf.explain_study.occlusion import FILLS, Fill, fill_in, filled
 from realfake_hf.explain_study.sample import Sample
 from realfake_hf.metrics.intervals import Resampling
-
-RANDOM_ORDER: Final = "random order"
-CENTRE_PRIOR: Final = "centre prior"
 
 Images = NDArray[np.uint8]
 Orders = NDArray[np.intp]
@@ -78,7 +76,6 @@ def measure_faithfulness(
     models: Sequence[StudyModel],
     sample: Sample,
     *,
-    n: int,
     samples: int = 1000,
     seed: int = 0,
     steps: int = 8,
@@ -88,8 +85,7 @@ def measure_faithfulness(
 
     Args:
         models: models to test, each on its own predictions.
-        sample: source of the images.
-        n: maximum number of images.
+        sample: images.
         samples: bootstrap replicates.
         seed: random seed of ties, random orders and the bootstrap.
         steps: number of steps in which all cells are hidden.
@@ -105,16 +101,15 @@ def measure_faithfulness(
     if random_orders < 1:
         raise ValueError(f"expected at least one random order, as the reference; found {random_orders}.")
     step_cells(GRID, steps=steps)  # fail before the first image is explained
-    drawn = sample.take(n)
-    resampling = drawn.resampling(samples=samples, seed=seed)
+    resampling = sample.resampling(samples=samples, seed=seed)
     results = {}
     for model in models:
-        traced = _trace_all(model, drawn.images, steps=steps, random_orders=random_orders, seed=seed)
+        traced = _trace_all(model, sample.images, steps=steps, random_orders=random_orders, seed=seed)
         results[model.name] = {
             fill: {name: _summarize(curves, by_name[RANDOM_ORDER], resampling) for name, curves in by_name.items()}
             for fill, by_name in traced.items()
         }
-    settings = {"n": len(drawn), "grid": GRID, "steps": steps, "random_orders": random_orders, "fills": FILLS}
+    settings = {"n": len(sample), "grid": GRID, "steps": steps, "random_orders": random_orders, "fills": FILLS}
     return to_plain(settings | {"models": results})
 
 
@@ -180,16 +175,11 @@ def _trace_all(
     }
     names = (CENTRE_PRIOR, *model.methods)
     for name in tqdm(names, desc=f"{model.name}: deletion and insertion", unit="order", disable=None):
-        maps = _maps(model, images, name)
+        prior = np.repeat(centre_gaussian()[None], len(images), axis=0)
+        maps = prior if name == CENTRE_PRIOR else maps_on_grid(model, images, name)
         for trial in trials:
             traced[trial.fill][name] = _trace_maps(trial, maps, steps=steps, seed=seed)
     return traced
-
-
-def _maps(model: StudyModel, images: Images, name: str) -> Values:
-    if name == CENTRE_PRIOR:
-        return np.repeat(centre_gaussian()[None], len(images), axis=0)
-    return maps_on_grid(model, images, name)
 
 
 def _trace_maps(trial: Trial, maps: Values, *, steps: int, seed: int) -> Curves:

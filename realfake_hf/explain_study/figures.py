@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from realfake_hf.attribution.methods import method_name
 from realfake_hf.estimate import Estimate
 from realfake_hf.explain_study.names import (
+    FILL_NAMES,
+    MEASURE,
     MEASURE_NAMES,
     REFERENCES,
     Results,
     estimate,
-    fill_name,
     is_across,
     key_pairs,
     map_name,
@@ -39,9 +40,10 @@ from realfake_hf.figures.style import (
 )
 
 MATRIX_COLORS: Final = "cividis"  # made for colour-blind readers: Nuñez, Anderton & Renslow (2018), PLOS ONE
-PALE: Final = "#999999"  # of differences that include 0
+PALE: Final = "#999999"  # for differences whose interval includes 0
 SIDES: Final = {1: ("better than random order", BLUE), 0: ("no clear difference", PALE), -1: ("worse", VERMILLION)}
-ROW: Final = 0.55  # inches, of a pair with its controls
+GROUP_NAMES: Final = {True: "maps of two models", False: "two methods on one model"}
+ROW: Final = 0.55  # height of a pair with its controls, in inches
 CONTROLS: Final = (  # key in the results, label, colour, marker, offset in the row
     ("same_picture", "the pair, same image", BLUE, "o", 0.3),
     ("ceiling", "each map and its twin from another training seed", COLORS[2], "^", 0.15),
@@ -51,10 +53,10 @@ CONTROLS: Final = (  # key in the results, label, colour, marker, offset in the 
 )
 
 
-def agreement_and_controls(results: Results, measure: str = "iou_top_20") -> Figure:
+def agreement_and_controls(results: Results) -> Figure:
     """Draw the agreement of the key pairs beside their controls: the main figure of the study."""
     pairs = key_pairs(results)
-    groups = [(group, list(members)) for group, members in groupby(pairs, key=lambda pair: _group(is_across(pair)))]
+    groups = [(GROUP_NAMES[across], list(members)) for across, members in groupby(pairs, key=is_across)]
     figure = Figure(figsize=(WIDTH, ROW * (len(pairs) + 0.7 * len(groups)) + 1.5), layout="constrained")
     axes = figure.subplots()
     style_axes(axes)
@@ -65,7 +67,7 @@ def agreement_and_controls(results: Results, measure: str = "iou_top_20") -> Fig
         marks = [
             (place + offset, mark)
             for place, pair in zip(places, pairs, strict=True)
-            for mark in _marks(results, pair, kind, measure)
+            for mark in _marks(results, pair, kind)
         ]
         if marks:
             values, distances = error_bars([mark for _, mark in marks])
@@ -73,18 +75,17 @@ def agreement_and_controls(results: Results, measure: str = "iou_top_20") -> Fig
                 values, [place for place, _ in marks], xerr=distances, fmt=marker, color=color, label=label,
                 markersize=8 if kind == "same_picture" else 6, elinewidth=1.8, clip_on=False, zorder=3,
             )  # fmt: skip
-    chance = results["agreement"]["chance"].get(measure)
-    if chance is not None:
-        axes.axvline(chance, color=INK, linestyle="--", linewidth=1.2, zorder=1, label="chance")
+    chance = results["agreement"]["chance"][MEASURE]
+    axes.axvline(chance, color=INK, linestyle="--", linewidth=1.2, zorder=1, label="chance")
     n = results["data"]["sample"]["n"]
-    axes.set(xlabel=MEASURE_NAMES[measure], title=f"n = {n:,} test images, bars: 95 % intervals")
+    axes.set(xlabel=MEASURE_NAMES[MEASURE], title=f"n = {n:,} test images, bars: 95 % intervals")
     axes.margins(x=0.04)
     legend_below(figure, [axes], columns=2, order=[label for _, label, *_ in CONTROLS])
     return figure
 
 
-def agreement_matrix(results: Results, measure: str = "iou_top_20") -> Figure:
-    """Draw the agreement of every pair of maps as a lower triangle of numbers, with lines between models."""
+def agreement_matrix(results: Results, measure: str) -> Figure:
+    """Draw the agreement of every pair of maps as a lower triangle of numbers, with lines between the models."""
     agreement = results["agreement"]
     keys, values = list(agreement["maps"]), _agreement_values(agreement, measure)
     chance = agreement["chance"].get(measure)
@@ -94,7 +95,7 @@ def agreement_matrix(results: Results, measure: str = "iou_top_20") -> Figure:
     high = float(np.nanmax(values, initial=max(chance or 0.0, 1e-3)))
     image = axes.imshow(values, cmap=MATRIX_COLORS, vmin=low, vmax=high, aspect="auto")
     _write_cells(axes, values, middle=(low + high) / 2)
-    labels = [map_name(key) for key in keys]
+    labels = [map_name(*key.split()) for key in keys]
     axes.set_yticks(range(1, len(keys)), labels[1:], parse_math=False)
     axes.set_xticks(range(len(keys) - 1), labels[:-1], rotation=35, ha="right", rotation_mode="anchor")
     axes.set(frame_on=False, xlim=(-0.5, len(keys) - 1.5), ylim=(len(keys) - 0.5, 0.5))
@@ -129,7 +130,7 @@ def faithfulness_curves(results: Results, fill: str) -> Figure:
 
 
 def faithfulness_gaps(results: Results, fill: str) -> Figure:
-    """Draw the difference of each method's areas to those of random order, coloured by its sign if it is clear."""
+    """Draw each method's areas minus those of random order, coloured by sign if the interval excludes 0."""
     rows = [
         (model, name, order)
         for model, fills in results["faithfulness"]["models"].items()
@@ -145,7 +146,7 @@ def faithfulness_gaps(results: Results, fill: str) -> Figure:
         for index, (before, after) in enumerate(pairwise(rows)):
             if before[0] != after[0]:
                 axes.axhline(index + 0.5, color=INK, linewidth=0.8)
-    labels = [f"{model_name(model)} {method_name(name)}" for model, name, _ in rows]
+    labels = [map_name(model, name) for model, name, _ in rows]
     panels[0].set_yticks(range(len(rows)), labels, parse_math=False)
     panels[0].invert_yaxis()
     legend_below(figure, panels.tolist(), columns=3, order=[label for label, _ in SIDES.values()])
@@ -205,7 +206,7 @@ def centre_and_rim(results: Results, measure: str) -> Figure:
             _draw_occlusion(axes, [hiding for hiding in tested["hiding"] if hiding["fill"] == fill], measure)
             axes.axhline(tested["untouched"][measure]["value"], color=INK, linewidth=1.2, label="nothing hidden")
             axes.axhline(0.5, color=INK, linestyle="--", linewidth=1, label="chance")
-            axes.set_title(f"{model_name(model)}, hidden by {fill_name(fill)}", parse_math=False)
+            axes.set_title(f"{model_name(model)}, hidden by {FILL_NAMES[fill]}", parse_math=False)
     for axes in grid[:, 0]:
         axes.set_ylabel({"roc_auc": "ROC AUC"}.get(measure, measure))
     for axes in grid[-1]:
@@ -214,17 +215,13 @@ def centre_and_rim(results: Results, measure: str) -> Figure:
     return figure
 
 
-def _group(across: bool) -> str:
-    return "maps of two models" if across else "two methods on one model"
-
-
-def _marks(results: Results, pair: Results, kind: str, measure: str) -> list[Estimate]:
-    """Return what is defined of a pair's agreement or of one of its controls."""
+def _marks(results: Results, pair: Results, kind: str) -> list[Estimate]:
+    """Return the defined estimates of a pair's agreement, or of one of its controls."""
     agreement = results["agreement"]
     if kind in ("centre", "ceiling"):
-        means = [agreement[kind].get(pair[side], {}).get(measure) for side in "ab"]
+        means = [agreement[kind].get(pair[side], {}).get(MEASURE) for side in "ab"]
     else:
-        means = [pair["measures"][measure].get(kind)]
+        means = [pair["measures"][MEASURE].get(kind)]
     return [mark for mean in means if (mark := estimate(mean))]
 
 
@@ -298,10 +295,9 @@ def _draw_gaps(axes: Axes, gaps: Sequence[Estimate | None], *, better: int) -> N
 
 
 def _draw_hits(axes: Axes, plantings: Sequence[Results], styles: Mapping[str, LineStyle]) -> None:
-    methods = list(dict.fromkeys(method for planting in plantings for method in planting["methods"]))
+    methods = plantings[0]["methods"]
     for position, method in enumerate(methods):
-        rows = [planting["methods"].get(method) for planting in plantings]
-        values, distances = error_bars([estimate(row and row["hits"]) for row in rows])
+        values, distances = error_bars([estimate(planting["methods"][method]["hits"]) for planting in plantings])
         places = np.arange(len(values)) + (position - (len(methods) - 1) / 2) * 0.8 / len(methods)
         name = method_name(method)
         axes.bar(places, values, width=0.72 / len(methods), color=styles[name][0], label=name)

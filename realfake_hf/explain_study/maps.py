@@ -1,6 +1,5 @@
-"""The models of a study and their maps: every method that fits a model, on the same images and one common grid."""
+"""Models of a study and their maps by every method that fits, on the same images and one common grid."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from realfake_hf.attribution.methods import Explanation, Target, default_options
 from realfake_hf.detector import Detector, NamedDetector, load_detector
 from realfake_hf.models.pretrained import random_weights
 from realfake_hf.run_folder import METRICS, RECORD
+from realfake_hf.store import read_json
 
 GRID: Final = (8, 8)  # the patches of a ViT at 32 px with patches of 4; finer maps are averaged
 METHOD_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {"integrated_gradients": {"steps": 16}}  # others: defaults
@@ -57,8 +57,8 @@ def load_model(name: str, place: str) -> StudyModel:
     """Load a model, on the accelerator if there is one.
 
     Raises:
-        OSError: no such model.
-        ValueError: its labels are not real and fake.
+        OSError: the model does not exist.
+        ValueError: the labels are not real and fake.
     """
     detector = load_detector(name, place)
     return StudyModel(name=name, place=place, detector=detector, methods=fitting_methods(detector.model))
@@ -69,7 +69,7 @@ def training_summary(place: str) -> dict[str, Any] | None:
     folder = Path(place).expanduser()
     if not all((folder / name).is_file() for name in (RECORD, METRICS)):
         return None
-    record, metrics = (json.loads((folder / name).read_text()) for name in (RECORD, METRICS))
+    record, metrics = (read_json(folder / name) for name in (RECORD, METRICS))
     arguments = record["arguments"]
     return {
         "seed": arguments["seed"],
@@ -84,9 +84,7 @@ class MapSet:
     """The maps of one model by one method, one for each image.
 
     Attributes:
-        model: its name.
-        method: its name in `METHODS`.
-        layer: the layer that was read, for methods that read one.
+        layer: layer that was read, for methods that read one.
         heat: (n, grid_h, grid_w) float32 in [0, 1], on the method's own grid.
     """
 
@@ -114,14 +112,7 @@ class MapSet:
 
 
 def compute_maps(model: StudyModel, method: str, images: NDArray[np.uint8], *, note: str = "") -> MapSet:
-    """Explain all images by one method, with a progress bar.
-
-    Args:
-        model: the model.
-        method: a method that fits it.
-        images: (n, height, width, 3) uint8 [0, 255].
-        note: appended to the model's name in the progress bar.
-    """
+    """Explain images, (n, height, width, 3) uint8, with a progress bar; `note` follows the model's name there."""
     explanations: list[Explanation] = []
     with tqdm(total=len(images), desc=f"{model.name}{note}: {method}", unit="image", disable=None) as bar:
         for start in range(0, len(images), CHUNK):
@@ -133,7 +124,7 @@ def compute_maps(model: StudyModel, method: str, images: NDArray[np.uint8], *, n
 def maps_on_grid(
     model: StudyModel, images: NDArray[np.uint8], method: str, *, target: Target = "predicted"
 ) -> NDArray[np.float64]:
-    """Explain images, (n, height, width, 3) uint8: (n, *GRID) in [0, 1]; empty maps are all NaN."""
+    """Explain images, (n, height, width, 3) uint8, and return maps, (n, *GRID) in [0, 1]; empty maps are all NaN."""
     maps = to_grid(_stack(model.explain(images, method, target=target)))
     return np.where(is_empty(maps)[:, None, None], np.nan, maps)
 
@@ -143,10 +134,7 @@ def to_grid(maps: Maps, grid: tuple[int, int] = GRID) -> Values:
 
     Args:
         maps: (n, height, width).
-        grid: height and width.
-
-    Returns:
-        (n, *grid).
+        grid: height and width of the common grid.
     """
     if maps.shape[1:] == grid:
         return maps.astype(np.float64)

@@ -1,4 +1,4 @@
-"""How models, maps and measures are named in tables and figures, and which pairs of maps the study is about."""
+"""Names of models, maps and measures in tables and figures, and the pairs of maps that the study is about."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -16,7 +16,10 @@ MEASURE_NAMES: Final = {
     "centre_distance": "distance of centres",
 }
 FILL_NAMES: Final = {"blur": "a blur", "mean": "the mean colour"}
-REFERENCES: Final = ("random order", "centre prior")
+RANDOM_ORDER: Final = "random order"
+CENTRE_PRIOR: Final = "centre prior"
+REFERENCES: Final = (RANDOM_ORDER, CENTRE_PRIOR)
+MEASURE: Final = "iou_top_20"  # main measure of agreement, in the tables and figures with controls
 WITHIN: Final = ({"grad_cam", "relevance"}, {"grad_cam", "integrated_gradients"})  # compared on one model
 
 Results = Mapping[str, Any]  # the results file, or a part of it
@@ -27,24 +30,18 @@ def model_name(model: str) -> str:
     return MODEL_NAMES.get(model, model)
 
 
-def fill_name(fill: str) -> str:
-    """Return the name of what replaces hidden pixels."""
-    return FILL_NAMES.get(fill, fill)
-
-
-def map_name(key: str) -> str:
+def map_name(model: str, method: str) -> str:
     """Return the name of a kind of map for text and figures.
 
-    >>> map_name("cnn grad_cam")
+    >>> map_name("cnn", "grad_cam")
     'CNN Grad-CAM'
     """
-    model, method = key.split()
     return f"{model_name(model)} {method_name(method)}"
 
 
 def pair_name(pair: Results, separator: str = " and ") -> str:
     """Return the names of the two maps of a pair."""
-    return separator.join(map_name(pair[side]) for side in "ab")
+    return separator.join(map_name(*pair[side].split()) for side in "ab")
 
 
 def method_names(results: Results) -> list[str]:
@@ -58,10 +55,10 @@ def estimate(mean: Results | None) -> Estimate | None:
 
 
 def key_pairs(results: Results) -> list[Results]:
-    """Return the pairs that the study is about.
+    """Return the pairs that the study is about, or all pairs if there are none.
 
-    They are the maps of two models, one of them by Grad-CAM; and, for comparison, two methods on one model: Grad-CAM
-    with relevance or integrated gradients.
+    Maps of two models, at least one of them by Grad-CAM; then, for comparison, Grad-CAM with relevance or integrated
+    gradients on one model.
     """
     pairs: list[Results] = results["agreement"]["pairs"]
     across = [pair for pair in pairs if is_across(pair) and "grad_cam" in _methods(pair)]

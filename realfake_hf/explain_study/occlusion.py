@@ -1,11 +1,10 @@
-"""Where is the evidence, causally: models scored with the centre of each image hidden, or an equal area of its rim.
+"""Where is the evidence? Score models with the centre of each image hidden, and with an equal area of its rim hidden.
 
 Bird and Lotfi (2024, *CIFAKE*, IEEE Access, abstract) conclude from Grad-CAM that "the actual entity itself does not
 hold useful information for classification", and that small imperfections of the background do. CIFAKE shows the
-entity in the centre. If the claim holds, hiding the rim costs more than hiding the centre, and the centre alone is
-worth no more than the fill, which preserves the colours of the image. The centre stands for the entity on average, not
-in each image; and no model was trained on occluded images, so only the difference of two occlusions of equal area and
-fill counts.
+entity in the centre. If the claim holds, hiding the rim costs more than hiding the centre, and the centre alone
+informs no better than the fill, which preserves the colours of the image. The centre represents the entity on average,
+not in each image. No model was trained on occluded images, so only occlusions of equal area and fill are compared.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +26,7 @@ Mask = NDArray[np.bool_]
 Scores = NDArray[np.floating]
 
 FILLS: Final = ("blur", "mean")
-BLUR: Final = 1 / 8  # sigma as a share of the sides: 4 of 32 pixels, one cell of a grid of 8, so that no detail stays
+BLUR: Final = 1 / 8  # sigma as a share of the sides: 4 of 32 pixels, one cell of a grid of 8; no detail remains
 AREAS: Final = (0.25, 0.5, 0.75)
 MAP_AREAS: Final = (0.25, 0.5)
 
@@ -35,7 +34,7 @@ MAP_AREAS: Final = (0.25, 0.5)
 def fill_in(images: NDArray[np.uint8], hidden: Mask, *, fill: Fill) -> NDArray[np.uint8]:
     """Replace the hidden pixels of each image.
 
-    Neither fill adds a colour that the image lacks, as black would. A blur leaves no edge of high contrast; a flat
+    Neither fill adds a colour that the image lacks, as black would. A blur adds no edge of high contrast; a flat
     colour leaves no structure. A result that holds for both is not an artefact of the fill.
 
     Args:

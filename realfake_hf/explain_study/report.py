@@ -9,21 +9,11 @@ from matplotlib.figure import Figure
 
 from realfake_hf.attribution.methods import method_name
 from realfake_hf.attribution.overlay import overlay
-from realfake_hf.explain_study import figures
+from realfake_hf.explain_study import figures, tables
 from realfake_hf.explain_study.arguments import StudyArguments
 from realfake_hf.explain_study.maps import is_empty
-from realfake_hf.explain_study.names import MEASURE_NAMES, Results, fill_name, model_name
-from realfake_hf.explain_study.run import ExplainedImage, Study
-from realfake_hf.explain_study.tables import (
-    MEASURE,
-    agreement_tables,
-    environment_tables,
-    faithfulness_tables,
-    findings,
-    occlusion_tables,
-    planted_tables,
-    sanity_tables,
-)
+from realfake_hf.explain_study.names import FILL_NAMES, MEASURE, MEASURE_NAMES, Results, map_name, model_name
+from realfake_hf.explain_study.run import ExplainedImage
 from realfake_hf.figures.style import save_figure
 from realfake_hf.labels import LABEL_NAMES, Verdict
 from realfake_hf.pages.page import GalleryImage, GalleryItem, PageFigure, Section, write_page
@@ -73,39 +63,30 @@ OCCLUSION: Final = (
 )
 
 
-def publish_study(study: Study, arguments: StudyArguments) -> list[str]:
+def publish_study(results: Results, gallery: Sequence[ExplainedImage], arguments: StudyArguments) -> list[str]:
     """Write the results, their table, the page and the main figure; return the findings and the paths as text.
 
-    Args:
-        study: the measured parts; without agreement there is neither figure nor page.
-        arguments: of the study.
+    The page and the figure are written only if the agreement was measured.
     """
-    results = study.results
     write_results(arguments.results_file, results, to_markdown(results))
     if "agreement" not in results:
-        return [*findings(results), f"results: {arguments.results_file}"]
-    page = write_study_page(results, study.gallery, arguments.page_file)
+        return [*tables.findings(results), f"results: {arguments.results_file}"]
+    page = write_study_page(results, gallery, arguments.page_file)
     figure = save_figure(figures.agreement_and_controls(results), arguments.figure_file)
-    return [*findings(results), f"results: {arguments.results_file}\npage: {page}\nfigure: {figure}"]
+    return [*tables.findings(results), f"results: {arguments.results_file}\npage: {page}\nfigure: {figure}"]
 
 
 def to_markdown(results: Results) -> str:
     """Render the main tables of a study as Markdown; the page also contains the folded ones."""
     blocks = []
     for section in sections(results):
-        tables = [table.to_markdown() for table in section.tables if not table.folded]
-        blocks += [f"### {section.title}", *tables]
+        blocks.append(f"### {section.title}")
+        blocks += [table.to_markdown() for table in section.tables if not table.folded]
     return "\n\n".join(blocks)
 
 
 def write_study_page(results: Results, gallery: Sequence[ExplainedImage], file: Path) -> Path:
-    """Write the page of a study and return its path.
-
-    Args:
-        results: the content of the results file; parts other than `agreement` may be missing.
-        gallery: images with their maps; may be empty.
-        file: the HTML file; its folder is created.
-    """
+    """Write the page of a study and return its path; parts other than `agreement` may be missing."""
     data = results["data"]
     sample = data["sample"]
     more = [Section("gallery", "Images", [GALLERY], gallery=_by_errors(gallery))] if gallery else []
@@ -114,12 +95,12 @@ def write_study_page(results: Results, gallery: Sequence[ExplainedImage], file: 
         title="Where real-or-fake detectors look",
         subtitle=f"Do the maps that explain the detectors agree, and are they faithful? Measured on {sample['n']:,} "
         f"images of {data['source']}, split {data['split']} ({sample['n_real']:,} real, {sample['n_fake']:,} fake).",
-        findings=findings(results),
+        findings=tables.findings(results),
         introduction=INTRODUCTION.format(strata=sample["strata"]),
         sections=[
             *sections(results),
             *more,
-            Section("passport", "Settings and environment", tables=environment_tables(results)),
+            Section("passport", "Settings and environment", tables=tables.environment_tables(results)),
         ],
     )
 
@@ -137,19 +118,19 @@ def _agreement_section(results: Results) -> Section:
         caption = f"Agreement of every pair of maps: {MEASURE_NAMES[measure]}, means over {n}."
         shown.append(_figure(partial(figures.agreement_matrix, results, measure), caption, MATRIX))
     text = AGREEMENT.format(*results["grid"])
-    return Section("agreement", "Do the maps agree?", [text], shown, agreement_tables(results))
+    return Section("agreement", "Do the maps agree?", [text], shown, tables.agreement_tables(results))
 
 
 def _faithfulness_section(results: Results) -> Section:
     part, shown = results["faithfulness"], []
     for fill in part["fills"]:
-        n = f"n = {part['n']:,} images, {part['steps']} steps, hidden by {fill_name(fill)}"
+        n = f"n = {part['n']:,} images, {part['steps']} steps, hidden by {FILL_NAMES[fill]}"
         caption = f"Deletion and insertion: {n}."
         shown.append(_figure(partial(figures.faithfulness_curves, results, fill), caption, CURVES))
         caption = f"Areas minus those of random order, with 95 % intervals: {n}."
         shown.append(_figure(partial(figures.faithfulness_gaps, results, fill), caption, GAPS))
     text = "The score is the probability of the label that the model gave to the intact image."
-    return Section("faithfulness", "Are the maps faithful?", [text], shown, faithfulness_tables(results))
+    return Section("faithfulness", "Are the maps faithful?", [text], shown, tables.faithfulness_tables(results))
 
 
 def _sanity_section(results: Results) -> Section:
@@ -157,7 +138,7 @@ def _sanity_section(results: Results) -> Section:
     caption = f"Similarity to the original maps during randomisation: n = {n:,} images, with 95 % intervals."
     shown = [_figure(partial(figures.weight_randomization, results), caption, CASCADE)]
     text = "A map that looks the same for an untrained model cannot show what training found."
-    return Section("sanity", "Do the maps depend on what was learned?", [text], shown, sanity_tables(results))
+    return Section("sanity", "Do the maps depend on what was learned?", [text], shown, tables.sanity_tables(results))
 
 
 def _planted_section(results: Results) -> Section:
@@ -165,7 +146,7 @@ def _planted_section(results: Results) -> Section:
     shown = [_figure(partial(figures.planted_hits, results), caption, HITS)]
     methods = ", ".join(map(method_name, results["planted"]["class_methods"]))
     text = f"Maps that depend on the explained label: {methods}. The other methods have one map for both labels."
-    return Section("planted", "Do the maps find planted evidence?", [text], shown, planted_tables(results))
+    return Section("planted", "Do the maps find planted evidence?", [text], shown, tables.planted_tables(results))
 
 
 def _occlusion_section(results: Results) -> Section:
@@ -179,7 +160,7 @@ def _occlusion_section(results: Results) -> Section:
         for measure, name in (("accuracy", "Accuracy"), ("roc_auc", "ROC AUC"))
     ]
     text = "Bird and Lotfi (2024) conclude that the evidence lies in the background and not in the entity."
-    return Section("causal", "Is the evidence in the background?", [text], shown, occlusion_tables(results))
+    return Section("causal", "Is the evidence in the background?", [text], shown, tables.occlusion_tables(results))
 
 
 _SECTIONS: Final[Mapping[str, Callable[[Results], Section]]] = {
@@ -192,7 +173,7 @@ _SECTIONS: Final[Mapping[str, Callable[[Results], Section]]] = {
 
 
 def _by_errors(gallery: Iterable[ExplainedImage]) -> dict[str, list[GalleryItem]]:
-    """Group images by the models that misclassify them, beginning with those that all models get right."""
+    """Group images by the models that misclassify them, fewest models first."""
     groups: dict[tuple[str, ...], list[GalleryItem]] = {}
     for shown in gallery:
         groups.setdefault(tuple(map(model_name, shown.wrong)), []).append(_gallery_item(shown))
@@ -206,7 +187,7 @@ def _gallery_item(shown: ExplainedImage) -> GalleryItem:
     title = f"{shown.content}, truly {LABEL_NAMES[shown.is_fake]}"
     images = [GalleryImage(shown.image, "the image", f"The image: {title}")]
     for (model, method), heat in shown.maps.items():
-        name = f"{model_name(model)} {method_name(method)}"
+        name = map_name(model, method)
         caption = f"{name}: empty map" if is_empty(heat[None])[0] else name
         images.append(GalleryImage(overlay(shown.image, heat), caption, f"{name} over the image"))
     verdicts = {model_name(model): Verdict.of(p_fake) for model, p_fake in shown.p_fake.items()}

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +12,7 @@ from tqdm.auto import tqdm
 from realfake_hf.data.loading import load_images
 from realfake_hf.data.sampling import take_evenly
 from realfake_hf.environment import data_fingerprint, environment
+from realfake_hf.estimate import to_plain
 from realfake_hf.explain_study.agreement import measure_agreement
 from realfake_hf.explain_study.arguments import StudyArguments
 from realfake_hf.explain_study.faithfulness import measure_faithfulness
@@ -24,7 +24,7 @@ from realfake_hf.explain_study.sanity import measure_sanity
 from realfake_hf.labels import FAKE
 from realfake_hf.store import Store, begin_or_resume
 
-DIGITS: Final = 5  # of the numbers in the results
+DIGITS: Final = 5  # decimals of the numbers in the results
 SETTINGS: Final = "study.json"
 _NOT_RECORDED: Final = ("output_dir", "parts", "gallery", "results_file", "page_file", "figure_file")
 
@@ -37,10 +37,10 @@ class ExplainedImage:
 
     Attributes:
         image: (height, width, 3) uint8 [0, 255].
-        is_fake: the label.
-        content: what it shows.
-        p_fake: by the model's name.
-        maps: by model and method, (grid_h, grid_w) in [0, 1].
+        is_fake: true label.
+        content: what the image shows.
+        p_fake: score of each model.
+        maps: (grid_h, grid_w) in [0, 1], by model and method.
     """
 
     image: NDArray[np.uint8]
@@ -55,26 +55,13 @@ class ExplainedImage:
         return tuple(name for name, p in self.p_fake.items() if (p > 0.5) != self.is_fake)  # noqa: PLR2004
 
 
-@dataclass(frozen=True, eq=False)
-class Study:
-    """The outcome of a study.
-
-    Attributes:
-        results: plain numbers and text, as in the results file.
-        gallery: some images with their maps.
-    """
-
-    results: Plain
-    gallery: tuple[ExplainedImage, ...]
-
-
-def run_study(arguments: StudyArguments) -> Study:
-    """Run a study, or the rest of an interrupted one, and return all of it.
+def run_study(arguments: StudyArguments) -> tuple[Plain, list[ExplainedImage]]:
+    """Run or resume a study; return the content of its results file, and the images of its gallery.
 
     Raises:
-        OSError: no such model or data set.
+        OSError: a model or the data set does not exist.
         ValueError: the labels of a model are not real and fake; the data set has no such split; the output folder
-            contains something else.
+            contains other files.
     """
     models = [load_model(name, place) for name, place in arguments.models.items()]
     twins = [load_model(name, place) for name, place in arguments.twin_places.items()]
@@ -85,13 +72,14 @@ def run_study(arguments: StudyArguments) -> Study:
     p_fake = {model.name: _scores(store, model, rows) for model in models}
     sample = draw_sample(rows, p_fake, n=arguments.n, seed=arguments.seed)
     study = _Study(arguments, store, models, twins, rows, p_fake, sample)
-    parts = {name: store.json(name, {}, study.parts[name]) for name in arguments.parts}
-    return Study(_rounded({**study.facts(), "seconds": store.seconds, **parts}), study.gallery())
+    measurements = study.measurements()
+    parts = {name: store.json(name, {}, measurements[name]) for name in arguments.parts}
+    return _rounded({**study.facts(), "seconds": store.seconds, **parts}), study.gallery()
 
 
 @dataclass(frozen=True, eq=False)
 class _Study:
-    """A running study; every array and every finished part is stored in its output folder."""
+    """A running study; its store holds every finished part, score and map."""
 
     arguments: StudyArguments
     store: Store
@@ -101,32 +89,35 @@ class _Study:
     p_fake: Mapping[str, NDArray[np.float32]]
     sample: Sample
 
-    @property
-    def parts(self) -> Mapping[str, Callable[[], Plain]]:
-        """The measurements, by the names in `PARTS`."""
+    def measurements(self) -> Mapping[str, Callable[[], Plain]]:
+        """Return a function for each of `PARTS` that measures it."""
+        arguments, bootstrap = self.arguments, self._bootstrap
         return {
             "agreement": self._agreement,
-            "faithfulness": self._faithfulness,
-            "sanity": self._sanity,
-            "planted": self._planted,
-            "causal": self._causal,
+            "faithfulness": lambda: measure_faithfulness(
+                self.models, self._draw(arguments.faithfulness_n), **bootstrap
+            ),
+            "sanity": lambda: measure_sanity(self.models, self._draw(arguments.sanity_n), **bootstrap),
+            "planted": lambda: measure_planted(self.models, self.sample, n=arguments.planted_n, **bootstrap),
+            "causal": self._occlusion,
         }
 
     def facts(self) -> Plain:
         """Return the settings, code, machine, data and models."""
-        settings = {
-            name: str(value) if isinstance(value, Path) else value for name, value in asdict(self.arguments).items()
+        return {
+            "settings": to_plain(self.arguments),
+            **environment(),
+            "data": {"source": self.arguments.data, "split": self.arguments.split, "sample": self.sample.to_dict()},
+            "models": {model.name: self._describe(model) for model in self.models},
+            "grid": list(GRID),
         }
-        data = {"source": self.arguments.data, "split": self.arguments.split, "sample": self.sample.to_dict()}
-        models = {model.name: self._describe(model) for model in self.models}
-        return {"settings": settings, **environment(), "data": data, "models": models, "grid": list(GRID)}
 
-    def gallery(self) -> tuple[ExplainedImage, ...]:
-        """Choose images of each label, some that all models classify correctly and some that one does not."""
+    def gallery(self) -> list[ExplainedImage]:
+        """Choose images of each label, with and without an error of any model."""
         groups = list(zip(self.sample.is_fake.tolist(), self.sample.all_right.tolist(), strict=True))
         row_of = {name: row for row, name in enumerate(self.rows["id"][:])}
         map_sets = self._maps(self.models)
-        return tuple(
+        return [
             ExplainedImage(
                 image=self.sample.images[row],
                 is_fake=bool(self.sample.is_fake[row]),
@@ -135,33 +126,22 @@ class _Study:
                 maps={(maps.model, maps.method): maps.heat[row] for maps in map_sets},
             )
             for row in take_evenly(groups, self.arguments.gallery)
-        )
+        ]
 
     def _agreement(self) -> Plain:
         untrained = [model.randomized(seed=self.arguments.seed) for model in self.models]
         random, twins = self._maps(untrained, "random weights"), self._maps(self.twins, "another seed")
         return measure_agreement(self._maps(self.models), random, twins, self.sample, **self._bootstrap)
 
-    def _faithfulness(self) -> Plain:
-        n = self.arguments.faithfulness_n
-        return measure_faithfulness(self.models, self._draw(n), n=n, **self._bootstrap)
-
-    def _sanity(self) -> Plain:
-        n = self.arguments.sanity_n
-        return measure_sanity(self.models, self._draw(n), n=n, **self._bootstrap)
-
-    def _planted(self) -> Plain:
-        return measure_planted(self.models, self.sample, n=self.arguments.planted_n, **self._bootstrap)
-
-    def _causal(self) -> Plain:
-        large = self._draw(self.arguments.causal_n)
+    def _occlusion(self) -> Plain:
         maps = {maps.name: maps.heat for maps in self._maps(self.models)}
         height, width = self.sample.images.shape[1:3]
         shares = map_shares(maps, self.sample.resampling(**self._bootstrap), shape=(height, width))
-        return {**measure_occlusion(self.models, large, **self._bootstrap), "map_shares": shares}
+        sample = self._draw(self.arguments.causal_n)
+        return {**measure_occlusion(self.models, sample, **self._bootstrap), "map_shares": shares}
 
     def _draw(self, n: int) -> Sample:
-        """Draw images balanced by label and content alone: a stratum of few images has no interval."""
+        """Draw images balanced by label and content alone, because a stratum of few images has no interval."""
         return draw_sample(self.rows, self.p_fake, n=n, seed=self.arguments.seed, by_verdict=False)
 
     @property

@@ -1,8 +1,8 @@
-"""The images of a study: a draw balanced by label, content and correctness, with weights for the whole split."""
+"""Images of a study: a sample balanced by label, content and correctness, with weights for the whole split."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -16,16 +16,16 @@ from realfake_hf.metrics.intervals import Resampling
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Images that every model sees.
+    """Images that every model scores and explains.
 
     Attributes:
         images: (n, height, width, 3) uint8 [0, 255].
-        is_fake: (n,) the labels.
-        content: what each image shows; "unknown" if the source does not say.
-        ids: the opaque id of each row.
-        is_right: by the model's name, (n,) whether its prediction is correct, FAKE above 0.5.
+        is_fake: (n,) true labels.
+        content: what each image shows; "unknown" if the source does not name it.
+        ids: opaque id of each row.
+        is_right: whether the prediction of each model is correct, FAKE above 0.5, (n,) by the model's name.
         stratum: (n,) codes of the groups between which the draw is balanced: label, content, and correctness.
-        weight: (n,) the number of images of the whole split that each one represents.
+        weight: (n,) number of images of the whole split that each image represents.
     """
 
     images: NDArray[np.uint8]
@@ -39,26 +39,12 @@ class Sample:
     def __len__(self) -> int:
         return len(self.images)
 
-    def take(self, n: int) -> Self:
-        """Return at most n of the images, balanced between the same strata and weighted anew."""
-        rows = np.asarray(take_evenly(self.stratum.tolist(), n))
-        return replace(
-            self,
-            images=self.images[rows],
-            is_fake=self.is_fake[rows],
-            content=tuple(self.content[row] for row in rows),
-            ids=tuple(self.ids[row] for row in rows),
-            is_right={name: right[rows] for name, right in self.is_right.items()},
-            stratum=self.stratum[rows],
-            weight=_weights(self.stratum[rows], np.bincount(self.stratum, self.weight)),
-        )
-
     def resampling(self, *, samples: int, seed: int) -> Resampling:
         """Return the bootstrap of this sample."""
         return Resampling(self.weight, stratum=self.stratum, samples=samples, seed=seed)
 
     def to_dict(self) -> dict[str, Any]:
-        """Count the images by label, content and correctness, and those of the split they represent."""
+        """Count the images by label, content and correctness, and the images of the split that they represent."""
         return {
             "n": len(self),
             "of": round(float(self.weight.sum())),
@@ -88,11 +74,11 @@ def draw_sample(
     """Draw images of a split, balanced between its strata: label, content, and which models are correct.
 
     Args:
-        rows: the split, in the schema of `load_images`.
-        p_fake: by the model's name, (rows,) its score of every image.
-        n: number of images; a smaller split is taken whole.
-        seed: of the order in which the images of a stratum are taken.
-        by_verdict: False ignores correctness, so that errors are as rare as in the split.
+        rows: split in the schema of `load_images`.
+        p_fake: scores of every image, (rows,) by the model's name.
+        n: number of images; all are taken from a smaller split.
+        seed: random seed of the order in which the images of a stratum are taken.
+        by_verdict: False ignores correctness; errors are then as rare as in the split.
 
     Raises:
         ValueError: the drawn images have different sizes.
@@ -111,14 +97,8 @@ def draw_sample(
         ids=tuple(rows["id"][row] for row in chosen.tolist()),
         is_right={name: right[chosen] for name, right in is_right.items()},
         stratum=stratum[chosen],
-        weight=_weights(stratum[chosen], np.bincount(stratum)),
+        weight=(np.bincount(stratum) / np.bincount(stratum[chosen], minlength=stratum.max() + 1))[stratum[chosen]],
     )
-
-
-def _weights(stratum: NDArray[np.intp], whole: NDArray[Any]) -> NDArray[np.float64]:
-    """Weight images so that those of stratum s represent `whole[s]` images."""
-    counts = np.bincount(stratum, minlength=len(whole))
-    return np.asarray(whole[stratum] / counts[stratum], dtype=np.float64)
 
 
 def _codes(groups: Sequence[Hashable]) -> NDArray[np.intp]:
@@ -132,7 +112,6 @@ def _stack(rows: Dataset) -> NDArray[np.uint8]:
     if len(shapes) > 1:
         found = ", ".join(f"{width} x {height}" for height, width in shapes[:3])
         raise ValueError(
-            f"expected images of one size, so that their maps are comparable; found {found}. Resize the data set "
-            "first."
+            f"expected images of one size, so that their maps are comparable; found {found}. Resize them first."
         )
     return np.stack(images)

@@ -41,14 +41,13 @@ class Stage:
 
 
 def measure_sanity(
-    models: Sequence[StudyModel], sample: Sample, *, n: int, samples: int = 1000, seed: int = 0, max_stages: int = 6
+    models: Sequence[StudyModel], sample: Sample, *, samples: int = 1000, seed: int = 0, max_stages: int = 6
 ) -> dict[str, Any]:
     """Compare the maps of each trained model with those after each stage of its randomisation.
 
     Args:
         models: models to test.
-        sample: source of the images.
-        n: maximum number of images.
+        sample: images.
         samples: bootstrap replicates.
         seed: random seed of the weights and the bootstrap.
         max_stages: maximum number of stages; neighbouring blocks are joined.
@@ -60,16 +59,15 @@ def measure_sanity(
     Raises:
         ValueError: `max_stages` is less than 2.
     """
-    drawn = sample.take(n)
-    resampling = drawn.resampling(samples=samples, seed=seed)
+    resampling = sample.resampling(samples=samples, seed=seed)
     return to_plain(
         {
-            "n": len(drawn),
+            "n": len(sample),
             "grid": GRID,
             "target": TARGET,
             "class_methods": sorted(CLASS_METHODS),
             "models": {
-                model.name: _cascade_maps(model, drawn.images, resampling, seed=seed, max_stages=max_stages)
+                model.name: _cascade_maps(model, sample.images, resampling, seed=seed, max_stages=max_stages)
                 for model in models
             },
         }

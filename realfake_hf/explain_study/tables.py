@@ -7,10 +7,11 @@ from typing import Any, Final
 from realfake_hf.attribution.methods import method_name
 from realfake_hf.estimate import Estimate
 from realfake_hf.explain_study.names import (
+    FILL_NAMES,
+    MEASURE,
     MEASURE_NAMES,
     Results,
     estimate,
-    fill_name,
     key_pairs,
     main_pair,
     map_name,
@@ -19,7 +20,6 @@ from realfake_hf.explain_study.names import (
 )
 from realfake_hf.tables import Table
 
-MEASURE: Final = "iou_top_20"  # of the tables with controls
 NUMBER: Final = "z.3f"  # without negative zeros
 SIGNED: Final = "+z.3f"
 PERCENT: Final = ".1%"
@@ -33,29 +33,24 @@ def findings(results: Results) -> list[str]:
 
 def agreement_tables(results: Results) -> list[Table]:
     """Return the key pairs with their controls and by correctness; folded, every pair, group and kind of map."""
-    return [
-        _controls_table(results),
-        _correctness_table(results),
-        _pairs_table(results),
-        *_group_tables(results),
-        _maps_table(results),
-    ]
+    open_tables = [_controls_table(results), _correctness_table(results)]
+    return [*open_tables, _pairs_table(results), *_group_tables(results), _maps_table(results)]
 
 
 def faithfulness_tables(results: Results) -> list[Table]:
     """Return the areas under the curves, one table per fill."""
     header = ("order", "deletion", "minus random", "insertion", "minus random", "better than random in")
+    columns = {
+        "deletion": NUMBER, "deletion_less_random": SIGNED, "insertion": NUMBER, "insertion_less_random": SIGNED,
+    }  # fmt: skip
     return [
         Table(
-            f"Areas under the curves, hidden by {fill_name(fill)}; differences are paired.",
+            f"Areas under the curves, hidden by {FILL_NAMES[fill]}; differences are paired.",
             header,
             [
                 [
-                    f"{model_name(model)} {method_name(name)}",
-                    _cell(order["deletion"]),
-                    _cell(order.get("deletion_less_random"), SIGNED),
-                    _cell(order["insertion"]),
-                    _cell(order.get("insertion_less_random"), SIGNED),
+                    map_name(model, name),
+                    *(_cell(order.get(column), spec) for column, spec in columns.items()),
                     _better_than_random(order),
                 ]
                 for model, fills in results["faithfulness"]["models"].items()
@@ -121,7 +116,7 @@ def _find_agreement(results: Results) -> str:
 
 def _find_faithfulness(results: Results) -> str:
     better = [
-        f"{model_name(model)} {method_name(name)}"
+        map_name(model, name)
         for model, fills in results["faithfulness"]["models"].items()
         for name in next(iter(fills.values()))
         if all(_better_than_random(orders[name]) == "both" for orders in fills.values())
@@ -131,7 +126,7 @@ def _find_faithfulness(results: Results) -> str:
 
 def _find_sanity(results: Results) -> str:
     stable = [
-        f"{model_name(model)} {method_name(method)}"
+        map_name(model, method)
         for model, cascade in results["sanity"]["models"].items()
         for method, means in cascade["methods"].items()
         if _above(means[-1], 0.5) == "yes"
@@ -142,7 +137,7 @@ def _find_sanity(results: Results) -> str:
 def _find_planted(results: Results) -> str:
     chance = results["planted"]["chance"]
     above = [
-        f"{model_name(model)} {method_name(method)}"
+        map_name(model, method)
         for model, plantings in results["planted"]["models"].items()
         for method, row in plantings["fake in real"]["methods"].items()
         if _above(row["hits"], chance) == "yes"
@@ -231,7 +226,7 @@ def _maps_table(results: Results) -> Table:
     agreement = results["agreement"]
     rows = [
         [
-            map_name(key),
+            map_name(*key.split()),
             made["layer"] or "",
             " x ".join(map(str, made["native_grid"])),
             _setting(made["options"]),
@@ -246,17 +241,11 @@ def _maps_table(results: Results) -> Table:
 
 
 def _planted_table(part: Results) -> Table:
-    rows = [
-        [
-            model_name(model),
-            name,
-            _cell(planting["p_fake_moved"], SIGNED),
-            _sign(planting["p_fake_moved"]),
-            f"{planting['n']:,}",
-        ]
-        for model, plantings in part["models"].items()
-        for name, planting in plantings.items()
-    ]
+    rows = []
+    for model, plantings in part["models"].items():
+        for name, planting in plantings.items():
+            moved, n = planting["p_fake_moved"], f"{planting['n']:,}"
+            rows.append([model_name(model), name, _cell(moved, SIGNED), _sign(moved), n])
     caption = "Effect of planting on p(fake). A map cannot be blamed where the model itself did not react."
     return Table(caption, ("model", "planting", "change of p(fake)", "sign", "n"), rows, align="llr")
 
@@ -264,7 +253,7 @@ def _planted_table(part: Results) -> Table:
 def _hits_table(part: Results) -> Table:
     rows = [
         [
-            f"{model_name(model)} {method_name(method)}",
+            map_name(model, method),
             name,
             "yes" if method in part["class_methods"] else "no",
             _cell(row["hits"], PERCENT),
@@ -338,7 +327,7 @@ def _performance_table(part: Results) -> Table:
 
 def _shares_table(part: Results) -> Table:
     rows = [
-        [map_name(key), f"{row['area']:.0%}", _cell(row["centre"], PERCENT), _cell(row["rim"], PERCENT)]
+        [map_name(*key.split()), f"{row['area']:.0%}", _cell(row["centre"], PERCENT), _cell(row["rim"], PERCENT)]
         for key, areas in part["map_shares"].items()
         for row in areas
     ]
@@ -368,9 +357,9 @@ def _count(mean: Results) -> str:
     return f"{mean['n']:,}, {mean['undefined']:,} undefined" if mean.get("undefined") else f"{mean['n']:,}"
 
 
-def _sign(mean: Results) -> str:
+def _sign(difference: Results, below: str = "negative", above: str = "positive") -> str:
     """Name the sign of a difference, if its interval excludes 0."""
-    return {1: "positive", -1: "negative", 0: "unclear"}[Estimate.from_dict(mean).side]
+    return {-1: below, 0: "unclear", 1: above}[Estimate.from_dict(difference).side]
 
 
 def _above(mean: Results, reference: float | None) -> str:
@@ -380,9 +369,9 @@ def _above(mean: Results, reference: float | None) -> str:
     return "yes" if mean["low"] > reference else "no"
 
 
-def _costs_more(difference: Results) -> str:
-    """Name the region whose hiding costs more, from the difference of centre hidden minus rim hidden."""
-    return {1: "rim", -1: "centre", 0: "unclear"}[Estimate.from_dict(difference).side]
+def _costs_more(centre_minus_rim: Results) -> str:
+    """Name the region whose hiding costs more."""
+    return _sign(centre_minus_rim, "centre", "rim")
 
 
 def _better_than_random(order: Results) -> str:
