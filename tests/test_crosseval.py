@@ -432,7 +432,7 @@ def test_a_folder_of_something_else_is_rejected(models, images, tmp_path, capsys
         (["--datasets", "a=x", "a=y"], "--datasets; found a, a."),
         (["--models", "a=x", "a=y"], "--models; found a, a."),
         (["--models", "one"], "found 'one'."),
-        (["--models", "trivial=x"], "other names in --models than trivial"),
+        (["--models", "trivial=x"], "--models with other names than the baseline; found trivial"),
         (["--protocols", "wild"], "--protocols from native, matched, crop; found wild."),
         (["--protocols", "crop", "crop"], "--protocols; found crop crop."),
         (["--limit", "1"], "--limit of at least 2; found 1."),

@@ -72,7 +72,7 @@ class CrossevalArguments:
             ValueError: an argument is missing, unknown, repeated or out of range.
         """
         if TRIVIAL in self.places:
-            raise ValueError(f"expected other names in --models than {TRIVIAL}, the name of the baseline; found it.")
+            raise ValueError(f"expected --models with other names than the baseline; found {TRIVIAL}. Rename it.")
         if unknown := sorted(set(self.protocols) - set(PROTOCOLS)):
             raise ValueError(f"expected --protocols from {', '.join(PROTOCOLS)}; found {', '.join(unknown)}.")
         if not self.protocols or len(set(self.protocols)) < len(self.protocols):

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 SIDE: Final = 32  # pixels of the resized images
-RADII: Final = SIDE // 2 + 1  # number in the spectrum; the last one includes the higher frequencies in the corners
+RADII: Final = SIDE // 2 + 1  # radii of the spectrum; the last radius includes the higher frequencies in the corners
 
 
 class TrivialBaseline:

@@ -149,7 +149,7 @@ class Cell:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read back what `to_dict` returned."""
+        """Restore the result of `to_dict`."""
         return from_plain(cls, {**data, "false_alarms": data["harm"]})
 
 
@@ -163,9 +163,9 @@ def measure_cell(
     seed: int,
     where: Flags | None = None,
 ) -> Cell:
-    """Measure the scores of a model, (n,) in [0, 1] under the protocol, on a data set or the images `where` of it.
+    """Measure the scores of a model on a data set under a protocol.
 
-    `samples` and `seed` are those of the bootstrap.
+    `p_fake` is (n,) in [0, 1]; the mask `where`, (n,), selects the images. `samples` and `seed` belong to the bootstrap.
     """
     rows = np.arange(len(dataset.is_fake)) if where is None else np.flatnonzero(where)
     is_fake, scores = dataset.is_fake[rows], np.asarray(p_fake, dtype=np.float64)[rows]
@@ -226,7 +226,7 @@ def _group_gaps(
     among: Flags,
     **draws: int,
 ) -> dict[str, GroupGap]:
-    """Compare each group of the images `among` with the rest of them; a group without a rest is omitted."""
+    """Compare each group with the other images, restricted to `among`; omit a group without other images."""
     names = sorted({name for name, included in zip(groups, among, strict=True) if name and included})
     inside = {name: np.array([name == group for group in groups]) for name in names}
     is_right = (p_fake > threshold) == is_fake

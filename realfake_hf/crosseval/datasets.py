@@ -55,7 +55,7 @@ class EvalDataset:
     def share(
         self, size: int, *, processes: int, process: int
     ) -> tuple[Sequence[range], Iterator[Iterable[Mapping[str, Any]]]]:
-        """Return the row numbers and the rows of every block, of at most `size` rows, of one process.
+        """Return the row numbers and the rows of the blocks of one process, each of at most `size` rows.
 
         The blocks do not depend on the number of processes. Images are decoded while a block is iterated.
         """
@@ -89,7 +89,7 @@ class EvalDataset:
 def load_dataset(
     name: str, source: str, *, split: str | None = None, limit: int | None = None, seed: int
 ) -> EvalDataset:
-    """Load a split of a source, by default test or the only split, under a name.
+    """Load a split of a source, by default test or the only split; `name` is the name in the grid.
 
     With a limit, load a random sample, balanced by label and, within a label, by content.
 

@@ -46,7 +46,7 @@ Nearest = dict[str, Neighbour]  # by label name
 
 @dataclass(frozen=True)
 class ShownError:
-    """An error on a sheet. Content and generator are None if unknown.
+    """An error on a sheet.
 
     Attributes:
         kind: false positive for a REAL image called FAKE, false negative for a FAKE image called REAL.
@@ -132,7 +132,7 @@ def show_errors(
     protocol: str,
     training: TrainingEmbeddings | None,
 ) -> Iterator[ShownError]:
-    """Draw a sheet of at most n most confident errors of each kind, and yield the errors on it.
+    """Draw a sheet of the n most confident errors of each kind, and yield the errors on it.
 
     The model must have a detector; `p_fake` are its scores under the protocol. Sheets are written to a folder `ERRORS`
     in the output folder.

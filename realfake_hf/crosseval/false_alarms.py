@@ -39,7 +39,7 @@ def shows_people(content: str) -> bool:
 def false_alarms_by_content(
     is_fake: NDArray[np.bool_], called_fake: NDArray[np.bool_], content: Sequence[str | None]
 ) -> tuple[FalseAlarms, ...]:
-    """Count false alarms by content, from (n,) labels, verdicts and contents, None if unknown.
+    """Count false alarms by content; all arguments are (n,), and unknown contents are None.
 
     Contents that show people come first, then those with the highest lower end of the interval, so that a content of
     three images does not lead the list by chance.

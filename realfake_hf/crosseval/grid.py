@@ -1,4 +1,4 @@
-"""The grid: load models and data sets, score what is not scored yet, measure every cell, compare the models."""
+"""The grid: load models and data sets, score images, measure every cell, compare the models."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -68,7 +68,7 @@ class Grid:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read back what `to_dict` returned."""
+        """Restore the result of `to_dict`."""
         return from_plain(cls, {**data, "facts": {name: data[name] for name in data if name not in PARTS}})
 
     def to_dict(self) -> Plain:

@@ -48,7 +48,7 @@ class Model:
 
 
 def check_models(places: Mapping[str, str]) -> None:
-    """Check configuration, processor and operating point of each model in a folder or on the Hub, without its weights.
+    """Check configuration, processor and operating point of each model by its folder or Hub id, without weights.
 
     Raises:
         OSError: a model does not exist or is incomplete.
@@ -74,9 +74,7 @@ def _load_part(kind: Any, place: str, what: str, **options: str) -> Any:  # noqa
         return kind.from_pretrained(Path(place).expanduser(), **options)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise OSError(
-            f"expected {what}; found none at {place!r} ({reason}). Check the place, and copy all files of the model."
-        ) from error
+        raise OSError(f"expected {what}; found none at {place!r} ({reason}). Check the path or Hub id.") from error
 
 
 def load_model(name: str, place: str, *, bf16: bool = False) -> Model:

@@ -37,9 +37,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Robustness:
-    """A model on a data set, on unchanged images and at all steps, each with `n_real` and `n_fake` images.
+    """A model on the unchanged and the corrupted images of a data set.
 
-    Steps are grouped by kind, in order of increasing strength.
+    Each step has `n_real` and `n_fake` images; steps are grouped by kind, in order of increasing strength.
     """
 
     model: str

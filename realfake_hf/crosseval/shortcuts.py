@@ -58,7 +58,7 @@ class FactScore:
 
 @dataclass(frozen=True)
 class ShortcutAudit:
-    """How well all facts together, and each single fact, best first, separate real from fake in cross-validation.
+    """How well file facts separate real from fake in cross-validation, all together and each alone, best first.
 
     `groups` is the number of distinct files.
     """
@@ -98,7 +98,7 @@ class ShortcutAudit:
 
     @property
     def warning(self) -> str | None:
-        """Sentences for every report on the data set; None if no warning is needed."""
+        """Warning for every report on the data set; None if not needed."""
         if not self.warns:
             return None
         text = _describe(self.together.balanced_accuracy, self.n, self.worst.fact, self.worst.balanced_accuracy)
@@ -141,7 +141,7 @@ class Shortcut:
 
     @property
     def text(self) -> str:
-        """Sentences on an audit that was possible."""
+        """Summary of a successful audit."""
         note = f" {SAME_ENCODING}" if self.same_encoding else ""
         return f"{self.data}: {_describe(self.together, self.n, self.worst, self.worst_alone)}{note}"
 
@@ -158,7 +158,7 @@ def _describe(together: Estimate | None, n: int, worst: str | None, worst_alone:
 def find_shortcuts(
     datasets: Sequence[EvalDataset], store: Store, *, seed: int, training: EvalDataset | None = None
 ) -> tuple[Shortcut, ...]:
-    """Audit the files of each data set, log warnings, and count near-duplicates of training images, if there are any.
+    """Audit the files of each data set, log warnings, and count near-duplicates of training images, if given.
 
     The training images are hashed once, and only if a comparison is not in the store.
     """

@@ -26,7 +26,7 @@ PLACE: Final = ("data", "protocol", "model")
 
 
 def to_markdown(grid: Grid, *, folded: bool = True) -> str:
-    """Render warnings, findings and tables, with or without those that the HTML page folds."""
+    """Render warnings, findings and tables; `folded` includes the tables that the HTML page folds."""
     notes = [f"**Warning.** {warning}" for warning in warnings(grid)]
     notes.append("\n".join(f"- {finding}" for finding in findings(grid)))
     tables = [table for group in tables_by_section(grid).values() for table in group if folded or not table.folded]
@@ -188,7 +188,7 @@ def _confidence(grid: Grid) -> Table:
 
 
 def _confidence_row(cell: Cell) -> list[object]:
-    """Return a row, which is empty for a model without temperature and band."""
+    """Return a row, or an empty list for a model without temperature and band."""
     confidence = cell.confidence
     if not confidence.after and confidence.band is None:
         return []
