@@ -165,7 +165,7 @@ def measure_cell(
 ) -> Cell:
     """Measure the scores of a model on a data set under a protocol.
 
-    `p_fake` is (n,) in [0, 1]; the mask `where`, (n,), selects the images. `samples` and `seed` belong to the bootstrap.
+    `p_fake` is (n,) in [0, 1]; the mask `where`, (n,), selects images. `samples` and `seed` belong to the bootstrap.
     """
     rows = np.arange(len(dataset.is_fake)) if where is None else np.flatnonzero(where)
     is_fake, scores = dataset.is_fake[rows], np.asarray(p_fake, dtype=np.float64)[rows]
