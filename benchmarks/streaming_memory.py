@@ -80,14 +80,13 @@ def _repeated(split: "ShardedSplit", images: int, folder: Path) -> "ShardedSplit
     """Repeat the shards of a split as links with new names, until there are enough images."""
     from realfake_hf.data.streaming import ShardedSplit
 
-    times = -(-images // split.n)
-    files = []
-    for turn in range(times):
-        for number, file in enumerate(split.files):
-            link = folder / f"train-{turn:05d}-{number:05d}.parquet"
+    row_groups: list[tuple[str, int, int]] = []
+    for turn in range(-(-images // split.n)):
+        links = {file: folder / f"train-{turn:05d}-{number:05d}.parquet" for number, file in enumerate(split.files)}
+        for file, link in links.items():
             link.symlink_to(Path(file).resolve())
-            files.append(str(link))
-    return ShardedSplit("train", tuple(files), split.groups * times, split.groups_of_files * times)
+        row_groups += [(str(links[file]), position, rows) for file, position, rows in split.row_groups]
+    return ShardedSplit("train", tuple(row_groups))
 
 
 def _stream(split: "ShardedSplit", settings: Settings) -> dict[str, Any]:

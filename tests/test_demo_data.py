@@ -16,7 +16,7 @@ from PIL import JpegImagePlugin
 from sklearn.metrics import roc_auc_score
 
 from realfake_hf.data.demo import demo_path
-from realfake_hf.data.demo.make import MAX_OVERLAP, DemoArguments, main, make_demo, overlap
+from realfake_hf.data.demo.make import MAX_OVERLAP, main, overlap
 from realfake_hf.labels import FAKE, LABEL_NAMES
 
 Row = dict[str, Any]
@@ -173,9 +173,10 @@ def test_an_existing_file_is_not_overwritten(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.slow
 def test_the_same_seed_makes_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
     pytest.importorskip("skimage")
-    one, again, other = (
-        make_demo(DemoArguments(tmp_path / f"{index}.parquet", seed=seed, num_images=240, num_steps=3)).read_bytes()
-        for index, seed in enumerate((0, 0, 1))
-    )
+    files = [tmp_path / f"{index}.parquet" for index in range(3)]
+    for file, seed in zip(files, ("0", "0", "1"), strict=True):
+        words = ["--output_file", str(file), "--seed", seed, "--num_images", "240", "--num_steps", "3"]
+        assert main(words) == 0
+    one, again, other = (file.read_bytes() for file in files)
     assert one == again
     assert one != other

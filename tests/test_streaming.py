@@ -102,7 +102,7 @@ def test_processes_and_workers_share_a_stream_completely(images, train, names, s
     assert set(counts) == set(images["train"]["id"][:])  # no loss
     assert len(lengths) == 1  # as many steps everywhere
     again = counts.total() - len(counts)
-    assert again <= (max(train.groups) + 16) * processes * max(1, workers)  # what fills up the smaller parts
+    assert again <= (max(train.sizes) + 16) * processes * max(1, workers)  # what fills up the smaller parts
     assert max(counts.values()) <= 2
 
 

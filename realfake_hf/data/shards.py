@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -20,9 +21,11 @@ from tqdm.auto import tqdm
 from realfake_hf.cli import parse, run_command
 from realfake_hf.labels import FAKE
 from realfake_hf.store import changed_settings, foreign_files, read_json, sha256_of, write_json
+from realfake_hf.tables import markdown_table
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
+    from huggingface_hub import DatasetCard
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +35,15 @@ DATA: Final = "data"
 MIB: Final = 2**20
 _ROW_GROUP: Final = 256  # rows; a reader holds at least one row group in memory
 _ROW_OVERHEAD: Final = 200  # bytes of a row besides its image, approximately
+_COLUMNS: Final = {
+    "image": "the image file; plain RGB files keep their original encoding",
+    "label": "REAL = 0, FAKE = 1",
+    "content": "subject of the image; null if unknown",
+    "generator": "model that generated the image; null for real images, or if unknown",
+    "source": "data set of the image",
+    "id": "opaque id; rows are sorted by it, which amounts to shuffling",
+    "sha256": "hash of size and RGB values; equal for equal images in any file format",
+}
 
 Shard = dict[str, Any]
 
@@ -115,7 +127,7 @@ def _write(rows: "Dataset", folder: Path, file: str, split: str) -> Shard:
         stream.flush()
         os.fsync(stream.fileno())
     part.replace(folder / file)
-    n_fake = sum(label == FAKE for label in rows["label"][:])
+    n_fake = rows["label"][:].count(FAKE)
     size, sha256 = (folder / file).stat().st_size, sha256_of(folder / file)
     return {"file": file, "split": split, "n": len(rows), "n_fake": n_fake, "bytes": size, "sha256": sha256}
 
@@ -156,6 +168,49 @@ def _fingerprint(images: "DatasetDict") -> str:
     return digest.hexdigest()
 
 
+def make_data_card(images: "DatasetDict", *, name: str, license: str, has_images: bool) -> "DatasetCard":
+    """Make the card of a data set from `load_images`: schema, counts, duplicates, and license.
+
+    The license is an identifier of the Hub, such as mit or cc-by-4.0; `has_images` states whether the repository
+    contains the images as parquet.
+    """
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    from realfake_hf.data.duplicates import find_duplicates
+
+    splits = [{"split": split, "path": f"{DATA}/{split}-*.parquet"} for split in images]
+    metadata = DatasetCardData(
+        license=license,
+        pretty_name=name,
+        task_categories=["image-classification"],
+        tags=["ai-generated-image-detection", "realfake"],
+        configs=[{"config_name": "default", "data_files": splits}] if has_images else None,
+    )
+    columns = markdown_table(
+        ["column", "meaning"], ((f"`{name}`", text) for name, text in _COLUMNS.items()), align="l"
+    )
+    header = ["split", "real", "fake", "contents", "generators"]
+    counts = markdown_table(header, (_card_row(split, rows) for split, rows in images.items()), align="lrrl")
+    where = "This repository contains the rows as parquet."
+    if not has_images:
+        where = "This repository does not contain the images, since their license does not permit it or is not known."
+    return DatasetCard(
+        f"---\n{metadata.to_yaml()}\n---\n\n# {name}\n\nReal and AI-generated images in one schema, for training and "
+        f"evaluating detectors. {where} License: {license}.\n\n"
+        f"## Columns\n\n{columns}\n\n"
+        f"## Counts\n\n{counts}\n\n"
+        f"## Exact duplicates\n\n{find_duplicates(images).to_markdown()}\n\n"
+        "Evaluate on test images that occur in no other split.\n"
+    )
+
+
+def _card_row(split: str, rows: "Dataset") -> list[str]:
+    n_fake = rows["label"][:].count(FAKE)
+    known = [Counter(filter(None, rows[column][:])) for column in ("content", "generator")]
+    texts = [", ".join(f"{name} {n:,}" for name, n in sorted(counts.items())) for counts in known]
+    return [split, f"{len(rows) - n_fake:,}", f"{n_fake:,}", *(text or "unknown" for text in texts)]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     (arguments,) = parse(ShardArguments, argv=argv, description=__doc__)
@@ -163,7 +218,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write_source(arguments: ShardArguments) -> int:
-    from realfake_hf.data.card import make_data_card
     from realfake_hf.data.loading import load_images
     from realfake_hf.data.splits import add_missing_splits
 

@@ -43,31 +43,35 @@ Rows = Sequence[int] | NDArray[np.integer]
 class ShardedSplit:
     """The shards of a split, of which only the row counts have been read.
 
-    Attributes:
-        name: name of the split.
-        files: local paths or `hf://` URLs.
-        groups: number of rows in each row group of all files, in order.
-        groups_of_files: number of row groups in each file.
+    Each row group is a file (a local path or `hf://` URL), its position in the file, and its number of rows.
     """
 
     name: str
-    files: tuple[str, ...]
-    groups: tuple[int, ...]
-    groups_of_files: tuple[int, ...]
+    row_groups: tuple[tuple[str, int, int], ...]
+
+    @property
+    def files(self) -> list[str]:
+        """The files, in order."""
+        return list(dict.fromkeys(file for file, _, _ in self.row_groups))
+
+    @property
+    def sizes(self) -> list[int]:
+        """The number of rows in each row group."""
+        return [rows for _, _, rows in self.row_groups]
 
     @property
     def n(self) -> int:
         """The number of images."""
-        return sum(self.groups)
+        return sum(self.sizes)
 
     def rows(self) -> IterableDataset:
         """Stream ids, encoded images and labels; each row group is one shard of the `IterableDataset`."""
-        rows = load_dataset("parquet", data_files=list(self.files), split="train", streaming=True).reshard()
+        rows = load_dataset("parquet", data_files=self.files, split="train", streaming=True).reshard()
         return rows.select_columns(["id", "image", "label"]).cast_column("image", Image(decode=False))
 
     def load(self) -> Dataset:
         """Load the whole split, memory-mapped, with the columns of `load_images`."""
-        return load_dataset("parquet", data_files={self.name: list(self.files)}, split=self.name)
+        return load_dataset("parquet", data_files={self.name: self.files}, split=self.name)
 
     def column(self, name: str) -> Iterator[list[Any]]:
         """Yield the values of a column in batches, without reading other columns."""
@@ -77,13 +81,10 @@ class ShardedSplit:
                     yield batch.column(0).to_pylist()
 
     def row_group(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read a row group, counted from the first file."""
-        for file, groups in zip(self.files, self.groups_of_files, strict=True):
-            if group < groups:
-                with fsspec.open(file) as stream, pq.ParquetFile(stream) as shard:
-                    return shard.read_row_group(group, columns=columns)
-            group -= groups
-        raise IndexError(f"expected a row below {self.n:,} of the {self.name} shards; found a larger one")
+        """Read a row group by its index in `row_groups`."""
+        file, position, _ = self.row_groups[group]
+        with fsspec.open(file) as stream, pq.ParquetFile(stream) as shard:
+            return shard.read_row_group(position, columns=columns)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the size, the class counts, and a digest of the images and labels in order."""
@@ -115,21 +116,18 @@ def find_shards(source: str, *, columns: Collection[str] = COLUMNS) -> dict[str,
             f"expected only parquet shards in {source!r}; found {others[0].rpartition('/')[2]}. "
             "Convert other sources with `python -m realfake_hf.data.shards`."
         )
-    splits = {}
-    for name, files in data_files.items():
-        groups = [_row_groups(file, columns) for file in files]
-        rows = tuple(itertools.chain.from_iterable(groups))
-        splits[str(name)] = ShardedSplit(str(name), tuple(files), rows, tuple(map(len, groups)))
-    return splits
+    return {
+        str(name): ShardedSplit(str(name), tuple(group for file in files for group in _row_groups(file, columns)))
+        for name, files in data_files.items()
+    }
 
 
-def _row_groups(file: str, columns: Collection[str]) -> list[int]:
-    """Return the number of rows in each row group of a shard."""
+def _row_groups(file: str, columns: Collection[str]) -> list[tuple[str, int, int]]:
     try:
         with fsspec.open(file) as stream, pq.ParquetFile(stream) as shard:
             missing = sorted(set(columns) - set(shard.schema_arrow.names))
             metadata = shard.metadata
-            groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+            groups = [(file, k, metadata.row_group(k).num_rows) for k in range(metadata.num_row_groups)]
     except pa.ArrowInvalid as error:
         raise ValueError(
             f"expected a parquet shard in {file}; found {error}. Repeat the command that wrote the shards."
@@ -185,13 +183,13 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
         self._buffer_size = -(-buffer_size // batch_size) * batch_size
         self._parts_per_process = max(1, workers)
         self._parts, self._first = processes * self._parts_per_process, process * self._parts_per_process
-        if len(split.groups) < self._parts:
+        if len(split.row_groups) < self._parts:
             raise ValueError(
                 f"expected at least as many row groups as processes times workers, {self._parts}; found "
-                f"{len(split.groups)} in the {split.name} shards. Use fewer workers, or write smaller shards."
+                f"{len(split.row_groups)} in the {split.name} shards. Use fewer workers, or write smaller shards."
             )
-        max_groups = -(-len(split.groups) // self._parts)  # most row groups in a part
-        batches = -(-sum(sorted(split.groups, reverse=True)[:max_groups]) // batch_size)
+        max_groups = -(-len(split.row_groups) // self._parts)  # most row groups in a part
+        batches = -(-sum(sorted(split.sizes, reverse=True)[:max_groups]) // batch_size)
         self._batches_per_part = -(-batches // multiple) * multiple
         self._rows = split.rows()
         self._start: State | None = None
@@ -283,7 +281,8 @@ class ShardedRows:
 
     def __init__(self, split: ShardedSplit) -> None:
         self.split = split
-        self._ends = np.cumsum(split.groups)  # row after the last of each row group
+        self._ends = np.cumsum(split.sizes)  # row after the last of each row group
+        self._starts = self._ends - split.sizes
 
     def __len__(self) -> int:
         return self.split.n
@@ -315,7 +314,12 @@ class ShardedRows:
 
     def select(self, rows: Rows) -> Dataset:
         """Load some rows, given in ascending order, with the columns of `load_images`."""
-        tables = [self.split.row_group(group).take(pa.array(own)) for group, own in self._by_group(rows)]
+        positions = np.asarray(rows)
+        groups = np.searchsorted(self._ends, positions, side="right")
+        tables = [
+            self.split.row_group(group).take(pa.array(positions[groups == group] - self._starts[group]))
+            for group in np.unique(groups).tolist()
+        ]
         table = pa.concat_tables(tables)
         features = Features.from_arrow_schema(table.schema)
         features["image"] = Image()
@@ -330,11 +334,11 @@ class ShardedRows:
         Raises:
             ValueError: during iteration, if an image is unreadable or the shards have changed since they were counted.
         """
-        groups = np.array_split(np.arange(len(self.split.groups)), processes)[process].tolist()
+        groups = np.array_split(np.arange(len(self._ends)), processes)[process].tolist()
         blocks = [
             range(start, min(start + size, self._ends[group]))
             for group in groups
-            for start in range(self._start(group), self._ends[group], size)
+            for start in range(self._starts[group], self._ends[group], size)
         ]
         return blocks, self._read(groups, size)
 
@@ -342,23 +346,13 @@ class ShardedRows:
         for group in groups:
             table = self.split.row_group(group, ["id", "image", "sha256"])
             keys = hash_keys(table.column("sha256").to_pylist())
-            if not np.array_equal(keys, self.keys[self._start(group) : self._ends[group]]):
+            if not np.array_equal(keys, self.keys[self._starts[group] : self._ends[group]]):
                 raise ValueError(
                     f"expected the {self.split.name} shards to be unchanged since they were counted; found other "
                     "images. Wait until they are completely written, and start again."
                 )
             for start in range(0, len(table), size):
                 yield _decode_rows(table[start : start + size])
-
-    def _start(self, group: int) -> int:
-        return int(self._ends[group]) - self.split.groups[group]
-
-    def _by_group(self, rows: Rows) -> Iterator[tuple[int, NDArray[np.integer]]]:
-        """Yield each row group that contains some of the rows, and their positions within it."""
-        positions = np.asarray(rows)
-        groups = np.searchsorted(self._ends, positions, side="right")
-        for group in np.unique(groups).tolist():
-            yield group, positions[groups == group] - self._start(group)
 
 
 def hash_keys(digests: Sequence[str]) -> Keys:

@@ -20,9 +20,8 @@ from huggingface_hub import CommitInfo, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 from huggingface_hub.utils._validators import validate_repo_id
 
-from realfake_hf.data.card import make_data_card
 from realfake_hf.data.loading import load_images
-from realfake_hf.data.shards import write_shards
+from realfake_hf.data.shards import make_data_card, write_shards
 from realfake_hf.environment import without_local_paths
 from realfake_hf.hub.model_card import make_card
 from realfake_hf.hub.space import ARCHIVE, write_package

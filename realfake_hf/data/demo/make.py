@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -26,7 +26,7 @@ from realfake_hf.data.decoding import decode_image, pixel_hash
 from realfake_hf.labels import FAKE, REAL
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,7 @@ class DemoArguments:
     code_channels: int = field(default=8, metadata={"help": "Channels of its 8x8 code; fewer make worse fakes."})
 
 
-@dataclass(frozen=True)
-class Region:
+class Region(NamedTuple):
     """A cell of the grid over a photograph; all its windows are in one split."""
 
     photograph: str
@@ -65,56 +64,40 @@ class Region:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     (arguments,) = parse(DemoArguments, argv=argv, description=__doc__)
-
-    def work() -> int:
-        make_demo(arguments)
-        return 0
-
-    return run_command(work, name="demo")
+    return run_command(lambda: _make_demo(arguments), name="demo")
 
 
-def make_demo(arguments: DemoArguments) -> Path:
-    """Make the demo data and write them to a parquet file with Hugging Face features.
-
-    Returns:
-        The file; its bytes depend on the arguments and the machine alone.
-
-    Raises:
-        FileExistsError: `output_file` exists.
-    """
+def _make_demo(arguments: DemoArguments) -> int:
+    """Write the demo data as parquet with Hugging Face features; its bytes depend on arguments and machine alone."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from datasets import Features, List, Value
 
     from realfake_hf.data.ingest import SCHEMA
 
-    output_file = Path(arguments.output_file)
-    if output_file.exists():
-        raise FileExistsError(f"expected a new output file; {output_file} exists. Move it, or give another file.")
+    file = arguments.output_file
+    if file.exists():
+        raise FileExistsError(f"expected a new output file; {file} exists. Move it, or give another file.")
     rows = _make_rows(arguments)
     features = Features({**SCHEMA, "split": Value("string"), "region": Value("string"), "box": List(Value("int32"))})
-    table = pa.Table.from_pylist(rows, schema=features.arrow_schema)
-    pq.write_table(table, output_file, compression="zstd")
-    logger.info("%s: %d images, %.2f MB", output_file, len(rows), output_file.stat().st_size / 1e6)
-    return output_file
+    pq.write_table(pa.Table.from_pylist(rows, schema=features.arrow_schema), file, compression="zstd")
+    logger.info("%s: %d images, %.2f MB", file, len(rows), file.stat().st_size / 1e6)
+    return 0
 
 
 def _make_rows(arguments: DemoArguments) -> list[dict[str, object]]:
     """Draw the windows, train the autoencoder, and return the rows, sorted by id."""
     photographs = _load_photographs()
-    window_generator, pool_generator = np.random.default_rng(arguments.seed).spawn(2)
-    regions = [
-        region for name, image in photographs.items() for region in _cut_regions(name, image.size, window_generator)
-    ]
+    generator, pool_generator = np.random.default_rng(arguments.seed).spawn(2)
+    regions = [region for name, image in photographs.items() for region in _cut_regions(name, image.size, generator)]
     total = sum(_area(region.box) for region in regions)
     windows: list[tuple[Region, Box]] = []
     is_fake: list[bool] = []
     for region in tqdm(regions, desc="windows", unit="region", disable=None):
         n = 2 * round(arguments.num_images * _area(region.box) / total / 2)
-        boxes = _draw_windows(region, photographs[region.photograph], n=n, generator=window_generator)
+        boxes = _draw_windows(region, photographs[region.photograph], n=n, generator=generator)
         windows += [(region, box) for box in boxes]
-        is_fake += _choose_fakes(boxes, window_generator)
-    logger.info("%d windows in %d regions of %d photographs", len(windows), len(regions), len(photographs))
+        is_fake += _choose_fakes(boxes, generator)
     originals = [_crop(photographs[region.photograph], box) for region, box in windows]
     fakes = _reconstruct(originals, _draw_pool(regions, photographs, pool_generator), arguments)
     rows = [
@@ -171,9 +154,9 @@ def _draw_windows(region: Region, photograph: Image.Image, *, n: int, generator:
         if len(boxes) == n:
             break
         box = _draw_box(region.box, generator)
-        if any(overlap(box, other) > MAX_OVERLAP for other in boxes) or _detail(_crop(photograph, box)) < MIN_DETAIL:
-            continue
-        boxes.append(box)
+        is_new = all(overlap(box, other) <= MAX_OVERLAP for other in boxes)
+        if is_new and _detail(_crop(photograph, box)) >= MIN_DETAIL:
+            boxes.append(box)
     return boxes[: len(boxes) // 2 * 2]
 
 
@@ -237,33 +220,23 @@ def _reconstruct(
 ) -> list[Image.Image]:
     """Pass 32x32 images through an autoencoder trained on a pool of other images.
 
-    A single thread fixes the order of summation, so that the results are reproducible to the byte.
+    The autoencoder minimizes the L1 loss with a one-cycle learning rate. A single thread fixes the order of summation,
+    so that the results are reproducible to the byte.
     """
     import torch
 
-    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    try:
-        model = _train_autoencoder(_to_pixels(pool), arguments)
-        with torch.inference_mode():
-            decoded = model(_to_pixels(images)).mul(255).round().byte().permute(0, 2, 3, 1).numpy()
-    finally:
-        torch.set_num_threads(threads)
-    return [Image.fromarray(array) for array in decoded]
-
-
-def _train_autoencoder(pool: "Tensor", arguments: DemoArguments) -> "nn.Module":
-    """Train the autoencoder on a pool (windows, 3, 32, 32) in [0, 1], with L1 loss and a one-cycle learning rate."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(arguments.seed)
-        model = _make_autoencoder(arguments.code_channels)
+    torch.manual_seed(arguments.seed)
+    model = _make_autoencoder(arguments.code_channels)
     generator = torch.Generator().manual_seed(arguments.seed)
     optimizer = torch.optim.Adam(model.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=arguments.num_steps)
+    known, inputs = (
+        torch.from_numpy(np.stack([np.asarray(image) for image in side])).permute(0, 3, 1, 2).float() / 255
+        for side in (pool, images)
+    )
     for _ in (bar := tqdm(range(arguments.num_steps), desc="autoencoder", unit="step", disable=None)):
-        batch = pool[torch.randint(len(pool), (64,), generator=generator)]
+        batch = known[torch.randint(len(known), (64,), generator=generator)]
         if torch.rand((), generator=generator) < 0.5:  # noqa: PLR2004 - horizontal flip
             batch = batch.flip(-1)
         loss = torch.nn.functional.l1_loss(model(batch), batch)
@@ -272,7 +245,9 @@ def _train_autoencoder(pool: "Tensor", arguments: DemoArguments) -> "nn.Module":
         optimizer.step()
         schedule.step()
         bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-    return model.eval()
+    with torch.inference_mode():
+        decoded = model(inputs).mul(255).round().byte().permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(array) for array in decoded]
 
 
 def _make_autoencoder(code_channels: int) -> "nn.Module":
@@ -291,14 +266,6 @@ def _make_autoencoder(code_channels: int) -> "nn.Module":
         nn.ConvTranspose2d(64, 32, 3, stride=2, padding=1, output_padding=1), nn.ReLU(),
         nn.ConvTranspose2d(32, 3, 3, stride=2, padding=1, output_padding=1), nn.Sigmoid(),
     )  # fmt: skip
-
-
-def _to_pixels(images: Sequence[Image.Image]) -> "Tensor":
-    """Stack 32x32 images to (images, 3, 32, 32) float32 in [0, 1]."""
-    import torch
-
-    arrays = np.stack([np.asarray(image) for image in images])
-    return torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 255
 
 
 if __name__ == "__main__":
