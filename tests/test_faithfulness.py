@@ -150,7 +150,7 @@ class TestFaithfulness:
         assert (centre["n"], centre["undefined"]) == (24, 0)
 
     def test_curves_of_all_orders_have_the_same_ends(self):
-        for by_name in measure_faithfulness([tiny_vit()], noise(), samples=0, steps=2)["models"]["vit"].values():
+        for by_name in measure_faithfulness([tiny_vit()], noise(), samples=0)["models"]["vit"].values():
             assert len(by_name) == 2 + 6
             ends = [
                 [
@@ -168,11 +168,7 @@ class TestFaithfulness:
         assert not {"deletion_less_random", "insertion_less_random"} & found.keys()
 
     def test_the_same_seed_gives_the_same_numbers(self):
-        first, same, other = (self.study(seed=seed, steps=2) for seed in (1, 1, 2))
+        first, same, other = (self.study(seed=seed) for seed in (1, 1, 2))
         assert first == same
         assert first != other
         assert is_plain_json(first)
-
-    def test_a_study_without_random_order_is_refused(self):
-        with pytest.raises(ValueError, match=r"at least one random order.*found 0\."):
-            self.study(random_orders=0)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, count, islice, repeat
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,11 +74,11 @@ class Gallery:
     """The outcome of explaining many images.
 
     Attributes:
-        folder: the output folder.
-        n: explained images.
-        models: for each its name, its method, and the number of images by label and prediction.
-        unreadable: by name, why an image cannot be read.
-        interrupted: whether the work was stopped before the last image.
+        folder: output folder.
+        n: number of explained images.
+        models: one row per model: its name, its method, and the number of images by label and prediction.
+        unreadable: reason for each image that cannot be read, by name.
+        interrupted: whether the work stopped before the last image.
     """
 
     folder: Path
@@ -88,7 +88,7 @@ class Gallery:
     interrupted: bool
 
     def to_markdown(self) -> str:
-        """Render a table with one row per model; columns without any image are left out."""
+        """Render a table with one row per model, without columns that count no image."""
         names = [name for name in self.models[0] if any(row[name] for row in self.models) or name == "empty maps"]
         return markdown_table(names, [[row[name] for name in names] for row in self.models], align="llr")
 
@@ -104,29 +104,58 @@ class Gallery:
 def make_gallery(arguments: ExplainArguments) -> Gallery:
     """Explain images; write a figure of each, contact sheets of those with a known label, and `explanations.json`.
 
-    Each model first explains a blank image, so that invalid settings fail before anything is read or written. After
-    an interruption, the output of all finished images is complete.
+    Each model first explains a blank image: invalid settings fail before anything is read or written. After an
+    interruption, the output of all finished images is complete.
 
     Raises:
-        OSError: no such model, image or data set.
-        ValueError: the output folder is not empty; a method or option does not fit a model; the data set has no such
-            split.
+        OSError: a model, image or data set does not exist.
+        ValueError: the output folder is not empty; the labels of a model are not real and fake; a method or option
+            does not fit a model; the data set has no such split.
     """
     _check_empty(arguments.output_dir)
-    explainers = load_explainers(arguments)
-    images, data = find_images(arguments, explainers)
+    explainers = _load_all(arguments)
+    images, data = _find_images(arguments, explainers)
     models = {explainer.name: explainer.to_dict() for explainer in explainers}
     run = {"arguments": to_plain(arguments), **environment(), "models": models, "data": data, "asked": len(images)}
     return _explain_all(images, explainers, arguments, run)
 
 
-def load_explainers(arguments: ExplainArguments) -> list[Explainer]:
-    """Load the models, on the accelerator if there is one, and let each explain a blank image.
+@contextmanager
+def rows_file(file: Path, *, run: Row, ending: Row) -> Iterator[Callable[[Row], None]]:
+    """Write the JSON object `{"run": run, "explanations": [rows], **ending}`; yield a function that adds a row.
 
-    Raises:
-        OSError: no such model.
-        ValueError: the labels of a model are not real and fake, or the method or an option does not fit it.
+    Each row is written at once, on a line of its own; `ending` is read when the block ends. The file is complete
+    after the block, even after an exception; before, it has the suffix `.part`.
     """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f"{file.name}.part")
+    separators = chain(["\n"], repeat(",\n"))
+    with part.open("w", encoding="utf-8") as text:
+        text.write(f'{{"run": {json.dumps(run, indent=2)},\n"explanations": [')
+        try:
+            yield lambda row: print(next(separators), json.dumps(row), sep="", end="", file=text)
+        finally:
+            text.write(f"\n],\n{json.dumps(ending, indent=2).removeprefix('{').lstrip()}\n")
+            text.flush()
+            part.replace(file)
+
+
+def unique_name(stem: str, taken: set[str]) -> str:
+    """Make a file name of letters, digits, `_` and `-` that differs from `taken`, ignoring case, and add it there.
+
+    >>> taken = set()
+    >>> [unique_name(stem, taken) for stem in ("frog (7)", "Frog-7", "..", "")]
+    ['frog-7', 'Frog-7-2', 'picture', 'picture-2']
+    """
+    plain = re.sub(r"[^A-Za-z0-9_]+", "-", stem).strip("-")[:80] or "picture"
+    names = chain([plain], (f"{plain}-{number}" for number in count(2)))
+    name = next(name for name in names if name.lower() not in taken)
+    taken.add(name.lower())
+    return name
+
+
+def _load_all(arguments: ExplainArguments) -> list[Explainer]:
+    """Load the models, on the accelerator if there is one, and let each explain a blank image."""
     explainers = [_load(arguments, name, place) for name, place in arguments.models.items()]
     fitting = {option for explainer in explainers for option in default_options(explainer.method)}
     if unknown := sorted(arguments.typed_options.keys() - fitting):
@@ -139,15 +168,21 @@ def load_explainers(arguments: ExplainArguments) -> list[Explainer]:
     return explainers
 
 
-def find_images(
+def _load(arguments: ExplainArguments, name: str, place: str) -> Explainer:
+    detector = load_detector(name, place)
+    method = arguments.methods.get(name) or default_method(detector.model)
+    options = {key: value for key, value in arguments.typed_options.items() if key in default_options(method)}
+    if name in arguments.layers:
+        options["layer"] = arguments.layers[name]
+    return Explainer(
+        name=name, place=place, detector=detector, method=method, options=options, target=arguments.target
+    )
+
+
+def _find_images(
     arguments: ExplainArguments, explainers: Sequence[Explainer]
 ) -> tuple[list[InputImage], dict[str, Any] | None]:
-    """List the images of `--images` and `--data`, and describe the draw from the data set.
-
-    Raises:
-        OSError: no such image or data set.
-        ValueError: the data set has no such split.
-    """
+    """List the images of `--images` and `--data`, and describe the draw from the data set."""
     images = images_of_files(arguments.images)
     if arguments.data is None:
         return images, None
@@ -158,63 +193,6 @@ def find_images(
     drawn = _draw(rows, explainers, n=arguments.limit, seed=arguments.seed)
     data = {"source": arguments.data, "split": arguments.split, "n": len(drawn), "of": len(rows)}
     return images + images_of_rows(drawn), data
-
-
-@contextmanager
-def rows_file(file: Path, *, run: Row, ending: Row) -> Iterator[Callable[[Row], None]]:
-    """Write a JSON object with one row per line while the rows are made; yield the function that adds a row.
-
-    The file is complete when the block ends, also by an exception; until then it has the suffix `.part`.
-
-    Args:
-        file: the JSON file; its folder is created.
-        run: known before the first row: `{"run": run, "explanations": [rows], **ending}`.
-        ending: read when the block ends.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"{file.name}.part")
-    separator = "\n"
-    with part.open("w", encoding="utf-8") as text:
-
-        def add(row: Row) -> None:
-            nonlocal separator
-            text.write(separator + json.dumps(row))
-            separator = ",\n"
-
-        text.write(f'{{"run": {json.dumps(run, indent=2)},\n"explanations": [')
-        try:
-            yield add
-        finally:
-            text.write(f"\n],\n{json.dumps(ending, indent=2).removeprefix('{').lstrip()}\n")
-            text.flush()
-            part.replace(file)
-
-
-def unique_name(stem: str, taken: set[str]) -> str:
-    """Make a file name of letters, digits, `_` and `-` that is not taken, ignoring case, and add it to `taken`.
-
-    >>> taken = set()
-    >>> [unique_name(stem, taken) for stem in ("frog (7)", "Frog-7", "..", "")]
-    ['frog-7', 'Frog-7-2', 'picture', 'picture-2']
-    """
-    plain = re.sub(r"[^A-Za-z0-9_]+", "-", stem).strip("-")[:80] or "picture"
-    name, number = plain, 1
-    while name.lower() in taken:
-        number += 1
-        name = f"{plain}-{number}"
-    taken.add(name.lower())
-    return name
-
-
-def _load(arguments: ExplainArguments, name: str, place: str) -> Explainer:
-    detector = load_detector(name, place)
-    method = arguments.methods.get(name) or default_method(detector.model)
-    options = {key: value for key, value in arguments.typed_options.items() if key in default_options(method)}
-    if name in arguments.layers:
-        options["layer"] = arguments.layers[name]
-    return Explainer(
-        name=name, place=place, detector=detector, method=method, options=options, target=arguments.target
-    )
 
 
 def _draw(rows: Dataset, explainers: Sequence[Explainer], *, n: int, seed: int) -> Dataset:
@@ -244,9 +222,7 @@ def _explain_all(
         try:
             for image, pixels, explained in _explain_each(readable, explainers, batch_size=arguments.batch_size):
                 file = f"{IMAGES}/{unique_name(image.stem, names)}.png"
-                figure = draw_explanations(
-                    np.asarray(pixels), explained, title=image.name, truth=image.truth, strength=strength
-                )
+                figure = draw_explanations(image.name, pixels, explained, truth=image.truth, strength=strength)
                 save_figure(figure, folder / file)
                 for name, (explanation, view) in explained.items():
                     add_row(_to_row(image, name, explanation, file=file))
@@ -256,10 +232,7 @@ def _explain_all(
         except KeyboardInterrupt:
             logger.info("interrupted: drawing the contact sheets of the finished images")
         sheets.write(folder / SHEETS, [explainer.name for explainer in explainers])
-    rows = [
-        {"model": explainer.name, "method": explainer.method, **sheets.to_row(explainer.name)}
-        for explainer in explainers
-    ]
+    rows = [{"model": model.name, "method": model.method, **sheets.to_row(model.name)} for model in explainers]
     return Gallery(folder=folder, n=n, models=rows, unreadable=unreadable, interrupted=ending["interrupted"])
 
 
@@ -268,26 +241,18 @@ def _explain_each(
 ) -> Iterator[tuple[InputImage, Image.Image, dict[str, Explained]]]:
     """Explain images in batches; yield each with its pixels and, by model, its explanation and view."""
     while batch := list(islice(readable, batch_size)):
-        by_model = [explainer.explain([pixels for _, pixels in batch]) for explainer in explainers]
-        for (image, pixels), explanations in zip(batch, zip(*by_model, strict=True), strict=True):
-            yield (
-                image,
-                pixels,
-                {
-                    explainer.name: (explanation, explainer.detector.view(pixels))
-                    for explainer, explanation in zip(explainers, explanations, strict=True)
-                },
-            )
+        explained = [(model, model.explain([pixels for _, pixels in batch])) for model in explainers]
+        for row, (image, pixels) in enumerate(batch):
+            views = {model.name: (maps[row], model.detector.view(pixels)) for model, maps in explained}
+            yield image, pixels, views
 
 
 def _read_each(images: Iterable[InputImage], unreadable: dict[str, str]) -> Iterator[tuple[InputImage, Image.Image]]:
     for image in images:
         try:
-            pixels = image.read()
+            yield image, image.read()
         except UnreadableImageError as error:
             unreadable[image.name] = str(error)
-            continue
-        yield image, pixels
 
 
 def _to_row(image: InputImage, model: str, explanation: Explanation, *, file: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from heapq import heappush, heapreplace
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -18,9 +18,9 @@ from realfake_hf.figures.images import MapPanel, explanation_sheet, image_with_m
 from realfake_hf.figures.style import save_figure
 from realfake_hf.labels import LabelName
 
-FIGURE_SIDE: Final = 512  # pixels of the longer side, at most
+FIGURE_SIDE: Final = 512  # maximum of the longer side, in pixels
 SHEET_SIDE: Final = 256
-MAX_TILES: Final = 24  # on a sheet
+MAX_TILES: Final = 24  # per sheet
 
 Pixels = NDArray[np.uint8]
 Tile = tuple[Pixels, Pixels, str]  # image, overlay and caption
@@ -37,39 +37,43 @@ GROUPS: Final[Mapping[Group, str]] = {
 
 
 def draw_explanations(
-    image: Pixels,
+    title: str,
+    image: Image.Image,
     explained: Mapping[str, Explained],
     *,
-    title: str,
-    truth: LabelName | None = None,
-    strength: float = 0.6,
+    truth: LabelName | None,
+    strength: float,
 ) -> Figure:
     """Draw an image with the verdicts and maps of one or more models.
 
     Args:
-        image: (height, width, 3) uint8 [0, 255].
-        explained: by the model's name.
-        title: of the figure.
-        truth: the label of the image, if known.
+        title: title of the figure; unprintable characters are replaced.
+        image: upright RGB image.
+        explained: explanations and views by the model's name.
+        truth: true label, if known.
         strength: opacity of the map in the overlays, in [0, 1].
     """
-    panels = [
-        _panel(name if len(explained) > 1 else "", explanation, view, truth=truth, strength=strength)
-        for name, (explanation, view) in explained.items()
-    ]
+    panels = []
+    for name, (explanation, view) in explained.items():
+        verdict, heading = explanation.verdict, name if len(explained) > 1 else ""
+        wrong = "" if truth in (None, verdict.label) else ", wrong"
+        overlay = explanation.overlay(_shrink(view, FIGURE_SIDE), strength=strength)
+        heading = f"{heading}\n{verdict.words}, p(fake) {verdict.p_fake_text}{wrong}"
+        panels.append(MapPanel(title=heading, note=_settings(explanation), heat=explanation.map, overlay=overlay))
     note = "" if truth is None else f"truly {truth}"
     printable = "".join(letter if letter.isprintable() else "?" for letter in title)  # file names contain any bytes
-    return image_with_maps(_shrink(image, FIGURE_SIDE), panels, title=printable, note=note, color_map=COLOR_MAP)
+    pixels = _shrink(np.asarray(image), FIGURE_SIDE)
+    return image_with_maps(pixels, panels, title=printable, note=note, color_map=COLOR_MAP)
 
 
 class Sheets:
-    """Counts predictions by true and predicted label, and keeps the most confident images for contact sheets.
+    """Count predictions by true and predicted label, and keep the most confident images for contact sheets.
 
     Args:
         strength: opacity of the map in the overlays, in [0, 1].
     """
 
-    def __init__(self, *, strength: float = 0.6) -> None:
+    def __init__(self, *, strength: float) -> None:
         self.counts: Counter[tuple[str, Group]] = Counter()
         self.empty: Counter[str] = Counter()
         self._strength = strength
@@ -115,30 +119,15 @@ class Sheets:
         return f"{prefix}{truth}, {'correctly' if truth == predicted else 'wrongly'} predicted {predicted}: {shown}"
 
 
-def _panel(name: str, explanation: Explanation, view: Pixels, *, truth: LabelName | None, strength: float) -> MapPanel:
-    verdict = explanation.verdict
-    wrong = "" if truth in (None, verdict.label) else ", wrong"
-    return MapPanel(
-        title=f"{name}\n{verdict.words}, p(fake) {verdict.p_fake_text}{wrong}",
-        note=_settings(explanation),
-        heat=explanation.map,
-        overlay=explanation.overlay(_shrink(view, FIGURE_SIDE), strength=strength),
-    )
-
-
 def _settings(explanation: Explanation) -> str:
     """Name the method of an explanation, its target, layer and options."""
-    options = {name: value for name, value in explanation.options.items() if name != "layer"}
-    parts = [
-        explanation.method + (f" for {explanation.target}" if explanation.target else ""),
-        f"at {explanation.layer}" if explanation.layer else "",
-        *(f"{name} {_plain(value)}" for name, value in options.items()),
-    ]
-    return ", ".join(part for part in parts if part)
-
-
-def _plain(value: Any) -> str:  # noqa: ANN401 - an option has any type
-    return " x ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    parts = [f"{explanation.method} for {explanation.target}" if explanation.target else explanation.method]
+    if explanation.layer:
+        parts.append(f"at {explanation.layer}")
+    for name, value in explanation.options.items():
+        if name != "layer":
+            parts.append(f"{name} {' x '.join(map(str, value)) if isinstance(value, tuple) else value}")
+    return ", ".join(parts)
 
 
 def _shrink(image: Pixels, side: int) -> Pixels:

@@ -7,7 +7,7 @@ centre.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from realfake_hf.explain_study.names import CENTRE_PRIOR, RANDOM_ORDER
 from realfake_hf.explain_study.occlusion import FILLS, Fill, fill_in, filled
 from realfake_hf.explain_study.sample import Sample
 from realfake_hf.metrics.intervals import Resampling
+
+STEPS: Final = 8  # in which all cells are hidden, or shown
+RANDOM_ORDERS: Final = 2  # per image; each is read forward and backward
 
 Images = NDArray[np.uint8]
 Orders = NDArray[np.intp]
@@ -73,13 +76,7 @@ class Curves:
 
 
 def measure_faithfulness(
-    models: Sequence[StudyModel],
-    sample: Sample,
-    *,
-    samples: int = 1000,
-    seed: int = 0,
-    steps: int = 8,
-    random_orders: int = 2,
+    models: Sequence[StudyModel], sample: Sample, *, samples: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
     """Hide and show the cells of images in the order of each map, in random order, and from the centre outwards.
 
@@ -88,28 +85,20 @@ def measure_faithfulness(
         sample: images.
         samples: bootstrap replicates.
         seed: random seed of ties, random orders and the bootstrap.
-        steps: number of steps in which all cells are hidden.
-        random_orders: number of random orders per image; each is read forward and backward.
 
     Returns:
         Plain JSON: the settings, and for each of the `models`, by fill and by order (a method, `RANDOM_ORDER` or
         `CENTRE_PRIOR`), the mean areas and curves; see `_summarize`.
-
-    Raises:
-        ValueError: no steps, more steps than cells, or no random order.
     """
-    if random_orders < 1:
-        raise ValueError(f"expected at least one random order, as the reference; found {random_orders}.")
-    step_cells(GRID, steps=steps)  # fail before the first image is explained
     resampling = sample.resampling(samples=samples, seed=seed)
     results = {}
     for model in models:
-        traced = _trace_all(model, sample.images, steps=steps, random_orders=random_orders, seed=seed)
+        traced = _trace_all(model, sample.images, seed=seed)
         results[model.name] = {
             fill: {name: _summarize(curves, by_name[RANDOM_ORDER], resampling) for name, curves in by_name.items()}
             for fill, by_name in traced.items()
         }
-    settings = {"n": len(sample), "grid": GRID, "steps": steps, "random_orders": random_orders, "fills": FILLS}
+    settings = {"n": len(sample), "grid": GRID, "steps": STEPS, "random_orders": RANDOM_ORDERS, "fills": FILLS}
     return to_plain(settings | {"models": results})
 
 
@@ -134,12 +123,15 @@ def trace(trial: Trial, orders: Orders, *, grid: tuple[int, int], steps: int) ->
     Raises:
         ValueError: no steps, or more steps than cells.
     """
-    counts = step_cells(grid, steps=steps)
+    cells = grid[0] * grid[1]
+    if not 1 <= steps <= cells:
+        raise ValueError(f"expected between 1 and {cells} steps, of one cell or more each; found {steps}.")
+    counts = np.rint(np.linspace(0, cells, steps + 1)).astype(np.intp)  # hidden cells at each point of a curve
     places = np.argsort(orders, axis=1).reshape(-1, *grid)  # of each cell in the order of its image
     deletion = [_score_hidden(trial, places < count) for count in counts[1:-1]]
     insertion = [_score_hidden(trial, places >= count) for count in counts[1:-1]]
     return Curves(
-        shares=counts / counts[-1],
+        shares=counts / cells,
         deletion=np.stack([trial.intact, *deletion, trial.hidden], axis=1),
         insertion=np.stack([trial.hidden, *insertion, trial.intact], axis=1),
     )
@@ -152,48 +144,34 @@ def order_of(maps: NDArray[np.floating], *, seed: int) -> Orders:
     return np.lexsort((ties, -flat), axis=1)
 
 
-def step_cells(grid: tuple[int, int], *, steps: int) -> NDArray[np.intp]:
-    """Return the number of hidden, or shown, cells at each point of a curve: (steps + 1,) from none to all.
-
-    Raises:
-        ValueError: no steps, or more steps than cells.
-    """
-    cells = grid[0] * grid[1]
-    if not 1 <= steps <= cells:
-        raise ValueError(f"expected between 1 and {cells} steps, of one cell or more each; found {steps}.")
-    return np.rint(np.linspace(0, cells, steps + 1)).astype(np.intp)
-
-
-def _trace_all(
-    model: StudyModel, images: Images, *, steps: int, random_orders: int, seed: int
-) -> dict[Fill, dict[str, Curves]]:
+def _trace_all(model: StudyModel, images: Images, *, seed: int) -> dict[Fill, dict[str, Curves]]:
     """Trace every order with every fill: by fill, then by the name of the order."""
     trials = [begin(images, score=model.probabilities, fill=fill) for fill in FILLS]
-    seeds = range(seed, seed + random_orders)
+    seeds = range(seed, seed + RANDOM_ORDERS)
     traced: dict[Fill, dict[str, Curves]] = {
-        trial.fill: {RANDOM_ORDER: _trace_random(trial, steps=steps, seeds=seeds)} for trial in trials
+        trial.fill: {RANDOM_ORDER: _trace_random(trial, seeds=seeds)} for trial in trials
     }
     names = (CENTRE_PRIOR, *model.methods)
     for name in tqdm(names, desc=f"{model.name}: deletion and insertion", unit="order", disable=None):
         prior = np.repeat(centre_gaussian()[None], len(images), axis=0)
         maps = prior if name == CENTRE_PRIOR else maps_on_grid(model, images, name)
         for trial in trials:
-            traced[trial.fill][name] = _trace_maps(trial, maps, steps=steps, seed=seed)
+            traced[trial.fill][name] = _trace_maps(trial, maps, seed=seed)
     return traced
 
 
-def _trace_maps(trial: Trial, maps: Values, *, steps: int, seed: int) -> Curves:
+def _trace_maps(trial: Trial, maps: Values, *, seed: int) -> Curves:
     """Trace the orders of maps, (n, *GRID); the curves of images with an empty map (NaN) are NaN."""
-    curves = trace(trial, order_of(maps, seed=seed), grid=GRID, steps=steps)
+    curves = trace(trial, order_of(maps, seed=seed), grid=GRID, steps=STEPS)
     undefined = np.isnan(maps[:, :1, 0])
     deletion, insertion = (np.where(undefined, np.nan, curve) for curve in (curves.deletion, curves.insertion))
     return replace(curves, deletion=deletion, insertion=insertion)
 
 
-def _trace_random(trial: Trial, *, steps: int, seeds: Iterable[int]) -> Curves:
+def _trace_random(trial: Trial, *, seeds: Iterable[int]) -> Curves:
     """Average the curves of random orders: insertion in one is deletion in its reverse, which is as random."""
     constant = np.zeros((len(trial.images), *GRID))
-    traced = [_trace_maps(trial, constant, steps=steps, seed=seed) for seed in seeds]
+    traced = [_trace_maps(trial, constant, seed=seed) for seed in seeds]
     deletion = np.mean([(curves.deletion + curves.insertion[:, ::-1]) / 2 for curves in traced], axis=0)
     return Curves(traced[0].shares, deletion=deletion, insertion=deletion[:, ::-1])
 

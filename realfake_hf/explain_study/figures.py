@@ -85,14 +85,14 @@ def agreement_and_controls(results: Results) -> Figure:
 
 
 def agreement_matrix(results: Results, measure: str) -> Figure:
-    """Draw the agreement of every pair of maps as a lower triangle of numbers, with lines between the models."""
+    """Draw the agreement of every pair of maps as a lower triangle of numbers, by a measure in `chance`."""
     agreement = results["agreement"]
     keys, values = list(agreement["maps"]), _agreement_values(agreement, measure)
-    chance = agreement["chance"].get(measure)
+    chance = agreement["chance"][measure]
     figure = Figure(figsize=(WIDTH, 1.9 + 0.55 * len(keys)), layout="constrained")
     axes = figure.subplots()
     low = float(np.nanmin(values, initial=0.0))
-    high = float(np.nanmax(values, initial=max(chance or 0.0, 1e-3)))
+    high = float(np.nanmax(values, initial=max(chance, 1e-3)))
     image = axes.imshow(values, cmap=MATRIX_COLORS, vmin=low, vmax=high, aspect="auto")
     _write_cells(axes, values, middle=(low + high) / 2)
     labels = [map_name(*key.split()) for key in keys]
@@ -103,10 +103,9 @@ def agreement_matrix(results: Results, measure: str) -> Figure:
     _separate_models(axes, [made["model"] for made in agreement["maps"].values()])
     bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, label=MEASURE_NAMES[measure])
     bar.outline.set_visible(False)
-    if chance is not None:
-        bar.ax.axhline(chance, color=VERMILLION, linewidth=2.5)
-        place = (-0.2, chance)
-        bar.ax.annotate("chance", place, ha="right", va="center", xycoords=("axes fraction", "data"), size=10)
+    bar.ax.axhline(chance, color=VERMILLION, linewidth=2.5)
+    place = (-0.2, chance)
+    bar.ax.annotate("chance", place, ha="right", va="center", xycoords=("axes fraction", "data"), size=10)
     return figure
 
 
@@ -121,10 +120,8 @@ def faithfulness_curves(results: Results, fill: str) -> Figure:
         column[0].set_title(model_name(model), parse_math=False)
         for axes, test in zip(column, ("deletion", "insertion"), strict=True):
             _draw_curves(axes, {name: order[f"{test}_curve"] for name, order in fills[fill].items()}, styles)
-    for axes, test in zip(grid[:, 0], ("deletion", "insertion"), strict=True):
-        axes.set_ylabel(f"{test}\nprobability of the label")
-    for axes in grid[1]:
-        axes.set_xlabel("share of the cells hidden or shown")
+            axes.set(xlabel="share of the cells hidden or shown", ylabel=f"{test}\nprobability of the label")
+            axes.label_outer()
     legend_below(figure, grid.ravel().tolist(), columns=3, order=[*methods, *REFERENCES])
     return figure
 
@@ -207,10 +204,8 @@ def centre_and_rim(results: Results, measure: str) -> Figure:
             axes.axhline(tested["untouched"][measure]["value"], color=INK, linewidth=1.2, label="nothing hidden")
             axes.axhline(0.5, color=INK, linestyle="--", linewidth=1, label="chance")
             axes.set_title(f"{model_name(model)}, hidden by {FILL_NAMES[fill]}", parse_math=False)
-    for axes in grid[:, 0]:
-        axes.set_ylabel({"roc_auc": "ROC AUC"}.get(measure, measure))
-    for axes in grid[-1]:
-        axes.set_xlabel("hidden area, % of the image")
+            axes.set(xlabel="hidden area, % of the image", ylabel={"roc_auc": "ROC AUC"}.get(measure, measure))
+            axes.label_outer()
     legend_below(figure, grid.ravel().tolist(), columns=4, order=["centre hidden", "rim hidden"])
     return figure
 

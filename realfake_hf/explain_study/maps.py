@@ -13,7 +13,6 @@ from tqdm.auto import tqdm
 from realfake_hf.attribution.explain import fitting_methods
 from realfake_hf.attribution.methods import Explanation, Target, default_options
 from realfake_hf.detector import Detector, NamedDetector, load_detector
-from realfake_hf.models.pretrained import random_weights
 from realfake_hf.run_folder import METRICS, RECORD
 from realfake_hf.store import read_json
 
@@ -45,12 +44,8 @@ class StudyModel(NamedDetector):
         return self.detector.probabilities(list(images))
 
     def with_weights_of(self, model: Any) -> "StudyModel":  # noqa: ANN401 - as `Detector`
-        """Return this model with other weights, under the same name."""
+        """Return this study model with the weights of another model of the same configuration."""
         return replace(self, detector=Detector(model, self.detector.processor, batch_size=self.detector.batch_size))
-
-    def randomized(self, *, seed: int) -> "StudyModel":
-        """Return this model with random weights, under the same name."""
-        return self.with_weights_of(random_weights(self.detector.model, seed=seed))
 
 
 def load_model(name: str, place: str) -> StudyModel:
@@ -114,10 +109,9 @@ class MapSet:
 def compute_maps(model: StudyModel, method: str, images: NDArray[np.uint8], *, note: str = "") -> MapSet:
     """Explain images, (n, height, width, 3) uint8, with a progress bar; `note` follows the model's name there."""
     explanations: list[Explanation] = []
-    with tqdm(total=len(images), desc=f"{model.name}{note}: {method}", unit="image", disable=None) as bar:
-        for start in range(0, len(images), CHUNK):
-            explanations += model.explain(images[start : start + CHUNK], method)
-            bar.update(len(explanations) - bar.n)
+    starts = range(0, len(images), CHUNK)
+    for start in tqdm(starts, desc=f"{model.name}{note}: {method}", unit=f"{CHUNK} images", disable=None):
+        explanations += model.explain(images[start : start + CHUNK], method)
     return MapSet(model.name, method, explanations[0].layer, _stack(explanations))
 
 

@@ -22,6 +22,7 @@ from realfake_hf.explain_study.pointing_game import measure_planted
 from realfake_hf.explain_study.sample import Sample, draw_sample
 from realfake_hf.explain_study.sanity import measure_sanity
 from realfake_hf.labels import FAKE
+from realfake_hf.models.pretrained import random_weights
 from realfake_hf.store import Store, begin_or_resume
 
 DIGITS: Final = 5  # decimals of the numbers in the results
@@ -129,7 +130,10 @@ class _Study:
         ]
 
     def _agreement(self) -> Plain:
-        untrained = [model.randomized(seed=self.arguments.seed) for model in self.models]
+        untrained = [
+            model.with_weights_of(random_weights(model.detector.model, seed=self.arguments.seed))
+            for model in self.models
+        ]
         random, twins = self._maps(untrained, "random weights"), self._maps(self.twins, "another seed")
         return measure_agreement(self._maps(self.models), random, twins, self.sample, **self._bootstrap)
 

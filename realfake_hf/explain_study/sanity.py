@@ -5,8 +5,7 @@ show what the model learned.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import Any, Final
 
@@ -24,24 +23,11 @@ from realfake_hf.labels import LabelName
 from realfake_hf.metrics.intervals import Resampling
 from realfake_hf.models.pretrained import random_weights
 
-TARGET: Final[LabelName] = "FAKE"  # explained throughout, because the verdict changes with the weights
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of a model that is randomised in one step.
-
-    Attributes:
-        name: name of its lowest block; the model is then random from the head down to this block.
-        tensors: names in the model's `state_dict`.
-    """
-
-    name: str
-    tensors: tuple[str, ...]
+TARGET: Final[LabelName] = "FAKE"  # explained throughout, because the prediction changes with the weights
 
 
 def measure_sanity(
-    models: Sequence[StudyModel], sample: Sample, *, samples: int = 1000, seed: int = 0, max_stages: int = 6
+    models: Sequence[StudyModel], sample: Sample, *, samples: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
     """Compare the maps of each trained model with those after each stage of its randomisation.
 
@@ -50,54 +36,39 @@ def measure_sanity(
         sample: images.
         samples: bootstrap replicates.
         seed: random seed of the weights and the bootstrap.
-        max_stages: maximum number of stages; neighbouring blocks are joined.
 
     Returns:
         Plain JSON: the settings, and for each of the `models` the names of its `stages` and, by method, the mean rank
         correlation with the trained model's map after each stage; undefined for images where either map is empty.
-
-    Raises:
-        ValueError: `max_stages` is less than 2.
     """
     resampling = sample.resampling(samples=samples, seed=seed)
-    return to_plain(
-        {
-            "n": len(sample),
-            "grid": GRID,
-            "target": TARGET,
-            "class_methods": sorted(CLASS_METHODS),
-            "models": {
-                model.name: _cascade_maps(model, sample.images, resampling, seed=seed, max_stages=max_stages)
-                for model in models
-            },
-        }
-    )
+    results = {model.name: _cascade_maps(model, sample.images, resampling, seed=seed) for model in models}
+    settings = {"n": len(sample), "grid": GRID, "target": TARGET, "class_methods": sorted(CLASS_METHODS)}
+    return to_plain(settings | {"models": results})
 
 
-def cascade(model: PreTrainedModel, *, seed: int, max_stages: int = 6) -> Iterator[tuple[Stage, PreTrainedModel]]:
-    """Replace the weights of a model by random ones, stage by stage from the classifier downwards.
-
-    Args:
-        model: trained model; stays unchanged.
-        seed: random seed of the weights.
-        max_stages: see `stages`.
+def cascade(model: PreTrainedModel, *, seed: int) -> Iterator[tuple[str, PreTrainedModel]]:
+    """Replace the weights of a copy of a model by random ones, stage by stage from the classifier downwards.
 
     Yields:
-        Each stage, and the model in which it and all earlier stages are random: one object that changes.
+        The name of each stage, and the model in which it and all earlier stages are random: one object that changes.
     """
     changed, new = copy.deepcopy(model), random_weights(model, seed=seed).state_dict()
-    for stage in stages(model, max_stages=max_stages):
-        changed.load_state_dict({name: new[name] for name in stage.tensors}, strict=False)
+    for stage, tensors in stages(model).items():
+        changed.load_state_dict({name: new[name] for name in tensors}, strict=False)
         yield stage, changed
 
 
-def stages(model: PreTrainedModel, *, max_stages: int = 6) -> tuple[Stage, ...]:
+def stages(model: PreTrainedModel, *, max_stages: int = 6) -> dict[str, list[str]]:
     """Divide the tensors of a model into stages, from the classifier down to the layers next to the pixels.
 
     Blocks are derived from the tensor names, in the order in which the model defines them: a block ends with the first
     number of a name, as in `encoder.layer.3`, or with its first word, as in `embeddings`. Everything outside the base
     model is the head; the head of a model without a base is its last block. The head is a separate stage; the other
     blocks are joined to stages as equal in size as possible.
+
+    Returns:
+        The names of the tensors of each stage, by the name of its lowest block.
 
     Raises:
         ValueError: `max_stages` is less than 2.
@@ -107,23 +78,24 @@ def stages(model: PreTrainedModel, *, max_stages: int = 6) -> tuple[Stage, ...]:
     blocks: dict[str, list[str]] = {}
     for name in model.state_dict():
         blocks.setdefault(_block(name, base=model.base_model_prefix), []).append(name)
-    head, *body = reversed([Stage(name, tuple(names)) for name, names in blocks.items()])
-    groups = np.array_split(np.arange(len(body)), min(max_stages - 1, len(body))) if body else []
-    return head, *(_join(body[row] for row in rows) for rows in groups)
+    head, *body = reversed(blocks)
+    groups = np.array_split(body, min(max_stages - 1, len(body))) if body else []
+    joined = {str(group[-1]): [name for block in group for name in blocks[block]] for group in groups}
+    return {head: blocks[head], **joined}
 
 
 def _cascade_maps(
-    model: StudyModel, images: NDArray[np.uint8], resampling: Resampling, *, seed: int, max_stages: int
+    model: StudyModel, images: NDArray[np.uint8], resampling: Resampling, *, seed: int
 ) -> dict[str, Any]:
-    order = stages(model.detector.model, max_stages=max_stages)
+    order = list(stages(model.detector.model))
     trained = _all_maps(model, images)
     methods: dict[str, list[Estimate]] = {method: [] for method in model.methods}
-    steps = cascade(model.detector.model, seed=seed, max_stages=max_stages)
+    steps = cascade(model.detector.model, seed=seed)
     for _, changed in tqdm(steps, total=len(order), desc=f"{model.name}: randomised", unit="stage", disable=None):
         maps = _all_maps(model.with_weights_of(changed), images)
         for method, means in methods.items():
             means.append(resampling.mean(spearman(trained[method], maps[method])))
-    return {"stages": [stage.name for stage in order], "methods": methods}
+    return {"stages": order, "methods": methods}
 
 
 def _all_maps(model: StudyModel, images: NDArray[np.uint8]) -> dict[str, Values]:
@@ -136,8 +108,3 @@ def _block(name: str, *, base: str) -> str:
     words = name.removeprefix(f"{base}.").split(".")
     before = list(takewhile(lambda word: not word.isdecimal(), words))
     return ".".join(words[: len(before) + 1]) if len(before) < len(words) else words[0]
-
-
-def _join(blocks: Iterable[Stage]) -> Stage:
-    parts = list(blocks)
-    return Stage(parts[-1].name, tuple(name for part in parts for name in part.tensors))
