@@ -135,7 +135,7 @@ def test_an_image_outside_of_the_label_folders_is_rejected() -> None:
 
 @pytest.mark.parametrize("odd", ["real/fake/x.png", "fake/human/x.png"])
 def test_an_image_below_folders_of_both_labels_is_rejected(odd: str) -> None:
-    with pytest.raises(ValueError, match=f"expected one label for each image; found both REAL and FAKE in .*{odd}"):
+    with pytest.raises(ValueError, match=f"expected one label for each image; found FAKE and REAL in .*{odd}"):
         read_layout(["real/1.png", "fake/1.png", odd])
 
 

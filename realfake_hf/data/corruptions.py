@@ -87,10 +87,7 @@ def matched(image: Image.Image) -> Image.Image:
 
 
 def center_square(image: Image.Image) -> Image.Image:
-    """Crop the largest centred square, so that processors do not change the aspect ratio.
-
-    An odd margin is cut by one more pixel on the right or bottom.
-    """
+    """Crop the largest centred square, so that processors do not change the aspect ratio."""
     return _center(image, min(image.size), min(image.size))
 
 

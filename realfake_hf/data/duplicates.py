@@ -74,9 +74,10 @@ def find_duplicates(images: "DatasetDict") -> DuplicateReport:
         for digest, label, content in zip(rows["sha256"][:], rows["label"][:], rows["content"][:], strict=True):
             copies[digest][split, LABEL_NAMES[label], content or "unknown"] += 1
     pairs: Counter[tuple[Place, Place]] = Counter()
-    by_content: Counter[str] = Counter()
     for places in copies.values():
-        pairs.update(_pairs(places))
+        pairs.update({(place, place): k * (k - 1) // 2 for place, k in places.items()})
+        pairs.update({(a, b): places[a] * places[b] for a, b in combinations(places, 2)})
+    by_content: Counter[str] = Counter()
     for (a, b), k in pairs.items():
         by_content[" ".join(a[1:]) if a[1:] == b[1:] else "mixed"] += k
     return DuplicateReport(
@@ -89,7 +90,7 @@ def find_duplicates(images: "DatasetDict") -> DuplicateReport:
         },
         across_labels=sum(k for (a, b), k in pairs.items() if a[1] != b[1]),
         leaked=int((~leak_free_mask(images)).sum()) if "test" in images else 0,
-        by_content=dict(sorted(by_content.items())),
+        by_content=dict(sorted((+by_content).items())),
     )
 
 
@@ -109,10 +110,7 @@ def absent_from(digests: Sequence[str], others: Iterable[Iterable[str]]) -> NDAr
 
 @dataclass(frozen=True)
 class ImageHashes:
-    """The perceptual hashes of n images.
-
-    The name is that of the data set or split; hashes have 64 bits; ids are those of `load_images`.
-    """
+    """The perceptual hashes of n images of a data set or split, and their ids and labels."""
 
     name: str
     hashes: Hashes
@@ -134,15 +132,13 @@ class NearDuplicates:
     """The near-duplicates between two sets of images.
 
     Attributes:
-        first: name of the first set, which has `n_first` images.
-        second: name of the second set, which has `n_second` images.
         threshold: maximum distance of near-duplicates: the number of bits, of 64, in which their hashes differ.
         pairs: near-duplicate pairs; an image that occurs twice in one set and three times in the other makes six.
         by_distance: pairs at distance 0, 1, ..., threshold. Distance 0 includes, but is not limited to, equal images.
         across_labels: pairs of a real and a fake image.
         first_found: images of the first set with a near-duplicate in the second.
         second_found: images of the second set with a near-duplicate in the first.
-        examples: the closest pairs.
+        examples: the closest pairs, the closest first.
     """
 
     first: str
@@ -156,13 +152,6 @@ class NearDuplicates:
     first_found: int
     second_found: int
     examples: tuple[Pair, ...]
-
-    def __str__(self) -> str:
-        return (
-            f"{self.second_found:,} of {self.n_second:,} images of {self.second} are near-duplicates of one of the "
-            f"{self.n_first:,} images of {self.first} (perceptual hashes differ in at most {self.threshold} of "
-            f"{HASH_BITS} bits); {self.across_labels:,} of the {self.pairs:,} pairs have different labels."
-        )
 
     def to_markdown(self) -> str:
         """Render the counts as a table."""
@@ -255,12 +244,6 @@ def _close_pairs(
 
 def _hash_rows(images: "Dataset", rows: Sequence[int]) -> list[int]:
     return [perceptual_hash(image) for image in images[list(rows)]["image"]]
-
-
-def _pairs(places: Counter[Place]) -> dict[tuple[Place, Place], int]:
-    """Count the pairs of an image's copies by their places; k copies in one place make k (k - 1) / 2 pairs."""
-    within = {(place, place): k * (k - 1) // 2 for place, k in places.items() if k > 1}
-    return within | {(a, b): places[a] * places[b] for a, b in combinations(places, 2)}
 
 
 def _table(title: str, rows: Iterable[tuple[str, int]]) -> str:

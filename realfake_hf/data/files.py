@@ -58,11 +58,7 @@ class ZipFiles:
         return f"{self.archive.resolve()} {file_stamp(self.archive)}"
 
     def read(self, path: str) -> bytes:
-        """Read an entry.
-
-        Raises:
-            UnreadableImageError: the entry is missing, damaged, or larger than `MAX_BYTES`.
-        """
+        """Read an entry; raise `UnreadableImageError` if it is missing, damaged, or larger than `MAX_BYTES`."""
         if path not in self._entries:
             raise UnreadableImageError("the file is missing")
         entry = self._entries[path]
@@ -96,17 +92,14 @@ class ZipFiles:
         return {name: value for name, value in self.__dict__.items() if name not in ("_handle", "_process")}
 
 
-def file_stamp(file: Path) -> str:
+def file_stamp(file: "Path | os.DirEntry[str]", *, follow_symlinks: bool = True) -> str:
     """Return the size and modification time of a file as one word."""
-    return _stamp(file.stat())
+    status = file.stat(follow_symlinks=follow_symlinks)
+    return f"{status.st_size}:{status.st_mtime_ns}"
 
 
 def read_file(file: Path) -> bytes:
-    """Read a file.
-
-    Raises:
-        UnreadableImageError: the file is missing, not a regular file, or exceeds `MAX_BYTES`.
-    """
+    """Read a file; raise `UnreadableImageError` if it is missing, not a regular file, or larger than `MAX_BYTES`."""
     if not file.is_file():
         raise UnreadableImageError("the file is missing")
     _check_size(file.stat().st_size)
@@ -123,10 +116,6 @@ def escapes_folder(path: str) -> bool:
     return pure.is_absolute() or ".." in pure.parts or re.match(r"[A-Za-z]:", path) is not None
 
 
-def _stamp(status: os.stat_result) -> str:
-    return f"{status.st_size}:{status.st_mtime_ns}"
-
-
 def _walk(folder: str, prefix: str, parents: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Yield (relative path, stamp) of all files below a folder; follow links, except to a parent folder."""
     with os.scandir(folder) as entries:
@@ -136,7 +125,7 @@ def _walk(folder: str, prefix: str, parents: tuple[str, ...]) -> Iterator[tuple[
                 if real not in parents:
                     yield from _walk(entry.path, f"{prefix}{entry.name}/", (*parents, real))
             elif entry.is_file() or entry.is_symlink():  # a broken link is later counted as unreadable
-                yield f"{prefix}{entry.name}", _stamp(entry.stat(follow_symlinks=entry.is_file()))
+                yield f"{prefix}{entry.name}", file_stamp(entry, follow_symlinks=entry.is_file())
 
 
 def _check_size(size: int) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from glob import glob
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, TypeVar
 
 from realfake_hf.data.files import FolderFiles, escapes_folder
 from realfake_hf.labels import LABEL_NAMES, LabelName, parse_label
@@ -23,6 +23,7 @@ CIFAKE: Final = "cifake"
 CIFAKE_GENERATOR: Final = "stable-diffusion-1.4"
 DEFAULT_SPLIT: Final = "train"  # split of a source without splits
 
+_Name = TypeVar("_Name", bound=str)
 _folder_label = lru_cache(maxsize=4096)(parse_label)
 _CIFAKE_FILE = re.compile(
     r"(?P<place>.*/)?(?P<split>train|test)/(?P<label>REAL(?=/\d{4}\D)|FAKE(?=/(?:0\D|[1-9])))/"  # REAL is zero-padded
@@ -84,7 +85,8 @@ def find_records(paths: Sequence[str], *, source: str, read: Callable[[str], byt
             copies = f"{len(places)}: {', '.join(places)}"
             raise ValueError(f"expected one copy of CIFAKE in {source}; found {copies}. Give the path of one.")
         return [_cifake_record(match) for match in matches]
-    metadata = _read_metadata({path: read(path) for path in paths if _is_metadata(path)})
+    tables = [path for path in paths if PurePosixPath(path).name == "metadata.csv" and not _is_hidden(path)]
+    metadata = _read_metadata({path: read(path) for path in tables})
     images = list(dict.fromkeys([*metadata, *images]))  # a listed image that is missing counts as unreadable
     return _folder_records(images, metadata, source)
 
@@ -102,7 +104,7 @@ def find_image_files(words: Sequence[str]) -> list[Path]:
     for word in words:
         path = Path(word).expanduser()
         if path.is_dir():
-            matches = [path / file for file in FolderFiles(path).paths if _has_image_suffix(PurePosixPath(file))]
+            matches = [path / file for file in FolderFiles(path).paths if _has_image_suffix(file)]
         elif path.exists() or path.is_symlink():  # a broken link is later counted as unreadable
             matches = [path]
         else:
@@ -146,24 +148,19 @@ def require_label(text: str, *, where: str) -> LabelName:
     return label
 
 
-def _has_image_suffix(path: PurePosixPath) -> bool:
-    return path.suffix.lower() in _IMAGE_SUFFIXES and not _is_hidden(path)
-
-
 def _is_image(path: str) -> bool:
     pure = PurePosixPath(path)
-    if _is_hidden(pure) or pure.suffix.lower() in _OTHER_SUFFIXES:
+    if _is_hidden(path) or pure.suffix.lower() in _OTHER_SUFFIXES:
         return False
-    return _has_image_suffix(pure) or any(_folder_label(folder) for folder in pure.parts[:-1])
+    return _has_image_suffix(path) or any(_folder_label(folder) for folder in pure.parts[:-1])
 
 
-def _is_metadata(path: str) -> bool:
-    pure = PurePosixPath(path)
-    return pure.name == "metadata.csv" and not _is_hidden(pure)
+def _has_image_suffix(path: str) -> bool:
+    return PurePosixPath(path).suffix.lower() in _IMAGE_SUFFIXES and not _is_hidden(path)
 
 
-def _is_hidden(path: PurePosixPath) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(path).parts)
 
 
 def _cifake_record(match: re.Match[str]) -> Record:
@@ -209,26 +206,31 @@ def _folder_records(images: Sequence[str], metadata: Mapping[str, Mapping[str, s
     start = _first_distinct_folder(images)
     by_path = {path: _folder_record(path, metadata.get(path, {}), source, start) for path in images}
     records = [record for record in by_path.values() if record]
-    unlabelled = [path for path, record in by_path.items() if not record]
-    if unlabelled:
+    if unlabelled := [path for path, record in by_path.items() if not record]:
         raise ValueError(
             f"expected every image of {source} in a folder named for its label (real, fake, 0_real, 1_fake, ...) "
             f"or in a metadata.csv with a column label; found {len(unlabelled)} of {len(images)} without one, such as "
             f"{unlabelled[0]!r}. Move or remove them."
         )
-    return _with_default_split(records, source)
+    missing = [record.key for record in records if not record.split]
+    if missing and len(missing) < len(records):
+        raise ValueError(
+            f"expected a split (train, validation or test) for every image of {source} or for none; found "
+            f"{len(missing)} of {len(records)} images without a split, such as {missing[0]!r}."
+        )
+    return [replace(record, split=record.split or DEFAULT_SPLIT) for record in records]
 
 
 def _folder_record(path: str, row: Mapping[str, str], source: str, start: int) -> Record | None:
     folders = PurePosixPath(path).parts[start:-1]
     label = require_label(row["label"], where=f"metadata.csv of {source}") if "label" in row else None
-    label = label or _label_of_folders(path, folders)
+    label = label or _only("label", [label for folder in folders if (label := _folder_label(folder))], path)
     if label is None:
         return None
-    split = parse_split(row["split"], where=source) if "split" in row else _split_of_folders(path)
+    named = [_SPLITS[folder.lower()] for folder in PurePosixPath(path).parts[:-1] if is_split_name(folder)]
     return Record(
         key=path,
-        split=split or "",
+        split=parse_split(row["split"], where=source) if "split" in row else _only("split", named, path) or "",
         label=label,
         content=(row["content"] or None) if "content" in row else _content_of_folders(folders),
         generator=(row.get("generator") or None) if label == "FAKE" else None,
@@ -236,22 +238,14 @@ def _folder_record(path: str, row: Mapping[str, str], source: str, start: int) -
     )
 
 
-def _label_of_folders(path: str, folders: Sequence[str]) -> LabelName | None:
-    labels = {label for folder in folders if (label := _folder_label(folder))}
-    if len(labels) > 1:
+def _only(kind: str, names: Sequence[_Name], path: str) -> _Name | None:
+    """Return the name on which all folders of a path agree, or None without a name."""
+    if len(set(names)) > 1:
         raise ValueError(
-            f"expected one label for each image; found both REAL and FAKE in the folders of {path!r}. "
-            "Rename one of the folders, or state the label in a metadata.csv."
+            f"expected one {kind} for each image; found {' and '.join(sorted(set(names)))} in {path!r}. "
+            f"Rename one of the folders, or state the {kind} in a metadata.csv."
         )
-    return next(iter(labels), None)
-
-
-def _split_of_folders(path: str) -> str | None:
-    folders = PurePosixPath(path).parts[:-1]
-    splits = sorted({_SPLITS[folder.lower()] for folder in folders if is_split_name(folder)})
-    if len(splits) > 1:
-        raise ValueError(f"expected one split for each image; found {' and '.join(splits)} in {path!r}.")
-    return splits[0] if splits else None
+    return names[0] if names else None
 
 
 def _content_of_folders(folders: Sequence[str]) -> str | None:
@@ -271,14 +265,3 @@ def _first_distinct_folder(images: Sequence[str]) -> int:
     same = [a == b for a, b in zip(min(folders), max(folders), strict=False)]
     shared = same.index(False) if False in same else len(same)
     return shared if any(_folder_label(folder) for parts in folders for folder in parts[shared:]) else 0
-
-
-def _with_default_split(records: Sequence[Record], source: str) -> list[Record]:
-    """Put a source without splits in `DEFAULT_SPLIT`; reject one that names the split of some images only."""
-    missing = [record.key for record in records if not record.split]
-    if missing and len(missing) < len(records):
-        raise ValueError(
-            f"expected a split (train, validation or test) for every image of {source} or for none; found "
-            f"{len(missing)} of {len(records)} images without a split, such as {missing[0]!r}."
-        )
-    return [replace(record, split=record.split or DEFAULT_SPLIT) for record in records]

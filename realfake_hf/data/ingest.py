@@ -4,7 +4,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -58,7 +58,7 @@ def write_splits(
     Raises:
         ValueError: see `require_both_classes`; or the share of unreadable images exceeds `UNREADABLE_LIMIT`.
     """
-    require_both_classes(_counts(records), name, one_class=one_class)
+    require_both_classes(((record.split, record.label) for record in records), name, one_class=one_class)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.part-"))
     try:
         unreadable: list[Unreadable] = []
@@ -67,8 +67,8 @@ def write_splits(
             unreadable += _write_split(in_split, reader, scratch / f"{split}.arrow", name=f"{name} {split}")
         _check_unreadable(unreadable, len(records), name)
         skipped = {file.key for file in unreadable}
-        readable = [record for record in records if record.key not in skipped]
-        require_both_classes(_counts(readable), name, one_class=one_class)
+        readable = [(record.split, record.label) for record in records if record.key not in skipped]
+        require_both_classes(readable, name, one_class=one_class)
         (scratch / "unreadable.json").write_text(json.dumps([asdict(file) for file in unreadable], indent=1))
         write_checksums(sorted(scratch.iterdir()), scratch / CHECKSUMS)
         scratch.rename(folder)
@@ -76,14 +76,15 @@ def write_splits(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def require_both_classes(counts: Mapping[tuple[str, LabelName], int], name: str, *, one_class: bool) -> None:
-    """Check the number of images by split and label of the source `name`.
+def require_both_classes(images: Iterable[tuple[str, LabelName]], name: str, *, one_class: bool) -> None:
+    """Check the images of the source `name`, given the split and label of each.
 
     Raises:
         ValueError: a split has no real or no fake images or, with `one_class`, no images.
     """
+    counts = Counter(images)
     for split in sorted({split for split, _ in counts}) or [DEFAULT_SPLIT]:
-        real, fake = (counts.get((split, label), 0) for label in LABEL_NAMES)
+        real, fake = (counts[split, label] for label in LABEL_NAMES)
         if not (real or fake if one_class else real and fake):
             raise ValueError(
                 f"expected real and fake images in the split {split} of {name}; found {real:,} real and {fake:,} "
@@ -124,10 +125,6 @@ def _read_row(reader: Reader, record: Record) -> Row | Unreadable:
 
 def _id(record: Record) -> str:
     return record.id or opaque_id(f"{record.source}/{record.key}")
-
-
-def _counts(records: Sequence[Record]) -> Counter[tuple[str, LabelName]]:
-    return Counter((record.split, record.label) for record in records)
 
 
 def _check_unreadable(unreadable: Sequence[Unreadable], total: int, name: str) -> None:

@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import shutil
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,14 +34,7 @@ _MAX_LOGGED = 10  # unreadable files that are listed
 
 @dataclass(frozen=True)
 class Source:
-    """A source that was located but not read.
-
-    Attributes:
-        name: short name, for messages and the cache folder.
-        fingerprint: string that changes with the source's files.
-        records: function that lists the images and their labels.
-        reader: reader of the image files.
-    """
+    """A source that was located but not read; its fingerprint changes with its files."""
 
     name: str
     fingerprint: str
@@ -86,8 +78,8 @@ def load_images(
     _log_unreadable(resolved.name, _read_unreadable(folder))
     files = {split: folder / f"{split}.arrow" for split in SPLITS}
     images = DatasetDict({split: Dataset.from_file(str(file)) for split, file in files.items() if file.exists()})
-    counts = Counter((split, LABEL_NAMES[label]) for split, rows in images.items() for label in rows["label"][:])
-    require_both_classes(counts, resolved.name, one_class=one_class)  # an earlier call may have accepted one class
+    labels = [(split, LABEL_NAMES[label]) for split, rows in images.items() for label in rows["label"][:]]
+    require_both_classes(labels, resolved.name, one_class=one_class)  # an earlier call may have accepted one class
     return images
 
 
@@ -111,7 +103,8 @@ def find_source(source: str | os.PathLike[str]) -> Source:
     if name == CIFAKE:
         local = find_local_cifake()
         return _only_cifake(_from_path(local), local) if local else _cifake_mirror()
-    path = _resolve(Path(name).expanduser())
+    path = Path(name).expanduser()
+    path = next((root / path for root in _roots() if (root / path).exists()), path)
     if path.exists():
         return _from_path(path)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith(".") and path.suffix not in (".zip", ".parquet"):
@@ -130,12 +123,7 @@ def find_local_cifake() -> Path | None:
 
 def _roots() -> list[Path]:
     shared = os.environ.get("REALFAKE_SHARED")
-    return [Path(), *([Path(shared)] if shared else [])]
-
-
-def _resolve(path: Path) -> Path:
-    """Return the path below the working directory or, failing that, below `REALFAKE_SHARED`."""
-    return next((root / path for root in _roots() if (root / path).exists()), path)
+    return [Path(), Path(shared)] if shared else [Path()]
 
 
 def _from_path(path: Path) -> Source:

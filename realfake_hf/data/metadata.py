@@ -58,8 +58,8 @@ class FileProperties:
     Attributes:
         as_stored: whether the files are from rows of a Hugging Face data set, whose author may have re-encoded them.
         digest: SHA-256 of each file.
-        columns: each of `PROPERTIES`, by name; see `header_properties`.
-        unreadable: number of skipped files, whose header cannot be read.
+        columns: arrays of the `header_properties`, by name.
+        unreadable: number of files whose header cannot be read; they are skipped.
     """
 
     name: str
@@ -103,7 +103,7 @@ def properties_of_files(files: Sequence[bytes], is_fake: NDArray[np.bool_], *, n
     Raises:
         ValueError: no header can be read.
     """
-    rows = [_properties_or_empty(partial(bytes, data)) for data in files]
+    rows = [_properties(partial(bytes, data)) for data in files]
     return _to_columns(rows, is_fake, name=name, as_stored=True)
 
 
@@ -139,15 +139,9 @@ def header_properties(data: bytes) -> dict[str, Property]:
 class FileMetadata:
     """The header and embedded metadata of a file.
 
-    Attributes:
-        format: Pillow's name of the format.
-        mode: Pillow's mode, such as RGB, L, P or CMYK.
-        width: pixels, before the EXIF orientation is applied.
-        height: pixels, likewise.
-        camera: make and model from EXIF, truncated to 80 characters; None if missing.
-        software: software from EXIF or a text chunk, likewise.
-        has_content_credentials: whether the file has a C2PA manifest store; its signatures are not checked.
-        generator_hints: fields that name a generator, such as `text chunk "prompt" (ComfyUI)`.
+    Format and mode are Pillow's names; width and height are pixels before the EXIF orientation is applied. Camera and
+    software are truncated to 80 characters, and None if missing. Signatures of content credentials are not checked. A
+    hint is a field that names a generator, such as `text chunk "prompt" (ComfyUI)`.
     """
 
     format: str
@@ -170,7 +164,11 @@ def read_metadata(data: bytes) -> FileMetadata:
         OSError: the file is not an image. Pillow raises various other errors on damaged headers.
     """
     image = _open_header(data)
-    fields, has_exif = _exif_fields(image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exif = image.getexif()
+        tags = {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
+    fields = {str(ExifTags.TAGS.get(tag, tag)): _text(value) for tag, value in tags.items()}
     texts = {str(name): _text(value) for name, value in image.info.items() if isinstance(value, str)}
     return FileMetadata(
         format=str(image.format),
@@ -179,7 +177,7 @@ def read_metadata(data: bytes) -> FileMetadata:
         height=image.height,
         n_bytes=len(data),
         frames=getattr(image, "n_frames", 1),
-        has_exif=has_exif,
+        has_exif=bool(exif),
         camera=_truncated(" ".join(filter(None, (fields.get("Make"), fields.get("Model"))))),
         software=_truncated(fields.get("Software") or texts.get("Software", "")),
         has_content_credentials=_C2PA_STORE in data,
@@ -191,15 +189,6 @@ def _open_header(data: bytes) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about large images and unusual metadata; no pixels are decoded
         return Image.open(io.BytesIO(data), formats=FORMATS)
-
-
-def _exif_fields(image: Image.Image) -> tuple[dict[str, str], bool]:
-    """Return the EXIF fields by name, and whether the main directory has any."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        exif = image.getexif()
-        inner = exif.get_ifd(ExifTags.IFD.Exif)
-    return {str(ExifTags.TAGS.get(tag, tag)): _text(value) for tag, value in {**exif, **inner}.items()}, bool(exif)
 
 
 def _generator_hints(data: bytes, texts: dict[str, str], fields: dict[str, str]) -> Iterator[str]:
@@ -248,10 +237,11 @@ def _to_columns(
 
 
 def _read_properties(reader: "Reader", records: "Sequence[Record]") -> list[dict[str, Property]]:
-    return [_properties_or_empty(partial(reader.read, record.key)) for record in records]
+    return [_properties(partial(reader.read, record.key)) for record in records]
 
 
-def _properties_or_empty(read: Callable[[], bytes]) -> dict[str, Property]:
+def _properties(read: Callable[[], bytes]) -> dict[str, Property]:
+    """Return the header properties and the SHA-256 of a file, or nothing if its header cannot be read."""
     try:
         data = read()
         return header_properties(data) | {"digest": hashlib.sha256(data).hexdigest()}
@@ -264,8 +254,8 @@ def _draw(records: "Sequence[Record]", limit: int | None, generator: np.random.G
     if limit is None or limit >= len(records):
         return list(records)
     by_label = [[record for record in records if record.label == label] for label in LABEL_NAMES]
-    fewer = min(by_label, key=len)
-    more = max(reversed(by_label), key=len)
-    of_fewer = min(len(fewer), limit // 2)
-    drawn = [fewer[position] for position in generator.permutation(len(fewer))[:of_fewer]]
-    return drawn + [more[position] for position in generator.permutation(len(more))[: limit - of_fewer]]
+    drawn: list[Record] = []
+    for side, share in zip(sorted(by_label, key=len), (limit // 2, limit), strict=True):  # the smaller class first
+        order = generator.permutation(len(side))[: min(share, limit - len(drawn))]
+        drawn += [side[position] for position in order]
+    return drawn

@@ -123,10 +123,7 @@ def geometry(processor: BaseImageProcessor) -> str:
 class PixelDataset(torch_data.Dataset[dict[str, Tensor]]):
     """Images and labels that are fetched as whole batches: pass `collate_fn=identity_collate` to the loader.
 
-    Args:
-        pixels: (n, height, width, 3) uint8, from `cached_pixels`.
-        labels: (n,) 0 = REAL, 1 = FAKE.
-        augment: augmentation of the batches.
+    The pixels are (n, height, width, 3) uint8, from `cached_pixels`; the labels (n,) are 0 for REAL and 1 for FAKE.
     """
 
     def __init__(self, pixels: Pixels, labels: Sequence[int], *, augment: Augmentation | None = None) -> None:

@@ -151,16 +151,11 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
     `load_state_dict`; a resumed stream yields exactly the batches of an uninterrupted one.
 
     Args:
-        split: the shards.
         processor: an image processor with a fixed output size.
-        batch_size: images in a batch.
         buffer_size: images in memory for each part; rounded up to whole batches.
-        processes: number of training processes.
-        process: index of this process.
         workers: decoding workers of each process; 0 to decode in the process itself.
         multiple: the number of batches in an epoch is rounded up to a multiple of this.
-        augment: augmentation of the batches.
-        seed: random seed of the order.
+        seed: random seed of the order; `augment` has its own.
     """
 
     def __init__(
@@ -200,7 +195,7 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Return the number of batches of this process in an epoch."""
+        """The number of batches of this process in an epoch."""
         return self._batches_per_part * self._parts_per_process
 
     def state_dict(self) -> State:

@@ -171,10 +171,11 @@ def _choose_fakes(boxes: Sequence[Box], generator: np.random.Generator) -> list[
 
 def _draw_box(region: Box, generator: np.random.Generator) -> Box:
     """Draw a square within a region, with its side log-uniform in `WINDOW_SIDES`."""
-    left, top, right, bottom = region
     side = round(np.exp(generator.uniform(*np.log(WINDOW_SIDES))))
-    x = int(generator.integers(left, right - side, endpoint=True))
-    y = int(generator.integers(top, bottom - side, endpoint=True))
+    x, y = (
+        int(generator.integers(low, high - side, endpoint=True))
+        for low, high in zip(region[:2], region[2:], strict=True)
+    )
     return x, y, x + side, y + side
 
 
