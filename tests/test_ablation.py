@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from realfake_hf.experiments import ablation
-from realfake_hf.experiments.trainings import parse_recipe, write_recipe
+from realfake_hf.experiments.trainings import write_recipe
 from realfake_hf.training.run import fit
 
 BASE = {"data": "demo", "model": "cifake-cnn", "num_filters": 4, "dense_units": 4, "num_train_epochs": 1}
@@ -89,8 +89,8 @@ def test_the_variants_of_the_repository_change_settings_that_exist(tmp_path):
         base = str(root / plan.base)
         for name, changes in plan.variants.items():
             changed = {**plan.settings, **changes, "output_dir": str(tmp_path / "run")}
-            recipe = write_recipe(tmp_path / "recipe.yaml", base=base, changes=changed)
-            settings = {key: value for part in parse_recipe(recipe) for key, value in vars(part).items()}
+            parts = write_recipe(tmp_path / "recipe.yaml", base=base, changes=changed)
+            settings = {key: value for part in parts for key, value in vars(part).items()}
             assert {key: settings[key] for key in changes} == changes, name
 
 

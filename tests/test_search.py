@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-import yaml
 
 from realfake_hf.experiments.search import run
 from realfake_hf.experiments.search.__main__ import main
@@ -196,9 +195,9 @@ def test_each_worker_has_its_own_precision_and_a_resumed_training_keeps_its_own(
     assert run._settings(rough) == run._settings(exact)
     study = SharedStudy(rough.output_dir, "extractors", extractors(rough))
     with study.job() as begun, study.job() as new:
-        assert yaml.safe_load(run._write_recipe(begun, rough).read_text())["bf16"] is True
-        assert yaml.safe_load(run._write_recipe(begun, exact).read_text())["bf16"] is True
-        assert yaml.safe_load(run._write_recipe(new, exact).read_text())["bf16"] is False
+        jobs = [(begun, rough), (begun, exact), (new, exact)]
+        precisions = [run._training_arguments(*job)[2].bf16 for job in jobs]
+    assert precisions == [True, True, False]
 
 
 def test_a_worker_killed_while_writing_a_recipe_leaves_no_partial_recipe(folder, monkeypatch):
@@ -211,9 +210,9 @@ def test_a_worker_killed_while_writing_a_recipe_leaves_no_partial_recipe(folder,
         with monkeypatch.context() as patched:
             patched.setattr(Path, "replace", killed)
             with pytest.raises(KeyboardInterrupt):
-                run._write_recipe(job, settings)
+                run._training_arguments(job, settings)
         job.folder.with_suffix(".yaml.part").write_text("")
-        assert yaml.safe_load(run._write_recipe(job, settings).read_text())["output_dir"] == str(job.folder)
+        assert run._training_arguments(job, settings)[2].output_dir == str(job.folder)
         assert sorted(file.name for file in job.folder.parent.glob("*.yaml*")) == [f"{job.folder.name}.yaml"]
 
 

@@ -28,7 +28,7 @@ def sources(tmp_path_factory):
 
 
 def splits(sources, name="one", **settings):
-    chosen = {"train_size": 1000, "test_size": 1000, "protocol": "matched", "seed": 0} | settings
+    chosen = {"train_size": 1000, "test_size": 1000, "protocol": "matched"} | settings
     return matched_splits(load_images(sources / name), **chosen)
 
 

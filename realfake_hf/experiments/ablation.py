@@ -10,13 +10,13 @@ import logging
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from realfake_hf.cli import parse, run_command
-from realfake_hf.experiments.trainings import format_spread, parse_recipe, read_plan, spread, write_recipe
+from realfake_hf.experiments.trainings import PlanArguments, format_spread, read_plan, spread, write_recipe
 from realfake_hf.store import Store, write_results
 from realfake_hf.tables import markdown_table
 
@@ -24,15 +24,6 @@ logger = logging.getLogger(__name__)
 
 BASELINE: Final = "baseline"
 MEASURES: Final = ("eval_accuracy", "eval_roc_auc", "eval_loss", "seconds")
-
-
-@dataclass
-class AblationArguments:
-    """The plan and the output files."""
-
-    plan: Path = field(metadata={"help": "YAML file with the keys base, settings, seeds and variants."})
-    output_dir: Path = field(metadata={"help": "Folder of the finished trainings; repeat the command to resume."})
-    output_file: Path = field(metadata={"help": "JSON file of the results; the Markdown table is written beside it."})
 
 
 @dataclass(frozen=True)
@@ -104,7 +95,7 @@ def _train(plan: Plan, changes: Mapping[str, Any], seed: int, folder: Path) -> d
 
     shutil.rmtree(folder, ignore_errors=True)
     changes = {**plan.settings, **changes, "seed": seed, "output_dir": str(folder)}
-    trained = fit(*parse_recipe(write_recipe(folder.with_suffix(".yaml"), base=plan.base, changes=changes)))
+    trained = fit(*write_recipe(folder.with_suffix(".yaml"), base=plan.base, changes=changes))
     epochs = epoch_rows(trained.trainer.state.log_history)
     best = max(epochs, key=lambda epoch: epoch["eval_accuracy"])
     n = {split: facts["n"] for split, facts in data_fingerprint(trained.data.images).items() if split != "test"}
@@ -134,11 +125,11 @@ def to_markdown(results: Mapping[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit status."""
-    (arguments,) = parse(AblationArguments, argv=argv, description=__doc__)
+    (arguments,) = parse(PlanArguments, argv=argv, description=__doc__)
     return run_command(lambda: _work(arguments), name="ablation", resumable=arguments.output_dir)
 
 
-def _work(arguments: AblationArguments) -> int:
+def _work(arguments: PlanArguments) -> int:
     results = run_ablation(read_ablation(arguments.plan), arguments.output_dir)
     table = to_markdown(results)
     write_results(arguments.output_file, results, table)

@@ -45,11 +45,7 @@ class CompareArguments:
     bootstrap_samples: int = field(default=1000, metadata={"help": "Replicates of each bootstrap interval."})
 
     def __post_init__(self) -> None:
-        """Check the number and the names of the models.
-
-        Raises:
-            ValueError: there are fewer than two models, or a name is repeated.
-        """
+        """Check the number and the names of the models."""
         if len(self.folders) < 2:  # noqa: PLR2004
             raise ValueError(f"expected two or more --models; found {', '.join(self.folders)}")
 
@@ -57,25 +53,6 @@ class CompareArguments:
     def folders(self) -> dict[str, Path]:
         """Name -> folder."""
         return {name: Path(folder) for name, folder in read_names("--models", self.models, kind="FOLDER").items()}
-
-
-def read_model_run(name: str, folder: Path) -> "Run":
-    """Read the run of a model, and check that it has an operating point.
-
-    Raises:
-        OSError: there is no operating point.
-        ValueError: there is no finished run.
-    """
-    from realfake_hf.metrics.operating_point import OPERATING_POINT
-    from realfake_hf.run_folder import read_run
-
-    run = read_run(folder)
-    if not (folder / OPERATING_POINT).is_file():
-        raise FileNotFoundError(
-            f"expected the operating point of {name} in {folder / OPERATING_POINT}; found none. Write it with "
-            "python -m realfake_hf.training.posthoc --operating_point."
-        )
-    return run
 
 
 def compare(runs: "Mapping[str, Run]", images: "DatasetDict", *, bootstrap_samples: int = 1000) -> dict[str, Any]:
@@ -96,25 +73,20 @@ def compare(runs: "Mapping[str, Run]", images: "DatasetDict", *, bootstrap_sampl
     from realfake_hf.data.duplicates import leak_free_mask
     from realfake_hf.metrics.significance import mcnemar
 
+    test = images["test"]
     for name, run in runs.items():
-        if run.outcome.test.n != len(images["test"]):
+        if run.outcome.test.n != len(test):
             raise ValueError(
-                f"expected the {run.outcome.test.n:,} test images of the metrics.json of {name}; found "
-                f"{len(images['test']):,}. Repeat the --data of its training."
+                f"expected the {run.outcome.test.n:,} test images of the metrics.json of {name}; found {len(test):,}. "
+                "Repeat the --data of its training."
             )
     clean = np.flatnonzero(leak_free_mask(images))
-    rows, is_right = {}, {}
+    rows, is_right, pairs = {}, {}, []
     for name, run in runs.items():
-        rows[name], is_right[name] = _measure(name, run, images["test"], clean, samples=bootstrap_samples)
-    pairs = [
-        {
-            "a": a,
-            "b": b,
-            "test": asdict(mcnemar(is_right[a], is_right[b])),
-            "test_leak_free": asdict(mcnemar(is_right[a][clean], is_right[b][clean])),
-        }
-        for a, b in combinations(rows, 2)
-    ]
+        rows[name], is_right[name] = _measure(name, run, test, clean, samples=bootstrap_samples)
+    for a, b in combinations(rows, 2):
+        whole, leak_free = mcnemar(is_right[a], is_right[b]), mcnemar(is_right[a][clean], is_right[b][clean])
+        pairs.append({"a": a, "b": b, "test": asdict(whole), "test_leak_free": asdict(leak_free)})
     return {"threshold": THRESHOLD, "models": rows, "pairs": pairs}
 
 
@@ -138,7 +110,12 @@ def _measure(
 
     everything = np.arange(len(test))
     whole = report(everything, THRESHOLD)
-    _check_accuracy(name, expected=run.outcome.test.accuracy.value or 0, accuracy=whole.accuracy.value or 0, n=whole.n)
+    expected, accuracy = run.outcome.test.accuracy.value or 0, whole.accuracy.value or 0
+    if round(abs(accuracy - expected), 9) > TOLERANCE:
+        raise ValueError(
+            f"expected the test accuracy {expected:.4f} of the metrics.json of {name}; found {accuracy:.4f} on "
+            f"{whole.n:,} images. Repeat the --data of its training, and use the weights that were measured."
+        )
     entry = {
         "parameters": detector.model.num_parameters(),
         "seed": run.seed,
@@ -148,14 +125,6 @@ def _measure(
         "test_at_threshold": report(everything, detector.point.threshold).to_dict(),
     }
     return entry, (p_fake > THRESHOLD) == is_fake
-
-
-def _check_accuracy(name: str, *, expected: float, accuracy: float, n: int) -> None:
-    if round(abs(accuracy - expected), 9) > TOLERANCE:
-        raise ValueError(
-            f"expected the test accuracy {expected:.4f} of the metrics.json of {name}; found {accuracy:.4f} on "
-            f"{n:,} images. Repeat the --data of its training, and use the weights that were measured."
-        )
 
 
 def to_markdown(results: Mapping[str, Any]) -> str:
@@ -206,12 +175,10 @@ def draw(results: Mapping[str, Any], *, paper_accuracy: float | None = None) -> 
     """Draw accuracy against training time; the accuracy reported by the paper, if given, is a dashed line."""
     from realfake_hf.figures.comparison import accuracy_against_time
 
-    models = results["models"]
-    points = {
-        name: (model["training"]["seconds"], Estimate.from_dict(model["test"]["accuracy"]))
-        for name, model in models.items()
-    }
-    [n] = {model["test"]["n"] for model in models.values()}
+    points = {}
+    for name, model in results["models"].items():
+        n, accuracy = model["test"]["n"], Estimate.from_dict(model["test"]["accuracy"])
+        points[name] = (model["training"]["seconds"], accuracy)
     return accuracy_against_time(points, n=n, paper_accuracy=paper_accuracy)
 
 
@@ -228,8 +195,16 @@ def _work(arguments: CompareArguments, data: "DataArguments") -> int:
     from realfake_hf.data.loading import load_images
     from realfake_hf.data.splits import add_missing_splits
     from realfake_hf.environment import data_fingerprint, environment
+    from realfake_hf.metrics.operating_point import OPERATING_POINT
+    from realfake_hf.run_folder import read_run
 
-    runs = {name: read_model_run(name, folder) for name, folder in arguments.folders.items()}
+    runs = {name: read_run(folder) for name, folder in arguments.folders.items()}
+    for name, folder in arguments.folders.items():
+        if not (folder / OPERATING_POINT).is_file():
+            raise FileNotFoundError(
+                f"expected the operating point of {name} in {folder / OPERATING_POINT}; found none. Write it with "
+                "python -m realfake_hf.training.posthoc --operating_point."
+            )
     shares = {"validation_share": data.validation_share, "test_share": data.test_share}
     images = add_missing_splits(load_images(data.data), **shares, seed=data.split_seed)
     comparison = compare(runs, images, bootstrap_samples=arguments.bootstrap_samples)

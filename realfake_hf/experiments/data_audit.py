@@ -6,18 +6,15 @@ are equal pixel by pixel. With `--file_facts`, a small model predicts the label 
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from realfake_hf.cli import parse, run_command
 from realfake_hf.estimate import from_plain, to_plain
 from realfake_hf.store import write_results
-
-if TYPE_CHECKING:
-    from realfake_hf.data.duplicates import ImageHashes, NearDuplicates
 
 
 @dataclass
@@ -25,9 +22,7 @@ class AuditArguments:
     """The data set, and what to audit."""
 
     data: str = field(metadata={"help": "Source of images, as train.py takes it."})
-    output_file: Path | None = field(
-        default=None, metadata={"help": "JSON file of the results, and .md of the table."}
-    )
+    output_file: Path | None = field(default=None, metadata={"help": "JSON file of the results; .md: the table."})
     file_facts: bool = field(default=False, metadata={"help": "Audit file facts (format, size, bytes, ...) instead."})
     limit: int | None = field(default=None, metadata={"help": "Maximum number of files, half of them fake."})
     splits: bool = field(default=False, metadata={"help": "Find near-duplicates between the splits of the source."})
@@ -36,11 +31,7 @@ class AuditArguments:
     seed: int = field(default=0, metadata={"help": "Random seed of sample, folds, models and bootstrap."})
 
     def __post_init__(self) -> None:
-        """Check that options of the file audit come with `--file_facts`.
-
-        Raises:
-            ValueError: they do not.
-        """
+        """Reject options of the file audit without `--file_facts`."""
         if (self.limit or self.splits or self.against) and not self.file_facts:
             raise ValueError("expected --file_facts with --limit, --splits and --against; found none.")
 
@@ -70,28 +61,26 @@ def audit(arguments: AuditArguments) -> dict[str, Any]:
         "unreadable": files.unreadable,
         "same_encoding": shortcuts.same_encoding,
         "shortcuts": shortcuts.to_dict(),
-        "near_duplicates": [to_plain(pair) for pair in _near_duplicates(arguments)],
+        "near_duplicates": _near_duplicates(arguments),
     }
 
 
-def _near_duplicates(arguments: AuditArguments) -> "Iterator[NearDuplicates]":
-    """Compare the splits with each other, and the source with other sources, as requested."""
+def _near_duplicates(arguments: AuditArguments) -> list[dict[str, Any]]:
+    """Compare the splits with each other, and the source with other sources."""
     from datasets import concatenate_datasets
 
     from realfake_hf.data.duplicates import find_near_duplicates, hash_images
     from realfake_hf.data.loading import find_source, load_images
 
-    pairs: list[tuple[ImageHashes, ImageHashes]] = []
-    if arguments.splits:
-        pairs += combinations([hash_images(rows, name=name) for name, rows in load_images(arguments.data).items()], 2)
-    if arguments.against:
-        own, *others = (
-            hash_images(concatenate_datasets(list(load_images(source).values())), name=find_source(source).name)
-            for source in (arguments.data, *arguments.against)
-        )
-        pairs += [(own, other) for other in others]
-    for first, second in pairs:
-        yield find_near_duplicates(first, second, threshold=arguments.threshold)
+    splits = load_images(arguments.data).items() if arguments.splits else ()
+    sources = (arguments.data, *arguments.against) if arguments.against else ()
+    parts = [hash_images(rows, name=name) for name, rows in splits]
+    wholes = [
+        hash_images(concatenate_datasets(list(load_images(source).values())), name=find_source(source).name)
+        for source in sources
+    ]
+    pairs = [*combinations(parts, 2), *((wholes[0], other) for other in wholes[1:])]
+    return [to_plain(find_near_duplicates(*pair, threshold=arguments.threshold)) for pair in pairs]
 
 
 def to_markdown(results: Mapping[str, Any]) -> str:

@@ -30,7 +30,7 @@ SHOWN: Final = {
     "ece": "calibration error (ECE)",
     "brier": "Brier score",
 }
-_PERCENT: Final = ("accuracy", "accuracy_real", "accuracy_fake", "precision", "f1", "ece")
+PERCENT: Final = ("accuracy", "accuracy_real", "accuracy_fake", "precision", "f1", "ece")
 
 
 @dataclass
@@ -39,9 +39,7 @@ class SeedsArguments:
 
     runs: list[str] = field(metadata={"help": "Output folders of train.py: one recipe, several seeds."})
     output_file: Path = field(metadata={"help": "JSON file of the results; the Markdown table is written beside it."})
-    model_dir: Path | None = field(
-        default=None, metadata={"help": "Folder into which the model with the best validation accuracy is copied."}
-    )
+    model_dir: Path | None = field(default=None, metadata={"help": "Folder for the model that is best on validation."})
 
 
 def summarize(runs: "Sequence[Run]") -> dict[str, Any]:
@@ -59,10 +57,9 @@ def summarize(runs: "Sequence[Run]") -> dict[str, Any]:
         "best_epoch": [run.outcome.best_epoch for run in runs],
         "seconds": [round(run.record["seconds"], 1) for run in runs],
         "peak_memory_gib": [round(run.record["peak_memory_gib"], 3) for run in runs],
-        **{
-            split: _over_seeds([getattr(run.outcome, split) for run in runs])
-            for split in ("validation", "test", "test_leak_free")
-        },
+        "validation": _over_seeds([run.outcome.validation for run in runs]),
+        "test": _over_seeds([run.outcome.test for run in runs]),
+        "test_leak_free": _over_seeds([run.outcome.test_leak_free for run in runs]),
     }
 
 
@@ -85,10 +82,8 @@ def _over_seeds(reports: "Sequence[Report]") -> dict[str, Any]:
     first, values = reports[0], [report.point_values() for report in reports]
     return {
         **{name: getattr(first, name) for name in ("n", "n_real", "n_fake")},
-        "statistics": {
-            name: spread([row[name] for row in values])
-            for name in values[0]
-            if all(name in row for row in values)  # runs of older versions lack some
+        "statistics": {  # runs of older versions lack some
+            name: spread([row[name] for row in values]) for name in values[0] if all(name in row for row in values)
         },
         **{name: [getattr(report, name) for report in reports] for name in ("false_positives", "false_negatives")},
         "by_content": {
@@ -119,7 +114,7 @@ def to_markdown(results: Mapping[str, Any]) -> str:
 
 def _statistic(name: str, split: Mapping[str, Any]) -> str:
     value = split["statistics"][name]
-    return f"{format_spread(value, scale=100)} %" if name in _PERCENT else format_spread(value, ".4f")
+    return f"{format_spread(value, scale=100)} %" if name in PERCENT else format_spread(value, ".4f")
 
 
 def _range(values: Sequence[float]) -> str:

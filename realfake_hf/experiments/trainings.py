@@ -1,7 +1,7 @@
 """What experiments with several trainings share: YAML plans, recipes, and statistics over seeds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 Plan = TypeVar("Plan")
 
 
+@dataclass
+class PlanArguments:
+    """The plan and the output files."""
+
+    plan: Path = field(metadata={"help": "YAML file of the plan, such as those in recipes/."})
+    output_dir: Path = field(metadata={"help": "Folder of the finished trainings; repeat the command to resume."})
+    output_file: Path = field(metadata={"help": "JSON file of the results; the Markdown table is written beside it."})
+
+
 def read_plan(kind: type[Plan], file: Path) -> Plan:
     """Read a dataclass from a YAML file that has exactly its fields as keys.
 
@@ -27,26 +36,23 @@ def read_plan(kind: type[Plan], file: Path) -> Plan:
     if not file.is_file():
         raise ValueError(f"expected a YAML plan at {file}; found no such file.")
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    keys = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    keys = {key.name for key in fields(kind)}  # type: ignore[arg-type]
     if not isinstance(content, Mapping) or set(content) != keys:
         found = ", ".join(sorted(content)) if isinstance(content, Mapping) else type(content).__name__
         raise ValueError(f"expected the keys {', '.join(sorted(keys))} in {file}; found {found}.")
     return kind(**content)
 
 
-def write_recipe(file: Path, *, base: str, changes: Mapping[str, Any]) -> Path:
-    """Write a base recipe with some settings changed, and return the path of the new recipe."""
-    settings = yaml.safe_load(Path(base).read_text(encoding="utf-8"))
-    write_text(file, yaml.safe_dump({**settings, **changes, "disable_tqdm": True}))
-    return file
-
-
-def parse_recipe(recipe: Path) -> "tuple[DataArguments, ModelArguments, RunArguments]":
-    """Parse a recipe into the arguments of a training, with the checks of `train.py`."""
+def write_recipe(
+    file: Path, *, base: str, changes: Mapping[str, Any]
+) -> "tuple[DataArguments, ModelArguments, RunArguments]":
+    """Write a base recipe with some settings changed, and parse it with the checks of `train.py`."""
     from realfake_hf.training.arguments import DataArguments, ModelArguments
     from realfake_hf.training.run_arguments import RunArguments
 
-    data, model, run = parse(DataArguments, ModelArguments, RunArguments, argv=["--config", str(recipe)])
+    settings = yaml.safe_load(Path(base).read_text(encoding="utf-8"))
+    write_text(file, yaml.safe_dump({**settings, **changes, "disable_tqdm": True}))
+    data, model, run = parse(DataArguments, ModelArguments, RunArguments, argv=["--config", str(file)])
     return data, model, run
 
 

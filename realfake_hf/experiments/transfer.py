@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from realfake_hf.cli import parse, run_command
 from realfake_hf.estimate import to_plain
-from realfake_hf.experiments.trainings import format_spread, parse_recipe, read_plan, spread, write_recipe
+from realfake_hf.experiments.trainings import PlanArguments, format_spread, read_plan, spread, write_recipe
 from realfake_hf.store import begin_or_resume, write_results
 from realfake_hf.tables import markdown_table
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from realfake_hf.crosseval.grid import Grid
-    from realfake_hf.estimate import Estimate
 
 logger = logging.getLogger(__name__)
 
@@ -37,33 +36,22 @@ SEED: Final = 0  # random seed of the splits
 
 
 @dataclass
-class TransferArguments:
-    """The plan and the output files."""
+class TransferArguments(PlanArguments):
+    """The plan, the figure, and the bootstrap."""
 
-    plan: Path = field(metadata={"help": "YAML file with the keys sources, protocol, rows, test_size and models."})
-    output_dir: Path = field(metadata={"help": "Folder of data, models and scores; repeat the command to resume."})
-    output_file: Path = field(metadata={"help": "JSON file of the results; the Markdown table is written beside it."})
     figure_file: Path | None = field(default=None, metadata={"help": "PNG file of the matrix."})
     bootstrap_samples: int = field(default=1000, metadata={"help": "Replicates of each bootstrap interval."})
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The sources and the models of a transfer matrix.
+    """The sources and the models of a transfer matrix."""
 
-    Attributes:
-        sources: name -> source for `load_images`.
-        protocol: a name in `PROTOCOLS`, applied to every image.
-        rows: size of every training set.
-        test_size: maximum size of every test set.
-        models: name -> `base` (a recipe), `seeds`, and `settings` that differ from the recipe.
-    """
-
-    sources: dict[str, str]
-    protocol: str
-    rows: int
-    test_size: int
-    models: dict[str, dict[str, Any]]
+    sources: dict[str, str]  # name -> source for `load_images`
+    protocol: str  # a name in `PROTOCOLS`, applied to every image
+    rows: int  # size of every training set
+    test_size: int  # maximum size of every test set
+    models: dict[str, dict[str, Any]]  # name -> `base` (a recipe), `seeds`, and `settings` that differ from the recipe
 
     @property
     def training_sets(self) -> dict[str, list[str]]:
@@ -129,7 +117,7 @@ def _prepare_data(plan: Plan, folder: Path) -> None:
         return
     sizes = {"train_size": plan.rows, "test_size": plan.test_size}
     parts = {
-        name: matched_splits(load_images(source), **sizes, protocol=plan.protocol, seed=SEED)
+        name: matched_splits(load_images(source), **sizes, protocol=plan.protocol)
         for name, source in plan.sources.items()
     }
     for name in missing:
@@ -138,9 +126,7 @@ def _prepare_data(plan: Plan, folder: Path) -> None:
         part.rename(folder / name)
 
 
-def matched_splits(
-    images: "DatasetDict", *, train_size: int, test_size: int, protocol: str, seed: int
-) -> "DatasetDict":
+def matched_splits(images: "DatasetDict", *, train_size: int, test_size: int, protocol: str) -> "DatasetDict":
     """Split a source into train, validation and test, limit their sizes, and apply a protocol to every image.
 
     Test images that also occur in another split are dropped. Splits are balanced by label and content.
@@ -150,7 +136,6 @@ def matched_splits(
         train_size: maximum size of the training split; the validation split has at most a tenth of it.
         test_size: maximum size of the test split.
         protocol: a name in `PROTOCOLS`; its output is stored losslessly, as PNG.
-        seed: random seed of the splits.
 
     Raises:
         ValueError: a split would contain one label only.
@@ -160,11 +145,11 @@ def matched_splits(
     from realfake_hf.data.duplicates import leak_free_mask
     from realfake_hf.data.splits import add_missing_splits, stratified_split
 
-    splits = add_missing_splits(images, validation_share=0.1, test_share=0.2, seed=seed)
+    splits = add_missing_splits(images, validation_share=0.1, test_share=0.2, seed=SEED)
     splits["test"] = splits["test"].select(leak_free_mask(splits).nonzero()[0])
     for name, size in (("train", train_size), ("test", test_size), ("validation", train_size // 10)):
         if size < len(splits[name]):
-            splits[name] = stratified_split(splits[name], share=size / len(splits[name]), seed=seed)[1]
+            splits[name] = stratified_split(splits[name], share=size / len(splits[name]), seed=SEED)[1]
     return DatasetDict({name: _apply_protocol(rows, protocol) for name, rows in splits.items()})
 
 
@@ -204,7 +189,7 @@ def _train(plan: Plan, folder: Path, model: str, training_set: str, seed: int) -
         return place
     row = plan.models[model]
     changes = {**row["settings"], "data": str(folder / "data" / training_set), "seed": seed, "output_dir": str(place)}
-    train(*parse_recipe(write_recipe(folder / "recipe.yaml", base=row["base"], changes=changes)))
+    train(*write_recipe(folder / "recipe.yaml", base=row["base"], changes=changes))
     logger.info("trained %s", place.name)
     return place
 
@@ -222,27 +207,22 @@ def summarize(plan: Plan, grid: "Grid") -> dict[str, Any]:
     for model, trained_on, tested_on in product(plan.models, plan.training_sets, plan.sources):
         seeds = [reports[_name(model, trained_on, seed), tested_on] for seed in plan.models[model]["seeds"]]
         n = {"n_real": seeds[0].n_real, "n_fake": seeds[0].n_fake}
-        measures = {name: _over_seeds([getattr(report, name) for report in seeds]) for name in MEASURES}
+        measures = {}
+        for name in MEASURES:
+            estimates = [getattr(report, name) for report in seeds]
+            runs = [estimate.to_dict() for estimate in estimates]
+            measures[name] = {**spread([estimate.value or 0 for estimate in estimates]), "runs": runs}
         cells.append({"model": model, "trained_on": trained_on, "tested_on": tested_on, **n, **measures})
     return {"plan": to_plain(plan), **environment(), "cells": cells}
-
-
-def _over_seeds(estimates: "Sequence[Estimate]") -> dict[str, Any]:
-    values = [estimate.value or 0 for estimate in estimates]
-    return {**spread(values), "runs": [estimate.to_dict() for estimate in estimates]}
 
 
 def to_markdown(results: Mapping[str, Any]) -> str:
     """Render one row per model, training set and test set."""
     plan = results["plan"]
-    rows = [
-        [
-            *(cell[name] for name in ("model", "trained_on", "tested_on")),
-            f"{cell['n_real'] + cell['n_fake']:,}",
-            *(format_spread(cell[name], ".3f") for name in SHOWN),
-        ]
-        for cell in results["cells"]
-    ]
+    rows = []
+    for cell in results["cells"]:
+        names, n = [cell[key] for key in ("model", "trained_on", "tested_on")], cell["n_real"] + cell["n_fake"]
+        rows.append([*names, f"{n:,}", *(format_spread(cell[name], ".3f") for name in SHOWN)])
     seeds = "; ".join(f"{name}: {len(model['seeds'])} seeds" for name, model in plan["models"].items())
     sources = "; ".join(f"{name}: {source}" for name, source in plan["sources"].items())
     note = (
@@ -258,21 +238,13 @@ def draw(results: Mapping[str, Any]) -> "Figure":
     """Draw the matrices: one row per measure, one column per model."""
     from realfake_hf.figures.comparison import transfer_matrices
 
-    return transfer_matrices(
-        [
-            {f"{model}: {SHOWN[measure]}": _matrix(results, model, measure) for model in results["plan"]["models"]}
-            for measure in ("balanced_accuracy", "roc_auc")
-        ]
-    )
-
-
-def _matrix(results: Mapping[str, Any], model: str, measure: str) -> dict[tuple[str, str], tuple[float, float | None]]:
-    """Return mean and standard deviation by training set and test set."""
-    return {
-        (cell["trained_on"], cell["tested_on"]): (cell[measure]["mean"], cell[measure]["sd"])
-        for cell in results["cells"]
-        if cell["model"] == model
-    }
+    matrices: list[dict[str, dict[tuple[str, str], tuple[float, float | None]]]] = []
+    for measure in ("balanced_accuracy", "roc_auc"):
+        matrices.append({f"{model}: {SHOWN[measure]}": {} for model in results["plan"]["models"]})
+        for cell in results["cells"]:
+            matrix = matrices[-1][f"{cell['model']}: {SHOWN[measure]}"]
+            matrix[cell["trained_on"], cell["tested_on"]] = (cell[measure]["mean"], cell[measure]["sd"])
+    return transfer_matrices(matrices)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

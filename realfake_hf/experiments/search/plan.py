@@ -32,9 +32,7 @@ class SearchArguments:
     )
     num_dense_layers: list[int] = field(default_factory=lambda: [1, 2, 3], metadata={"help": "Heads: dense layers."})
     first_units: int = field(default=64, metadata={"help": "Units of the single dense layer on every extractor."})
-    train_size: int | None = field(
-        default=None, metadata={"help": "Extractors and heads: number of training images; None: all."}
-    )
+    train_size: int | None = field(default=None, metadata={"help": "Extractors and heads: images; None: all."})
     num_train_epochs: float | None = field(
         default=None, metadata={"help": "Extractors and heads: epochs; None: those of the recipe."}
     )

@@ -20,11 +20,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from realfake_hf.environment import environment
 from realfake_hf.experiments.search import plan
 from realfake_hf.experiments.search.plan import SearchArguments, Topology, Training
-from realfake_hf.experiments.trainings import parse_recipe, write_recipe
+from realfake_hf.experiments.trainings import write_recipe
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.run_folder import HISTORY, METRICS, RECORD
 from realfake_hf.store import begin_or_resume, read_json
+from realfake_hf.training.arguments import DataArguments, ModelArguments
 from realfake_hf.training.run import train
+from realfake_hf.training.run_arguments import RunArguments
 
 logger = logging.getLogger(__name__)
 
@@ -230,7 +232,7 @@ def _train(job: Job, arguments: SearchArguments) -> Facts:
     record = job.folder / RECORD
     if not (record.is_file() and read_json(record)["finished"]):
         callbacks = [PruningCallback(job.trial)] if arguments.prune and job.training.stage != plan.TOP else []
-        train(*parse_recipe(_write_recipe(job, arguments)), callbacks=callbacks)
+        train(*_training_arguments(job, arguments), callbacks=callbacks)
     facts = _read_facts(job.folder, job.training.topology)
     for path in job.folder.iterdir():
         if path.is_dir():
@@ -240,8 +242,8 @@ def _train(job: Job, arguments: SearchArguments) -> Facts:
     return facts
 
 
-def _write_recipe(job: Job, arguments: SearchArguments) -> Path:
-    """Write the recipe of a training; a resumed training keeps the precision with which it began."""
+def _training_arguments(job: Job, arguments: SearchArguments) -> tuple[DataArguments, ModelArguments, RunArguments]:
+    """Write and parse the recipe of a training; a resumed training keeps the precision with which it began."""
     recipe, bf16 = job.folder.with_suffix(".yaml"), arguments.bf16
     if recipe.is_file():
         bf16 = yaml.safe_load(recipe.read_text(encoding="utf-8"))["bf16"]
@@ -278,15 +280,9 @@ class PruningCallback(TrainerCallback):
     def __init__(self, trial: optuna.Trial) -> None:
         self.trial = trial
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,  # noqa: ARG002 - the Trainer's signature
-        state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002
-        **kwargs: Any,  # noqa: ANN401
-    ) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **logs: Any) -> None:  # noqa: ARG002, ANN401
         """Report the accuracy; raise `optuna.TrialPruned` if it is below the median."""
         epoch = round(state.epoch or 0)
-        self.trial.report(kwargs["metrics"]["eval_accuracy"], epoch)
+        self.trial.report(logs["metrics"]["eval_accuracy"], epoch)
         if self.trial.should_prune():
             raise optuna.TrialPruned(f"below the median after {epoch} epochs")
