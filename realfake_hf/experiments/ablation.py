@@ -45,9 +45,7 @@ def read_ablation(file: Path) -> Plan:
     plan = read_plan(Plan, file)
     variants = {name: changes or {} for name, changes in plan.variants.items()}
     if variants.get(BASELINE) != {}:
-        raise ValueError(
-            f"expected a variant named {BASELINE} without changes in {file}; found {', '.join(variants)}."
-        )
+        raise ValueError(f"expected a variant named {BASELINE} without changes in {file}; found {list(variants)}.")
     return replace(plan, variants=variants)
 
 

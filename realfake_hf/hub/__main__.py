@@ -30,11 +30,7 @@ class PublishArguments:
     dry_run: bool = field(default=False, metadata={"help": "List the files without uploading them."})
 
     def __post_init__(self) -> None:
-        """Reject incomplete options.
-
-        Raises:
-            ValueError: the model has no name, the data set no licence, or there is nothing to publish.
-        """
+        """Reject incomplete options."""
         if (self.model_dir is None) != (self.hub_model_id is None):
             raise ValueError("expected --model_dir and --hub_model_id together; found one of them.")
         if len({value is None for value in (self.dataset, self.data, self.license)}) > 1:

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,15 +51,17 @@ def export(folder: Path, file: Path, *, int8: bool = False) -> dict[str, Any]:
     from realfake_hf.data.pixels import resize_target
     from realfake_hf.detector import Detector
 
-    _check_installed("onnx", "onnxscript", *(("onnxruntime",) if int8 else ()))
+    for name in ("onnx", "onnxscript", "onnxruntime") if int8 else ("onnx", "onnxscript"):
+        if find_spec(name) is None:
+            raise ValueError(f"expected the package {name}; found none. Install realfake-hf[export].")
     detector = Detector.from_pretrained(folder)
     size = resize_target(detector.processor)
     if size is None:
         raise ValueError(f"expected a processor that only resizes, to export {folder}; found one that crops or pads.")
-    settings = detector.processor.to_dict()
+    processor = detector.processor.to_dict()
     metadata = {
         "size": {"width": size[0], "height": size[1]},
-        **{name: settings.get(name) for name in PROCESSOR_SETTINGS},
+        **{name: processor.get(name) for name in PROCESSOR_SETTINGS},
         "operating_point": detector.point.to_dict(),
         "weights": detector.digest(),
         "int8": int8,
@@ -68,7 +71,9 @@ def export(folder: Path, file: Path, *, int8: bool = False) -> dict[str, Any]:
     file.parent.mkdir(parents=True, exist_ok=True)
     program.save(str(file), external_data=False)
     if int8:
-        _quantise(file)
+        quantization = importlib.import_module("onnxruntime.quantization")
+        weights, operations = quantization.QuantType.QInt8, ["MatMul", "Gemm"]
+        quantization.quantize_dynamic(str(file), str(file), weight_type=weights, op_types_to_quantize=operations)
     return metadata
 
 
@@ -102,20 +107,6 @@ def _probability_model(detector: "Detector") -> "nn.Module":
             return logits.float().softmax(dim=-1)[:, detector.fake]  # type: ignore[no-any-return]
 
     return Probability().eval()
-
-
-def _quantise(file: Path) -> None:
-    quantization = importlib.import_module("onnxruntime.quantization")
-    settings = {"weight_type": quantization.QuantType.QInt8, "op_types_to_quantize": ["MatMul", "Gemm"]}
-    quantization.quantize_dynamic(str(file), str(file), **settings)
-
-
-def _check_installed(*names: str) -> None:
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ValueError(f"expected the package {name}; found none. Install realfake-hf[export].") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

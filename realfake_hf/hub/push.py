@@ -46,38 +46,23 @@ _REFUSALS: Final = {
 
 
 class Options(TypedDict, total=False):
-    """Options of every upload.
+    """Options of every upload."""
 
-    Attributes:
-        private: whether a new repository is private; None for the default of the account.
-        revision: branch, created if it does not exist; None for main.
-        tag: tag of the commit.
-        token: access token; None for the token of the environment or of `hf auth login`.
-        dry_run: list the files without uploading them.
-    """
-
-    private: bool | None
-    revision: str | None
-    tag: str | None
-    token: str | None
-    dry_run: bool
+    private: bool | None  # whether a new repository is private; None for the default of the account
+    revision: str | None  # branch, created if it does not exist; None for main
+    tag: str | None  # tag of the commit
+    token: str | None  # None for the token of the environment or of `hf auth login`
+    dry_run: bool  # list the files without uploading them
 
 
 @dataclass(frozen=True)
 class Published:
-    """An upload.
-
-    Attributes:
-        repo_id: user/name.
-        files: path in the repository -> size in bytes.
-        commit: hash of the commit; None for a dry run.
-        url: address of the commit; None for a dry run.
-    """
+    """An upload, or a dry run, which has no commit."""
 
     repo_id: str
-    files: Mapping[str, int]
-    commit: str | None
-    url: str | None
+    files: Mapping[str, int]  # path in the repository -> size in bytes
+    commit: str | None  # hash
+    url: str | None  # address of the commit
 
     def to_markdown(self) -> str:
         """Render the files as a table, followed by the address."""
