@@ -80,8 +80,7 @@ def native(image: Image.Image) -> Image.Image:
 def matched(image: Image.Image) -> Image.Image:
     """Match the resolution and codec of CIFAKE: 32 x 32 pixels, then JPEG of quality 75 with 4:2:0 chroma subsampling.
 
-    CIFAKE's downscaling filter is not documented (Bird & Lotfi, 2024); this uses bicubic. Images of CIFAKE itself are
-    compressed a second time.
+    CIFAKE's filter is not documented (Bird & Lotfi, 2024); this uses bicubic. CIFAKE itself is compressed once more.
     """
     return _on_pixels(augment.jpeg, image.resize((32, 32), Image.Resampling.BICUBIC), quality=75)
 

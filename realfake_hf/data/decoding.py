@@ -55,7 +55,7 @@ def to_rgb_file(data: bytes) -> tuple[bytes, Image.Image]:
     opened = _open(data)
     with _decoder_errors():
         is_special = _is_rotated(opened) or opened.has_transparency_data or getattr(opened, "n_frames", 1) > 1
-        image = _flatten(_upright(opened))
+        image = _flatten(opened)
     if opened.mode == "RGB" and not is_special:
         return data, image
     buffer = io.BytesIO()
@@ -73,7 +73,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     with _decoder_errors():
         image.load()
-        return _flatten(_upright(image))
+        return _flatten(image)
 
 
 def pixel_hash(image: Image.Image) -> str:
@@ -115,16 +115,13 @@ def _decoder_errors() -> Iterator[None]:
         raise UnreadableImageError(f"damaged or truncated image file: {reason}") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; `exif_transpose` alone would also copy upright images."""
-    return ImageOps.exif_transpose(image) if _is_rotated(image) else image
-
-
 def _is_rotated(image: Image.Image) -> bool:
     return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)  # 1: upright
 
 
 def _flatten(image: Image.Image) -> Image.Image:
+    if _is_rotated(image):  # `exif_transpose` would also copy upright images
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16 bits per sample, in a 16- or 32-bit container
         samples = np.clip(np.asarray(image), 0, 65535)
         grey = _EIGHT_BITS[samples]

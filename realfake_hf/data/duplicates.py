@@ -6,10 +6,10 @@ copies that were re-encoded or slightly resized.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations, product
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,10 +53,6 @@ class DuplicateReport:
     across_labels: int
     leaked: int
     by_content: dict[str, int]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain numbers and dictionaries."""
-        return asdict(self)
 
     def to_markdown(self) -> str:
         """Render the report as a table."""

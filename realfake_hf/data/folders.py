@@ -5,7 +5,6 @@ import hashlib
 import io
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -178,11 +177,11 @@ def _cifake_record(match: re.Match[str]) -> Record:
 
 def _read_metadata(tables: Mapping[str, bytes]) -> dict[str, Mapping[str, str]]:
     """Read all `metadata.csv` files: the columns of each listed image, by its path."""
-    rows = [row for path, table in tables.items() for row in _metadata_rows(path, table)]
-    metadata = dict(rows)
-    if len(metadata) < len(rows):
-        path, _ = Counter(path for path, _ in rows).most_common(1)[0]
-        raise ValueError(f"expected each image once in metadata.csv; found {path!r} twice. Keep one row.")
+    metadata: dict[str, Mapping[str, str]] = {}
+    for path, row in (row for table in tables.items() for row in _metadata_rows(*table)):
+        if path in metadata:
+            raise ValueError(f"expected each image once in metadata.csv; found {path!r} twice. Keep one row.")
+        metadata[path] = row
     return metadata
 
 

@@ -19,9 +19,7 @@ _OPAQUE_ID = re.compile(r"[0-9a-f]{16}")
 
 
 class HubRows:
-    """The rows of a Hugging Face data set with any column names and label order.
-
-    The name is used in messages and in the column `source`.
+    """The rows of the Hugging Face data set `name`, with any column names and label order.
 
     Raises:
         ValueError: the splits differ in their columns, or do not have one image column and one column of label names.

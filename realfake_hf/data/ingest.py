@@ -65,7 +65,12 @@ def write_splits(
         for split in sorted({record.split for record in records}):
             in_split = sorted((record for record in records if record.split == split), key=_id)
             unreadable += _write_split(in_split, reader, scratch / f"{split}.arrow", name=f"{name} {split}")
-        _check_unreadable(unreadable, len(records), name)
+        if len(unreadable) > UNREADABLE_LIMIT * len(records):
+            examples = "; ".join(f"{file.key} ({file.reason})" for file in unreadable[:5])
+            raise ValueError(
+                f"expected at most {UNREADABLE_LIMIT:.0%} unreadable images in {name}; found {len(unreadable):,} of "
+                f"{len(records):,}, such as {examples}. Download the data set again, or remove these files."
+            )
         skipped = {file.key for file in unreadable}
         readable = [(record.split, record.label) for record in records if record.key not in skipped]
         require_both_classes(readable, name, one_class=one_class)
@@ -125,12 +130,3 @@ def _read_row(reader: Reader, record: Record) -> Row | Unreadable:
 
 def _id(record: Record) -> str:
     return record.id or opaque_id(f"{record.source}/{record.key}")
-
-
-def _check_unreadable(unreadable: Sequence[Unreadable], total: int, name: str) -> None:
-    if len(unreadable) > UNREADABLE_LIMIT * total:
-        examples = "; ".join(f"{file.key} ({file.reason})" for file in unreadable[:5])
-        raise ValueError(
-            f"expected at most {UNREADABLE_LIMIT:.0%} unreadable images in {name}; found {len(unreadable):,} of "
-            f"{total:,}, such as {examples}. Download the data set again, or remove these files."
-        )

@@ -98,11 +98,7 @@ def read_file_properties(source: str | os.PathLike[str], *, limit: int | None = 
 
 
 def properties_of_files(files: Sequence[bytes], is_fake: NDArray[np.bool_], *, name: str) -> FileProperties:
-    """Read the properties of whole files stored in the rows of the data set `name`, given their labels (n,).
-
-    Raises:
-        ValueError: no header can be read.
-    """
+    """Read the properties of whole files stored in the rows of the data set `name`, given their labels (n,)."""
     rows = [_properties(partial(bytes, data)) for data in files]
     return _to_columns(rows, is_fake, name=name, as_stored=True)
 

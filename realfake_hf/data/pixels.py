@@ -307,7 +307,5 @@ def _bytes(encoded: "Dataset", rows: Sequence[int]) -> list[bytes]:
 
 
 def _fingerprint(images: "Dataset", processor: BaseImageProcessor) -> str:
-    digest = hashlib.sha256(f"{_CACHE_VERSION} {len(images)}".encode())
-    digest.update(geometry(processor).encode())
-    digest.update("".join(images["sha256"][:]).encode())
-    return digest.hexdigest()[:24]
+    words = [f"{_CACHE_VERSION} {len(images)}", geometry(processor), *images["sha256"][:]]
+    return hashlib.sha256("".join(words).encode()).hexdigest()[:24]

@@ -76,7 +76,6 @@ def write_shards(images: "DatasetDict", folder: Path, *, shard_bytes: float = 25
         The entries of `shards.json`: `file`, `split`, `n`, `n_fake`, `bytes` and `sha256` of each shard.
 
     Raises:
-        OSError: the disk is full.
         ValueError: the folder contains other files or other shards, or `shard_bytes` is not positive.
     """
     if shard_bytes <= 0:

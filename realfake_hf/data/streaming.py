@@ -191,7 +191,7 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
         self._state: State = {}
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of order and augmentation; a callback of the `Trainer` calls this."""
+        """Set the epoch of order and augmentation, as a callback of the `Trainer` does."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -254,10 +254,9 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
         for row in rows.to_pylist():
             try:
                 images.append(decode_image(row["image"]["bytes"]))
+                labels.append(row["label"])
             except UnreadableImageError as error:
                 logger.warning("skipped the unreadable image %s: %s", row["id"], error)
-            else:
-                labels.append(row["label"])
         if not images:
             return None
         pixels = resize_images(images, self._processor)
@@ -284,8 +283,7 @@ class ShardedRows:
 
     def __getitem__(self, row: int) -> Row:
         """Read the row group of a row, and return the row with its decoded image."""
-        selected: Row = self.select([row])[0]
-        return selected
+        return self.select([row])[0]  # type: ignore[no-any-return]
 
     @cached_property
     def keys(self) -> Keys:
@@ -321,13 +319,10 @@ class ShardedRows:
         return Dataset.from_list(table.to_pylist(), features=features)
 
     def share(self, size: int, *, processes: int, process: int) -> tuple[list[range], Iterator[Iterable[Row]]]:
-        """Read the row groups of a process in blocks of at most `size` rows, whatever the number of processes.
+        """Return the row numbers and the rows of each block of at most `size` rows of a process.
 
-        Returns:
-            The row numbers of each block, and the blocks, whose images are decoded when a block is iterated over.
-
-        Raises:
-            ValueError: during iteration, if an image is unreadable or the shards have changed since they were counted.
+        Blocks lie within a row group, whatever the number of processes. Images are decoded during iteration, which
+        raises `ValueError` if one is unreadable, or if the shards have changed since they were counted.
         """
         groups = np.array_split(np.arange(len(self._ends)), processes)[process].tolist()
         blocks = [

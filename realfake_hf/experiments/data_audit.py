@@ -49,7 +49,7 @@ def audit(arguments: AuditArguments) -> dict[str, Any]:
     from realfake_hf.data.metadata import read_file_properties
 
     if not arguments.file_facts:
-        return find_duplicates(load_images(arguments.data)).to_dict()
+        return to_plain(find_duplicates(load_images(arguments.data)))
     for source in (arguments.data, *arguments.against):
         find_source(source)
     seed = arguments.seed

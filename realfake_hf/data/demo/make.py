@@ -143,8 +143,7 @@ def _cut_regions(photograph: str, size: tuple[int, int], generator: np.random.Ge
     lefts = [round(size[0] * column / columns) for column in range(columns + 1)]
     tops = [round(size[1] * row / rows) for row in range(rows + 1)]
     boxes = [(lefts[x], tops[y], lefts[x + 1], tops[y + 1]) for y, x in product(range(rows), range(columns))]
-    splits = [SPLITS[index] for index in generator.permutation(len(SPLITS))]
-    return [Region(photograph, box, split) for box, split in zip(boxes, splits, strict=True)]
+    return [Region(photograph, box, split) for box, split in zip(boxes, generator.permutation(SPLITS), strict=True)]
 
 
 def _draw_windows(region: Region, photograph: Image.Image, *, n: int, generator: np.random.Generator) -> list[Box]:
@@ -172,10 +171,7 @@ def _choose_fakes(boxes: Sequence[Box], generator: np.random.Generator) -> list[
 def _draw_box(region: Box, generator: np.random.Generator) -> Box:
     """Draw a square within a region, with its side log-uniform in `WINDOW_SIDES`."""
     side = round(np.exp(generator.uniform(*np.log(WINDOW_SIDES))))
-    x, y = (
-        int(generator.integers(low, high - side, endpoint=True))
-        for low, high in zip(region[:2], region[2:], strict=True)
-    )
+    x, y = (int(generator.integers(region[k], region[k + 2] - side, endpoint=True)) for k in range(2))
     return x, y, x + side, y + side
 
 
