@@ -32,10 +32,8 @@ class UnreadableImageError(ValueError):
 def decode_image(data: bytes) -> Image.Image:
     """Decode an image file into an upright RGB image.
 
-    The format is detected from the bytes. Only the first frame of an animation is decoded.
-
-    Returns:
-        The loaded image in mode RGB, with its EXIF orientation applied and transparency composited on white.
+    The format is detected from the bytes, the EXIF orientation is applied, and transparency is composited on white.
+    Only the first frame of an animation is decoded.
 
     Raises:
         UnreadableImageError: the file is empty, not an image, damaged, truncated, or larger than `MAX_PIXELS`.

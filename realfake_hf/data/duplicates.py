@@ -167,8 +167,7 @@ def perceptual_hash(image: Image.Image) -> int:
     """
     import imagehash
 
-    bits = imagehash.phash(image).hash
-    return int.from_bytes(np.packbits(bits).tobytes())
+    return int.from_bytes(np.packbits(imagehash.phash(image).hash).tobytes())
 
 
 def hash_images(images: "Dataset", *, name: str) -> ImageHashes:
@@ -239,7 +238,7 @@ def _close_pairs(
 
 
 def _hash_rows(images: "Dataset", rows: Sequence[int]) -> list[int]:
-    return [perceptual_hash(image) for image in images[list(rows)]["image"]]
+    return list(map(perceptual_hash, images[list(rows)]["image"]))
 
 
 def _table(title: str, rows: Iterable[tuple[str, int]]) -> str:

@@ -47,8 +47,8 @@ _OTHER_SUFFIXES = {
 class Record:
     """An image of a source that has not been read yet.
 
-    The key locates it within the source; it may reveal the label and never reaches a model. The content and, of a fake
-    image, the generator are None if unknown; an id of None is derived from the key.
+    The key locates it within the source; it may reveal the label and never reaches a model. Content and generator are
+    None if unknown; an id of None is derived from the key.
     """
 
     key: str

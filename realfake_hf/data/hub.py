@@ -140,14 +140,12 @@ def _common_features(splits: DatasetDict, name: str) -> Mapping[str, Any]:
 
 def _image_column(features: Mapping[str, Any], name: str) -> str:
     columns = [column for column, feature in features.items() if isinstance(feature, Image)]
-    if "image" in columns:
-        return "image"
-    if len(columns) != 1:
+    if len(columns) != 1 and "image" not in columns:
         raise ValueError(
             f"expected one image column in {name}; found {len(columns)} among {list(features)}. "
             "Name the column to use `image`, with the type datasets.Image."
         )
-    return columns[0]
+    return "image" if "image" in columns else columns[0]
 
 
 def _label_column(features: Mapping[str, Any], name: str) -> str:

@@ -53,12 +53,12 @@ def load_images(
             the label; a parquet file or a folder of them; a folder written by `save_to_disk`; or a Hub id such as
             `user/name`. An existing path takes precedence over a Hub id. A relative path is also searched below
             `REALFAKE_SHARED`.
-        cache_dir: folder of the cached rows; by default a folder of the `datasets` cache.
+        cache_dir: folder of the cached rows; by default, a folder of the `datasets` cache.
         one_class: accept a source with real or fake images only, for evaluation.
 
     Returns:
-        The splits of the source, or a single split `train`, with the columns of `ingest.SCHEMA`. Rows are sorted by
-        their opaque ids, which amounts to shuffling. Unreadable images are skipped, counted and logged.
+        The splits of the source, or one split `train`, with the columns of `ingest.SCHEMA`. Rows are sorted by their
+        opaque ids, which amounts to shuffling. Unreadable images are skipped and logged.
 
     Raises:
         FileNotFoundError: the source does not exist or cannot be downloaded.

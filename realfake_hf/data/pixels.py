@@ -56,8 +56,7 @@ def cached_pixels(
         (n, height, width, 3) uint8 [0, 255], read-only, in row order.
 
     Raises:
-        ValueError: the processor's output size depends on the size of the image, or it does more than resize, crop,
-            rescale and normalize.
+        ValueError: the processor has no fixed output size, or does more than resize, crop, rescale and normalize.
     """
     from datasets import config
 
@@ -165,11 +164,7 @@ class Normalize:
         black, white = (_channel_values(processor, level) for level in (0, 255))
         self._scale = ((white - black) / 255).to(torch.float32).view(-1, 1, 1)
         self._shift = -black.to(torch.float32).view(-1, 1, 1)
-
-    @property
-    def grey_level(self) -> float:
-        """The largest change of a value per grey level of a pixel."""
-        return float(self._scale.abs().max())
+        self.grey_level = float(self._scale.abs().max())  # largest change of a value per grey level of a pixel
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Convert (batch, height, width, 3) uint8 to (batch, 3, height, width) float32, channels last in memory."""

@@ -226,8 +226,7 @@ def _write_source(arguments: ShardArguments) -> int:
         images = add_missing_splits(images, **shares, seed=arguments.split_seed)
     shards = write_shards(images, arguments.output_dir, shard_bytes=arguments.shard_mib * MIB)
     name = Path(arguments.data).stem or arguments.data
-    card = make_data_card(images, name=name, license=arguments.license, has_images=True)
-    card.save(arguments.output_dir / CARD)
+    make_data_card(images, name=name, license=arguments.license, has_images=True).save(arguments.output_dir / CARD)
     n, size = (sum(shard[key] for shard in shards) for key in ("n", "bytes"))
     print(f"{n:,} images in {len(shards):,} shards, {size / MIB:,.1f} MiB")
     return 0

@@ -31,11 +31,7 @@ def add_missing_splits(
 
 
 def stratified_split(images: Dataset, *, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Split a data set in two, stratified by label and content, and return (the rest, about `share` of it).
-
-    Raises:
-        ValueError: a side would have a single label.
-    """
+    """Split a data set in two, stratified by label and content, and return (the rest, about `share` of it)."""
     is_drawn = _draw(images, share=share, seed=seed)
     labels = np.asarray(images["label"][:])
     for side in (~is_drawn, is_drawn):

@@ -110,8 +110,7 @@ def find_shards(source: str, *, columns: Collection[str] = COLUMNS) -> dict[str,
             f"expected parquet shards in a folder or Hub data set {source!r}; found none. "
             "Write them with `python -m realfake_hf.data.shards --data ... --output_dir ...`."
         ) from error
-    others = [file for files in data_files.values() for file in files if not file.endswith(".parquet")]
-    if others:
+    if others := [file for files in data_files.values() for file in files if not file.endswith(".parquet")]:
         raise ValueError(
             f"expected only parquet shards in {source!r}; found {others[0].rpartition('/')[2]}. "
             "Convert other sources with `python -m realfake_hf.data.shards`."

@@ -91,18 +91,16 @@ def _make_rows(arguments: DemoArguments) -> list[dict[str, object]]:
     generator, pool_generator = np.random.default_rng(arguments.seed).spawn(2)
     regions = [region for name, image in photographs.items() for region in _cut_regions(name, image.size, generator)]
     total = sum(_area(region.box) for region in regions)
-    windows: list[tuple[Region, Box]] = []
-    is_fake: list[bool] = []
+    windows: list[tuple[Region, Box, bool]] = []
     for region in tqdm(regions, desc="windows", unit="region", disable=None):
         n = 2 * round(arguments.num_images * _area(region.box) / total / 2)
         boxes = _draw_windows(region, photographs[region.photograph], n=n, generator=generator)
-        windows += [(region, box) for box in boxes]
-        is_fake += _choose_fakes(boxes, generator)
-    originals = [_crop(photographs[region.photograph], box) for region, box in windows]
+        windows += [(region, *window) for window in zip(boxes, _choose_fakes(boxes, generator), strict=True)]
+    originals = [_crop(photographs[region.photograph], box) for region, box, _ in windows]
     fakes = _reconstruct(originals, _draw_pool(regions, photographs, pool_generator), arguments)
     rows = [
-        _to_row(region, box, fake if chosen else original, is_fake=chosen)
-        for (region, box), original, fake, chosen in zip(windows, originals, fakes, is_fake, strict=True)
+        _to_row(region, box, fake if is_fake else original, is_fake=is_fake)
+        for (region, box, is_fake), original, fake in zip(windows, originals, fakes, strict=True)
     ]
     return sorted(rows, key=lambda row: str(row["id"]))
 
