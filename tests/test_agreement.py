@@ -234,7 +234,7 @@ class TestAgreement:
         fine = MapSet("cnn", "grad_cam", None, coarse.heat.repeat(2, axis=1).repeat(2, axis=2))
         [pair] = self.study([coarse, fine])["pairs"]
         assert pair["measures"]["pearson"]["same_picture"]["value"] == pytest.approx(1)
-        assert fine.to_dict()["native_grid"] == [16, 16]
+        assert fine.to_dict()["native_grid"] == (16, 16)
 
     def test_results_are_plain_json_with_chance(self):
         study = self.study([maps_of(self.n, seed=1), maps_of(self.n, seed=2, model="cnn", method="grad_cam")])

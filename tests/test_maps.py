@@ -11,10 +11,10 @@ def maps(n=6, side=8, seed=0):
 
 def test_finer_maps_are_averaged_and_coarser_maps_repeated():
     fine = maps(side=16)
-    np.testing.assert_allclose(to_grid(fine, (8, 8)), fine.reshape(6, 8, 2, 8, 2).mean(axis=(2, 4)), atol=1e-6)
+    np.testing.assert_allclose(to_grid(fine), fine.reshape(6, 8, 2, 8, 2).mean(axis=(2, 4)), atol=1e-6)
     coarse = maps(side=4)
-    np.testing.assert_allclose(to_grid(coarse, (8, 8)), coarse.repeat(2, axis=1).repeat(2, axis=2), atol=1e-6)
-    assert to_grid(maps(), (8, 8)).dtype == np.float64
+    np.testing.assert_allclose(to_grid(coarse), coarse.repeat(2, axis=1).repeat(2, axis=2), atol=1e-6)
+    assert to_grid(maps()).dtype == np.float64
 
 
 def test_constant_maps_are_empty():

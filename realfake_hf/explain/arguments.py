@@ -37,7 +37,7 @@ class ExplainArguments:
     seed: int = field(default=0, metadata={"help": "Seed of the draw of --limit."})
     method: list[str] = field(default_factory=list, metadata={"help": _METHOD_HELP})
     target: Target = field(
-        default="predicted", metadata={"help": "Label to explain; predicted: the label that the model assigned."}
+        default="predicted", metadata={"help": "Label to explain; predicted: the label that the model predicts."}
     )
     layer: list[str] = field(
         default_factory=list, metadata={"help": "Layer that grad_cam reads, for all models or as NAME=LAYER."}
@@ -47,7 +47,7 @@ class ExplainArguments:
         metadata={"help": "Options of the methods as KEY=VALUE, such as head_fusion=max discard_ratio=0.5 grid=8x8."},
     )
     strength: float = field(default=0.6, metadata={"help": "Opacity of the map in the overlay, in [0, 1]."})
-    batch_size: int = field(default=16, metadata={"help": "Images in memory and in a forward pass at a time."})
+    batch_size: int = field(default=16, metadata={"help": "Images per forward pass, and in memory at a time."})
 
     def __post_init__(self) -> None:
         """Check the settings.

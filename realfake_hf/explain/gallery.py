@@ -45,7 +45,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Explainer(NamedDetector):
-    """A model with the method that explains it, the method's options, and the label to explain."""
+    """A model with the method, its options, and the label to explain."""
 
     method: str
     options: Mapping[str, Any]
@@ -88,7 +88,7 @@ class Gallery:
     interrupted: bool
 
     def to_markdown(self) -> str:
-        """Render a table with one row per model, without columns that count no image."""
+        """Render a table with one row per model; columns in which every count is 0 are omitted."""
         names = [name for name in self.models[0] if any(row[name] for row in self.models) or name == "empty maps"]
         return markdown_table(names, [[row[name] for name in names] for row in self.models], align="llr")
 

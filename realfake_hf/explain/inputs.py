@@ -22,8 +22,8 @@ class InputImage:
     Attributes:
         kind: whether its name is a path, or the opaque id of a row of a data set.
         name: that path or id.
-        truth: its label, if known.
-        read: returns the upright RGB image, or raises `UnreadableImageError`.
+        truth: true label, if known.
+        read: function that returns the upright RGB image, or raises `UnreadableImageError`.
     """
 
     kind: Literal["path", "id"]
@@ -40,9 +40,7 @@ class InputImage:
 def images_of_files(words: Sequence[str]) -> list[InputImage]:
     """List images by files, folders and globs, each file once, in the order of the words.
 
-    Args:
-        words: a folder stands for the image files below it, at any depth; a glob for every matching file that is not
-            hidden.
+    A folder stands for the image files below it, at any depth; a glob for all matching files that are not hidden.
 
     Raises:
         FileNotFoundError: a word matches no file.

@@ -37,12 +37,7 @@ GROUPS: Final[Mapping[Group, str]] = {
 
 
 def draw_explanations(
-    title: str,
-    image: Image.Image,
-    explained: Mapping[str, Explained],
-    *,
-    truth: LabelName | None,
-    strength: float,
+    title: str, image: Image.Image, explained: Mapping[str, Explained], *, truth: LabelName | None, strength: float
 ) -> Figure:
     """Draw an image with the verdicts and maps of one or more models.
 
@@ -55,10 +50,10 @@ def draw_explanations(
     """
     panels = []
     for name, (explanation, view) in explained.items():
-        verdict, heading = explanation.verdict, name if len(explained) > 1 else ""
+        verdict, prefix = explanation.verdict, name if len(explained) > 1 else ""
         wrong = "" if truth in (None, verdict.label) else ", wrong"
         overlay = explanation.overlay(_shrink(view, FIGURE_SIDE), strength=strength)
-        heading = f"{heading}\n{verdict.words}, p(fake) {verdict.p_fake_text}{wrong}"
+        heading = f"{prefix}\n{verdict.words}, p(fake) {verdict.p_fake_text}{wrong}"
         panels.append(MapPanel(title=heading, note=_settings(explanation), heat=explanation.map, overlay=overlay))
     note = "" if truth is None else f"truly {truth}"
     printable = "".join(letter if letter.isprintable() else "?" for letter in title)  # file names contain any bytes

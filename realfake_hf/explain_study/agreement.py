@@ -1,7 +1,7 @@
 """Agreement of maps of the same image: overlap, correlation, structure and distance, with chance and controls.
 
 Maps are first resampled to one grid. If one of two maps is empty (constant), their agreement is NaN and counted as
-undefined. Cells that tie for the last of the highest places share them.
+undefined. Cells that tie at the threshold of the highest cells count in part.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from realfake_hf.metrics.intervals import Resampling
 
 SSIM_WINDOW: Final = 3  # cells; the usual 7 would leave two windows per side on a grid of 8
 CENTRE_SIGMA: Final = 0.25  # standard deviation of the Gaussian in the centre, as a share of the sides
-SPLIT_MEASURES: Final = ("iou_top_20", "spearman")  # those reported by label and by content
+SPLIT_MEASURES: Final = ("iou_top_20", "spearman")  # reported by label and by content
 _C1, _C2 = 0.01**2, 0.03**2  # Wang et al. (2004), for values in [0, 1]
 
 
@@ -137,7 +137,7 @@ def measure_agreement(
         trained: maps of the models under study, one set per method.
         random: the same kinds of map from models with random weights.
         twins: the same kinds of map from models with another training seed; sets may be missing.
-        sample: the images; means are estimates for the whole split, see `Sample.weight`.
+        sample: images; means are estimates for the whole split, see `Sample.weight`.
         samples: bootstrap replicates of each interval.
         seed: random seed of the bootstrap and of the shuffled pairs.
 
@@ -217,7 +217,7 @@ def _means(
 
 
 def _top(maps: Maps, share: float) -> Values:
-    """Return the membership of each cell in the top, (n, cells) in [0, 1]; ties share the last places."""
+    """Return the membership of each cell in the highest cells: (n, cells) in [0, 1], a fraction for ties."""
     flat = maps.reshape(len(maps), -1)
     places = _count(flat.shape[1], share)
     last = np.partition(flat, -places, axis=1)[:, -places, None]

@@ -30,14 +30,10 @@ class StudyModel(NamedDetector):
 
     methods: tuple[str, ...]
 
-    def explain(
-        self, images: NDArray[np.uint8], method: str, *, target: Target = "predicted", batch_size: int = 64
-    ) -> list[Explanation]:
+    def explain(self, images: NDArray[np.uint8], method: str, *, target: Target = "predicted") -> list[Explanation]:
         """Explain images, (n, height, width, 3) uint8, by one method with the options of the study."""
         options = METHOD_OPTIONS.get(method, {})
-        return self.detector.explain(
-            list(images), method=method, target=target, options=options, batch_size=batch_size
-        )
+        return self.detector.explain(list(images), method=method, target=target, options=options, batch_size=64)
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return `p_fake` of images, (n, height, width, 3) uint8: (n,)."""
@@ -94,14 +90,13 @@ class MapSet:
         return f"{self.model} {self.method}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return how the maps were made, their grid, and the number of empty maps."""
-        options = {**default_options(self.method), **METHOD_OPTIONS.get(self.method, {})}
+        """Return the method with its options and layer, the grid, and the number of empty maps."""
         return {
             "model": self.model,
             "method": self.method,
-            "options": {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()},
+            "options": {**default_options(self.method), **METHOD_OPTIONS.get(self.method, {})},
             "layer": self.layer,
-            "native_grid": list(self.heat.shape[1:]),
+            "native_grid": self.heat.shape[1:],
             "empty": int(is_empty(self.heat).sum()),
         }
 
@@ -123,17 +118,12 @@ def maps_on_grid(
     return np.where(is_empty(maps)[:, None, None], np.nan, maps)
 
 
-def to_grid(maps: Maps, grid: tuple[int, int] = GRID) -> Values:
-    """Resample maps to a common grid: finer cells are averaged, coarser cells repeated.
-
-    Args:
-        maps: (n, height, width).
-        grid: height and width of the common grid.
-    """
-    if maps.shape[1:] == grid:
+def to_grid(maps: Maps) -> Values:
+    """Resample maps, (n, height, width), to `GRID`: finer cells are averaged, coarser cells repeated."""
+    if maps.shape[1:] == GRID:
         return maps.astype(np.float64)
-    size = (grid[1], grid[0])
-    resized = [Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BOX) for heat in maps]
+    height, width = GRID
+    resized = [Image.fromarray(heat.astype(np.float32)).resize((width, height), Image.Resampling.BOX) for heat in maps]
     return np.stack([np.asarray(heat, dtype=np.float64) for heat in resized])
 
 

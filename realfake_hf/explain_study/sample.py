@@ -58,7 +58,7 @@ class Sample:
 
     @property
     def by_content(self) -> dict[str, NDArray[np.bool_]]:
-        """(n,) masks of the images of each content, in alphabetical order."""
+        """The images of each content as masks, (n,), in alphabetical order."""
         names = np.array(self.content)
         return {name: names == name for name in sorted(set(self.content))}
 
@@ -90,14 +90,15 @@ def draw_sample(
     stratum = _codes(list(zip(is_fake.tolist(), content, *verdicts, strict=True)))
     order = np.random.default_rng(seed).permutation(len(rows))
     chosen = np.sort(order[take_evenly(stratum[order].tolist(), n)])
+    drawn = stratum[chosen]
     return Sample(
         images=_stack(rows.select(chosen)),
         is_fake=is_fake[chosen],
         content=tuple(content[row] for row in chosen),
         ids=tuple(rows["id"][row] for row in chosen.tolist()),
         is_right={name: right[chosen] for name, right in is_right.items()},
-        stratum=stratum[chosen],
-        weight=(np.bincount(stratum) / np.bincount(stratum[chosen], minlength=stratum.max() + 1))[stratum[chosen]],
+        stratum=drawn,
+        weight=np.bincount(stratum)[drawn] / np.bincount(drawn)[drawn],
     )
 
 
