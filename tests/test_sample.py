@@ -34,6 +34,11 @@ class TestSample:
         assert sample.weight[cats].sum() == pytest.approx(16)
         assert sample.weight[~sample.is_right["vit"]].tolist() == [1.0]
 
+    def test_a_stratum_without_a_drawn_image_does_not_count(self):
+        sample = self.draw(3)
+        assert sample.weight.sum() < 20
+        assert np.isfinite(sample.weight).all()
+
     def test_without_correctness_as_a_stratum_errors_are_as_rare_as_in_the_split(self):
         assert self.draw(8, by_verdict=False).to_dict()["strata"] == 4
 

@@ -97,11 +97,9 @@ def test_invalid_settings_end_with_status_2(tmp_path, capsys):
 
 
 def test_the_recipe_of_the_study_is_valid(monkeypatch):
-    monkeypatch.setattr(run, "run_study", lambda arguments: ({}, []))
     given = []
-    monkeypatch.setattr(
-        report, "publish_study", lambda results, gallery, arguments: given.append(arguments) or ["done"]
-    )
+    monkeypatch.setattr(run, "run_study", lambda arguments: given.append(arguments) or ({}, []))
+    monkeypatch.setattr(report, "publish_study", lambda *_: ["done"])
     recipe = str(ROOT / "recipes/studies/explanations_cifake.yaml")
     assert explain.main(["--study", "--config", recipe, "--output_dir", "runs/x"]) == 0
     assert given[0].models == {"cnn": "space/models/cifake-cnn", "vit": "space/models/cifake-vit"}
