@@ -63,7 +63,7 @@ def compare(values: Mapping[str, Sequence[float]], pairs: Iterable[Pair], *, uni
     Args:
         values: for each way, one value per round.
         pairs: the ways to divide.
-        unit: of the values.
+        unit: unit of the values.
 
     >>> compare({"a": [2.0, 6.0], "b": [1.0, 2.0]}, [Pair("a", "b")], unit="images/s")["ratios"][0]["ratio"]
     {'n': 2, 'median': 2.5, 'min': 2.0, 'max': 3.0, 'values': [2.0, 3.0]}
@@ -89,7 +89,7 @@ def report(content: Content, *tables: str, digits: int = 0, note: str = "") -> s
     """Render a results file: the values and ratios of `compare`, further tables, and a line about machine and code.
 
     Args:
-        content: of the file.
+        content: content of the file.
         tables: further Markdown tables.
         digits: decimals of the values.
         note: sentences that precede the last line.
@@ -180,7 +180,7 @@ def run_apart(function: Callable[..., Result], *arguments: object, environment: 
 
     Args:
         function: to call.
-        arguments: of the function; they and the result must pickle.
+        arguments: arguments of the function; they and the result must pickle.
         environment: environment variables of the process; those of this process by default.
 
     Raises:
@@ -212,7 +212,7 @@ def run_benchmark(
         measure: takes the settings and returns the results as plain JSON.
         to_markdown: renders the content of the results file.
         argv: arguments of the command line.
-        name: of the command, for error messages.
+        name: name of the command, for error messages.
         description: for `--help`.
 
     Returns:

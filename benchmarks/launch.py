@@ -59,7 +59,7 @@ class Nodes:
 
         Args:
             words: the script and its arguments.
-            folder: of the logs, `node-0.log` and `node-1.log`.
+            folder: folder of the logs, `node-0.log` and `node-1.log`.
 
         Returns:
             The two launchers.

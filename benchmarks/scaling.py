@@ -131,7 +131,7 @@ def extrapolation_table(rows: Sequence[tuple[str, float, float, float]], *, core
 
     Args:
         rows: job, seconds per million images, GiB per million images, constant GiB.
-        cores: of the machine.
+        cores: cores of the machine.
     """
     cells = []
     for job, seconds, gib, constant_gib in rows:

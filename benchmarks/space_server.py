@@ -22,7 +22,7 @@ class Server:
     """A running app.
 
     Args:
-        folder: of its log and temporary files.
+        folder: folder of its log and temporary files.
         script: to run, with `--port`.
         python: interpreter that runs it.
         environment: additional environment variables; the app is offline unless they say otherwise.

@@ -40,7 +40,7 @@ class Work:
         images: all splits of the data source, for ways that decode in each epoch.
         sets: the same as cached pixels.
         model: the model to build.
-        processor: of the model.
+        processor: processor of the model.
         run: settings of the project's training, limited to the benchmark's steps.
         warm_up_steps: untimed steps.
     """

@@ -1,4 +1,4 @@
-"""A measured value with its 95 % interval and its number of items."""
+"""A measured value with its 95% interval and its number of items."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
@@ -11,7 +11,7 @@ Kind = TypeVar("Kind")
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its 95 % interval.
+    """A value and its 95% interval.
 
     Attributes:
         value: the estimate; None if undefined, such as the precision if no image is predicted FAKE.

@@ -109,7 +109,7 @@ def test_the_table_says_what_each_change_gains():
         }
     )
     assert "| change | accuracy on validation, n = 5,000 |" in table
-    assert "| baseline | 95.00 ± 0.20 % |  |" in table
-    assert "| no flips | 95.00 ± 0.20 % | -0.42 ± 0.10 |" in table
+    assert "| baseline | 95.00 ± 0.20% |  |" in table
+    assert "| no flips | 95.00 ± 0.20% | -0.42 ± 0.10 |" in table
     assert "2 seeds, 19,998 training images" in table
     assert "`train_size` 20,000, `ema_decay` 0.99" in table

@@ -102,8 +102,8 @@ def test_points_and_bars_are_the_numbers_given() -> None:
 
 def test_labels_say_name_and_accuracy_and_the_title_counts_the_images() -> None:
     axes = drawn("two").axes[0]
-    assert {text.get_text() for text in axes.texts} == {"cnn 95.24 %", "vit-small 98.66 %", "the paper, 92.98 %"}
-    assert axes.get_title() == "n = 20,000 test images, bars: 95 % intervals"
+    assert {text.get_text() for text in axes.texts} == {"cnn 95.24%", "vit-small 98.66%", "the paper, 92.98%"}
+    assert axes.get_title() == "n = 20,000 test images, bars: 95% intervals"
 
 
 def test_without_intervals_the_title_speaks_of_none() -> None:
@@ -129,7 +129,7 @@ def test_dollar_signs_in_names_are_only_dollar_signs() -> None:
     figure = accuracy_against_time({"a $x^ b$": (3, Estimate(0.5))}, n=10)
     figure.draw_without_rendering()
     [label] = figure.axes[0].texts
-    assert (label.get_text(), label.get_parse_math()) == ("a $x^ b$ 50.00 %", False)
+    assert (label.get_text(), label.get_parse_math()) == ("a $x^ b$ 50.00%", False)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_the_front_of_topologies_holds_those_that_no_smaller_one_reaches() -> No
     lines = {line.get_label(): line for line in axes.lines}
     assert lines["best for its size"].get_xdata().tolist() == [1000, 9000]
     assert lines["best for its size"].get_ydata().tolist() == pytest.approx([90, 95])
-    assert list(lines["paper, 93.00 %"].get_ydata()) == pytest.approx([93, 93])
+    assert list(lines["paper, 93.00%"].get_ydata()) == pytest.approx([93, 93])
     drawn = {group.get_label(): np.asarray(group.get_offsets()).tolist() for group in axes.collections}
     assert drawn == {"a": [[1000, 90], [2000, 85]], "b": [[9000, 95]]}
 

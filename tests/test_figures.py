@@ -108,7 +108,7 @@ def test_the_curves_are_the_numbers_given() -> None:
 def test_the_best_epoch_is_marked_at_its_place_and_named(given: int | None, marked: int) -> None:
     figure = figures.learning_curves(rows(12), best_epoch=given)
     value = 100 * rows(12)[marked - 1]["eval_accuracy"]
-    mark = line(figure.axes[1], f"best: epoch {marked}, {value:.2f} %, ROC AUC 0.9900")
+    mark = line(figure.axes[1], f"best: epoch {marked}, {value:.2f}%, ROC AUC 0.9900")
     assert list(mark.get_xdata()) == [marked]
     assert list(mark.get_ydata()) == pytest.approx([value])
     for axes in figure.axes:
@@ -180,10 +180,10 @@ def test_confusion_cells_show_counts_and_shares_of_their_row() -> None:
     (axes,) = figures.confusion_matrix(np.array([[1900, 100], [250, 750]]), title="test").axes
     cells = {tuple(int(place) for place in text.get_position()): text.get_text() for text in axes.texts}
     assert cells == {
-        (0, 0): "1,900\n95.00 %",
-        (1, 0): "100\n5.00 %",
-        (0, 1): "250\n25.00 %",
-        (1, 1): "750\n75.00 %",
+        (0, 0): "1,900\n95.00%",
+        (1, 0): "100\n5.00%",
+        (0, 1): "250\n25.00%",
+        (1, 1): "750\n75.00%",
     }
     assert axes.get_title() == "test, n = 3,000"
     assert [text.get_text() for text in axes.get_xticklabels()] == ["called REAL", "called FAKE"]
@@ -192,7 +192,7 @@ def test_confusion_cells_show_counts_and_shares_of_their_row() -> None:
 
 def test_a_row_without_images_has_no_share() -> None:
     (axes,) = figures.confusion_matrix(np.array([[0, 0], [1, 3]])).axes
-    assert [text.get_text() for text in axes.texts] == ["0\nno images", "0\nno images", "1\n25.00 %", "3\n75.00 %"]
+    assert [text.get_text() for text in axes.texts] == ["0\nno images", "0\nno images", "1\n25.00%", "3\n75.00%"]
     assert axes.get_title() == "n = 4"
 
 

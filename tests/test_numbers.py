@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NUMBER = re.compile(
     r"(?<![\w./#-])([+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?|[+-]?\d+(?:\.\d+)?)"  # 20,000 or +0.051
-    r"(?![\w/-])(?!\.\d)( ?%| points?)?"
+    r"(?![\w/-])(?!\.\d)(%| %| points?)?"
 )
 SOURCE = re.compile(r"<!-- source: (\S+\.json)([^>]*?) -->")
 CITED = re.compile(r"<!-- cited: ([\d., ]+)[^>]*-->")
@@ -112,11 +112,11 @@ def results(tmp_path):
 @pytest.mark.parametrize(
     "block",
     [
-        "The ViT reaches 98.8 % on 20,000 images. <!-- source: grid.json vit -->",
-        "It is 98.76 % or 0.988. <!-- source: grid.json cells vit accuracy -->",
-        "The paper reports 92.98 %. <!-- cited: 92.98 the paper -->",
+        "The ViT reaches 98.8% on 20,000 images. <!-- source: grid.json vit -->",
+        "It is 98.76% or 0.988. <!-- source: grid.json cells vit accuracy -->",
+        "The paper reports 92.98%. <!-- cited: 92.98 the paper -->",
         "A 32-pixel image, ViT-B/16, `n=7`, Bird & Lotfi (2024).",
-        "| vit | 98.8 % | <!-- source: grid.json vit -->\n| cnn | 96.0 % | <!-- source: grid.json cnn -->",
+        "| vit | 98.8% | <!-- source: grid.json vit -->\n| cnn | 96.0% | <!-- source: grid.json cnn -->",
     ],
 )
 def test_a_number_with_a_source_passes(results, block):
@@ -126,11 +126,11 @@ def test_a_number_with_a_source_passes(results, block):
 @pytest.mark.parametrize(
     "block",
     [
-        "The ViT reaches 98.9 % on 20,000 images. <!-- source: grid.json vit -->",
-        "The ViT reaches 96.01 %. <!-- source: grid.json vit -->",
-        "The CNN reaches 96.01 %.",
-        "The paper reports 92.89 %. <!-- cited: 92.98 the paper -->",
-        "| vit | 98.8 % | <!-- source: grid.json vit -->\n| cnn | 98.8 % | <!-- source: grid.json cnn -->",
+        "The ViT reaches 98.9% on 20,000 images. <!-- source: grid.json vit -->",
+        "The ViT reaches 96.01%. <!-- source: grid.json vit -->",
+        "The CNN reaches 96.01%.",
+        "The paper reports 92.89%. <!-- cited: 92.98 the paper -->",
+        "| vit | 98.8% | <!-- source: grid.json vit -->\n| cnn | 98.8% | <!-- source: grid.json cnn -->",
     ],
 )
 def test_a_number_without_a_source_is_named_with_its_sentence(results, block):

@@ -330,7 +330,7 @@ def test_the_table_ranks_each_stage_on_validation_and_says_what_is_missing():
         search_row("top", (32, 2, 64, 1), 0.94, device="Accelerator 9"), search_row("top", (64, 2, 32, 1), 0.98),
     ]  # fmt: skip
     table = to_markdown({"settings": {"num_train_epochs": 6.0}, "waiting": 2, "rows": rows})
-    assert "| 2 x 64 filters, 1 x 128 units | 64,000 | 20,000 | 2 | 96.50 ± 0.71 % |" in table
+    assert "| 2 x 64 filters, 1 x 128 units | 64,000 | 20,000 | 2 | 96.50 ± 0.71% |" in table
     assert table.index("| 2 x 64 filters, 1 x 64 units |") < table.index("| 2 x 32 filters, 1 x 64 units |")
     assert table.index("### Extractors") < table.index("### Heads") < table.index("### Top")
     assert "2 trainings are not finished" in table

@@ -61,7 +61,7 @@ def test_the_table_has_both_test_splits_and_every_content(runs):
     summary = seeds.summarize([read_run(folder) for folder in runs])
     table = seeds.to_markdown(summary)
     accuracy = summary["test"]["statistics"]["accuracy"]
-    assert f"| accuracy | {100 * accuracy['mean']:.2f} ± {100 * accuracy['sd']:.2f} % |" in table
+    assert f"| accuracy | {100 * accuracy['mean']:.2f} ± {100 * accuracy['sd']:.2f}% |" in table
     assert "| 2 seeds | test, n = 390 | leak-free test, n = " in table
     for content, row in summary["test"]["by_content"].items():
         assert f"| {content} | {row['n']} | {100 * row['mean']:.2f} ± " in table

@@ -71,7 +71,7 @@ def test_warnings_depend_on_size_shape_and_format(api, tmp_path):
     same, large, narrow, tiny = (answer["warnings"] for answer in answers)
     assert same == []
     assert len(large) == 2
-    assert "from 640 x 640 to the model's 32 x 32 pixels, 0.25 % of them" in large[0]
+    assert "from 640 x 640 to the model's 32 x 32 pixels, 0.25% of them" in large[0]
     assert "PNG" in large[1]
     assert "JPEG" in large[1]
     assert "smaller than the model's 32 x 32 pixels" in narrow[0]

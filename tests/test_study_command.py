@@ -62,7 +62,7 @@ def test_a_finished_study_is_not_repeated(studied, monkeypatch, capsys):
     assert explain.main(words(studied, "--twins", f"cnn={CNN}")) == 0
     assert json.loads((studied / "out/study.json").read_text()) == json.loads(before)
     text = capsys.readouterr().out
-    assert "IoU, top 20 %" in text
+    assert "IoU, top 20%" in text
     assert f"page: {studied / 'out/study.html'}" in text
 
 

@@ -153,7 +153,7 @@ def test_each_mark_of_the_main_figure_is_its_number(study: dict) -> None:
     }
     [chance] = [line for line in axes.lines if line.get_label() == "chance"]
     assert list(chance.get_xdata()) == [0.111, 0.111]
-    assert axes.get_title() == "n = 1,200 test images, bars: 95 % intervals"
+    assert axes.get_title() == "n = 1,200 test images, bars: 95% intervals"
 
 
 def test_missing_controls_are_left_out_of_the_main_figure_and_its_legend(study: dict) -> None:

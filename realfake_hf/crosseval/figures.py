@@ -179,7 +179,7 @@ def draw_robustness(measured: Sequence[Robustness]) -> Figure:
     for axes, (label, limits) in zip(grid[:, 0], _ROBUSTNESS_ROWS.items(), strict=True):
         axes.set(ylabel=label, ylim=limits)
     n = measured[0].n_real + measured[0].n_fake
-    figure.suptitle(f"n = {n:,} images at each step; bars: 95 % intervals; dotted: chance", fontsize=11)
+    figure.suptitle(f"n = {n:,} images at each step; bars: 95% intervals; dotted: chance", fontsize=11)
     style.legend_below(figure, grid.ravel().tolist(), columns=4)
     return figure
 

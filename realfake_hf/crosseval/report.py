@@ -36,12 +36,12 @@ METHODS: Final = """\
 FAKE is the positive class. Each model is evaluated at the threshold stored with it, which was chosen on the validation
 split of its training data; nothing was tuned on the images reported here.
 
-Brackets contain 95 % intervals: bootstrap percentiles over images, and exact Clopper-Pearson intervals for rates.
+Brackets contain 95% intervals: bootstrap percentiles over images, and exact Clopper-Pearson intervals for rates.
 p-values are corrected for the number of tests in their table by Holm's method.
 
 ECE is the expected calibration error over 15 equal-width bins of the probability of FAKE. Temperature and unsure band
 were fitted on validation images; the promise is the highest error rate outside the band that an exact test on
-validation images admits with 95 % confidence.
+validation images admits with 95% confidence.
 
 The trivial baseline is a logistic regression on colours and power spectra of images resized to 32 x 32 pixels.
 Leak-free rows exclude images that also occur, pixel for pixel, in another split of the same source.
@@ -102,7 +102,7 @@ def _transfer_figure(grid: Grid) -> PageFigure:
     return PageFigure(
         draw=partial(figures.draw_transfer, [cell for cell in grid.cells if cell.is_whole_split]),
         alt="Balanced accuracy and ROC AUC of each model on each data set under each protocol, as in the table.",
-        caption=f"Models on data sets, with 95 % bootstrap intervals ({sizes}).",
+        caption=f"Models on data sets, with 95% bootstrap intervals ({sizes}).",
         reading="Left, the accuracy that a user gets at the model's own threshold. Right, whether fake images score "
         "higher than real ones, which no choice of threshold changes. Points on the dotted line are at chance level.",
     )
@@ -137,7 +137,7 @@ def _robustness_figures(grid: Grid) -> Iterator[PageFigure]:
         yield PageFigure(
             draw=partial(figures.draw_robustness, measured),
             alt=f"ROC AUC and error rates on {dataset} against the strength of each corruption, as in the table.",
-            caption=f"Robustness to corruptions on {dataset} (n = {n:,} at each step), with 95 % intervals.",
+            caption=f"Robustness to corruptions on {dataset} (n = {n:,} at each step), with 95% intervals.",
             reading="Corruptions grow stronger from left to right. Top, whether fake images still score higher than "
             "real ones; below, the two error rates at the model's own threshold.",
         )

@@ -20,7 +20,7 @@ MAX_CONTENTS: Final = 15  # contents with the most false alarms that are listed
 MIN_REAL: Final = 5  # REAL images below which a content is not listed
 STATISTICS: Final = {
     "accuracy": "accuracy", "roc_auc": "ROC AUC", "average_precision": "average precision",
-    "tpr_at_5_fpr": "TPR at 5 % FPR", "ece": "ECE", "brier": "Brier score", "nll": "log loss",
+    "tpr_at_5_fpr": "TPR at 5% FPR", "ece": "ECE", "brier": "Brier score", "nll": "log loss",
 }  # fmt: skip
 PLACE: Final = ("data", "protocol", "model")
 
@@ -136,7 +136,7 @@ def _cells(grid: Grid) -> Table:
         if cell.is_whole_split
     ]
     caption = (
-        "Each model at its own threshold, with 95 % bootstrap intervals. Small: fewer than "
+        "Each model at its own threshold, with 95% bootstrap intervals. Small: fewer than "
         f"{SMALL} images of a label. Above chance: whether the interval of the ROC AUC lies above 0.5. Promise: "
         "whether the error rate outside the unsure band is at most the promised one (missed: higher, but its interval "
         "includes it)."
@@ -196,7 +196,7 @@ def _confidence_row(cell: Cell) -> list[object]:
     losses = [loss for name in ("ece", "nll") for loss in (confidence.before[name], after.get(name, "none"))]
     if confidence.band is None:
         return [*_place(cell), *losses, "no band", "", ""]
-    promise = f"{confidence.promise or 'undefined'}: at most {100 * confidence.band.promised:g} %"
+    promise = f"{confidence.promise or 'undefined'}: at most {100 * confidence.band.promised:g}%"
     return [*_place(cell), *losses, confidence.decided, confidence.wrong, promise]
 
 
@@ -243,8 +243,8 @@ def _false_alarms(grid: Grid) -> Table:
         if cell.report.n_real
     ]
     caption = (
-        "Real images called FAKE, with exact 95 % intervals; and the share of real images among those called FAKE "
-        f"if {100 * PREVALENCE:g} % of all images were fake (Bayes' rule)."
+        "Real images called FAKE, with exact 95% intervals; and the share of real images among those called FAKE "
+        f"if {100 * PREVALENCE:g}% of all images were fake (Bayes' rule)."
     )
     return Table(caption, [*PLACE, "n REAL", "called FAKE", "real among called FAKE"], rows, align="lllr")
 

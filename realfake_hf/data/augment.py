@@ -56,7 +56,7 @@ class Augmentation:
             )
         if not 0 <= self.robust_share <= 1:
             raise ValueError(
-                f"expected robust_share in [0, 1]; found {self.robust_share}. Use 0.3 to corrupt 30 % of the images."
+                f"expected robust_share in [0, 1]; found {self.robust_share}. Use 0.3 to corrupt 30% of the images."
             )
 
     def __call__(self, pixels: _Pixels, rows: NDArray[np.int64], *, epoch: int) -> _Pixels:
@@ -115,7 +115,7 @@ def blur_sigmas(height: int, width: int) -> tuple[float, float]:
     """Return the smallest and largest sigma, in pixels, that `Augmentation` draws for images of a size.
 
     CNNDetection (Wang et al., 2020) blurs crops of 224 pixels with sigma up to 3. At 32 pixels the limit is 1.5, which
-    leaves 6 % of the amplitude at half the Nyquist frequency, where generators leave traces; a sigma of 3 leaves none.
+    leaves 6% of the amplitude at half the Nyquist frequency, where generators leave traces; a sigma of 3 leaves none.
     The limit grows with the shorter side, up to 3 at 64 pixels and above.
 
     >>> blur_sigmas(32, 32), blur_sigmas(48, 640), blur_sigmas(224, 224)

@@ -62,7 +62,7 @@ def load_images(
 
     Raises:
         FileNotFoundError: the source does not exist or cannot be downloaded.
-        ValueError: the source is ambiguous or unsafe, lacks a class, or more than 1 % of it is unreadable.
+        ValueError: the source is ambiguous or unsafe, lacks a class, or more than 1% of it is unreadable.
     """
     resolved = find_source(source)
     folder = _cache_folder(resolved, cache_dir)

@@ -108,7 +108,7 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     rows = []
     for name, row in variants.items():
         gain = format_spread(row["gain"], "+.2f", scale=100) if row["changes"] else ""
-        rows.append([name, f"{format_spread(row['eval_accuracy'], scale=100)} %", gain])
+        rows.append([name, f"{format_spread(row['eval_accuracy'], scale=100)}%", gain])
     settings = ", ".join(
         f"`{name}` {format(value, ',' if isinstance(value, int) else '')}"
         for name, value in results["settings"].items()

@@ -140,7 +140,7 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     note = (
         f"Images above {THRESHOLD} are called FAKE, and in the fifth column images above the threshold shipped with "
-        "the model, chosen on validation. ROC AUC, ECE and errors refer to the whole test split. In parentheses: 95 % "
+        "the model, chosen on validation. ROC AUC, ECE and errors refer to the whole test split. In parentheses: 95% "
         "intervals; real images called FAKE + fake images called REAL; the machine of the training."
     )
     tests = [

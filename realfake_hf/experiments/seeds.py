@@ -107,14 +107,14 @@ def to_markdown(results: Mapping[str, Any]) -> str:
         f"and at most {max(results['peak_memory_gib']):.2f} GiB of memory."
     )
     contents = [
-        [name, f"{row['n']:,}", f"{format_spread(row, scale=100)} %"] for name, row in whole["by_content"].items()
+        [name, f"{row['n']:,}", f"{format_spread(row, scale=100)}%"] for name, row in whole["by_content"].items()
     ]
     return "\n\n".join([markdown_table(header, rows), note, markdown_table(["content", "n", "accuracy"], contents)])
 
 
 def _statistic(name: str, split: Mapping[str, Any]) -> str:
     value = split["statistics"][name]
-    return f"{format_spread(value, scale=100)} %" if name in PERCENT else format_spread(value, ".4f")
+    return f"{format_spread(value, scale=100)}%" if name in PERCENT else format_spread(value, ".4f")
 
 
 def _range(values: Sequence[float]) -> str:

@@ -21,7 +21,7 @@ class InputImage:
 
     Attributes:
         kind: whether its name is a path, or the opaque id of a row of a data set.
-        name: that path or id.
+        name: the path or id.
         truth: true label, if known.
         read: function that returns the upright RGB image, or raises `UnreadableImageError`.
     """

@@ -78,7 +78,7 @@ def agreement_and_controls(results: Results) -> Figure:
     chance = results["agreement"]["chance"][MEASURE]
     axes.axvline(chance, color=INK, linestyle="--", linewidth=1.2, zorder=1, label="chance")
     n = results["data"]["sample"]["n"]
-    axes.set(xlabel=MEASURE_NAMES[MEASURE], title=f"n = {n:,} test images, bars: 95 % intervals")
+    axes.set(xlabel=MEASURE_NAMES[MEASURE], title=f"n = {n:,} test images, bars: 95% intervals")
     axes.margins(x=0.04)
     legend_below(figure, [axes], columns=2, order=[label for _, label, *_ in CONTROLS])
     return figure

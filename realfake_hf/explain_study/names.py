@@ -8,8 +8,8 @@ from realfake_hf.estimate import Estimate
 
 MODEL_NAMES: Final = {"cnn": "CNN", "vit": "ViT"}
 MEASURE_NAMES: Final = {
-    "iou_top_10": "IoU, top 10 %",
-    "iou_top_20": "IoU, top 20 %",
+    "iou_top_10": "IoU, top 10%",
+    "iou_top_20": "IoU, top 20%",
     "spearman": "Spearman",
     "pearson": "Pearson",
     "ssim": "SSIM",

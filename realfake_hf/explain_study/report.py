@@ -21,7 +21,7 @@ from realfake_hf.store import write_results
 
 INTRODUCTION: Final = (
     "A map colours the cells of an image by the evidence that a method attributes to them. It is a claim about a "
-    "model, not proof of what the model uses; the tests below compare it with controls. Numbers in brackets are 95 % "
+    "model, not proof of what the model uses; the tests below compare it with controls. Numbers in brackets are 95% "
     "bootstrap intervals over images. The images are balanced between {strata} groups of label, content and "
     "correctness, and weighted so that means are estimates for the whole split."
 )
@@ -30,7 +30,7 @@ GALLERY: Final = (
     "dark cells the lowest, so that colours compare positions and not strengths; the image lies below in grey."
 )
 AGREEMENT: Final = (
-    "All maps are resampled to a grid of {0} x {1} cells. IoU of the top 20 % is the share of cells in the highest "
+    "All maps are resampled to a grid of {0} x {1} cells. IoU of the top 20% is the share of cells in the highest "
     "fifths of both maps among the cells in either; Spearman compares the whole ranking. An image for which a map is "
     "empty has no agreement and is counted as undefined."
 )
@@ -45,7 +45,7 @@ CURVES: Final = (
     "early and the insertion curve rise early. Random order and the centre prior know nothing of the model."
 )
 GAPS: Final = (
-    "Bars are differences to random order on the same images, with 95 % intervals. Grey bars have an interval that "
+    "Bars are differences to random order on the same images, with 95% intervals. Grey bars have an interval that "
     "includes 0. A result that holds for one fill only may be an artefact of the fill."
 )
 CASCADE: Final = (
@@ -127,7 +127,7 @@ def _faithfulness_section(results: Results) -> Section:
         n = f"n = {part['n']:,} images, {part['steps']} steps, hidden by {FILL_NAMES[fill]}"
         caption = f"Deletion and insertion: {n}."
         shown.append(_figure(partial(figures.faithfulness_curves, results, fill), caption, CURVES))
-        caption = f"Areas minus those of random order, with 95 % intervals: {n}."
+        caption = f"Areas minus those of random order, with 95% intervals: {n}."
         shown.append(_figure(partial(figures.faithfulness_gaps, results, fill), caption, GAPS))
     text = "The score is the probability of the label that the model gave to the intact image."
     return Section("faithfulness", "Are the maps faithful?", [text], shown, tables.faithfulness_tables(results))
@@ -135,14 +135,14 @@ def _faithfulness_section(results: Results) -> Section:
 
 def _sanity_section(results: Results) -> Section:
     n = results["sanity"]["n"]
-    caption = f"Similarity to the original maps during randomisation: n = {n:,} images, with 95 % intervals."
+    caption = f"Similarity to the original maps during randomisation: n = {n:,} images, with 95% intervals."
     shown = [_figure(partial(figures.weight_randomization, results), caption, CASCADE)]
     text = "A map that looks the same for an untrained model cannot show what training found."
     return Section("sanity", "Do the maps depend on what was learned?", [text], shown, tables.sanity_tables(results))
 
 
 def _planted_section(results: Results) -> Section:
-    caption = "Hits with 95 % intervals; n is given below each group."
+    caption = "Hits with 95% intervals; n is given below each group."
     shown = [_figure(partial(figures.planted_hits, results), caption, HITS)]
     methods = ", ".join(map(method_name, results["planted"]["class_methods"]))
     text = f"Maps that depend on the explained label: {methods}. The other methods have one map for both labels."
@@ -150,7 +150,7 @@ def _planted_section(results: Results) -> Section:
 
 
 def _occlusion_section(results: Results) -> Section:
-    n = f"n = {results['causal']['n']:,} images, with 95 % intervals"
+    n = f"n = {results['causal']['n']:,} images, with 95% intervals"
     shown = [
         _figure(
             partial(figures.centre_and_rim, results, measure),

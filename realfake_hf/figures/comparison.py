@@ -37,7 +37,7 @@ Cells = Mapping[tuple[Any, Any], float]  # values by row and column
 def accuracy_against_time(
     models: Mapping[str, tuple[float, Estimate]], *, n: int, paper_accuracy: float | None = None
 ) -> Figure:
-    """Draw the test accuracy of models, with its 95 % interval, against their training time.
+    """Draw the test accuracy of models, with its 95% interval, against their training time.
 
     Each label is placed beside its point where it overlaps least.
 
@@ -56,7 +56,7 @@ def accuracy_against_time(
     _style_cost(axes, list(seconds.values()))
     axes.set_ylim(percent_range(np.concatenate([paper, *percent.values()])))
     has_intervals = any(len(values) > 1 for values in percent.values())
-    axes.set_title(f"n = {n:,} test images{', bars: 95 % intervals' if has_intervals else ''}")
+    axes.set_title(f"n = {n:,} test images{', bars: 95% intervals' if has_intervals else ''}")
     for name, marker, color in zip(models, cycle(MARKERS), cycle(COLORS), strict=False):
         axes.vlines(seconds[name], percent[name].min(), percent[name].max(), color=color, linewidth=1.8)
         axes.plot([seconds[name]], percent[name][:1], marker, color=color, markersize=8, label=name)
@@ -90,10 +90,10 @@ def _label_points(axes: Axes, seconds: Mapping[str, float], percent: Mapping[str
     for line in paper:
         ends = ((right, -3, "right"), (left, 3, "left"))
         positions = [((x, line), (dx, dy, ha, va)) for x, dx, ha in ends for dy, va in ((3, "bottom"), (-3, "top"))]
-        taken.append(_write_label(axes, f"the paper, {line:.2f} %", positions, taken))
+        taken.append(_write_label(axes, f"the paper, {line:.2f}%", positions, taken))
     for name, values in percent.items():
         positions = [((seconds[name], values[0]), offset) for offset in BESIDE]
-        taken.append(_write_label(axes, f"{name} {values[0]:.2f} %", positions, taken))
+        taken.append(_write_label(axes, f"{name} {values[0]:.2f}%", positions, taken))
 
 
 def _point_boxes(axes: Axes, seconds: float, percent: Floats) -> list[Bbox]:
@@ -164,7 +164,7 @@ def _draw_parameters(axes: Axes, points: Mapping[str, Sequence[tuple[int, float]
     axes.step(parameters, 100 * accuracy, where="post", color=INK, linewidth=1, label="best for its size")
     percent = [100 * accuracy for pairs in points.values() for _, accuracy in pairs]
     if paper is not None:
-        axes.axhline(100 * paper, color=INK, linestyle="--", linewidth=1, label=f"paper, {100 * paper:.2f} %")
+        axes.axhline(100 * paper, color=INK, linestyle="--", linewidth=1, label=f"paper, {100 * paper:.2f}%")
         percent.append(100 * paper)
     axes.set(xscale="log", xlabel="parameters", ylabel="test accuracy, %", ylim=percent_range(np.array(percent)))
     style_axes(axes)

@@ -96,7 +96,7 @@ def confusion_matrix(counts: NDArray[np.integer], *, title: str = "") -> Figure:
     axes = figure.subplots()
     axes.imshow(shares, cmap="cividis_r", vmin=0, vmax=1, aspect="auto")  # an empty row stays white
     for (row, column), share in np.ndenumerate(shares):
-        text = f"{counts[row, column]:,}\n" + ("no images" if np.isnan(share) else f"{100 * share:.2f} %")
+        text = f"{counts[row, column]:,}\n" + ("no images" if np.isnan(share) else f"{100 * share:.2f}%")
         color = "white" if share > 0.5 else "black"  # noqa: PLR2004 - the grey middle of the colour map
         axes.text(column, row, text, ha="center", va="center", color=color, size=14)
     axes.set_xticks(range(2), [f"called {name}" for name in LABEL_NAMES])
@@ -156,7 +156,7 @@ def _draw_accuracy(axes: Axes, rows: Sequence[Row], best: Row) -> None:
     if "eval_accuracy" in best:
         value = 100 * best["eval_accuracy"]
         auc = f", ROC AUC {best['eval_roc_auc']:.4f}" if "eval_roc_auc" in best else ""
-        label = f"best: epoch {best['epoch']:g}, {value:.2f} %{auc}"
+        label = f"best: epoch {best['epoch']:g}, {value:.2f}%{auc}"
         axes.plot([best["epoch"]], [value], "o", color=VERMILLION, markersize=8, clip_on=False, label=label)
         axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, handletextpad=0.2)
 

@@ -129,7 +129,7 @@ def _evaluation_fields(digest: str, grid: "Grid | None", results: Path | None) -
     wrong = [cell.confidence.wrong.value or 0 for cell in elsewhere]
     return {
         "away": elsewhere,
-        "wrong_away": f"{100 * min(wrong):.0f} % to {100 * max(wrong):.0f} %",
+        "wrong_away": f"{100 * min(wrong):.0f}% to {100 * max(wrong):.0f}%",
         "cells": [cell for cell in grid.cells if cell.model == name and cell.is_whole_split],
         "baseline": {cell.place: cell.report.roc_auc for cell in grid.cells if cell.model == TRIVIAL},
         "warnings": warnings(grid),

@@ -168,9 +168,9 @@ def choose_band(is_fake: ArrayLike, p_fake: ArrayLike, *, threshold: float, prom
 
     The band extends equally far to both sides of the threshold, in log-odds. Candidates are tested from the widest to
     the empty band. The widest decides a tenth of the images, or more if a tenth could not keep the promise with two
-    errors. Each candidate is tested against the promise with the exact binomial upper bound at 95 %, and the last one
+    errors. Each candidate is tested against the promise with the exact binomial upper bound at 95%, and the last one
     before the first failure is chosen. The order of the tests is fixed beforehand, so no correction for their number
-    is needed (Angelopoulos et al., 2025, *Learn then test*, Annals of Applied Statistics 19:1641-1662): with 95 %
+    is needed (Angelopoulos et al., 2025, *Learn then test*, Annals of Applied Statistics 19:1641-1662): with 95%
     confidence the promise holds on images of the same kind, but not on images of another kind.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Statistics with 95 % intervals: bootstrap percentiles, and exact intervals for rates.
+"""Statistics with 95% intervals: bootstrap percentiles, and exact intervals for rates.
 
 The statistics of a report are functions of image weights. A weight is the number of times that an image counts: 1 for
 the value itself, the number of draws in a bootstrap replicate. The same lines compute the value and every replicate.
@@ -31,7 +31,7 @@ _Codes = NDArray[np.intp]
 
 
 def share(k: int, n: int) -> Estimate:
-    """Return k / n with its exact 95 % interval (Clopper & Pearson, 1934, *Biometrika* 26:404-413).
+    """Return k / n with its exact 95% interval (Clopper & Pearson, 1934, *Biometrika* 26:404-413).
 
     >>> print(share(3, 60), share(0, 0), sep="; ")
     0.050 (0.010 to 0.139); undefined
@@ -43,7 +43,7 @@ def share(k: int, n: int) -> Estimate:
 
 
 def percentile_interval(replicates: Floats) -> tuple[float, float] | tuple[None, None]:
-    """Return the 95 % percentile interval of bootstrap replicates (Efron & Tibshirani, 1993, ch. 13).
+    """Return the 95% percentile interval of bootstrap replicates (Efron & Tibshirani, 1993, ch. 13).
 
     Replicates in which the statistic is undefined, NaN, are dropped. If no replicate remains, both ends are None.
     """

@@ -29,7 +29,7 @@ class Band:
         ValueError: the ends are not in order or outside [0, 1].
 
     >>> print(Band(0.25, 0.75, promised=0.02))
-    unsure between 0.25 and 0.75, for at most 2 % wrong among the rest
+    unsure between 0.25 and 0.75, for at most 2% wrong among the rest
     """
 
     low: float
@@ -43,7 +43,7 @@ class Band:
     def __str__(self) -> str:
         if self.low == self.high:
             return "never unsure"
-        promise = f"for at most {100 * self.promised:g} % wrong among the rest"
+        promise = f"for at most {100 * self.promised:g}% wrong among the rest"
         return f"unsure between {self.low:.4g} and {self.high:.4g}, {promise}"
 
     def decides(self, p_fake: float) -> bool:

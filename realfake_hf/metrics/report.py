@@ -50,10 +50,10 @@ class Report:
         by_content: reports by name, sorted; empty if no content is known.
         bootstrap_samples: replicates of each interval; 0 for no intervals.
         seed: random seed of the bootstrap.
-        tpr_at_5_fpr: highest true positive rate of a threshold with a false positive rate of at most 5 %. The
+        tpr_at_5_fpr: highest true positive rate of a threshold with a false positive rate of at most 5%. The
             threshold is chosen on the measured images, so the value compares detectors but predicts nothing. This and
             the following are undefined in reports of older versions.
-        tpr_at_1_fpr: the same at 1 %.
+        tpr_at_1_fpr: the same at 1%.
         nll: mean negative log-likelihood of the labels, in nats; a probability of 0 counts as 2.2e-16.
     """
 
@@ -118,7 +118,7 @@ class Report:
         note = f"{self.n_real:,} REAL and {self.n_fake:,} FAKE images, threshold {self.threshold:g}."
         if self.bootstrap_samples:
             bootstrap = f"{self.bootstrap_samples:,} bootstrap samples, seed {self.seed}"
-            note = f"{note} In brackets: 95 % intervals, {bootstrap}."
+            note = f"{note} In brackets: 95% intervals, {bootstrap}."
         return "\n\n".join([*parts, note])
 
 

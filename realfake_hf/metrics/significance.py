@@ -26,8 +26,8 @@ class McNemar:
         only_b: images on which b is right and a is wrong.
         p_value: two-sided p-value of equal accuracies.
         difference: accuracy of a minus accuracy of b, in [-1, 1].
-        difference_low: lower end of its 95 % interval.
-        difference_high: upper end of its 95 % interval.
+        difference_low: lower end of its 95% interval.
+        difference_high: upper end of its 95% interval.
     """
 
     n: int
@@ -60,7 +60,7 @@ class McNemar:
             [f"{a} right", f"{self.both_right:,}", f"{self.only_a:,}"],
             [f"{a} wrong", f"{self.only_b:,}", f"{self.both_wrong:,}"],
         ]
-        note = "McNemar's exact test, and the difference in accuracy with its 95 % interval: "
+        note = "McNemar's exact test, and the difference in accuracy with its 95% interval: "
         return f"{markdown_table(header, rows)}\n\n{note}{self.to_words(a=a, b=b)}."
 
 
@@ -130,7 +130,7 @@ class Gap:
         rate: accuracy in the group, in [0, 1].
         rate_rest: accuracy in the rest.
         value: `rate` - `rate_rest`, in [-1, 1].
-        low: lower end of its 95 % bootstrap interval; None without a bootstrap.
+        low: lower end of its 95% bootstrap interval; None without a bootstrap.
         high: upper end.
         p_value: exact p-value of equal accuracies; 1 if no label occurs on both sides.
     """

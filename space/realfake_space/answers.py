@@ -31,7 +31,7 @@ class Answer:
         p_fake: probability that the image is AI-generated, in [0, 1].
         decided: whether the probability is outside the model's unsure band; None without a band.
         meaning: share of AI-generated images among test images with such a probability.
-        warnings: that apply to this image.
+        warnings: warnings that apply to this image.
     """
 
     model: str
@@ -71,7 +71,7 @@ def answer(name: str, model: ModelFacts, prediction: Prediction, measured: Mappi
     """Put a prediction into words.
 
     Args:
-        name: of the model.
+        name: name of the model.
         model: its facts.
         prediction: for one upload.
         measured: what `read_measured` returned.
@@ -118,7 +118,7 @@ def _warnings(model: ModelFacts, prediction: Prediction, evaluation: Plain | Non
 
 
 def _percentage(share: float) -> str:
-    return f"{100 * share:.2g} %" if share >= 0.0001 else "less than 0.01 %"  # noqa: PLR2004
+    return f"{100 * share:.2g}%" if share >= 0.0001 else "less than 0.01%"  # noqa: PLR2004
 
 
 def card(item: Answer, point: OperatingPoint) -> str:

@@ -80,8 +80,8 @@ class Model:
 
     Args:
         name: displayed on the page.
-        source: of the model.
-        process: that holds it.
+        source: source of the model.
+        process: the process that holds it.
     """
 
     def __init__(self, name: str, source: Source, process: ModelProcess) -> None:

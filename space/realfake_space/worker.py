@@ -58,8 +58,8 @@ class ModelFacts:
         point: its threshold and unsure band.
         methods: the explanation methods that it supports, its default first.
         side: (width, height) of its input in pixels.
-        digest: of its weights.
-        precision: of its predictions, float32 or bfloat16.
+        digest: digest of its weights.
+        precision: precision of its predictions, float32 or bfloat16.
     """
 
     point: OperatingPoint
@@ -74,9 +74,9 @@ class Prediction:
     """The result for one upload.
 
     Attributes:
-        verdict: of the model.
+        verdict: verdict of the model.
         size: (width, height) of the upright image in pixels.
-        metadata: of the file.
+        metadata: metadata of the file.
     """
 
     verdict: Verdict

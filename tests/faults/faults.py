@@ -91,7 +91,7 @@ def break_everywhere(trial: Trial, *, kills: int, writes: int, seed: int) -> Row
         trial: the job.
         kills: random moments at which it is killed.
         writes: maximum number of writes at which it is killed.
-        seed: of the random moments.
+        seed: seed of the random moments.
     """
     rows = {
         "kill -9": kill_at_random(trial, n=kills, seed=seed),

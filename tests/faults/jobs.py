@@ -32,7 +32,7 @@ class Job:
     """A job.
 
     Attributes:
-        name: of the job.
+        name: name of the job.
         work: starts or resumes the job on an archive of images, in a folder; returns the exit status.
         result: returns everything that an interruption must not change, given the same arguments.
     """

@@ -49,7 +49,7 @@ class Runner:
     """Runs jobs in processes that start with all imports done.
 
     Args:
-        folder: of the images and of the jobs' folders.
+        folder: folder of the images and of the jobs' folders.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -79,7 +79,7 @@ class Runner:
 
         Args:
             job: to run.
-            folder: of the job.
+            folder: folder of the job.
             kill_after: seconds.
             clock: seconds by which its clock is ahead.
             at_writes: called in its process before each write below its folder.

@@ -23,7 +23,7 @@ from realfake_hf.store import read_json
 from tests.bad_files import corpus
 from tests.faults.jobs import cifake_images
 
-GOOD: Final = {"train": 2000}  # valid images of each label: more than 99 % of all files
+GOOD: Final = {"train": 2000}  # valid images of each label: more than 99% of all files
 NAME: Final = re.compile(r"bad\d{3}")
 MODEL: Final = str(MODELS / "cifake-cnn")
 

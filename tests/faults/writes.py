@@ -110,7 +110,7 @@ def moments_to_kill(writes: Sequence[Write], limit: int) -> list[KillAt]:
     """Choose the first and the last write of each kind: a kill before each, and one after each that truncates a file.
 
     Args:
-        writes: of an undisturbed run.
+        writes: writes of an undisturbed run.
         limit: maximum number of moments, evenly chosen.
     """
     first = {write.kind: write for write in reversed(writes)}

@@ -39,7 +39,7 @@ def _note(results: Mapping[str, Any]) -> str:
     return (
         f"Extractors and heads: {epochs} epochs on {size} training images; top: the recipe's epochs on all of them. "
         "Rows are sorted by validation accuracy; mean ± standard deviation over seeds. The paper reports "
-        f"{100 * PAPER_ACCURACY:.2f} % accuracy on test for its best topology. Trainings: "
+        f"{100 * PAPER_ACCURACY:.2f}% accuracy on test for its best topology. Trainings: "
         f"{', '.join(f'{count} on {machine}' for machine, count in counts)}; workers shared each machine, so the "
         f"seconds exceed those of a training alone.{waiting}"
     )
@@ -75,7 +75,7 @@ def _cells(topology: Topology, rows: Sequence[Row]) -> list[object]:
 
 def _percent(rows: Sequence[Row], split: str, name: str) -> str:
     values = [row[split][name] for row in rows]
-    return "-" if None in values else f"{format_spread(spread(values), scale=100)} %"
+    return "-" if None in values else f"{format_spread(spread(values), scale=100)}%"
 
 
 def _seconds(rows: Sequence[Row]) -> str:
