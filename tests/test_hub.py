@@ -111,7 +111,8 @@ def test_without_a_local_archive_cifake_is_downloaded_from_the_mirror(
 def test_a_missing_private_or_gated_data_set_is_rejected_in_one_line(answers: dict[str, Any], name: str) -> None:
     error = answers[f"user/{name}"]
     assert error["error"] == "FileNotFoundError"
-    assert error["message"].startswith(f"expected the data set 'user/{name}' on the Hugging Face Hub")
+    assert f"'user/{name}'" in error["message"]
+    assert "Hugging Face Hub" in error["message"]
     assert "`hf auth login`" in error["message"]
     assert "\n" not in error["message"]
 
@@ -123,7 +124,8 @@ def test_a_missing_private_or_gated_data_set_is_rejected_in_one_line(answers: di
 def test_a_data_set_that_cannot_be_loaded_is_rejected(answers: dict[str, Any], name: str, found: str) -> None:
     error = answers[f"user/{name}"]
     assert error["error"] == "ValueError"
-    assert f"loading 'user/{name}' failed: {found}" in error["message"]
+    assert f"loading 'user/{name}' failed" in error["message"]
+    assert found in error["message"]
 
 
 def test_without_network_cached_data_sets_load_and_others_are_rejected(
