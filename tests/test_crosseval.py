@@ -53,7 +53,7 @@ def cells_of(folder):
     return {(cell["model"], cell["protocol"]): Cell.from_dict(cell) for cell in found}
 
 
-def test_a_cell_is_the_report_of_the_loadedown_scores_at_its_own_threshold(done, models, images):
+def test_a_cell_is_the_report_of_the_models_own_scores_at_its_own_threshold(done, models, images):
     dataset = load_dataset("boats", str(images), seed=0)
     p_fake = Detector.from_pretrained(models / "one").probabilities(dataset.rows["image"])
     settings = {"content": dataset.content, "threshold": 0.45, "bootstrap_samples": 20}
@@ -242,7 +242,7 @@ def test_real_images_called_fake_are_counted_by_content(done, models, images):
     assert "| one | boat |" not in text  # too few
 
 
-def test_the_table_has_sizes_and_flags_and_names_loadedwithout_a_threshold(done):
+def test_the_table_has_sizes_and_flags_and_names_models_without_a_threshold(done):
     text = (done / "grid.md").read_text()
     cell = cells_of(done)["one", "native"]
     assert f"| boats train | native | one | 9 / 9 | yes | {cell.report.balanced_accuracy} |" in text
@@ -308,7 +308,7 @@ def test_bfloat16_is_another_model_with_nearly_the_same_scores(models, images):
     assert 0 < np.abs(scores[0] - scores[1]).max() < 0.05
 
 
-def test_loadedthat_resize_alike_see_what_they_see_alone(models, images):
+def test_models_that_resize_alike_see_what_they_see_alone(models, images):
     dataset = load_dataset("boats", str(images), seed=0)
     loaded = [load_model(name, str(models / name)) for name in ("one", "two")]
     together = score_all(loaded, dataset, "native")

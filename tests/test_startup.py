@@ -108,6 +108,7 @@ def test_a_misspelt_key_of_a_recipe_is_answered_before_anything_heavy_is_importe
     assert not modules & HEAVY
 
 
+@pytest.mark.slow
 def test_training_loads_no_report_and_no_hub():
     _, modules = after("import train, realfake_hf.training.run; result = None")
     assert "realfake_hf.training.trainer" in modules
