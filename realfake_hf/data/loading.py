@@ -83,6 +83,18 @@ def load_images(
     return images
 
 
+def load_split(source: str | os.PathLike[str], split: str) -> Dataset:
+    """Load one split of a source, as `load_images` does.
+
+    Raises:
+        ValueError: the source has no such split.
+    """
+    splits = load_images(source)
+    if split not in splits:
+        raise ValueError(f"expected --split to be one of {', '.join(splits)}; found {split!r}.")
+    return splits[split]
+
+
 def unreadable_files(
     source: str | os.PathLike[str], *, cache_dir: str | os.PathLike[str] | None = None
 ) -> list[Unreadable]:

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from realfake_hf.attribution.explain import default_method
 from realfake_hf.attribution.methods import Explanation, Target, default_options
 from realfake_hf.data.decoding import UnreadableImageError
-from realfake_hf.data.loading import load_images
+from realfake_hf.data.loading import load_split
 from realfake_hf.data.sampling import take_evenly
 from realfake_hf.detector import NamedDetector, load_detector
 from realfake_hf.environment import environment
@@ -186,10 +186,7 @@ def _find_images(
     images = images_of_files(arguments.images)
     if arguments.data is None:
         return images, None
-    splits = load_images(arguments.data)
-    if arguments.split not in splits:
-        raise ValueError(f"expected --split to be one of {', '.join(splits)}; found {arguments.split!r}.")
-    rows = splits[arguments.split]
+    rows = load_split(arguments.data, arguments.split)
     drawn = _draw(rows, explainers, n=arguments.limit, seed=arguments.seed)
     data = {"source": arguments.data, "split": arguments.split, "n": len(drawn), "of": len(rows)}
     return images + images_of_rows(drawn), data

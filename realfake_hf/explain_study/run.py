@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from realfake_hf.data.loading import load_images
+from realfake_hf.data.loading import load_split
 from realfake_hf.data.sampling import take_evenly
 from realfake_hf.environment import data_fingerprint, environment
 from realfake_hf.estimate import to_plain
@@ -66,7 +66,7 @@ def run_study(arguments: StudyArguments) -> tuple[Plain, list[ExplainedImage]]:
     """
     models = [load_model(name, place) for name, place in arguments.models.items()]
     twins = [load_model(name, place) for name, place in arguments.twin_places.items()]
-    rows = _split(load_images(arguments.data), arguments.split)
+    rows = load_split(arguments.data, arguments.split)
     settings = _recorded_settings(arguments, [*models, *twins], rows)
     begin_or_resume(arguments.output_dir / SETTINGS, settings, what="study")
     store = Store(arguments.output_dir)
@@ -181,12 +181,6 @@ def _scores(store: Store, model: StudyModel, rows: Dataset) -> NDArray[np.float3
         return {"values": model.detector.probabilities(images)}
 
     return store.arrays(f"verdicts-{model.name}", {}, score)["values"]
-
-
-def _split(splits: DatasetDict, name: str) -> Dataset:
-    if name not in splits:
-        raise ValueError(f"expected --split to be one of {', '.join(splits)}; found {name!r}.")
-    return splits[name]
 
 
 def _recorded_settings(arguments: StudyArguments, models: Sequence[StudyModel], rows: Dataset) -> Plain:
