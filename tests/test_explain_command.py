@@ -164,6 +164,12 @@ def test_images_of_a_data_set_have_opaque_names_labels_and_sheets(models, source
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_the_only_split_of_a_data_set_is_explained(models, source, tmp_path):
+    assert run(models, tmp_path / "out", "--data", source / "test", "--limit", 2) == 0
+    assert read(tmp_path / "out")["run"]["data"]["split"] == "train"
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_sheets_show_the_most_confident_first_and_state_the_number_of_images(models, source, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(sheets, "MAX_TILES", 2)
@@ -389,7 +395,7 @@ REFUSED = [
     (["--images", "{photos}/no*.png"], ["'{photos}/no*.png'; found none"]),
     (["--images", "{photos}/none.png"], ["'{photos}/none.png'; found none"]),
     (["--data", "{photos}/none"], ["found nothing at '{photos}/none'"]),
-    (["--data", "{source}", "--split", "train"], ["--split", "test; found 'train'"]),
+    (["--data", "{source}", "--split", "train"], ["the split 'train'", "found test", "--split"]),
 ]  # fmt: skip
 
 

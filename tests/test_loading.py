@@ -26,7 +26,7 @@ from realfake_hf.data.demo import demo_path
 from realfake_hf.data.files import FolderFiles, ZipFiles
 from realfake_hf.data.hub import HubRows
 from realfake_hf.data.ingest import SCHEMA
-from realfake_hf.data.loading import find_source, load_images
+from realfake_hf.data.loading import choose_split, find_source, load_images, load_split
 from realfake_hf.parallel import map_in_processes
 
 PictureBytes = Callable[..., bytes]
@@ -59,6 +59,16 @@ def cifake_names() -> list[str]:
     places = (("train", 1000), ("test", 0))
     reals = [f"{split}/REAL/0000{b}.jpg" for split, _ in places for b in brackets]
     return reals + [f"{split}/FAKE/{start}{b}.jpg" for split, start in places for b in brackets]
+
+
+def test_a_split_is_the_given_one_or_test_or_the_only_one(make_folder: MakeFolder) -> None:
+    single = make_folder(TWO, name="single")
+    double = make_folder([f"{split}/{path}" for split in ("train", "test") for path in TWO], name="double")
+    assert (load_split(single)[0], load_split(double)[0], load_split(double, "train")[0]) == ("train", "test", "train")
+    with pytest.raises(ValueError, match=r"split 'test' of .*single; found train"):
+        load_split(single, "test")
+    with pytest.raises(ValueError, match="split 'test' of half; found train, validation"):
+        choose_split({"train": 0, "validation": 0}, None, "half")
 
 
 # --- the schema

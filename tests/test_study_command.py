@@ -79,7 +79,7 @@ def test_an_interrupted_study_says_how_to_resume(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("more", "named"),
     [
-        (["--split", "dream"], "--split to be one of train, validation, test; found 'dream'."),
+        (["--split", "dream"], "the split 'dream' of demo; found train, validation, test."),
         (["--twins", "cnn=nowhere/at/all"], "a folder of train.py or a Hub id as cnn; found none at"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict, Image
 
 from realfake_hf.data.folders import CIFAKE_CONTENTS
-from realfake_hf.data.loading import load_images
+from realfake_hf.data.loading import choose_split, load_images
 from realfake_hf.data.metadata import FileProperties, properties_of_files, read_file_properties
 from realfake_hf.data.sampling import Flags, draw_evenly
 from realfake_hf.data.streaming import COLUMNS, ShardedRows, find_shards
@@ -98,7 +98,7 @@ def load_dataset(
         ValueError: the source cannot be loaded, or does not have the split.
     """
     splits = load_images(source, one_class=True)
-    split = _choose_split(splits, split, name)
+    split = choose_split(splits, split, name)
     rows = splits[split]
     others = {digest for other, images in splits.items() if other != split for digest in images["sha256"][:]}
     if limit is not None and limit < len(rows):
@@ -113,7 +113,7 @@ def stream_dataset(
 ) -> EvalDataset:
     """Load a data set from Parquet shards like `load_dataset`; images are read when needed, a sample is in memory."""
     shards = find_shards(source, columns=[*COLUMNS, "generator"])
-    split = _choose_split(shards, split, name)
+    split = choose_split(shards, split, name)
     rows = ShardedRows(shards[split])
     is_leak_free = rows.absent_from(other for name, other in shards.items() if name != split)
     is_fake = np.array([label == FAKE for batch in rows.split.column("label") for label in batch], dtype=np.bool_)
@@ -150,10 +150,3 @@ def _from_rows(
         sha256=data_fingerprint(DatasetDict({split: rows}))[split]["sha256"],
         is_streamed=is_streamed,
     )
-
-
-def _choose_split(splits: Mapping[str, object], split: str | None, name: str) -> str:
-    split = split or ("test" if "test" in splits or len(splits) > 1 else next(iter(splits)))
-    if split not in splits:
-        raise ValueError(f"expected the split {split!r} of {name}; found {', '.join(splits)}. Choose with --split.")
-    return split

@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -83,16 +83,27 @@ def load_images(
     return images
 
 
-def load_split(source: str | os.PathLike[str], split: str) -> Dataset:
-    """Load one split of a source, as `load_images` does.
+def load_split(source: str | os.PathLike[str], split: str | None = None) -> tuple[str, Dataset]:
+    """Load one split of a source, as `load_images` does; return the name chosen by `choose_split`, and the rows.
 
     Raises:
         ValueError: the source has no such split.
     """
     splits = load_images(source)
+    split = choose_split(splits, split, os.fspath(source))
+    return split, splits[split]
+
+
+def choose_split(splits: Mapping[str, object], split: str | None, name: str) -> str:
+    """Return the split to evaluate: the given one; without one, test, or the only split.
+
+    Raises:
+        ValueError: there is no such split; `name` is the source in the message.
+    """
+    split = split or ("test" if "test" in splits or len(splits) > 1 else next(iter(splits)))
     if split not in splits:
-        raise ValueError(f"expected --split to be one of {', '.join(splits)}; found {split!r}.")
-    return splits[split]
+        raise ValueError(f"expected the split {split!r} of {name}; found {', '.join(splits)}. Choose with --split.")
+    return split
 
 
 def unreadable_files(

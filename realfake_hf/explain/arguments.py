@@ -29,7 +29,7 @@ class ExplainArguments:
     data: str | None = field(
         default=None, metadata={"help": "A data set, as for train.py; adds images whose label is known."}
     )
-    split: str = field(default="test", metadata={"help": "Split of --data."})
+    split: str | None = field(default=None, metadata={"help": "Split of --data; by default test, or the only split."})
     limit: int = field(
         default=48,
         metadata={"help": "Images of --data, balanced between labels and correct and wrong predictions; 0: all."},

@@ -25,7 +25,10 @@ class StudyArguments:
         metadata={"help": "NAME=MODEL: the same model from another training seed, the ceiling of agreement."},
     )
     data: str = field(default="cifake", metadata={"help": "The data set, as for train.py."})
-    split: str = field(default="test", metadata={"help": "Split of the data set; must not be used for training."})
+    split: str | None = field(
+        default=None,
+        metadata={"help": "Split not used for training; by default test, or the only split."},
+    )
     parts: list[str] = field(
         default_factory=lambda: list(PARTS), metadata={"help": f"Parts to measure: {', '.join(PARTS)}."}
     )

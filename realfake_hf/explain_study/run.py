@@ -1,17 +1,17 @@
 """The whole study: score the split, draw the sample, compute the maps, measure each part."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from realfake_hf.data.loading import load_split
 from realfake_hf.data.sampling import take_evenly
-from realfake_hf.environment import data_fingerprint, environment
+from realfake_hf.environment import environment, split_fingerprint
 from realfake_hf.estimate import to_plain
 from realfake_hf.explain_study.agreement import measure_agreement
 from realfake_hf.explain_study.arguments import StudyArguments
@@ -66,7 +66,8 @@ def run_study(arguments: StudyArguments) -> tuple[Plain, list[ExplainedImage]]:
     """
     models = [load_model(name, place) for name, place in arguments.models.items()]
     twins = [load_model(name, place) for name, place in arguments.twin_places.items()]
-    rows = load_split(arguments.data, arguments.split)
+    split, rows = load_split(arguments.data, arguments.split)
+    arguments = replace(arguments, split=split)
     settings = _recorded_settings(arguments, [*models, *twins], rows)
     begin_or_resume(arguments.output_dir / SETTINGS, settings, what="study")
     store = Store(arguments.output_dir)
@@ -185,7 +186,7 @@ def _scores(store: Store, model: StudyModel, rows: Dataset) -> NDArray[np.float3
 
 def _recorded_settings(arguments: StudyArguments, models: Sequence[StudyModel], rows: Dataset) -> Plain:
     settings = {name: value for name, value in asdict(arguments).items() if name not in _NOT_RECORDED}
-    [images] = data_fingerprint(DatasetDict({arguments.split: rows})).values()
+    images = split_fingerprint(rows)
     return {**settings, "pictures": images["sha256"], "weights": [model.detector.digest() for model in models]}
 
 
