@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, NoReturn, get_args, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
@@ -85,7 +85,7 @@ def run_command(work: Callable[[], int], *, name: str, resumable: str | Path | N
         print(f"\n{name}: interrupted{hint}", file=sys.stderr)
         return 130
     except (OSError, ValueError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {_without_tokens(str(error))}", file=sys.stderr)
         return 1
 
 
@@ -113,6 +113,18 @@ def read_names(flag: str, words: Sequence[str], *, kind: str) -> dict[str, str]:
     return dict(pairs)
 
 
+def _without_tokens(message: str) -> str:
+    """Hide the access tokens of the Hugging Face Hub in a message."""
+    return re.sub(r"\bhf_[\w.-]{20,}", "hf_...", message)
+
+
+class _Parser(HfArgumentParser):
+    """A parser whose error messages contain no tokens."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(_without_tokens(message))
+
+
 class _RecipeLoader(yaml.SafeLoader):
     """YAML in which 3e-3 is a number, as in YAML 1.2; PyYAML implements 1.1, where it is a string."""
 
@@ -130,7 +142,7 @@ class _Later(argparse.Action):
 
 
 def _parser(dataclass_types: Sequence[Any], description: str | None, epilog: str = "") -> HfArgumentParser:
-    parser = HfArgumentParser(
+    parser = _Parser(
         dataclass_types,
         description=description,
         allow_abbrev=False,
@@ -150,21 +162,24 @@ def _fill(parser: HfArgumentParser, argv: Sequence[str], later: Collection[str] 
         unknown = _unknown_words(parser, words)
         if unknown:
             flags = ["--config", *(flag for action in parser._actions for flag in action.option_strings)]
-            raise ValueError(f"unknown setting {' '.join(unknown)}{_hint(unknown[0].split('=')[0], flags)}")
+            raise ValueError(f"unknown setting {' '.join(unknown)}{_hint(unknown[0], flags)}")
         return tuple(parser.parse_args_into_dataclasses(words, look_for_args_file=False))
     except ValueError as error:
         parser.error(str(error))
 
 
 def _unknown_words(parser: HfArgumentParser, words: Sequence[str]) -> list[str]:
-    """Return words that match no setting, even if required settings are missing."""
+    """Return the flags that match no setting, without their values, which may be secret; or the words if no flag does.
+
+    Settings that are required may be missing.
+    """
     required = [action for action in parser._actions if action.required]
     for action in required:
         action.required = False
     _, unknown = parser.parse_known_args(words)
     for action in required:
         action.required = True
-    return unknown
+    return [word.split("=")[0] for word in unknown if word.startswith("--")] or unknown
 
 
 def _take_recipe(argv: Sequence[str]) -> tuple[Path | None, list[str]]:

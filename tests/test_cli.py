@@ -6,7 +6,7 @@ import pytest
 from transformers import TrainingArguments
 
 import train
-from realfake_hf.cli import parse
+from realfake_hf.cli import parse, run_command
 from realfake_hf.experiments.search.plan import SearchArguments, extractors, heads
 from realfake_hf.training.arguments import DataArguments, ModelArguments, names_of_training_arguments
 from realfake_hf.training.run_arguments import RunArguments
@@ -121,10 +121,10 @@ def test_a_value_may_begin_with_a_dash_or_contain_spaces(recipe):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--epoch", "3"], "unknown setting --epoch 3; did you mean --epochs?"),
-        (["--epoch=3"], "unknown setting --epoch=3; did you mean --epochs?"),
-        (["--confg", "a.yaml"], "unknown setting --confg a.yaml; did you mean --config?"),
-        (["--zzz", "3"], "unknown setting --zzz 3; --help lists them"),
+        (["--epoch", "3"], "unknown setting --epoch; did you mean --epochs?"),
+        (["--epoch=3"], "unknown setting --epoch; did you mean --epochs?"),
+        (["--confg", "a.yaml"], "unknown setting --confg; did you mean --config?"),
+        (["--zzz", "3"], "unknown setting --zzz; --help lists them"),
         (["stray"], "unknown setting stray; --help lists them"),
         (["--rate", "fast"], "argument --rate: invalid float value: 'fast'"),
         (["--epochs", "1.5"], "argument --epochs: invalid int value: '1.5'"),
@@ -171,7 +171,7 @@ def test_an_error_is_two_lines(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("usage: ")
-    assert lines[1].endswith("unknown setting --lerning_rate 1; did you mean --learning_rate?")
+    assert lines[1].endswith("unknown setting --lerning_rate; did you mean --learning_rate?")
 
 
 def test_help_lists_settings_defaults_and_the_recipe(capsys):
@@ -215,6 +215,36 @@ def test_training_refuses_a_wrong_setting_of_either_parser(capsys, words, names)
     status, message = refusal_of_training(capsys, *words)
     assert status == 2
     assert names in message
+
+
+TOKEN = "hf_" + "Secret1" * 5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--hub_tokn", TOKEN],
+        [f"--hub_tokn={TOKEN}"],
+        [f"--hub-tokn={TOKEN}", "--push_to_hub"],
+        [TOKEN],
+        ["--hub_token", "x", TOKEN],
+        ["--push_to_hub", TOKEN],
+        ["--learning_rate", TOKEN],
+        [f"--max_steps={TOKEN}"],
+        ["--config", TOKEN],
+    ],
+)
+def test_no_message_repeats_a_token(capsys, words):
+    status, message = refusal_of_training(capsys, *words)
+    assert status == 2
+    assert "Secret1" not in message
+    assert "error: " in message
+
+
+def test_the_value_of_an_unknown_setting_is_not_repeated(capsys):
+    assert "secret" not in refusal(capsys, "--passwrd", "secret", "--passwd=secret", "--zzz")
+    assert run_command(lambda: (_ for _ in ()).throw(OSError(f"header Bearer {TOKEN}")), name="x") == 1
+    assert "Secret1" not in capsys.readouterr().err
 
 
 def test_the_complete_help_of_training_names_settings_of_transformers(capsys):

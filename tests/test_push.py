@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import huggingface_hub
@@ -20,6 +21,7 @@ from realfake_hf.data.loading import load_images
 from realfake_hf.detector import Detector
 from realfake_hf.hub.__main__ import main
 from realfake_hf.hub.push import publish_model
+from realfake_hf.training.callbacks import EpochLines
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "space/models"
@@ -368,6 +370,38 @@ def test_a_training_is_published_at_its_end(hub, tmp_path, capsys):
     assert b"Not evaluated. Expect accuracy near chance" in files["README.md"]
     assert "hub_model_id" not in json.loads(files["run.json"])["arguments"]
     assert not [path for path in files if "checkpoint" in path or "optimizer" in path]
+
+
+def bytes_below(folder):
+    """The content of all files below a folder, and of the members of those that are zip archives."""
+    for file in filter(Path.is_file, folder.rglob("*")):
+        yield file.read_bytes()
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                yield from map(archive.read, archive.namelist())
+
+
+@pytest.mark.slow
+def test_a_token_given_to_a_training_is_used_and_not_stored(hub, tmp_path, capfd, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    folder, publication = tmp_path / "run", ["--push_to_hub", "--hub_model_id", "user/mine", "--hub_token", TOKEN]
+    words = train_words(folder, "--num_train_epochs", "2", *publication)
+
+    def interrupt(*given, **_):
+        if given[2].epoch >= 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EpochLines, "on_epoch_begin", interrupt)
+        assert train.main(words) == 130
+    assert list(folder.glob("checkpoint-*/training_args.bin"))
+    assert train.main(words) == 0
+    assert len(list(folder.rglob("training_args.bin"))) == 3
+    stored = [*bytes_below(folder), *hub.repositories["model", "user/mine"].files("main").values()]
+    assert not [data for data in stored if TOKEN.encode() in data]
+    assert TOKEN not in "".join(capfd.readouterr())
+    assert set(hub.tokens) >= {f"Bearer {TOKEN}"}
 
 
 def test_a_training_without_a_name_or_token_is_rejected_before_it_starts(hub, tmp_path, capsys, monkeypatch):

@@ -1,6 +1,7 @@
 """The `TrainingArguments` of transformers with the settings and defaults of this project."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
@@ -23,3 +24,7 @@ class RunArguments(RunSettings, TrainingArguments):
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         self.dataloader_pin_memory = self.dataloader_pin_memory and not self.use_cpu
         TrainingArguments.__post_init__(self)  # type: ignore[no-untyped-call]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the token out of `training_args.bin`, which the Trainer pickles into the run and each checkpoint."""
+        return {**self.__dict__, "hub_token": None}
