@@ -15,15 +15,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor
+from transformers import BaseImageProcessor
 
 from realfake_hf.attribution.explain import explain
 from realfake_hf.attribution.methods import Explanation, Target
 from realfake_hf.data.decoding import UnreadableImageError, decode_image, to_rgb
 from realfake_hf.data.pixels import Normalize, is_reproducible, resize_images, resize_target
-from realfake_hf.labels import Verdict, fake_index
+from realfake_hf.labels import Verdict
 from realfake_hf.metrics.operating_point import DEFAULT, OperatingPoint, load_operating_point
 from realfake_hf.metrics.out_of_distribution import Familiarity, load_familiarity
+from realfake_hf.models.checkpoint import fake_output, first_sentence, load_classifier, load_processor, locate
 from realfake_hf.models.cpu import has_fast_bfloat16, in_bfloat16, logits_of, pack
 from realfake_hf.models.heads import collect_embeddings
 from realfake_hf.parallel import map_in_threads
@@ -33,6 +34,17 @@ Result = TypeVar("Result")
 Batch = list[tuple[int, ImageInput]]  # positions and images
 
 _INPUT_TYPES: Final = (str, os.PathLike, bytes, Image.Image, np.ndarray)  # `ImageInput` for isinstance
+
+
+class NotFiniteError(ValueError):
+    """The logits of an image are NaN or infinite, so that there is no verdict."""
+
+    def __init__(self, name: str, row: int) -> None:
+        super().__init__(name, row)
+        self.row = row  # in its batch
+
+    def __str__(self) -> str:
+        return f"expected finite logits for {self.args[0]}; found NaN or infinity, which is no verdict."
 
 
 class Detector:
@@ -55,7 +67,7 @@ class Detector:
         fake: index of the FAKE logit.
 
     Raises:
-        ValueError: the labels of the model do not mean real and fake.
+        ValueError: the labels of the model do not mean real and fake, or its logits need no softmax.
 
     >>> detector = Detector.from_pretrained("user/name")  # doctest: +SKIP
     >>> [verdict] = detector.predict("photo.jpg")  # doctest: +SKIP
@@ -77,7 +89,7 @@ class Detector:
         self.batch_size = batch_size
         self.point = point
         self.familiarity = familiarity
-        self.fake = fake_index(model.config.id2label)
+        self.fake = fake_output(model.config)
         self._normalize = Normalize(processor) if is_reproducible(processor) else None
         self._lock = SharedLock()  # explaining changes the model temporarily
 
@@ -108,17 +120,23 @@ class Detector:
 
         Raises:
             OSError: the model does not exist in an accepted format.
-            ValueError: the labels of the model do not mean real and fake, or a file beside it is invalid.
+            ValueError: a file is invalid, weights are missing or not finite, the labels of the model do not mean real
+                and fake, or a test image gets no verdict.
         """
-        place, settings = os.fspath(name), {"revision": revision, "trust_remote_code": trust_remote_code}
-        point = load_operating_point(name, revision=revision)
-        familiarity = load_familiarity(name, revision=revision)
-        model = AutoModelForImageClassification.from_pretrained(
-            place, attn_implementation=attn_implementation, use_safetensors=only_safetensors or None, **settings
+        place = locate(name)
+        options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+        model: Any = load_classifier(
+            place, attn_implementation=attn_implementation, only_safetensors=only_safetensors, **options
         )
-        processor = AutoImageProcessor.from_pretrained(place, backend="pil", **settings)  # type: ignore[no-untyped-call]
+        processor = load_processor(place, model.config, **options)
+        point = load_operating_point(place, revision=revision)
+        familiarity = load_familiarity(place, revision=revision)
         pack(model)
-        return cls(model.to(device), processor, batch_size=batch_size, point=point, familiarity=familiarity, bf16=bf16)
+        detector = cls(
+            model.to(device), processor, batch_size=batch_size, point=point, familiarity=familiarity, bf16=bf16
+        )
+        detector._try(place)
+        return detector
 
     def predict(self, images: ImageInput | Iterable[ImageInput]) -> list[Verdict]:
         """Return one verdict per image, in order.
@@ -130,6 +148,7 @@ class Detector:
         Raises:
             UnreadableImageError: an image cannot be read; the message contains its path or position.
             TypeError: an input is not an image.
+            NotFiniteError: the logits of an image are NaN or infinite.
         """
         return list(self.stream(images))
 
@@ -201,7 +220,14 @@ class Detector:
     def _map_batches(
         self, images: ImageInput | Iterable[ImageInput], function: Callable[[list[Image.Image]], Result]
     ) -> Iterator[Result]:
-        return map_in_threads(lambda batch: function(_read(batch)), _batches(images, self.batch_size))
+        def answer(batch: Batch) -> Result:
+            try:
+                return function(_read(batch))
+            except NotFiniteError as error:
+                position, image = batch[error.row]
+                raise NotFiniteError(_name(image, position), error.row) from error
+
+        return map_in_threads(answer, _batches(images, self.batch_size))
 
     def _verdicts(self, images: list[Image.Image]) -> list[Verdict]:
         if self.familiarity is None:
@@ -219,8 +245,23 @@ class Detector:
     def _p_fake(self, images: list[Image.Image]) -> NDArray[np.float32]:
         pixel_values = self._pixel_values(images)
         with self._lock.shared():
-            logits = logits_of(self.inference_model, pixel_values)  # (batch, 2)
-        return logits.float().softmax(dim=-1)[:, self.fake].cpu().numpy()
+            logits = logits_of(self.inference_model, pixel_values).float()  # (batch, 2)
+        no_verdict = ~logits.isfinite().all(dim=-1)
+        p_fake = logits.softmax(dim=-1)[:, self.fake].masked_fill(no_verdict, torch.nan).cpu().numpy()
+        for row in np.flatnonzero(np.isnan(p_fake)).tolist():
+            raise NotFiniteError(f"image {row} of a batch", row)
+        return p_fake
+
+    def _try(self, place: str) -> None:
+        """Judge a random image, to find a model and an image processor that do not fit together."""
+        image = np.random.default_rng(0).integers(256, size=(64, 96, 3), dtype=np.uint8)
+        try:
+            self.predict(image)
+        except Exception as error:  # any settings of the processor and any configuration of the model
+            raise ValueError(
+                f"expected a model and an image processor in {place} that fit together; a test image failed "
+                f"({first_sentence(error)})."
+            ) from error
 
     def _pixel_values(self, images: list[Image.Image]) -> Tensor:
         """Preprocess RGB images: (batch, 3, height, width), on the device."""
@@ -301,12 +342,11 @@ def load_detector(name: str, place: str) -> Detector:
     """
     device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
     try:
-        return Detector.from_pretrained(Path(place).expanduser(), device=device)
+        return Detector.from_pretrained(place, device=device)
     except OSError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise OSError(
-            f"expected a folder of train.py or a Hub id as {name}; found none at {place!r} ({reason})."
-        ) from error
+        raise OSError(f"{name}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _batches(images: ImageInput | Iterable[ImageInput], size: int) -> Iterator[Batch]:
@@ -325,14 +365,18 @@ def _to_rgb(image: ImageInput, position: int) -> Image.Image:
     if isinstance(image, np.ndarray):
         return _from_array(image, position)
     if isinstance(image, Image.Image):
-        return _readable(lambda: to_rgb(image), name=f"image {position}")
+        return _readable(lambda: to_rgb(image), name=_name(image, position))
     if isinstance(image, bytes):
-        return _readable(lambda: decode_image(image), name=f"image {position}")
+        return _readable(lambda: decode_image(image), name=_name(image, position))
     if isinstance(image, (str, os.PathLike)):
-        return _readable(lambda: decode_image(Path(image).read_bytes()), name=os.fspath(image))
+        return _readable(lambda: decode_image(Path(image).read_bytes()), name=_name(image, position))
     raise TypeError(
         f"expected a path, bytes, a Pillow image or an array as image {position}; found {type(image).__name__}."
     )
+
+
+def _name(image: ImageInput, position: int) -> str:
+    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {position}"
 
 
 def _readable(read: Callable[[], Image.Image], *, name: str) -> Image.Image:

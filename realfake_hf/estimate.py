@@ -1,12 +1,14 @@
 """A measured value with its 95% interval and its number of items."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
 Kind = TypeVar("Kind")
+
+_PLAIN: Any = {bool: bool, int: int, float: (int, float), str: str}  # types of JSON by type hint
 
 
 @dataclass(frozen=True)
@@ -103,24 +105,39 @@ def from_plain(kind: type[Kind], data: Mapping[str, Any]) -> Kind:
 
     Nested classes with a method `from_dict` are restored by it. Other keys are ignored.
 
+    Raises:
+        ValueError: a field is missing, or its number or text is of another type.
+
     >>> from_plain(Estimate, {"value": 0.5, "low": 0.4, "high": 0.6})
     Estimate(value=0.5, low=0.4, high=0.6, n=None, k=None, undefined=None)
     """
+    if not isinstance(data, Mapping):
+        raise ValueError(f"expected the fields of {kind.__name__}; found {data!r:.40}")
     hints = get_type_hints(kind)
-    names = [field.name for field in fields(kind) if field.name in data]  # type: ignore[arg-type]
-    return kind(**{name: _rebuild(hints[name], data[name]) for name in names})
+    own = fields(kind)  # type: ignore[arg-type]
+    missing = [field.name for field in own if field.name not in data and _is_required(field)]
+    if missing:
+        raise ValueError(f"expected {', '.join(missing)} in a {kind.__name__}; found none")
+    names = [field.name for field in own if field.name in data]
+    return kind(**{name: _rebuild(hints[name], data[name], name) for name in names})
 
 
-def _rebuild(hint: Any, data: Any) -> Any:  # noqa: ANN401 - any tree of dataclasses
+def _is_required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _rebuild(hint: Any, data: Any, name: str) -> Any:  # noqa: ANN401 - any tree of dataclasses
     arguments = get_args(hint)
+    if hint in _PLAIN and (not isinstance(data, _PLAIN[hint]) or (isinstance(data, bool) and hint is not bool)):
+        raise ValueError(f"expected {name} of type {hint.__name__}; found {data!r:.40}")
     if data is None:
         return None
     if NoneType in arguments:
-        return _rebuild(next(option for option in arguments if option is not NoneType), data)
+        return _rebuild(next(option for option in arguments if option is not NoneType), data, name)
     if get_origin(hint) is tuple:
-        return tuple(_rebuild(arguments[0], item) for item in data)
+        return tuple(_rebuild(arguments[0], item, name) for item in data)
     if get_origin(hint) is dict:
-        return {name: _rebuild(arguments[1], entry) for name, entry in data.items()}
+        return {key: _rebuild(arguments[1], entry, name) for key, entry in data.items()}
     if hasattr(hint, "from_dict"):
         return hint.from_dict(data)
     return from_plain(hint, data) if isinstance(hint, type) and is_dataclass(hint) else data

@@ -29,12 +29,19 @@ class Verdict:
         p_fake: predicted probability, in [0, 1], that the image is AI-generated.
         is_sure: whether `p_fake` is outside the model's unsure band; None if the model has no band.
         is_far: whether the image is far from the training images of the model; None if unknown.
+
+    Raises:
+        ValueError: `p_fake` is outside [0, 1] or NaN.
     """
 
     label: LabelName
     p_fake: float
     is_sure: bool | None = None
     is_far: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p_fake <= 1:
+            raise ValueError(f"expected a probability in [0, 1]; found {self.p_fake}, which is no verdict.")
 
     @classmethod
     def of(cls, p_fake: float, *, threshold: float = 0.5, is_sure: bool | None = None) -> Self:
@@ -107,7 +114,7 @@ def fake_index(names: Mapping[int, str]) -> int:
     >>> fake_index({0: "FAKE", 1: "REAL"})
     0
     """
-    by_label = {parse_label(name): index for index, name in names.items()}
+    by_label = {parse_label(str(name)): index for index, name in names.items()}
     if len(names) != len(LABEL_NAMES) or set(by_label) != set(LABEL_NAMES):
         raise ValueError(
             f"expected one label that means real and one that means fake; found {dict(names)}. "

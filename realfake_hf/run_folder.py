@@ -14,7 +14,15 @@ from realfake_hf.estimate import from_plain, to_plain
 from realfake_hf.metrics.operating_point import OPERATING_POINT
 from realfake_hf.metrics.out_of_distribution import FAMILIARITY
 from realfake_hf.metrics.report import Report
-from realfake_hf.store import CHECKSUMS, changed_settings, damaged_files, foreign_files, read_json, write_json
+from realfake_hf.store import (
+    CHECKSUMS,
+    changed_settings,
+    damaged_files,
+    foreign_files,
+    read_json,
+    read_object,
+    write_json,
+)
 from realfake_hf.tables import markdown_table
 
 logger = logging.getLogger(__name__)
@@ -153,11 +161,26 @@ def read_run(folder: Path) -> Run:
     Raises:
         ValueError: the folder contains no finished run.
     """
-    record = _read_record(folder)
+    record = read_record(folder)
     if not record.get("finished"):
         raise ValueError(f"expected a finished run of train.py in {folder}; found none. Finish the training.")
     outcome = Outcome.from_dict(read_json(folder / METRICS))
     return Run(folder, record, outcome, read_json(folder / HISTORY))
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read the run.json of a folder of train.py; empty if there is none.
+
+    Raises:
+        ValueError: the file does not contain the record of a run.
+    """
+    file = folder / RECORD
+    if not file.exists():
+        return {}
+    record = read_object(file)
+    if not isinstance(record.get("arguments"), dict):
+        raise ValueError(f"expected the record of a run of train.py in {file}; found no arguments in it.")
+    return record
 
 
 def copy_model(run: Run, folder: Path) -> None:
@@ -180,7 +203,7 @@ def resume_point(folder: Path, arguments: Mapping[str, Any]) -> str | None:
     Raises:
         ValueError: the folder contains a finished run, an interrupted run with other arguments, or other files.
     """
-    record = _read_record(folder)
+    record = read_record(folder)
     if not record:
         if not foreign_files(folder, RECORD):
             return None
@@ -213,7 +236,7 @@ def check_same_data(folder: Path, data: Mapping[str, Any]) -> None:
     Raises:
         ValueError: the images of a split have changed.
     """
-    before = _read_record(folder).get("data", data)
+    before = read_record(folder).get("data", data)
     changed = [split for split in data if before.get(split) != data[split]]
     if changed:
         raise ValueError(
@@ -251,11 +274,6 @@ def write_outcome(folder: Path, outcome: Outcome, history: Sequence[Mapping[str,
         drawings["content_accuracy"] = figures.content_accuracy(accuracy, epochs=validation.epoch.tolist())
     for name, figure in drawings.items():
         save_figure(figure, folder / FIGURES / f"{name}.png")
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    file = folder / RECORD
-    return read_json(file) if file.exists() else {}
 
 
 def _last_checkpoint(folder: Path) -> str | None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CHECKSUMS: Final = "checksums.json"
+_POINTER: Final = b"version https://git-lfs.github.com/"
 
 
 def sha256_of(file: Path) -> str:
@@ -33,8 +34,38 @@ def write_json(file: Path, content: object) -> None:
 
 
 def read_json(file: Path) -> Any:  # noqa: ANN401 - plain JSON
-    """Read a JSON file."""
-    return json.loads(file.read_text(encoding="utf-8"))
+    """Read a JSON file.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it does not contain JSON.
+    """
+    check_not_pointer(file)
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"expected JSON in {file}; found something else ({error})") from error
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Read a JSON file that contains an object; see `read_json`."""
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"expected a JSON object in {file}; found {type(content).__name__}")
+    return content
+
+
+def check_not_pointer(file: Path) -> None:
+    """Check that a file is not the pointer that Git leaves in the place of a large file.
+
+    Raises:
+        OSError: the file is a pointer, or not a regular file.
+    """
+    if file.exists() and not file.is_file():
+        raise OSError(f"expected a file at {file}; found a folder or a device")
+    with file.open("rb") as stream:
+        if stream.read(len(_POINTER)) == _POINTER:
+            raise OSError(f"expected the content of {file}; found a Git LFS pointer to it: run `git lfs pull`")
 
 
 def write_results(file: Path, content: object, table: str) -> None:

@@ -351,7 +351,10 @@ def test_a_model_of_three_labels_is_rejected_before_any_loads(models, images, tm
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["--models", "one=nowhere/at/all"], "as one; found none at 'nowhere"),
+        (
+            ["--models", "one=nowhere/at/all"],
+            "no such folder at 'nowhere/at/all'",
+        ),
         (["--datasets", "a=no/such/place.zip"], "found nothing at 'no/such/place.zip'."),
         (["--split", "dream"], "the split 'dream' of boats; found train."),
         (["--baseline_data", "no/such.zip"], "found nothing at 'no/such.zip'."),
@@ -385,10 +388,10 @@ def test_a_baseline_without_images_of_its_own_is_rejected_before_any_model_loads
 @pytest.mark.parametrize(
     ("missing", "sentence"),
     [
-        ("model.safetensors", "weights beside the config.json of half"),
+        ("model.safetensors", "evaluate half: expected weights beside the config.json"),
         (
             "preprocessor_config.json",
-            "preprocessor_config.json beside the config.json of half",
+            "evaluate half: expected the preprocessor_config.json",
         ),
     ],
 )

@@ -411,7 +411,7 @@ def test_a_missing_model_is_named(photos, tmp_path, capsys):
     assert run(tmp_path, tmp_path / "out", "--images", photos, model="none") == 1
     error = capsys.readouterr().err
     assert "explain.py: " in error
-    assert f"found none at '{tmp_path / 'none'}'" in error
+    assert f"no such folder at '{tmp_path / 'none'}'" in error
 
 
 def test_a_folder_in_use_is_refused_and_an_empty_one_is_not(models, photos, tmp_path, capsys):

@@ -233,13 +233,13 @@ def test_a_checkpoint_is_found_by_its_name_below_the_shared_weights(checkpoints,
 
 
 WRONG_MODELS = [
-    (["--model", "{folder}/nowhere"], "expected a model folder or a Hub id; found none at"),
-    (["--model", "somebody/no-such-model"], "expected a model folder or a Hub id; found none at 'somebody/no"),
-    (["--model", "{folder}/empty"], "expected an image classifier of transformers; found none at"),
+    (["--model", "{folder}/nowhere"], "found no such folder at"),
+    (["--model", "somebody/no-such-model"], "at 'somebody/no-such-model'; found none"),
+    (["--model", "{folder}/empty"], "expected the config.json"),
     (["--model", "{folder}/vit", "--image_size", "30"], "is divisible by the patch size; found 30"),
     (["--model", "{folder}/convnext", "--patch_size", "4"], "expected a model with a position table"),
     (["--model", "{folder}/swin", "--image_size", "4"], "expected a model that accepts images of 4x4 pixels"),
-    (["--model", "{folder}/no-processor"], "expected a preprocessor_config.json beside the model"),
+    (["--model", "{folder}/no-processor"], "expected the preprocessor_config.json"),
 ]  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def test_an_interrupted_study_says_how_to_resume(tmp_path, monkeypatch, capsys):
     ("more", "named"),
     [
         (["--split", "dream"], "the split 'dream' of demo; found train, validation, test."),
-        (["--twins", "cnn=nowhere/at/all"], "a folder of train.py or a Hub id as cnn; found none at"),
+        (["--twins", "cnn=nowhere/at/all"], "no such folder at 'nowhere/at/all'"),
     ],
 )
 def test_invalid_input_is_named(more, named, tmp_path, capsys):

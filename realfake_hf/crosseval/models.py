@@ -4,26 +4,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import AutoConfig, AutoImageProcessor
 
-import realfake_hf.models  # noqa: F401 - registers the CIFAKE CNN
 from realfake_hf.crosseval.arguments import TRIVIAL
 from realfake_hf.crosseval.baseline import TrivialBaseline, shrink
 from realfake_hf.crosseval.datasets import EvalDataset
 from realfake_hf.data.decoding import to_rgb
 from realfake_hf.data.duplicates import absent_from
 from realfake_hf.detector import Detector, load_detector
-from realfake_hf.labels import fake_index
 from realfake_hf.metrics.operating_point import OperatingPoint, load_operating_point
 from realfake_hf.metrics.out_of_distribution import FAMILIARITY
-from realfake_hf.run_folder import RECORD
-from realfake_hf.store import read_json
+from realfake_hf.models.checkpoint import fake_output, load_config, load_processor
+from realfake_hf.run_folder import read_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,26 +51,23 @@ def check_models(places: Mapping[str, str]) -> None:
         ValueError: the labels of a model are not real and fake, or its operating point cannot be read.
     """
     for name, place in places.items():
-        config = _load_part(AutoConfig, place, f"an output folder of train.py or a Hub id as {name}")
         try:
-            fake_index(config.id2label)
+            _check_model(place)
+        except OSError as error:
+            raise OSError(f"cannot evaluate {name}: {error}") from error
         except ValueError as error:
             raise ValueError(f"cannot evaluate {name}: {error}") from error
-        folder = Path(place).expanduser()
-        weights = {*folder.glob("*.safetensors"), *folder.glob("*.bin")} - {folder / FAMILIARITY}
-        if folder.is_dir() and not weights:
-            raise OSError(f"expected weights beside the config.json of {name}; found none in {place}. Copy all files.")
-        what = f"a preprocessor_config.json beside the config.json of {name}"
-        _load_part(AutoImageProcessor, place, what, backend="pil")
-        load_operating_point(place)
 
 
-def _load_part(kind: Any, place: str, what: str, **options: str) -> Any:  # noqa: ANN401 - Auto* classes
-    try:
-        return kind.from_pretrained(Path(place).expanduser(), **options)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise OSError(f"expected {what}; found none at {place!r} ({reason}). Check the path or Hub id.") from error
+def _check_model(place: str) -> None:
+    config = load_config(place)
+    fake_output(config)
+    folder = Path(place).expanduser()
+    weights = {*folder.glob("*.safetensors"), *folder.glob("*.bin")} - {folder / FAMILIARITY}
+    if folder.is_dir() and not weights:
+        raise OSError(f"expected weights beside the config.json in {place}; found none. Copy all files.")
+    load_processor(place, config)
+    load_operating_point(place)
 
 
 def load_model(name: str, place: str, *, bf16: bool = False) -> Model:
@@ -85,13 +78,13 @@ def load_model(name: str, place: str, *, bf16: bool = False) -> Model:
     detector = load_detector(name, place)
     if bf16:
         detector.model.to(torch.bfloat16)
-    record = Path(place).expanduser() / RECORD
+    record = read_record(Path(place).expanduser())
     return Model(
         name=name,
         place=place,
         point=detector.point,
         digest=detector.digest(),
-        trained_on=read_json(record)["arguments"]["data"] if record.is_file() else None,
+        trained_on=record["arguments"].get("data") if record else None,
         detector=detector,
         score=detector.probabilities,
     )

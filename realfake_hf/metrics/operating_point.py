@@ -1,6 +1,6 @@
 """The operating point shipped with a model: threshold, temperature and abstention band, chosen on validation."""
 
-import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,6 +12,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError, Reposi
 
 from realfake_hf.estimate import from_plain
 from realfake_hf.labels import Verdict
+from realfake_hf.store import read_object
 
 OPERATING_POINT: Final = "operating_point.json"
 
@@ -64,7 +65,7 @@ class OperatingPoint:
         band: abstention band; None if not chosen, or if no band keeps the promise.
 
     Raises:
-        ValueError: the threshold is outside [0, 1].
+        ValueError: the threshold is outside [0, 1], or the temperature is not positive.
 
     >>> print(OperatingPoint(0.5, "by default"), OperatingPoint(0.375, "on validation", n=5000), sep="; ")
     0.5, by default; 0.375, on validation (n = 5,000)
@@ -80,6 +81,8 @@ class OperatingPoint:
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"expected a threshold in [0, 1]; found {self.threshold}. Choose it again on validation.")
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
+            raise ValueError(f"expected a temperature above 0; found {self.temperature}. Fit it again on validation.")
 
     def __str__(self) -> str:
         text = f"{self.threshold:.4g}, {self.chosen}"
@@ -107,14 +110,15 @@ def load_operating_point(place: str | os.PathLike[str], *, revision: str = "main
     """Load the operating point from a model's folder or Hub repository; return `DEFAULT` if it has none.
 
     Raises:
+        OSError: the file cannot be read.
         ValueError: the file does not contain an operating point.
     """
     file = find_beside(place, OPERATING_POINT, revision=revision)
     if file is None:
         return DEFAULT
     try:
-        return OperatingPoint.from_dict(json.loads(file.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
+        return OperatingPoint.from_dict(read_object(file))
+    except ValueError as error:
         raise ValueError(
             f"expected an operating point in {file}; found something else ({error}). Write it again with "
             "python -m realfake_hf.training.posthoc --operating_point."
@@ -126,7 +130,7 @@ def find_beside(place: str | os.PathLike[str], name: str, *, revision: str = "ma
     folder = Path(place).expanduser()
     if folder.is_dir():
         file = folder / name
-        return file if file.is_file() else None
+        return file if os.path.lexists(file) else None  # a broken link is an error, not an absent file
     try:
         return Path(hf_hub_download(os.fspath(place), name, revision=revision))
     except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):  # missing, or offline and not cached

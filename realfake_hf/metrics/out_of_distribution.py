@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from realfake_hf.metrics.operating_point import find_beside
+from realfake_hf.store import check_not_pointer
 
 FAMILIARITY: Final = "familiarity.safetensors"
 _METADATA: Final = "familiarity"  # key of the file's header
@@ -36,6 +37,9 @@ class Familiarity:
         n: number of training images.
         n_validation: number of validation images, on which the limit was chosen.
         sha256: fingerprint of the validation split.
+
+    Raises:
+        ValueError: the shapes do not fit together, or a number is not finite.
     """
 
     means: Floats
@@ -45,6 +49,14 @@ class Familiarity:
     n: int
     n_validation: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        width = self.means.shape[-1]
+        if self.means.shape != (2, width) or self.precision.shape != (width, width):
+            shapes = f"{self.means.shape} and {self.precision.shape}"
+            raise ValueError(f"expected means (2, width) and precision (width, width); found {shapes}.")
+        if not (np.isfinite(self.means).all() and np.isfinite(self.precision).all() and 0 <= self.limit < np.inf):
+            raise ValueError("expected finite means, precision and limit; found others.")
 
     def distances(self, embeddings: Floats) -> NDArray[np.float64]:
         """Return the distance of each embedding, in standard deviations of the training images: (n, width) to (n,).
@@ -77,8 +89,10 @@ class Familiarity:
         """Load what `save` wrote.
 
         Raises:
+            OSError: the file cannot be read.
             ValueError: the file does not contain a familiarity.
         """
+        check_not_pointer(Path(file))
         try:
             with safe_open(file, framework="numpy") as tensors:
                 facts = json.loads(tensors.metadata()[_METADATA])

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import torch
 from transformers import (
-    AutoImageProcessor,
-    AutoModelForImageClassification,
     DeiTConfig,
     DeiTForImageClassificationWithTeacher,
     ViTForImageClassification,
 )
 
 from realfake_hf.cli import parse, run_command
+from realfake_hf.models.checkpoint import load_classifier, load_processor
 from realfake_hf.models.pretrained import find_checkpoint
 
 
@@ -55,11 +54,11 @@ def deit_from_vit(vit: ViTForImageClassification) -> DeiTForImageClassificationW
 
 def _convert(arguments: DeitArguments) -> int:
     place = find_checkpoint(arguments.vit)
-    vit = AutoModelForImageClassification.from_pretrained(place, dtype=torch.float32)
+    vit = load_classifier(place, dtype=torch.float32)
     if not isinstance(vit, ViTForImageClassification):
         raise ValueError(f"expected a ViT classifier; found a {vit.config.model_type} at {arguments.vit!r}.")
     deit_from_vit(vit).save_pretrained(arguments.output_dir)
-    AutoImageProcessor.from_pretrained(place, backend="pil").save_pretrained(arguments.output_dir)  # type: ignore[no-untyped-call]
+    load_processor(place, vit.config).save_pretrained(arguments.output_dir)
     return 0
 
 

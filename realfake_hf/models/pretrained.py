@@ -2,9 +2,6 @@
 
 import copy
 import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -12,17 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModelForImageClassification,
     BaseImageProcessor,
     PreTrainedModel,
     ViTImageProcessorPil,
 )
-from transformers.utils import logging
 
 from realfake_hf.data.pixels import resize_target
 from realfake_hf.labels import LABEL_NAMES, id2label, label2id, parse_label
+from realfake_hf.models.checkpoint import SOFTMAX, first_sentence, load_classifier, load_config, load_processor
 from realfake_hf.models.heads import head_modules
 
 WEIGHTS: Final = "weights"  # folder of downloaded checkpoints, in the working directory or in REALFAKE_SHARED
@@ -52,8 +46,8 @@ def load_pretrained(
         ValueError: the model is not an image classifier, or does not support the image or patch size.
     """
     place = find_checkpoint(name)
-    model = _load_model(place, name, attn_implementation)
-    processor = _load_processor(place, name)
+    model = _load_model(place, attn_implementation)
+    processor = load_processor(place, model.config)
     if (image_size or patch_size) and is_resizable(model):
         model = resize_model(model, image_size=image_size, patch_size=patch_size)
     elif patch_size:
@@ -185,47 +179,15 @@ def random_weights(model: PreTrainedModel, *, seed: int) -> PreTrainedModel:
     return untrained.to(device=model.device, dtype=model.dtype).eval()  # type: ignore[call-arg,no-any-return]
 
 
-def _load_model(place: str, name: str, attn_implementation: str | None) -> PreTrainedModel:
-    try:
-        config = AutoConfig.from_pretrained(place)
-        saved_names: dict[int, str] = config.id2label
-        with _without_load_report():
-            model: PreTrainedModel = AutoModelForImageClassification.from_pretrained(
-                place, id2label=id2label(), label2id=label2id(), attn_implementation=attn_implementation,
-                ignore_mismatched_sizes=True, dtype=torch.float32,
-            )  # fmt: skip
-    except OSError as error:
-        raise OSError(
-            f"expected a model folder or a Hub id; found none at {name!r} ({_first_line(error)}). Check the name "
-            "and the network; private models need `hf auth login`."
-        ) from error
-    except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"expected an image classifier of transformers; found none at {name!r} ({_first_line(error)})."
-        ) from error
+def _load_model(place: str, attn_implementation: str | None) -> PreTrainedModel:
+    config: Any = load_config(place)
+    saved_names: dict[int, str] = dict(config.id2label)
+    config.id2label, config.label2id, config.problem_type = id2label(), label2id(), SOFTMAX
+    model = load_classifier(
+        place, config=config, attn_implementation=attn_implementation, dtype=torch.float32, allow_new_head=True
+    )
     _set_head(model, saved_names)
     return model
-
-
-@contextmanager
-def _without_load_report() -> Iterator[None]:
-    """Suppress the report on the head, which is replaced on purpose."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
-def _load_processor(place: str, name: str) -> BaseImageProcessor:
-    try:
-        return AutoImageProcessor.from_pretrained(place, backend="pil")  # type: ignore[no-untyped-call,no-any-return]
-    except (OSError, ValueError) as error:
-        raise OSError(
-            f"expected a preprocessor_config.json beside the model; found none at {name!r} ({_first_line(error)}). "
-            "Add the file used in training."
-        ) from error
 
 
 def _set_head(model: PreTrainedModel, saved_names: dict[int, str]) -> None:
@@ -262,7 +224,7 @@ def _check_forward(model: PreTrainedModel, processor: BaseImageProcessor, name: 
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
             f"expected a model that accepts images of {size[0]}x{size[1]} pixels, the size of its image processor; "
-            f"{name!r} does not ({_first_line(error)}). Use another --image_size."
+            f"{name!r} does not ({first_sentence(error)}). Use another --image_size."
         ) from error
 
 
@@ -270,10 +232,6 @@ def _crop_size(processor: BaseImageProcessor) -> tuple[int, int] | None:
     settings = processor.to_dict()
     crop = settings.get("crop_size") or {}
     return (crop["width"], crop["height"]) if settings.get("do_center_crop") and "height" in crop else None
-
-
-def _first_line(error: Exception) -> str:
-    return re.split(r"\n|\. ", str(error).strip(), maxsplit=1)[0].rstrip(".") or type(error).__name__
 
 
 def _resized(name: str, value: Tensor, *, old_grid: int, grid: int, patch_size: int) -> Tensor:

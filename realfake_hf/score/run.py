@@ -17,8 +17,9 @@ from tqdm.auto import tqdm
 
 from realfake_hf.data.decoding import UnreadableImageError, decode_image
 from realfake_hf.data.pixels import resize_image
-from realfake_hf.detector import Detector, load_detector
+from realfake_hf.detector import Detector, NotFiniteError, load_detector
 from realfake_hf.distributed import cores_each, join_processes, report_lost_processes, this_process
+from realfake_hf.labels import Verdict
 from realfake_hf.parallel import map_in_threads
 from realfake_hf.score.arguments import ScoreArguments
 from realfake_hf.score.inputs import Item, Part, find_inputs
@@ -123,12 +124,23 @@ def _score_batch(detector: Detector, part_and_batch: tuple[Part, list[Item]]) ->
     """Return one row for each image, with its verdict or the reason for its absence."""
     part, batch = part_and_batch
     images = [_open(detector, item) for item in batch]
-    verdicts = iter(detector.predict([image for image in images if not isinstance(image, str)]))
-    rows: list[Row] = []
-    for item, image in zip(batch, images, strict=True):
-        error = image if isinstance(image, str) else None
-        rows.append({"id": item.id, **(asdict(next(verdicts)) if error is None else _NO_VERDICT), "error": error})
-    return part, rows
+    verdicts = iter(_judge(detector, [image for image in images if not isinstance(image, str)]))
+    answers = [image if isinstance(image, str) else next(verdicts) for image in images]
+    return part, [{"id": item.id, **_columns(answer)} for item, answer in zip(batch, answers, strict=True)]
+
+
+def _judge(detector: Detector, images: Sequence[Image.Image]) -> list[Verdict | str]:
+    """Return a verdict for each image, or the reason why it has none, which leaves those of the others unchanged."""
+    try:
+        return list(detector.predict(images))
+    except NotFiniteError as error:
+        return [str(error)] if len(images) == 1 else [_judge(detector, [image])[0] for image in images]
+
+
+def _columns(answer: Verdict | str) -> Row:
+    if isinstance(answer, str):
+        return {**_NO_VERDICT, "error": answer}
+    return {**asdict(answer), "error": None}
 
 
 def _open(detector: Detector, item: Item) -> Image.Image | str:

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor, Trainer
+from transformers import BaseImageProcessor, Trainer
 
 from realfake_hf.data.pixels import ModelInput
-from realfake_hf.labels import FAKE, fake_index
+from realfake_hf.labels import FAKE
+from realfake_hf.models.checkpoint import fake_output, load_classifier, load_processor
 from realfake_hf.models.pretrained import find_checkpoint
 
 
@@ -26,7 +27,7 @@ class Teacher:
         self.model: Any = model.eval().requires_grad_(False)
         self.convert = ModelInput(processor)
         self.weight = weight
-        self._fake = fake_index(model.config.id2label)
+        self._fake = fake_output(model.config)
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike[str], *, weight: float) -> "Teacher":
@@ -38,11 +39,10 @@ class Teacher:
         """
         place = find_checkpoint(os.fspath(name))
         try:
-            model = AutoModelForImageClassification.from_pretrained(place, dtype=torch.float32)
-            processor = AutoImageProcessor.from_pretrained(place, backend="pil")  # type: ignore[no-untyped-call]
+            model = load_classifier(place, dtype=torch.float32)
+            return cls(model, load_processor(place, model.config), weight=weight)
         except OSError as error:
-            raise OSError(f"expected a trained detector as --teacher; found none at {os.fspath(name)!r}.") from error
-        return cls(model, processor, weight=weight)
+            raise OSError(f"--teacher: {error}") from error
 
     @torch.no_grad()
     def probabilities(self, pixels: Tensor) -> Tensor:
