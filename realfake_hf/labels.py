@@ -5,7 +5,7 @@ FAKE is the positive class of every precision, recall and AUC in this project.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, Self, get_args
 
 LabelName = Literal["REAL", "FAKE"]
@@ -14,10 +14,19 @@ LABEL_NAMES: Final[tuple[LabelName, ...]] = get_args(LabelName)
 REAL: Final = 0
 FAKE: Final = 1
 
-_REAL_WORDS = {"real", "reals", "realart", "authentic", "genuine", "human", "nature", "natural", "photo", "photos"}
-_FAKE_WORDS = {
-    "ai", "aiart", "aiartdata", "aigenerated", "artificial", "fake", "fakes", "generated", "synthetic",
-}  # fmt: skip
+LabelWords = Mapping[str, LabelName]  # words of a source, case-folded, and what they mean; from `parse_label_words`
+
+_WORDS: Final[LabelWords] = {
+    **dict.fromkeys(("real", "reals", "authentic", "genuine"), "REAL"),
+    **dict.fromkeys(("ai", "aigen", "aigenerated", "artificial", "deepfake", "deepfakes", "fake"), "FAKE"),
+    **dict.fromkeys(("fakes", "generated", "generatedai", "synthetic"), "FAKE"),
+}
+_CONTENT_WORDS = {"human", "humans", "nature", "natural", "photo", "photos"}  # real, unless they name a content
+_FILLERS = re.compile(
+    r"art|artworks?|by|class|created|data|dataset|faces?|images?|imgs?|label|made|photos?|pics?|pictures?|samples?|set"
+)
+_CONTENT_FILLERS = {"art", "by", "class", "created", "label", "made"}
+_TRUTH = {"0": False, "0.0": False, "false": False, "no": False, "1": True, "1.0": True, "true": True, "yes": True}
 
 
 @dataclass(frozen=True)
@@ -91,15 +100,91 @@ def label2id() -> dict[str, int]:
 def parse_label(text: str) -> LabelName | None:
     """Parse a label as spelt by data sets and models; return None for other words.
 
-    Case, punctuation and a leading index (`0_real`, `1_fake`) are ignored.
+    Case, punctuation, a leading index (`0_real`, `1_fake`) and words such as `images` or `by` are ignored. Any other
+    word makes the meaning uncertain: `not_ai` and `real_vs_fake` are no labels.
 
-    >>> [parse_label(name) for name in ("REAL", "1_fake", "AiArtData", "nature", "AI-generated", "frog")]
-    ['REAL', 'FAKE', 'FAKE', 'REAL', 'FAKE', None]
+    >>> [parse_label(name) for name in ("REAL", "1_fake", "AiArtData", "by human", "AI-generated", "frog", "not_ai")]
+    ['REAL', 'FAKE', 'FAKE', 'REAL', 'FAKE', None, None]
     """
-    word = re.sub(r"[\W_]+|^\d+(?=\D)", "", text.lower())
-    if word in _REAL_WORDS:
+    words = split_words(text)
+    words = words[1:] if words and words[0].isdecimal() else words
+    if "".join(word for word in words if word not in _CONTENT_FILLERS) in _CONTENT_WORDS:
         return "REAL"
-    return "FAKE" if word in _FAKE_WORDS else None
+    core = "".join(word for word in words if not _FILLERS.fullmatch(word))
+    return _WORDS.get(core) or _WORDS.get(re.sub(rf"(?<=.)(?:{_FILLERS.pattern})+$", "", core))
+
+
+def split_words(text: str) -> list[str]:
+    """Split a name at punctuation, digits and capitals into lower-case words and numbers.
+
+    >>> split_words("AiArtData"), split_words("AI-generated"), split_words("val2017")
+    (['ai', 'art', 'data'], ['ai', 'generated'], ['val', '2017'])
+    """
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", text)
+    return re.findall(r"[^\W\d_]+|\d+|[!¬≠]", spaced.lower())  # a negation is a word
+
+
+def flag_label(column: str) -> LabelName | None:
+    """Return the label that true or 1 means in a column of this name; None if the name does not say.
+
+    >>> [flag_label(column) for column in ("is_ai", "fake", "isReal", "label", "is_human", "not_fake")]
+    ['FAKE', 'FAKE', 'REAL', None, None, None]
+    """
+    core = "".join(split_words(column))
+    return _WORDS.get(core) or _WORDS.get(core.removeprefix("is"))
+
+
+def is_truth_value(text: str) -> bool:
+    """Return whether a text is a truth value such as 0, 1, true or no."""
+    return text.strip().casefold() in _TRUTH
+
+
+def read_label(text: str, *, column: str, words: LabelWords) -> LabelName | None:
+    """Read a value of a label column; return None if its meaning is uncertain.
+
+    The given words take precedence; 0, 1 and truth values have a meaning in a column such as `is_ai`.
+    """
+    value = text.strip().casefold()
+    if value in words:
+        return words[value]
+    if value not in _TRUTH:
+        return parse_label(text)
+    label = flag_label(column)
+    return label if label is None or _TRUTH[value] else LABEL_NAMES[1 - LABEL_NAMES.index(label)]
+
+
+def parse_label_words(text: str | None) -> LabelWords:
+    """Parse the words of a source that mean real and fake, such as `0=REAL,1=FAKE`.
+
+    Raises:
+        ValueError: it is not a list of WORD=REAL or WORD=FAKE, or a word is repeated.
+
+    >>> parse_label_words("0=REAL,Midjourney=FAKE")
+    {'0': 'REAL', 'midjourney': 'FAKE'}
+    """
+    pairs = [pair.rpartition("=")[::2] for pair in text.split(",")] if text is not None else []
+    words = {word.strip().casefold(): name.strip().upper() for word, name in pairs}
+    if len(words) < len(pairs) or "" in words or not set(words.values()) <= set(LABEL_NAMES):
+        raise ValueError(
+            f"expected --labels as distinct words with REAL or FAKE, such as 0=REAL,1=FAKE; found {text!r}."
+        )
+    return words  # type: ignore[return-value]  # the names are checked above
+
+
+@dataclass(kw_only=True)
+class LabelArguments:
+    """The flag `--labels` of a command that reads a source.
+
+    Raises:
+        ValueError: see `parse_label_words`.
+    """
+
+    labels: str | None = field(
+        default=None, metadata={"help": "Words of the source for the labels, where unclear: 0=REAL,1=FAKE."}
+    )
+
+    def __post_init__(self) -> None:
+        parse_label_words(self.labels)
 
 
 def fake_index(names: Mapping[int, str]) -> int:

@@ -6,6 +6,7 @@ from typing import Final
 
 from realfake_hf.cli import read_names
 from realfake_hf.data.corruptions import PROTOCOLS
+from realfake_hf.labels import LabelArguments
 
 TRIVIAL: Final = "trivial"  # name of the baseline
 
@@ -15,7 +16,7 @@ _MINIMA: Final = {
 
 
 @dataclass
-class CrossevalArguments:
+class CrossevalArguments(LabelArguments):
     """Models, data sets and protocols of a grid, and its output folder."""
 
     output_dir: Path = field(metadata={"help": "Output folder with finished cells; repeat the command to resume."})
@@ -71,6 +72,7 @@ class CrossevalArguments:
         Raises:
             ValueError: an argument is missing, unknown, repeated or out of range.
         """
+        super().__post_init__()
         if TRIVIAL in self.places:
             raise ValueError(f"expected --models with other names than the baseline; found {TRIVIAL}. Rename it.")
         if unknown := sorted(set(self.protocols) - set(PROTOCOLS)):
@@ -85,6 +87,8 @@ class CrossevalArguments:
             number = getattr(self, name)
             if number is not None and number < minimum:
                 raise ValueError(f"expected --{name} of at least {minimum}; found {number}.")
+        if self.streaming and self.labels:
+            raise ValueError("expected --streaming or --labels; found both. Shards state REAL and FAKE.")
         if self.streaming and self.duplicates_of:
             raise ValueError(
                 "expected --streaming or --duplicates_of; found both. Search for near-duplicates in a second run "

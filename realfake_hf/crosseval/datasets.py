@@ -1,7 +1,7 @@
 """The data sets of a grid: images, labels and contents of one split, and which images are leak-free."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -32,6 +32,7 @@ class EvalDataset:
         generator: (n,) generator of each image; None for real images and if unknown.
         is_leak_free: (n,) whether the image occurs in no other split of the source.
         is_streamed: whether the images were read from shards, without a local copy of the source.
+        labels: meaning of words of the source, as for `load_images`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class EvalDataset:
     is_leak_free: Flags
     sha256: str
     is_streamed: bool = False
+    labels: str | None = None
 
     @property
     def is_shared(self) -> tuple[bool | None, ...]:
@@ -79,7 +81,7 @@ class EvalDataset:
             ValueError: none of the files can be read.
         """
         if not self.is_streamed:
-            return read_file_properties(self.source, limit=limit, seed=seed)
+            return read_file_properties(self.source, labels=self.labels, limit=limit, seed=seed)
         drawn = draw_evenly(self.is_fake, self.content, min(limit, len(self.is_fake)), seed=seed)
         encoded = self.rows.select(drawn).cast_column("image", Image(decode=False))
         files = [file["bytes"] for file in encoded["image"]]
@@ -87,7 +89,13 @@ class EvalDataset:
 
 
 def load_dataset(
-    name: str, source: str, *, split: str | None = None, limit: int | None = None, seed: int
+    name: str,
+    source: str,
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    labels: str | None = None,
+    seed: int,
 ) -> EvalDataset:
     """Load a split of a source, by default test or the only split; `name` is the name in the grid.
 
@@ -97,7 +105,7 @@ def load_dataset(
         FileNotFoundError: the source does not exist.
         ValueError: the source cannot be loaded, or does not have the split.
     """
-    splits = load_images(source, one_class=True)
+    splits = load_images(source, labels=labels, one_class=True)
     split = choose_split(splits, split, name)
     rows = splits[split]
     others = {digest for other, images in splits.items() if other != split for digest in images["sha256"][:]}
@@ -105,7 +113,7 @@ def load_dataset(
         is_fake = np.asarray(rows["label"][:]) == FAKE
         rows = rows.select(draw_evenly(is_fake, rows["content"][:], limit, seed=seed))
     is_leak_free = np.array([digest not in others for digest in rows["sha256"][:]], dtype=np.bool_)
-    return _from_rows(name, source, split, rows, is_leak_free)
+    return replace(_from_rows(name, source, split, rows, is_leak_free), labels=labels)
 
 
 def stream_dataset(

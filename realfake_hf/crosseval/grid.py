@@ -165,12 +165,15 @@ def _open_store(folder: Path) -> Store:
 
 def _loader(arguments: CrossevalArguments) -> Callable[..., EvalDataset]:
     """Return the function that loads data sets, after checking that all sources exist."""
-    find = partial(find_shards, columns=[]) if arguments.streaming else find_source
+    find: Callable[[str], object] = partial(find_source, labels=arguments.labels)
+    load: Callable[..., EvalDataset] = partial(load_dataset, labels=arguments.labels)
+    if arguments.streaming:
+        find, load = partial(find_shards, columns=[]), stream_dataset
     training = arguments.training_data if arguments.errors else None
     optional = (arguments.baseline_data, arguments.duplicates_of, training)
     for source in (*arguments.sources.values(), *filter(None, optional)):
         find(source)
-    return partial(stream_dataset if arguments.streaming else load_dataset, seed=arguments.seed)
+    return partial(load, seed=arguments.seed)
 
 
 def _measure(
@@ -273,7 +276,9 @@ def _facts(arguments: CrossevalArguments, models: Sequence[Model], datasets: Seq
             "split": dataset.split,
             "n": len(dataset.rows),
             "sha256": dataset.sha256,
-            "unreadable": [] if dataset.is_streamed else [to_plain(file) for file in unreadable_files(dataset.source)],
+            "unreadable": []
+            if dataset.is_streamed
+            else to_plain(unreadable_files(dataset.source, labels=dataset.labels)),
         }
         for dataset in datasets
     }

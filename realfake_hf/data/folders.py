@@ -1,19 +1,28 @@
 """Infer split, label, content and generator of images from the paths of a folder or archive."""
 
-import csv
 import hashlib
-import io
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from glob import glob
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Final, TypeVar
 
-from realfake_hf.data.files import FolderFiles, escapes_folder
-from realfake_hf.labels import LABEL_NAMES, LabelName, parse_label
+from realfake_hf.data.files import FolderFiles
+from realfake_hf.data.listings import TABLES, Row, read_listings
+from realfake_hf.labels import (
+    LABEL_NAMES,
+    LabelName,
+    LabelWords,
+    flag_label,
+    is_truth_value,
+    parse_label,
+    read_label,
+    split_words,
+)
 
 CIFAKE_CONTENTS: Final = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -23,7 +32,7 @@ CIFAKE_GENERATOR: Final = "stable-diffusion-1.4"
 DEFAULT_SPLIT: Final = "train"  # split of a source without splits
 
 _Name = TypeVar("_Name", bound=str)
-_folder_label = lru_cache(maxsize=4096)(parse_label)
+_Labeller = Callable[[str], LabelName | None]  # label of a folder by its name
 _CIFAKE_FILE = re.compile(
     r"(?P<place>.*/)?(?P<split>train|test)/(?P<label>REAL(?=/\d{4}\D)|FAKE(?=/(?:0\D|[1-9])))/"  # REAL is zero-padded
     r"(?P<name>\d{1,4}(?: \((?P<number>[2-9]|10)\))?\.jpg)"
@@ -31,8 +40,11 @@ _CIFAKE_FILE = re.compile(
 _SPLITS = {
     "train": "train", "training": "train",
     "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
-    "test": "test", "testing": "test",
+    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",  # as in `datasets`
 }  # fmt: skip
+SPLIT_COLUMNS = ("split", "splits", "subset", "partition", "set", "phase")
+_OTHER_LABEL_COLUMNS = ("labels", "class", "target")  # of tables; they may also state a content
+_NEUTRAL_WORDS = {"data", "dataset", "folder", "images", "image", "imgs", "of", "part", "set", "split"}
 _IMAGE_SUFFIXES = {
     ".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif",
     ".tiff", ".webp",
@@ -60,21 +72,26 @@ class Record:
     id: str | None = None
 
 
-def find_records(paths: Sequence[str], *, source: str, read: Callable[[str], bytes]) -> list[Record]:
+def find_records(
+    paths: Sequence[str], *, source: str, read: Callable[[str], bytes], words: LabelWords = MappingProxyType({})
+) -> list[Record]:
     """Find the images of a source and infer their labels, splits and contents.
 
     Three layouts are supported: that of CIFAKE; folders named for a label (`real`, `FAKE`, `0_real`, `AiArtData`, ...)
-    at any depth, with optional folders for splits and contents; and any folders with `metadata.csv` files, whose
-    column `file_name` or `path` names the images and whose columns `label`, `content`, `generator`, `source` and
-    `split` override the folders. A label folder that all images share is ignored. A file counts as an image if it has
-    an image suffix or, in a label folder, any suffix that is not known for another kind of file.
+    at any depth, with optional folders for splits and contents; and any folders with `metadata.csv` or
+    `metadata.jsonl` files, whose column `file_name` or `path` names the images and whose columns `label` (or `is_ai`,
+    `fake`, ...), `content`, `generator`, `source` and `split` override the folders. A label folder that all images
+    share is ignored. A file counts as an image if it has an image suffix or, in a label folder, any suffix that is not
+    known for another kind of file.
 
-    Paths are relative to the root of the source, with forward slashes; `read` is called for `metadata.csv` only.
+    Paths are relative to the root of the source, with forward slashes; `read` is called for these tables only. `words`
+    are further words for the labels, from `parse_label_words`.
 
     Raises:
         ValueError: there are no images, or some have no label, or contradictory labels or splits.
     """
-    images = [path for path in paths if _is_image(path)]
+    label_of = lru_cache(maxsize=4096)(partial(_folder_label, words=words))
+    images = [path for path in paths if _is_image(path, label_of)]
     if not images:
         raise ValueError(f"expected images in {source}; found {len(paths)} files, none of them an image.")
     matches = [match for path in images if (match := _CIFAKE_FILE.fullmatch(path))]
@@ -84,10 +101,10 @@ def find_records(paths: Sequence[str], *, source: str, read: Callable[[str], byt
             copies = f"{len(places)}: {', '.join(places)}"
             raise ValueError(f"expected one copy of CIFAKE in {source}; found {copies}. Give the path of one.")
         return [_cifake_record(match) for match in matches]
-    tables = [path for path in paths if PurePosixPath(path).name == "metadata.csv" and not _is_hidden(path)]
-    metadata = _read_metadata({path: read(path) for path in tables})
+    tables = [path for path in paths if PurePosixPath(path).name in TABLES and not is_hidden(path)]
+    metadata = read_listings(tables, read, max_rows=2 * len(paths) + 1000)  # 1% of unreadable images are allowed
     images = list(dict.fromkeys([*metadata, *images]))  # a listed image that is missing counts as unreadable
-    return _folder_records(images, metadata, source)
+    return _folder_records(images, metadata, source, words, label_of)
 
 
 def find_image_files(words: Sequence[str]) -> list[Path]:
@@ -103,7 +120,7 @@ def find_image_files(words: Sequence[str]) -> list[Path]:
     for word in words:
         path = Path(word).expanduser()
         if path.is_dir():
-            matches = [path / file for file in FolderFiles(path).paths if _has_image_suffix(file)]
+            matches = [path / file for file in FolderFiles(path).paths if has_image_suffix(file)]
         elif path.exists() or path.is_symlink():  # a broken link is later counted as unreadable
             matches = [path]
         else:
@@ -124,41 +141,79 @@ def opaque_id(place: str) -> str:
     return hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
 
 
-def is_split_name(text: str) -> bool:
-    """Return whether a word is a common name of a split."""
-    return text.lower() in _SPLITS
+def names_split(text: str) -> bool:
+    """Return whether a name mentions a split, which `parse_split` understands or rejects."""
+    return bool(_splits_of(text))
 
 
 def parse_split(text: str, *, where: str) -> str:
-    """Convert a common name of a split, such as Training or dev, to `train`, `validation` or `test`."""
-    if not is_split_name(text):
-        raise ValueError(f"expected a split named train, validation or test in {where}; found {text!r}.")
-    return _SPLITS[text.lower()]
+    """Convert a name of a split, such as Training, dev or test_set, to `train`, `validation` or `test`.
+
+    Raises:
+        ValueError: the name does not mean exactly one of them.
+    """
+    splits = _splits_of(text)
+    if len(splits) != 1 or "held-out" in splits:
+        raise ValueError(f"expected a split named train, validation or test in {where}; found {text!r}. Rename it.")
+    return splits[0]
 
 
-def require_label(text: str, *, where: str) -> LabelName:
-    """Parse a label from a table; raise ValueError if the text is not a known word for real or fake."""
-    label = parse_label(text)
+def split_of_path(folders: Iterable[str], *, path: str) -> str | None:
+    """Return the split that the names of a path state, or None if they mention none.
+
+    A name that mentions several, such as `train_and_test`, may contain folders of each.
+
+    Raises:
+        ValueError: the names contradict each other, or do not say which split it is.
+    """
+    mentioned = {folder: splits for folder in folders if (splits := _splits_of(folder))}
+    split = _only("split", [splits[0] for splits in mentioned.values() if len(splits) == 1], path)
+    unclear = [folder for folder, splits in mentioned.items() if "held-out" in splits or not split]
+    return parse_split(unclear[0], where=repr(path)) if unclear else split
+
+
+def require_label(text: str, *, where: str, column: str = "label", words: LabelWords) -> LabelName:
+    """Read a label of a table; raise ValueError if its meaning is uncertain."""
+    label = read_label(text, column=column, words=words)
     if label is None:
         raise ValueError(
-            f"expected a label such as real or fake in {where}; found {text!r}. "
-            "Numbers are ambiguous: write the class names."
+            f"expected a label such as real or fake in {where}; found {text!r}. State what the words or numbers mean "
+            "with --labels 0=REAL,1=FAKE."
         )
     return label
 
 
-def _is_image(path: str) -> bool:
+@lru_cache(maxsize=4096)
+def _splits_of(name: str) -> tuple[str, ...]:
+    """Return the splits that a name mentions; `train` only if the name consists of words for splits and labels."""
+    words = [re.sub(r"(?<=.)(dataset|data|images|set|split)$", "", word) for word in split_words(name)]
+    splits = sorted({_SPLITS[word] for word in words if word in _SPLITS})
+    if re.search(r"(^|_)(h[eo]ld_?out|unseen)(_|$)", "_".join(words)):  # validation or test?
+        return ("held-out", *splits)
+    rest = [word for word in words if not (word in _SPLITS or word in _NEUTRAL_WORDS or word.isdecimal())]
+    return () if splits == ["train"] and rest and not parse_label(" ".join(rest)) else tuple(splits)
+
+
+def _folder_label(folder: str, *, words: LabelWords) -> LabelName | None:
+    """Parse the label in the name of a folder, which may also state a split."""
+    rest = " ".join(word for word in re.split(r"[\W_]+", folder) if word.lower() not in _SPLITS)
+    return words.get(folder.strip().casefold()) or parse_label(folder) or parse_label(rest)
+
+
+def _is_image(path: str, label_of: _Labeller) -> bool:
     pure = PurePosixPath(path)
-    if _is_hidden(path) or pure.suffix.lower() in _OTHER_SUFFIXES:
+    if is_hidden(path) or pure.suffix.lower() in _OTHER_SUFFIXES:
         return False
-    return _has_image_suffix(path) or any(_folder_label(folder) for folder in pure.parts[:-1])
+    return has_image_suffix(path) or any(label_of(folder) for folder in pure.parts[:-1])
 
 
-def _has_image_suffix(path: str) -> bool:
-    return PurePosixPath(path).suffix.lower() in _IMAGE_SUFFIXES and not _is_hidden(path)
+def has_image_suffix(path: str) -> bool:
+    """Return whether the name of a file says that it is an image."""
+    return PurePosixPath(path).suffix.lower() in _IMAGE_SUFFIXES and not is_hidden(path)
 
 
-def _is_hidden(path: str) -> bool:
+def is_hidden(path: str) -> bool:
+    """Return whether a file or one of its folders is hidden, or made by macOS beside the real file."""
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(path).parts)
 
 
@@ -175,41 +230,18 @@ def _cifake_record(match: re.Match[str]) -> Record:
     )
 
 
-def _read_metadata(tables: Mapping[str, bytes]) -> dict[str, Mapping[str, str]]:
-    """Read all `metadata.csv` files: the columns of each listed image, by its path."""
-    metadata: dict[str, Mapping[str, str]] = {}
-    for path, row in (row for table in tables.items() for row in _metadata_rows(*table)):
-        if path in metadata:
-            raise ValueError(f"expected each image once in metadata.csv; found {path!r} twice. Keep one row.")
-        metadata[path] = row
-    return metadata
-
-
-def _metadata_rows(path: str, table: bytes) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Yield (path of an image, its columns) for each row of a `metadata.csv`."""
-    try:
-        rows = list(csv.DictReader(io.StringIO(table.decode("utf-8-sig")), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"expected comma-separated UTF-8 in {path}; found {error}.") from error
-    for row in rows:
-        name = row.get("file_name") or row.get("path")
-        if not name:
-            raise ValueError(f"expected a column file_name or path with a value in each row of {path}; found {row}.")
-        if escapes_folder(name):
-            raise ValueError(f"expected paths below the folder of {path}; found {name!r}, which lies outside.")
-        full = PurePosixPath(path).parent / name.replace("\\", "/")
-        yield str(full), {column: value or "" for column, value in row.items() if column}
-
-
-def _folder_records(images: Sequence[str], metadata: Mapping[str, Mapping[str, str]], source: str) -> list[Record]:
-    start = _first_distinct_folder(images)
-    by_path = {path: _folder_record(path, metadata.get(path, {}), source, start) for path in images}
+def _folder_records(
+    images: Sequence[str], metadata: Mapping[str, Row], source: str, words: LabelWords, label_of: _Labeller
+) -> list[Record]:
+    start = _first_distinct_folder(images, label_of)
+    make = partial(_folder_record, source=source, start=start, words=words, label_of=label_of)
+    by_path = {path: make(path, metadata.get(path, {})) for path in images}
     records = [record for record in by_path.values() if record]
     if unlabelled := [path for path, record in by_path.items() if not record]:
         raise ValueError(
             f"expected every image of {source} in a folder named for its label (real, fake, 0_real, 1_fake, ...) "
             f"or in a metadata.csv with a column label; found {len(unlabelled)} of {len(images)} without one, such as "
-            f"{unlabelled[0]!r}. Move or remove them."
+            f"{unlabelled[0]!r}. Move or remove them, or state what other words mean with --labels 0=REAL,1=FAKE."
         )
     missing = [record.key for record in records if not record.split]
     if missing and len(missing) < len(records):
@@ -220,21 +252,42 @@ def _folder_records(images: Sequence[str], metadata: Mapping[str, Mapping[str, s
     return [replace(record, split=record.split or DEFAULT_SPLIT) for record in records]
 
 
-def _folder_record(path: str, row: Mapping[str, str], source: str, start: int) -> Record | None:
+def _folder_record(
+    path: str, row: Row, *, source: str, start: int, words: LabelWords, label_of: _Labeller
+) -> Record | None:
     folders = PurePosixPath(path).parts[start:-1]
-    label = require_label(row["label"], where=f"metadata.csv of {source}") if "label" in row else None
-    label = label or _only("label", [label for folder in folders if (label := _folder_label(folder))], path)
+    label = _stated_label(row, where=f"the metadata of {source}", words=words)
+    label = label or _only("label", [label for folder in folders if (label := label_of(folder))], path)
+    for column in _OTHER_LABEL_COLUMNS:
+        label = label or read_label(row.get(column, ""), column=column, words=words)
     if label is None:
         return None
-    named = [_SPLITS[folder.lower()] for folder in PurePosixPath(path).parts[:-1] if is_split_name(folder)]
     return Record(
         key=path,
-        split=parse_split(row["split"], where=source) if "split" in row else _only("split", named, path) or "",
+        split=stated_split(row, where=source) or split_of_path(PurePosixPath(path).parts[:-1], path=path) or "",
         label=label,
-        content=(row["content"] or None) if "content" in row else _content_of_folders(folders),
+        content=(row["content"] or None) if "content" in row else _content_of_folders(folders, label_of),
         generator=(row.get("generator") or None) if label == "FAKE" else None,
         source=row.get("source") or source,
     )
+
+
+def _stated_label(row: Row, *, where: str, words: LabelWords) -> LabelName | None:
+    """Return the label in a column `label` or in a truth value such as `is_ai`, or None without these columns."""
+    if "label" in row:
+        return require_label(row["label"], where=where, words=words)
+    flags = [column for column, text in row.items() if flag_label(column) and is_truth_value(text)]
+    return _only(
+        "label", [require_label(row[column], where=where, column=column, words=words) for column in flags], where
+    )
+
+
+def stated_split(row: Mapping[str, str | None], *, where: str) -> str | None:
+    """Return the split in a column `split` or in a similar column that mentions one, or None without these columns."""
+    column = next(
+        (column for column in SPLIT_COLUMNS if column == "split" in row or names_split(row.get(column) or "")), None
+    )
+    return None if column is None else parse_split(row[column] or "", where=where)
 
 
 def _only(kind: str, names: Sequence[_Name], path: str) -> _Name | None:
@@ -247,20 +300,20 @@ def _only(kind: str, names: Sequence[_Name], path: str) -> _Name | None:
     return names[0] if names else None
 
 
-def _content_of_folders(folders: Sequence[str]) -> str | None:
+def _content_of_folders(folders: Sequence[str], label_of: _Labeller) -> str | None:
     """Return the first folder below the label folder or, failing that, the last folder above it."""
-    labels = [position for position, folder in enumerate(folders) if _folder_label(folder)]
+    labels = [position for position, folder in enumerate(folders) if label_of(folder)]
     if not labels:
         return None
-    below = [folder for folder in folders[labels[-1] + 1 :] if not is_split_name(folder)]
-    above = [folder for folder in folders[: labels[0]] if not is_split_name(folder)]
+    below = [folder for folder in folders[labels[-1] + 1 :] if not names_split(folder)]
+    above = [folder for folder in folders[: labels[0]] if not names_split(folder)]
     content = below[0] if below else (above[-1] if above else None)
     return content and os.fsencode(content).decode(errors="replace")
 
 
-def _first_distinct_folder(images: Sequence[str]) -> int:
+def _first_distinct_folder(images: Sequence[str], label_of: _Labeller) -> int:
     """Return how many leading folders all images share, or 0 if only these name a label."""
     folders = [PurePosixPath(path).parts[:-1] for path in images]
     same = [a == b for a, b in zip(min(folders), max(folders), strict=False)]
     shared = same.index(False) if False in same else len(same)
-    return shared if any(_folder_label(folder) for parts in folders for folder in parts[shared:]) else 0
+    return shared if any(label_of(folder) for parts in folders for folder in parts[shared:]) else 0

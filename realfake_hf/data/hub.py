@@ -2,19 +2,33 @@
 
 import glob
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from datasets import ClassLabel, Dataset, DatasetDict, Image, load_dataset, load_from_disk
+from datasets import ClassLabel, Dataset, DatasetDict, Image, load_dataset, load_dataset_builder, load_from_disk
 from datasets.exceptions import DatasetGenerationError, DatasetsError
+from huggingface_hub.constants import HF_HUB_CACHE
 
 from realfake_hf.data.decoding import UnreadableImageError
 from realfake_hf.data.files import read_file
-from realfake_hf.data.folders import DEFAULT_SPLIT, Record, is_split_name, parse_split, require_label
+from realfake_hf.data.folders import (
+    DEFAULT_SPLIT,
+    SPLIT_COLUMNS,
+    Record,
+    has_image_suffix,
+    names_split,
+    parse_split,
+    require_label,
+    split_of_path,
+    stated_split,
+)
+from realfake_hf.labels import LabelWords, flag_label, read_label
 
 _LABEL_COLUMNS = ("label", "labels", "class")
-_DESCRIPTION_COLUMNS = ("content", "generator", "source", "split", "id")
+_OTHER_LABEL_COLUMNS = ("target", "targets")  # used if no other column states the label
+_DESCRIPTION_COLUMNS = ("content", "generator", "source", "id", *SPLIT_COLUMNS)
+_TEXTS = ("string", "large_string")
 _OPAQUE_ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -22,49 +36,48 @@ class HubRows:
     """The rows of the Hugging Face data set `name`, with any column names and label order.
 
     Raises:
-        ValueError: the splits differ in their columns, or do not have one image column and one column of label names.
+        ValueError: the splits differ in their columns, or do not have one image column.
     """
 
     def __init__(self, splits: DatasetDict, *, name: str) -> None:
         self._name = name
         self._features = _common_features(splits, name)
-        self._image, self._label = _image_column(self._features, name), _label_column(self._features, name)
-        for text in getattr(self._features[self._label], "names", ()):  # only a ClassLabel has names
-            require_label(text, where=f"the column {self._label!r} of {name}")
+        self._image = _image_column(self._features, name)
+        self._splits = splits
         self._images = {
             split: rows.select_columns([self._image]).cast_column(self._image, Image(decode=False))
             for split, rows in splits.items()
         }
-        columns = [self._label, *(column for column in _DESCRIPTION_COLUMNS if column in self._features)]
-        self._descriptions = {split: rows.select_columns(columns) for split, rows in splits.items()}
 
-    def records(self) -> list[Record]:
-        """Return one record for each row."""
-        return [record for split in self._descriptions for record in self._split_records(split)]
+    def records(self, words: LabelWords) -> list[Record]:
+        """Return one record for each row; `words` are further words for the labels.
+
+        Raises:
+            ValueError: there is not one column of labels, or a label or split is not understood.
+        """
+        label = _label_column(self._features, self._name, words)
+        for text in getattr(self._features[label], "names", ()):  # only a ClassLabel has names
+            require_label(text, where=f"the column {label!r} of {self._name}", column=label, words=words)
+        return [record for split in self._splits for record in self._split_records(split, label, words)]
 
     def read(self, key: str) -> bytes:
         """Return the image file of the row at a record's key."""
         split, _, row = key.rpartition("/")
-        image: Mapping[str, Any] | None = self._images[split][int(row)][self._image]
-        if image is None or image["bytes"] is image["path"] is None:
-            raise UnreadableImageError("the row contains no image")
-        return bytes(image["bytes"]) if image["bytes"] is not None else read_file(Path(image["path"]))
+        return bytes_of_row(self._images[split][int(row)][self._image])
 
-    def _split_records(self, split: str) -> Iterator[Record]:
-        single = len(self._descriptions) == 1 and "split" not in self._features
-        for row, values in enumerate(self._descriptions[split]):
+    def _split_records(self, split: str, label: str, words: LabelWords) -> Iterator[Record]:
+        columns = [label, *(column for column in _DESCRIPTION_COLUMNS if column in self._features)]
+        default = DEFAULT_SPLIT if len(self._splits) == 1 and not names_split(split) else None
+        for row, values in enumerate(self._splits[split].select_columns(columns)):
             texts = {column: self._text(column, value) for column, value in values.items()}
-            label = require_label(
-                texts[self._label] or "", where=f"row {row} of {split} of {self._name}, {self._label!r}"
-            )
-            split_name = texts.get("split", split) or ""
-            is_unnamed = single and not is_split_name(split_name)
+            where = f"row {row} of {split} of {self._name}, {label!r}"
+            name = require_label(texts[label] or "", where=where, column=label, words=words)
             yield Record(
                 key=f"{split}/{row}",
-                split=DEFAULT_SPLIT if is_unnamed else parse_split(split_name, where=self._name),
-                label=label,
+                split=stated_split(texts, where=self._name) or default or parse_split(split, where=self._name),
+                label=name,
                 content=texts.get("content"),
-                generator=texts.get("generator") if label == "FAKE" else None,
+                generator=texts.get("generator") if name == "FAKE" else None,
                 source=texts.get("source") or self._name,
                 id=texts.get("id") if _OPAQUE_ID.fullmatch(texts.get("id") or "") else None,
             )
@@ -76,15 +89,44 @@ class HubRows:
         return None if value is None else str(value)
 
 
+class DownloadedFiles(HubRows):
+    """The rows of a Hub data set of image files, which `datasets` has downloaded."""
+
+    def read(self, key: str) -> bytes:
+        """Return the image file of the row at a record's key, which may lie in the cache of the Hub."""
+        split, _, row = key.rpartition("/")
+        image = self._images[split][int(row)][self._image]
+        path = Path((image or {}).get("path") or "/").resolve()
+        if image and image["bytes"] is None and path.is_relative_to(Path(HF_HUB_CACHE).resolve()):
+            return read_file(path)
+        return bytes_of_row(image)
+
+
+def bytes_of_row(image: object) -> bytes:
+    """Return the image file in a row; never open a path or address that a row names.
+
+    Raises:
+        UnreadableImageError: the row does not contain the file.
+    """
+    match image:
+        case bytes(data) | {"bytes": bytes(data)}:
+            return data
+        case {"path": str(path)}:
+            raise UnreadableImageError(f"the row contains no image, only the path {path[:200]!r}, which is not opened")
+    raise UnreadableImageError("the row contains no image")
+
+
 def download(name: str) -> DatasetDict:
     """Download a data set from the Hub, or load it from the cache.
 
     Raises:
         FileNotFoundError: it does not exist, is private, or the Hub cannot be reached.
-        ValueError: it cannot be loaded by its name alone.
+        ValueError: it cannot be loaded by its name alone, or its files of other splits are taken for training images.
     """
     try:
-        return _as_splits(load_dataset(name))
+        builder = load_dataset_builder(name)
+        builder.download_and_prepare()
+        splits = _as_splits(builder.as_dataset())
     except OSError as error:  # network failures and refusals of the Hub
         raise FileNotFoundError(
             f"expected a local path or a data set on the Hugging Face Hub; found no path {name!r}, and the download "
@@ -96,13 +138,40 @@ def download(name: str) -> DatasetDict:
             f"expected a data set that loads by its name alone; loading {name!r} failed ({_first_line(error)}). "
             "Download it, and give the path of its parquet file or folder."
         ) from error
+    check_training_files((builder.config.data_files or {}).get(DEFAULT_SPLIT, ()), name=name)
+    return splits
 
 
-def open_parquet(path: Path) -> DatasetDict:
-    """Open a parquet file, or a folder of parquet files whose names state the splits."""
-    where = {"data_files" if path.is_file() else "data_dir": glob.escape(str(path))}
+def check_training_files(files: Iterable[str], *, name: str) -> None:
+    """Reject files of another split among the training files; `datasets` overlooks names such as `Test.parquet`.
+
+    Raises:
+        ValueError: a name below the root of the data set states another split.
+    """
+    for file in files:
+        path = PurePosixPath(re.sub(r"hf://datasets/[^/]+/[^/]+/", "", file))
+        parts = path.parts[:-1] if has_image_suffix(path.name) else path.with_suffix("").parts
+        if split_of_path(parts, path=str(path)) not in (None, DEFAULT_SPLIT):
+            raise ValueError(
+                f"expected training images in the split {DEFAULT_SPLIT} of {name}; found {path}. Download the data "
+                "set, and give the path of its folder."
+            )
+
+
+def open_parquet(path: Path, files: Sequence[str] = ()) -> DatasetDict:
+    """Open a parquet file, or the given files in a folder; their names state the splits, for all of them or none."""
+    names = {
+        file: split_of_path(PurePosixPath(file).with_suffix("").parts, path=file) for file in files or [path.name]
+    }
+    if unnamed := [file for file, split in names.items() if not split and any(names.values())]:
+        raise ValueError(
+            f"expected a split in the name of every parquet file in {path} or of none; found none in {unnamed[0]!r}."
+        )
+    by_split: dict[str, list[str]] = {}
+    for file, split in names.items():
+        by_split.setdefault(split or DEFAULT_SPLIT, []).append(glob.escape(str(path / file if files else path)))
     try:
-        return _as_splits(load_dataset("parquet", **where))
+        return _as_splits(load_dataset("parquet", data_files=by_split))
     except (DatasetsError, ValueError) as error:
         raise ValueError(
             f"expected parquet with rows in {path}; found {_first_line(error)}. Write or download it again."
@@ -125,7 +194,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _as_splits(loaded: Dataset | DatasetDict) -> DatasetDict:
-    return loaded if isinstance(loaded, DatasetDict) else DatasetDict({DEFAULT_SPLIT: loaded})
+    """Return a data set as splits; a single one that was saved keeps the name of its split."""
+    return loaded if isinstance(loaded, DatasetDict) else DatasetDict({str(loaded.split or DEFAULT_SPLIT): loaded})
 
 
 def _common_features(splits: DatasetDict, name: str) -> Mapping[str, Any]:
@@ -148,18 +218,38 @@ def _image_column(features: Mapping[str, Any], name: str) -> str:
     return "image" if "image" in columns else columns[0]
 
 
-def _label_column(features: Mapping[str, Any], name: str) -> str:
-    usable = [
-        column
-        for column, feature in features.items()
-        if isinstance(feature, ClassLabel)
-        or (column in _LABEL_COLUMNS and getattr(feature, "dtype", None) in ("string", "large_string"))
-    ]
-    candidates = [column for column in usable if column in _LABEL_COLUMNS] or usable
+def _label_column(features: Mapping[str, Any], name: str, words: LabelWords) -> str:
+    """Return the column that states the label: by its name, its class names, or as a truth value such as `is_ai`."""
+    usable = {column: feature for column, feature in features.items() if _may_be_label(feature, column, words)}
+    understood = [column for column, feature in usable.items() if _is_understood(feature, column, words)]
+    named, others = (
+        [column for column in usable if column.lower() in names] for names in (_LABEL_COLUMNS, _OTHER_LABEL_COLUMNS)
+    )
+    classes = [column for column, feature in usable.items() if isinstance(feature, ClassLabel)]
+    flags = [column for column in usable if column not in (*named, *others, *classes)]
+    orders = (_both(named, understood), _both(classes, understood), flags, _both(others, understood), named, classes)
+    candidates = next(filter(None, orders), [])
     if len(candidates) != 1:
         raise ValueError(
-            f"expected one label column in {name} (a ClassLabel or strings); found "
-            f"{candidates or 'none'} among {dict(features)}. Bare numbers are ambiguous: "
-            "cast the column to a ClassLabel with names for real and fake."
+            f"expected one label column in {name} (a ClassLabel, strings, or a truth value such as is_ai); found "
+            f"{candidates or 'none'} among {dict(features)}. Bare numbers are ambiguous: state their meaning with "
+            "--labels 0=REAL,1=FAKE, or cast the column to a ClassLabel with names for real and fake."
         )
     return candidates[0]
+
+
+def _both(columns: Sequence[str], others: Sequence[str]) -> list[str]:
+    return [column for column in columns if column in others]
+
+
+def _may_be_label(feature: Any, column: str, words: LabelWords) -> bool:  # noqa: ANN401 - a feature has any type
+    kind = str(getattr(feature, "dtype", ""))
+    is_text, is_number = kind in _TEXTS, kind == "bool" or kind.startswith(("int", "uint", "float"))
+    if isinstance(feature, ClassLabel) or column.lower() in (*_LABEL_COLUMNS, *_OTHER_LABEL_COLUMNS):
+        return isinstance(feature, ClassLabel) or is_text or (is_number and bool(words))
+    return bool(flag_label(column)) and (is_number or (is_text and column.lower().startswith("is")))
+
+
+def _is_understood(feature: Any, column: str, words: LabelWords) -> bool:  # noqa: ANN401 - a feature has any type
+    names = getattr(feature, "names", None)  # only a ClassLabel has names; texts are read row by row
+    return names is None or all(read_label(text, column=column, words=words) for text in names)

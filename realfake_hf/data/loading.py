@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,9 +17,9 @@ from filelock import FileLock
 from realfake_hf.data import hub
 from realfake_hf.data.demo import demo_path
 from realfake_hf.data.files import FolderFiles, ZipFiles, file_stamp
-from realfake_hf.data.folders import CIFAKE, CIFAKE_GENERATOR, Record, find_records
+from realfake_hf.data.folders import CIFAKE, CIFAKE_GENERATOR, Record, find_records, is_hidden
 from realfake_hf.data.ingest import Reader, Unreadable, require_both_classes, write_splits
-from realfake_hf.labels import LABEL_NAMES
+from realfake_hf.labels import LABEL_NAMES, LabelWords, parse_label_words
 from realfake_hf.store import CHECKSUMS, damaged_files, read_json
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ CIFAKE_MIRROR: Final = "dragonintelligence/CIFAKE-image-dataset"
 CIFAKE_PLACES: Final = ("data/cifake/archive.zip", "data/cifake", "archive.zip")
 SPLITS: Final = ("train", "validation", "test")
 
-_CACHE_VERSION = 1  # increase it when the rows of an unchanged source change
+_CACHE_VERSION = 2  # increase it when the rows of an unchanged source change
 _MAX_LOGGED = 10  # unreadable files that are listed
 
 
@@ -42,17 +43,33 @@ class Source:
     reader: Reader
 
 
+@dataclass(frozen=True)
+class _Place:
+    """A source of which it is not yet known what its words for the labels mean."""
+
+    name: str
+    fingerprint: str
+    records: Callable[[LabelWords], list[Record]]
+    reader: Reader
+
+
 def load_images(
-    source: str | os.PathLike[str], *, cache_dir: str | os.PathLike[str] | None = None, one_class: bool = False
+    source: str | os.PathLike[str],
+    *,
+    labels: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    one_class: bool = False,
 ) -> DatasetDict:
     """Load real and fake images from any source in one schema.
 
     Args:
         source: `demo`; `cifake` (a local archive if there is one, else the Hub mirror); a zip archive or folder in the
-            layout of CIFAKE, of the Kaggle data set "AI Generated Images vs Real Images", or with folders named for
-            the label; a parquet file or a folder of them; a folder written by `save_to_disk`; or a Hub id such as
-            `user/name`. An existing path takes precedence over a Hub id. A relative path is also searched below
-            `REALFAKE_SHARED`.
+            layout of CIFAKE, of the Kaggle data set "AI Generated Images vs Real Images", with folders named for the
+            label, or with `metadata.csv` or `metadata.jsonl`; a parquet file or a folder of them; a folder written by
+            `save_to_disk`; or a Hub id such as `user/name`. An existing path takes precedence over a Hub id. A
+            relative path is also searched below `REALFAKE_SHARED`.
+        labels: meaning of words of the source, such as `0=REAL,1=FAKE`: folder names or values of the label column.
+            Other words are read as usual.
         cache_dir: folder of the cached rows; by default, a folder of the `datasets` cache.
         one_class: accept a source with real or fake images only, for evaluation.
 
@@ -64,7 +81,7 @@ def load_images(
         FileNotFoundError: the source does not exist or cannot be downloaded.
         ValueError: the source is ambiguous or unsafe, lacks a class, or more than 1% of it is unreadable.
     """
-    resolved = find_source(source)
+    resolved = find_source(source, labels=labels)
     folder = _cache_folder(resolved, cache_dir)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
@@ -78,18 +95,20 @@ def load_images(
     _log_unreadable(resolved.name, _read_unreadable(folder))
     files = {split: folder / f"{split}.arrow" for split in SPLITS}
     images = DatasetDict({split: Dataset.from_file(str(file)) for split, file in files.items() if file.exists()})
-    labels = [(split, LABEL_NAMES[label]) for split, rows in images.items() for label in rows["label"][:]]
-    require_both_classes(labels, resolved.name, one_class=one_class)  # an earlier call may have accepted one class
+    classes = [(split, LABEL_NAMES[label]) for split, rows in images.items() for label in rows["label"][:]]
+    require_both_classes(classes, resolved.name, one_class=one_class)  # an earlier call may have accepted one class
     return images
 
 
-def load_split(source: str | os.PathLike[str], split: str | None = None) -> tuple[str, Dataset]:
+def load_split(
+    source: str | os.PathLike[str], split: str | None = None, *, labels: str | None = None
+) -> tuple[str, Dataset]:
     """Load one split of a source, as `load_images` does; return the name chosen by `choose_split`, and the rows.
 
     Raises:
         ValueError: the source has no such split.
     """
-    splits = load_images(source)
+    splits = load_images(source, labels=labels)
     split = choose_split(splits, split, os.fspath(source))
     return split, splits[split]
 
@@ -107,19 +126,26 @@ def choose_split(splits: Mapping[str, object], split: str | None, name: str) -> 
 
 
 def unreadable_files(
-    source: str | os.PathLike[str], *, cache_dir: str | os.PathLike[str] | None = None
+    source: str | os.PathLike[str], *, labels: str | None = None, cache_dir: str | os.PathLike[str] | None = None
 ) -> list[Unreadable]:
     """List the images of a source that `load_images`, which must have been called, skipped as unreadable."""
-    return _read_unreadable(_cache_folder(find_source(source), cache_dir))
+    return _read_unreadable(_cache_folder(find_source(source, labels=labels), cache_dir))
 
 
-def find_source(source: str | os.PathLike[str]) -> Source:
-    """Determine the kind and location of a source without reading its images.
+def find_source(source: str | os.PathLike[str], *, labels: str | None = None) -> Source:
+    """Determine the kind and location of a source without reading its images; `labels` as for `load_images`.
 
     Raises:
         FileNotFoundError: the source does not exist.
         ValueError: it is a file of an unsupported kind, or an unsafe archive.
     """
+    words = parse_label_words(labels)
+    place = _find_place(source)
+    fingerprint = f"{place.fingerprint}\n{sorted(words.items())}" if words else place.fingerprint
+    return Source(place.name, fingerprint, partial(place.records, words), place.reader)
+
+
+def _find_place(source: str | os.PathLike[str]) -> _Place:
     name = os.fspath(source)
     if name == "demo":
         return _rows(hub.open_parquet(demo_path()), name="demo", fingerprint=file_stamp(demo_path()))
@@ -149,7 +175,7 @@ def _roots() -> list[Path]:
     return [Path(), Path(shared)] if shared else [Path()]
 
 
-def _from_path(path: Path) -> Source:
+def _from_path(path: Path) -> _Place:
     if path.is_file() and path.suffix == ".parquet":
         return _rows(hub.open_parquet(path), name=path.stem, fingerprint=f"{path.resolve()} {file_stamp(path)}")
     if path.is_file():
@@ -158,27 +184,34 @@ def _from_path(path: Path) -> Source:
     name = path.resolve().name
     if {"dataset_dict.json", "state.json"} & set(files.paths):
         return _rows(hub.open_saved(path), name=name, fingerprint=files.fingerprint)
-    if any(file.endswith(".parquet") for file in files.paths):
-        return _rows(hub.open_parquet(path), name=name, fingerprint=files.fingerprint)
+    if parquet := [file for file in files.paths if file.endswith(".parquet") and not is_hidden(file)]:
+        return _rows(hub.open_parquet(path, parquet), name=name, fingerprint=files.fingerprint)
     return _files(files, name=name)
 
 
-def _files(files: FolderFiles | ZipFiles, *, name: str) -> Source:
-    return Source(name, files.fingerprint, lambda: find_records(files.paths, source=name, read=files.read), files)
+def _files(files: FolderFiles | ZipFiles, *, name: str) -> _Place:
+    name = os.fsencode(name).decode(errors="replace")
+
+    def records(words: LabelWords) -> list[Record]:
+        return find_records(files.paths, source=name, read=files.read, words=words)
+
+    return _Place(name, files.fingerprint, records, files)
 
 
-def _rows(splits: DatasetDict, *, name: str, fingerprint: str) -> Source:
-    rows = hub.HubRows(splits, name=name)
-    return Source(name, fingerprint, rows.records, rows)
+def _rows(splits: DatasetDict, *, name: str, fingerprint: str, kind: type[hub.HubRows] = hub.HubRows) -> _Place:
+    rows = kind(splits, name=os.fsencode(name).decode(errors="replace"))
+    return _Place(name, fingerprint, rows.records, rows)
 
 
-def _from_hub(name: str) -> Source:
+def _from_hub(name: str) -> _Place:
     splits = hub.download(name)
     files = [file["filename"] for rows in splits.values() for file in rows.cache_files]  # names contain the commit
-    return _rows(splits, name=name, fingerprint="\n".join(files))
+    is_of_files = {rows.info.builder_name for rows in splits.values()} == {"imagefolder"}
+    kind = hub.DownloadedFiles if is_of_files else hub.HubRows
+    return _rows(splits, name=name, fingerprint="\n".join(files), kind=kind)
 
 
-def _cifake_mirror() -> Source:
+def _cifake_mirror() -> _Place:
     try:
         mirror = _from_hub(CIFAKE_MIRROR)
     except FileNotFoundError as error:
@@ -187,18 +220,18 @@ def _cifake_mirror() -> Source:
             f"Check the network, or download archive.zip from {CIFAKE_PAGE} and put it at {CIFAKE_PLACES[0]}."
         ) from error
 
-    def records() -> list[Record]:
+    def records(words: LabelWords) -> list[Record]:
         return [
             replace(record, source=CIFAKE, generator=CIFAKE_GENERATOR if record.label == "FAKE" else None)
-            for record in mirror.records()
+            for record in mirror.records(words)
         ]
 
     return replace(mirror, records=records)
 
 
-def _only_cifake(source: Source, place: Path) -> Source:
-    def records() -> list[Record]:
-        images = source.records()
+def _only_cifake(source: _Place, place: Path) -> _Place:
+    def records(words: LabelWords) -> list[Record]:
+        images = source.records(words)
         if any(record.source != CIFAKE for record in images):
             raise ValueError(
                 f"expected CIFAKE at {place}; found another data set. Put CIFAKE's archive.zip at {CIFAKE_PLACES[0]}, "

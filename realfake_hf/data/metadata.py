@@ -73,8 +73,10 @@ class FileProperties:
         return len(self.is_fake)
 
 
-def read_file_properties(source: str | os.PathLike[str], *, limit: int | None = None, seed: int = 0) -> FileProperties:
-    """Read the properties of the files of a source.
+def read_file_properties(
+    source: str | os.PathLike[str], *, labels: str | None = None, limit: int | None = None, seed: int = 0
+) -> FileProperties:
+    """Read the properties of the files of a source; `labels` as for `load_images`.
 
     The files are read from the folder or archive itself, since `load_images` re-encodes some of them as PNG. A limit
     is the number of files to draw at random, with balanced labels if possible.
@@ -88,7 +90,7 @@ def read_file_properties(source: str | os.PathLike[str], *, limit: int | None = 
 
     if limit is not None and limit < 1:
         raise ValueError(f"expected a limit of 1 file or more; found {limit}. Omit it to read all files.")
-    resolved = find_source(source)
+    resolved = find_source(source, labels=labels)
     records = _draw(resolved.records(), limit, np.random.default_rng(seed))
     read = partial(_read_properties, resolved.reader)
     chunks = map_in_processes(read, records, description=f"file properties of {resolved.name}")

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from realfake_hf.cli import parse, run_command
-from realfake_hf.labels import FAKE
+from realfake_hf.labels import FAKE, LabelArguments
 from realfake_hf.store import changed_settings, foreign_files, read_json, sha256_of, write_json
 from realfake_hf.tables import markdown_table
 
@@ -49,7 +49,7 @@ Shard = dict[str, Any]
 
 
 @dataclass
-class ShardArguments:
+class ShardArguments(LabelArguments):
     """The source, and the size and location of its shards."""
 
     data: str = field(metadata={"help": "Source: cifake, a zip archive, a folder, parquet, or a Hub id."})
@@ -220,7 +220,7 @@ def _write_source(arguments: ShardArguments) -> int:
     from realfake_hf.data.loading import load_images
     from realfake_hf.data.splits import add_missing_splits
 
-    images = load_images(arguments.data, one_class=not arguments.all_splits)
+    images = load_images(arguments.data, labels=arguments.labels, one_class=not arguments.all_splits)
     if arguments.all_splits:
         shares = {"validation_share": arguments.validation_share, "test_share": arguments.test_share}
         images = add_missing_splits(images, **shares, seed=arguments.split_seed)

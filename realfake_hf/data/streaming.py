@@ -6,6 +6,7 @@ Shards lie in a folder or on the Hub, as written by `realfake_hf.data.shards`. N
 import hashlib
 import itertools
 import logging
+import os
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, Final
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from datasets import Dataset, Features, Image, IterableDataset, load_dataset, load_dataset_builder
@@ -25,6 +27,7 @@ from transformers import BaseImageProcessor
 
 from realfake_hf.data.augment import Augmentation
 from realfake_hf.data.decoding import UnreadableImageError, decode_image
+from realfake_hf.data.hub import bytes_of_row, check_training_files
 from realfake_hf.data.pixels import resize_images
 from realfake_hf.data.sampling import Flags
 
@@ -71,7 +74,9 @@ class ShardedSplit:
 
     def load(self) -> Dataset:
         """Load the whole split, memory-mapped, with the columns of `load_images`."""
-        return load_dataset("parquet", data_files={self.name: self.files}, split=self.name)
+        rows = load_dataset("parquet", data_files={self.name: self.files}, split=self.name)
+        _require_files(rows.data.column("image"), self.name)
+        return rows
 
     def column(self, name: str) -> Iterator[list[Any]]:
         """Yield the values of a column in batches, without reading other columns."""
@@ -115,16 +120,24 @@ def find_shards(source: str, *, columns: Collection[str] = COLUMNS) -> dict[str,
             f"expected only parquet shards in {source!r}; found {others[0].rpartition('/')[2]}. "
             "Convert other sources with `python -m realfake_hf.data.shards`."
         )
+    check_training_files(_below(source, data_files.get("train", ())), name=source)
     return {
         str(name): ShardedSplit(str(name), tuple(group for file in files for group in _row_groups(file, columns)))
         for name, files in data_files.items()
     }
 
 
+def _below(folder: str, files: Iterable[str]) -> list[str]:
+    """Return paths relative to a local folder, and addresses on the Hub unchanged."""
+    return [file if "://" in file else os.path.relpath(file, os.path.realpath(folder)) for file in files]
+
+
 def _row_groups(file: str, columns: Collection[str]) -> list[tuple[str, int, int]]:
     try:
         with fsspec.open(file) as stream, pq.ParquetFile(stream) as shard:
-            missing = sorted(set(columns) - set(shard.schema_arrow.names))
+            schema = shard.schema_arrow
+            present = {field.name for field in schema if field.name != "image" or _is_file(field)}
+            missing = sorted(set(columns) - present)
             metadata = shard.metadata
             groups = [(file, k, metadata.row_group(k).num_rows) for k in range(metadata.num_row_groups)]
     except pa.ArrowInvalid as error:
@@ -137,6 +150,20 @@ def _row_groups(file: str, columns: Collection[str]) -> list[tuple[str, int, int
             "`python -m realfake_hf.data.shards` writes all of them."
         )
     return groups
+
+
+def _is_file(field: pa.Field) -> bool:
+    return bool(pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0)
+
+
+def _require_files(images: pa.ChunkedArray, name: str) -> None:
+    """Reject rows without the bytes of an image, before `datasets` opens the path or address in such a row."""
+    missing = pc.struct_field(images, "bytes").null_count
+    if missing:
+        raise ValueError(
+            f"expected image files in the {name} shards; found {missing:,} rows without one or with its path only. "
+            "Write the shards again with `python -m realfake_hf.data.shards`."
+        )
 
 
 class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
@@ -252,7 +279,7 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
         images, labels = [], []
         for row in rows.to_pylist():
             try:
-                images.append(decode_image(row["image"]["bytes"]))
+                images.append(decode_image(bytes_of_row(row["image"])))
                 labels.append(row["label"])
             except UnreadableImageError as error:
                 logger.warning("skipped the unreadable image %s: %s", row["id"], error)
@@ -313,6 +340,7 @@ class ShardedRows:
             for group in np.unique(groups).tolist()
         ]
         table = pa.concat_tables(tables)
+        _require_files(table.column("image"), self.split.name)
         features = Features.from_arrow_schema(table.schema)
         features["image"] = Image()
         return Dataset.from_list(table.to_pylist(), features=features)
@@ -352,7 +380,7 @@ def hash_keys(digests: Sequence[str]) -> Keys:
 def _decode_rows(rows: pa.Table) -> Iterator[Row]:
     for row in rows.to_pylist():
         try:
-            yield {**row, "image": decode_image(row["image"]["bytes"])}
+            yield {**row, "image": decode_image(bytes_of_row(row["image"]))}
         except UnreadableImageError as error:
             raise ValueError(
                 f"expected readable images in the shards; found {row['id']}: {error}. Write the shards again with "

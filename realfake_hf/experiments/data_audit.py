@@ -8,17 +8,19 @@ are equal pixel by pixel. With `--file_facts`, a small model predicts the label 
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from realfake_hf.cli import parse, run_command
 from realfake_hf.estimate import from_plain, to_plain
+from realfake_hf.labels import LabelArguments
 from realfake_hf.store import write_results
 
 
 @dataclass
-class AuditArguments:
+class AuditArguments(LabelArguments):
     """The data set, and what to audit."""
 
     data: str = field(metadata={"help": "Source of images, as train.py takes it."})
@@ -32,6 +34,7 @@ class AuditArguments:
 
     def __post_init__(self) -> None:
         """Reject options of the file audit without `--file_facts`."""
+        super().__post_init__()
         if (self.limit or self.splits or self.against) and not self.file_facts:
             raise ValueError("expected --file_facts with --limit, --splits and --against; found none.")
 
@@ -49,11 +52,11 @@ def audit(arguments: AuditArguments) -> dict[str, Any]:
     from realfake_hf.data.metadata import read_file_properties
 
     if not arguments.file_facts:
-        return to_plain(find_duplicates(load_images(arguments.data)))
+        return to_plain(find_duplicates(load_images(arguments.data, labels=arguments.labels)))
     for source in (arguments.data, *arguments.against):
-        find_source(source)
+        find_source(source, labels=arguments.labels)
     seed = arguments.seed
-    files = read_file_properties(arguments.data, limit=arguments.limit, seed=seed)
+    files = read_file_properties(arguments.data, labels=arguments.labels, limit=arguments.limit, seed=seed)
     shortcuts = audit_shortcuts(files.columns, is_fake=files.is_fake, groups=files.digest, seed=seed)
     return {
         "data": files.name,
@@ -72,11 +75,12 @@ def _near_duplicates(arguments: AuditArguments) -> list[dict[str, Any]]:
     from realfake_hf.data.duplicates import find_near_duplicates, hash_images
     from realfake_hf.data.loading import find_source, load_images
 
-    splits = load_images(arguments.data).items() if arguments.splits else ()
+    load = partial(load_images, labels=arguments.labels)
+    splits = load(arguments.data).items() if arguments.splits else ()
     sources = (arguments.data, *arguments.against) if arguments.against else ()
     parts = [hash_images(rows, name=name) for name, rows in splits]
     wholes = [
-        hash_images(concatenate_datasets(list(load_images(source).values())), name=find_source(source).name)
+        hash_images(concatenate_datasets(list(load(source).values())), name=find_source(source).name)
         for source in sources
     ]
     pairs = [*combinations(parts, 2), *((wholes[0], other) for other in wholes[1:])]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from realfake_hf.cli import parse, run_command
 from realfake_hf.estimate import to_plain
 from realfake_hf.experiments.trainings import PlanArguments, format_spread, read_plan, spread, write_recipe
+from realfake_hf.labels import LabelArguments
 from realfake_hf.store import begin_or_resume, write_results
 from realfake_hf.tables import markdown_table
 
@@ -36,7 +37,7 @@ SEED: Final = 0  # random seed of the splits
 
 
 @dataclass
-class TransferArguments(PlanArguments):
+class TransferArguments(PlanArguments, LabelArguments):
     """The plan, the figure, and the bootstrap."""
 
     figure_file: Path | None = field(default=None, metadata={"help": "PNG file of the matrix."})
@@ -77,7 +78,7 @@ def read_transfer(file: Path) -> Plan:
     return plan
 
 
-def run_plan(plan: Plan, folder: Path, *, bootstrap_samples: int) -> "Grid":
+def run_plan(plan: Plan, folder: Path, *, labels: str | None = None, bootstrap_samples: int) -> "Grid":
     """Prepare the data, train missing models, and evaluate every model on every test set.
 
     Raises:
@@ -89,9 +90,10 @@ def run_plan(plan: Plan, folder: Path, *, bootstrap_samples: int) -> "Grid":
     from realfake_hf.data.loading import find_source
 
     for source in plan.sources.values():
-        find_source(source)
-    begin_or_resume(folder / "plan.json", to_plain(plan), what="transfer matrix")
-    _prepare_data(plan, folder / "data")
+        find_source(source, labels=labels)
+    settings = {**to_plain(plan), **({"labels": labels} if labels else {})}
+    begin_or_resume(folder / "plan.json", settings, what="transfer matrix")
+    _prepare_data(plan, folder / "data", labels)
     models = [
         _train(plan, folder, model, training_set, seed)
         for model, row in plan.models.items()
@@ -108,7 +110,7 @@ def run_plan(plan: Plan, folder: Path, *, bootstrap_samples: int) -> "Grid":
     return run_grid(arguments)
 
 
-def _prepare_data(plan: Plan, folder: Path) -> None:
+def _prepare_data(plan: Plan, folder: Path, labels: str | None) -> None:
     """Save the training sets that are missing, with their validation and test splits."""
     from realfake_hf.data.loading import load_images
 
@@ -117,7 +119,7 @@ def _prepare_data(plan: Plan, folder: Path) -> None:
         return
     sizes = {"train_size": plan.rows, "test_size": plan.test_size}
     parts = {
-        name: matched_splits(load_images(source), **sizes, protocol=plan.protocol)
+        name: matched_splits(load_images(source, labels=labels), **sizes, protocol=plan.protocol)
         for name, source in plan.sources.items()
     }
     for name in missing:
@@ -255,7 +257,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _work(arguments: TransferArguments) -> int:
     plan = read_transfer(arguments.plan)
-    results = summarize(plan, run_plan(plan, arguments.output_dir, bootstrap_samples=arguments.bootstrap_samples))
+    samples = arguments.bootstrap_samples
+    grid = run_plan(plan, arguments.output_dir, labels=arguments.labels, bootstrap_samples=samples)
+    results = summarize(plan, grid)
     table = to_markdown(results)
     write_results(arguments.output_file, results, table)
     print(table)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from realfake_hf.attribution.methods import METHODS, Target, default_options
 from realfake_hf.cli import read_names
+from realfake_hf.labels import LabelArguments
 
 ONLY: Final = "model"  # name of a single model
 
@@ -17,7 +18,7 @@ _METHOD_HELP: Final = (
 
 
 @dataclass
-class ExplainArguments:
+class ExplainArguments(LabelArguments):
     """Models, images, method and output folder."""
 
     output_dir: Path = field(metadata={"help": "Output folder; new or empty."})
@@ -55,6 +56,7 @@ class ExplainArguments:
         Raises:
             ValueError: a setting is missing, unknown, out of range, or contradicts another one.
         """
+        super().__post_init__()
         if (self.model is None) == (not self.compare):
             found = "neither" if self.model is None else "both"
             raise ValueError(f"expected --model MODEL, or --compare NAME=MODEL NAME=MODEL; found {found}.")

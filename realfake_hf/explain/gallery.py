@@ -186,7 +186,7 @@ def _find_images(
     images = images_of_files(arguments.images)
     if arguments.data is None:
         return images, None
-    split, rows = load_split(arguments.data, arguments.split)
+    split, rows = load_split(arguments.data, arguments.split, labels=arguments.labels)
     drawn = _draw(rows, explainers, n=arguments.limit, seed=arguments.seed)
     data = {"source": arguments.data, "split": split, "n": len(drawn), "of": len(rows)}
     return images + images_of_rows(drawn), data

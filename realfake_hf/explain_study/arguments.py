@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Final
 
 from realfake_hf.cli import read_names
+from realfake_hf.labels import LabelArguments
 
 PARTS: Final = ("agreement", "faithfulness", "sanity", "planted", "causal")
 
 
 @dataclass
-class StudyArguments:
+class StudyArguments(LabelArguments):
     """Models, data and output files of a study."""
 
     output_dir: Path = field(
@@ -60,6 +61,7 @@ class StudyArguments:
         Raises:
             ValueError: a setting is missing, unknown or out of range.
         """
+        super().__post_init__()
         if not self.compare:
             raise ValueError("expected one or more models, --compare NAME=MODEL; found none.")
         if unknown := sorted(self.twin_places.keys() - self.models.keys()):

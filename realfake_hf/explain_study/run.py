@@ -66,7 +66,7 @@ def run_study(arguments: StudyArguments) -> tuple[Plain, list[ExplainedImage]]:
     """
     models = [load_model(name, place) for name, place in arguments.models.items()]
     twins = [load_model(name, place) for name, place in arguments.twin_places.items()]
-    split, rows = load_split(arguments.data, arguments.split)
+    split, rows = load_split(arguments.data, arguments.split, labels=arguments.labels)
     arguments = replace(arguments, split=split)
     settings = _recorded_settings(arguments, [*models, *twins], rows)
     begin_or_resume(arguments.output_dir / SETTINGS, settings, what="study")

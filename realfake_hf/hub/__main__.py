@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from realfake_hf.cli import parse, run_command
+from realfake_hf.labels import LabelArguments
 
 
 @dataclass
-class PublishArguments:
+class PublishArguments(LabelArguments):
     """What to publish, and where."""
 
     model_dir: Path | None = field(default=None, metadata={"help": "Output folder of train.py."})
@@ -31,6 +32,7 @@ class PublishArguments:
 
     def __post_init__(self) -> None:
         """Reject incomplete options."""
+        super().__post_init__()
         if (self.model_dir is None) != (self.hub_model_id is None):
             raise ValueError("expected --model_dir and --hub_model_id together; found one of them.")
         if len({value is None for value in (self.dataset, self.data, self.license)}) > 1:
@@ -61,7 +63,12 @@ def _work(arguments: PublishArguments) -> int:
     if arguments.dataset and arguments.data and arguments.license:
         license, with_images = arguments.license, arguments.with_pictures
         data_set = publish_dataset(
-            arguments.data, arguments.dataset, license=license, with_images=with_images, **options
+            arguments.data,
+            arguments.dataset,
+            labels=arguments.labels,
+            license=license,
+            with_images=with_images,
+            **options,
         )
         print(data_set.to_markdown())
     return 0

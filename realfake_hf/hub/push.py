@@ -104,7 +104,13 @@ def publish_space(folder: Path, repo_id: str, *, models: Mapping[str, str], **op
 
 
 def publish_dataset(
-    source: str, repo_id: str, *, license: str, with_images: bool = False, **options: Unpack[Options]
+    source: str,
+    repo_id: str,
+    *,
+    license: str,
+    labels: str | None = None,
+    with_images: bool = False,
+    **options: Unpack[Options],
 ) -> Published:
     """Upload a data card in one commit, with the images as parquet if their licence allows it.
 
@@ -112,6 +118,7 @@ def publish_dataset(
         source: source of images for `load_images`.
         repo_id: user/name.
         license: licence id of the Hub, such as mit or cc-by-4.0.
+        labels: see `load_images`.
         with_images: whether to upload the images.
         options: see `Options`.
 
@@ -122,7 +129,7 @@ def publish_dataset(
     name = repo_id.rpartition("/")[2]
 
     def stage(staged: Path) -> None:
-        images = load_images(source)
+        images = load_images(source, labels=labels)
         make_data_card(images, name=name, license=license, has_images=with_images).save(staged / "README.md")
         if with_images:
             write_shards(images, staged)

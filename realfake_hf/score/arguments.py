@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from realfake_hf.labels import LabelArguments
+
 
 @dataclass
-class ScoreArguments:
+class ScoreArguments(LabelArguments):
     """The model, the images to score, and the output folder.
 
     Raises:
@@ -23,6 +25,7 @@ class ScoreArguments:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.batch_size < 1 or self.part_size < 1:
             raise ValueError(
                 f"expected --batch_size and --part_size of at least 1; found {self.batch_size} and {self.part_size}."

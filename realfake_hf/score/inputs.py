@@ -20,6 +20,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from realfake_hf.data.decoding import UnreadableImageError
 from realfake_hf.data.files import read_file
 from realfake_hf.data.folders import find_image_files
+from realfake_hf.data.hub import bytes_of_row
 from realfake_hf.data.ingest import Unreadable
 from realfake_hf.data.loading import load_images, unreadable_files
 
@@ -83,13 +84,14 @@ class Inputs:
         return sum(part.n for part in self.parts)
 
 
-def find_inputs(words: Sequence[str], *, part_size: int) -> Inputs:
+def find_inputs(words: Sequence[str], *, part_size: int, labels: str | None = None) -> Inputs:
     """Find images and divide them into parts.
 
     Args:
         words: image files, folders and globs of images; or parquet shards, a folder of shards, or a Hub data set with
             parquet files; or one source of `load_images`, such as cifake or a zip archive.
         part_size: maximum number of images in a part.
+        labels: see `load_images`.
 
     Raises:
         FileNotFoundError: nothing is found for a word.
@@ -99,14 +101,15 @@ def find_inputs(words: Sequence[str], *, part_size: int) -> Inputs:
     if shards:
         return _divide("shards", [(partial(_items_of_shard, shard), *_count(shard)) for shard in shards], part_size)
     if len(words) == 1 and _is_data_set(words[0]):
-        return _divide("rows", _sources_of_data_set(words[0]), part_size)
+        return _divide("rows", _sources_of_data_set(words[0], labels), part_size)
     files = find_image_files(words)
     return _divide("files", [(partial(_items_of_files, files), len(files), "\n".join(map(str, files)))], part_size)
 
 
-def _sources_of_data_set(word: str) -> list[Source]:
-    encoded = [rows.cast_column("image", Image(decode=False)) for rows in load_images(word, one_class=True).values()]
-    unreadable = unreadable_files(word)
+def _sources_of_data_set(word: str, labels: str | None) -> list[Source]:
+    splits = load_images(word, labels=labels, one_class=True)
+    encoded = [rows.cast_column("image", Image(decode=False)) for rows in splits.values()]
+    unreadable = unreadable_files(word, labels=labels)
     identity = "\n".join(file.key for file in unreadable)
     return [
         *((partial(_items_of_rows, rows), len(rows), "\n".join(rows["sha256"][:])) for rows in encoded),
@@ -138,7 +141,7 @@ def _items_of_rows(rows: Dataset, start: int, end: int) -> Iterator[Item]:
     for first in range(start, end, _ROWS):
         batch = rows[first : min(first + _ROWS, end)]
         for row_id, image in zip(batch["id"], batch["image"], strict=True):
-            yield Item(row_id, partial(_bytes_of, image))
+            yield Item(row_id, partial(bytes_of_row, image))
 
 
 def _fail(reason: str) -> bytes:
@@ -151,7 +154,7 @@ def _items_of_shard(shard: str, start: int, end: int) -> Iterator[Item]:
         columns = [name for name in (column, "id") if name in file.schema_arrow.names]
         for number, row in _rows_of(file, columns, start, end):
             row_id = row.get("id")
-            yield Item(f"{shard}#{number}" if row_id is None else str(row_id), partial(_bytes_of, row[column]))
+            yield Item(f"{shard}#{number}" if row_id is None else str(row_id), partial(bytes_of_row, row[column]))
 
 
 def _rows_of(file: pq.ParquetFile, columns: Sequence[str], start: int, end: int) -> Iterator[tuple[int, Row]]:
@@ -164,15 +167,6 @@ def _rows_of(file: pq.ParquetFile, columns: Sequence[str], start: int, end: int)
         if low < high:
             yield from enumerate(batch.slice(low - row, high - low).to_pylist(), low)
         row += len(batch)
-
-
-def _bytes_of(image: object) -> bytes:
-    match image:
-        case bytes(data) | {"bytes": bytes(data)}:
-            return data
-        case {"path": str(path)}:
-            return read_file(Path(path))
-    raise UnreadableImageError("the row contains no image")
 
 
 def _shards(words: Sequence[str]) -> list[str]:

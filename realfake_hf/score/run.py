@@ -75,7 +75,7 @@ def score(arguments: ScoreArguments) -> ScoreSummary:
         ValueError: the labels of the model do not mean real and fake, or the folder contains other files.
     """
     state = join_processes()
-    inputs = find_inputs(arguments.data, part_size=arguments.part_size)
+    inputs = find_inputs(arguments.data, part_size=arguments.part_size, labels=arguments.labels)
     detector = load_detector("--model", arguments.model)
     detector.batch_size = arguments.batch_size
     settings = {

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from realfake_hf.data.augment import Augmentation
+from realfake_hf.labels import LabelArguments
 
 CIFAKE_CNN: Final = "cifake-cnn"
 CNN_SHAPE: Final = ("num_filters", "num_conv_layers", "dense_units", "num_dense_layers")
@@ -25,7 +26,7 @@ def _setting(default: Any, help_text: str) -> Any:  # noqa: ANN401 - as dataclas
 
 
 @dataclass
-class DataArguments:
+class DataArguments(LabelArguments):
     """The data set and its splits.
 
     Raises:
@@ -41,10 +42,13 @@ class DataArguments:
     buffer_size: int = _setting(8192, "With --streaming: images in the shuffle buffer of each worker.")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.train_size is not None and self.train_size < 1:
             raise ValueError(f"expected --train_size of at least 1; found {self.train_size}.")
         if self.streaming and self.train_size is not None:
             raise ValueError("expected --streaming or --train_size; found both. Create shards of fewer images.")
+        if self.streaming and self.labels:
+            raise ValueError("expected --streaming or --labels; found both. Shards state REAL and FAKE.")
         if self.buffer_size < 1:
             raise ValueError(f"expected --buffer_size of at least 1; found {self.buffer_size}.")
 

@@ -51,7 +51,7 @@ def load_splits(arguments: DataArguments) -> DatasetDict:
         ValueError: the source cannot be used.
     """
     with PartialState().main_process_first():  # one process reads the source, the others use its cache
-        images = load_images(arguments.data)
+        images = load_images(arguments.data, labels=arguments.labels)
     shares = {"validation_share": arguments.validation_share, "test_share": arguments.test_share}
     splits = add_missing_splits(images, **shares, seed=arguments.split_seed)
     if arguments.train_size is not None and arguments.train_size < len(splits["train"]):

@@ -21,7 +21,7 @@ from realfake_hf.cli import parse, read_names, run_command
 from realfake_hf.data.sampling import take_evenly
 from realfake_hf.environment import environment, split_fingerprint
 from realfake_hf.estimate import Estimate, to_plain
-from realfake_hf.labels import FAKE
+from realfake_hf.labels import FAKE, LabelArguments
 from realfake_hf.store import write_json, write_results
 from realfake_hf.tables import markdown_table
 from realfake_hf.training.arguments import DataArguments
@@ -41,7 +41,7 @@ Scores = tuple[NDArray[np.bool_], NDArray[np.floating]]  # is_fake and p_fake, (
 
 
 @dataclass
-class FamiliarityArguments:
+class FamiliarityArguments(LabelArguments):
     """The models, and the data sets on which their familiarity is measured."""
 
     models: list[str] = field(metadata={"help": "NAME=FOLDER of train.py."})
@@ -54,7 +54,7 @@ class FamiliarityArguments:
 
 
 @dataclass
-class OperatingPointArguments:
+class OperatingPointArguments(LabelArguments):
     """The model, and the predictions or images of its validation split."""
 
     model_dir: Path = field(metadata={"help": "A folder of train.py; operating_point.json is written into it."})
@@ -152,8 +152,8 @@ def fit_and_measure(arguments: FamiliarityArguments) -> dict[str, Any]:
 
     places = read_names("--models", arguments.models, kind="FOLDER")
     sources = read_names("--datasets", arguments.datasets, kind="SOURCE")
-    limit, seed = arguments.limit, arguments.seed
-    sets = [load_dataset(name, source, limit=limit, seed=seed) for name, source in sources.items()]
+    limit, labels, seed = arguments.limit, arguments.labels, arguments.seed
+    sets = [load_dataset(name, source, limit=limit, labels=labels, seed=seed) for name, source in sources.items()]
     code_and_machine = environment()  # before the folders of the models change, which git may track
     models = {}
     for name, place in places.items():
@@ -223,18 +223,19 @@ def _new_scores(arguments: OperatingPointArguments, record: Mapping[str, Any]) -
 
     from realfake_hf.detector import Detector
 
-    rows = _splits_of_training(record, source=arguments.data)["validation"]
+    rows = _splits_of_training(record, data=arguments.data, labels=arguments.labels)["validation"]
     detector = Detector.from_pretrained(arguments.model_dir)
     images = tqdm(rows["image"], desc="validation", unit="image", disable=None)
     return np.asarray(rows["label"][:]) == FAKE, detector.probabilities(images)
 
 
-def _splits_of_training(record: Mapping[str, Any], *, source: str | None = None) -> "DatasetDict":
-    """Load the splits of a training run, and check the validation split against its record."""
+def _splits_of_training(record: Mapping[str, Any], **given: str | None) -> "DatasetDict":
+    """Load the splits of a training run, with other settings if given, and check the validation split."""
     from realfake_hf.training.data import load_splits
 
-    names = ("data", "validation_share", "test_share", "split_seed")
-    settings = {name: record["arguments"][name] for name in names} | ({"data": source} if source else {})
+    names = ("data", "labels", "validation_share", "test_share", "split_seed")
+    recorded = {name: record["arguments"][name] for name in names if name in record["arguments"]}
+    settings = recorded | {name: value for name, value in given.items() if value}
     images = load_splits(DataArguments(**settings))
     expected = record["data"]["validation"]
     actual = split_fingerprint(images["validation"])
