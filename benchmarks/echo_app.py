@@ -27,7 +27,8 @@ def main() -> int:
         gr.Button("predict").click(
             echo, [picture, model], answer, api_name="predict", batch=True, max_batch_size=BATCH, concurrency_limit=1
         )
-    page.queue(max_size=256).launch(server_port=int(sys.argv[sys.argv.index("--port") + 1]), **launch_settings())
+    port = int(sys.argv[sys.argv.index("--port") + 1])
+    page.queue(max_size=256).launch(server_port=port, **launch_settings(page))
     return 0
 
 

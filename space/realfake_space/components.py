@@ -4,28 +4,41 @@ Gradio's image component decodes an upload, fails on a broken one, and compresse
 which takes longer than the model. Its file component leaves an empty temporary file beside each upload.
 """
 
-from pathlib import Path
+from abc import ABCMeta
+from typing import Any
 
 import gradio as gr
+from gradio.component_meta import ComponentMeta
 from gradio.data_classes import FileData, ImageData, ListFiles
 from gradio.processing_utils import save_bytes_to_cache
 
+from realfake_space.gate import RefusedError, uploaded_file
 
-class ImageUpload(gr.Image):
+
+class Unstubbed(ComponentMeta):
+    """Make a component without writing a stub file beside its source, which may be read-only.
+
+    The rest of what Gradio's metaclass does concerns new events and constructors, and there are none.
+    """
+
+    def __new__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> type:  # noqa: D102
+        return ABCMeta.__new__(cls, name, bases, attributes)
+
+
+class ImageUpload(gr.Image, metaclass=Unstubbed):
     """One image: dropped, pasted or selected."""
 
     is_template = True  # for Gradio: displayed as its parent class
 
     def preprocess(self, payload: ImageData | None) -> str | None:
         """Return the path of the upload, or None."""
-        if payload is None:
+        try:
+            return uploaded_file(payload.path) if payload and payload.path else None
+        except RefusedError:  # deleted while it waited; an error would end the requests of others in the same batch
             return None
-        if payload.path:
-            return payload.path
-        return super().preprocess(payload)  # type: ignore[return-value]  # a data URL of an API client
 
 
-class MapImage(gr.Image):
+class MapImage(gr.Image, metaclass=Unstubbed):
     """A map over its image, as the bytes of a PNG."""
 
     is_template = True
@@ -38,7 +51,7 @@ class MapImage(gr.Image):
         return ImageData(path=path, orig_name="map.png", mime_type="image/png", size=len(value))
 
 
-class FilesUpload(gr.File):
+class FilesUpload(gr.File, metaclass=Unstubbed):
     """Any number of files."""
 
     is_template = True
@@ -47,7 +60,7 @@ class FilesUpload(gr.File):
         """Return the paths of the uploads."""
         if payload is None:
             return []
-        return [file.path for file in (payload if isinstance(payload, ListFiles) else [payload])]
-
-
-Path(__file__).with_suffix(".pyi").unlink(missing_ok=True)  # Gradio writes a stub beside the source of every component
+        try:
+            return [uploaded_file(file.path) for file in (payload if isinstance(payload, ListFiles) else [payload])]
+        except RefusedError as error:
+            raise gr.Error(str(error), print_exception=False) from error

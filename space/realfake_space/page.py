@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from realfake_hf.attribution.methods import METHODS, method_name
 from realfake_space.answers import COLUMNS, limitation, placeholder
 from realfake_space.api import Api
 from realfake_space.components import FilesUpload, ImageUpload, MapImage
 from realfake_space.examples import check_installation, expected_table, read_examples
+from realfake_space.gate import Gate
 from realfake_space.models import Model
 from realfake_space.uploads import MAX_BYTES
 from realfake_space.worker import BATCH
@@ -39,9 +41,11 @@ def use_private_folder() -> None:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
-def launch_settings() -> dict[str, Any]:
+def launch_settings(page: gr.Blocks) -> dict[str, Any]:
     """Return the arguments of `launch`: limits, style, and nothing that leaves this machine."""
     return {
+        "app_kwargs": {"middleware": [Middleware(Gate, page=page)]},
+        "enable_monitoring": False,
         "max_file_size": MAX_BYTES,
         "theme": gr.themes.Default(),
         "css_paths": Path(__file__).with_name("page.css"),
@@ -69,7 +73,7 @@ def build(models: Mapping[str, Model]) -> gr.Blocks:
         with gr.Tab("API"):
             gr.Markdown(_text("code.md"), elem_classes="rf-prose")
             _endpoints(api)
-    page.queue(default_concurrency_limit=1, max_size=256)
+    page.queue(default_concurrency_limit=1, max_size=256, api_open=False)
     return page  # type: ignore[no-any-return]  # Gradio does not type __enter__
 
 
@@ -159,7 +163,7 @@ def _endpoints(api: Api) -> None:
         picture = ImageUpload(type="filepath", label="picture")
         model = gr.Textbox(label="model", value=next(iter(api.models)))
         method = gr.Textbox(label="method", value="")
-        strength = gr.Number(label="strength", value=STRENGTH)
+        strength = gr.Number(label="strength", value=STRENGTH, minimum=0, maximum=1)
         predict, explain = gr.Button("predict"), gr.Button("explain")
         answer, about = gr.JSON(label="answer"), gr.JSON(label="explanation")
         shown = MapImage(label="map", format="png")

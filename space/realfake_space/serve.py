@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     use_private_folder()
     page = build(models)
     gc.freeze()  # modules and components stay: to search them for garbage would pause the page each time
-    page.launch(server_name=arguments.host, server_port=arguments.port, **launch_settings())
+    page.launch(server_name=arguments.host, server_port=arguments.port, **launch_settings(page))
     return 0
 
 
