@@ -9,6 +9,7 @@ from bad_files import corpus, picture, saved
 from page_api import SameProcess, api_here, pixels
 from page_in_browser import Page
 from PIL import Image
+from transformers import CLIPImageProcessorPil
 
 from realfake_hf.detector import Detector
 from realfake_space.answers import COLUMNS
@@ -77,6 +78,23 @@ def test_warnings_depend_on_size_shape_and_format(api, tmp_path):
     assert "smaller than the model's 32 x 32 pixels" in narrow[0]
     assert "stretched" in narrow[1]
     assert [tiny, len(narrow)] == [narrow[:1], 2]
+
+
+def test_the_warnings_of_a_model_that_crops_are_true(tmp_path):
+    Detector.from_pretrained(MODELS / "cifake-vit").model.save_pretrained(tmp_path / "crops")
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32).save_pretrained(tmp_path / "crops")
+    sizes = {"wide.jpg": (640, 320), "square.jpg": (32, 32), "small.jpg": (40, 20)}
+    for name, size in sizes.items():
+        picture(size).save(tmp_path / name)
+    own = api_here(str(tmp_path / "crops"))
+    [answers] = own.predict([str(tmp_path / name) for name in sizes], ["crops"] * 3)
+    wide, square, small = (answer["warnings"] for answer in answers)
+    assert "The model sees 50% of the image, 320 x 320 pixels in the middle" in wide[0]
+    assert "That part was downscaled from 320 x 320" in wide[1]
+    assert "sees 50% of the image" in small[0]
+    assert "smaller than" in small[1]
+    assert not any("stretched" in warning for warning in [*wide, *small])
+    assert square == []
 
 
 def test_an_image_far_from_the_training_data_has_a_warning(api, tmp_path):

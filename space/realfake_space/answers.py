@@ -9,12 +9,14 @@ from typing import Any, Final
 
 from realfake_hf.data.metadata import FileMetadata
 from realfake_hf.metrics.operating_point import OperatingPoint
+from realfake_space.framing import View
 from realfake_space.worker import ModelFacts, Prediction
 
 MEASURED: Final = Path(__file__).resolve().parents[1] / "measured.json"
 SURE: Final = {"FAKE": "Likely AI-generated", "REAL": "Likely real"}
 UNSURE: Final = {"FAKE": "Unsure, possibly AI-generated", "REAL": "Unsure, possibly real"}
 COLUMNS: Final = ("file", "model", "verdict", "p_fake", "decided", "warnings")  # of the table of several images
+_WHOLE: Final = 0.99  # of an image's area, and more
 _DOWNSCALED: Final = 4  # times as wide or high as the model's input
 
 Plain = dict[str, Any]
@@ -102,19 +104,30 @@ def _meaning(p_fake: float, evaluation: Plain | None) -> str:
 def _warnings(model: ModelFacts, prediction: Prediction, evaluation: Plain | None) -> Iterator[str]:
     if prediction.verdict.is_far:
         yield "This image is far from the model's training data: its probability means little."
-    (own_width, own_height), (width, height) = prediction.size, model.side
+    yield from _framing_warnings(model.framing.view(prediction.size))
+    if evaluation and prediction.metadata.format != evaluation["format"]:
+        yield f"The file is {prediction.metadata.format}; the model was trained on {evaluation['format']} files only."
+
+
+def _framing_warnings(view: View) -> Iterator[str]:
+    what = "The image"
+    (own_width, own_height), (width, height) = view.part, view.size
+    if view.share < _WHOLE:
+        what = "That part"
+        yield (
+            f"The model sees {_percentage(view.share)} of the image, {own_width:,} x {own_height:,} pixels in the "
+            "middle: the rest is cropped."
+        )
     if own_width >= _DOWNSCALED * width or own_height >= _DOWNSCALED * height:
         share = width * height / (own_width * own_height)
         yield (
-            f"The image was downscaled from {own_width:,} x {own_height:,} to the model's {width} x {height} pixels, "
+            f"{what} was downscaled from {own_width:,} x {own_height:,} to the model's {width} x {height} pixels, "
             f"{_percentage(share)} of them: most traces that detectors look for are lost."
         )
     elif own_width < width or own_height < height:
-        yield f"The image is smaller than the model's {width} x {height} pixels; it was upscaled."
+        yield f"{what} is smaller than the model's {width} x {height} pixels; it was upscaled."
     if abs(own_width * height - own_height * width) > 0.1 * own_height * width:
-        yield "The image was stretched: its aspect ratio is not that of the model's input."
-    if evaluation and prediction.metadata.format != evaluation["format"]:
-        yield f"The file is {prediction.metadata.format}; the model was trained on {evaluation['format']} files only."
+        yield f"{what} was stretched: its aspect ratio is not that of the model's input."
 
 
 def _percentage(share: float) -> str:

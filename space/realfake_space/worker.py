@@ -21,6 +21,7 @@ from realfake_hf.attribution.methods import method_name
 from realfake_hf.data.metadata import FileMetadata
 from realfake_hf.labels import Verdict
 from realfake_hf.metrics.operating_point import OperatingPoint
+from realfake_space.framing import Framing, measure_framing
 from realfake_space.uploads import RejectedError, open_upload
 
 if TYPE_CHECKING:
@@ -57,14 +58,14 @@ class ModelFacts:
     Attributes:
         point: its threshold and unsure band.
         methods: the explanation methods that it supports, its default first.
-        side: (width, height) of its input in pixels.
+        framing: how images fit into its input.
         digest: digest of its weights.
         precision: precision of its predictions, float32 or bfloat16.
     """
 
     point: OperatingPoint
     methods: tuple[str, ...]
-    side: tuple[int, int]
+    framing: Framing
     digest: str
     precision: str
 
@@ -129,11 +130,10 @@ def facts_of(source: Source) -> ModelFacts:
 
     detector = _detector(source)
     default = default_method(detector.model)
-    size = detector.processor.to_dict()["size"]
     return ModelFacts(
         point=detector.point,
         methods=(default, *(method for method in fitting_methods(detector.model) if method != default)),
-        side=(size["width"], size["height"]) if "width" in size else (size["shortest_edge"],) * 2,
+        framing=measure_framing(detector.processor),
         digest=detector.digest(),
         precision="bfloat16" if is_bfloat16(detector.inference_model) else "float32",
     )
