@@ -6,9 +6,8 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -75,20 +74,6 @@ def peak_memory_gib() -> float:
                 return int(line.split()[1]) / 1024**2
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1024**3
-
-
-def without_local_paths(value: Any) -> Any:  # noqa: ANN401 - plain JSON
-    """Replace each absolute path in plain JSON by its last part.
-
-    >>> without_local_paths({"data": "/home/someone/cats", "seed": 0})
-    {'data': 'cats', 'seed': 0}
-    """
-    if isinstance(value, Mapping):
-        return {name: without_local_paths(entry) for name, entry in value.items()}
-    if isinstance(value, list):
-        return [without_local_paths(entry) for entry in value]
-    is_path = isinstance(value, str) and PurePath(value).is_absolute()
-    return PurePath(value).name if is_path else value
 
 
 def _git(*words: str, folder: Path) -> str | None:

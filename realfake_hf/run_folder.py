@@ -21,6 +21,7 @@ from realfake_hf.store import (
     foreign_files,
     read_json,
     read_object,
+    without_local_paths,
     write_json,
 )
 from realfake_hf.tables import markdown_table
@@ -184,11 +185,15 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def copy_model(run: Run, folder: Path) -> None:
-    """Copy the model of a run with its measurements and figures, without checkpoints and optimizer states."""
+    """Copy the model of a run with its measurements and figures, without local paths, checkpoints and optimizer."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in _COPIED:
         if (run.folder / name).is_file():
             shutil.copy(run.folder / name, folder / name)
+    write_json(folder / RECORD, without_local_paths(run.record))
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if config.pop("_name_or_path", None) is not None:  # written by earlier versions of transformers
+        write_json(folder / "config.json", config)
     if (run.folder / FIGURES).is_dir():
         shutil.copytree(run.folder / FIGURES, folder / FIGURES, dirs_exist_ok=True)
 

@@ -1,10 +1,12 @@
-"""Atomic files, their checksums, and the finished cells of resumable work."""
+"""Atomic files without local paths, their checksums, and the finished cells of resumable work."""
 
 import hashlib
 import json
+import os
+import re
 import time
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
 
 CHECKSUMS: Final = "checksums.json"
 _POINTER: Final = b"version https://git-lfs.github.com/"
+
+_LOCAL: Final = re.compile(r"((?:[\w.-]+=)?)(?:/|~[\w.-]*(?:/|$)|\.\./)")  # begins a path, or NAME=PATH
+_LOCAL_IN_TEXT: Final = re.compile(r"(?<![\w.:/~])(?:~[\w.-]*/|/[^\s/\"'`(),;|]+/)[^\s\"'`(),;|]+")
 
 
 def sha256_of(file: Path) -> str:
@@ -68,16 +73,55 @@ def check_not_pointer(file: Path) -> None:
             raise OSError(f"expected the content of {file}; found a Git LFS pointer to it: run `git lfs pull`")
 
 
+def without_local_paths(value: Any) -> Any:  # noqa: ANN401 - plain JSON
+    """Replace each path outside the working directory in plain JSON, also within a text, by its last part.
+
+    >>> without_local_paths({"data": "/home/someone/cats", "models": ["cnn=~someone/cnn"], "seed": 0})
+    {'data': 'cats', 'models': ['cnn=cnn'], 'seed': 0}
+    >>> without_local_paths("9 images of /home/someone/cats, scored at 3 images/s")
+    '9 images of cats, scored at 3 images/s'
+    """
+    if isinstance(value, Mapping):
+        return {name: without_local_paths(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_local_paths(entry) for entry in value]
+    if not isinstance(value, str | Path):
+        return value
+    text = str(value)
+    start = _LOCAL.match(text)
+    if start and "\n" not in text:
+        return start[1] + re.sub("~.*", "~", PurePath(text.removeprefix(start[1])).name)
+    return _LOCAL_IN_TEXT.sub(lambda path: PurePath(path[0]).name, text)
+
+
+def file_names(files: Sequence[Path]) -> list[str]:
+    """Name files for records: by their paths or, if one is absolute, by the paths below the folder that all share.
+
+    >>> file_names([Path("/home/someone/cats/a.png"), Path("/home/someone/cats/more/a.png")])
+    ['a.png', 'more/a.png']
+    """
+    if not any(_LOCAL.match(str(file)) for file in files):
+        return [str(file) for file in files]
+    places = [os.path.abspath(file) for file in files]  # noqa: PTH100 - a symbolic link keeps its name
+    root, home = os.path.commonpath([os.path.dirname(place) for place in places]), str(Path.home())  # noqa: PTH120
+    short = [f"~{place.removeprefix(home)}" if place.startswith(f"{home}/") else place for place in places]
+    is_above_home = home.startswith(f"{root.rstrip('/')}/")
+    return [
+        name if is_above_home and name.startswith("~") else os.path.relpath(place, root)
+        for name, place in zip(short, places, strict=True)
+    ]
+
+
 def write_results(file: Path, content: object, table: str) -> None:
-    """Write measurements as NAME.json and their Markdown table as NAME.md beside it.
+    """Write measurements as NAME.json and their Markdown table as NAME.md beside it, without local paths.
 
     Args:
         file: the JSON file.
         content: plain JSON.
         table: Markdown with the same numbers.
     """
-    write_json(file, content)
-    write_text(file.with_suffix(".md"), f"{table.rstrip()}\n")
+    write_json(file, without_local_paths(content))
+    write_text(file.with_suffix(".md"), f"{without_local_paths(table.rstrip())}\n")
 
 
 def write_checksums(files: Iterable[Path], checksums: Path) -> None:
@@ -112,6 +156,20 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
 
 
+def recorded_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as plain JSON for a record; local paths are replaced by their names and a digest."""
+    plain = json.loads(json.dumps(settings))
+    names = {name: without_local_paths(value) for name, value in plain.items()}
+    return {
+        name: names[name] if names[name] == value else {"name": names[name], "sha256": _sha256(json.dumps(value))}
+        for name, value in plain.items()
+    }
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def begin_or_resume(file: Path, settings: Mapping[str, Any], *, what: str, flag: str = "--output_dir") -> None:
     """Record the settings of resumable work in its folder, or compare them with the recorded settings.
 
@@ -125,7 +183,7 @@ def begin_or_resume(file: Path, settings: Mapping[str, Any], *, what: str, flag:
         ValueError: the folder contains other files, or work with other settings.
     """
     folder = file.parent
-    now = json.loads(json.dumps(settings))
+    now = recorded_settings(settings)
     if not file.exists():
         if foreign_files(folder, file.name):
             raise ValueError(
@@ -134,7 +192,7 @@ def begin_or_resume(file: Path, settings: Mapping[str, Any], *, what: str, flag:
             )
         write_json(file, now)
         return
-    changed = changed_settings(read_json(file), now)
+    changed = changed_settings(recorded_settings(read_json(file)), now)
     if changed:
         raise ValueError(
             f"expected the same settings to resume the {what} in {folder}; found other values of "
@@ -173,8 +231,8 @@ class Store:
         else:
             began = time.monotonic()
             cell = make()
-            stored = {"settings": settings, "seconds": time.monotonic() - began, "cell": cell}
-            stored = json.loads(json.dumps(stored))
+            cell = without_local_paths(json.loads(json.dumps(cell)))
+            stored = {"settings": recorded_settings(settings), "seconds": time.monotonic() - began, "cell": cell}
             if self.writes:
                 write_json(file, stored)
         self.seconds[name] = stored["seconds"]
@@ -216,9 +274,10 @@ class Store:
         if not self.writes:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
+        recorded = np.array(json.dumps(recorded_settings(settings)))
         part = self.folder / f"{name}.npz.part"
         with part.open("wb") as stream:
-            np.savez_compressed(stream, **cast("dict[str, Any]", arrays), settings=np.array(json.dumps(settings)))
+            np.savez_compressed(stream, **cast("dict[str, Any]", arrays), settings=recorded)
         part.replace(self.folder / f"{name}.npz")
 
     def clear(self) -> None:
@@ -227,7 +286,7 @@ class Store:
             file.unlink(missing_ok=True)
 
     def _check(self, name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        changed = changed_settings(before, json.loads(json.dumps(now)))
+        changed = changed_settings(recorded_settings(before), recorded_settings(now))
         if changed:
             raise ValueError(
                 f"expected the settings of the finished cell {name} in {self.folder}; found other values of "

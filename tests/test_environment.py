@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from realfake_hf import environment as module
-from realfake_hf.environment import commit, data_fingerprint, environment, peak_memory_gib, without_local_paths
+from realfake_hf.environment import commit, data_fingerprint, environment, peak_memory_gib
 
 ROWS = {"id": ["a", "b", "c"], "label": [0, 1, 1], "sha256": ["11", "22", "33"]}
 
@@ -131,13 +131,3 @@ def test_peak_memory_is_positive_and_never_falls():
     first = peak_memory_gib()
     assert 0.01 < first < 1000
     assert peak_memory_gib() >= first
-
-
-def test_local_paths_are_reduced_to_their_last_part_wherever_they_are():
-    record = {"data": "/home/someone/cats", "model": "user/name", "n": 3, "more": [{"place": "/tmp/a b"}, None]}
-    assert without_local_paths(record) == {
-        "data": "cats",
-        "model": "user/name",
-        "n": 3,
-        "more": [{"place": "a b"}, None],
-    }

@@ -66,7 +66,7 @@ def test_files_get_the_verdicts_of_the_detector(model, demo, tmp_path, capsys):
     found = scores_in(tmp_path / "scores")
     expected = Detector.from_pretrained(model).predict(demo["image"])
     assert list(found[0]) == COLUMNS
-    assert [row["id"] for row in found] == [str(file) for file in sorted(folder.iterdir())]
+    assert [row["id"] for row in found] == sorted(file.name for file in folder.iterdir())
     assert [row["label"] for row in found] == [one.label for one in expected]
     np.testing.assert_allclose([row["p_fake"] for row in found], [one.p_fake for one in expected], atol=1e-6)
     assert {row["error"] for row in found} == {None}
@@ -106,7 +106,7 @@ def test_shards_without_ids_are_named_by_file_and_row(model, demo, tmp_path):
     shard = tmp_path / "plain.parquet"
     demo.select(range(20)).select_columns(["image"]).to_parquet(shard)
     assert main(words(model, tmp_path / "scores", shard, part_size=8)) == 0
-    assert [row["id"] for row in scores_in(tmp_path / "scores")] == [f"{shard}#{row}" for row in range(20)]
+    assert [row["id"] for row in scores_in(tmp_path / "scores")] == [f"plain.parquet#{row}" for row in range(20)]
 
 
 def test_whatever_people_upload_becomes_a_row(model, tmp_path):
@@ -139,7 +139,7 @@ def test_broken_rows_of_shards_become_rows(model, picture_bytes, tmp_path):
     assert [row["error"] is None for row in found] == [True, False, False, False, False]
     assert [row["error"] for row in found[2:4]] == ["the row contains no image"] * 2
     assert "secret.png" in found[4]["error"]
-    assert [row["id"] for row in found] == ["a", "b", "c", f"{tmp_path / 'odd.parquet'}#3", "e"]
+    assert [row["id"] for row in found] == ["a", "b", "c", "odd.parquet#3", "e"]
 
 
 def test_a_part_that_is_cut_short_is_scored_again_and_named(model, demo, tmp_path, caplog):
@@ -281,7 +281,7 @@ def test_after_a_kill_every_image_is_scored_exactly_once(model, demo, tmp_path):
     assert 5 <= len(kept) < 113
     assert start(given, log).wait(240) == 0, log.read_text()
     found = scores_in(tmp_path / "scores")
-    assert sorted(row["id"] for row in found) == sorted(str(file) for file in folder.iterdir())
+    assert sorted(row["id"] for row in found) == sorted(file.name for file in folder.iterdir())
     assert all(file.stat().st_mtime_ns == before for file, before in kept.items())
     assert pq.read_metadata(tmp_path / "scores/part-000000.parquet").num_rows == 32
 

@@ -40,6 +40,10 @@ def test_a_study_writes_results_a_table_a_page_and_a_figure(studied):
     assert found["data"]["sample"]["n"] == 40
     assert found["models"]["cnn"]["methods"] == ["grad_cam", "integrated_gradients"]
     assert {"commit", "versions", "machine", "settings"} <= set(found)
+    assert found["models"]["cnn"]["place"] == "cifake-cnn"
+    records = [*(studied / "out").glob("study.[jmh]*"), *(studied / "study").glob("*.json")]
+    assert len(records) > len(PARTS) + 3
+    assert not [file for file in records if str(ROOT) in (text := file.read_text()) or str(studied) in text]
     assert (studied / "out/study.md").read_text().startswith("### ")
     assert "<h1>" in (studied / "out/study.html").read_text()
     assert (studied / "out/study.png").read_bytes().startswith(b"\x89PNG")

@@ -27,7 +27,7 @@ from realfake_hf.distributed import join_processes, report_lost_processes
 from realfake_hf.environment import environment
 from realfake_hf.estimate import from_plain, to_plain
 from realfake_hf.metrics.significance import McNemar, holm, mcnemar
-from realfake_hf.store import Store, read_json
+from realfake_hf.store import Store, read_json, without_local_paths
 
 CELL_VERSION: Final = 2  # increase whenever the content of a stored cell changes
 PARTS: Final = ("cells", "pairs", "shortcuts", "robustness", "errors")
@@ -109,7 +109,7 @@ def read_grid(file: Path) -> Grid:
         ValueError: the file does not contain a grid.
     """
     try:
-        return Grid.from_dict(read_json(file))
+        return Grid.from_dict(without_local_paths(read_json(file)))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"expected a grid of crosseval.py in {file}; found something else ({error!r}).") from error
 
@@ -282,4 +282,5 @@ def _facts(arguments: CrossevalArguments, models: Sequence[Model], datasets: Seq
         }
         for dataset in datasets
     }
-    return {"settings": settings, **environment(), "models": model_facts, "data": data_facts}
+    facts = {"settings": settings, **environment(), "models": model_facts, "data": data_facts}
+    return dict(without_local_paths(facts))

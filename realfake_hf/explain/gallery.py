@@ -29,7 +29,7 @@ from realfake_hf.explain.sheets import Explained, Sheets, draw_explanations
 from realfake_hf.figures.style import save_figure
 from realfake_hf.labels import FAKE
 from realfake_hf.run_folder import RECORD
-from realfake_hf.store import read_json
+from realfake_hf.store import read_json, without_local_paths
 from realfake_hf.tables import markdown_table
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def make_gallery(arguments: ExplainArguments) -> Gallery:
     images, data = _find_images(arguments, explainers)
     models = {explainer.name: explainer.to_dict() for explainer in explainers}
     run = {"arguments": to_plain(arguments), **environment(), "models": models, "data": data, "asked": len(images)}
-    return _explain_all(images, explainers, arguments, run)
+    return _explain_all(images, explainers, arguments, without_local_paths(run))
 
 
 @contextmanager

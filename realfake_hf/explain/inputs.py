@@ -13,6 +13,7 @@ from realfake_hf.data.decoding import UnreadableImageError, decode_image, to_rgb
 from realfake_hf.data.files import read_file
 from realfake_hf.data.folders import find_image_files
 from realfake_hf.labels import LABEL_NAMES, LabelName
+from realfake_hf.store import file_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +22,7 @@ class InputImage:
 
     Attributes:
         kind: whether its name is a path, or the opaque id of a row of a data set.
-        name: the path or id.
+        name: the path, as `file_names` shortens it, or the id.
         truth: true label, if known.
         read: function that returns the upright RGB image, or raises `UnreadableImageError`.
     """
@@ -45,7 +46,9 @@ def images_of_files(words: Sequence[str]) -> list[InputImage]:
     Raises:
         FileNotFoundError: a word matches no file.
     """
-    return [InputImage("path", str(path), None, partial(_read_file, path)) for path in find_image_files(words)]
+    files = find_image_files(words)
+    names = file_names(files)
+    return [InputImage("path", name, None, partial(_read_file, file)) for name, file in zip(names, files, strict=True)]
 
 
 def images_of_rows(rows: Dataset) -> list[InputImage]:

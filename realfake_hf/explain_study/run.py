@@ -23,7 +23,7 @@ from realfake_hf.explain_study.sample import Sample, draw_sample
 from realfake_hf.explain_study.sanity import measure_sanity
 from realfake_hf.labels import FAKE
 from realfake_hf.models.pretrained import random_weights
-from realfake_hf.store import Store, begin_or_resume
+from realfake_hf.store import Store, begin_or_resume, without_local_paths
 
 DIGITS: Final = 5  # decimals of the numbers in the results
 SETTINGS: Final = "study.json"
@@ -106,13 +106,14 @@ class _Study:
 
     def facts(self) -> Plain:
         """Return the settings, code, machine, data and models."""
-        return {
+        facts = {
             "settings": to_plain(self.arguments),
             **environment(),
             "data": {"source": self.arguments.data, "split": self.arguments.split, "sample": self.sample.to_dict()},
             "models": {model.name: self._describe(model) for model in self.models},
             "grid": list(GRID),
         }
+        return dict(without_local_paths(facts))
 
     def gallery(self) -> list[ExplainedImage]:
         """Choose images of each label, with and without an error of any model."""

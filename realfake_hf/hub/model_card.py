@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from realfake_hf.cli import parse, run_command
 from realfake_hf.crosseval.arguments import TRIVIAL
-from realfake_hf.store import read_json
+from realfake_hf.store import read_json, without_local_paths
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -61,7 +61,6 @@ def make_card(folder: Path, *, repo_id: str, results: Path | None = None) -> "Mo
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from realfake_hf.detector import Detector
-    from realfake_hf.environment import without_local_paths
     from realfake_hf.run_folder import read_run
 
     run = read_run(folder)

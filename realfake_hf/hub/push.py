@@ -22,11 +22,10 @@ from huggingface_hub.utils._validators import validate_repo_id
 
 from realfake_hf.data.loading import load_images
 from realfake_hf.data.shards import make_data_card, write_shards
-from realfake_hf.environment import without_local_paths
 from realfake_hf.hub.model_card import make_card
 from realfake_hf.hub.space import ARCHIVE, write_package
-from realfake_hf.run_folder import MODEL_FILES, RECORD, copy_model, read_run
-from realfake_hf.store import read_json, write_json
+from realfake_hf.run_folder import MODEL_FILES, copy_model, read_run
+from realfake_hf.store import write_json
 from realfake_hf.tables import markdown_table
 
 logger = logging.getLogger(__name__)
@@ -179,10 +178,6 @@ def _stage_model(folder: Path, repo_id: str, results: Path | None, staged: Path)
             f"expected {', '.join(MODEL_FILES)} in {folder}; found no {', '.join(missing)}. Finish the training."
         )
     copy_model(run, staged)
-    write_json(staged / RECORD, without_local_paths(run.record))
-    config = read_json(staged / "config.json")
-    config.pop("_name_or_path", None)
-    write_json(staged / "config.json", config)
     make_card(folder, repo_id=repo_id, results=results).save(staged / "README.md")
 
 

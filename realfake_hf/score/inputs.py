@@ -23,6 +23,7 @@ from realfake_hf.data.folders import find_image_files
 from realfake_hf.data.hub import bytes_of_row
 from realfake_hf.data.ingest import Unreadable
 from realfake_hf.data.loading import load_images, unreadable_files
+from realfake_hf.store import file_names
 
 Row = Mapping[str, Any]
 
@@ -38,7 +39,7 @@ class Item:
     """One image.
 
     Attributes:
-        id: path of the file, id of the row, or shard and row number.
+        id: name of the file from `file_names`, id of the row, or shard and row number.
         read: returns the encoded bytes.
     """
 
@@ -99,11 +100,14 @@ def find_inputs(words: Sequence[str], *, part_size: int, labels: str | None = No
     """
     shards = _shards(words)
     if shards:
-        return _divide("shards", [(partial(_items_of_shard, shard), *_count(shard)) for shard in shards], part_size)
+        names = file_names([Path(shard) for shard in shards]) if not shards[0].startswith(_ON_HUB) else shards
+        pairs = zip(shards, names, strict=True)
+        return _divide("shards", [(partial(_items_of_shard, *pair), *_count(pair[0])) for pair in pairs], part_size)
     if len(words) == 1 and _is_data_set(words[0]):
         return _divide("rows", _sources_of_data_set(words[0], labels), part_size)
     files = find_image_files(words)
-    return _divide("files", [(partial(_items_of_files, files), len(files), "\n".join(map(str, files)))], part_size)
+    named = list(zip(files, file_names(files), strict=True))
+    return _divide("files", [(partial(_items_of_files, named), len(files), "\n".join(map(str, files)))], part_size)
 
 
 def _sources_of_data_set(word: str, labels: str | None) -> list[Source]:
@@ -129,8 +133,8 @@ def _divide(kind: str, sources: Sequence[Source], part_size: int) -> Inputs:
     return Inputs(kind, parts, hashlib.sha256(identity).hexdigest())
 
 
-def _items_of_files(files: Sequence[Path], start: int, end: int) -> Iterator[Item]:
-    return (Item(str(file), partial(read_file, file)) for file in files[start:end])
+def _items_of_files(files: Sequence[tuple[Path, str]], start: int, end: int) -> Iterator[Item]:
+    return (Item(name, partial(read_file, file)) for file, name in files[start:end])
 
 
 def _items_of_unreadable(files: Sequence[Unreadable], start: int, end: int) -> Iterator[Item]:
@@ -148,13 +152,13 @@ def _fail(reason: str) -> bytes:
     raise UnreadableImageError(reason)
 
 
-def _items_of_shard(shard: str, start: int, end: int) -> Iterator[Item]:
+def _items_of_shard(shard: str, name: str, start: int, end: int) -> Iterator[Item]:
     with _open(shard) as file:
         column = _image_column(file.schema_arrow, shard)
         columns = [name for name in (column, "id") if name in file.schema_arrow.names]
         for number, row in _rows_of(file, columns, start, end):
             row_id = row.get("id")
-            yield Item(f"{shard}#{number}" if row_id is None else str(row_id), partial(bytes_of_row, row[column]))
+            yield Item(f"{name}#{number}" if row_id is None else str(row_id), partial(bytes_of_row, row[column]))
 
 
 def _rows_of(file: pq.ParquetFile, columns: Sequence[str], start: int, end: int) -> Iterator[tuple[int, Row]]:

@@ -24,7 +24,7 @@ from realfake_hf.parallel import map_in_threads
 from realfake_hf.score.arguments import ScoreArguments
 from realfake_hf.score.inputs import Item, Part, find_inputs
 from realfake_hf.score.store import ScoreStore
-from realfake_hf.store import write_json
+from realfake_hf.store import without_local_paths, write_json
 from realfake_hf.tables import markdown_table
 
 logger = logging.getLogger(__name__)
@@ -134,7 +134,11 @@ def _judge(detector: Detector, images: Sequence[Image.Image]) -> list[Verdict | 
     try:
         return list(detector.predict(images))
     except NotFiniteError as error:
-        return [str(error)] if len(images) == 1 else [_judge(detector, [image])[0] for image in images]
+        return (
+            [without_local_paths(str(error))]
+            if len(images) == 1
+            else [_judge(detector, [image])[0] for image in images]
+        )
 
 
 def _columns(answer: Verdict | str) -> Row:
@@ -148,5 +152,5 @@ def _open(detector: Detector, item: Item) -> Image.Image | str:
     try:
         image = decode_image(item.read())
     except (UnreadableImageError, OSError) as error:
-        return str(error)
+        return str(without_local_paths(str(error)))
     return image if image.width * image.height <= _LARGE else resize_image(image, detector.processor)
