@@ -249,7 +249,7 @@ def _read_each(images: Iterable[InputImage], unreadable: dict[str, str]) -> Iter
         try:
             yield image, image.read()
         except UnreadableImageError as error:
-            unreadable[image.name] = str(error)
+            unreadable[image.name] = without_local_paths(str(error))
 
 
 def _to_row(image: InputImage, model: str, explanation: Explanation, *, file: str) -> dict[str, Any]:

@@ -134,16 +134,12 @@ def _judge(detector: Detector, images: Sequence[Image.Image]) -> list[Verdict | 
     try:
         return list(detector.predict(images))
     except NotFiniteError as error:
-        return (
-            [without_local_paths(str(error))]
-            if len(images) == 1
-            else [_judge(detector, [image])[0] for image in images]
-        )
+        return [str(error)] if len(images) == 1 else [_judge(detector, [image])[0] for image in images]
 
 
 def _columns(answer: Verdict | str) -> Row:
     if isinstance(answer, str):
-        return {**_NO_VERDICT, "error": answer}
+        return {**_NO_VERDICT, "error": without_local_paths(answer)}
     return {**asdict(answer), "error": None}
 
 
@@ -152,5 +148,5 @@ def _open(detector: Detector, item: Item) -> Image.Image | str:
     try:
         image = decode_image(item.read())
     except (UnreadableImageError, OSError) as error:
-        return str(without_local_paths(str(error)))
+        return str(error)
     return image if image.width * image.height <= _LARGE else resize_image(image, detector.processor)
