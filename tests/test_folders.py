@@ -1,18 +1,27 @@
 """Split, label, content and generator are inferred from paths and metadata; ambiguous sources are rejected."""
 
+import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import pytest
 
+from realfake_hf.data import listings
 from realfake_hf.data.folders import CIFAKE_CONTENTS, Record, find_records, opaque_id, parse_split
+from realfake_hf.labels import LabelWords
 
 
-def read_layout(files: Sequence[str] | Mapping[str, str | bytes], source: str = "mine") -> dict[str, Record]:
+def read_layout(
+    files: Sequence[str] | Mapping[str, str | bytes], source: str = "mine", words: LabelWords = MappingProxyType({})
+) -> dict[str, Record]:
     def read(path: str) -> bytes:
         data = files[path]  # type: ignore[call-overload]
         return data if isinstance(data, bytes) else data.encode()
 
-    return {record.key: record for record in find_records(list(files), source=source, read=read)}
+    return {record.key: record for record in find_records(list(files), source=source, read=read, words=words)}
+
+
+TWO = ("real", "fake")
 
 
 def labels(records: Mapping[str, Record]) -> dict[str, str]:
@@ -104,6 +113,59 @@ def test_split_folders_may_lie_above_or_below_the_label() -> None:
     assert [record.split for record in records.values()] == ["train", "validation", "validation", "test"]
 
 
+@pytest.mark.parametrize(
+    ("names", "split"),
+    [
+        ("train Train TRAINING train_set trainset training-data train2017 train_images train-00000-of-00003", "train"),
+        ("val valid validation dev Val_Set valset val2017 validation-data devData", "validation"),
+        ("test Testing test_set TestSet testset test_images eval evaluation Eval_v2 test-00000-of-00003", "test"),
+        ("CNN_synth_testset crash-test my_validation_photos", None),
+    ],
+)
+def test_a_split_is_read_from_the_words_of_a_folder(names: str, split: str | None) -> None:
+    for name in names.split():
+        records = read_layout([f"set/{name}/real/1.png", f"set/{name}/fake/1.png", "set/train/real/2.png"])
+        found = records[f"set/{name}/real/1.png"].split
+        assert found == split if split else found in ("validation", "test"), name
+
+
+@pytest.mark.parametrize("name", ["latest", "valley", "developers", "train_station", "protest", "contest", "setting"])
+def test_a_word_that_only_contains_the_name_of_a_split_is_none(name: str) -> None:
+    records = read_layout([f"{name}/real/1.png", f"{name}/fake/1.png", "frog/real/1.png"])
+    assert {(record.split, record.content) for record in records.values()} == {("train", name), ("train", "frog")}
+
+
+@pytest.mark.parametrize("name", ["holdout", "hold_out", "held-out", "HeldOut", "unseen_models", "train_test"])
+@pytest.mark.parametrize("place", ["{}/real", "real/{}", "train/{}/real"])
+def test_images_of_an_unclear_split_are_never_trained_on(name: str, place: str) -> None:
+    if name == "train_test" and place.startswith("train/"):
+        return  # a folder of several splits, which the other folder resolves
+    with pytest.raises(ValueError, match=f"expected a split named train, validation or test in .*; found '{name}'"):
+        read_layout([f"{place.format(name)}/1.png", "train/fake/1.png"])
+
+
+def test_a_folder_of_several_splits_may_contain_folders_of_each() -> None:
+    records = read_layout([f"train_test/{split}/{label}/1.png" for split in ("train", "test") for label in TWO])
+    assert [record.split for record in records.values()] == ["train", "train", "test", "test"]
+
+
+def test_a_folder_may_name_split_and_label_together() -> None:
+    records = read_layout(["training_real/1.png", "Train-Fake/1.png", "test_ai_gen/1.png", "RealTest/1.png"])
+    assert [(record.split, record.label, record.content) for record in records.values()] == [
+        ("train", "REAL", None), ("train", "FAKE", None), ("test", "FAKE", None), ("test", "REAL", None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("real", "fake"), [("0", "1"), ("human_faces", "Midjourney v5"), ("COCO", "sd")])
+def test_other_folders_are_labels_if_their_words_are_given(real: str, fake: str) -> None:
+    paths = [f"train/{real}/frog/1.png", f"train/{fake}/1", "train/real/2.png"]
+    with pytest.raises(ValueError, match=r"found 1 of 2 without one, such as .*--labels 0=REAL,1=FAKE"):
+        read_layout(paths)
+    records = read_layout(paths, words={real.casefold(): "REAL", fake.casefold(): "FAKE"})
+    assert labels(records) == dict(zip(paths, ("REAL", "FAKE", "REAL"), strict=True))
+    assert records[paths[0]].content == "frog"
+
+
 def test_names_with_spaces_brackets_and_other_scripts_are_kept() -> None:
     paths = ["real/été (1) [x].png", "fake/лягушка/写真 #1?.webp", "real/.../a.png", "fake/a.b/c.tar.png"]
     assert set(read_layout([paths[0], paths[1], paths[3]])) == {paths[0], paths[1], paths[3]}
@@ -153,6 +215,12 @@ def test_an_image_in_two_splits_is_rejected() -> None:
 def test_a_source_without_images_is_rejected(files: list[str]) -> None:
     with pytest.raises(ValueError, match=f"expected images in mine; found {len(files)} files"):
         read_layout(files)
+
+
+@pytest.mark.parametrize("name", ["holdout", "frog", "", "train+test", "A", "training_shoes"])
+def test_a_split_that_is_not_understood_is_rejected(name: str) -> None:
+    with pytest.raises(ValueError, match="expected a split named train, validation or test in set; found"):
+        parse_split(name, where="set")
 
 
 def test_an_unknown_split_is_rejected() -> None:
@@ -236,3 +304,81 @@ def test_an_image_listed_twice_is_rejected() -> None:
 def test_metadata_that_are_not_utf8_csv_are_rejected(table: bytes) -> None:
     with pytest.raises(ValueError, match=r"expected comma-separated UTF-8 in metadata\.csv; found"):
         read_layout({"metadata.csv": table, "a.png": ""})
+
+
+@pytest.mark.parametrize(
+    ("header", "real", "fake"),
+    [
+        ("is_ai", "0", "1"), ("fake", "False", "True"), ("is_real", "1", "0"), ("IsFake", "no", "yes"),
+        ("class", "real", "AI-generated"), ("target", "Real", "Fake"), (" Label ", "by human", "by AI"),
+    ],
+)  # fmt: skip
+def test_other_columns_state_the_label_if_their_meaning_is_certain(header: str, real: str, fake: str) -> None:
+    table = f"file_name,{header}\na.png,{real}\nb.png,{fake}\n"
+    assert labels(read_layout({"metadata.csv": table, "a.png": "", "b.png": ""})) == {"a.png": "REAL", "b.png": "FAKE"}
+
+
+@pytest.mark.parametrize("header", ["label", "class", "target", "labels"])
+def test_numbers_in_these_columns_need_their_meaning(header: str) -> None:
+    files = {"metadata.csv": f"file_name,{header}\na.png,0\nb.png,1\n", "a.png": "", "b.png": ""}
+    with pytest.raises(ValueError, match="--labels 0=REAL,1=FAKE"):
+        read_layout(files)
+    assert labels(read_layout(files, words={"1": "REAL", "0": "FAKE"})) == {"a.png": "FAKE", "b.png": "REAL"}
+
+
+def test_a_class_that_is_a_content_does_not_override_the_folder() -> None:
+    table = "file_name,class,fake\n1.png,human,made in 2023\n"
+    assert labels(read_layout({"ai/metadata.csv": table, "ai/1.png": "", "real/1.png": ""}))["ai/1.png"] == "FAKE"
+
+
+@pytest.mark.parametrize("header", ["split", "Subset", "partition", "set"])
+def test_the_split_may_be_stated_in_a_column_of_another_name(header: str) -> None:
+    table = f"file_name,label,{header}\na.png,real,Train\nb.png,fake,train_set\nc.png,fake,eval\n"
+    records = read_layout({"metadata.csv": table, "a.png": "", "b.png": "", "c.png": ""})
+    assert [record.split for record in records.values()] == ["train", "train", "test"]
+    with pytest.raises(ValueError, match=r"expected a split .* found 'holdout'"):
+        read_layout({"metadata.csv": table.replace("eval", "holdout"), "a.png": "", "b.png": "", "c.png": ""})
+
+
+def test_metadata_jsonl_have_the_columns_of_metadata_csv() -> None:
+    rows: list[dict[str, object]] = [
+        {"file_name": "a", "label": "real", "split": "val", "content": "frog\ud800", "extra": {"x": [1]}},
+        {"file_name": "b.x", "is_ai": True, "split": "train", "generator": "SDXL", "content": None},
+        {"path": "c.png", "is_ai": 0, "split": "test", "source": "COCO"},
+    ]
+    text = "\ufeff" + "\n\n".join(json.dumps(row) for row in rows)
+    records = read_layout({"x/metadata.jsonl": text, "x/a": "", "x/b.x": "", "x/c.png": ""})
+    assert records == {
+        "x/a": Record(key="x/a", split="validation", label="REAL", content="frog?", source="mine"),
+        "x/b.x": Record(key="x/b.x", split="train", label="FAKE", generator="SDXL", source="mine"),
+        "x/c.png": Record(key="x/c.png", split="test", label="REAL", source="COCO"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[1]", r"expected JSON lines in metadata\.jsonl"), ("{", r"expected JSON lines in metadata\.jsonl"),
+        ("[" * 100_000, r"expected JSON lines in metadata\.jsonl"),
+        ('{"label": "real"}', r"expected a column file_name or path .* metadata\.jsonl"),
+        ('{"path": "../a.png"}', r"expected paths below the folder of metadata\.jsonl"),
+        ('{"path": "a\\u0000.png"}', r"expected paths below the folder of metadata\.jsonl"),
+        ('{"path": "\\ud800.png"}', r"expected names of files in metadata\.jsonl"),
+    ],
+)  # fmt: skip
+def test_metadata_jsonl_that_are_not_rows_of_files_are_rejected(line: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_layout({"metadata.jsonl": line, "a.png": ""})
+
+
+def test_tables_are_bounded_in_size_columns_and_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = "".join(f"{n},real\n" for n in range(1100))
+    with pytest.raises(ValueError, match=r"expected rows of existing files in metadata\.csv; found more than 1,004"):
+        read_layout({"metadata.csv": f"path,label\n{many}", "a.png": ""})
+    with pytest.raises(ValueError, match="found more than 1000 columns"):
+        read_layout({"metadata.csv": "path," + "x," * 1001, "a.png": ""})
+    monkeypatch.setattr(listings, "MAX_TABLE_BYTES", 40)
+    small = "path,label\na.png,real\n"
+    assert read_layout({"metadata.csv": small, "a.png": ""})
+    with pytest.raises(ValueError, match=r"expected tables of at most 40 bytes; found 44 with x/metadata\.csv"):
+        read_layout({"metadata.csv": small, "x/metadata.csv": small, "a.png": "", "x/a.png": ""})

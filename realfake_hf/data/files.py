@@ -13,6 +13,7 @@ from typing import Any
 from realfake_hf.data.decoding import MAX_BYTES, UnreadableImageError
 
 _ENCRYPTED = 0x1  # bit of a zip entry's flags
+_MAX_DIRECTORY = 64 * 2**20  # bytes of a zip archive's list of entries, about ten times that in memory
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile cannot bound the output of the others
 _ARCHIVE_ERRORS = (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error)
 _ENTRY_ERRORS = (*_ARCHIVE_ERRORS, zlib.error, EOFError)
@@ -72,11 +73,12 @@ class ZipFiles:
     @cached_property
     def _entries(self) -> dict[str, zipfile.ZipInfo]:
         try:
+            _check_directory(self.archive)
             entries = [entry for entry in self._zip.infolist() if not entry.is_dir()]
         except _ARCHIVE_ERRORS as error:
             raise ValueError(
                 f"expected a zip archive, a parquet file or a folder; found {self.archive}: {error}. "
-                "If it is a zip archive, download it again."
+                "If it is a zip archive, download it again, or unpack it and give the folder."
             ) from error
         for entry in entries:
             _check_entry(entry, self.archive)
@@ -131,6 +133,15 @@ def _walk(folder: str, prefix: str, parents: tuple[str, ...]) -> Iterator[tuple[
 def _check_size(size: int) -> None:
     if size > MAX_BYTES:
         raise UnreadableImageError(f"the file has {size:,} bytes; the limit is {MAX_BYTES:,}")
+
+
+def _check_directory(archive: Path) -> None:
+    """Reject a list of entries that would not fit into memory, before `zipfile` reads it."""
+    with archive.open("rb") as file:
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # None if it is no archive
+    size = end[zipfile._ECD_SIZE] if end else 0  # type: ignore[attr-defined]
+    if size > _MAX_DIRECTORY:
+        raise ValueError(f"its list of files has {size:,} bytes; the limit is {_MAX_DIRECTORY:,}")
 
 
 def _check_entry(entry: zipfile.ZipInfo, archive: Path) -> None:

@@ -42,6 +42,7 @@ _SPLITS = {
     "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",  # as in `datasets`
 }  # fmt: skip
+_UNCLEAR = ("held-out",)
 SPLIT_COLUMNS = ("split", "splits", "subset", "partition", "set", "phase")
 _OTHER_LABEL_COLUMNS = ("labels", "class", "target")  # of tables; they may also state a content
 _NEUTRAL_WORDS = {"data", "dataset", "folder", "images", "image", "imgs", "of", "part", "set", "split"}
@@ -50,8 +51,9 @@ _IMAGE_SUFFIXES = {
     ".tiff", ".webp",
 }  # fmt: skip
 _OTHER_SUFFIXES = {
-    ".csv", ".db", ".doc", ".docx", ".html", ".ini", ".json", ".jsonl", ".lnk", ".log", ".md", ".pdf", ".py", ".rtf",
-    ".sha256", ".tsv", ".txt", ".url", ".xml", ".yaml", ".yml", ".zip",
+    ".7z", ".bz2", ".csv", ".db", ".doc", ".docx", ".gz", ".html", ".ini", ".json", ".jsonl", ".lnk", ".log",
+    ".md", ".pdf", ".py", ".rar", ".rtf", ".sha256", ".tar", ".tgz", ".tsv", ".txt", ".url", ".xml", ".xz",
+    ".yaml", ".yml", ".zip",
 }  # fmt: skip
 
 
@@ -92,10 +94,8 @@ def find_records(
     """
     label_of = lru_cache(maxsize=4096)(partial(_folder_label, words=words))
     images = [path for path in paths if _is_image(path, label_of)]
-    if not images:
-        raise ValueError(f"expected images in {source}; found {len(paths)} files, none of them an image.")
     matches = [match for path in images if (match := _CIFAKE_FILE.fullmatch(path))]
-    if len(matches) == len(images) and any(match["number"] for match in matches):
+    if matches and len(matches) == len(images) and any(match["number"] for match in matches):
         places = sorted({match["place"] or "./" for match in matches})
         if len(places) > 1:
             copies = f"{len(places)}: {', '.join(places)}"
@@ -104,6 +104,8 @@ def find_records(
     tables = [path for path in paths if PurePosixPath(path).name in TABLES and not is_hidden(path)]
     metadata = read_listings(tables, read, max_rows=2 * len(paths) + 1000)  # 1% of unreadable images are allowed
     images = list(dict.fromkeys([*metadata, *images]))  # a listed image that is missing counts as unreadable
+    if not images:
+        raise ValueError(f"expected images in {source}; found {len(paths)} files, none of them an image.")
     return _folder_records(images, metadata, source, words, label_of)
 
 
@@ -153,7 +155,7 @@ def parse_split(text: str, *, where: str) -> str:
         ValueError: the name does not mean exactly one of them.
     """
     splits = _splits_of(text)
-    if len(splits) != 1 or "held-out" in splits:
+    if len(splits) != 1 or splits == _UNCLEAR:
         raise ValueError(f"expected a split named train, validation or test in {where}; found {text!r}. Rename it.")
     return splits[0]
 
@@ -167,8 +169,9 @@ def split_of_path(folders: Iterable[str], *, path: str) -> str | None:
         ValueError: the names contradict each other, or do not say which split it is.
     """
     mentioned = {folder: splits for folder in folders if (splits := _splits_of(folder))}
-    split = _only("split", [splits[0] for splits in mentioned.values() if len(splits) == 1], path)
-    unclear = [folder for folder, splits in mentioned.items() if "held-out" in splits or not split]
+    clear = [splits[0] for splits in mentioned.values() if len(splits) == 1 and splits != _UNCLEAR]
+    split = _only("split", clear, path)
+    unclear = [folder for folder, splits in mentioned.items() if splits == _UNCLEAR or not split]
     return parse_split(unclear[0], where=repr(path)) if unclear else split
 
 
@@ -189,14 +192,14 @@ def _splits_of(name: str) -> tuple[str, ...]:
     words = [re.sub(r"(?<=.)(dataset|data|images|set|split)$", "", word) for word in split_words(name)]
     splits = sorted({_SPLITS[word] for word in words if word in _SPLITS})
     if re.search(r"(^|_)(h[eo]ld_?out|unseen)(_|$)", "_".join(words)):  # validation or test?
-        return ("held-out", *splits)
+        return _UNCLEAR
     rest = [word for word in words if not (word in _SPLITS or word in _NEUTRAL_WORDS or word.isdecimal())]
     return () if splits == ["train"] and rest and not parse_label(" ".join(rest)) else tuple(splits)
 
 
 def _folder_label(folder: str, *, words: LabelWords) -> LabelName | None:
     """Parse the label in the name of a folder, which may also state a split."""
-    rest = " ".join(word for word in re.split(r"[\W_]+", folder) if word.lower() not in _SPLITS)
+    rest = " ".join(word for word in split_words(folder) if word not in _SPLITS)
     return words.get(folder.strip().casefold()) or parse_label(folder) or parse_label(rest)
 
 
