@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image
 
@@ -42,6 +44,15 @@ def parquet(picture_bytes: PictureBytes, folder: Path, seeds: range) -> bytes:
     return (folder / "rows.parquet").read_bytes()
 
 
+def paths(folder: Path) -> bytes:
+    """Rows that name an image of the reader's machine instead of containing one."""
+    (folder / "secret.png").write_bytes(b"-")
+    rows = {"image": [{"bytes": None, "path": str(folder / "secret.png")}] * 2, "label": [0, 1]}
+    schema = Features({"image": Image(), "label": ClassLabel(names=["FAKE", "REAL"])}).arrow_schema
+    pq.write_table(pa.Table.from_pydict(rows, schema=schema), folder / "paths.parquet")
+    return (folder / "paths.parquet").read_bytes()
+
+
 def ask(*sources: str, folder: Path, **environment: str) -> dict[str, Any]:
     (folder / "empty").mkdir(exist_ok=True)
     own = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "REALFAKE_"))}
@@ -70,6 +81,14 @@ def repositories(picture_bytes: PictureBytes, tmp_path_factory: pytest.TempPathF
         "user/name": {"README.md": b"---\nlicense: mit\n---\n", **splits},
         "user/broken": {"data/train-00000-of-00001.parquet": b"PAR1 no PAR1"},
         "user/script": {"script.py": b"print()"},
+        "user/capital": {f"{split}.parquet": parquet(picture_bytes, folder, range(4)) for split in ("Train", "Test")},
+        "user/files": {
+            f"{split}/{label}/{n}.png": picture_bytes(f"{split} {label} {n}")
+            for split in ("train", "test")
+            for label in ("real", "fake")
+            for n in range(2)
+        },
+        "user/paths": {"data/train-00000-of-00001.parquet": paths(folder)},
         CIFAKE_MIRROR: splits,
     }
 
@@ -79,7 +98,8 @@ def answers(
     hub_stand_in: ModuleType, repositories: dict[str, dict[str, bytes]], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
     """Load all sources over HTTP in one process, since starting it dominates the time."""
-    asked = ("user/name", "cifake", "user/broken", "user/script", "user/nothing", "user/private", "user/gated")
+    names = ("broken", "capital", "files", "gated", "name", "nothing", "paths", "private", "script")
+    asked = ("cifake", *(f"user/{name}" for name in names))
     with hub_stand_in.serve(repositories) as address:
         return ask(*asked, folder=tmp_path_factory.mktemp("hub"), HF_ENDPOINT=address)
 
@@ -128,14 +148,27 @@ def test_a_data_set_that_cannot_be_loaded_is_rejected(answers: dict[str, Any], n
     assert found in error["message"]
 
 
+def test_files_of_a_test_split_that_datasets_takes_for_training_images_are_refused(answers: dict[str, Any]) -> None:
+    assert answers["user/capital"]["error"] == "ValueError"
+    assert "in the split train of user/capital; found Test.parquet" in answers["user/capital"]["message"]
+
+
+def test_image_files_of_a_repository_are_read_but_no_path_in_a_row_is_opened(answers: dict[str, Any]) -> None:
+    assert {split: len(rows) for split, rows in answers["user/files"].items()} == {"train": 4, "test": 4}
+    assert answers["user/paths"]["error"] == "ValueError"
+    assert "found 2 of 2" in answers["user/paths"]["message"]
+    assert "secret.png" in answers["user/paths"]["message"]
+
+
 def test_without_network_cached_data_sets_load_and_others_are_rejected(
     hub_stand_in: ModuleType, repositories: dict[str, dict[str, bytes]], tmp_path: Path
 ) -> None:
     with hub_stand_in.serve(repositories) as address:
-        before = ask("user/name", folder=tmp_path, HF_ENDPOINT=address)
+        before = ask("user/name", "user/files", folder=tmp_path, HF_ENDPOINT=address)
     with ThreadPoolExecutor() as both:  # the client tries for 20 s
-        asked = [both.submit(ask, name, folder=tmp_path, HF_ENDPOINT=address) for name in ("user/name", "user/other")]
+        names = (("user/name", "user/files"), ("user/other",))
+        asked = [both.submit(ask, *some, folder=tmp_path, HF_ENDPOINT=address) for some in names]
     known, unknown = (one.result() for one in asked)
-    assert known["user/name"] == before["user/name"]
+    assert known == before
     assert unknown["user/other"]["error"] == "FileNotFoundError"
     assert "Check the name and the network" in unknown["user/other"]["message"]
