@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -20,7 +21,14 @@ from transformers import BaseImageProcessor
 from realfake_hf.attribution.explain import explain
 from realfake_hf.attribution.methods import Explanation, Target
 from realfake_hf.data.decoding import UnreadableImageError, decode_image, to_rgb
-from realfake_hf.data.pixels import Normalize, is_reproducible, resize_images, resize_target
+from realfake_hf.data.pixels import (
+    Normalize,
+    check_elongation,
+    is_reproducible,
+    output_shapes,
+    resize_images,
+    resize_target,
+)
 from realfake_hf.labels import Verdict
 from realfake_hf.metrics.operating_point import DEFAULT, OperatingPoint, load_operating_point
 from realfake_hf.metrics.out_of_distribution import Familiarity, load_familiarity
@@ -56,7 +64,7 @@ class Detector:
     Args:
         model: any image classifier with one label for real and one for fake.
         processor: the image processor saved with it.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass, if the processor returns images of one size.
         point: threshold and abstention band of the verdicts; by default 0.5 and no band.
         familiarity: distribution of the embeddings of the training images, for `Verdict.is_far`; None if unknown.
         bf16: predict with a copy of the model in bfloat16, on CPUs that support it. It is faster for a ViT, especially
@@ -91,6 +99,7 @@ class Detector:
         self.familiarity = familiarity
         self.fake = fake_output(model.config)
         self._normalize = Normalize(processor) if is_reproducible(processor) else None
+        self._has_one_size = len(output_shapes(processor)) == 1
         self._lock = SharedLock()  # explaining changes the model temporarily
 
     @classmethod
@@ -194,8 +203,8 @@ class Detector:
             ValueError: the method, target or option is unknown, or the model does not support the method.
         """
         explanations: list[Explanation] = []
-        for batch in _batches(images, batch_size or self.batch_size):
-            pixel_values = self._pixel_values(_read(batch))
+        for batch in self._batches(images, batch_size):
+            pixel_values = self._pixel_values(_read(batch, self.processor))
             with self._lock.exclusive():
                 explanations += explain(self.model, pixel_values, method=method, target=target, options=options)
         return [replace(each, verdict=self.point.judge(each.verdict.p_fake)) for each in explanations]
@@ -222,12 +231,15 @@ class Detector:
     ) -> Iterator[Result]:
         def answer(batch: Batch) -> Result:
             try:
-                return function(_read(batch))
+                return function(_read(batch, self.processor))
             except NotFiniteError as error:
                 position, image = batch[error.row]
                 raise NotFiniteError(_name(image, position), error.row) from error
 
-        return map_in_threads(answer, _batches(images, self.batch_size))
+        return map_in_threads(answer, self._batches(images))
+
+    def _batches(self, images: ImageInput | Iterable[ImageInput], size: int | None = None) -> Iterator[Batch]:
+        return _batches(images, (size or self.batch_size) if self._has_one_size else 1)
 
     def _verdicts(self, images: list[Image.Image]) -> list[Verdict]:
         if self.familiarity is None:
@@ -356,8 +368,11 @@ def _batches(images: ImageInput | Iterable[ImageInput], size: int) -> Iterator[B
         yield batch
 
 
-def _read(batch: Batch) -> list[Image.Image]:
-    return [_to_rgb(image, position) for position, image in batch]
+def _read(batch: Batch, processor: BaseImageProcessor) -> list[Image.Image]:
+    images = [_to_rgb(image, position) for position, image in batch]
+    for (position, source), image in zip(batch, images, strict=True):
+        _readable(partial(check_elongation, image, processor), name=_name(source, position))
+    return images
 
 
 def _to_rgb(image: ImageInput, position: int) -> Image.Image:
@@ -379,7 +394,7 @@ def _name(image: ImageInput, position: int) -> str:
     return os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {position}"
 
 
-def _readable(read: Callable[[], Image.Image], *, name: str) -> Image.Image:
+def _readable(read: Callable[[], Result], *, name: str) -> Result:
     try:
         return read()
     except (UnreadableImageError, OSError) as error:

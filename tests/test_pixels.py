@@ -277,7 +277,7 @@ def test_a_processor_that_does_more_is_used_itself_and_not_cached_for(images, tm
 
 
 def test_a_processor_that_returns_patches_is_refused():
-    with pytest.raises(ValueError, match=r"found Siglip2ImageProcessorPil, which returns \(1, "):
+    with pytest.raises(ValueError, match=r"found Siglip2ImageProcessorPil, which returns pixel_values \(1, 256, "):
         Normalize(Siglip2ImageProcessorPil())
 
 

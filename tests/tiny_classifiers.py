@@ -72,6 +72,8 @@ def _draw(model: PreTrainedModel) -> None:
     for name, value in model.state_dict().items():
         if value.is_floating_point() and value.ndim > 1:
             value.normal_(std=value[0].numel() ** -0.5)
+        elif name.endswith("bias"):
+            value.normal_(std=0.1)
         elif name.endswith(("lambda1", "gamma", "lambda_1", "lambda_2")):
             value.fill_(0.5)
 

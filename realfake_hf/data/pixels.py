@@ -28,7 +28,7 @@ from transformers import BaseImageProcessor
 from transformers.image_processing_backends import PilBackend
 
 from realfake_hf.data.augment import Augmentation
-from realfake_hf.data.decoding import decode_image
+from realfake_hf.data.decoding import MAX_PIXELS, UnreadableImageError, decode_image
 from realfake_hf.parallel import map_in_processes
 from realfake_hf.store import damaged_files, write_checksums
 
@@ -39,7 +39,9 @@ logger = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]
 
+MAX_RESIZED: Final = MAX_PIXELS // 4  # pixels of an image between resizing and cropping
 _CACHE_VERSION: Final = 2  # increase it when the pixels of unchanged images and processor change
+_TRIALS: Final = ((64, 48), (45, 77), (643, 421))  # width and height: wide, tall, and larger than most models need
 _ONE: Final = 2**22  # Pillow's fixed-point representation of 1 for 8-bit images
 
 
@@ -82,7 +84,12 @@ def resize_images(images: Sequence[Image.Image], processor: BaseImageProcessor) 
 
     Returns:
         (n, height, width, 3) uint8 [0, 255].
+
+    Raises:
+        UnreadableImageError: see `check_elongation`.
     """
+    for image in images:
+        check_elongation(image, processor)
     size = resize_target(processor)
     if size is not None and all(image.size == size for image in images):
         return np.stack([np.asarray(image) for image in images])
@@ -93,10 +100,32 @@ def resize_images(images: Sequence[Image.Image], processor: BaseImageProcessor) 
 
 
 def resize_image(image: Image.Image, processor: BaseImageProcessor) -> Image.Image:
-    """Resize an RGB image to the processor's size, to save memory; return it unchanged if the processor also crops."""
+    """Resize an RGB image to the processor's size, to save memory; return it unchanged if the processor also crops.
+
+    Raises:
+        UnreadableImageError: see `check_elongation`.
+    """
+    check_elongation(image, processor)
     if resize_target(processor) is None:
         return image
     return Image.fromarray(resize_images([image], processor)[0])
+
+
+def check_elongation(image: Image.Image, processor: BaseImageProcessor) -> None:
+    """Reject an image that a processor would enlarge beyond `MAX_RESIZED` pixels, before it crops.
+
+    Raises:
+        UnreadableImageError: the image is too elongated for a processor that resizes the shorter side.
+    """
+    size = dict(getattr(processor, "size", None) or {})
+    if not size.get("shortest_edge") or size.get("longest_edge"):
+        return
+    width, height = (side * size["shortest_edge"] // min(image.size) for side in image.size)
+    if width * height > MAX_RESIZED:
+        raise UnreadableImageError(
+            f"the image is too elongated: the model's image processor would resize {image.width}x{image.height} to "
+            f"{width}x{height} pixels, of which {MAX_RESIZED:,} are accepted. Crop the image"
+        )
 
 
 def resize_target(processor: BaseImageProcessor) -> tuple[int, int] | None:
@@ -226,22 +255,37 @@ def _weights(old: int, new: int, resample: Resampling) -> Tensor:
 
 
 def is_reproducible(processor: BaseImageProcessor) -> bool:
-    """Return whether `resize_images` and `Normalize` reproduce a processor up to a grey level, on a random image."""
-    image = Image.fromarray(np.random.default_rng(0).integers(256, size=(48, 64, 3), dtype=np.uint8))
-    expected = processor(image, return_tensors="pt")["pixel_values"]
-    normalize = Normalize(processor)
-    values = normalize(torch.from_numpy(resize_images([image], processor)))
-    return values.shape == expected.shape and float((values - expected).abs().max()) <= normalize.grey_level
+    """Return whether `resize_images` and `Normalize` reproduce a processor up to a grey level, on random images."""
+    normalize, random = Normalize(processor), np.random.default_rng(0)
+    for width, height in _TRIALS:
+        image = Image.fromarray(random.integers(256, size=(height, width, 3), dtype=np.uint8))
+        expected = processed(image, processor)
+        values = normalize(torch.from_numpy(resize_images([image], processor)))
+        if values.shape != expected.shape or float((values - expected).abs().max()) > normalize.grey_level:
+            return False
+    return True
+
+
+def processed(image: Image.Image, processor: BaseImageProcessor) -> Tensor:
+    """Return the `pixel_values` of an RGB image, as the processor makes them: (1, channels, height, width).
+
+    Raises:
+        ValueError: the processor returns something else.
+    """
+    output = processor(image, return_tensors="pt")
+    values = output.get("pixel_values")
+    if not isinstance(values, Tensor) or values.ndim != 4:  # noqa: PLR2004
+        shapes = ", ".join(f"{name} {tuple(each.shape)}" for name, each in output.items())
+        raise ValueError(
+            "expected an image processor that returns pixel_values (batch, channels, height, width); found "
+            f"{type(processor).__name__}, which returns {shapes}. Use a model with such a processor."
+        )
+    return values
 
 
 def _channel_values(processor: BaseImageProcessor, level: int) -> Tensor:
     """Return the value that a processor gives each channel of a uniform grey image, away from any padding."""
-    values: Tensor = processor(Image.new("RGB", (64, 64), (level,) * 3), return_tensors="pt")["pixel_values"]
-    if values.ndim != 4:  # noqa: PLR2004
-        raise ValueError(
-            "expected an image processor that returns (batch, channels, height, width); found "
-            f"{type(processor).__name__}, which returns {tuple(values.shape)}. Use a model with such a processor."
-        )
+    values = processed(Image.new("RGB", (64, 64), (level,) * 3), processor)
     return values[0, :, values.shape[2] // 2, values.shape[3] // 2].double()
 
 
@@ -277,8 +321,13 @@ def _sizes(encoded: "Dataset", rows: Sequence[int]) -> set[tuple[int, int]]:
     return {Image.open(io.BytesIO(data)).size for data in _bytes(encoded, rows)}
 
 
+def output_shapes(processor: BaseImageProcessor) -> set[tuple[int, ...]]:
+    """Return the shapes (height, width, 3) of two images of different shape: one shape if the processor fixes it."""
+    return {resize_images([Image.new("RGB", size)], processor).shape[1:] for size in ((64, 64), (96, 64))}
+
+
 def _output_shape(processor: BaseImageProcessor) -> tuple[int, ...]:
-    shapes = {resize_images([Image.new("RGB", size)], processor).shape[1:] for size in ((64, 64), (96, 64))}
+    shapes = output_shapes(processor)
     if len(shapes) > 1:
         raise ValueError(
             f"expected an image processor with a fixed output size; found {sorted(shapes)} for images of 64x64 and "

@@ -28,7 +28,7 @@ from transformers import BaseImageProcessor
 from realfake_hf.data.augment import Augmentation
 from realfake_hf.data.decoding import UnreadableImageError, decode_image
 from realfake_hf.data.hub import bytes_of_row, check_training_files
-from realfake_hf.data.pixels import resize_images
+from realfake_hf.data.pixels import check_elongation, resize_images
 from realfake_hf.data.sampling import Flags
 
 logger = logging.getLogger(__name__)
@@ -182,6 +182,9 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
         workers: decoding workers of each process; 0 to decode in the process itself.
         multiple: the number of batches in an epoch is rounded up to a multiple of this.
         seed: random seed of the order; `augment` has its own.
+
+    Attributes:
+        skips_single: whether to skip batches of a single image, for batch norms.
     """
 
     def __init__(
@@ -215,6 +218,7 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
         self._rows = split.rows()
         self._start: State | None = None
         self._state: State = {}
+        self.skips_single = False
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of order and augmentation, as a callback of the `Trainer` does."""
@@ -266,7 +270,7 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
             for position in range(done, len(block), self._batch_size):
                 table = block.take(order[position : position + self._batch_size])
                 batch = self._decode(table, (part << 40) + number * self._buffer_size + position)
-                if batch is not None:
+                if batch is not None and (len(batch["labels"]) > 1 or not self.skips_single):
                     yield batch, {"rows": rows_state, "block": number, "done": position + self._batch_size}
             rows_state, done = own.state_dict(), 0
 
@@ -279,7 +283,9 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
         images, labels = [], []
         for row in rows.to_pylist():
             try:
-                images.append(decode_image(bytes_of_row(row["image"])))
+                image = decode_image(bytes_of_row(row["image"]))
+                check_elongation(image, self._processor)
+                images.append(image)
                 labels.append(row["label"])
             except UnreadableImageError as error:
                 logger.warning("skipped the unreadable image %s: %s", row["id"], error)

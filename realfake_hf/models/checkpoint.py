@@ -204,9 +204,10 @@ def _check_weights(model: PreTrainedModel, lost: set[str], place: str) -> None:
 
 
 def _head_weights(model: PreTrainedModel) -> set[str]:
-    """Return the names of the weights beside and in the linear layers of the head."""
-    tops = {name.partition(".")[0] for name in head_modules(model)}
-    return {name for name in model.state_dict() if name.partition(".")[0] in tops}
+    """Return the names of the weights in the head, and beside it where it is not in the backbone."""
+    tops = {name: name.partition(".")[0] for name in head_modules(model)}
+    heads = tuple(f"{name if top == model.base_model_prefix else top}." for name, top in tops.items())
+    return {name for name in model.state_dict() if name.startswith(heads)}
 
 
 def _similar_folder(folder: Path) -> str | None:

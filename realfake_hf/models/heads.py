@@ -1,21 +1,28 @@
 """Split a classifier into head and backbone."""
 
+import copy
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, Final
+from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+_KNOWN: Final[WeakKeyDictionary[PreTrainedModel, tuple[str, ...]]] = WeakKeyDictionary()
 
-def head_modules(model: PreTrainedModel) -> dict[str, nn.Linear]:
-    """Return the linear layers outside the backbone by name: one head, or two in a distilled DeiT."""
-    backbone = f"{model.base_model_prefix}."
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and not name.startswith(backbone)
-    }
+
+def head_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """Return the modules that map features to logits by name: one head, or two in a distilled model.
+
+    They are the modules with parameters whose shapes depend on the number of labels. In a model for a fixed number of
+    labels, such as the CIFAKE CNN, the head is the last linear layer.
+    """
+    if model not in _KNOWN:
+        _KNOWN[model] = _head_names(model)
+    return {name: model.get_submodule(name) for name in _KNOWN[model]}
 
 
 def backbone_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
@@ -26,10 +33,12 @@ def backbone_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
 
 @contextmanager
 def collect_embeddings(model: PreTrainedModel) -> Iterator[list[Tensor]]:
-    """Collect the inputs of the last linear head in each forward pass of this thread, (batch, width) each.
+    """Collect the inputs of the last head in each forward pass of this thread, averaged over positions if it has any.
+
+    Each is (batch, width).
 
     Raises:
-        ValueError: the model has no linear head.
+        ValueError: the model has no head.
     """
     heads = list(head_modules(model).values())
     if not heads:
@@ -37,12 +46,32 @@ def collect_embeddings(model: PreTrainedModel) -> Iterator[list[Tensor]]:
     embeddings: list[Tensor] = []
     thread = threading.get_ident()
 
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def hook(head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if threading.get_ident() == thread:
-            embeddings.append(inputs[0].detach())
+            embeddings.append(_pooled(inputs[0].detach(), is_map=isinstance(head, nn.Conv2d)))
 
     handle = heads[-1].register_forward_pre_hook(hook)
     try:
         yield embeddings
     finally:
         handle.remove()
+
+
+def _head_names(model: PreTrainedModel) -> tuple[str, ...]:
+    shapes, others = (_shapes(model, n_labels) for n_labels in (2, 3))
+    names = dict.fromkeys(name.rpartition(".")[0] for name, shape in shapes.items() if shape != others[name])
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return tuple(names) or tuple(linear[-1:])
+
+
+def _shapes(model: PreTrainedModel, n_labels: int) -> Mapping[str, torch.Size]:
+    """Return the shapes of the parameters of a model of this class for that many labels, without memory for them."""
+    config: Any = copy.deepcopy(model.config)
+    config.num_labels = n_labels
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return {name: value.shape for name, value in type(model)(config).named_parameters()}
+
+
+def _pooled(values: Tensor, *, is_map: bool) -> Tensor:
+    """Average (batch, width, height, width) or (batch, ..., width) over positions."""
+    return values.flatten(2).mean(2) if is_map else values.unsqueeze(1).flatten(1, -2).mean(1)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
@@ -14,7 +15,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from realfake_hf.data.pixels import resize_target
+from realfake_hf.data.pixels import processed, resize_target
 from realfake_hf.labels import LABEL_NAMES, id2label, label2id, parse_label
 from realfake_hf.models.checkpoint import SOFTMAX, first_sentence, load_classifier, load_config, load_processor
 from realfake_hf.models.heads import head_modules
@@ -22,6 +23,8 @@ from realfake_hf.models.heads import head_modules
 WEIGHTS: Final = "weights"  # folder of downloaded checkpoints, in the working directory or in REALFAKE_SHARED
 _KERNEL: Final = "embeddings.patch_embeddings.projection.weight"
 _POSITIONS: Final = "embeddings.position_embeddings"
+_MOST_SPECIAL: Final = 2  # positions of special tokens: those of a class token and a distillation token
+_BLANK: Final = Image.new("RGB", (64, 64))
 
 
 def load_pretrained(
@@ -48,6 +51,7 @@ def load_pretrained(
     place = find_checkpoint(name)
     model = _load_model(place, attn_implementation)
     processor = load_processor(place, model.config)
+    processed(_BLANK, processor)  # raises an error if the model does not take images
     if (image_size or patch_size) and is_resizable(model):
         model = resize_model(model, image_size=image_size, patch_size=patch_size)
     elif patch_size:
@@ -77,9 +81,15 @@ def find_checkpoint(name: str) -> str:
 
 
 def is_resizable(model: PreTrainedModel) -> bool:
-    """Return whether `resize_model` applies: ViT, DeiT and DINOv2 have a patch kernel and a position table."""
-    names = [name for name, _ in model.named_parameters()]
-    return all(any(name.endswith(suffix) for name in names) for suffix in (_KERNEL, _POSITIONS))
+    """Return whether `resize_model` applies: ViT, DeiT and DINOv2 have a kernel and a position for each patch."""
+    weights = list(model.named_parameters())
+    has_kernel = any(name.endswith(_KERNEL) for name, _ in weights)
+    table = next((value for name, value in weights if name.endswith(_POSITIONS)), None)
+    image_size, patch_size = (getattr(model.config, name, None) for name in ("image_size", "patch_size"))
+    if not has_kernel or table is None or not isinstance(image_size, int) or not isinstance(patch_size, int):
+        return False
+    special = table.shape[1] - (image_size // patch_size) ** 2
+    return 0 <= special <= _MOST_SPECIAL
 
 
 def resize_model(
@@ -182,6 +192,7 @@ def random_weights(model: PreTrainedModel, *, seed: int) -> PreTrainedModel:
 def _load_model(place: str, attn_implementation: str | None) -> PreTrainedModel:
     config: Any = load_config(place)
     saved_names: dict[int, str] = dict(config.id2label)
+    config.num_labels = len(LABEL_NAMES)  # PVT does not count the labels
     config.id2label, config.label2id, config.problem_type = id2label(), label2id(), SOFTMAX
     model = load_classifier(
         place, config=config, attn_implementation=attn_implementation, dtype=torch.float32, allow_new_head=True
@@ -196,42 +207,43 @@ def _set_head(model: PreTrainedModel, saved_names: dict[int, str]) -> None:
         return  # transformers has made a new head
     labels = [parse_label(saved_names[index]) for index in range(len(LABEL_NAMES))]
     for head in head_modules(model).values():
-        if labels == list(reversed(LABEL_NAMES)):
-            head.weight.data, head.bias.data = head.weight.data.flip(0), head.bias.data.flip(0)
-        elif labels != list(LABEL_NAMES):
-            nn.init.zeros_(head.bias)
-            nn.init.trunc_normal_(head.weight, std=0.02)
+        for value in head.parameters():
+            if labels == list(reversed(LABEL_NAMES)):
+                value.data = value.data.flip(0) if len(value) > 1 else -value.data  # (0, z) of the CIFAKE CNN
+            elif labels != list(LABEL_NAMES):
+                nn.init.trunc_normal_(value, std=0.02) if value.ndim > 1 else nn.init.zeros_(value)
 
 
 def _with_size(processor: BaseImageProcessor, size: int) -> BaseImageProcessor:
-    """Return the processor for another size; a processor that crops is replaced by one that only resizes."""
+    """Return the processor for another size; one that crops or pads is replaced by one that only resizes."""
     settings = processor.to_dict()
     square = {"height": size, "width": size}
     if resize_target(processor):
         return type(processor).from_dict({**settings, "size": square})  # type: ignore[no-any-return]
+    if settings.get("do_flip_channel_order"):  # MobileViT
+        return type(processor).from_dict({**settings, "size": square, "do_center_crop": False})  # type: ignore[no-any-return]
     names = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "resample")
     return ViTImageProcessorPil(size=square, **{name: settings[name] for name in names if name in settings})
 
 
 def _check_forward(model: PreTrainedModel, processor: BaseImageProcessor, name: str) -> None:
-    """Pass one blank image of the size of the processor through the model."""
-    size = resize_target(processor) or _crop_size(processor)
-    if size is None:
-        return  # the size depends on the image and is checked by the pixel cache
+    """Pass one blank image through the processor and the model."""
+    values = processed(_BLANK, processor)
+    size = f"{values.shape[3]}x{values.shape[2]}"
     try:
         with torch.inference_mode():
-            model(pixel_values=torch.zeros(1, 3, size[1], size[0]))
+            logits = getattr(model(pixel_values=values), "logits", None)
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
-            f"expected a model that accepts images of {size[0]}x{size[1]} pixels, the size of its image processor; "
-            f"{name!r} does not ({first_sentence(error)}). Use another --image_size."
+            f"expected a model that accepts images of {size} pixels, the size of its image processor; "
+            f"{name!r} does not ({first_sentence(error)}). Omit --image_size, or use another."
         ) from error
-
-
-def _crop_size(processor: BaseImageProcessor) -> tuple[int, int] | None:
-    settings = processor.to_dict()
-    crop = settings.get("crop_size") or {}
-    return (crop["width"], crop["height"]) if settings.get("do_center_crop") and "height" in crop else None
+    if logits is None or logits.shape != (1, len(LABEL_NAMES)):
+        found = "none" if logits is None else f"logits of shape {tuple(logits.shape)}"
+        raise ValueError(
+            f"expected a classifier that returns logits of shape (1, 2) for one image and two labels; found {found} "
+            f"from {type(model).__name__} at {name!r}. Use another model."
+        )
 
 
 def _resized(name: str, value: Tensor, *, old_grid: int, grid: int, patch_size: int) -> Tensor:

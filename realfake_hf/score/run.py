@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from realfake_hf.data.decoding import UnreadableImageError, decode_image
-from realfake_hf.data.pixels import resize_image
+from realfake_hf.data.pixels import check_elongation, resize_image
 from realfake_hf.detector import Detector, NotFiniteError, load_detector
 from realfake_hf.distributed import cores_each, join_processes, report_lost_processes, this_process
 from realfake_hf.labels import Verdict
@@ -147,6 +147,7 @@ def _open(detector: Detector, item: Item) -> Image.Image | str:
     """Read and decode an image, or return the reason for the failure."""
     try:
         image = decode_image(item.read())
+        check_elongation(image, detector.processor)
     except (UnreadableImageError, OSError) as error:
         return str(error)
     return image if image.width * image.height <= _LARGE else resize_image(image, detector.processor)

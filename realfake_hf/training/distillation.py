@@ -1,17 +1,21 @@
 """Knowledge distillation: learn from labels and from the predictions of a teacher."""
 
+import logging
 import os
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
 from transformers import BaseImageProcessor, Trainer
 
-from realfake_hf.data.pixels import ModelInput
+from realfake_hf.data.pixels import ModelInput, geometry, is_reproducible
 from realfake_hf.labels import FAKE
 from realfake_hf.models.checkpoint import fake_output, load_classifier, load_processor
 from realfake_hf.models.pretrained import find_checkpoint
+
+logger = logging.getLogger(__name__)
 
 
 class Teacher:
@@ -25,7 +29,12 @@ class Teacher:
 
     def __init__(self, model: Any, processor: BaseImageProcessor, *, weight: float) -> None:  # noqa: ANN401
         self.model: Any = model.eval().requires_grad_(False)
-        self.convert = ModelInput(processor)
+        if not is_reproducible(processor):
+            raise ValueError(
+                "expected a teacher whose image processor only resizes, crops, rescales and normalizes; found "
+                f"{type(processor).__name__}, which does more. Use another --teacher."
+            )
+        self.processor, self.convert = processor, ModelInput(processor)
         self.weight = weight
         self._fake = fake_output(model.config)
 
@@ -35,7 +44,7 @@ class Teacher:
 
         Raises:
             OSError: the model does not exist.
-            ValueError: its labels do not mean real and fake.
+            ValueError: its labels do not mean real and fake, or its image processor is not supported.
         """
         place = find_checkpoint(os.fspath(name))
         try:
@@ -43,6 +52,16 @@ class Teacher:
             return cls(model, load_processor(place, model.config), weight=weight)
         except OSError as error:
             raise OSError(f"--teacher: {error}") from error
+
+    def check_student(self, processor: BaseImageProcessor) -> None:
+        """Raise a `ValueError` if images in the geometry of the student's processor are none for the teacher."""
+        flips = getattr(processor, "do_flip_channel_order", None)
+        if geometry(processor) != geometry(self.processor) and (flips or self.convert.size is None):
+            raise ValueError(
+                "expected a teacher with the image processor of the student, or two processors that keep the colours "
+                f"and a teacher's that only resizes; found {type(self.processor).__name__} for the teacher and "
+                f"{type(processor).__name__} for the student. Use another --teacher."
+            )
 
     @torch.no_grad()
     def probabilities(self, pixels: Tensor) -> Tensor:
@@ -65,11 +84,31 @@ class Teacher:
 
 
 class DistillationTrainer(Trainer):
-    """A `Trainer` that adds the loss of a teacher, if any, to the training loss; evaluation uses labels only."""
+    """A `Trainer` that adds the loss of a teacher, if any, to the training loss; evaluation uses labels only.
 
-    def __init__(self, *, teacher: Teacher | None, **settings: Any) -> None:  # noqa: ANN401 - the Trainer's own
+    Args:
+        teacher: the teacher, or None.
+        needs_two_images: whether to skip training batches of a single image, whose batch statistics are undefined.
+        settings: those of the `Trainer`.
+    """
+
+    def __init__(self, *, teacher: Teacher | None, needs_two_images: bool = False, **settings: Any) -> None:  # noqa: ANN401
         super().__init__(**settings)
         self.teacher = teacher
+        self.needs_two_images = needs_two_images
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Return the loader of the training split, without a last batch of a single image if it needs two."""
+        batch_size = self.args.train_batch_size
+        is_single = self.args.world_size == 1 and batch_size > 1 and len(self.train_dataset) % batch_size == 1
+        if not (self.needs_two_images and is_single):
+            return super().get_train_dataloader()
+        logger.warning("leaving out one image in each epoch: the last batch needs two for its batch norms")
+        self.args.dataloader_drop_last = True
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.args.dataloader_drop_last = False  # an evaluation measures every image
 
     def compute_loss(
         self,

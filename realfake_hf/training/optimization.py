@@ -1,6 +1,5 @@
 """Fine-tuning: learning rates by depth, LoRA, a temporarily frozen backbone, and a moving average of the weights."""
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from realfake_hf.training.callbacks import checkpoint_folder
 
 AVERAGE_FILE: Final = "averaged.safetensors"
 
-_BLOCK = re.compile(r"(?:layers?|blocks?|stages)\.(\d+)")
+Block = tuple[int, ...]  # position of a block, or of a stage and a block in it
 
 
 def parameter_groups(
@@ -56,31 +55,62 @@ def parameter_groups(
 
 
 def layer_depths(model: PreTrainedModel | PeftModel) -> dict[str, int]:
-    """Return the depth of each parameter: 0 in embeddings, 1, 2, ... in the blocks, the highest in the heads."""
+    """Return the depth of each parameter: 0 in embeddings, 1, 2, ... in the blocks, the highest in the heads.
+
+    Blocks are the members of lists of modules; if such a list is a member of another, a stage, blocks are counted
+    through all stages. Parameters between blocks, as of norms, have the depth of a block beside them.
+    """
     names = [name for name, _ in model.named_parameters()]
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    backbone = f"{base.base_model_prefix}."
-    blocks = {name: tuple(map(int, _BLOCK.findall(name))) for name in names}
-    rank = {block: depth for depth, block in enumerate(sorted(set(blocks.values()) - {()}), start=1)}
-    last = len(rank)
+    prefix = "base_model.model." if isinstance(model, PeftModel) else ""
+    heads = tuple(f"{prefix}{name}." for name in head_modules(base))
+    lists = {name for name, module in model.named_modules() if _is_list(module)}
+    blocks = {name: () if name.startswith(heads) else _block(name, lists) for name in names}
+    ranks = {block: depth for depth, block in enumerate(_deepest(blocks.values()), start=1)}
+    last, depths, reached = len(ranks), {}, 0
+    for name in names:
+        stage = [rank for block, rank in ranks.items() if block[: len(blocks[name])] == blocks[name]]
+        is_after = reached >= stage[0] if stage else False
+        depths[name] = stage[-1 if is_after else 0] if blocks[name] else last if reached else 0
+        reached = max(reached, ranks.get(blocks[name], 0))
+    return depths | {name: last + 1 for name in names if name.startswith(heads)}
 
-    def depth(name: str) -> int:
-        if backbone not in name:
-            return last + 1
-        if blocks[name]:
-            return rank[blocks[name]]
-        return 0 if "embed" in name else last  # a norm after the blocks has the depth of the last block
 
-    return {name: depth(name) for name in names}
+def _is_list(module: nn.Module) -> bool:
+    """Return whether a module lists blocks: a `ModuleList`, or a sequence of one class, but not of single layers."""
+    if not isinstance(module, nn.ModuleList | nn.Sequential) or all(not list(child.children()) for child in module):
+        return False
+    return isinstance(module, nn.ModuleList) or len({type(child) for child in module}) == 1
+
+
+def _block(name: str, lists: Collection[str]) -> Block:
+    """Return the positions of a parameter in the lists around it, of which the first two are stage and block."""
+    parts = name.split(".")
+    return tuple(int(part) for depth, part in enumerate(parts) if ".".join(parts[:depth]) in lists)[:2]
+
+
+def _deepest(blocks: Iterable[Block]) -> list[Block]:
+    """Return the blocks in order, without stages that contain others."""
+    every = sorted(set(blocks) - {()})
+    stages = {block[:1] for block in every if len(block) > 1}
+    return [block for block in every if block not in stages]
 
 
 def with_lora(model: PreTrainedModel, *, rank: int) -> PeftModel:
     """Add low-rank updates to the linear layers of the backbone, and keep the heads trainable (Hu et al., 2022, LoRA).
 
     The updates are scaled by 2, whatever the rank. `merge_and_unload` merges them into the weights.
+
+    Raises:
+        ValueError: the backbone has no linear layers.
     """
     heads = head_modules(model)
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name not in heads]
+    if not linear:
+        raise ValueError(
+            f"expected linear layers in the backbone for --lora_rank; found none in {type(model).__name__}. Omit "
+            "--lora_rank, or use --freeze_backbone."
+        )
     settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear, modules_to_save=list(heads))
     return cast("PeftModel", get_peft_model(model, settings))
 

@@ -45,6 +45,7 @@ class StreamTrainer(DistillationTrainer):
         """Return the loader of this process for its part of the stream."""
         if self.loader is None:
             assert isinstance(self.train_dataset, StreamedPixels)
+            self.train_dataset.skips_single = self.needs_two_images and self.args.train_batch_size > 1
             self.loader = make_loader(
                 self.train_dataset,
                 workers=self.args.dataloader_num_workers,

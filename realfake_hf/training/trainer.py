@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import (
     BaseImageProcessor,
     EarlyStoppingCallback,
@@ -57,16 +58,18 @@ def build_trainer(
         run: settings of the training loop.
         teacher: the teacher of a distillation.
     """
+    if teacher:
+        teacher.check_student(processor)
     takes_labels = "labels" in inspect.signature(network.forward).parameters
     learner = with_lora(network, rank=model.lora_rank) if model.lora_rank else network
     if model.freeze_backbone:
-        for parameter in backbone_parameters(network):
-            parameter.requires_grad_(False)
+        freeze_backbone(network)
     ModelInput(processor).attach(learner)
     run.label_names = ["labels"]
     is_stream = isinstance(sets["train"], StreamedPixels)
     trainer = (StreamTrainer if is_stream else DistillationTrainer)(
         teacher=teacher,
+        needs_two_images=bool(_batch_norms(network)),
         model=learner,
         args=run,
         train_dataset=sets["train"],
@@ -82,6 +85,15 @@ def build_trainer(
         trainer.optimizer = _layered_optimizer(trainer, learner, model, run)
     _set_callbacks(trainer, network, model, run)
     return trainer
+
+
+def freeze_backbone(network: PreTrainedModel) -> None:
+    """Freeze the weights outside the head, and the statistics of batch norms."""
+    for parameter in backbone_parameters(network):
+        parameter.requires_grad_(False)
+    for norm in _batch_norms(network):
+        norm.eval()
+        norm.train = lambda mode=True, norm=norm: norm  # type: ignore[misc,method-assign] # noqa: ARG005
 
 
 @contextmanager
@@ -104,6 +116,10 @@ def merge_lora(trainer: Trainer, processor: BaseImageProcessor) -> None:
         merged: Any = trainer.model.merge_and_unload()
         ModelInput(processor).attach(merged)
         trainer.model = trainer.model_wrapped = merged
+
+
+def _batch_norms(network: PreTrainedModel) -> list[nn.Module]:
+    return [module for module in network.modules() if isinstance(module, _BatchNorm)]
 
 
 def _set_callbacks(trainer: Trainer, network: PreTrainedModel, model: ModelArguments, run: RunArguments) -> None:

@@ -1,0 +1,100 @@
+"""The head of a classifier is what depends on the number of labels, whatever a family names it."""
+
+import pytest
+import torch
+from small_models import make
+from tiny_classifiers import FAMILIES, pictures
+from transformers import CLIPImageProcessorPil
+
+from realfake_hf.models.heads import backbone_parameters, collect_embeddings, head_modules
+from realfake_hf.models.pretrained import load_pretrained
+
+REFUSED = {"imagegpt": "returns input_ids", "siglip2": "returns pixel_values (1, 16, 192)", "pp_lcnet": "found none"}
+TWO_HEADS = {"deit, two heads", "levit, two heads", "swiftformer"}
+EVERY = [name if name == "clip" else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
+ACCEPTED = [name for name in EVERY if getattr(name, "values", [name])[0] not in REFUSED]
+OTHER_LABELS = {
+    "five labels": tuple("abcde"),
+    "two other labels": ("cat", "dog"),
+    "a thousand": [*map(str, range(1000))],
+}
+
+
+def in_head(model, name):
+    return name.startswith(tuple(f"{head}." for head in head_modules(model)))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_head_is_one_linear_layer_or_two_and_the_rest_is_the_backbone(name):
+    model = FAMILIES[name].build()
+    heads = head_modules(model)
+    assert len(heads) == (2 if name in TWO_HEADS else 1)
+    n_head = sum(len(list(head.parameters())) for head in heads.values())
+    assert len(backbone_parameters(model)) == len(list(model.parameters())) - n_head
+    assert all(len(value) == 2 for head in heads.values() for value in head.parameters())
+
+
+@pytest.mark.parametrize("labels", OTHER_LABELS.values(), ids=OTHER_LABELS)
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_only_the_head_is_drawn_anew_for_other_labels(name, labels, tmp_path):
+    family = FAMILIES[name]
+    before = family.build(labels).state_dict()
+    after, _ = load_pretrained(str(family.save(tmp_path / "model", labels)))
+    state = after.state_dict()
+    changed = {
+        key for key in before if before[key].shape != state[key].shape or not torch.equal(before[key], state[key])
+    }
+    assert changed == {key for key in before if in_head(after, key)}
+    assert after.config.id2label == {0: "REAL", 1: "FAKE"}
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_only_the_rows_of_the_head_are_swapped_for_the_opposite_order(name, tmp_path):
+    family = FAMILIES[name]
+    before = family.build(("Fake", "Real")).state_dict()
+    after, _ = load_pretrained(str(family.save(tmp_path / "model", ("Fake", "Real"))))
+    for key, value in after.state_dict().items():
+        assert torch.equal(value, before[key].flip(0) if in_head(after, key) else before[key]), key
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_model_that_pixels_cannot_be_given_to_is_refused(name, tmp_path):
+    folder = FAMILIES[name].save(tmp_path / "model")
+    with pytest.raises(ValueError, match="expected a") as error:
+        load_pretrained(str(folder))
+    assert REFUSED[name] in str(error.value)
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_an_embedding_is_the_input_of_the_last_head(name):
+    family = FAMILIES[name]
+    model = family.build()
+    values = family.image_processor()([each.resize((64, 64)) for each in pictures(3)], return_tensors="pt")
+    with torch.no_grad(), collect_embeddings(model) as embeddings:
+        logits = model(**values).logits
+    heads = list(head_modules(model).values())
+    [embedding] = embeddings
+    assert embedding.shape == (3, heads[-1].in_features)
+    if len(heads) == 1:
+        torch.testing.assert_close(heads[0](embedding).detach(), logits)
+
+
+def test_finding_the_head_draws_no_random_number():
+    model = make("vit")
+    state = torch.get_rng_state()
+    head_modules(model)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_single_unit_of_a_cifake_cnn_is_its_head_and_changes_sign_for_the_opposite_order(tmp_path):
+    model = make("cnn")
+    assert list(head_modules(model)) == ["output"]
+    pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    expected = model(pixel_values=pixels).logits.softmax(1)
+    model.config.id2label, model.config.label2id = {0: "FAKE", 1: "REAL"}, {"FAKE": 0, "REAL": 1}
+    model.save_pretrained(tmp_path)
+    CLIPImageProcessorPil(
+        size={"height": 32, "width": 32}, do_center_crop=False, crop_size={"height": 32, "width": 32}
+    ).save_pretrained(tmp_path)
+    again, _ = load_pretrained(str(tmp_path))
+    torch.testing.assert_close(again(pixel_values=pixels).logits.softmax(1), expected.flip(1))
