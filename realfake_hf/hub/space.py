@@ -1,12 +1,13 @@
 """Stage the Space: package, examples, and results.
 
 `python -m realfake_hf.hub.space` writes into `space/`: the package as `realfake_hf.zip`, `examples/` with the expected
-scores of the models in `space/models`, `measured.json`, and the tables of `measured.md`. The archive is not tracked by
-git; in a checkout, `space/app.py` imports the package itself.
+scores of the models in `space/models`, `measured.json`, the tables of `measured.md`, and `requirements.txt` with the
+versions of `uv.lock`. The archive is not tracked by git; in a checkout, `space/app.py` imports the package itself.
 """
 
 import re
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 PACKAGE: Final = Path(__file__).resolve().parents[1]
 ARCHIVE: Final = "realfake_hf.zip"
+_PYTHON: Final = {"python_version": "3.11", "python_full_version": "3.11.0", "sys_platform": "linux"}  # of the Space
+_ANY_PYTHON: Final = "python_version > '3'"
 _SUFFIXES: Final = (".py", ".j2", ".typed")  # the demo data are left out
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # constant, so that equal files make equal archives
 _DEMO_CONTENTS: Final = ("astronaut", "coffee")  # photographs of the demo data
@@ -35,6 +38,7 @@ class SpaceArguments:
 
     space: Path = field(default=Path("space"), metadata={"help": "Folder of the Space."})
     results: Path = field(default=Path("results"), metadata={"help": "Folder of results."})
+    lock: Path = field(default=Path("uv.lock"), metadata={"help": "The locked versions of the dependencies."})
 
 
 def package_files() -> Iterator[tuple[str, bytes]]:
@@ -49,6 +53,22 @@ def write_package(archive: Path) -> None:
     with zipfile.ZipFile(archive, "w") as stream:
         for name, data in package_files():
             stream.writestr(zipfile.ZipInfo(name, _EPOCH), data, compress_type=zipfile.ZIP_DEFLATED, compresslevel=9)
+
+
+def requirements(lock: Path) -> str:
+    """Return the direct dependencies of the package and its extra `space`, one a line, at their locked versions."""
+    from packaging.markers import Marker
+
+    packages = tomllib.loads(lock.read_text(encoding="utf-8"))["package"]
+    [own] = [package for package in packages if package["source"] == {"editable": "."}]
+    names = {entry["name"] for entry in (*own["dependencies"], *own["optional-dependencies"]["space"])}
+    lines = [
+        f"{package['name']}=={package['version']}\n"
+        for package in packages
+        if package["name"] in names
+        and any(Marker(text).evaluate(_PYTHON) for text in package.get("resolution-markers", [_ANY_PYTHON]))
+    ]
+    return "".join(sorted(lines))
 
 
 def insert_tables(text: str, results: Path) -> str:
@@ -150,6 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _work(arguments: SpaceArguments) -> int:
     space, page = arguments.space, arguments.space / "measured.md"
     write_package(space / ARCHIVE)
+    write_text(space / "requirements.txt", requirements(arguments.lock))
     write_json(space / "measured.json", measured(arguments.results))
     write_examples(space / "examples", space / "models")
     write_text(page, insert_tables(page.read_text(encoding="utf-8"), arguments.results))
