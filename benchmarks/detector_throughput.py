@@ -145,7 +145,7 @@ def _ways(
 ) -> dict[str, Callable[[], float]]:
     from transformers import pipeline
 
-    pipe = pipeline("image-classification", model=place)
+    pipe = pipeline("image-classification", model=place, trust_remote_code=False)
     calls: dict[str, Callable[[Sequence[str]], object]] = {
         DETECTOR: detector.predict,
         PIPELINE: lambda files: [pipe(file) for file in files],

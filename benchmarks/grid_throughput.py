@@ -96,7 +96,7 @@ def _ways(
 ) -> dict[str, Callable[[], float]]:
     from transformers import pipeline
 
-    pipes = [pipeline("image-classification", model=place) for place in places]
+    pipes = [pipeline("image-classification", model=place, trust_remote_code=False) for place in places]
     ways: dict[str, Callable[[], float]] = {}
     for test_set in test_sets:
         rows = range(len(test_set.rows))

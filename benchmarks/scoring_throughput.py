@@ -80,7 +80,7 @@ def _ways(place: str, rows: "Dataset", folder: Path) -> dict[str, Callable[[], f
     save_images(rows, images)
     rows.to_parquet(shard)
     detector = Detector.from_pretrained(place)
-    plain = AutoModelForImageClassification.from_pretrained(place).eval()
+    plain = AutoModelForImageClassification.from_pretrained(place, trust_remote_code=False).eval()
     batches = _batches(detector, rows)
     outputs = (folder / f"scores-{number}" for number in count())
     return {

@@ -166,9 +166,10 @@ def _predict_with_pipeline(work: "Work", *, batched: bool) -> float:
     with tempfile.TemporaryDirectory() as folder:
         for part in _built(work):
             part.save_pretrained(folder)
-        model = AutoModelForImageClassification.from_pretrained(folder)
-        processor = AutoImageProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
-    pipe = pipeline("image-classification", model=model, image_processor=processor, device=work.run.device)
+        model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=False)
+        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)  # type: ignore[no-untyped-call]
+    parts = {"model": model, "image_processor": processor, "device": work.run.device}
+    pipe: Any = pipeline("image-classification", trust_remote_code=False, **parts)
     return _time(work, lambda images: pipe(images, batch_size=work.batch_size if batched else 1))
 
 

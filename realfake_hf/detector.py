@@ -32,7 +32,14 @@ from realfake_hf.data.pixels import (
 from realfake_hf.labels import Verdict
 from realfake_hf.metrics.operating_point import DEFAULT, OperatingPoint, load_operating_point
 from realfake_hf.metrics.out_of_distribution import Familiarity, load_familiarity
-from realfake_hf.models.checkpoint import fake_output, first_sentence, load_classifier, load_processor, locate
+from realfake_hf.models.checkpoint import (
+    fake_output,
+    first_sentence,
+    load_classifier,
+    load_config,
+    load_processor,
+    locate,
+)
 from realfake_hf.models.cpu import has_fast_bfloat16, in_bfloat16, logits_of, pack
 from realfake_hf.models.heads import collect_embeddings
 from realfake_hf.parallel import map_in_threads
@@ -134,17 +141,23 @@ class Detector:
         """
         place = locate(name)
         options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-        model: Any = load_classifier(
-            place, attn_implementation=attn_implementation, only_safetensors=only_safetensors, **options
-        )
-        processor = load_processor(place, model.config, **options)
+        config = load_config(place, **options)
+        fake_output(config)
+        processor = load_processor(place, config, **options)
         point = load_operating_point(place, revision=revision)
         familiarity = load_familiarity(place, revision=revision)
+        options |= {"attn_implementation": attn_implementation, "only_safetensors": only_safetensors}
+        model: Any = load_classifier(place, config=config, **options)
+        model.to(device)
         pack(model)
-        detector = cls(
-            model.to(device), processor, batch_size=batch_size, point=point, familiarity=familiarity, bf16=bf16
-        )
-        detector._try(place)
+        try:
+            detector = cls(model, processor, batch_size=batch_size, point=point, familiarity=familiarity, bf16=bf16)
+            detector.predict(np.random.default_rng(0).integers(256, size=(64, 96, 3), dtype=np.uint8))
+        except Exception as error:  # any setting of the processor may fail anywhere
+            raise ValueError(
+                f"expected a model and an image processor that fit together in {place}; found that a test image fails "
+                f"({first_sentence(error)})."
+            ) from error
         return detector
 
     def predict(self, images: ImageInput | Iterable[ImageInput]) -> list[Verdict]:
@@ -263,17 +276,6 @@ class Detector:
         for row in np.flatnonzero(np.isnan(p_fake)).tolist():
             raise NotFiniteError(f"image {row} of a batch", row)
         return p_fake
-
-    def _try(self, place: str) -> None:
-        """Judge a random image, to find a model and an image processor that do not fit together."""
-        image = np.random.default_rng(0).integers(256, size=(64, 96, 3), dtype=np.uint8)
-        try:
-            self.predict(image)
-        except Exception as error:  # any settings of the processor and any configuration of the model
-            raise ValueError(
-                f"expected a model and an image processor in {place} that fit together; a test image failed "
-                f"({first_sentence(error)})."
-            ) from error
 
     def _pixel_values(self, images: list[Image.Image]) -> Tensor:
         """Preprocess RGB images: (batch, 3, height, width), on the device."""

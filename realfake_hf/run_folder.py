@@ -213,7 +213,7 @@ def resume_point(folder: Path, arguments: Mapping[str, Any]) -> str | None:
         if not foreign_files(folder, RECORD):
             return None
         raise ValueError(f"expected an empty output folder; found files in {folder}. Use another --output_dir.")
-    if record["finished"]:
+    if record.get("finished"):
         raise ValueError(
             f"expected an empty output folder; found a finished run in {folder}. Use another --output_dir, or "
             "delete it."

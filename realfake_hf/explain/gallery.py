@@ -29,7 +29,7 @@ from realfake_hf.explain.sheets import Explained, Sheets, draw_explanations
 from realfake_hf.figures.style import save_figure
 from realfake_hf.labels import FAKE
 from realfake_hf.run_folder import RECORD
-from realfake_hf.store import read_json, without_local_paths
+from realfake_hf.store import read_object, without_local_paths
 from realfake_hf.tables import markdown_table
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Explainer(NamedDetector):
             "method": self.method,
             "options": {**default_options(self.method), **self.options},
             "target": self.target,
-            "passport": read_json(record) if record.is_file() else None,
+            "passport": read_object(record) if record.is_file() else None,
         }
 
 

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from realfake_hf.attribution.explain import fitting_methods
 from realfake_hf.attribution.methods import Explanation, Target, default_options
 from realfake_hf.detector import Detector, NamedDetector, load_detector
-from realfake_hf.run_folder import METRICS, RECORD
+from realfake_hf.run_folder import METRICS, RECORD, read_record
 from realfake_hf.store import read_json
 
 GRID: Final = (8, 8)  # the patches of a ViT at 32 px with patches of 4; finer maps are averaged
@@ -60,14 +60,16 @@ def training_summary(place: str) -> dict[str, Any] | None:
     folder = Path(place).expanduser()
     if not all((folder / name).is_file() for name in (RECORD, METRICS)):
         return None
-    record, metrics = (read_json(folder / name) for name in (RECORD, METRICS))
-    arguments = record["arguments"]
-    return {
-        "seed": arguments["seed"],
-        "epochs": arguments["num_train_epochs"],
-        "n": record["data"]["train"]["n"],
-        "accuracy": metrics["test"]["accuracy"]["value"],
-    }
+    record, metrics = read_record(folder), read_json(folder / METRICS)
+    try:
+        return {
+            "seed": record["arguments"]["seed"],
+            "epochs": record["arguments"]["num_train_epochs"],
+            "n": record["data"]["train"]["n"],
+            "accuracy": metrics["test"]["accuracy"]["value"],
+        }
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"expected {RECORD} and {METRICS} of a run of train.py in {folder}; found others.") from error
 
 
 @dataclass(frozen=True, eq=False)

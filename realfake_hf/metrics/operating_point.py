@@ -116,8 +116,9 @@ def load_operating_point(place: str | os.PathLike[str], *, revision: str = "main
     file = find_beside(place, OPERATING_POINT, revision=revision)
     if file is None:
         return DEFAULT
+    content = read_object(file)
     try:
-        return OperatingPoint.from_dict(read_object(file))
+        return OperatingPoint.from_dict(content)
     except ValueError as error:
         raise ValueError(
             f"expected an operating point in {file}; found something else ({error}). Write it again with "

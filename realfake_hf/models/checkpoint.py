@@ -69,8 +69,8 @@ def load_classifier(
     settings: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = config or load_config(place, **settings)
     config.transformers_weights = None  # a file name, also of a pickle
+    _check_weight_files(place)
     with _in_one_sentence(f"the weights of a {config.model_type} classifier of transformers", place):
-        _check_weight_files(place)
         model, info = AutoModelForImageClassification.from_pretrained(
             place, config=config, use_safetensors=only_safetensors or None, attn_implementation=attn_implementation,
             dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True, **settings,
@@ -85,19 +85,16 @@ def load_config(
 ) -> PreTrainedConfig:
     """Load the configuration of a model that is not an adapter; see `load_classifier`."""
     place = locate(place)
+    [adapter] = _objects(place, revision, _ADAPTER)
+    if adapter is not None:
+        raise ValueError(f"expected a whole model at {place!r}; found an adapter: merge it with merge_and_unload.")
+    _objects(place, revision, _CONFIG)
     with _in_one_sentence("the config.json of a model of transformers", place):
-        if find_beside(place, _ADAPTER, revision=revision):
-            raise ValueError(f"found an adapter, {_ADAPTER}; merge it into its model with peft's merge_and_unload")
-        file = find_beside(place, _CONFIG, revision=revision)
-        if file:
-            read_object(file)
-        config: PreTrainedConfig = AutoConfig.from_pretrained(
-            place, revision=revision, trust_remote_code=trust_remote_code
-        )
-        names: Any = config.id2label
+        config: Any = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=trust_remote_code)
+        names = config.id2label
         if sorted(names) != list(range(len(names))) or not all(isinstance(name, str) for name in names.values()):
-            raise ValueError(f"found id2label {names} in it")
-        return config
+            raise ValueError(f"id2label is {names}")
+        return config  # type: ignore[no-any-return]
 
 
 def load_processor(
@@ -109,11 +106,12 @@ def load_processor(
 ) -> BaseImageProcessor:
     """Load the image processor of a model with this configuration; see `load_classifier`."""
     place = locate(place)
+    parts = [part for settings in _objects(place, revision, *_PROCESSOR) for part in _with_nested(settings or {})]
+    names = [part.get(key) for part in parts for key in ("image_processor_type", "feature_extractor_type")]
     with _in_one_sentence("the preprocessor_config.json of an image processor beside the model", place):
-        names = [*_named_processors(place, revision), getattr(config, "image_processor_type", None)]
-        for name in () if trust_remote_code else filter(None, names):
-            if not _PROCESSOR_CLASS.fullmatch(str(name)):  # transformers would load any of its classes, and their code
-                raise ValueError(f"found the class {name!r}")
+        for name in () if trust_remote_code else (*names, getattr(config, "image_processor_type", None)):
+            if name and not _PROCESSOR_CLASS.fullmatch(str(name)):  # transformers would load any class, with its code
+                raise ValueError(f"its class is {name!r}")
         return AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call,no-any-return]
             place, config=config, backend="pil", revision=revision, trust_remote_code=trust_remote_code
         )
@@ -170,19 +168,21 @@ def _in_one_sentence(what: str, place: str) -> Iterator[None]:
     except OSError as error:
         raise OSError(f"expected {what} at {place!r}; found none ({first_sentence(error)}).") from error
     except Exception as error:  # broken files fail anywhere in transformers
-        raise ValueError(f"expected {what} at {place!r}; {first_sentence(error)}.") from error
+        raise ValueError(f"expected {what} at {place!r}; found something else ({first_sentence(error)}).") from error
     finally:
         logging.set_verbosity(before)
 
 
-def _named_processors(place: str, revision: str) -> Iterator[object]:
-    """Yield the class names in the files of an image processor, at the top and nested."""
-    for name in _PROCESSOR:
-        file = find_beside(place, name, revision=revision)
-        settings = read_object(file) if file else {}
-        for part in (settings, settings.get("image_processor")):
-            if isinstance(part, dict):
-                yield from (part.get(key) for key in ("image_processor_type", "feature_extractor_type"))
+def _objects(place: str, revision: str, *names: str) -> list[dict[str, Any] | None]:
+    """Read JSON files of a model that contain an object; None for files that it does not have."""
+    with _in_one_sentence("a model", place):
+        files = [find_beside(place, name, revision=revision) for name in names]
+    return [read_object(file) if file else None for file in files]
+
+
+def _with_nested(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    nested = settings.get("image_processor")
+    return [settings, nested] if isinstance(nested, dict) else [settings]
 
 
 def _check_weight_files(place: str) -> None:
@@ -196,11 +196,11 @@ def _check_weights(model: PreTrainedModel, lost: set[str], place: str) -> None:
     if lost:
         raise ValueError(
             f"expected all {len(model.state_dict())} weights of a {model.config.model_type} classifier in {place}; "
-            f"{len(lost)} are missing or have another shape ({', '.join(sorted(lost)[:3])}). Copy the whole model."
+            f"found none, or another shape, for {len(lost)} of them: {', '.join(sorted(lost)[:3])}."
         )
     for name, value in model.state_dict().items():
         if value.is_floating_point() and not value.is_meta and not value.float().isfinite().all():
-            raise ValueError(f"expected finite weights in {place}; found NaN or infinity in {name}. Train it again.")
+            raise ValueError(f"expected finite weights in {place}; found NaN or infinity in {name}.")
 
 
 def _head_weights(model: PreTrainedModel) -> set[str]:
