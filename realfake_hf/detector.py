@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 import numpy as np
@@ -21,6 +20,7 @@ from transformers import BaseImageProcessor
 from realfake_hf.attribution.explain import explain
 from realfake_hf.attribution.methods import Explanation, Target
 from realfake_hf.data.decoding import UnreadableImageError, decode_image, to_rgb
+from realfake_hf.data.files import read_file
 from realfake_hf.data.pixels import (
     Normalize,
     check_elongation,
@@ -386,7 +386,7 @@ def _to_rgb(image: ImageInput, position: int) -> Image.Image:
     if isinstance(image, bytes):
         return _readable(lambda: decode_image(image), name=_name(image, position))
     if isinstance(image, (str, os.PathLike)):
-        return _readable(lambda: decode_image(Path(image).read_bytes()), name=_name(image, position))
+        return _readable(lambda: decode_image(read_file(image)), name=_name(image, position))
     raise TypeError(
         f"expected a path, bytes, a Pillow image or an array as image {position}; found {type(image).__name__}."
     )

@@ -114,7 +114,7 @@ def corpus() -> Iterator[tuple[str, bytes, bool]]:
         ("line.png", saved(picture((10_000, 1))), True),
         ("column.png", saved(picture((1, 10_000))), True),
         ("trailing.jpg", jpeg + random, True),
-        ("huge-comment.png", with_huge_text(), False),
+        ("huge-comment.png", with_huge_text(), True),
         ("<img src=x onerror=alert(1)>.png", png, True),
         ("..%2f..%2fetc%2fpasswd.png", png, True),
         ("=cmd().png", png, True),

@@ -72,7 +72,6 @@ def special_files() -> dict[str, bytes]:
         "rotated png": encoded(rgb(), "PNG", exif=turned(3)),
         "rotated webp": encoded(rgb(), "WEBP", exif=turned(8)),
         "rotated tiff": encoded(rgb(), "TIFF", exif=turned(6)),
-        "two pictures in a jpeg": encoded(rgb(), "MPO", save_all=True, append_images=[other]),
         "transparent png": encoded(alpha, "PNG"),
         "transparent webp": encoded(alpha, "WEBP", lossless=True),
         "one transparent colour": encoded(rgb(), "PNG", transparency=rgb().getpixel((0, 0))),
@@ -99,6 +98,7 @@ def plain_files() -> dict[str, bytes]:
     return {format: encoded(rgb(), format) for format in formats} | {
         "progressive": encoded(rgb(), "JPEG", progressive=True),
         "upright by exif": encoded(rgb(), "JPEG", exif=turned(1)),
+        "two pictures in a jpeg": encoded(rgb(), "MPO", save_all=True, append_images=[rgb().rotate(180)]),
     }
 
 

@@ -159,7 +159,7 @@ def test_an_unreadable_file_is_named(detector, tmp_path):
     broken.write_bytes(b"no image")
     with pytest.raises(UnreadableImageError, match=f"cannot read {broken}: not "):
         detector.predict(str(broken))
-    with pytest.raises(UnreadableImageError, match=f"cannot read {missing}: .*No such file"):
+    with pytest.raises(UnreadableImageError, match=f"cannot read {missing}: .*missing"):
         detector.predict([missing])
 
 

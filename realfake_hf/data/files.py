@@ -5,12 +5,16 @@ import re
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Final
 
 from realfake_hf.data.decoding import MAX_BYTES, UnreadableImageError
+
+MAX_DEPTH: Final = 200  # nested folders
+MAX_WAYS: Final = 100  # to a folder that is linked
 
 _ENCRYPTED = 0x1  # bit of a zip entry's flags
 _MAX_DIRECTORY = 64 * 2**20  # bytes of a zip archive's list of entries, about ten times that in memory
@@ -24,7 +28,7 @@ class FolderFiles:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._stamps = dict(sorted(_walk(os.fspath(root), "", (os.path.realpath(root),))))
+        self._stamps = dict(sorted(_walk(os.fspath(root))))
         self.paths = list(self._stamps)
 
     @property
@@ -100,12 +104,27 @@ def file_stamp(file: "Path | os.DirEntry[str]", *, follow_symlinks: bool = True)
     return f"{status.st_size}:{status.st_mtime_ns}"
 
 
-def read_file(file: Path) -> bytes:
-    """Read a file; raise `UnreadableImageError` if it is missing, not a regular file, or larger than `MAX_BYTES`."""
-    if not file.is_file():
-        raise UnreadableImageError("the file is missing")
-    _check_size(file.stat().st_size)
-    return file.read_bytes()
+def read_file(file: str | os.PathLike[str]) -> bytes:
+    """Read a file; raise `UnreadableImageError` if it is missing, not a regular file, or larger than `MAX_BYTES`.
+
+    No more is read than the size of the file at the start, even if it grows.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise UnreadableImageError("not a regular file" if path.exists() else "the file is missing")
+    size = path.stat().st_size
+    _check_size(size)
+    with path.open("rb") as stream:
+        return stream.read(size)
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    r"""Return a path as text that can be printed and stored; bytes that are not UTF-8 are escaped.
+
+    >>> printable(os.fsdecode(b"caf\xe9.jpg"))
+    'caf\\xe9.jpg'
+    """
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def escapes_folder(path: str) -> bool:
@@ -118,16 +137,43 @@ def escapes_folder(path: str) -> bool:
     return pure.is_absolute() or ".." in pure.parts or re.match(r"[A-Za-z]:", path) is not None
 
 
-def _walk(folder: str, prefix: str, parents: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Yield (relative path, stamp) of all files below a folder; follow links, except to a parent folder."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                real = os.path.realpath(entry.path) if entry.is_symlink() else f"{parents[-1]}/{entry.name}"
-                if real not in parents:
-                    yield from _walk(entry.path, f"{prefix}{entry.name}/", (*parents, real))
-            elif entry.is_file() or entry.is_symlink():  # a broken link is later counted as unreadable
-                yield f"{prefix}{entry.name}", file_stamp(entry, follow_symlinks=entry.is_file())
+def _walk(root: str) -> Iterator[tuple[str, str]]:
+    """Yield (relative path, stamp) of all files below a folder; follow links, except to a parent folder.
+
+    Raises:
+        ValueError: folders are nested too deep, or links lead to one folder on too many ways.
+    """
+    ways: Counter[str] = Counter()  # to each folder that is linked
+    folders = [("", (os.path.realpath(root),))]
+    while folders:
+        prefix, places = folders.pop()  # real path of the folder, after those of the folders whose links led to it
+        if prefix.count("/") > MAX_DEPTH:
+            raise ValueError(f"expected at most {MAX_DEPTH} nested folders in {root}; found more. Move them up.")
+        with os.scandir(os.path.join(root, prefix)) as entries:  # noqa: PTH118  faster than Path, for many folders
+            for entry in entries:
+                is_link = entry.is_symlink()
+                if os.path.isdir(entry.path) if is_link else entry.is_dir():  # noqa: PTH112  no error in a loop of links
+                    inner = (
+                        _follow(entry.path, places, ways) if is_link else (*places[:-1], f"{places[-1]}/{entry.name}")
+                    )
+                    folders += [(f"{prefix}{entry.name}/", inner)] if inner else []
+                elif is_link or entry.is_file():  # a broken link is later counted as unreadable
+                    is_broken = is_link and not os.path.isfile(entry.path)  # noqa: PTH113
+                    yield f"{prefix}{entry.name}", file_stamp(entry, follow_symlinks=not is_broken)
+
+
+def _follow(link: str, places: tuple[str, ...], ways: Counter[str]) -> tuple[str, ...]:
+    """Return the places of the folder behind a link, or nothing if it is a parent folder."""
+    target = os.path.realpath(link)
+    if any(Path(place).is_relative_to(target) for place in places):
+        return ()
+    ways[target] += 1
+    if ways[target] > MAX_WAYS:
+        raise ValueError(
+            f"expected at most {MAX_WAYS} ways to a folder; found more to {target}, such as {link}. "
+            "Remove links that lead in circles."
+        )
+    return (*places, target)
 
 
 def _check_size(size: int) -> None:

@@ -9,19 +9,20 @@ be forged or removed, as by most platforms on the web.
 """
 
 import hashlib
-import io
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from realfake_hf.data.decoding import FORMATS, UnreadableImageError
+from realfake_hf.data.decoding import Opened, UnreadableImageError, open_image
+from realfake_hf.data.exif import read_tags
+from realfake_hf.data.structure import gif_images, with_early_metadata
 from realfake_hf.labels import LABEL_NAMES
 from realfake_hf.parallel import map_in_processes
 
@@ -34,7 +35,6 @@ PROPERTIES: Final = (
     "in_passes", "exif",
 )  # fmt: skip
 
-_HEADER_ERRORS = (UnreadableImageError, OSError, ValueError, OverflowError, Image.DecompressionBombError)
 _C2PA_STORE: Final = bytes.fromhex("63327061 0011 0010 8000 00aa00389b71")  # JUMBF type (C2PA 2.1, 11.1.4.2)
 _AI_MEDIA: Final = b"trainedAlgorithmicMedia"  # IPTC's digital source type, also within "compositeWith..."
 _GENERATOR_KEYS: Final = {
@@ -45,6 +45,7 @@ _GENERATOR_WORDS: Final = (
     "novelai", "midjourney", "dall-e", "dall·e", "stable diffusion", "comfyui", "invokeai", "adobe firefly", "imagen",
     "flux.1", "openai", "negative prompt:", "cfg scale:",
 )  # fmt: skip  # words in free text, in lower case
+_GIF_BLOCKS: Final = 2**20  # that are walked for a second frame: 256 MiB as encoders write them
 _MAX_SHOWN: Final = 80  # characters of a field
 
 Column = NDArray[Any]
@@ -108,18 +109,20 @@ def properties_of_files(files: Sequence[bytes], is_fake: NDArray[np.bool_], *, n
 def header_properties(data: bytes) -> dict[str, Property]:
     """Read each of `PROPERTIES` of a file.
 
-    The format and mode are Pillow's names; width and height are pixels; `bytes` is the size of the file; `jpeg_tables`
-    is a digest of all quantization tables, or `none`; `jpeg_luminance` is the mean of the first one, or NaN;
-    `in_passes` means progressive or interlaced; `exif` means that the header has an EXIF block.
+    The format and mode are Pillow's names, but a JPEG with more images (MPO) is JPEG; width and height are pixels;
+    `bytes` is the size of the file; `jpeg_tables` is a digest of all quantization tables, or `none`; `jpeg_luminance`
+    is the mean of the first one, or NaN; `in_passes` means progressive or interlaced; `exif` means that the header
+    has an EXIF block.
 
     Raises:
-        OSError: the file is not an image. Pillow raises various other errors on damaged headers.
+        UnreadableImageError: the file is not an image, or its header is damaged.
     """
-    image = _open_header(data)
+    opened = open_image(data, load=False)
+    image = opened.image
     quantization: Mapping[int, Sequence[int]] = getattr(image, "quantization", None) or {}
     tables = {key: list(quantization[key]) for key in sorted(quantization)}
     return {
-        "format": str(image.format),
+        "format": _format(opened),
         "mode": image.mode,
         "width": image.width,
         "height": image.height,
@@ -139,7 +142,8 @@ class FileMetadata:
 
     Format and mode are Pillow's names; width and height are pixels before the EXIF orientation is applied. Camera and
     software are truncated to 80 characters, and None if missing. Signatures of content credentials are not checked. A
-    hint is a field that names a generator, such as `text chunk "prompt" (ComfyUI)`.
+    hint is a field that names a generator, such as `text chunk "prompt" (ComfyUI)`. Metadata that Pillow rejects, or
+    that are too large to read, count as missing.
     """
 
     format: str
@@ -147,7 +151,7 @@ class FileMetadata:
     width: int
     height: int
     n_bytes: int
-    frames: int
+    has_more_frames: bool
     has_exif: bool
     camera: str | None
     software: str | None
@@ -156,26 +160,24 @@ class FileMetadata:
 
 
 def read_metadata(data: bytes) -> FileMetadata:
-    """Read the metadata embedded in an image file.
+    """Read the metadata embedded in an image file, without decoding its pixels.
 
     Raises:
-        OSError: the file is not an image. Pillow raises various other errors on damaged headers.
+        UnreadableImageError: the file is not an image, or its header is damaged.
     """
-    image = _open_header(data)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        exif = image.getexif()
-        tags = {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
+    opened = open_image(with_early_metadata(data), load=False)
+    image = opened.image
+    tags = read_tags(data if image.format == "TIFF" else opened.exif)
     fields = {str(ExifTags.TAGS.get(tag, tag)): _text(value) for tag, value in tags.items()}
     texts = {str(name): _text(value) for name, value in image.info.items() if isinstance(value, str)}
     return FileMetadata(
-        format=str(image.format),
+        format=_format(opened),
         mode=image.mode,
         width=image.width,
         height=image.height,
         n_bytes=len(data),
-        frames=getattr(image, "n_frames", 1),
-        has_exif=bool(exif),
+        has_more_frames=_has_more_frames(image, data),
+        has_exif=bool(tags),
         camera=_truncated(" ".join(filter(None, (fields.get("Make"), fields.get("Model"))))),
         software=_truncated(fields.get("Software") or texts.get("Software", "")),
         has_content_credentials=_C2PA_STORE in data,
@@ -183,10 +185,15 @@ def read_metadata(data: bytes) -> FileMetadata:
     )
 
 
-def _open_header(data: bytes) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about large images and unusual metadata; no pixels are decoded
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+def _has_more_frames(image: Image.Image, data: bytes) -> bool:
+    if image.format == "GIF":  # Pillow would walk all frames
+        images = list(islice(gif_images(data, limit=_GIF_BLOCKS), 2))
+        return len(images) == 2 and images[1] <= _GIF_BLOCKS  # noqa: PLR2004
+    return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+
+
+def _format(opened: Opened) -> str:
+    return "JPEG" if opened.image.format == "MPO" else str(opened.image.format)
 
 
 def _generator_hints(data: bytes, texts: dict[str, str], fields: dict[str, str]) -> Iterator[str]:
@@ -243,7 +250,7 @@ def _properties(read: Callable[[], bytes]) -> dict[str, Property]:
     try:
         data = read()
         return header_properties(data) | {"digest": hashlib.sha256(data).hexdigest()}
-    except _HEADER_ERRORS:
+    except (UnreadableImageError, OSError):
         return {}
 
 

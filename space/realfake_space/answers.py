@@ -170,7 +170,7 @@ def placeholder(name: str) -> str:
 
 def metadata_table(metadata: FileMetadata) -> str:
     """Render the metadata of a file as HTML."""
-    frames = f", {metadata.frames} frames, of which the first is used" if metadata.frames > 1 else ""
+    frames = ", several frames, of which the first is used" if metadata.has_more_frames else ""
     exif = "present" + (f": {metadata.camera}" if metadata.camera else "") if metadata.has_exif else "none"
     credentials = "present, signatures not checked" if metadata.has_content_credentials else "none"
     rows = {
