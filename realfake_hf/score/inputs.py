@@ -18,7 +18,7 @@ from huggingface_hub import HfFileSystem
 from huggingface_hub.errors import HfHubHTTPError
 
 from realfake_hf.data.decoding import UnreadableImageError
-from realfake_hf.data.files import read_file
+from realfake_hf.data.files import FolderFiles, printable, read_file
 from realfake_hf.data.folders import find_image_files
 from realfake_hf.data.hub import bytes_of_row
 from realfake_hf.data.ingest import Unreadable
@@ -134,11 +134,11 @@ def _divide(kind: str, sources: Sequence[Source], part_size: int) -> Inputs:
 
 
 def _items_of_files(files: Sequence[tuple[Path, str]], start: int, end: int) -> Iterator[Item]:
-    return (Item(name, partial(read_file, file)) for file, name in files[start:end])
+    return (Item(printable(name), partial(read_file, file)) for file, name in files[start:end])
 
 
 def _items_of_unreadable(files: Sequence[Unreadable], start: int, end: int) -> Iterator[Item]:
-    return (Item(file.key, partial(_fail, file.reason)) for file in files[start:end])
+    return (Item(printable(file.key), partial(_fail, file.reason)) for file in files[start:end])
 
 
 def _items_of_rows(rows: Dataset, start: int, end: int) -> Iterator[Item]:
@@ -158,7 +158,8 @@ def _items_of_shard(shard: str, name: str, start: int, end: int) -> Iterator[Ite
         columns = [name for name in (column, "id") if name in file.schema_arrow.names]
         for number, row in _rows_of(file, columns, start, end):
             row_id = row.get("id")
-            yield Item(f"{name}#{number}" if row_id is None else str(row_id), partial(bytes_of_row, row[column]))
+            row_name = f"{printable(name)}#{number}" if row_id is None else str(row_id)
+            yield Item(row_name, partial(bytes_of_row, row[column]))
 
 
 def _rows_of(file: pq.ParquetFile, columns: Sequence[str], start: int, end: int) -> Iterator[tuple[int, Row]]:
@@ -184,7 +185,9 @@ def _shards(words: Sequence[str]) -> list[str]:
 def _shards_of(word: str) -> list[str]:
     path = Path(word).expanduser()
     if path.is_dir():
-        return [] if _is_saved(path) else sorted(map(str, path.rglob(f"*{PARQUET}")))
+        return (
+            [] if _is_saved(path) else [str(path / file) for file in FolderFiles(path).paths if file.endswith(PARQUET)]
+        )
     if path.suffix == PARQUET:
         files = [str(path)] if path.is_file() else sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
         if not files:
