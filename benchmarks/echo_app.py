@@ -9,7 +9,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "space")]
 import gradio as gr  # noqa: E402 - the folder of the Space comes first
 
 from realfake_space.components import ImageUpload  # noqa: E402
-from realfake_space.page import launch_settings, use_private_folder  # noqa: E402
+from realfake_space.files import use_private_folder  # noqa: E402
+from realfake_space.page import launch_settings  # noqa: E402
 from realfake_space.worker import BATCH  # noqa: E402
 
 

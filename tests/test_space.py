@@ -97,6 +97,13 @@ def test_the_warnings_of_a_model_that_crops_are_true(tmp_path):
     assert square == []
 
 
+def test_a_jpeg_of_a_camera_with_two_images_has_no_warning(api, tmp_path):
+    file = tmp_path / "camera.jpg"
+    picture((32, 32)).save(file, format="MPO", save_all=True, append_images=[picture((16, 16))])
+    [[answer]] = api.predict([str(file)], ["cifake-cnn"])
+    assert not any("MPO" in warning or "trained on" in warning for warning in answer["warnings"])
+
+
 def test_an_image_far_from_the_training_data_has_a_warning(api, tmp_path):
     file = tmp_path / "noise.jpg"
     Image.fromarray((np.indices((32, 32)).sum(axis=0) % 2 * 255).astype(np.uint8)).convert("RGB").save(file)

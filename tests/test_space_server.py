@@ -4,15 +4,19 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from bad_files import corpus, picture
 from gradio_client import Client, handle_file
+from hostile_files import jpeg_with_scans
 from page_in_browser import CHROMIUM
 
 from benchmarks.space_server import SPACE, Server
@@ -67,15 +71,21 @@ def test_a_map_is_returned_as_an_image_and_as_numbers(client):
     assert shown["path"].endswith(".png") if isinstance(shown, dict) else str(shown).endswith(".png")
 
 
-def test_many_files_are_returned_as_a_table_and_a_csv_file(client, tmp_path):
+def test_many_files_are_returned_as_a_table_and_a_csv_file(server, client, tmp_path):
     (tmp_path / "text.png").write_bytes(b"text")
     files = [handle_file(str(EXAMPLE)), handle_file(str(tmp_path / "text.png"))]
-    table, download = client.predict(files, api_name="/predict_many")
+    table, file = client.predict(files, api_name="/predict_many")
     assert [row[:2] for row in table["data"]] == [
         ["rocket.jpg", "cifake-cnn"], ["rocket.jpg", "cifake-vit"],
         ["text.png", "cifake-cnn"], ["text.png", "cifake-vit"],
     ]  # fmt: skip
-    assert "verdicts-" in json.dumps(download)
+    assert server.get(f"file={file}").text.count("\n") == 5
+
+
+def test_a_client_downloads_the_csv_file(server, tmp_path):
+    client = Client(server.url, verbose=False, download_files=tmp_path)
+    _, file = client.predict([handle_file(str(EXAMPLE))], api_name="/predict_many")
+    assert Path(file).read_text().startswith("file,model,verdict")
 
 
 def test_the_installation_checks_itself(client):
@@ -188,6 +198,40 @@ def test_a_file_above_the_limit_is_refused_before_it_is_stored(server):
     assert not [file for file in server.temporary.rglob("*") if file.is_file() and file.stat().st_size > 2**25]
 
 
+READ_ONLY = """#!/bin/sh
+exec unshare --mount sh -c 'mount --bind {0} {0} && mount -o remount,ro,bind {0} && cd {0}/space &&
+  ! touch x 2> /dev/null && exec {1} "$@"' sh "$@"
+"""
+
+
+def test_a_page_in_a_read_only_folder_starts_and_ends_at_once_while_a_file_is_decoded(tmp_path):
+    python = tmp_path / "python"
+    python.write_text(READ_ONLY.format(ROOT, sys.executable))
+    python.chmod(0o755)
+    try:
+        running = Server(tmp_path / "server", python=str(python))
+    except RuntimeError as error:
+        if "unshare" in str(error) or "mount" in str(error):
+            pytest.skip("no mounts here")
+        raise
+    [path] = running.post("upload", files={"files": ("a.jpg", jpeg_with_scans(100_000))}).json()
+    partial = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\npart'
+    with socket.create_connection(("127.0.0.1", int(running.url.rpartition(":")[2]))) as aborted:
+        head = "POST /gradio_api/upload HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        aborted.sendall(f"{head}Content-Length: 99999\r\n\r\n".encode() + partial)
+        running.post("call/predict", json={"data": [{"path": path}]})
+        time.sleep(2)  # it is decoded
+    processes = psutil.Process(running.process.pid).children(recursive=True)
+    assert len(processes) >= 2
+    began = time.monotonic()
+    running.stop()
+    _, alive = psutil.wait_procs(processes, timeout=max(0, 5 - (time.monotonic() - began)))
+    assert time.monotonic() - began < 5
+    assert alive == []
+    assert "Traceback" not in running.log.read_text()
+    assert list(running.temporary.glob("realfake-*")) == []
+
+
 @pytest.mark.slow
 def test_a_missing_model_is_reported_and_no_page_opens(tmp_path):
     words = [sys.executable, str(SPACE / "app.py"), "--model", str(tmp_path / "missing")]
@@ -280,7 +324,7 @@ def test_a_person_uploads_compares_and_makes_mistakes(opened, tmp_path):
 
 @needs_browser
 @pytest.mark.slow
-def test_several_images_and_the_other_tabs(opened):
+def test_several_images_and_the_other_tabs(server, opened):
     page = opened()
     page.click("button[role=tab]:has-text('Several images')")
     page.wait_for_timeout(500)
@@ -299,6 +343,7 @@ def test_several_images_and_the_other_tabs(opened):
     ):
         page.click(f"button[role=tab]:has-text('{tab}')")
         page.wait_for_selector(f"text={words} >> visible=true")
+        assert tab != "API" or page.inner_text("body").count(server.url) == 4  # the address of this page
         shot(page, tab.lower().replace(" ", "-"))
 
 

@@ -1,15 +1,14 @@
 """The functions behind the page and its endpoints: paths in; HTML, rows, dictionaries and PNGs out."""
 
-import atexit
 import csv
-import shutil
-import tempfile
-import time
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import gradio as gr
+from gradio.processing_utils import save_bytes_to_cache
+from gradio.utils import get_upload_folder
 
 from realfake_space.answers import (
     COLUMNS,
@@ -26,7 +25,6 @@ from realfake_space.models import Model
 from realfake_space.uploads import RejectedError, read_header
 from realfake_space.worker import BATCH, Prediction
 
-TABLE_SECONDS: Final = 60  # after which a CSV file has been copied by Gradio
 NO_IMAGE: Final = "Upload an image."
 
 
@@ -40,8 +38,6 @@ class Api:
     def __init__(self, models: Mapping[str, Model]) -> None:
         self.models = models
         self.measured = read_measured()
-        self._tables = Path(tempfile.mkdtemp(prefix="realfake-tables-"))
-        atexit.register(shutil.rmtree, self._tables, ignore_errors=True)
 
     def show_verdicts(self, name: str, paths: Sequence[str | None]) -> list[list[str]]:
         """Predict uploads with one model; return HTML for each."""
@@ -107,17 +103,12 @@ class Api:
         return rows
 
     def write_csv(self, rows: Sequence[Sequence[str]]) -> str:
-        """Write rows of `table` as a CSV file; return its path, which Gradio copies at once for the browser."""
-        for old in self._tables.iterdir():
-            if time.time() - old.stat().st_mtime > TABLE_SECONDS:
-                old.unlink(missing_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", suffix=".csv", prefix="verdicts-", newline="", delete=False, encoding="utf-8", dir=self._tables
-        ) as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            writer.writerows([[_escaped(cell) for cell in row] for row in rows])
-        return file.name
+        """Write rows of `table` as a CSV file beside the uploads; return its path."""
+        table = io.StringIO(newline="")
+        writer = csv.writer(table)
+        writer.writerow(COLUMNS)
+        writer.writerows([[_escaped(cell) for cell in row] for row in rows])
+        return save_bytes_to_cache(table.getvalue().encode("utf-8"), "verdicts.csv", get_upload_folder())
 
     def predict_one(self, name: str, path: str) -> Answer:
         """Predict one file with one model.

@@ -40,6 +40,7 @@ class ModelProcess:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
+        self._is_closed = False
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> Result:  # noqa: ANN401 - of the function
         """Call a function of `worker` there, in a new process if the previous one died.
@@ -57,14 +58,18 @@ class ModelProcess:
         raise RejectedError(f"No verdict: the process of the models died {ATTEMPTS} times on this file.")
 
     def close(self) -> None:
-        """End the process; must be called before the interpreter shuts down."""
+        """End the process at once; must be called before the interpreter shuts down."""
         with self._lock:
-            pool, self._pool = self._pool, None
+            pool, self._pool, self._is_closed = self._pool, None, True
         if pool is not None:
+            for process in list((pool._processes or {}).values()):
+                process.kill()
             pool.shutdown(cancel_futures=True)
 
     def _running(self) -> ProcessPoolExecutor:
         with self._lock:
+            if self._is_closed:
+                raise RejectedError("No verdict: the page is being closed.")
             if self._pool is None:
                 self._pool = ProcessPoolExecutor(1, _context(), initializer=worker.begin)
             return self._pool

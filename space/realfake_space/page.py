@@ -1,9 +1,6 @@
 """The layout of the page and its events."""
 
-import atexit
-import os
-import shutil
-import tempfile
+import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -24,7 +21,7 @@ from realfake_space.worker import BATCH
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 STRENGTH: Final = 0.6
-UPLOAD_SECONDS: Final = 600  # an upload is kept for another model or method
+LOCAL: Final = "http://127.0.0.1:7860"  # the address in code.md
 INTRO: Final = """# realfake
 Photograph or AI-generated? Small models answer, and show where they looked.
 **{limitation} No answer is evidence, least of all against a person.**"""
@@ -32,13 +29,6 @@ MAP_NOTE: Final = (
     "A map shows what influenced the model's answer, under the assumptions of its method. It proves nothing about the "
     "image."
 )
-
-
-def use_private_folder() -> None:
-    """Store uploads in a new folder of this process, which is removed at its end."""
-    folder = tempfile.mkdtemp(prefix="realfake-space-")
-    os.environ["GRADIO_TEMP_DIR"] = folder
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def launch_settings(page: gr.Blocks) -> dict[str, Any]:
@@ -60,7 +50,7 @@ def launch_settings(page: gr.Blocks) -> dict[str, Any]:
 def build(models: Mapping[str, Model]) -> gr.Blocks:
     """Build the page for these models, which need not be loaded yet."""
     api = Api(models)
-    with gr.Blocks(title="realfake", analytics_enabled=False, delete_cache=(60, UPLOAD_SECONDS)) as page:
+    with gr.Blocks(title="realfake", analytics_enabled=False) as page:
         gr.Markdown(INTRO.format(limitation=limitation(api.measured)))
         with gr.Tab("One image"):
             _one_image(page, api)
@@ -71,7 +61,7 @@ def build(models: Mapping[str, Model]) -> gr.Blocks:
         with gr.Tab("How it works"):
             gr.Markdown(_text("method.md"), elem_classes="rf-prose")
         with gr.Tab("API"):
-            gr.Markdown(_text("code.md"), elem_classes="rf-prose")
+            _code(page)
             _endpoints(api)
     page.queue(default_concurrency_limit=1, max_size=256, api_open=False)
     return page  # type: ignore[no-any-return]  # Gradio does not type __enter__
@@ -80,6 +70,14 @@ def build(models: Mapping[str, Model]) -> gr.Blocks:
 def _text(name: str) -> str:
     text = (ROOT / name).read_text(encoding="utf-8")
     return text.split("\n", 1)[1] if text.startswith("<!--") else text
+
+
+def _code(page: gr.Blocks) -> None:
+    """Add the documentation of the endpoints, with the address at which the browser found the page."""
+    text = _text("code.md")
+    shown = gr.Markdown(text, elem_classes="rf-prose")
+    here = "new URL('.', location.href).href.replace(/\\/$/, '')"
+    page.load(None, None, shown, js=f"() => {json.dumps(text)}.replaceAll({json.dumps(LOCAL)}, {here})")
 
 
 def _one_image(page: gr.Blocks, api: Api) -> None:
@@ -149,12 +147,14 @@ def _several_images(api: Api) -> None:
     )  # fmt: skip
     download = gr.DownloadButton("Download as CSV", interactive=False, elem_id="csv")
 
-    def predict(pictures: list[str], progress: gr.Progress = gr.Progress()) -> tuple[Any, gr.DownloadButton]:  # noqa: B008 - Gradio fills it
+    def predict(pictures: list[str], progress: gr.Progress = gr.Progress()) -> tuple[Any, str | None]:  # noqa: B008 - Gradio fills it
         rows = api.table(pictures, lambda done, total: progress((done, total), unit="images"))
-        file = api.write_csv(rows) if rows else None
-        return rows, gr.DownloadButton(value=file, interactive=file is not None)
+        return rows, api.write_csv(rows) if rows else None
 
-    button.click(predict, files, [table, download], api_name="predict_many", concurrency_id="many")
+    button.click(predict, files, [table, download], api_name="predict_many", concurrency_id="many").then(
+        lambda pictures: gr.DownloadButton(interactive=bool(pictures)), files, download, show_progress="hidden",
+        queue=False, api_visibility="private",
+    )  # fmt: skip
 
 
 def _endpoints(api: Api) -> None:

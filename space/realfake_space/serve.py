@@ -34,23 +34,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     from realfake_space.models import find_models
 
     models: dict[str, Model] = {}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # when a container stops, files are removed as well
     try:
         models = find_models(arguments.model, trust_remote_code=arguments.trust_remote_code, float32=arguments.float32)
-        threading.Thread(target=_load, args=(models,), daemon=True).start()
-        from realfake_space.page import build, launch_settings, use_private_folder
-
-        next(iter(models.values())).facts  # noqa: B018 - an error of the first model is reported before the page opens
+        _serve(models, arguments)
     except (OSError, ValueError) as error:
         print(f"app.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("The page is closed.")
+    finally:
+        for stop in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(stop, signal.SIG_IGN)
+        _kill_processes()  # what waits in this process waits for them
         for model in models.values():
             model.close()
-        return 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # when a container stops, files are removed as well
-    use_private_folder()
-    page = build(models)
-    gc.freeze()  # modules and components stay: to search them for garbage would pause the page each time
-    page.launch(server_name=arguments.host, server_port=arguments.port, **launch_settings(page))
     return 0
+
+
+def _kill_processes() -> None:
+    """Kill all processes that this one started, and theirs, except the tracker, which cleans up after them."""
+    import psutil
+
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "resource_tracker" not in " ".join(process.cmdline()):
+                process.kill()
+
+
+def _serve(models: "Mapping[str, Model]", arguments: SpaceArguments) -> None:
+    threading.Thread(target=_load, args=(models,), daemon=True).start()
+    from realfake_space.files import delete_regularly, use_private_folder
+    from realfake_space.page import build, launch_settings
+
+    next(iter(models.values())).facts  # noqa: B018 - an error of the first model is reported before the page opens
+    folder = use_private_folder()
+    page = build(models)
+    delete_regularly(folder)
+    gc.freeze()  # modules and components stay: to search them for garbage would pause the page each time
+    page.launch(
+        server_name=arguments.host, server_port=arguments.port, prevent_thread_lock=True, **launch_settings(page)
+    )
+    threading.Event().wait()  # Gradio's own way to wait would wait for open connections in the end as well
 
 
 def _load(models: "Mapping[str, Model]") -> None:
