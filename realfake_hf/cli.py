@@ -4,16 +4,24 @@ import argparse
 import difflib
 import json
 import logging
+import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType
-from typing import Any, NoReturn, get_args, get_type_hints
+from typing import Any, Final, Literal, NoReturn, get_args, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
+
+logger = logging.getLogger(__name__)
+
+Others = Literal["refused", "awaited", "allowed"]
+
+_FULL_DISK: Final = re.compile("No space left on device|Disk quota exceeded|inline_container")  # in torch.save
 
 
 def parse(*dataclass_types: Any, argv: Sequence[str] | None = None, description: str | None = None) -> tuple[Any, ...]:  # noqa: ANN401
@@ -62,13 +70,16 @@ def check(
     _fill(parser, argv, later)
 
 
-def run_command(work: Callable[[], int], *, name: str, resumable: str | Path | None = None) -> int:
-    """Run the work of a command: log on stderr, and report an `OSError` or `ValueError` in one line.
+def run_command(
+    work: Callable[[], int], *, name: str, resumable: str | Path | None = None, others: Others = "refused"
+) -> int:
+    """Run the work of a command: log on stderr, and report an `OSError`, a `ValueError` or a full disk in one line.
 
     Args:
         work: a function that prints results on stdout and returns the exit status.
         name: name of the command, the prefix of error messages.
         resumable: the output folder from which a repeated command resumes.
+        others: whether the command is refused, waits or runs if another command is writing to that folder.
 
     Returns:
         The exit status of the work, 1 after an error, or 130 after an interruption.
@@ -79,14 +90,47 @@ def run_command(work: Callable[[], int], *, name: str, resumable: str | Path | N
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # for weight files
     try:
-        return work()
+        with _lock(resumable, others):
+            return work()
     except KeyboardInterrupt:
         hint = f"; to resume from {resumable}, repeat the command" if resumable else ""
         print(f"\n{name}: interrupted{hint}", file=sys.stderr)
         return 130
-    except (OSError, ValueError) as error:
-        print(f"{name}: {_without_tokens(str(error))}", file=sys.stderr)
+    except Exception as error:
+        message = str(error)
+        if _FULL_DISK.search(message):
+            message = f"cannot write a file: {message}. Free some disk space, and repeat the command."
+        elif not isinstance(error, OSError | ValueError):
+            raise
+        print(f"{name}: {_without_tokens(message)}", file=sys.stderr)
         return 1
+
+
+@contextmanager
+def _lock(folder: str | Path | None, others: Others) -> Iterator[None]:
+    """Hold the lock of an output folder; the processes of one launch hold it together."""
+    if folder is None or others == "allowed" or os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    place = Path(folder).resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{place}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if others == "refused":
+            raise ValueError(
+                f"expected no other command that writes to {folder}; found one. Wait for it, or use another folder."
+            ) from None
+        logger.info("waiting for another command that writes to %s", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)  # while it is held; a waiting process locks a new file
+        lock.release()
 
 
 def read_names(flag: str, words: Sequence[str], *, kind: str) -> dict[str, str]:

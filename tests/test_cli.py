@@ -1,12 +1,21 @@
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError
 from transformers import TrainingArguments
 
+import crosseval
+import explain
 import train
 from realfake_hf.cli import parse, run_command
+from realfake_hf.data import shards
 from realfake_hf.experiments.search.plan import SearchArguments, extractors, heads
 from realfake_hf.training.arguments import DataArguments, ModelArguments, names_of_training_arguments
 from realfake_hf.training.run_arguments import RunArguments
@@ -241,9 +250,80 @@ def test_no_message_repeats_a_token(capsys, words):
     assert "error: " in message
 
 
+def test_a_full_disk_is_reported_in_one_line_whoever_reports_it(capsys):
+    for error in (OSError(28, "No space left on device"), SafetensorError("I/O error: No space left on device")):
+        assert run_command(partial(fail, error), name="x") == 1
+        line = capsys.readouterr().err
+        assert line.startswith("x: ")
+        assert "No space left on device. Free some disk space" in line
+        assert line.count("\n") == 1
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        assert run_command(lambda: torch.save({"a": torch.zeros(100_000)}, full) or 0, name="x") == 1
+    assert "Free some disk space" in capsys.readouterr().err
+    with pytest.raises(RuntimeError, match="of another kind"):
+        run_command(partial(fail, RuntimeError("of another kind")), name="x")
+
+
+def fail(error):
+    raise error
+
+
+def test_a_second_command_in_the_same_folder_is_refused_or_waits(tmp_path, capsys):
+    folder, done = tmp_path / "runs/out", []
+
+    def again(others):
+        return run_command(lambda: done.append(others) or 0, name="second", resumable=folder, others=others)
+
+    def first():
+        assert again("refused") == 1
+        assert again("allowed") == 0
+        waiting.submit(again, "awaited")
+        time.sleep(0.2)
+        assert done == ["allowed"]
+        return 0
+
+    with ThreadPoolExecutor(1) as waiting:
+        assert run_command(first, name="first", resumable=folder) == 0
+    assert done == ["allowed", "awaited"]
+    assert f"second: expected no other command that writes to {folder}; found one." in capsys.readouterr().err
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (train.main, []),
+        (crosseval.main, ["--models", "cnn=none", "--datasets", "own=none"]),
+        (explain.main, ["--study", "--compare", "cnn=none"]),
+        (shards.main, ["--data", "demo"]),
+    ],
+    ids=["train", "crosseval", "study", "shards"],
+)
+def test_commands_with_an_output_folder_are_refused_while_another_one_writes_there(tmp_path, capsys, command, words):
+    folder = tmp_path / "out"
+    with FileLock(f"{folder}.lock"):
+        assert command([*words, "--output_dir", str(folder)]) == 1
+    assert f"expected no other command that writes to {folder}; found one." in capsys.readouterr().err
+    assert not folder.exists()
+
+
+def test_an_interrupted_or_failed_command_gives_its_folder_free(tmp_path):
+    for error, status in ((KeyboardInterrupt(), 130), (ValueError(), 1), (OSError(), 1)):
+        assert run_command(partial(fail, error), name="x", resumable=tmp_path / "out") == status
+    assert run_command(lambda: 0, name="x", resumable=tmp_path / "out") == 0
+
+
+def test_the_processes_of_a_launch_share_their_folder(tmp_path, monkeypatch):
+    def first():
+        monkeypatch.setenv("RANK", "1")
+        return run_command(lambda: 0, name="x", resumable=tmp_path / "out")
+
+    assert run_command(first, name="x", resumable=tmp_path / "out") == 0
+
+
 def test_the_value_of_an_unknown_setting_is_not_repeated(capsys):
     assert "secret" not in refusal(capsys, "--passwrd", "secret", "--passwd=secret", "--zzz")
-    assert run_command(lambda: (_ for _ in ()).throw(OSError(f"header Bearer {TOKEN}")), name="x") == 1
+    assert run_command(partial(fail, OSError(f"header Bearer {TOKEN}")), name="x") == 1
     assert "Secret1" not in capsys.readouterr().err
 
 

@@ -19,6 +19,7 @@ from realfake_hf.detector import Detector
 from realfake_hf.run_folder import ValidationRun
 from realfake_hf.training.callbacks import EpochLines
 from realfake_hf.training.streaming import StreamPosition, StreamTrainer
+from tests.faults.runner import small_disk
 
 ROOT = Path(__file__).parents[1]
 FILES = {
@@ -142,6 +143,22 @@ def test_an_interrupted_run_resumes_to_the_same_weights(run, tmp_path, monkeypat
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     before, after = (ValidationRun.read(folder / "validation_probabilities.npz") for folder in (run, tmp_path / "run"))
     np.testing.assert_array_equal(before.p_fake, after.p_fake)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
+@pytest.mark.parametrize("room", [300_000, 450_000])  # bytes: for a part of the first, of the second checkpoint
+def test_a_training_that_filled_its_disk_resumes_to_the_same_weights(tmp_path, capsys, room):
+    wide = ["--num_filters", "16", "--dense_units", "24", "--num_train_epochs", "2", "--train_size", "256"]
+    assert train.main([*small(tmp_path / "whole"), *wide]) == 0
+    with small_disk(tmp_path / "disk", room) as remount:
+        words = [*small(tmp_path / "disk/run"), *wide]
+        assert train.main(words) == 1
+        assert "train.py: cannot write a file: " in capsys.readouterr().err
+        remount("size=100m")
+        assert train.main(words) == 0
+        files = [folder / "model.safetensors" for folder in (tmp_path / "whole", tmp_path / "disk/run")]
+        assert files[0].read_bytes() == files[1].read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from realfake_hf.score.arguments import ScoreArguments
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, score, and print the counts; return the exit status."""
     (arguments,) = parse(ScoreArguments, argv=argv, description=__doc__)
-    return run_command(lambda: _score(arguments), name="score", resumable=arguments.output)
+    return run_command(lambda: _score(arguments), name="score", resumable=arguments.output, others="awaited")
 
 
 def _score(arguments: ScoreArguments) -> int:

@@ -17,7 +17,7 @@ from realfake_hf.store import write_results
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit status."""
     (arguments,) = parse(SearchArguments, argv=argv, description=__doc__)
-    return run_command(lambda: _work(arguments), name="search", resumable=arguments.output_dir)
+    return run_command(lambda: _work(arguments), name="search", resumable=arguments.output_dir, others="allowed")
 
 
 def _work(arguments: SearchArguments) -> int:
