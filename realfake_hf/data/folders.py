@@ -105,7 +105,10 @@ def find_records(
     metadata = read_listings(tables, read, max_rows=2 * len(paths) + 1000)  # 1% of unreadable images are allowed
     images = list(dict.fromkeys([*metadata, *images]))  # a listed image that is missing counts as unreadable
     if not images:
-        raise ValueError(f"expected images in {source}; found {len(paths)} files, none of them an image.")
+        raise ValueError(
+            f"expected images in {source}; found {len(paths)} files, none of them with the suffix of an image or in a "
+            "folder named for its label. State the meaning of other names with --labels 0=REAL,1=FAKE."
+        )
     return _folder_records(images, metadata, source, words, label_of)
 
 
