@@ -375,7 +375,7 @@ def test_unreadable_files_and_unknown_labels_are_rejected_before_any_model_loads
     assert "at most 1% unreadable images in broken; found 1 of 18" in capsys.readouterr().err
     other = save_images(tmp_path / "other", labels=("cats", "dogs"))
     assert crosseval.main(arguments(models, other, tmp_path / "grid")) == 1
-    assert "real or fake in metadata.csv of other; found 'cats'" in capsys.readouterr().err
+    assert "real or fake in the metadata of other; found 'cats'" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_models")

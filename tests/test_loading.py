@@ -643,7 +643,7 @@ def test_rows_whose_image_is_null_or_a_path_are_unreadable(tmp_path: Path, pictu
     features = Features({"image": Image(), "label": Value("string")})
     splits = DatasetDict({"train": Dataset.from_dict({"image": pictures, "label": ["real"] * 3}, features=features)})
     reader = HubRows(splits, name="set")
-    for row, reason in enumerate(("the row contains no image", "only the path '/dev/zero'", "only the path .*secret")):
+    for row, reason in enumerate(("the row contains no image", "only the path of 'zero'", "only the path .*secret")):
         with pytest.raises(UnreadableImageError, match=reason):
             reader.read(f"train/{row}")
 

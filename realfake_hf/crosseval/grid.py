@@ -166,14 +166,14 @@ def _open_store(folder: Path) -> Store:
 def _loader(arguments: CrossevalArguments) -> Callable[..., EvalDataset]:
     """Return the function that loads data sets, after checking that all sources exist."""
     find: Callable[[str], object] = partial(find_source, labels=arguments.labels)
-    load: Callable[..., EvalDataset] = partial(load_dataset, labels=arguments.labels)
-    if arguments.streaming:
-        find, load = partial(find_shards, columns=[]), stream_dataset
+    find = partial(find_shards, columns=[]) if arguments.streaming else find
     training = arguments.training_data if arguments.errors else None
     optional = (arguments.baseline_data, arguments.duplicates_of, training)
     for source in (*arguments.sources.values(), *filter(None, optional)):
         find(source)
-    return partial(load, seed=arguments.seed)
+    if arguments.streaming:
+        return partial(stream_dataset, seed=arguments.seed)
+    return partial(load_dataset, labels=arguments.labels, seed=arguments.seed)
 
 
 def _measure(

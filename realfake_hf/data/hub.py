@@ -35,12 +35,15 @@ _OPAQUE_ID = re.compile(r"[0-9a-f]{16}")
 class HubRows:
     """The rows of the Hugging Face data set `name`, with any column names and label order.
 
+    With `are_files`, `datasets` made the rows from image files that it downloaded to the cache of the Hub.
+
     Raises:
         ValueError: the splits differ in their columns, or do not have one image column.
     """
 
-    def __init__(self, splits: DatasetDict, *, name: str) -> None:
+    def __init__(self, splits: DatasetDict, *, name: str, are_files: bool = False) -> None:
         self._name = name
+        self._are_files = are_files
         self._features = _common_features(splits, name)
         self._image = _image_column(self._features, name)
         self._splits = splits
@@ -63,7 +66,12 @@ class HubRows:
     def read(self, key: str) -> bytes:
         """Return the image file of the row at a record's key."""
         split, _, row = key.rpartition("/")
-        return bytes_of_row(self._images[split][int(row)][self._image])
+        image = self._images[split][int(row)][self._image]
+        if self._are_files and image["bytes"] is None:
+            path = Path(image["path"]).resolve()
+            if path.is_relative_to(Path(HF_HUB_CACHE).resolve()):
+                return read_file(path)
+        return bytes_of_row(image)
 
     def _split_records(self, split: str, label: str, words: LabelWords) -> Iterator[Record]:
         columns = [label, *(column for column in _DESCRIPTION_COLUMNS if column in self._features)]
@@ -89,19 +97,6 @@ class HubRows:
         return None if value is None else str(value)
 
 
-class DownloadedFiles(HubRows):
-    """The rows of a Hub data set of image files, which `datasets` has downloaded."""
-
-    def read(self, key: str) -> bytes:
-        """Return the image file of the row at a record's key, which may lie in the cache of the Hub."""
-        split, _, row = key.rpartition("/")
-        image = self._images[split][int(row)][self._image]
-        path = Path((image or {}).get("path") or "/").resolve()
-        if image and image["bytes"] is None and path.is_relative_to(Path(HF_HUB_CACHE).resolve()):
-            return read_file(path)
-        return bytes_of_row(image)
-
-
 def bytes_of_row(image: object) -> bytes:
     """Return the image file in a row; never open a path or address that a row names.
 
@@ -112,7 +107,8 @@ def bytes_of_row(image: object) -> bytes:
         case bytes(data) | {"bytes": bytes(data)}:
             return data
         case {"path": str(path)}:
-            raise UnreadableImageError(f"the row contains no image, only the path {path[:200]!r}, which is not opened")
+            name = PurePosixPath(path).name[:100]
+            raise UnreadableImageError(f"the row contains no image, only the path of {name!r}, which is not opened")
     raise UnreadableImageError("the row contains no image")
 
 

@@ -198,17 +198,16 @@ def _files(files: FolderFiles | ZipFiles, *, name: str) -> _Place:
     return _Place(name, files.fingerprint, records, files)
 
 
-def _rows(splits: DatasetDict, *, name: str, fingerprint: str, kind: type[hub.HubRows] = hub.HubRows) -> _Place:
-    rows = kind(splits, name=os.fsencode(name).decode(errors="replace"))
+def _rows(splits: DatasetDict, *, name: str, fingerprint: str, are_files: bool = False) -> _Place:
+    rows = hub.HubRows(splits, name=os.fsencode(name).decode(errors="replace"), are_files=are_files)
     return _Place(name, fingerprint, rows.records, rows)
 
 
 def _from_hub(name: str) -> _Place:
     splits = hub.download(name)
     files = [file["filename"] for rows in splits.values() for file in rows.cache_files]  # names contain the commit
-    is_of_files = {rows.info.builder_name for rows in splits.values()} == {"imagefolder"}
-    kind = hub.DownloadedFiles if is_of_files else hub.HubRows
-    return _rows(splits, name=name, fingerprint="\n".join(files), kind=kind)
+    are_files = {rows.info.builder_name for rows in splits.values()} == {"imagefolder"}
+    return _rows(splits, name=name, fingerprint="\n".join(files), are_files=are_files)
 
 
 def _cifake_mirror() -> _Place:
