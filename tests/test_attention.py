@@ -20,13 +20,14 @@ from transformers import (
 from realfake_hf.attribution import attention
 from realfake_hf.attribution.attention import (
     attention_rollout,
-    class_token_map,
     fuse_heads,
     fuse_layer,
     gradient_rollout,
+    patch_map,
+    pool,
     relevance,
 )
-from realfake_hf.attribution.explain import FUNCTIONS, default_method
+from realfake_hf.attribution.explain import FUNCTIONS
 from realfake_hf.attribution.methods import ATTENTION_METHODS
 from realfake_hf.labels import id2label, label2id
 
@@ -56,6 +57,13 @@ def attentions_of(model, values):
         return model(pixel_values=values, output_attentions=True).attentions
 
 
+def weights_and_gradients(model, values):
+    output = model(pixel_values=values, output_attentions=True)
+    score = (output.logits[:, 1] - output.logits[:, 0]).sum()
+    gradients = torch.autograd.grad(score, output.attentions)
+    return [layer.detach() for layer in output.attentions], gradients
+
+
 def random_attention(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).mul(3).softmax(dim=-1)
 
@@ -64,8 +72,8 @@ def maps(method, model, values, target="predicted", **options):
     return FUNCTIONS[method](model, values, target, **options).values
 
 
-def rollout_of(attentions, *, rows=None, **options):
-    return attention_rollout([fuse_layer(layer, **options) for layer in attentions], rows=rows)
+def rollout_of(attentions, *, pooling=None, **options):
+    return attention_rollout([fuse_layer(layer, **options) for layer in attentions], pooling=pooling)
 
 
 def plain_product(first, second):
@@ -252,9 +260,11 @@ def test_labels_in_the_other_order_are_understood_by_name(method):
 
 def test_special_tokens_are_counted_and_not_assumed():
     matrix = torch.arange(2 * 8 * 8, dtype=torch.float32).reshape(2, 8, 8)
-    assert torch.equal(class_token_map(matrix, grid=(2, 3))[1], torch.tensor([[66.0, 67, 68], [69, 70, 71]]))
-    assert torch.equal(class_token_map(matrix, grid=(7, 1))[0].flatten(), torch.arange(1.0, 8))
-    both = class_token_map(matrix, grid=(3, 2), class_tokens=2)[0]
+    row = pool(matrix, torch.eye(8)[0])
+    assert torch.equal(patch_map(row, grid=(2, 3))[1], torch.tensor([[66.0, 67, 68], [69, 70, 71]]))
+    assert torch.equal(patch_map(row, grid=(7, 1))[0].flatten(), torch.arange(1.0, 8))
+    assert torch.equal(patch_map(row, grid=(2, 4))[0], torch.arange(8.0).reshape(2, 4))
+    both = patch_map(pool(matrix, torch.tensor([0.5, 0.5, 0, 0, 0, 0, 0, 0])), grid=(3, 2))[0]
     assert torch.equal(both, torch.tensor([[6.0, 7], [8, 9], [10, 11]]))  # the mean of rows 2... and 10...
 
 
@@ -341,11 +351,6 @@ def test_an_unknown_fusion_and_a_ratio_out_of_range_are_refused():
         fuse_heads(layer, head_fusion="")
 
 
-def test_tokens_without_a_class_token_are_refused():
-    with pytest.raises(ValueError, match=r"1 class token\(s\) before 4 x 4 patches; found 16 tokens.*grad_cam"):
-        class_token_map(torch.eye(16)[None], grid=(4, 4))
-
-
 def test_windowed_attention_is_refused():
     torch.manual_seed(0)
     shape = {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2]}
@@ -362,26 +367,45 @@ def build_beit(**settings):
 
 
 @pytest.mark.parametrize("method", sorted(ATTENTION_METHODS))
-def test_a_class_token_that_the_classifier_does_not_read_is_refused(method):
-    with pytest.raises(ValueError, match="BeitForImageClassification: it pools its patches"):
-        maps(method, build_beit(), pixels(1))
-    assert maps(method, build_beit(use_mean_pooling=False), pixels(2)).shape == (2, 4, 4)
+def test_a_classifier_that_pools_its_patches_has_the_mean_of_their_maps(method):
+    model, values = build_beit(), pixels(2)
+    found = maps(method, model, values, "FAKE")
+    weights, gradients = weights_and_gradients(model, values)
+    matrix = {
+        "rollout": lambda: rollout_of(weights),
+        "last_attention": lambda: weights[-1].mean(dim=1),
+        "relevance": lambda: relevance(weights, gradients),
+        "gradient_rollout": lambda: gradient_rollout(weights, gradients),
+    }[method]()
+    torch.testing.assert_close(found, matrix[:, 1:, 1:].mean(dim=1).reshape(2, 4, 4), rtol=1e-4, atol=1e-7)
+    assert not torch.allclose(found, maps(method, build_beit(use_mean_pooling=False), values, "FAKE"), rtol=0.01)
 
 
-def test_the_default_method_is_relevance_where_a_class_token_is_read_and_else_grad_cam():
+def test_the_default_method_is_relevance_whether_a_class_token_or_patches_are_read():
     assert default_method(build()) == "relevance"
     assert default_method(build_beit(use_mean_pooling=False)) == "relevance"
-    assert default_method(build_beit()) == "grad_cam"
+    assert default_method(build_beit()) == "relevance"
 
 
-@pytest.mark.parametrize("rows", [1, 2, 5])
-def test_a_few_rows_equal_those_of_the_whole_matrix(rows):
+@pytest.mark.parametrize("read", [[0], [0, 1], [2], [0, 1, 2, 3, 4]])
+def test_a_pooled_row_is_the_weighted_sum_of_those_of_the_whole_matrix(read):
     layers = [random_attention(3, 2, 5, 5, seed=seed) for seed in range(4)]
     gradients = [torch.randn(3, 2, 5, 5, generator=torch.Generator().manual_seed(seed)) for seed in range(4, 8)]
-    options = {"head_fusion": "max", "discard_ratio": 0.3}
-    few, all_rows = rollout_of(layers, rows=rows, **options), rollout_of(layers, **options)
-    assert few.shape == (3, rows, 5)
-    torch.testing.assert_close(few, all_rows[:, :rows])
-    few, all_rows = relevance(layers, gradients, rows=rows), relevance(layers, gradients)
-    assert few.shape == (3, rows, 5)
-    torch.testing.assert_close(few, all_rows[:, :rows])
+    weights = torch.zeros(5)
+    weights[read] = torch.rand(len(read), generator=torch.Generator().manual_seed(0)) + 0.1
+    fused = [fuse_layer(layer, head_fusion="max", discard_ratio=0.3) for layer in layers]
+    for fold in (
+        lambda **pooling: attention_rollout(fused, **pooling),
+        lambda **pooling: relevance(layers, gradients, **pooling),
+        lambda **pooling: gradient_rollout(layers, gradients, **pooling),
+    ):
+        expected = torch.stack([sum(w * row for w, row in zip(weights, rows, strict=True)) for rows in fold()])
+        torch.testing.assert_close(fold(pooling=weights), expected[:, None])
+
+
+def test_the_row_of_a_class_token_is_that_of_a_product_of_leading_rows_to_the_last_bit():
+    layers = [random_attention(3, 17, 17, seed=seed) for seed in range(12)]
+    expected = 0.5 * (torch.eye(17)[:1] + layers[-1][:, :1])
+    for weights in layers[-2::-1]:
+        expected = torch.baddbmm(expected, expected, weights, beta=0.5, alpha=0.5)
+    assert torch.equal(attention_rollout(layers, pooling=torch.eye(17)[0]), expected)

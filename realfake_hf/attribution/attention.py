@@ -52,7 +52,7 @@ def fuse_layer(attention: Tensor, *, head_fusion: HeadFusion = "mean", discard_r
     return weights if is_normalised else _normalise_rows(weights)
 
 
-def attention_rollout(layers: Sequence[Tensor], *, rows: int | None = None) -> Tensor:
+def attention_rollout(layers: Sequence[Tensor], *, pooling: Tensor | None = None) -> Tensor:
     """Compute attention rollout (Abnar & Zuidema, 2020, *Quantifying Attention Flow in Transformers*, ACL).
 
     It is the product over layers of 0.5 W + 0.5 I, where W is a layer fused by `fuse_layer` and I is the residual
@@ -60,18 +60,22 @@ def attention_rollout(layers: Sequence[Tensor], *, rows: int | None = None) -> T
 
     Args:
         layers: (batch, tokens, tokens) each.
-        rows: number of leading output tokens to compute, which is cheaper than all; None means all.
+        pooling: (tokens,) weights of the output tokens in one row, which is cheaper than a row per token; None means
+            a row per token.
 
     Returns:
-        (batch, rows, tokens) float32, rows summing to 1: the share of input token j in output token i.
+        (batch, tokens, tokens) float32, rows summing to 1: the share of input token j in output token i; or
+        (batch, 1, tokens), the weighted sum of these rows.
 
     Raises:
         ValueError: there are no layers; scaled-dot-product attention returns none.
     """
-    return _leading_rows(reversed(required(layers)), rows=rows, share=0.5)
+    return _product(reversed(required(layers)), pooling=pooling, share=0.5)
 
 
-def gradient_rollout(attentions: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+def gradient_rollout(
+    attentions: Sequence[Tensor], gradients: Sequence[Tensor], *, pooling: Tensor | None = None
+) -> Tensor:
     """Compute attention rollout from the attention that favours a class.
 
     It is the product over layers of W + I with normalised rows, where W is the mean over heads of (dA * A)+. With
@@ -80,63 +84,63 @@ def gradient_rollout(attentions: Sequence[Tensor], gradients: Sequence[Tensor]) 
     Args:
         attentions: (batch, heads, tokens, tokens) of each layer.
         gradients: gradient of the class score with respect to the attention of each layer.
+        pooling: as in `attention_rollout`.
 
     Returns:
-        (batch, tokens, tokens) float32, rows summing to 1.
+        As `attention_rollout`.
 
     Raises:
         ValueError: there are no layers.
     """
     evidence = _evidence(required(attentions), gradients)
     layers = (_normalise_rows(weights + _identity(weights)) for weights in evidence)
-    return reduce(lambda product, weights: weights @ product, layers)
+    product = reduce(lambda product, weights: weights @ product, layers)
+    return product if pooling is None else pool(product, pooling)
 
 
-def relevance(attentions: Sequence[Tensor], gradients: Sequence[Tensor], *, rows: int | None = None) -> Tensor:
+def relevance(attentions: Sequence[Tensor], gradients: Sequence[Tensor], *, pooling: Tensor | None = None) -> Tensor:
     """Compute relevance (Chefer et al., 2021, *Generic Attention-model Explainability*, ICCV).
 
-    It is the product over layers of W + I, where W is the mean over heads of (dA * A)+.
+    It is the product over layers of W + I, where W is the mean over heads of (dA * A)+. The paper reads the row of the
+    class token; a classifier that pools other tokens reads a weighted sum of rows.
 
     Args:
         attentions: (batch, heads, tokens, tokens) of each layer.
         gradients: gradient of the class score with respect to the attention of each layer.
-        rows: number of leading output tokens to compute, which is cheaper than all; None means all.
+        pooling: as in `attention_rollout`.
 
     Returns:
-        (batch, rows, tokens) float32, non-negative: the relevance of input token j to output token i, on the scale of
-        the score.
+        (batch, tokens, tokens) float32, non-negative: the relevance of input token j to output token i, on the scale
+        of the score; or (batch, 1, tokens), the weighted sum of these rows.
 
     Raises:
         ValueError: there are no layers.
     """
-    return _leading_rows(_evidence(reversed(required(attentions)), reversed(gradients)), rows=rows, share=1)
+    layers = _evidence(reversed(required(attentions)), reversed(gradients))
+    return _product(layers, pooling=pooling, share=1)
 
 
-def class_token_map(matrix: Tensor, *, grid: tuple[int, int], class_tokens: int = 1) -> Tensor:
-    """Return the shares of the patches in the class token.
-
-    Special tokens precede the patches. Their number is tokens - grid_h * grid_w: one in ViT (class), two in DeiT
-    (class and distillation).
+def pool(matrix: Tensor, pooling: Tensor) -> Tensor:
+    """Return the weighted sum of the rows of a matrix.
 
     Args:
-        matrix: (batch, rows, tokens), row i for output token i, with at least the rows of the class tokens.
-        grid: height and width of the grid of patches.
-        class_tokens: number of leading tokens that the classifier reads, whose rows are averaged: one in ViT and DeiT,
-            two in a DeiT with a distillation head, whose logits are the mean of two heads.
+        matrix: (batch, tokens, tokens).
+        pooling: (tokens,) weights, of which zeros cost nothing: a class token is one row.
 
     Returns:
-        (batch, grid_h, grid_w).
-
-    Raises:
-        ValueError: there are fewer special tokens than class tokens.
+        (batch, 1, tokens).
     """
-    special = matrix.shape[-1] - grid[0] * grid[1]
-    if special < class_tokens:
-        raise ValueError(
-            f"expected {class_tokens} class token(s) before {grid[0]} x {grid[1]} patches; found {matrix.shape[-1]} "
-            "tokens. A model that pools its patches has no class token: use grad_cam."
-        )
-    return matrix[:, :class_tokens, special:].mean(dim=1).reshape(-1, *grid)
+    read = pooling.nonzero().flatten()
+    return torch.matmul(pooling[read], matrix[:, read]).unsqueeze(1)
+
+
+def patch_map(row: Tensor, *, grid: tuple[int, int]) -> Tensor:
+    """Return the patches of a row: (batch, 1, tokens) to (batch, grid_h, grid_w).
+
+    Special tokens precede the patches. Their number is tokens - grid_h * grid_w: none in SigLIP, one in ViT (class),
+    two in DeiT (class and distillation).
+    """
+    return row[:, 0, row.shape[-1] - grid[0] * grid[1] :].reshape(-1, *grid)
 
 
 def required(layers: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -170,10 +174,10 @@ def _evidence(attentions: Iterable[Tensor], gradients: Iterable[Tensor]) -> Iter
         yield (gradient.float() * weights.detach().float()).relu_().mean(dim=1)
 
 
-def _leading_rows(layers: Iterator[Tensor], *, rows: int | None, share: float) -> Tensor:
-    """Return the leading rows of the product of share * (I + W) over layers, from last to first."""
+def _product(layers: Iterator[Tensor], *, pooling: Tensor | None, share: float) -> Tensor:
+    """Return the product of share * (I + W) over layers, from last to first, or the pooled row of it."""
     last = next(layers)
-    product = share * (_identity(last)[:rows] + last[:, :rows])
+    product = share * (_identity(last) + last) if pooling is None else share * (pooling + pool(last, pooling))
     for weights in layers:
         product = torch.baddbmm(product, product, weights, beta=share, alpha=share)
     return product

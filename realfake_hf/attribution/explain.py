@@ -8,15 +8,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from realfake_hf.attribution.attention_methods import (
-    eager_attention,
-    gradient_rollout,
-    last_attention,
-    no_class_token,
-    relevance,
-    rollout,
-)
+from realfake_hf.attribution.attention_methods import gradient_rollout, last_attention, relevance, rollout
 from realfake_hf.attribution.gradients import grad_cam, integrated_gradients
+from realfake_hf.attribution.layout import check_input, eager_attention, layout_of
 from realfake_hf.attribution.maps import Maps
 from realfake_hf.attribution.methods import ATTENTION_METHODS, CLASS_METHODS, METHODS, Explanation, Target
 from realfake_hf.labels import LabelName, Verdict
@@ -96,13 +90,19 @@ def scale(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fitting_methods(model: PreTrainedModel) -> tuple[str, ...]:
-    """Return the methods that a model supports; attention methods need a class token that attends to all patches."""
-    return tuple(method for method in METHODS if method not in ATTENTION_METHODS or not no_class_token(model))
+    """Return the methods that a model supports.
+
+    Attention methods need attention of each token to all others in every layer; Grad-CAM needs a layer with a grid.
+    """
+    layout = layout_of(model)
+    refused = (ATTENTION_METHODS if layout.refusal else frozenset()) | ({"grad_cam"} if layout.last is None else set())
+    return tuple(method for method in METHODS if method not in refused)
 
 
 def default_method(model: PreTrainedModel) -> str:
-    """Return the default method of a model: relevance if the model supports it, else Grad-CAM."""
-    return "relevance" if "relevance" in fitting_methods(model) else "grad_cam"
+    """Return the first of relevance, Grad-CAM and integrated gradients that a model supports."""
+    fitting = fitting_methods(model)
+    return next(method for method in ("relevance", "grad_cam", "integrated_gradients") if method in fitting)
 
 
 def _check(model: PreTrainedModel, method: str, target: str, options: Mapping[str, Any]) -> None:
@@ -113,6 +113,7 @@ def _check(model: PreTrainedModel, method: str, target: str, options: Mapping[st
     if unknown := sorted(options.keys() - METHODS[method].keys()):
         known = ", ".join(METHODS[method]) or "none"
         raise ValueError(f"expected options of {method} ({known}); found {', '.join(unknown)}.")
+    check_input(model)
     if model.training:
         raise ValueError(
             "expected a model in eval mode; found one in training mode, with active dropout. Call model.eval()."

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 from transformers import PreTrainedModel
 
-from realfake_hf.attribution.maps import Maps, direction, log_odds, patch_grid
+from realfake_hf.attribution.layout import first_tensor, layout_of
+from realfake_hf.attribution.maps import Maps, direction, log_odds
 from realfake_hf.attribution.methods import Target
 
 BASELINE: Final = 0.0  # in normalised pixels: the mean of the image processor, a uniform grey image
@@ -26,14 +27,14 @@ def grad_cam(model: PreTrainedModel, pixel_values: Tensor, target: Target, *, la
         model: an image classifier with one label for real and one for fake.
         pixel_values: (batch, channels, height, width), normalised.
         target: the label whose log-odds are differentiated.
-        layer: name of a module that returns (batch, channels, grid_h, grid_w), or (batch, tokens, channels) with the
-            special tokens first; None means `default_layer`. A convolution followed by ReLU is read after the ReLU,
-            at its own resolution.
+        layer: name of a module that returns (batch, channels, grid_h, grid_w), (batch, grid_h, grid_w, channels), or
+            (batch, tokens, channels) with the special tokens first; None means `default_layer`. A convolution followed
+            by ReLU is read after the ReLU, at its own resolution.
 
     Raises:
         ValueError: the model has no such layer, or the output of the layer has no spatial layout.
     """
-    name = default_layer(model) if layer is None else layer
+    name = default_layer(model, pixel_values) if layer is None else layer
     with torch.enable_grad(), _activations(model, name, pixel_values) as activations:
         odds = log_odds(model, pixel_values)
     score = odds * direction(odds.detach(), target)
@@ -42,28 +43,27 @@ def grad_cam(model: PreTrainedModel, pixel_values: Tensor, target: Target, *, la
     return Maps(weighted.sum(dim=1).relu().float(), odds.detach(), name)
 
 
-def default_layer(model: nn.Module) -> str:
-    """Return the layer that Grad-CAM reads by default: the last spatial layer whose cells affect the prediction.
+def default_layer(model: PreTrainedModel, pixel_values: Tensor | None = None) -> str:
+    """Return the layer that Grad-CAM reads by default: the last with a grid whose cells affect the prediction.
 
-    It is the norm before the last attention of a transformer (a ViT predicts from the class token alone, so later
-    patches have no effect), else the last stage of a CNN with stages such as ConvNeXt, else the last convolution.
+    In a transformer it is the input of the last attention, as in Gildenblat's pytorch-grad-cam: the norm before it, or
+    the previous block. A classifier that reads a class token ignores later patches. It is the last layer in a
+    transformer without a grid there, such as MobileViT, and in a CNN, whose last convolution is read before pooling.
+
+    Args:
+        model: an image classifier.
+        pixel_values: (batch, channels, height, width), whose size matters; None means that in the config.
 
     Raises:
-        ValueError: the model has none of these.
+        ValueError: the model has no such layer.
     """
-    layers: dict[str, nn.Module] = dict(model.named_modules())
-    families = (
-        [name for name in layers if name.endswith((".layernorm_before", ".norm1"))],
-        [name for name in layers if name.split(".")[-2:-1] == ["stages"]],
-        [name for name, layer in layers.items() if isinstance(layer, nn.Conv2d)],
-    )
-    for family in families:
-        if family:
-            return family[-1]
-    raise ValueError(
-        f"expected a layer with a spatial layout for grad_cam; found none in {type(model).__name__}. Name one with "
-        "the option layer, or use integrated_gradients."
-    )
+    layout = layout_of(model, pixel_values)
+    if layout.last is None:
+        raise ValueError(
+            "expected a layer for grad_cam with a grid whose cells affect the prediction; found none in "
+            f"{type(model).__name__}. Use integrated_gradients."
+        )
+    return layout.last
 
 
 def integrated_gradients(
@@ -106,39 +106,27 @@ def integrated_gradients(
 def _activations(model: PreTrainedModel, name: str, pixel_values: Tensor) -> Iterator[list[Tensor]]:
     """Collect the output of a layer as (batch, channels, grid_h, grid_w), a leaf of the graph of the logits."""
     layer, relu = _find_layer(model, name), _relu_after(model, name)
+    cells = layout_of(model, pixel_values).layers.get(name)
     activations: list[Tensor] = []
 
-    def hook(_module: nn.Module, _inputs: object, output: object) -> Tensor:
-        match output:
-            case Tensor(ndim=4) as maps:
-                activations.append((maps.detach().relu() if relu else maps.detach()).requires_grad_())
-                return activations[0]
-            case Tensor(ndim=3) as tokens:
-                special, cells = _split_tokens(tokens.detach(), grid=patch_grid(model, pixel_values))
-                activations.append(cells.requires_grad_())
-                return torch.cat([special, cells.flatten(2).transpose(1, 2)], dim=1)
-        found = f"the shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-        raise ValueError(
-            "expected a layer that returns (batch, channels, height, width) or (batch, tokens, channels); found "
-            f"{name!r}, which returns {found}. Name another layer, such as {default_layer(model)!r}."
-        )
+    def hook(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+        tensor = first_tensor(output)
+        if cells is None or tensor is None:
+            found = type(output).__name__ if tensor is None else f"the shape {tuple(tensor.shape)}"
+            raise ValueError(
+                "expected a layer that returns (batch, channels, height, width) or (batch, tokens, channels); found "
+                f"{name!r}, which returns {found}. Name another layer, such as {default_layer(model, pixel_values)!r}."
+            )
+        values = cells.read(tensor.detach())
+        activations.append((values.relu() if relu else values).requires_grad_())
+        replaced = cells.replace(tensor.detach(), activations[0])
+        return replaced if isinstance(output, Tensor) else (replaced, *output[1:])
 
     with ExitStack() as hooks:
         hooks.callback(layer.register_forward_hook(hook).remove)
         if relu:  # already applied; a second ReLU would block gradients where the first returned 0
             hooks.callback(relu.register_forward_hook(lambda _module, inputs, _output: inputs[0]).remove)
         yield activations
-
-
-def _split_tokens(tokens: Tensor, *, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Split (batch, tokens, channels) into special tokens and (batch, channels, grid_h, grid_w).
-
-    The stages of a Swin halve the grid of the patches.
-    """
-    while grid[0] * grid[1] > tokens.shape[1]:
-        grid = (grid[0] + 1) // 2, (grid[1] + 1) // 2
-    special, cells = tokens.tensor_split([tokens.shape[1] - grid[0] * grid[1]], dim=1)
-    return special, cells.transpose(1, 2).reshape(len(cells), -1, *grid)
 
 
 def _find_layer(model: nn.Module, name: str) -> nn.Module:

@@ -25,8 +25,8 @@ class Maps:
     layer: str | None = None
 
 
-def log_odds(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
-    """Return the logit of FAKE minus the logit of REAL: (batch,).
+def log_odds(model: PreTrainedModel, pixel_values: Tensor, **options: bool) -> Tensor:
+    """Return the logit of FAKE minus the logit of REAL, (batch,), in a forward pass with these further arguments.
 
     Methods differentiate the log-odds, on which `p_fake` depends, and not one logit: the logits of the CIFAKE CNN are
     (0, z), so its logit of REAL has no gradient.
@@ -36,7 +36,7 @@ def log_odds(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
     """
     names: dict[int, str] = model.config.id2label  # type: ignore[assignment]
     fake = fake_index(names)
-    logits: Tensor = model(pixel_values=pixel_values).logits
+    logits: Tensor = model(pixel_values=pixel_values, **options).logits
     return logits[:, fake] - logits[:, 1 - fake]
 
 
@@ -45,10 +45,3 @@ def direction(odds: Tensor, target: Target) -> Tensor:
     if target == "predicted":
         return torch.where(odds > 0, 1.0, -1.0)
     return torch.full_like(odds, 1.0 if target == "FAKE" else -1.0)
-
-
-def patch_grid(model: PreTrainedModel, pixel_values: Tensor) -> tuple[int, int]:
-    """Return the height and width of the grid of patches into which a model divides the images of a batch."""
-    size = model.config.patch_size
-    height, width = (size, size) if isinstance(size, int) else size
-    return pixel_values.shape[-2] // height, pixel_values.shape[-1] // width

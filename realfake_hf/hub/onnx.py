@@ -80,7 +80,7 @@ def export(folder: Path, file: Path, *, int8: bool = False) -> dict[str, Any]:
 def _export(detector: "Detector", size: tuple[int, int]) -> Any:  # noqa: ANN401 - torch.onnx.ONNXProgram
     import torch
 
-    from realfake_hf.attribution.attention_methods import eager_attention
+    from realfake_hf.attribution.layout import eager_attention
 
     pixels = torch.zeros(2, 3, size[1], size[0])
     with eager_attention(detector.model), warnings.catch_warnings():

@@ -1,0 +1,353 @@
+"""Where the cells of an image lie in a model, found by running it on one image, not from names or configurations."""
+
+import inspect
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+Grid = tuple[int, int]
+
+MAX_SPECIAL: Final = 16  # class, distillation and register tokens in a sequence; DINOv3 has 5
+_IMAGE_SIZE: Final = 224  # pixels, for models that take any size
+_layouts: WeakKeyDictionary[nn.Module, dict[object, "Layout"]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Cells:
+    """How a layer returns a grid of cells.
+
+    Attributes:
+        kind: "maps" (batch, channels, grid_h, grid_w), "channels last" (batch, grid_h, grid_w, channels), or "tokens"
+            (batch, special + grid_h * grid_w, channels).
+        grid: height and width.
+    """
+
+    kind: Literal["maps", "channels last", "tokens"]
+    grid: Grid
+
+    def read(self, output: Tensor) -> Tensor:
+        """Return the cells of an output: (batch, channels, grid_h, grid_w)."""
+        match self.kind:
+            case "maps":
+                return output
+            case "channels last":
+                return output.permute(0, 3, 1, 2)
+        cells = output[:, output.shape[1] - self.grid[0] * self.grid[1] :]
+        return cells.transpose(1, 2).reshape(len(cells), -1, *self.grid)
+
+    def replace(self, output: Tensor, cells: Tensor) -> Tensor:
+        """Return the output with other cells: (batch, channels, grid_h, grid_w)."""
+        match self.kind:
+            case "maps":
+                return cells
+            case "channels last":
+                return cells.permute(0, 2, 3, 1)
+        special = output[:, : output.shape[1] - self.grid[0] * self.grid[1]]
+        return torch.cat([special, cells.flatten(2).transpose(1, 2)], dim=1)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a model keeps the cells of images of one size.
+
+    Attributes:
+        layers: by name, how each layer with cells returns them.
+        last: the layer that Grad-CAM reads by default; see `gradients.default_layer`. None if there is none.
+        attention: names of the layers that return attention weights, from first to last.
+        refusal: why these weights cannot be combined into one matrix, or None if they can.
+        pooling: (tokens,) weights of the last tokens in what the classifier reads, summing to 1; empty if refused.
+        grid: height and width of the patches among these tokens, which special tokens precede.
+    """
+
+    layers: Mapping[str, Cells]
+    last: str | None
+    attention: tuple[str, ...]
+    refusal: str | None
+    pooling: Tensor = field(default_factory=lambda: torch.empty(0))
+    grid: Grid = (0, 0)
+
+
+def layout_of(model: PreTrainedModel, pixel_values: Tensor | None = None) -> Layout:
+    """Return the layout of a model for images of one size.
+
+    It takes two forward passes and one backward pass of one image, once per model and size.
+
+    Args:
+        model: an image classifier in eval mode.
+        pixel_values: (batch, channels, height, width), of which the first is used; None means the size in the config.
+
+    Raises:
+        ValueError: the model does not predict from such pixel values.
+    """
+    check_input(model)
+    image = _example(model) if pixel_values is None else pixel_values[:1].detach()
+    kept = _layouts.setdefault(model, {})
+    key = image.shape, image.device, tuple(name for name, _ in model.named_modules())
+    if key not in kept:
+        kept[key] = _find(model, image)
+    return kept[key]
+
+
+def check_input(model: PreTrainedModel) -> None:
+    """Check that a model predicts from pixel values alone.
+
+    Raises:
+        ValueError: it does not, as ImageGPT and SigLIP 2 of variable resolution.
+    """
+    needed = inspect.signature(model.forward).parameters.keys()
+    if "pixel_values" not in needed or "spatial_shapes" in needed:
+        raise ValueError(
+            "expected a model that predicts from pixel_values (batch, channels, height, width); found "
+            f"{type(model).__name__}, whose images are sequences. Explain a model of fixed image size."
+        )
+
+
+@contextmanager
+def eager_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Switch a model temporarily to eager attention, which returns its weights, if its class can switch."""
+    configs = {"": model.config, **{name: getattr(model.config, name) for name in model.config.sub_configs}}
+    used = [module.config for module in model.modules() if isinstance(module, PreTrainedModel)]  # no text tower
+    before = {name: each._attn_implementation for name, each in configs.items() if any(each is one for one in used)}
+    model.set_attn_implementation(dict.fromkeys(before, "eager"))
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def attention_options(model: PreTrainedModel) -> dict[str, bool]:
+    """Return the arguments with which the layers of a model return their attention weights; most need none."""
+    if model.config.model_type == "timm_wrapper":  # takes the argument only to refuse it
+        return {}
+    named = "output_attentions" in inspect.signature(model.forward).parameters
+    return {"output_attentions": True} if named else {}
+
+
+def first_tensor(output: object) -> Tensor | None:
+    """Return what a layer returned, or the first of several, if it is a tensor, else None."""
+    match output:
+        case Tensor() | (Tensor(), *_):
+            return output if isinstance(output, Tensor) else output[0]
+    return None
+
+
+def attention_weights(output: object) -> Tensor | None:
+    """Return the attention weights in what a layer returned, (..., tokens, tokens), or None."""
+    match output:
+        case (Tensor(), Tensor() as weights, *_) if weights.ndim >= 4:  # noqa: PLR2004
+            return weights
+    return None
+
+
+@dataclass(eq=False)
+class _Step:
+    """The output of one layer, or of several if they return the same tensor.
+
+    Attributes:
+        name: of the outermost layer.
+        cells: None without a grid.
+        has_parameters: whether the innermost layer has any.
+        effect: (cells,) norm of the gradient of the prediction with respect to each cell or token; empty without one.
+    """
+
+    name: str
+    cells: Cells | None
+    has_parameters: bool
+    effect: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    @property
+    def grid(self) -> Grid:
+        """Height and width of its grid, (0, 0) if there is none."""
+        return self.cells.grid if self.cells else (0, 0)
+
+    @property
+    def has_effect(self) -> bool:
+        """Whether at least two cells affect the prediction."""
+        return self.cells is not None and int((self.effect[-math.prod(self.grid) :] != 0).sum()) > 1
+
+
+@dataclass
+class _Trace:
+    """The steps of a forward pass and, once gradients were computed, the step before the last attention in use."""
+
+    steps: list[_Step] = field(default_factory=list)
+    layers: dict[str, Cells] = field(default_factory=dict)
+    before_attention: _Step | None = None
+    _began: dict[nn.Module, _Step] = field(default_factory=dict)
+    _grids: set[Grid] = field(default_factory=set)
+    _previous: Tensor | None = None
+
+    def add(self, name: str, module: nn.Module, returned: object) -> None:
+        """Record what a layer returned."""
+        output = first_tensor(returned)
+        if output is None:
+            return
+        if module in self._began and output.requires_grad:
+            output.register_hook(partial(self._is_used, self._began[module]))
+        if isinstance(module, nn.Conv2d) and len(output) == 1:
+            self._grids.add((output.shape[2], output.shape[3]))
+        cells = _cells(output.shape, self._grids)
+        if cells:
+            self._grids.add(cells.grid)
+            self.layers[name] = cells
+        if output is self._previous:
+            self.steps[-1].name = name
+            return
+        self._previous = output
+        step = _Step(name, cells, any(True for _ in module.parameters()))
+        self.steps.append(step)
+        if cells and output.requires_grad:
+            output.register_hook(partial(_note, step, dim=0 if cells.kind == "maps" else -1))
+
+    def begin(self, module: nn.Module, _inputs: object) -> None:
+        """Record that a layer begins."""
+        if type(module).__name__.endswith("Attention") and self.steps:
+            self._began[module] = self.steps[-1]
+
+    def _is_used(self, step: _Step, _gradient: Tensor) -> None:
+        self.before_attention = self.before_attention or step  # the last attention has the first gradient
+
+
+def _note(step: _Step, gradient: Tensor, *, dim: int) -> None:
+    step.effect = gradient[0].float().norm(dim=dim).flatten()
+
+
+def _find(model: PreTrainedModel, image: Tensor) -> Layout:
+    with eager_attention(model):
+        shapes = _attention_shapes(model, image)
+        is_eager = model.config._attn_implementation == "eager"
+    trace = _run(model, image)
+    refusal = _why_not_combined(list(shapes.values()), is_eager=is_eager)
+    layout = Layout(
+        layers=trace.layers,
+        last=_last_layer([step for step in trace.steps if step.has_effect], trace.before_attention),
+        attention=tuple(shapes),
+        refusal=refusal,
+    )
+    if refusal:
+        return layout
+    tokens = next(iter(shapes.values()))[-1]
+    read = [step for step in trace.steps if len(step.effect) == tokens and step.effect.any()]
+    if not read:
+        return replace(layout, refusal="its tokens do not lie on a grid")
+    return replace(layout, pooling=read[-1].effect / read[-1].effect.sum(), grid=read[-1].grid)
+
+
+def _attention_shapes(model: PreTrainedModel, image: Tensor) -> dict[str, torch.Size]:
+    """Return the shape of the attention weights of each layer that returns some."""
+    shapes: dict[str, torch.Size] = {}
+    previous: Tensor | None = None
+
+    def record(name: str, _module: nn.Module, output: object) -> None:
+        nonlocal previous
+        weights = attention_weights(output)
+        if weights is None or weights is previous or not _are_distributions(weights):
+            return  # a layer may return the weights of the layer inside it
+        previous = weights
+        shapes[name] = weights.shape
+
+    with _on_each_module(model, record), torch.no_grad():
+        model(pixel_values=image, **attention_options(model))
+    return shapes
+
+
+def _run(model: PreTrainedModel, image: Tensor) -> _Trace:
+    """Trace a forward pass, and the backward pass from what the classifier reads.
+
+    That is the input of its first linear layer, where the gradient becomes random signs: the weights of the classifier
+    do not matter, and concatenated inputs count equally.
+    """
+    trace = _Trace()
+    with ExitStack() as hooks:
+        for module in model.modules():
+            hooks.callback(module.register_forward_pre_hook(trace.begin).remove)
+            if isinstance(module, nn.Linear):
+                hooks.callback(module.register_forward_pre_hook(_replace_gradient).remove)
+        hooks.enter_context(_on_each_module(model, trace.add))
+        hooks.enter_context(torch.enable_grad())
+        leaf = image.clone().requires_grad_()  # parameters may be frozen
+        score = model(pixel_values=leaf).logits.sum()
+        torch.autograd.grad(score, leaf, torch.full_like(score, torch.nan))  # NaN passes through weights of 0
+    return trace
+
+
+@contextmanager
+def _on_each_module(model: nn.Module, use: Callable[[str, nn.Module, object], None]) -> Iterator[None]:
+    """Call `use` with the name of each module, the module and its output."""
+
+    def hook(name: str, module: nn.Module, _inputs: object, output: object) -> None:
+        use(name, module, output)
+
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            hooks.callback(module.register_forward_hook(partial(hook, name)).remove)
+        yield
+
+
+def _replace_gradient(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    match inputs:
+        case (Tensor(ndim=2, requires_grad=True) as given,) if len(given) == 1:
+            signs = torch.randint(2, given.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+            given.register_hook(signs.to)
+
+
+def _cells(shape: torch.Size, grids: Collection[Grid]) -> Cells | None:
+    """Return how an output of one image returns a grid, which is one seen before it or half of that, or None."""
+    known = {*grids, *(((h + up) // 2, (w + up) // 2) for h, w in grids for up in (0, 1))}
+    match shape:
+        case (1, _, h, w) if (h, w) in known:
+            return Cells("maps", (h, w))
+        case (1, h, w, _) if (h, w) in known:
+            return Cells("channels last", (h, w))
+        case (1, n, channels) if channels > 1:  # else pooled tokens
+            fitting = [grid for grid in known if 0 < math.prod(grid) <= n <= math.prod(grid) + MAX_SPECIAL]
+            return Cells("tokens", max(fitting, key=math.prod)) if fitting else None
+    return None
+
+
+def _last_layer(reached: Sequence[_Step], before_attention: _Step | None) -> str | None:
+    """Return the layer that Grad-CAM reads by default; see `gradients.default_layer`."""
+    if not reached:
+        return None
+    if before_attention in reached and before_attention.grid == reached[-1].grid:
+        return before_attention.name
+    index = max((i for i, step in enumerate(reached) if step.has_parameters), default=0)
+    for step in reached[index + 1 :]:  # activations, but not pooling
+        if step.grid != reached[index].grid:
+            break
+        index += 1
+    return reached[index].name
+
+
+def _why_not_combined(shapes: Sequence[torch.Size], *, is_eager: bool) -> str | None:
+    """Return why attention weights of these shapes cannot be combined into one matrix, or None."""
+    if not shapes and not is_eager:  # as Data2Vec, whose class cannot switch
+        return "it returns attention weights only if loaded with attn_implementation='eager'"
+    if not shapes:
+        return "none of its layers returns attention weights"
+    if any(len(shape) > 4 or shape[0] != 1 for shape in shapes):  # noqa: PLR2004
+        return "its attention stays inside windows"
+    if len({n for shape in shapes for n in shape[-2:]}) > 1:
+        return "its tokens are merged between layers"
+    return None
+
+
+def _are_distributions(weights: Tensor) -> bool:
+    sums = weights.float().sum(dim=-1)
+    return torch.allclose(sums, torch.ones_like(sums), atol=0.02)  # bfloat16
+
+
+def _example(model: PreTrainedModel) -> Tensor:
+    """Return noise of the size of the images in the config: (1, channels, height, width)."""
+    config = getattr(model.config, "vision_config", model.config)
+    size = getattr(config, "image_size", None) or _IMAGE_SIZE
+    shape = 1, getattr(config, "num_channels", 3), *((size, size) if isinstance(size, int) else size)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device, model.dtype)
