@@ -27,7 +27,7 @@ from realfake_hf.attribution.attention import (
     pool,
     relevance,
 )
-from realfake_hf.attribution.explain import FUNCTIONS
+from realfake_hf.attribution.explain import FUNCTIONS, default_method
 from realfake_hf.attribution.methods import ATTENTION_METHODS
 from realfake_hf.labels import id2label, label2id
 

@@ -210,7 +210,9 @@ def test_an_explanation_cannot_be_changed():
 def test_methods_on_attention_are_refused_for_models_without_it(method, kind):
     shape = {"num_stages": 1, "hidden_sizes": [8], "depths": [1]}
     model = build_cnn() if kind == "cnn" else ConvNextForImageClassification(ConvNextConfig(**shape, **WORDS)).eval()
-    with pytest.raises(ValueError, match=f"{type(model).__name__}: none of its layers returns attention weights.*grad_cam"):
+    with pytest.raises(
+        ValueError, match=f"{type(model).__name__}: none of its layers returns attention weights.*grad_cam"
+    ):
         explain(model, pixels(1), method=method)
 
 

@@ -197,7 +197,7 @@ def test_a_layer_without_places_is_refused(kind, layer, found):
 
 def test_a_model_without_a_layer_in_space_is_refused():
     model = ViTForImageClassification(ViTConfig(image_size=8, patch_size=8, **TOKENS, **WORDS)).eval()
-    with pytest.raises(ValueError, match="a grid whose cells.*found none in ViTForImageClassification"):
+    with pytest.raises(ValueError, match=r"a grid whose cells.*found none in ViTForImageClassification"):
         default_layer(model)
 
 
