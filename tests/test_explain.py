@@ -287,6 +287,7 @@ def test_a_detector_explains_the_cnn(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_detectors_model_is_as_it_was_after_explaining(attention, method):
     door = detector(build_vit(attention=attention))
+    door.explain(some_images(1), method=method)  # which finds the layout
     seen = []
     door.model.register_forward_pre_hook(lambda *_: seen.append(door.model.config._attn_implementation))
     door.explain(some_images(2), method=method)
