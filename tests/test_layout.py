@@ -8,7 +8,7 @@ from tiny_classifiers import FAMILIES, pictures
 
 from realfake_hf.attribution.explain import FUNCTIONS, default_method, explain, fitting_methods
 from realfake_hf.attribution.gradients import default_layer
-from realfake_hf.attribution.layout import eager_attention, first_tensor, layout_of
+from realfake_hf.attribution.layout import eager_attention, first_tensor, layout_of, read_cells
 from realfake_hf.attribution.methods import ATTENTION_METHODS, METHODS
 
 POOLING = {  # what the classifier reads: weights of special tokens, and of all patches together
@@ -89,7 +89,7 @@ def test_data2vec_has_attention_if_loaded_with_it():
 def test_grad_cam_reads_the_input_of_the_last_attention_or_the_last_grid(name):
     model, values = FAMILIES[name].build(), pixels(name)
     layout = layout_of(model, values)
-    assert (default_layer(model, values), layout.layers[layout.last].grid) == LAYERS[name]
+    assert (default_layer(model, values), layout.layers[layout.last]) == LAYERS[name]
 
 
 def test_grids_follow_the_size_of_the_images():
@@ -157,7 +157,7 @@ def test_each_method_gives_a_map_or_says_truly_why_not(name):
             assert type(model).__name__ in str(refusal.value)
             continue
         one, other = explain(model, values, method=method, target="FAKE", options=options)
-        grids = {"grad_cam": layout.last and layout.layers[layout.last].grid, "integrated_gradients": (8, 8)}
+        grids = {"grad_cam": layout.last and layout.layers[layout.last], "integrated_gradients": (8, 8)}
         assert one.map.shape == grids.get(method, layout.grid)
         torch.testing.assert_close(torch.from_numpy(one.map), torch.from_numpy(other.map), rtol=0, atol=1e-3)
     assert model.config._attn_implementation == before
@@ -171,7 +171,7 @@ def read(model, name, values):
     with torch.no_grad():
         model(pixel_values=values)
     hook.remove()
-    return layout_of(model, values).layers[name].read(first_tensor(outputs[0]))
+    return read_cells(first_tensor(outputs[0]), layout_of(model, values).layers[name])
 
 
 IN_ORDER = sorted(POOLING.keys() | WINDOWS | {"data2vec-vision", "focalnet", "pvt", "pvt_v2", "segformer"})

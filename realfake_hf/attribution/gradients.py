@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 from transformers import PreTrainedModel
 
-from realfake_hf.attribution.layout import first_tensor, layout_of
+from realfake_hf.attribution.layout import first_tensor, layout_of, read_cells, replace_cells
 from realfake_hf.attribution.maps import Maps, direction, log_odds
 from realfake_hf.attribution.methods import Target
 
@@ -27,9 +27,9 @@ def grad_cam(model: PreTrainedModel, pixel_values: Tensor, target: Target, *, la
         model: an image classifier with one label for real and one for fake.
         pixel_values: (batch, channels, height, width), normalised.
         target: the label whose log-odds are differentiated.
-        layer: name of a module that returns (batch, channels, grid_h, grid_w), (batch, grid_h, grid_w, channels), or
-            (batch, tokens, channels) with the special tokens first; None means `default_layer`. A convolution followed
-            by ReLU is read after the ReLU, at its own resolution.
+        layer: name of a module that returns (batch, channels, grid_h, grid_w), or (batch, tokens, channels) with the
+            special tokens first; None means `default_layer`. A convolution followed by ReLU is read after the ReLU,
+            at its own resolution.
 
     Raises:
         ValueError: the model has no such layer, or the output of the layer has no spatial layout.
@@ -106,20 +106,20 @@ def integrated_gradients(
 def _activations(model: PreTrainedModel, name: str, pixel_values: Tensor) -> Iterator[list[Tensor]]:
     """Collect the output of a layer as (batch, channels, grid_h, grid_w), a leaf of the graph of the logits."""
     layer, relu = _find_layer(model, name), _relu_after(model, name)
-    cells = layout_of(model, pixel_values).layers.get(name)
+    grid = layout_of(model, pixel_values).layers.get(name)
     activations: list[Tensor] = []
 
     def hook(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
         tensor = first_tensor(output)
-        if cells is None or tensor is None:
+        if grid is None or tensor is None:
             found = type(output).__name__ if tensor is None else f"the shape {tuple(tensor.shape)}"
             raise ValueError(
                 "expected a layer that returns (batch, channels, height, width) or (batch, tokens, channels); found "
                 f"{name!r}, which returns {found}. Name another layer, such as {default_layer(model, pixel_values)!r}."
             )
-        values = cells.read(tensor.detach())
+        values = read_cells(tensor.detach(), grid)
         activations.append((values.relu() if relu else values).requires_grad_())
-        replaced = cells.replace(tensor.detach(), activations[0])
+        replaced = replace_cells(tensor.detach(), activations[0])
         return replaced if isinstance(output, Tensor) else (replaced, *output[1:])
 
     with ExitStack() as hooks:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final, Literal
+from typing import Final
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,45 +21,11 @@ _layouts: WeakKeyDictionary[nn.Module, dict[object, "Layout"]] = WeakKeyDictiona
 
 
 @dataclass(frozen=True)
-class Cells:
-    """How a layer returns a grid of cells.
-
-    Attributes:
-        kind: "maps" (batch, channels, grid_h, grid_w), "channels last" (batch, grid_h, grid_w, channels), or "tokens"
-            (batch, special + grid_h * grid_w, channels).
-        grid: height and width.
-    """
-
-    kind: Literal["maps", "channels last", "tokens"]
-    grid: Grid
-
-    def read(self, output: Tensor) -> Tensor:
-        """Return the cells of an output: (batch, channels, grid_h, grid_w)."""
-        match self.kind:
-            case "maps":
-                return output
-            case "channels last":
-                return output.permute(0, 3, 1, 2)
-        cells = output[:, output.shape[1] - self.grid[0] * self.grid[1] :]
-        return cells.transpose(1, 2).reshape(len(cells), -1, *self.grid)
-
-    def replace(self, output: Tensor, cells: Tensor) -> Tensor:
-        """Return the output with other cells: (batch, channels, grid_h, grid_w)."""
-        match self.kind:
-            case "maps":
-                return cells
-            case "channels last":
-                return cells.permute(0, 2, 3, 1)
-        special = output[:, : output.shape[1] - self.grid[0] * self.grid[1]]
-        return torch.cat([special, cells.flatten(2).transpose(1, 2)], dim=1)
-
-
-@dataclass(frozen=True)
 class Layout:
     """Where a model keeps the cells of images of one size.
 
     Attributes:
-        layers: by name, how each layer with cells returns them.
+        layers: by name, height and width of the grid in what each layer returns, for layers with one.
         last: the layer that Grad-CAM reads by default; see `gradients.default_layer`. None if there is none.
         attention: names of the layers that return attention weights, from first to last.
         refusal: why these weights cannot be combined into one matrix, or None if they can.
@@ -67,7 +33,7 @@ class Layout:
         grid: height and width of the patches among these tokens, which special tokens precede.
     """
 
-    layers: Mapping[str, Cells]
+    layers: Mapping[str, Grid]
     last: str | None
     attention: tuple[str, ...]
     refusal: str | None
@@ -131,6 +97,26 @@ def attention_options(model: PreTrainedModel) -> dict[str, bool]:
     return {"output_attentions": True} if named else {}
 
 
+def read_cells(output: Tensor, grid: Grid) -> Tensor:
+    """Return the cells in the output of a layer: (batch, channels, grid_h, grid_w).
+
+    Args:
+        output: these cells, or (batch, special + grid_h * grid_w, channels).
+        grid: height and width.
+    """
+    if output.ndim == 4:  # noqa: PLR2004
+        return output
+    return output[:, -math.prod(grid) :].transpose(1, 2).reshape(len(output), -1, *grid)
+
+
+def replace_cells(output: Tensor, cells: Tensor) -> Tensor:
+    """Return the output of a layer with other cells."""
+    if output.ndim == 4:  # noqa: PLR2004
+        return cells
+    special = output[:, : output.shape[1] - cells.shape[2] * cells.shape[3]]
+    return torch.cat([special, cells.flatten(2).transpose(1, 2)], dim=1)
+
+
 def first_tensor(output: object) -> Tensor | None:
     """Return what a layer returned, or the first of several, if it is a tensor, else None."""
     match output:
@@ -153,25 +139,20 @@ class _Step:
 
     Attributes:
         name: of the outermost layer.
-        cells: None without a grid.
+        grid: height and width of its cells, (0, 0) without any.
         has_parameters: whether the innermost layer has any.
         effect: (cells,) norm of the gradient of the prediction with respect to each cell or token; empty without one.
     """
 
     name: str
-    cells: Cells | None
+    grid: Grid
     has_parameters: bool
     effect: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @property
-    def grid(self) -> Grid:
-        """Height and width of its grid, (0, 0) if there is none."""
-        return self.cells.grid if self.cells else (0, 0)
-
-    @property
     def has_effect(self) -> bool:
         """Whether at least two cells affect the prediction."""
-        return self.cells is not None and int((self.effect[-math.prod(self.grid) :] != 0).sum()) > 1
+        return int((self.effect[-math.prod(self.grid) :] != 0).sum()) > 1
 
 
 @dataclass
@@ -179,7 +160,7 @@ class _Trace:
     """The steps of a forward pass and, once gradients were computed, the step before the last attention in use."""
 
     steps: list[_Step] = field(default_factory=list)
-    layers: dict[str, Cells] = field(default_factory=dict)
+    layers: dict[str, Grid] = field(default_factory=dict)
     before_attention: _Step | None = None
     _began: dict[nn.Module, _Step] = field(default_factory=dict)
     _grids: set[Grid] = field(default_factory=set)
@@ -194,18 +175,18 @@ class _Trace:
             output.register_hook(partial(self._is_used, self._began[module]))
         if isinstance(module, nn.Conv2d) and len(output) == 1:
             self._grids.add((output.shape[2], output.shape[3]))
-        cells = _cells(output.shape, self._grids)
-        if cells:
-            self._grids.add(cells.grid)
-            self.layers[name] = cells
+        grid = _grid(output.shape, self._grids)
+        if grid:
+            self._grids.add(grid)
+            self.layers[name] = grid
         if output is self._previous:
             self.steps[-1].name = name
             return
         self._previous = output
-        step = _Step(name, cells, any(True for _ in module.parameters()))
+        step = _Step(name, grid or (0, 0), any(True for _ in module.parameters()))
         self.steps.append(step)
-        if cells and output.requires_grad:
-            output.register_hook(partial(_note, step, dim=0 if cells.kind == "maps" else -1))
+        if grid and output.requires_grad:
+            output.register_hook(partial(_note, step))
 
     def begin(self, module: nn.Module, _inputs: object) -> None:
         """Record that a layer begins."""
@@ -216,8 +197,8 @@ class _Trace:
         self.before_attention = self.before_attention or step  # the last attention has the first gradient
 
 
-def _note(step: _Step, gradient: Tensor, *, dim: int) -> None:
-    step.effect = gradient[0].float().norm(dim=dim).flatten()
+def _note(step: _Step, gradient: Tensor) -> None:
+    step.effect = gradient[0].float().norm(dim=-1 if gradient.ndim == 3 else 0).flatten()  # noqa: PLR2004
 
 
 def _find(model: PreTrainedModel, image: Tensor) -> Layout:
@@ -249,8 +230,11 @@ def _attention_shapes(model: PreTrainedModel, image: Tensor) -> dict[str, torch.
     def record(name: str, _module: nn.Module, output: object) -> None:
         nonlocal previous
         weights = attention_weights(output)
-        if weights is None or weights is previous or not _are_distributions(weights):
-            return  # a layer may return the weights of the layer inside it
+        if weights is None or weights is previous:  # a layer may return the weights of the layer inside it
+            return
+        sums = weights.float().sum(dim=-1)
+        if not torch.allclose(sums, torch.ones_like(sums), atol=0.02):  # bfloat16
+            return
         previous = weights
         shapes[name] = weights.shape
 
@@ -299,17 +283,15 @@ def _replace_gradient(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             given.register_hook(signs.to)
 
 
-def _cells(shape: torch.Size, grids: Collection[Grid]) -> Cells | None:
-    """Return how an output of one image returns a grid, which is one seen before it or half of that, or None."""
-    known = {*grids, *(((h + up) // 2, (w + up) // 2) for h, w in grids for up in (0, 1))}
+def _grid(shape: torch.Size, seen: Collection[Grid]) -> Grid | None:
+    """Return the grid in an output of one image, which is one seen before it or half of that, or None."""
+    known = {*seen, *(((h + up) // 2, (w + up) // 2) for h, w in seen for up in (0, 1))} - {(0, 0)}
     match shape:
         case (1, _, h, w) if (h, w) in known:
-            return Cells("maps", (h, w))
-        case (1, h, w, _) if (h, w) in known:
-            return Cells("channels last", (h, w))
+            return h, w
         case (1, n, channels) if channels > 1:  # else pooled tokens
-            fitting = [grid for grid in known if 0 < math.prod(grid) <= n <= math.prod(grid) + MAX_SPECIAL]
-            return Cells("tokens", max(fitting, key=math.prod)) if fitting else None
+            fitting = (grid for grid in known if math.prod(grid) <= n <= math.prod(grid) + MAX_SPECIAL)
+            return max(fitting, key=math.prod, default=None)
     return None
 
 
@@ -338,11 +320,6 @@ def _why_not_combined(shapes: Sequence[torch.Size], *, is_eager: bool) -> str | 
     if len({n for shape in shapes for n in shape[-2:]}) > 1:
         return "its tokens are merged between layers"
     return None
-
-
-def _are_distributions(weights: Tensor) -> bool:
-    sums = weights.float().sum(dim=-1)
-    return torch.allclose(sums, torch.ones_like(sums), atol=0.02)  # bfloat16
 
 
 def _example(model: PreTrainedModel) -> Tensor:
