@@ -9,6 +9,7 @@ from PIL import Image
 from realfake_space import models
 from realfake_space.api import Api
 from realfake_space.models import ModelProcess, find_models
+from realfake_space.reader import Readers
 
 
 class SameProcess(ModelProcess):
@@ -18,9 +19,16 @@ class SameProcess(ModelProcess):
         return function(*arguments)
 
 
+class SameReaders(Readers):
+    """Reads files in the process of the caller."""
+
+    def call(self, function, *arguments, **_):
+        return function(*arguments)
+
+
 def api_here(*places, **settings):
-    """Load models in this process: those of the Space by default."""
-    with patch.object(models, "ModelProcess", SameProcess):
+    """Load models in this process, which also reads files: those of the Space by default."""
+    with patch.object(models, "ModelProcess", SameProcess), patch.object(models, "Readers", SameReaders):
         return Api(find_models(places, **settings))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bad_files import corpus, picture, saved
-from page_api import SameProcess, api_here, pixels
+from page_api import SameProcess, SameReaders, api_here, pixels
 from page_in_browser import Page
 from PIL import Image
 from transformers import CLIPImageProcessorPil
@@ -146,7 +146,7 @@ def test_weights_that_can_contain_code_are_refused(tmp_path):
     detector.processor.save_pretrained(tmp_path / "old")
     (tmp_path / "old/model.safetensors").rename(tmp_path / "old/pytorch_model.bin")
     with pytest.raises(OSError, match=r"model\.safetensors"):
-        Model("old", Source(str(tmp_path / "old")), SameProcess()).facts  # noqa: B018
+        Model("old", Source(str(tmp_path / "old")), SameProcess(), SameReaders(None)).facts  # noqa: B018
 
 
 def test_two_models_with_the_same_name_are_refused(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import psutil
 import pytest
 from page_api import api_here, pixels
+from PIL import Image
 
 from realfake_space import models, worker
 from realfake_space.api import Api
@@ -27,10 +28,10 @@ def _loaded_models():
     return worker._detector.cache_info().currsize
 
 
-def _predict_or_die(source, paths):
-    if "deadly" in paths:
+def _predict_or_die(source, images):
+    if any(image.max() == 0 for image in images):
         os._exit(1)
-    return predict(source, paths)
+    return predict(source, images)
 
 
 @pytest.mark.slow
@@ -78,8 +79,9 @@ def test_processes_are_spawned_if_the_temporary_folder_has_too_long_a_path_for_a
 
 
 @pytest.mark.slow
-def test_a_file_that_kills_the_process_costs_no_other_answer(apart, monkeypatch, photo):
+def test_a_file_that_kills_the_process_costs_no_other_answer(apart, monkeypatch, tmp_path, photo):
+    Image.new("RGB", (9, 9)).save(tmp_path / "black.png")
     monkeypatch.setattr(worker, "predict", _predict_or_die)
-    error, prediction = apart.models["cifake-cnn"].predict(["deadly", photo])
+    error, prediction = apart.models["cifake-cnn"].predict([str(tmp_path / "black.png"), photo])
     assert error.startswith("No verdict: the process of the models died")
     assert 0 <= prediction.verdict.p_fake <= 1

@@ -93,7 +93,7 @@ def resize_images(images: Sequence[Image.Image], processor: BaseImageProcessor) 
     size = resize_target(processor)
     if size is not None and all(image.size == size for image in images):
         return np.stack([np.asarray(image) for image in images])
-    if size is not None and getattr(type(processor), "resize", None) is PilBackend.resize:
+    if size is not None and pillow_geometry(processor):
         return np.stack([np.asarray(image.resize(size, _resampling(processor))) for image in images])
     output = processor(list(images), do_rescale=False, do_normalize=False, return_tensors="np")
     return np.asarray(output["pixel_values"]).round().astype(np.uint8).transpose(0, 2, 3, 1)
@@ -135,6 +135,13 @@ def resize_target(processor: BaseImageProcessor) -> tuple[int, int] | None:
         return None
     size = dict(getattr(processor, "size", None) or {})
     return (size["width"], size["height"]) if size.get("width") and size.get("height") else None
+
+
+def pillow_geometry(processor: BaseImageProcessor) -> tuple[int, int, int] | None:
+    """Return (width, height, filter) for `Image.resize`, or None if a processor does more, or does not use Pillow."""
+    size = resize_target(processor)
+    is_pillow = getattr(type(processor), "resize", None) is PilBackend.resize
+    return (*size, int(_resampling(processor))) if size and is_pillow else None
 
 
 def _resampling(processor: BaseImageProcessor) -> Resampling:

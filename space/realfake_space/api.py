@@ -22,7 +22,7 @@ from realfake_space.answers import (
     rejection,
 )
 from realfake_space.models import Model
-from realfake_space.uploads import RejectedError, read_header
+from realfake_space.uploads import RejectedError
 from realfake_space.worker import BATCH, Prediction
 
 NO_IMAGE: Final = "Upload an image."
@@ -62,7 +62,7 @@ class Api:
     def show_metadata(self, path: str | None) -> str:
         """Return the metadata of an upload as HTML."""
         try:
-            return "" if path is None else metadata_table(read_header(path)[1])
+            return "" if path is None else metadata_table(next(iter(self.models.values())).readers.metadata(path))
         except RejectedError:
             return ""  # the message is shown in place of the verdict
 
@@ -92,9 +92,10 @@ class Api:
     def table(self, paths: Sequence[str], progress: Callable[[int, int], None]) -> list[list[str]]:
         """Predict many uploads with all models; return rows of `COLUMNS` in the order of the uploads."""
         rows: list[list[str]] = []
+        slow: set[str] = set()
         for start in range(0, len(paths), BATCH):
             batch = paths[start : start + BATCH]
-            answers = {name: self._answers(name, batch) for name in self.models}
+            answers = {name: self._answers(name, batch, slow) for name in self.models}
             for position, path in enumerate(batch):
                 for name in self.models:
                     item, file = answers[name][position], Path(path).name
@@ -121,12 +122,14 @@ class Api:
             raise RejectedError(str(item))
         return item
 
-    def _answers(self, name: str, paths: Sequence[str | None]) -> list[Answer | str | None]:
+    def _answers(
+        self, name: str, paths: Sequence[str | None], slow: set[str] | None = None
+    ) -> list[Answer | str | None]:
         """Return answers in order; a message for a rejected file, None for no file."""
         model = self.models[name]
         return [
             answer(model.name, model.facts, item, self.measured) if isinstance(item, Prediction) else item
-            for item in model.predict(paths)
+            for item in model.predict(paths, slow=slow)
         ]
 
     def _unknown(self, name: str) -> str:

@@ -1,23 +1,30 @@
-"""The models of the page. They run in a process of their own, and are loaded on first use."""
+"""The models of the page. They run in a process of their own, which opens no upload, and are loaded on first use."""
 
 import json
 import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cached_property
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from realfake_hf.labels import Verdict
 from realfake_space import worker
-from realfake_space.uploads import RejectedError
-from realfake_space.worker import ModelFacts, Prediction, Source
+from realfake_space.reader import LimitError, Readers
+from realfake_space.uploads import RejectedError, Upload
+from realfake_space.worker import BATCH, ModelFacts, Prediction, Source
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +32,13 @@ Result = TypeVar("Result")
 
 MODELS: Final = Path(__file__).resolve().parents[1] / "models"
 PINNED: Final = MODELS.with_name("pinned.json")
-ATTEMPTS: Final = 2  # processes that may die on a file before it is rejected
-PRELOADED: Final = ("captum.attr", "datasets", "sklearn.covariance", "transformers.modeling_utils")  # slow to import
+ATTEMPTS: Final = 2  # processes that may die on an image before it is rejected
+SLOW_FILES: Final = 3  # of one request
+PRELOADED: Final = (
+    "captum.attr", "datasets", "sklearn.covariance", "transformers.modeling_utils", "realfake_hf.detector",
+    "realfake_hf.data.metadata", "PIL.AvifImagePlugin", "PIL.BmpImagePlugin", "PIL.GifImagePlugin",
+    "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.TiffImagePlugin", "PIL.WebPImagePlugin",
+)  # fmt: skip  # slow to import
 MAX_TEMPORARY: Final = 75  # bytes of the path of the temporary folder; a socket's path in it may have 107
 
 
@@ -55,7 +67,7 @@ class ModelProcess:
             except BrokenProcessPool:
                 logger.warning("the process of the models died; it is started again")
                 self._forget(pool)
-        raise RejectedError(f"No verdict: the process of the models died {ATTEMPTS} times on this file.")
+        raise RejectedError(f"No verdict: the process of the models died {ATTEMPTS} times on this image.")
 
     def close(self) -> None:
         """End the process at once; must be called before the interpreter shuts down."""
@@ -87,15 +99,21 @@ class Model:
         name: displayed on the page.
         source: source of the model.
         process: the process that holds it.
+        readers: the processes that read uploads.
     """
 
-    def __init__(self, name: str, source: Source, process: ModelProcess) -> None:
+    def __init__(self, name: str, source: Source, process: ModelProcess, readers: Readers) -> None:
         self.name = name
         self.source = source
+        self.readers = readers
         self._process = process
+        self._queue: deque[tuple[NDArray[np.uint8], Future[Verdict]]] = deque()
+        self._batch = threading.Lock()
+        self._whole = threading.Lock()
 
     def close(self) -> None:
-        """End the process that holds it."""
+        """End all processes at once, those of other models as well."""
+        self.readers.close()
         self._process.close()
 
     @cached_property
@@ -108,14 +126,30 @@ class Model:
         """
         return self._process.call(worker.facts_of, self.source)
 
-    def predict(self, paths: Sequence[str | None]) -> list[Prediction | str | None]:
-        """Predict uploads in order; a message for a rejected file, None for no file."""
-        try:
-            return self._process.call(worker.predict, self.source, paths)
-        except RejectedError as error:
-            if len(paths) == 1:
-                return [str(error)]
-            return [self.predict([path])[0] for path in paths]  # find the file on which the process dies
+    def predict(self, paths: Sequence[str | None], *, slow: set[str] | None = None) -> list[Prediction | str | None]:
+        """Predict uploads in order; a message for a rejected file, None for no file.
+
+        Args:
+            paths: of the uploads.
+            slow: files of the same request that passed a limit; after `SLOW_FILES` of them no others are read.
+        """
+        slow = set() if slow is None else slow
+        opened = [None if path is None else self._read(path, slow) for path in paths]
+        geometry = self.facts.geometry
+        verdicts: Iterator[Verdict | str]
+        if geometry:
+            verdicts = iter(self._judge([item.resized[geometry] for item in opened if isinstance(item, Upload)]))
+        else:
+            readable = (path for path, item in zip(paths, opened, strict=True) if isinstance(item, Upload) and path)
+            verdicts = map(self._judge_whole, readable)
+        results: list[Prediction | str | None] = []
+        for item in opened:
+            if not isinstance(item, Upload):
+                results.append(item)
+                continue
+            verdict = next(verdicts)
+            results.append(Prediction(verdict, item.size, item.metadata) if isinstance(verdict, Verdict) else verdict)
+        return results
 
     def explain(self, path: str, method: str | None, strength: float) -> tuple[bytes, dict[str, Any]]:
         """Return a map over an upload as the bytes of a PNG, and its description; None means the default method.
@@ -124,8 +158,61 @@ class Model:
             RejectedError: the file is rejected.
             ValueError: the model does not support the method.
         """
-        png, about = self._process.call(worker.explain, self.source, path, method, strength)
+        geometry = self.facts.geometry
+        upload = self.readers.read(path, geometry, view=True)
+        if geometry:
+            image, view = upload.resized[geometry], upload.view
+            png, about = self._process.call(worker.explain, self.source, image, view, method, strength)
+        else:
+            with self._whole:
+                whole = self.readers.read(path, whole=True).whole
+                png, about = self._process.call(worker.explain, self.source, whole, None, method, strength)
         return png, {"model": self.name, **about}
+
+    def _read(self, path: str, slow: set[str]) -> Upload | str:
+        """Read a file that the model can predict; return a message if it is rejected."""
+        if len(slow) >= SLOW_FILES and path not in slow:
+            return f"No verdict: {SLOW_FILES} files before this one took too much time or memory. Upload it by itself."
+        try:
+            return self.readers.read(path, self.facts.geometry)
+        except RejectedError as error:
+            if isinstance(error, LimitError):
+                slow.add(path)
+            return str(error)
+
+    def _judge(self, images: "Sequence[NDArray[np.uint8]]") -> list[Verdict | str]:
+        """Predict images of the model's geometry, in batches with those of threads that wait; or return a message."""
+        own = [(image, Future[Verdict]()) for image in images]
+        self._queue.extend(own)
+        with self._batch:
+            while not all(future.done() for _, future in own):
+                self._predict([self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))])
+        rejected = [isinstance(future.exception(), RejectedError) for _, future in own]
+        return [str(each.exception()) if bad else each.result() for bad, (_, each) in zip(rejected, own, strict=True)]
+
+    def _predict(self, batch: "Sequence[tuple[NDArray[np.uint8], Future[Verdict]]]") -> None:
+        try:
+            verdicts = self._process.call(worker.predict, self.source, [image for image, _ in batch])
+        except Exception as error:  # noqa: BLE001 - for the threads that wait
+            if isinstance(error, RejectedError) and len(batch) > 1:
+                for item in batch:  # find the image on which the process dies
+                    self._predict([item])
+                return
+            for _, future in batch:
+                future.set_exception(error)
+            return
+        for (_, future), verdict in zip(batch, verdicts, strict=True):
+            future.set_result(verdict)
+
+    def _judge_whole(self, path: str) -> Verdict | str:
+        """Predict a file whose processor needs the whole image; one at a time, as an image may take 256 MiB."""
+        try:
+            with self._whole:
+                whole = self.readers.read(path, whole=True).whole
+                [verdict] = self._process.call(worker.predict, self.source, [whole])
+        except RejectedError as error:
+            return str(error)
+        return verdict
 
 
 def _context() -> BaseContext:
@@ -137,7 +224,7 @@ def _context() -> BaseContext:
     if sys.platform != "linux" or len(os.fsencode(gettempdir())) > MAX_TEMPORARY:
         return get_context("spawn")
     context = get_context("forkserver")
-    context.set_forkserver_preload([*PRELOADED, "realfake_hf.detector"])
+    context.set_forkserver_preload([*PRELOADED])
     return context
 
 
@@ -158,8 +245,8 @@ def find_models(places: Sequence[str], *, trust_remote_code: bool = False, float
     names = [Path(place).resolve().name if Path(place).is_dir() else place for place in chosen]
     if len(set(names)) < len(names):
         raise ValueError(f"wanted models with different names; found {', '.join(names)}. Rename a folder.")
-    process = ModelProcess()
+    process, readers = ModelProcess(), Readers(_context())
     return {
-        name: Model(name, Source(place, trust_remote_code, pinned.get(place, "main"), float32), process)
+        name: Model(name, Source(place, trust_remote_code, pinned.get(place, "main"), float32), process, readers)
         for name, place in zip(names, chosen, strict=True)
     }

@@ -17,11 +17,11 @@ from realfake_space.examples import check_installation, expected_table, read_exa
 from realfake_space.gate import Gate
 from realfake_space.models import Model
 from realfake_space.uploads import MAX_BYTES
-from realfake_space.worker import BATCH
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 STRENGTH: Final = 0.6
 LOCAL: Final = "http://127.0.0.1:7860"  # the address in code.md
+WAITING: Final = 16  # requests of a kind that may wait at once: a file that is slow to read holds up no other
 INTRO: Final = """# realfake
 Photograph or AI-generated? Small models answer, and show where they looked.
 **{limitation} No answer is evidence, least of all against a person.**"""
@@ -43,7 +43,7 @@ def launch_settings(page: gr.Blocks) -> dict[str, Any]:
         "ssr_mode": False,
         "run_history": False,
         "state_session_capacity": 1000,  # pages and API calls whose state is kept
-        "max_threads": 8,  # each thread that decodes images keeps some memory
+        "max_threads": 64,  # they wait for readers and models
     }
 
 
@@ -120,12 +120,11 @@ def _model_column(page: gr.Blocks, api: Api, name: str, upload: gr.Image, streng
             label=f"Where {name} looked", interactive=False, format="png", buttons=["download", "fullscreen"],
             elem_id=f"map-{name}", alt_text=f"The image under a map of where {name} looked; brighter means more.",
         )  # fmt: skip
-    own: dict[str, Any] = {"concurrency_id": name, "concurrency_limit": 1, "api_visibility": "private"}
+    own: dict[str, Any] = {"concurrency_id": name, "concurrency_limit": WAITING, "api_visibility": "private"}
     explain = partial(api.show_map, name)
     inputs = [upload, method, strength]
     upload.change(
-        partial(api.show_verdicts, name), upload, verdict, batch=True, max_batch_size=BATCH,
-        show_progress="minimal", **own,
+        lambda path: api.show_verdicts(name, [path])[0][0], upload, verdict, show_progress="minimal", **own
     ).then(explain, inputs, shown, show_progress="minimal", **own)  # fmt: skip
     method.input(explain, inputs, shown, show_progress="minimal", **own)
     strength.release(explain, inputs, shown, show_progress="hidden", **own)
@@ -151,7 +150,9 @@ def _several_images(api: Api) -> None:
         rows = api.table(pictures, lambda done, total: progress((done, total), unit="images"))
         return rows, api.write_csv(rows) if rows else None
 
-    button.click(predict, files, [table, download], api_name="predict_many", concurrency_id="many").then(
+    button.click(
+        predict, files, [table, download], api_name="predict_many", concurrency_id="many", concurrency_limit=WAITING
+    ).then(
         lambda pictures: gr.DownloadButton(interactive=bool(pictures)), files, download, show_progress="hidden",
         queue=False, api_visibility="private",
     )  # fmt: skip
@@ -167,13 +168,17 @@ def _endpoints(api: Api) -> None:
         predict, explain = gr.Button("predict"), gr.Button("explain")
         answer, about = gr.JSON(label="answer"), gr.JSON(label="explanation")
         shown = MapImage(label="map", format="png")
+
+    def predict_one(picture: str | None, model: str) -> dict[str, Any]:
+        return api.predict([picture], [model])[0][0]
+
     predict.click(
-        api.predict, [picture, model], answer, api_name="predict", batch=True, max_batch_size=BATCH,
-        concurrency_id="predict", concurrency_limit=1,
+        predict_one, [picture, model], answer, api_name="predict",
+        concurrency_id="predict", concurrency_limit=2 * WAITING,
         api_description="Predict one image; the default model is the first of the page.",
     )  # fmt: skip
     explain.click(
         api.explain, [picture, model, method, strength], [shown, about], api_name="explain",
-        concurrency_id="explain", concurrency_limit=1,
+        concurrency_id="explain", concurrency_limit=WAITING,
         api_description="Show where a model looked; an empty method means the model's default.",
     )  # fmt: skip

@@ -1,32 +1,80 @@
-"""Read uploaded files. Size limits are checked before anything is decoded."""
+"""Read uploaded files, in a process of `reader`. Limits are checked before anything is decoded."""
 
-from pathlib import Path
-from typing import Final
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from PIL import Image
 
 from realfake_hf.data.decoding import UnreadableImageError, decode_image
 from realfake_hf.data.metadata import FileMetadata, read_metadata
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 MAX_BYTES: Final = 32 * 2**20
 MAX_PIXELS: Final = 64_000_000
+VIEW_SIDE: Final = 768  # pixels of the longer side of a view
+
+Geometry = tuple[int, int, int]  # width, height, and filter of Pillow, of a processor that only resizes
 
 
 class RejectedError(ValueError):
     """A file that gets no verdict; the message is shown on the page."""
 
 
-def open_upload(path: str) -> tuple[Image.Image, FileMetadata]:
+@dataclass(frozen=True)
+class Upload:
+    """What was read of a file. Arrays are (height, width, 3) uint8.
+
+    Attributes:
+        metadata: of the file.
+        size: (width, height) of the upright image in pixels.
+        resized: the image in each geometry that was asked for.
+        view: the image within `VIEW_SIDE` pixels, if it was asked for.
+        whole: the image itself, if it was asked for.
+    """
+
+    metadata: FileMetadata
+    size: tuple[int, int]
+    resized: "dict[Geometry, NDArray[np.uint8]]"
+    view: "NDArray[np.uint8] | None" = None
+    whole: "NDArray[np.uint8] | None" = None
+
+
+def open_upload(path: str, geometries: Sequence[Geometry] = (), *, view: bool = False, whole: bool = False) -> Upload:
     """Decode an uploaded file, whatever its name.
+
+    Args:
+        path: of the file.
+        geometries: in which to return the image.
+        view: return a view as well.
+        whole: return the whole image as well.
 
     Raises:
         RejectedError: it is too large, or not a readable image.
     """
+    import numpy as np
+
     data, metadata = read_header(path)
     try:
-        return decode_image(data), metadata
+        image = decode_image(data)
     except UnreadableImageError as error:
         raise _rejected(error) from error
+    size = image.size
+    resized = {each: np.asarray(_resize(image, each)) for each in geometries}
+    full = np.asarray(image) if whole else None
+    if view:
+        image.thumbnail((VIEW_SIDE, VIEW_SIDE))
+    return Upload(metadata, size, resized, np.asarray(image) if view else None, full)
+
+
+def upload_metadata(path: str) -> FileMetadata:
+    """Return the metadata of an uploaded file; see `read_header`."""
+    return read_header(path)[1]
 
 
 def read_header(path: str) -> tuple[bytes, FileMetadata]:
@@ -35,13 +83,11 @@ def read_header(path: str) -> tuple[bytes, FileMetadata]:
     Raises:
         RejectedError: it is too large, or its header is not that of an image.
     """
-    file = Path(path)
-    if file.stat().st_size > MAX_BYTES:
-        size = file.stat().st_size / 2**20
-        raise RejectedError(f"No verdict: the file has {size:.0f} MiB; the limit is {MAX_BYTES // 2**20} MiB.")
-    data = file.read_bytes()
+    data = read_bytes(path)
     try:
         metadata = read_metadata(data)
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged header can raise anything; the decoder may have a better message
         _reject_undecodable(data)
         raise RejectedError("No verdict: the metadata of the file cannot be read.") from error
@@ -52,6 +98,35 @@ def read_header(path: str) -> tuple[bytes, FileMetadata]:
             "detectors look for."
         )
     return data, metadata
+
+
+def read_bytes(path: str) -> bytes:
+    """Read a regular file of at most `MAX_BYTES`; never a link, a device or a pipe.
+
+    Raises:
+        RejectedError: it is missing, too large, or no regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise RejectedError(f"No verdict: the file cannot be opened ({error.strerror}). Upload it again.") from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise RejectedError("No verdict: expected a regular file; found a folder, device or pipe.")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = b"" if status.st_size > MAX_BYTES else file.read(MAX_BYTES + 1)  # it may grow
+    finally:
+        os.close(descriptor)
+    size = max(status.st_size, len(data))
+    if size > MAX_BYTES:
+        raise RejectedError(f"No verdict: the file has {size / 2**20:.0f} MiB; the limit is {MAX_BYTES // 2**20} MiB.")
+    return data
+
+
+def _resize(image: Image.Image, geometry: Geometry) -> Image.Image:
+    width, height, resample = geometry
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling(resample))
 
 
 def _reject_undecodable(data: bytes) -> None:

@@ -1,18 +1,15 @@
-"""Predict and explain uploads in the process of the models, apart from the threads of the page.
+"""Predict and explain images in the process of the models, apart from the threads of the page.
 
 All arguments and results pickle. Heavy imports happen in the functions, so that the page itself needs none of them.
 """
 
 import gc
-import os
 import signal
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
-from multiprocessing import parent_process
-from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, Final
 
 from PIL import Image
@@ -22,7 +19,8 @@ from realfake_hf.data.metadata import FileMetadata
 from realfake_hf.labels import Verdict
 from realfake_hf.metrics.operating_point import OperatingPoint
 from realfake_space.framing import Framing, measure_framing
-from realfake_space.uploads import RejectedError, open_upload
+from realfake_space.reader import exit_with_the_page
+from realfake_space.uploads import VIEW_SIDE, Geometry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     from realfake_hf.detector import Detector
 
 BATCH: Final = 32  # images of a forward pass
-MAP_SIDE: Final = 768  # pixels of the longer side of a map
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,7 @@ class ModelFacts:
         point: its threshold and unsure band.
         methods: the explanation methods that it supports, its default first.
         framing: how images fit into its input.
+        geometry: how Pillow resizes an image for it; None if its processor does more.
         digest: digest of its weights.
         precision: precision of its predictions, float32 or bfloat16.
     """
@@ -66,6 +64,7 @@ class ModelFacts:
     point: OperatingPoint
     methods: tuple[str, ...]
     framing: Framing
+    geometry: Geometry | None
     digest: str
     precision: str
 
@@ -95,14 +94,7 @@ def begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(max(1, available_cores() - 1))  # one core is the page's
     gc.freeze()  # modules stay, and need not be searched for garbage
-    threading.Thread(target=_exit_with_the_page, daemon=True).start()
-
-
-def _exit_with_the_page() -> None:
-    page = parent_process()
-    if page is not None:
-        wait([page.sentinel])
-        os._exit(0)
+    threading.Thread(target=exit_with_the_page, daemon=True).start()
 
 
 @cache
@@ -126,6 +118,7 @@ def facts_of(source: Source) -> ModelFacts:
         ValueError: its labels are not real and fake.
     """
     from realfake_hf.attribution.explain import default_method, fitting_methods
+    from realfake_hf.data.pixels import pillow_geometry
     from realfake_hf.models.cpu import is_bfloat16
 
     detector = _detector(source)
@@ -134,46 +127,38 @@ def facts_of(source: Source) -> ModelFacts:
         point=detector.point,
         methods=(default, *(method for method in fitting_methods(detector.model) if method != default)),
         framing=measure_framing(detector.processor),
+        geometry=pillow_geometry(detector.processor),
         digest=detector.digest(),
         precision="bfloat16" if is_bfloat16(detector.inference_model) else "float32",
     )
 
 
-def predict(source: Source, paths: Sequence[str | None]) -> list[Prediction | str | None]:
-    """Predict uploads in order; a message for a rejected file, None for no file."""
-    from realfake_hf.data.pixels import resize_image
-
-    detector = _detector(source)
-    opened: list[tuple[tuple[int, int], FileMetadata] | str | None] = []
-    images = []
-    for path in paths:
-        try:
-            if path is None:
-                opened.append(None)
-                continue
-            image, metadata = open_upload(path)
-        except RejectedError as error:
-            opened.append(str(error))
-            continue
-        images.append(resize_image(image, detector.processor))  # a batch of whole images would fill the memory
-        opened.append((image.size, metadata))
-    verdicts = iter(detector.predict(images))
-    return [Prediction(next(verdicts), *item) if isinstance(item, tuple) else item for item in opened]
+def predict(source: Source, images: "Sequence[NDArray[np.uint8]]") -> list[Verdict]:
+    """Predict RGB images (height, width, 3), in order."""
+    return _detector(source).predict(images)
 
 
-def explain(source: Source, path: str, method: str | None, strength: float) -> tuple[bytes, dict[str, Any]]:
-    """Return a map over an upload as the bytes of a PNG, and its description; None means the default method.
+def explain(
+    source: Source, image: "NDArray[np.uint8]", view: "NDArray[np.uint8] | None", method: str | None, strength: float
+) -> tuple[bytes, dict[str, Any]]:
+    """Return a map over an image as the bytes of a PNG, and its description.
+
+    Args:
+        source: of the model.
+        image: (height, width, 3), perhaps already in the geometry of the model.
+        view: what is shown under the map; None means the image.
+        method: of the map; None means the default method.
+        strength: opacity of the map.
 
     Raises:
-        RejectedError: the file is rejected.
         ValueError: the model does not support the method.
     """
     from realfake_hf.attribution.explain import default_method
 
     detector = _detector(source)
-    image, _ = open_upload(path)
     [explanation] = detector.explain(image, method=method or default_method(detector.model))
-    image.thumbnail((MAP_SIDE, MAP_SIDE))
+    shown = Image.fromarray(image if view is None else view)
+    shown.thumbnail((VIEW_SIDE, VIEW_SIDE))
     about = {
         "method": explanation.method,
         "explains": explanation.target,
@@ -182,7 +167,7 @@ def explain(source: Source, path: str, method: str | None, strength: float) -> t
         "grid": [[round(float(value), 4) for value in row] for row in explanation.map],
         "note": f"{method_name(explanation.method)}: describes the model, proves nothing about the image",
     }
-    return _png(explanation.overlay(detector.view(image), strength=strength)), about
+    return _png(explanation.overlay(detector.view(shown), strength=strength)), about
 
 
 def _png(pixels: "NDArray[np.uint8]") -> bytes:
