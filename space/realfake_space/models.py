@@ -76,7 +76,7 @@ class ModelProcess:
         if pool is not None:
             for process in list((pool._processes or {}).values()):
                 process.kill()
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _running(self) -> ProcessPoolExecutor:
         with self._lock:

@@ -43,7 +43,7 @@ def launch_settings(page: gr.Blocks) -> dict[str, Any]:
         "ssr_mode": False,
         "run_history": False,
         "state_session_capacity": 1000,  # pages and API calls whose state is kept
-        "max_threads": 64,  # they wait for readers and models
+        "max_threads": 160,  # they wait for readers and models
     }
 
 
@@ -174,7 +174,7 @@ def _endpoints(api: Api) -> None:
 
     predict.click(
         predict_one, [picture, model], answer, api_name="predict",
-        concurrency_id="predict", concurrency_limit=2 * WAITING,
+        concurrency_id="predict", concurrency_limit=4 * WAITING,
         api_description="Predict one image; the default model is the first of the page.",
     )  # fmt: skip
     explain.click(

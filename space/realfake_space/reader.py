@@ -121,18 +121,19 @@ class Readers:
             RejectedError: the function raised it, or another error.
         """
         deadline = deadline or time.monotonic() + SECONDS
-        deaths = 0
-        for turn in count():
-            with self._reader(_Ticket(turn, next(self._tickets), memory > LARGE_MEMORY), deadline) as reader:
-                try:
-                    return reader.ask(function, arguments, memory=memory, deadline=deadline)  # type: ignore[no-any-return]
-                except _TakenError:
-                    continue
-                except EOFError:
-                    deaths += 1
-            if deaths == ATTEMPTS:
-                break
-        raise LimitError("No verdict: the file ends the process that reads it.")
+        turn = deaths = 0
+        while True:
+            ticket = _Ticket(turn, next(self._tickets), memory > LARGE_MEMORY)
+            try:
+                with self._reader(ticket, deadline) as reader:
+                    result: Result = reader.ask(function, arguments, memory=memory, deadline=deadline)
+                    return result
+            except (EOFError, OSError) as error:
+                deaths += 1
+                if deaths == ATTEMPTS:
+                    raise LimitError("No verdict: the file ends the process that reads it.") from error
+            except _TakenError:
+                turn += 1
 
     def close(self) -> None:
         """End all readers at once, also those that read; waiting threads get a `BusyError`."""

@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         for stop in (signal.SIGINT, signal.SIGTERM):
             signal.signal(stop, signal.SIG_IGN)
+        for model in models.values():
+            model.readers.close()
         _kill_processes()  # what waits in this process waits for them
         for model in models.values():
             model.close()
