@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from realfake_hf.data import decoding
 from realfake_hf.data.decoding import (
     MAX_PIXELS,
     UnreadableImageError,
@@ -197,6 +198,105 @@ def test_an_empty_file_is_rejected() -> None:
 def test_files_that_are_not_images_are_rejected_without_running_another_program(data: bytes) -> None:
     with pytest.raises(UnreadableImageError, match=r"^not an image file \(JPEG, PNG, .*\)$"):
         decode_image(data)
+
+
+def test_an_upright_image_is_not_turned_again() -> None:
+    for name in ("rotated jpeg", "rotated png", "rotated webp"):
+        upright = decode_image(special_files()[name])
+        assert to_rgb(upright).tobytes() == upright.tobytes(), name
+
+
+def test_orientation_is_read_when_the_rest_of_exif_is_broken() -> None:
+    tags = [(0x010F, 2, 900, 5_000), (0x0112, 3, 1, 6), (0x011A, 5, 1, 9_999), (0x8769, 4, 1, 7_777)]
+    block = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    for format in ("JPEG", "PNG", "WEBP"):
+        settings = {"lossless": True} if format == "WEBP" else {}
+        stored = decode_image(encoded(rgb(), format, **settings))
+        picture = decode_image(encoded(rgb(), format, exif=b"Exif\0\0" + block, **settings))
+        assert picture.tobytes() == stored.transpose(Image.Transpose.ROTATE_270).tobytes(), format
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0no directory", b"Exif\0\0II*\0\x08\0\0\0\xff\xff"])
+def test_exif_that_pillow_rejects_leaves_the_pixels_readable(exif: bytes) -> None:
+    data = encoded(rgb(), "JPEG", exif=exif)
+    kept, picture = to_rgb_file(data)
+    assert picture.tobytes() == decode_image(encoded(rgb(), "JPEG")).tobytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, on the EXIF
+        assert decoded_by_datasets(kept).tobytes() == picture.tobytes()
+
+
+def _png_with(*chunks: tuple[bytes, bytes], place: int = 33) -> bytes:
+    data = encoded(rgb(), "PNG")
+    packed = b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+    return data[:place] + packed + data[place:]
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        (b"iCCP", b"profile\0\0" + zlib.compress(bytes(2_000_000))),
+        (b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2_000_000))),
+        (b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(bytes(2_000_000))),
+        (b"tEXt", b"exif\0no block"),
+        (b"cHRM", b"short"),
+        (b"pHYs", b""),
+    ],
+    ids=lambda chunk: chunk[0].decode(),
+)
+@pytest.mark.parametrize("place", [33, -12])  # before and after the pixels
+def test_large_and_odd_metadata_leave_the_pixels_readable(chunk: tuple[bytes, bytes], place: int) -> None:
+    kept, picture = to_rgb_file(_png_with(chunk, place=place))
+    assert picture.tobytes() == rgb().tobytes() == decoded_by_datasets(kept).tobytes()
+
+
+def test_a_large_image_is_composited_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = ("transparent png", "palette with alpha", "grey with alpha", "one transparent colour")
+    whole = [decode_image(special_files()[name]).tobytes() for name in files]
+    monkeypatch.setattr(decoding, "_BAND", 2 * WIDTH)
+    assert [decode_image(special_files()[name]).tobytes() for name in files] == whole
+
+
+def test_a_small_jpeg_2000_that_needs_gigabytes_is_rejected() -> None:
+    header = bytearray(encoded(rgb(), "JPEG2000", no_jp2=True))
+    header[8:16] = struct.pack(">II", 9_000, 9_000)
+    with pytest.raises(UnreadableImageError, match="32,000,000 pixels"):
+        decode_image(bytes(header))
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+
+
+def test_heic_without_its_decoder_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(UnreadableImageError, match=r"HEIC .* pillow-heif.*realfake-hf\[heif\]"):
+        decode_image(HEIC)
+
+
+def test_heic_is_decoded_where_its_decoder_is_installed() -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    buffer = io.BytesIO()
+    smooth = rgb().resize((160, 120), Image.Resampling.BICUBIC)
+    pillow_heif.from_pillow(smooth).save(buffer, quality=95)
+    kept, picture = to_rgb_file(buffer.getvalue())
+    assert "HEIF" not in Image.OPEN  # nothing is registered for the rest of the program
+    assert kept.startswith(b"\x89PNG")
+    assert np.abs(np.asarray(picture).astype(int) - np.asarray(smooth)).mean() < 8
+    with pytest.raises(UnreadableImageError, match="damaged"):
+        decode_image(HEIC)
+
+
+@pytest.mark.parametrize("error", [AssertionError, MemoryError, RecursionError, ZeroDivisionError, zlib.error])
+def test_whatever_a_decoder_raises_is_one_error(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(UnreadableImageError, match=f"damaged.*{error.__name__}"):
+        decode_image(encoded(rgb(), "PNG"))
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "AVIF"])

@@ -20,10 +20,11 @@ import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_from_disk
 from PIL import Image as Pillow
 
+from realfake_hf.data import files as data_files
 from realfake_hf.data import loading as sources
 from realfake_hf.data.decoding import MAX_BYTES, UnreadableImageError, decode_image, pixel_hash
 from realfake_hf.data.demo import demo_path
-from realfake_hf.data.files import FolderFiles, ZipFiles
+from realfake_hf.data.files import FolderFiles, ZipFiles, read_file
 from realfake_hf.data.hub import HubRows
 from realfake_hf.data.ingest import SCHEMA
 from realfake_hf.data.loading import choose_split, find_source, load_images, load_split
@@ -319,6 +320,53 @@ def test_links_are_followed_except_for_loops(make_folder: MakeFolder, tmp_path: 
     assert FolderFiles(folder).paths[:2] == ["fake/c.png", "fake/d.png"]
     assert {"real/a.png", "real/sub/b.png"} <= set(FolderFiles(folder).paths)
     assert len(FolderFiles(folder).paths) < 20
+
+
+def test_only_regular_files_are_read_and_no_more_than_their_size(tmp_path: Path, picture_bytes: PictureBytes) -> None:
+    os.mkfifo(tmp_path / "fifo.png")
+    for path in (tmp_path / "fifo.png", tmp_path, Path("/dev/zero"), tmp_path / "gone.png", tmp_path / "nul\0.png"):
+        with pytest.raises(UnreadableImageError, match=r"regular|missing"):
+            read_file(path)
+    (tmp_path / "large.png").touch()
+    os.truncate(tmp_path / "large.png", MAX_BYTES + 1)
+    with pytest.raises(UnreadableImageError, match=f"limit is {MAX_BYTES:,}"):
+        read_file(str(tmp_path / "large.png"))
+    (tmp_path / "a.png").write_bytes(picture_bytes(1))
+    assert read_file(str(tmp_path / "a.png")) == picture_bytes(1)
+
+
+def test_a_file_that_grows_is_read_to_the_size_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(b"1234")
+
+    def grow(_: int) -> None:
+        (tmp_path / "a.png").write_bytes(b"12345678")
+
+    monkeypatch.setattr(data_files, "_check_size", grow)
+    assert read_file(tmp_path / "a.png") == b"1234"
+
+
+def test_links_in_circles_and_deep_folders_are_one_sentence(tmp_path: Path) -> None:
+    for name in "abcdef":
+        (tmp_path / "circles" / name).mkdir(parents=True)
+        for other in set("abcdef") - {name}:
+            (tmp_path / "circles" / name / other).symlink_to(tmp_path / "circles" / other)
+    with pytest.raises(ValueError, match=f"at most {data_files.MAX_WAYS} ways .* links"):
+        FolderFiles(tmp_path / "circles")
+    (tmp_path / "loop").mkdir()
+    (tmp_path / "loop/self.png").symlink_to("self.png")
+    assert FolderFiles(tmp_path / "loop").paths == ["self.png"]  # later counted as unreadable
+    deep = tmp_path / "deep"
+    deep.mkdir()
+    place = os.open(deep, os.O_RDONLY)
+    for _ in range(1_500):  # deeper than a path can be written
+        os.mkdir("d" * 9, dir_fd=place)
+        inner = os.open("d" * 9, os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = inner
+    os.close(place)
+    with pytest.raises(ValueError, match=f"at most {data_files.MAX_DEPTH} nested folders"):
+        FolderFiles(deep)
+    subprocess.run(["rm", "-rf", str(deep)], check=True)  # shutil would recurse
 
 
 def test_a_broken_link_counts_as_unreadable(make_folder: MakeFolder) -> None:

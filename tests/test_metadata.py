@@ -174,3 +174,33 @@ def test_long_and_unprintable_fields_are_truncated():
 def test_metadata_of_a_file_that_is_not_an_image_are_rejected():
     with pytest.raises(UnreadableImageError, match="not an image"):
         read_metadata(b"not an image")
+
+
+def test_two_images_in_a_jpeg_are_a_jpeg():
+    data = saved("MPO", save_all=True, append_images=[Pillow.new("RGB", (6, 4), "red")])
+    assert Pillow.open(io.BytesIO(data)).format == "MPO"
+    assert header_properties(data)["format"] == read_metadata(data).format == "JPEG"
+    assert read_metadata(data).has_more_frames is False
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF", "GIF", "AVIF"])
+def test_more_frames_are_found(format):
+    data = saved(format, save_all=True, append_images=[Pillow.new("RGB", (6, 4), "red")])
+    assert read_metadata(data).has_more_frames is True
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
+def test_exif_is_read_from_every_format_that_has_it(format):
+    exif = Pillow.Exif()
+    exif[0x0112], exif[0x010F], exif[0x0131] = 6, "Maker", "Midjourney"
+    metadata = read_metadata(saved(format, exif=exif))
+    assert (metadata.has_exif, metadata.camera, metadata.software) == (True, "Maker", "Midjourney")
+    assert metadata.generator_hints == ('EXIF field "Software"',)
+
+
+def test_texts_behind_the_pixels_of_a_png_are_found():
+    data, text = saved(), b"tEXtparameters\0a cat"
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    metadata = read_metadata(data[:-12] + chunk + data[-12:])
+    assert metadata.generator_hints == ('text chunk "parameters" (Stable Diffusion web UI)',)
+    assert metadata.n_bytes == len(data) + len(chunk)

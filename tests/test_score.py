@@ -126,6 +126,18 @@ def test_whatever_people_upload_becomes_a_row(model, tmp_path):
     assert counts["errors"] == 1 + sum(not is_image for _, _, is_image in files)
 
 
+def test_names_that_are_not_utf_8_are_scored(model, picture_bytes, tmp_path, capsys):
+    (folder := tmp_path / "images").mkdir()
+    for name in (b"caf\xe9.png", b"caf\xe8.png", "café.png".encode()):
+        (folder / os.fsdecode(name)).write_bytes(picture_bytes(0))
+    assert main(words(model, tmp_path / "scores", folder)) == 0
+    found = scores_in(tmp_path / "scores")
+    assert sorted(row["id"] for row in found) == sorted(["caf\\xe8.png", "caf\\xe9.png", "café.png"])
+    assert {row["error"] for row in found} == {None}
+    assert main(words(model, tmp_path / "one", folder / os.fsdecode(b"caf\xe9.png"))) == 0
+    capsys.readouterr().out.encode()  # no surrogates
+
+
 def test_broken_rows_of_shards_become_rows(model, picture_bytes, tmp_path):
     images = [
         {"bytes": picture_bytes(1), "path": None}, {"bytes": b"none", "path": None}, None,

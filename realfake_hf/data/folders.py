@@ -47,8 +47,8 @@ SPLIT_COLUMNS = ("split", "splits", "subset", "partition", "set", "phase")
 _OTHER_LABEL_COLUMNS = ("labels", "class", "target")  # of tables; they may also state a content
 _NEUTRAL_WORDS = {"data", "dataset", "folder", "images", "image", "imgs", "of", "part", "set", "split"}
 _IMAGE_SUFFIXES = {
-    ".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif",
-    ".tiff", ".webp",
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm",
+    ".tif", ".tiff", ".webp",
 }  # fmt: skip
 _OTHER_SUFFIXES = {
     ".7z", ".bz2", ".csv", ".db", ".doc", ".docx", ".gz", ".html", ".ini", ".json", ".jsonl", ".lnk", ".log",

@@ -132,7 +132,7 @@ def header_properties(data: bytes) -> dict[str, Property]:
         "jpeg_tables": hashlib.sha256(repr(tables).encode()).hexdigest()[:8] if tables else "none",
         "jpeg_luminance": float(np.mean(tables[min(tables)])) if tables else float("nan"),
         "in_passes": bool(image.info.get("progressive") or image.info.get("interlace")),
-        "exif": "exif" in image.info,
+        "exif": bool(image.info.get("exif")),
     }
 
 
