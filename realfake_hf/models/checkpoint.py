@@ -76,7 +76,8 @@ def load_classifier(
             dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True, **settings,
         )  # fmt: skip
     lost = info["missing_keys"] | {name for name, *_ in info["mismatched_keys"]}
-    _check_weights(model, lost - _head_weights(model) if allow_new_head else lost, place)
+    heads = tuple(f"{name}." for name in head_modules(model)) if allow_new_head else ()
+    _check_weights(model, {name for name in lost if not name.startswith(heads)}, place)
     return model  # type: ignore[no-any-return]
 
 
@@ -106,8 +107,10 @@ def load_processor(
 ) -> BaseImageProcessor:
     """Load the image processor of a model with this configuration; see `load_classifier`."""
     place = locate(place)
-    parts = [part for settings in _objects(place, revision, *_PROCESSOR) for part in _with_nested(settings or {})]
-    names = [part.get(key) for part in parts for key in ("image_processor_type", "feature_extractor_type")]
+    found = [settings for settings in _objects(place, revision, *_PROCESSOR) if settings]
+    parts = [*found, *(settings.get("image_processor") for settings in found)]  # nested in processor_config.json
+    keys = ("image_processor_type", "feature_extractor_type")
+    names = [part.get(key) for part in parts if isinstance(part, dict) for key in keys]
     with _in_one_sentence("the preprocessor_config.json of an image processor beside the model", place):
         for name in () if trust_remote_code else (*names, getattr(config, "image_processor_type", None)):
             if name and not _PROCESSOR_CLASS.fullmatch(str(name)):  # transformers would load any class, with its code
@@ -180,11 +183,6 @@ def _objects(place: str, revision: str, *names: str) -> list[dict[str, Any] | No
     return [read_object(file) if file else None for file in files]
 
 
-def _with_nested(settings: dict[str, Any]) -> list[dict[str, Any]]:
-    nested = settings.get("image_processor")
-    return [settings, nested] if isinstance(nested, dict) else [settings]
-
-
 def _check_weight_files(place: str) -> None:
     folder = Path(place)
     for file in folder.iterdir() if folder.is_dir() else ():
@@ -201,13 +199,6 @@ def _check_weights(model: PreTrainedModel, lost: set[str], place: str) -> None:
     for name, value in model.state_dict().items():
         if value.is_floating_point() and not value.is_meta and not value.float().isfinite().all():
             raise ValueError(f"expected finite weights in {place}; found NaN or infinity in {name}.")
-
-
-def _head_weights(model: PreTrainedModel) -> set[str]:
-    """Return the names of the weights in the head, and beside it where it is not in the backbone."""
-    tops = {name: name.partition(".")[0] for name in head_modules(model)}
-    heads = tuple(f"{name if top == model.base_model_prefix else top}." for name, top in tops.items())
-    return {name for name in model.state_dict() if name.startswith(heads)}
 
 
 def _similar_folder(folder: Path) -> str | None:
