@@ -79,7 +79,7 @@ def test_many_files_are_returned_as_a_table_and_a_csv_file(server, client, tmp_p
         ["rocket.jpg", "cifake-cnn"], ["rocket.jpg", "cifake-vit"],
         ["text.png", "cifake-cnn"], ["text.png", "cifake-vit"],
     ]  # fmt: skip
-    assert server.get(f"file={file}").text.count("\n") == 5
+    assert server.get(f"file={file['path']}").text.count("\n") == 5
 
 
 def test_a_client_downloads_the_csv_file(server, tmp_path):
@@ -221,6 +221,7 @@ def test_a_page_in_a_read_only_folder_starts_and_ends_at_once_while_a_file_is_de
         aborted.sendall(f"{head}Content-Length: 99999\r\n\r\n".encode() + partial)
         running.post("call/predict", json={"data": [{"path": path}]})
         time.sleep(2)  # it is decoded
+        assert list(running.temporary.glob("realfake-space-*/tmp*"))  # where old files are deleted, finished or not
     processes = psutil.Process(running.process.pid).children(recursive=True)
     assert len(processes) >= 2
     began = time.monotonic()

@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ import orjson
 from gradio.blocks import BlockFunction
 from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from realfake_space.uploads import MAX_BYTES
@@ -97,7 +99,8 @@ class Gate:
             answer = {"detail": str(error), "error": str(error)}
             await JSONResponse(answer, 404 if path.startswith(FILE) else 400)(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            with suppress(ClientDisconnect):  # Gradio logs an upload that its client aborts as an error of the page
+                await self._app(scope, receive, send)
 
     def _checked(self, path: str, body: bytes) -> tuple[str, bytes]:
         """Return the path and the body to pass on."""
