@@ -90,6 +90,8 @@ def _export(detector: "Detector", size: tuple[int, int]) -> Any:  # noqa: ANN401
             output_names=["p_fake"], dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},), verbose=False,
         )  # fmt: skip
     assert program is not None
+    for node in program.model.graph:
+        node.metadata_props.clear()  # stack traces, with paths of this machine
     return program
 
 
