@@ -168,7 +168,8 @@ def _heif_opener() -> Callable[[IO[bytes]], Image.Image]:
         raise UnreadableImageError(
             "HEIC needs pillow-heif: install it with `pip install realfake-hf[heif]`, or save the image as JPEG"
         ) from error
-    return HeifImageFile
+    opener: Callable[[IO[bytes]], Image.Image] = HeifImageFile
+    return opener
 
 
 @contextmanager

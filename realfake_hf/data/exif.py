@@ -31,7 +31,7 @@ class Entry(NamedTuple):
 
     tag: int
     kind: int
-    count: int
+    length: int
     place: int
     start: int
     size: int
@@ -57,9 +57,9 @@ def check_directories(block: bytes) -> None:
         entries = list(islice(read_directory(block, pointer), MAX_TAGS + 1))
         check_limit(len(entries), MAX_TAGS, "tags in a directory")
         size += sum(entry.size for entry in entries)
-        numbers += sum(entry.count for entry in entries if entry.size and not entry.is_text)
+        numbers += sum(entry.length for entry in entries if entry.size and not entry.is_text)
         if len(pointers) <= len(_POINTERS):
-            pointers += [_integer(block, entry) for entry in entries if entry.tag in _POINTERS and entry.count == 1]
+            pointers += [_integer(block, entry) for entry in entries if entry.tag in _POINTERS and entry.length == 1]
         check_limit(len(pointers), 2 * MAX_TAGS, "directories")
     check_limit(size, max(len(block), MAX_VALUES), "bytes of tags")
     check_limit(numbers, MAX_NUMBERS, "numbers in tags")
@@ -104,7 +104,7 @@ def read_tags(block: bytes) -> dict[int, int | bytes]:
             if entry.kind in _TEXTS and len(tags) < MAX_TAGS // 10:
                 tags[entry.tag] = block[entry.start : entry.start + min(entry.size, _TEXT_BYTES)]
             else:
-                tags[entry.tag] = _integer(block, entry) if entry.kind in _INTEGERS and entry.count == 1 else b""
+                tags[entry.tag] = _integer(block, entry) if entry.kind in _INTEGERS and entry.length == 1 else b""
     return tags
 
 
@@ -128,5 +128,5 @@ def _without_prefix(block: bytes) -> bytes:
 
 
 def _integer(block: bytes, entry: Entry) -> int:
-    order = "little" if block[:2] == b"II" else "big"
-    return int.from_bytes(block[entry.start : entry.start + entry.size], order)
+    value = block[entry.start : entry.start + entry.size]
+    return int.from_bytes(value, "little" if block[:2] == b"II" else "big")

@@ -144,7 +144,7 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
         ValueError: folders are nested too deep, or links lead to one folder on too many ways.
     """
     ways: Counter[str] = Counter()  # to each folder that is linked
-    folders = [("", (os.path.realpath(root),))]
+    folders: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(root),))]
     while folders:
         prefix, places = folders.pop()  # real path of the folder, after those of the folders whose links led to it
         if prefix.count("/") > MAX_DEPTH:
