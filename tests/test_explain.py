@@ -10,6 +10,8 @@ from PIL import Image
 from transformers import (
     ConvNextConfig,
     ConvNextForImageClassification,
+    SiglipConfig,
+    SiglipForImageClassification,
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessorPil,
@@ -94,11 +96,26 @@ def planted_vit():
 
 
 @pytest.fixture(scope="module")
+def planted_siglip():
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = SiglipConfig(vision_config={"image_size": 16, "patch_size": 4, **shape}, **WORDS)
+    return trained(SiglipForImageClassification(config), noise=1.0, steps=200).eval()
+
+
+@pytest.fixture(scope="module")
 def planted_cnn():
     return trained(build_cnn(image_size=16), noise=0.5, steps=60)
 
 
-@pytest.mark.parametrize(("fixture", "method", "noise"), [("vit", "relevance", 1.0), ("cnn", "grad_cam", 0.5)])
+@pytest.mark.parametrize(
+    ("fixture", "method", "noise"),
+    [
+        ("vit", "relevance", 1.0),
+        ("cnn", "grad_cam", 0.5),
+        pytest.param("siglip", "relevance", 1.0, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("label", ["REAL", "FAKE"])
 def test_the_corner_that_decides_the_class_is_hit_in_95_percent_of_the_images(request, fixture, method, noise, label):
     model = request.getfixturevalue(f"planted_{fixture}")

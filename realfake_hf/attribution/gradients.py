@@ -47,8 +47,9 @@ def default_layer(model: PreTrainedModel, pixel_values: Tensor | None = None) ->
     """Return the layer that Grad-CAM reads by default: the last with a grid whose cells affect the prediction.
 
     In a transformer it is the input of the last attention, as in Gildenblat's pytorch-grad-cam: the norm before it, or
-    the previous block. A classifier that reads a class token ignores later patches. It is the last layer in a
-    transformer without a grid there, such as MobileViT, and in a CNN, whose last convolution is read before pooling.
+    the previous block. After it, patches have no effect on a classifier that reads a class token, and are mixed for
+    one that pools them. It is the last layer in a transformer without a grid there, such as MobileViT, and in a CNN,
+    whose last convolution is read before pooling.
 
     Args:
         model: an image classifier.
