@@ -41,7 +41,7 @@ def second_client(server):
 
     def measure():
         page = psutil.Process(server.process.pid)
-        while not ended.wait(0.2):
+        while not ended.wait(0.5):
             memory.append(sum(filter(None, map(own_memory, [page, *page.children(recursive=True)]))))
 
     threads = [threading.Thread(target=each, daemon=True) for each in (go_on, measure)]

@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 
 PROCESSES: Final = 3
 SECONDS: Final = 10.0  # of one file, with waiting
-TURN: Final = 0.5  # seconds after which a reader is taken from its file if others wait; twice as long at each turn
+TURN: Final = 0.25  # seconds after which a reader is taken from its file if others wait; twice as long at each turn
 TICK: Final = 0.1  # seconds between two looks at a reader
 HEADER_MEMORY: Final = 192 * 2**20  # bytes to read the metadata of a file
 PIXEL_MEMORY: Final = 20  # bytes more for each pixel to decode it, see `test_space_reader`
