@@ -238,6 +238,7 @@ def test_names_that_are_not_utf8_are_loaded(
     assert set(images["train"]["source"][:]) == {"set ��"}
     assert len(set(images["train"]["content"][:])) == 60
     assert "skipped 1 unreadable images" in caplog.text
+    assert r"real/\xff\xfe.png" in caplog.text
     assert find_source(folder).fingerprint != find_source(make_folder(pictures, "other")).fingerprint
 
 

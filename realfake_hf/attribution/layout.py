@@ -120,9 +120,9 @@ def replace_cells(output: Tensor, cells: Tensor) -> Tensor:
 def first_tensor(output: object) -> Tensor | None:
     """Return what a layer returned, or the first of several, if it is a tensor, else None."""
     match output:
-        case Tensor() | (Tensor(), *_):
-            return output if isinstance(output, Tensor) else output[0]
-    return None
+        case (Tensor() as first, *_):
+            return first
+    return output if isinstance(output, Tensor) else None
 
 
 def attention_weights(output: object) -> Tensor | None:
@@ -172,7 +172,7 @@ class _Trace:
         if output is None:
             return
         if module in self._began and output.requires_grad:
-            output.register_hook(partial(self._is_used, self._began[module]))
+            output.register_hook(partial(self._is_used, self._began[module]))  # type: ignore[no-untyped-call]
         if isinstance(module, nn.Conv2d) and len(output) == 1:
             self._grids.add((output.shape[2], output.shape[3]))
         grid = _grid(output.shape, self._grids)
@@ -186,7 +186,7 @@ class _Trace:
         step = _Step(name, grid or (0, 0), any(True for _ in module.parameters()))
         self.steps.append(step)
         if grid and output.requires_grad:
-            output.register_hook(partial(_note, step))
+            output.register_hook(partial(_note, step))  # type: ignore[no-untyped-call]
 
     def begin(self, module: nn.Module, _inputs: object) -> None:
         """Record that a layer begins."""
@@ -280,7 +280,7 @@ def _replace_gradient(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     match inputs:
         case (Tensor(ndim=2, requires_grad=True) as given,) if len(given) == 1:
             signs = torch.randint(2, given.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-            given.register_hook(signs.to)
+            given.register_hook(signs.to)  # type: ignore[no-untyped-call]
 
 
 def _grid(shape: torch.Size, seen: Collection[Grid]) -> Grid | None:
@@ -299,7 +299,7 @@ def _last_layer(reached: Sequence[_Step], before_attention: _Step | None) -> str
     """Return the layer that Grad-CAM reads by default; see `gradients.default_layer`."""
     if not reached:
         return None
-    if before_attention in reached and before_attention.grid == reached[-1].grid:
+    if before_attention and before_attention in reached and before_attention.grid == reached[-1].grid:
         return before_attention.name
     index = max((i for i, step in enumerate(reached) if step.has_parameters), default=0)
     for step in reached[index + 1 :]:  # activations, but not pooling

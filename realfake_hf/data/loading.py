@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from realfake_hf.data import hub
 from realfake_hf.data.demo import demo_path
-from realfake_hf.data.files import FolderFiles, ZipFiles, file_stamp
+from realfake_hf.data.files import FolderFiles, ZipFiles, file_stamp, printable
 from realfake_hf.data.folders import CIFAKE, CIFAKE_GENERATOR, Record, find_records, is_hidden
 from realfake_hf.data.ingest import Reader, Unreadable, require_both_classes, write_splits
 from realfake_hf.labels import LABEL_NAMES, LabelWords, parse_label_words
@@ -242,7 +242,8 @@ def _only_cifake(source: _Place, place: Path) -> _Place:
 
 
 def _read_unreadable(folder: Path) -> list[Unreadable]:
-    return [Unreadable(**row) for row in read_json(folder / "unreadable.json")]
+    rows = read_json(folder / "unreadable.json")
+    return [Unreadable(printable(row["key"]), row["reason"]) for row in rows]
 
 
 def _cache_folder(source: Source, cache_dir: str | os.PathLike[str] | None) -> Path:

@@ -61,7 +61,7 @@ def layer_depths(model: PreTrainedModel | PeftModel) -> dict[str, int]:
     through all stages. Parameters between blocks, as of norms, have the depth of a block beside them.
     """
     names = [name for name, _ in model.named_parameters()]
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     prefix = "base_model.model." if isinstance(model, PeftModel) else ""
     heads = tuple(f"{prefix}{name}." for name in head_modules(base))
     lists = {name for name, module in model.named_modules() if _is_list(module)}

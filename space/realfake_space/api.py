@@ -109,7 +109,8 @@ class Api:
         writer = csv.writer(table)
         writer.writerow(COLUMNS)
         writer.writerows([[_escaped(cell) for cell in row] for row in rows])
-        return save_bytes_to_cache(table.getvalue().encode("utf-8"), "verdicts.csv", get_upload_folder())
+        file: str = save_bytes_to_cache(table.getvalue().encode("utf-8"), "verdicts.csv", get_upload_folder())
+        return file
 
     def predict_one(self, name: str, path: str) -> Answer:
         """Predict one file with one model.

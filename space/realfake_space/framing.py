@@ -105,8 +105,8 @@ def _input(processor: "BaseImageProcessor", image: Image.Image) -> "NDArray[np.f
     output = processor(image, return_tensors="np")
     values = np.asarray(output["pixel_values"], dtype=np.float64)[0]
     if "spatial_shapes" not in output:  # (channels, height, width)
-        return values.mean(axis=0)
+        return np.asarray(values.mean(axis=0))
     rows, columns = (int(number) for number in output["spatial_shapes"][0])  # of patches, each of a row of the values
     side = round(sqrt(values.shape[1] / 3))
     patches = values[: rows * columns].reshape(rows, columns, side, side, 3).mean(axis=4)
-    return patches.swapaxes(1, 2).reshape(rows * side, columns * side)
+    return np.asarray(patches.swapaxes(1, 2).reshape(rows * side, columns * side))

@@ -17,7 +17,7 @@ from typing import Any, Final
 import anyio.to_thread
 import gradio as gr
 import orjson
-from gradio.blocks import BlockFunction
+from gradio.block_function import BlockFunction
 from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 from starlette.requests import ClientDisconnect
@@ -118,10 +118,9 @@ class Gate:
         route, name = call.groups()
         by_index = name is None or (route in ("run", "api") and request.get("fn_index") is not None)
         function = self._function(request.get("fn_index") if by_index else name)
+        data: Any = request.get("data")
         if route == "call/v2":
             path, data = f"/gradio_api/call/{name}", self._positional(name, request)
-        else:
-            data = request.get("data")
         checked = {
             "data": _checked_values(function, data),
             "session_hash": _typed(request, "session_hash", str),
@@ -209,7 +208,8 @@ def _store(url: str) -> str:
         content = b""
     if not 0 < len(content) <= MAX_BYTES:
         raise RefusedError(f"Expected a data URL in base64 of at most {MAX_BYTES // 2**20} MiB.")
-    return os.path.realpath(save_bytes_to_cache(content, "image.bin", get_upload_folder()))
+    stored: str = os.path.realpath(save_bytes_to_cache(content, "image.bin", get_upload_folder()))
+    return stored
 
 
 def _typed(request: dict[str, Any], name: str, kind: type) -> Any:  # noqa: ANN401 - of that type
