@@ -388,7 +388,7 @@ def test_a_map_covers_the_part_of_the_image_that_the_processor_keeps(models):
 
 
 REFUSED = [
-    (["--images", "{photos}", "--method", "relevance"], ["class token", "CifakeCnnForImageClassification"]),
+    (["--images", "{photos}", "--method", "relevance"], ["attention weights", "CifakeCnnForImageClassification"]),
     (["--images", "{photos}", "--options", "steps=4"], ["--options of grad_cam", "found steps"]),
     (["--images", "{photos}", "--layer", "features.9"], ["layer of CifakeCnnForImageClassification", "features.9"]),
     (["--images", "{photos}", "--method", "integrated_gradients", "--options", "steps=0"], ["found 0 steps"]),

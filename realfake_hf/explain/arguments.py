@@ -12,8 +12,8 @@ from realfake_hf.labels import LabelArguments
 ONLY: Final = "model"  # name of a single model
 
 _METHOD_HELP: Final = (
-    f"Method: {', '.join(METHODS)}; for all models, or as NAME=METHOD. Default: relevance if a class token attends to "
-    "all patches, else grad_cam."
+    f"Method: {', '.join(METHODS)}; for all models, or as NAME=METHOD. Default: relevance where attention spans all "
+    "tokens, else grad_cam."
 )
 
 
