@@ -4,11 +4,12 @@ import pickle
 import pytest
 import torch
 from small_models import MODELS, OTHERS, TRANSFORMERS, logits, make, some_pixels
+from tiny_classifiers import FAMILIES, pictures
 from torch import nn
 from transformers import ViTForImageClassification
 
 from realfake_hf.models import cpu
-from realfake_hf.models.cpu import PackedLinear, in_bfloat16, pack
+from realfake_hf.models.cpu import FusedGelu, PackedLinear, in_bfloat16, pack
 
 needs_bfloat16 = pytest.mark.skipif(
     not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN has no bfloat16 here"
@@ -31,6 +32,16 @@ def test_a_packed_model_says_what_it_said(name, attention, pixels):
     assert any(isinstance(module, PackedLinear) for module in model.modules())
     assert torch.allclose(logits(model, pixels), before, atol=1e-5)
     assert list(model.state_dict()) == names
+
+
+@pytest.mark.parametrize(("name", "fuses"), [("segformer", False), ("vit", True), ("dinov2", True), ("clip", False)])
+def test_a_gelu_is_fused_only_if_it_follows_its_layer(name, fuses):
+    family = FAMILIES[name]  # SegFormer has a convolution between them, and CLIP another activation
+    model, values = family.build(), family.image_processor()(pictures(1), return_tensors="pt")["pixel_values"]
+    before = logits(model, values)
+    pack(model)
+    assert any(isinstance(module, FusedGelu) for module in model.modules()) == fuses
+    torch.testing.assert_close(logits(model, values), before, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["vit", "distilled deit", "cnn"])

@@ -7,10 +7,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, TrainingArguments, ViTImageProcessorPil
+from transformers import (
+    CLIPImageProcessorPil,
+    DeiTConfig,
+    DeiTForImageClassificationWithTeacher,
+    EfficientNetImageProcessorPil,
+    MobileViTImageProcessorPil,
+    TrainingArguments,
+    ViTImageProcessorPil,
+)
 
 import train
-from realfake_hf.data.pixels import ModelInput
+from realfake_hf.data.pixels import ModelInput, PixelDataset, identity_collate
 from realfake_hf.detector import Detector
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.training.distillation import DistillationTrainer, Teacher
@@ -27,6 +35,7 @@ SMALL = [
     "--disable_tqdm",
     "1",
 ]
+CROPPED = {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}}
 
 
 def teacher(names=None, weight=0.5):
@@ -120,3 +129,33 @@ def test_a_missing_teacher_is_refused_before_any_data_are_read(tmp_path, capsys)
     error = capsys.readouterr().err
     assert "--teacher" in error
     assert f"no such folder at '{tmp_path / 'none'}'" in error
+
+
+def test_a_teacher_that_cannot_see_the_images_of_its_student_is_refused():
+    plain, flipping = ViTImageProcessorPil(size={"height": 32, "width": 32}), MobileViTImageProcessorPil(**CROPPED)
+    teacher().check_student(plain)
+    teacher().check_student(CLIPImageProcessorPil(**CROPPED))  # the student's crop is resized
+    with pytest.raises(ValueError, match="MobileViTImageProcessorPil for the student"):
+        teacher().check_student(flipping)
+    cropping = Teacher(teacher().model, CLIPImageProcessorPil(**CROPPED), weight=0.5)
+    cropping.check_student(CLIPImageProcessorPil(**CROPPED))
+    with pytest.raises(ValueError, match="found CLIPImageProcessorPil for the teacher"):
+        cropping.check_student(plain)
+    crop = {"do_center_crop": True, "crop_size": {"height": 24, "width": 24}}
+    with pytest.raises(ValueError, match="EfficientNetImageProcessorPil, which does more"):
+        Teacher(teacher().model, EfficientNetImageProcessorPil(**crop, include_top=True), weight=0.5)
+
+
+@pytest.mark.parametrize(("n", "n_batches"), [(9, 2), (8, 2), (10, 3), (1, 1)])
+def test_a_last_batch_of_one_image_is_left_out_if_batch_norms_need_two(n, n_batches, tmp_path, caplog):
+    data = PixelDataset(np.zeros((n, 4, 4, 3), dtype=np.uint8), [0] * n)
+    args = TrainingArguments(output_dir=str(tmp_path), per_device_train_batch_size=4, use_cpu=True, report_to=[],
+                             dataloader_pin_memory=False, remove_unused_columns=False)  # fmt: skip
+    for needs_two in (False, True):
+        trainer = DistillationTrainer(teacher=None, needs_two_images=needs_two, model=torch.nn.Linear(1, 1), args=args,
+                                      train_dataset=data, data_collator=identity_collate)  # fmt: skip
+        sizes = [len(batch["labels"]) for batch in trainer.get_train_dataloader()]
+        assert sum(sizes) == (8 if needs_two and n == 9 else n)
+        assert len(sizes) == n_batches + (n == 9 and not needs_two)
+        assert not args.dataloader_drop_last
+    assert ("leaving out one image" in caplog.text) == (n == 9)

@@ -5,9 +5,12 @@ import pytest
 import torch
 from datasets import Dataset, concatenate_datasets
 from PIL import Image
+from tiny_classifiers import FAMILIES, pictures
 from torch.utils.data import DataLoader
 from transformers import (
     AutoImageProcessor,
+    CLIPImageProcessorPil,
+    DonutImageProcessorPil,
     EfficientNetImageProcessorPil,
     MobileViTImageProcessorPil,
     Siglip2ImageProcessorPil,
@@ -17,14 +20,18 @@ from transformers import (
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.data import pixels as pixels_module
 from realfake_hf.data.augment import Augmentation
+from realfake_hf.data.decoding import UnreadableImageError
 from realfake_hf.data.loading import load_images
 from realfake_hf.data.pixels import (
     ModelInput,
     Normalize,
     PixelDataset,
     cached_pixels,
+    check_elongation,
     identity_collate,
     is_reproducible,
+    processed,
+    resize_image,
     resize_images,
 )
 from realfake_hf.detector import Detector
@@ -239,6 +246,9 @@ def test_normalization_is_per_channel_and_channels_last_in_memory():
     assert values.is_contiguous(memory_format=torch.channels_last)
 
 
+CROPPED = {"size": {"shortest_edge": 64}, "crop_size": {"height": 32, "width": 32}}
+
+
 class Mirroring(ViTImageProcessorPil):
     """A processor that does more than resize, crop, rescale and normalize."""
 
@@ -274,6 +284,53 @@ def test_a_processor_that_does_more_is_used_itself_and_not_cached_for(images, tm
     np.testing.assert_allclose(Detector(model, processor).probabilities(images["image"]), expected, atol=1e-6)
     with pytest.raises(ValueError, match="found Mirroring, which does more"):
         cached_pixels(images, processor, cache_dir=tmp_path)
+
+
+def test_the_fast_path_steps_aside_for_a_second_normalisation_after_a_crop():
+    settings = {"size": {"height": 40, "width": 40}, "crop_size": {"height": 32, "width": 32}, "do_center_crop": True}
+    assert not is_reproducible(EfficientNetImageProcessorPil(**settings, include_top=True))
+    assert is_reproducible(EfficientNetImageProcessorPil(**settings, include_top=False))
+
+
+def test_the_fast_path_steps_aside_for_a_processor_that_turns_or_only_shrinks_images():
+    settings = {"size": {"height": 64, "width": 48}, "do_pad": False}
+    assert not is_reproducible(DonutImageProcessorPil(**settings, do_align_long_axis=True))
+    assert not is_reproducible(DonutImageProcessorPil(**settings, do_thumbnail=True))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_processor_of_each_family_is_reproduced_or_refused(name):
+    processor = FAMILIES[name].image_processor()
+    if name in {"imagegpt", "siglip2"}:
+        with pytest.raises(ValueError, match=type(processor).__name__):
+            is_reproducible(processor)
+        return
+    assert is_reproducible(processor)
+    normalize = Normalize(processor)
+    for image in [Image.new("RGB", (1, 1), "red"), Image.new("RGB", (300, 20)), *pictures(5)]:
+        values = normalize(torch.from_numpy(resize_images([image], processor)))
+        torch.testing.assert_close(values, processed(image, processor), atol=normalize.grey_level, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(20000, 1), (1, 20000)])
+def test_an_elongated_image_is_refused_before_it_is_enlarged(size, tmp_path):
+    processor, image = CLIPImageProcessorPil(), Image.new("RGB", size)
+    for make in (resize_image, check_elongation):
+        with pytest.raises(UnreadableImageError, match=f"{size[0]}x{size[1]} to .*4480000"):
+            make(image, processor)
+    detector = Detector(FAMILIES["clip"].build(), CLIPImageProcessorPil(**CROPPED))
+    image.save(tmp_path / "strip.png")
+    with pytest.raises(UnreadableImageError, match=r"strip\.png: .* too elongated"):
+        detector.predict([Image.new("RGB", (64, 64)), tmp_path / "strip.png"])
+    assert resize_images([Image.new("RGB", (2000, 50))], processor).shape == (1, 224, 224, 3)
+    assert resize_image(image, ViTImageProcessorPil()).size == (224, 224)  # which squeezes it
+
+
+def test_images_that_a_processor_gives_different_sizes_are_predicted_one_by_one():
+    family = FAMILIES["textnet"]
+    detector = Detector(family.build(), family.image_processor())
+    each = [detector.probabilities(image)[0] for image in pictures(3)]
+    np.testing.assert_allclose(detector.probabilities(pictures(3)), each, atol=1e-6)
 
 
 def test_a_processor_that_returns_patches_is_refused():

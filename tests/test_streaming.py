@@ -145,6 +145,13 @@ def test_the_number_of_batches_is_rounded_up_to_a_multiple(train):
     assert len(list(stream(train, multiple=4))) == len(stream(train, multiple=4))
 
 
+def test_a_batch_of_a_single_image_is_replaced_if_batch_norms_need_two(train):
+    for skips, last in ((False, 1), (True, train.n - 1)):
+        one = stream(train, batch_size=train.n - 1, buffer_size=train.n)
+        one.skips_single = skips
+        assert [len(batch["labels"]) for batch in one] == [train.n - 1, last]
+
+
 def test_a_damaged_image_is_skipped_and_logged(images, tmp_path, caplog, names):
     rows = images["train"].select(range(40)).with_format("arrow")
     table = rows[:]

@@ -273,5 +273,5 @@ FAMILIES: Final[Mapping[str, Family]] = {
 EXCLUDED: Final[Mapping[str, str]] = {
     "DinatForImageClassification": "needs the package natten",
     "ShieldGemma2ForImageClassification": "a language model that answers in words, and takes text with the image",
-    "TimmWrapperForImageClassification": "needs the package timm",
+    "TimmWrapperForImageClassification": "needs the package timm, with which it predicts and is not fine-tuned",
 }

@@ -267,7 +267,10 @@ def is_reproducible(processor: BaseImageProcessor) -> bool:
     for width, height in _TRIALS:
         image = Image.fromarray(random.integers(256, size=(height, width, 3), dtype=np.uint8))
         expected = processed(image, processor)
-        values = normalize(torch.from_numpy(resize_images([image], processor)))
+        try:
+            values = normalize(torch.from_numpy(resize_images([image], processor)))
+        except TypeError:  # that of timm has no step to leave out
+            return False
         if values.shape != expected.shape or float((values - expected).abs().max()) > normalize.grey_level:
             return False
     return True
@@ -330,7 +333,8 @@ def _sizes(encoded: "Dataset", rows: Sequence[int]) -> set[tuple[int, int]]:
 
 def output_shapes(processor: BaseImageProcessor) -> set[tuple[int, ...]]:
     """Return the shapes (height, width, 3) of two images of different shape: one shape if the processor fixes it."""
-    return {resize_images([Image.new("RGB", size)], processor).shape[1:] for size in ((64, 64), (96, 64))}
+    images = (Image.new("RGB", size) for size in ((64, 64), (96, 64)))
+    return {(*processed(image, processor).shape[2:], 3) for image in images}
 
 
 def _output_shape(processor: BaseImageProcessor) -> tuple[int, ...]:

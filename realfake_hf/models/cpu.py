@@ -18,6 +18,7 @@ INSTRUCTIONS: Final = ("amx_bf16", "avx512_bf16")  # for products in bfloat16, a
 MIN_BATCH: Final = 4  # images per forward pass in bfloat16
 SHORT: Final = 257  # tokens up to which attention over all heads at once is faster
 _ACTIVATED: Final = ("fc1", "activation_fn")  # a linear layer and its activation, as named in transformers
+_MLP: Final = (*_ACTIVATED, "fc2")
 _BFLOAT16_TYPES: Final = ("vit", "deit", "dinov2")  # model types with blocks that `Bfloat16Block` supports
 _NORMS: Final = (("layernorm_before", "layernorm_after"), ("norm1", "norm2"))  # as named in transformers
 _QUERY_KEY_VALUE: Final = ("q_proj", "k_proj", "v_proj")
@@ -206,9 +207,18 @@ def logits_of(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
     """
     missing = MIN_BATCH - len(pixel_values)
     if missing <= 0 or not is_bfloat16(model):
-        return model(pixel_values=pixel_values).logits  # type: ignore[no-any-return]
+        return _logits(model, pixel_values)
     padded = torch.cat([pixel_values, pixel_values.new_zeros(missing, *pixel_values.shape[1:])])
-    return model(pixel_values=padded).logits[: len(pixel_values)]  # type: ignore[no-any-return]
+    return _logits(model, padded)[: len(pixel_values)]
+
+
+def _logits(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
+    output = model(pixel_values=pixel_values)
+    if not isinstance(getattr(output, "logits", None), Tensor):
+        raise ValueError(
+            f"expected a classifier that returns logits; found {type(model).__name__}, which returns none."
+        )
+    return output.logits  # type: ignore[no-any-return]
 
 
 def _last_block(model: PreTrainedModel) -> nn.Module:
@@ -218,8 +228,10 @@ def _last_block(model: PreTrainedModel) -> nn.Module:
 
 
 def _fuse_gelu(block: nn.Module) -> None:
+    """Fuse the GELU of an MLP into its first layer; SegFormer has a convolution between them."""
     linear, activation = (getattr(block, name, None) for name in _ACTIVATED)
-    if isinstance(linear, PackedLinear) and _is_exact_gelu(activation):
+    others = {name for name, child in block.named_children() if not isinstance(child, nn.Dropout)} - set(_MLP)
+    if isinstance(linear, PackedLinear) and _is_exact_gelu(activation) and not others:
         linear.fuses_gelu = True
         setattr(block, _ACTIVATED[1], FusedGelu(activation))
 

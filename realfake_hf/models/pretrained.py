@@ -193,6 +193,8 @@ def _load_model(place: str, attn_implementation: str | None) -> PreTrainedModel:
     config: Any = load_config(place)
     saved_names: dict[int, str] = dict(config.id2label)
     config.num_labels = len(LABEL_NAMES)  # PVT does not count the labels
+    if hasattr(config, "label_names"):
+        config.label_names = list(LABEL_NAMES)  # timm saves these
     config.id2label, config.label2id, config.problem_type = id2label(), label2id(), SOFTMAX
     model = load_classifier(
         place, config=config, attn_implementation=attn_implementation, dtype=torch.float32, allow_new_head=True
@@ -222,6 +224,10 @@ def _with_size(processor: BaseImageProcessor, size: int) -> BaseImageProcessor:
         return type(processor).from_dict({**settings, "size": square})  # type: ignore[no-any-return]
     if settings.get("do_flip_channel_order"):  # MobileViT
         return type(processor).from_dict({**settings, "size": square, "do_center_crop": False})  # type: ignore[no-any-return]
+    if "do_rescale" not in settings:
+        raise ValueError(
+            f"expected an image processor of transformers for --image_size; found {type(processor).__name__}."
+        )
     names = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "resample")
     return ViTImageProcessorPil(size=square, **{name: settings[name] for name in names if name in settings})
 

@@ -100,8 +100,8 @@ class DistillationTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return the loader of the training split, without a last batch of a single image if it needs two."""
-        batch_size, images = self.args.train_batch_size, cast("Sized", self.train_dataset)
-        is_single = self.args.world_size == 1 and batch_size > 1 and len(images) % batch_size == 1
+        n, batch_size = len(cast("Sized", self.train_dataset)), self.args.train_batch_size
+        is_single = self.args.world_size == 1 and n > batch_size > 1 and n % batch_size == 1
         if not (self.needs_two_images and is_single):
             return super().get_train_dataloader()
         logger.warning("leaving out one image in each epoch: the last batch needs two for its batch norms")
