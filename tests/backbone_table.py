@@ -18,7 +18,7 @@ from datasets import DatasetDict
 from tiny_classifiers import EXCLUDED, FAMILIES, Family, pictures
 from transformers import BaseImageProcessor, PreTrainedModel, pipeline
 
-from realfake_hf.attribution.methods import METHODS, method_name
+from realfake_hf.attribution.methods import ATTENTION_METHODS, METHODS, method_name
 from realfake_hf.data.loading import load_images
 from realfake_hf.data.pixels import PixelDataset, cached_pixels
 from realfake_hf.detector import Detector
@@ -149,6 +149,17 @@ def reasons(outcome: Outcome) -> dict[str, list[str]]:
     return found
 
 
+def _words(what: Sequence[str]) -> str:
+    is_attention = set(what) == {method_name(method) for method in ATTENTION_METHODS}
+    return "attention methods" if is_attention else ", ".join(what)
+
+
+def is_stated(name: str, what: Sequence[str], reason: str, written: Sequence[str]) -> bool:
+    """Whether a line of the page says that a family is refused this, for this reason."""
+    start = f"| {_words(what)} | {reason} | "
+    return any(name in line[len(start) : -2].split("; ") for line in written if line.startswith(start))
+
+
 def page(outcomes: Mapping[str, Outcome]) -> str:
     """The page of all families."""
     methods = [method_name(method) for method in METHODS]
@@ -156,11 +167,12 @@ def page(outcomes: Mapping[str, Outcome]) -> str:
     by_reason: dict[str, list[str]] = {}
     for name, outcome in outcomes.items():
         for reason, what in reasons(outcome).items():
-            by_reason.setdefault(reason, []).append(f"{name} ({', '.join(what)})")
+            by_reason.setdefault(f"{_words(what)} | {reason}", []).append(name)
     lines = [
         INTRODUCTION, "| " + " | ".join(header) + " |", "|---" * len(header) + "|",
         *(row(name, outcome) for name, outcome in outcomes.items()), "", "## Reasons", "",
-        *(f"- {reason} — {', '.join(names)}." for reason, names in by_reason.items()), "", "## Not in the table", "",
+        "| what is refused | sentence | families |", "|---|---|---|",
+        *(f"| {reason} | {'; '.join(names)} |" for reason, names in by_reason.items()), "", "## Not in the table", "",
         *(f"- `{model}`: {reason}." for model, reason in EXCLUDED.items()),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
