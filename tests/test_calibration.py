@@ -64,6 +64,14 @@ def test_the_best_threshold_follows_the_scores():
     assert abs(best_threshold(truth, scores) - 0.25) < 0.02
 
 
+def test_the_temperature_of_scores_without_an_error_is_positive():
+    is_fake = np.arange(40) % 2 == 1
+    for spread in (1e-3, 0.1, 0.5):
+        temperature = fit_temperature(is_fake, np.where(is_fake, 0.5 + spread / 2, 0.5 - spread / 2))
+        assert 0 < temperature < 1
+        assert OperatingPoint(0.5, "on validation", temperature=temperature).temperature == temperature
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_the_temperature_is_the_one_that_minimises_the_log_loss(temperature):
     is_fake, p_fake = scored(temperature=temperature)

@@ -9,9 +9,11 @@ import pytest
 from page_api import api_here, pixels
 from PIL import Image
 
+from realfake_hf.detector import NotFiniteError
 from realfake_space import models, worker
 from realfake_space.api import Api
 from realfake_space.models import find_models
+from realfake_space.uploads import RejectedError
 from realfake_space.worker import predict
 
 
@@ -85,3 +87,13 @@ def test_a_file_that_kills_the_process_costs_no_other_answer(apart, monkeypatch,
     error, prediction = apart.models["cifake-cnn"].predict([str(tmp_path / "black.png"), photo])
     assert error.startswith("No verdict: the process of the models died")
     assert 0 <= prediction.verdict.p_fake <= 1
+
+
+def test_an_image_without_finite_logits_is_rejected(monkeypatch):
+    class Broken:
+        def predict(self, _images):
+            raise NotFiniteError("image 0", 0)
+
+    monkeypatch.setattr(worker, "_detector", lambda _source: Broken())
+    with pytest.raises(RejectedError, match="NaN or infinity"):
+        predict(worker.Source("model"), [np.zeros((8, 8, 3), np.uint8)])

@@ -17,6 +17,7 @@ from realfake_hf.metrics.operating_point import Band, OperatingPoint
 PROMISED: Final = 0.01  # highest error rate among decided images
 
 _LEAST_P: Final = float(np.finfo(np.float32).eps) / 2  # the resolution of a float32 probability near 1
+_LEAST_TEMPERATURE: Final = 0.001
 _LEAST_COVERAGE: Final = 0.1  # share of the validation images that the widest band decides
 _ALLOWED_ERRORS: Final = 2  # the widest band decides enough images to allow this number of errors
 _BANDS: Final = 91  # number of candidate bands
@@ -90,7 +91,8 @@ def best_threshold(is_fake: ArrayLike, p_fake: ArrayLike) -> float:
 def fit_temperature(is_fake: ArrayLike, p_fake: ArrayLike) -> float:
     """Fit the temperature on validation images (Guo et al., 2017), with scikit-learn.
 
-    Log-odds are divided by the temperature; it is above 1 if the detector is overconfident.
+    Log-odds are divided by the temperature; it is above 1 if the detector is overconfident, and at least 0.001, also
+    if every image is predicted correctly, when the likelihood has no maximum.
 
     Raises:
         ValueError: all images have the same label.
@@ -111,7 +113,7 @@ def fit_temperature(is_fake: ArrayLike, p_fake: ArrayLike) -> float:
     scaled = CalibratedClassifierCV(
         FrozenEstimator(identity), method="temperature", cv=[(rows, rows)], ensemble=False
     ).fit(log_odds(scores)[:, None], truth)
-    return 1 / float(logit(scaled.predict_proba(np.ones((1, 1)))[0, 1]))
+    return max(_LEAST_TEMPERATURE, 1 / float(logit(scaled.predict_proba(np.ones((1, 1)))[0, 1])))
 
 
 def log_odds(p_fake: ArrayLike) -> Floats:

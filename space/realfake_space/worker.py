@@ -20,7 +20,7 @@ from realfake_hf.labels import Verdict
 from realfake_hf.metrics.operating_point import OperatingPoint
 from realfake_space.framing import Framing, measure_framing
 from realfake_space.reader import exit_with_the_page
-from realfake_space.uploads import VIEW_SIDE, Geometry
+from realfake_space.uploads import VIEW_SIDE, Geometry, RejectedError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,8 +134,17 @@ def facts_of(source: Source) -> ModelFacts:
 
 
 def predict(source: Source, images: "Sequence[NDArray[np.uint8]]") -> list[Verdict]:
-    """Predict RGB images (height, width, 3), in order."""
-    return _detector(source).predict(images)
+    """Predict RGB images (height, width, 3), in order.
+
+    Raises:
+        RejectedError: the logits of an image are NaN or infinite.
+    """
+    from realfake_hf.detector import NotFiniteError
+
+    try:
+        return _detector(source).predict(images)
+    except NotFiniteError as error:
+        raise RejectedError("No verdict: the model returned NaN or infinity for this image.") from error
 
 
 def explain(
