@@ -200,9 +200,12 @@ def test_every_call_of_transformers_says_whether_code_may_run():
 
 def _opened(node):
     """The name of a function of transformers that opens a model or a part of one."""
-    name = ast.unparse(node.func)
-    is_auto = name.startswith("Auto") and name.rpartition(".")[2] in OPENS
-    return name if is_auto or name == "pipeline" else None
+    match node.func:
+        case ast.Name(id="pipeline"):
+            return "pipeline"
+        case ast.Attribute(value=ast.Name(id=owner), attr=method) if owner.startswith("Auto") and method in OPENS:
+            return f"{owner}.{method}"
+    return None
 
 
 @pytest.mark.parametrize("kind", [{}, {"peft_type": "LORA"}])

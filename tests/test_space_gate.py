@@ -109,6 +109,7 @@ def test_no_path_outside_the_upload_folder_is_even_looked_at(uploads):
     assert {path for path in looked if not str(uploads / "hash/photo.png").startswith(path)} == set()
 
 
+@pytest.mark.slow
 def test_no_function_takes_a_file_that_was_not_uploaded(uploads, page, client):
     assert {block.__class__.__name__ for function in functions(page) for block in function.inputs} == {
         "ImageUpload", "FilesUpload", "Textbox", "Number", "Slider", "Dropdown", "CheckboxGroup", "Dataset",
