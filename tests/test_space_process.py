@@ -8,8 +8,10 @@ import psutil
 import pytest
 from page_api import api_here, pixels
 from PIL import Image
+from tiny_classifiers import FAMILIES
+from transformers import CLIPImageProcessorPil
 
-from realfake_hf.detector import NotFiniteError
+from realfake_hf.detector import Detector, NotFiniteError
 from realfake_space import models, worker
 from realfake_space.api import Api
 from realfake_space.models import find_models
@@ -97,3 +99,15 @@ def test_an_image_without_finite_logits_is_rejected(monkeypatch):
     monkeypatch.setattr(worker, "_detector", lambda _source: Broken())
     with pytest.raises(RejectedError, match="NaN or infinity"):
         predict(worker.Source("model"), [np.zeros((8, 8, 3), np.uint8)])
+
+
+def test_an_image_that_the_processor_would_enlarge_too_much_is_rejected(monkeypatch):
+    family = FAMILIES["clip"]
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 64}, crop_size={"height": 32, "width": 32})
+    detector = Detector(family.build(), processor)
+    monkeypatch.setattr(worker, "_detector", lambda _source: detector)
+    strip = np.zeros((1, 20000, 3), np.uint8)
+    with pytest.raises(RejectedError, match=r"No verdict: the image is too elongated.* 20000x1 "):
+        predict(worker.Source("model"), [strip])
+    with pytest.raises(RejectedError, match="20000x1"):
+        worker.explain(worker.Source("model"), strip, None, None, 0.5)

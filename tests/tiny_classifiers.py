@@ -222,13 +222,13 @@ FAMILIES: Final[Mapping[str, Family]] = {
     ),
     "perceiver, Fourier": Family(
         "PerceiverForImageClassificationFourier",
-        {**_PERCEIVER, "image_size": 224},
-        ("Perceiver", {**_square(224), "crop_size": {"height": 224, "width": 224}}),
+        {**_PERCEIVER, "image_size": 64},
+        ("Perceiver", {**_square(64), "crop_size": {"height": 64, "width": 64}}),
     ),
     "perceiver, convolution": Family(
         "PerceiverForImageClassificationConvProcessing",
-        {**_PERCEIVER, "image_size": 224},
-        ("Perceiver", {**_square(224), "crop_size": {"height": 224, "width": 224}}),
+        {**_PERCEIVER, "image_size": 64},
+        ("Perceiver", {**_square(64), "crop_size": {"height": 64, "width": 64}}),
     ),
     "poolformer": Family("PoolFormerForImageClassification", _STAGES, ("PoolFormer", _cropped(64, 64))),
     "pp_lcnet": Family(

@@ -6,7 +6,8 @@ All arguments and results pickle. Heavy imports happen in the functions, so that
 import gc
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -137,14 +138,10 @@ def predict(source: Source, images: "Sequence[NDArray[np.uint8]]") -> list[Verdi
     """Predict RGB images (height, width, 3), in order.
 
     Raises:
-        RejectedError: the logits of an image are NaN or infinite.
+        RejectedError: the logits of an image are NaN or infinite, or the processor cannot take it.
     """
-    from realfake_hf.detector import NotFiniteError
-
-    try:
+    with _rejections():
         return _detector(source).predict(images)
-    except NotFiniteError as error:
-        raise RejectedError("No verdict: the model returned NaN or infinity for this image.") from error
 
 
 def explain(
@@ -160,12 +157,14 @@ def explain(
         strength: opacity of the map.
 
     Raises:
+        RejectedError: see `predict`.
         ValueError: the model does not support the method.
     """
     from realfake_hf.attribution.explain import default_method
 
     detector = _detector(source)
-    [explanation] = detector.explain(image, method=method or default_method(detector.model))
+    with _rejections():
+        [explanation] = detector.explain(image, method=method or default_method(detector.model))
     shown = Image.fromarray(image if view is None else view)
     shown.thumbnail((VIEW_SIDE, VIEW_SIDE))
     about = {
@@ -177,6 +176,19 @@ def explain(
         "note": f"{method_name(explanation.method)}: describes the model, proves nothing about the image",
     }
     return _png(explanation.overlay(detector.view(shown), strength=strength)), about
+
+
+@contextmanager
+def _rejections() -> Iterator[None]:
+    from realfake_hf.data.decoding import UnreadableImageError
+    from realfake_hf.detector import NotFiniteError
+
+    try:
+        yield
+    except NotFiniteError as error:
+        raise RejectedError("No verdict: the model returned NaN or infinity for this image.") from error
+    except UnreadableImageError as error:  # too elongated for the processor
+        raise RejectedError(f"No verdict: {error.__cause__ or error}.") from error
 
 
 def _png(pixels: "NDArray[np.uint8]") -> bytes:
