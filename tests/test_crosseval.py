@@ -207,7 +207,7 @@ def test_near_duplicates_of_the_training_are_counted_once_and_kept(models, image
     assert (counts["n_first"], counts["n_second"]) == (18, 24)
     assert (counts["second_found"], counts["across_labels"]) == (9 + 12, 3)
     text = (tmp_path / "grid/grid.md").read_text()
-    assert f"| boats | {images} train | 21 of 24 |" in text
+    assert f"| boats | {images.name} train | 21 of 24 |" in text
 
     def again(*_, **__):
         raise AssertionError
@@ -257,7 +257,7 @@ def test_the_trivial_baseline_learns_from_other_images_than_those_measured(model
     more = ["--limit", "8", "--baseline_data", str(images)]
     assert crosseval.main([*given, *more]) == 0
     found = json.loads((tmp_path / "grid/grid.json").read_text())
-    assert found["models"]["trivial"]["place"] == f"10 training images of {images}"
+    assert found["models"]["trivial"]["place"] == f"10 training images of {images.name}"
     assert [cell["model"] for cell in found["cells"]] == ["one", "trivial"]
     assert found["cells"][0]["report"]["n"] == 8
     assert found["pairs"] == []
