@@ -156,11 +156,12 @@ for name, make in hostile_files().items():
         print(json.dumps([name, reason, time.process_time() - start]))
 """
 READ_MUTATED = """
-import json, resource, signal, sys
+import json, signal, sys
 from pathlib import Path
 from realfake_hf.data.decoding import UnreadableImageError
 from realfake_hf.data.metadata import read_metadata
 from realfake_hf.detector import Detector
+from realfake_hf.environment import peak_memory_gib
 from realfake_hf.score.__main__ import main
 model, folder, output = sys.argv[1:]
 detector, readable = Detector.from_pretrained(model), []
@@ -177,7 +178,7 @@ for file in sorted(Path(folder).iterdir()):
         pass
 signal.alarm(120)
 status = main(["--model", model, "--data", folder, "--output", output])
-print(json.dumps([status, readable, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+print(json.dumps([status, readable, peak_memory_gib() * 2**30]))
 """
 
 

@@ -27,7 +27,6 @@ MAX_PIXELS: Final = 89_478_485  # Pillow's own limit: a quarter of a GiB as RGB
 MAX_BYTES: Final = 256 * 1024**2
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")  # need no other program
 
-
 _MAX_PIXELS_JPEG2000: Final = 32_000_000  # OpenJPEG needs 48 bytes for each
 _BAND: Final = 2**22  # pixels that are composited at once
 
@@ -38,8 +37,6 @@ _DECODER_ERRORS = (
 )  # fmt: skip  # raised by Pillow's decoders on damaged files
 _WARNING_FILTERS: Final = threading.RLock()
 _EIGHT_BITS: Final = (np.arange(65536) / 257).round().astype(np.uint8)  # 65535 / 255 = 257
-
-
 _TRANSPOSITIONS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,

@@ -6,8 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -35,22 +34,25 @@ _MAX_LOGGED = 10  # unreadable files that are listed
 
 @dataclass(frozen=True)
 class Source:
-    """A source that was located but not read; its fingerprint changes with its files."""
+    """A source that was located but not read.
+
+    Attributes:
+        name: name of the source.
+        fingerprint: changes with its files and words.
+        find: finds its images, given further words for the labels.
+        reader: reads them.
+        words: further words for the labels.
+    """
 
     name: str
     fingerprint: str
-    records: Callable[[], list[Record]]
+    find: Callable[[LabelWords], list[Record]]
     reader: Reader
+    words: LabelWords = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class _Place:
-    """A source of which it is not yet known what its words for the labels mean."""
-
-    name: str
-    fingerprint: str
-    records: Callable[[LabelWords], list[Record]]
-    reader: Reader
+    def records(self) -> list[Record]:
+        """Find the images of the source."""
+        return self.find(self.words)
 
 
 def load_images(
@@ -140,12 +142,11 @@ def find_source(source: str | os.PathLike[str], *, labels: str | None = None) ->
         ValueError: it is a file of an unsupported kind, or an unsafe archive.
     """
     words = parse_label_words(labels)
-    place = _find_place(source)
-    fingerprint = f"{place.fingerprint}\n{sorted(words.items())}" if words else place.fingerprint
-    return Source(place.name, fingerprint, partial(place.records, words), place.reader)
+    found = _find_source(source)
+    return replace(found, fingerprint=f"{found.fingerprint}\n{sorted(words.items())}", words=words) if words else found
 
 
-def _find_place(source: str | os.PathLike[str]) -> _Place:
+def _find_source(source: str | os.PathLike[str]) -> Source:
     name = os.fspath(source)
     if name == "demo":
         return _rows(hub.open_parquet(demo_path()), name="demo", fingerprint=file_stamp(demo_path()))
@@ -175,7 +176,7 @@ def _roots() -> list[Path]:
     return [Path(), Path(shared)] if shared else [Path()]
 
 
-def _from_path(path: Path) -> _Place:
+def _from_path(path: Path) -> Source:
     if path.is_file() and path.suffix == ".parquet":
         return _rows(hub.open_parquet(path), name=path.stem, fingerprint=f"{path.resolve()} {file_stamp(path)}")
     if path.is_file():
@@ -189,28 +190,28 @@ def _from_path(path: Path) -> _Place:
     return _files(files, name=name)
 
 
-def _files(files: FolderFiles | ZipFiles, *, name: str) -> _Place:
+def _files(files: FolderFiles | ZipFiles, *, name: str) -> Source:
     name = os.fsencode(name).decode(errors="replace")
 
     def records(words: LabelWords) -> list[Record]:
         return find_records(files.paths, source=name, read=files.read, words=words)
 
-    return _Place(name, files.fingerprint, records, files)
+    return Source(name, files.fingerprint, records, files)
 
 
-def _rows(splits: DatasetDict, *, name: str, fingerprint: str, are_files: bool = False) -> _Place:
+def _rows(splits: DatasetDict, *, name: str, fingerprint: str, are_files: bool = False) -> Source:
     rows = hub.HubRows(splits, name=os.fsencode(name).decode(errors="replace"), are_files=are_files)
-    return _Place(name, fingerprint, rows.records, rows)
+    return Source(name, fingerprint, rows.records, rows)
 
 
-def _from_hub(name: str) -> _Place:
+def _from_hub(name: str) -> Source:
     splits = hub.download(name)
     files = [file["filename"] for rows in splits.values() for file in rows.cache_files]  # names contain the commit
     are_files = {rows.info.builder_name for rows in splits.values()} == {"imagefolder"}
     return _rows(splits, name=name, fingerprint="\n".join(files), are_files=are_files)
 
 
-def _cifake_mirror() -> _Place:
+def _cifake_mirror() -> Source:
     try:
         mirror = _from_hub(CIFAKE_MIRROR)
     except FileNotFoundError as error:
@@ -222,15 +223,15 @@ def _cifake_mirror() -> _Place:
     def records(words: LabelWords) -> list[Record]:
         return [
             replace(record, source=CIFAKE, generator=CIFAKE_GENERATOR if record.label == "FAKE" else None)
-            for record in mirror.records(words)
+            for record in mirror.find(words)
         ]
 
-    return replace(mirror, records=records)
+    return replace(mirror, find=records)
 
 
-def _only_cifake(source: _Place, place: Path) -> _Place:
+def _only_cifake(source: Source, place: Path) -> Source:
     def records(words: LabelWords) -> list[Record]:
-        images = source.records(words)
+        images = source.find(words)
         if any(record.source != CIFAKE for record in images):
             raise ValueError(
                 f"expected CIFAKE at {place}; found another data set. Put CIFAKE's archive.zip at {CIFAKE_PLACES[0]}, "
@@ -238,7 +239,7 @@ def _only_cifake(source: _Place, place: Path) -> _Place:
             )
         return images
 
-    return replace(source, name=CIFAKE, records=records)
+    return replace(source, name=CIFAKE, find=records)
 
 
 def _read_unreadable(folder: Path) -> list[Unreadable]:

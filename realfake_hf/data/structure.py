@@ -29,7 +29,6 @@ _JPEG_METADATA: Final = (*range(0xE1, 0xEE), 0xEF, 0xFE)  # not JFIF and Adobe, 
 _JPEG_START_OF_SCAN: Final = 0xDA
 _PNG_PIXELS: Final = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT")
 _AVIF_EXIF: Final = re.compile(rb"(infe\x02.{7}|infe\x03.{9})Exif", re.DOTALL)  # an entry of the list of items
-
 _AVIF_BLOCK: Final = re.compile(rb"\0\0\0(?:\x00|\x06Exif\x00\x00)(II\*\0|MM\0\*)")
 _PNG_METADATA: Final = (b"tEXt", b"zTXt", b"iTXt", b"eXIf")
 _HEIF_BRANDS: Final = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
