@@ -262,7 +262,12 @@ def _weights(old: int, new: int, resample: Resampling) -> Tensor:
 
 
 def is_reproducible(processor: BaseImageProcessor) -> bool:
-    """Return whether `resize_images` and `Normalize` reproduce a processor up to a grey level, on random images."""
+    """Return whether `resize_images` and `Normalize` reproduce a processor up to a grey level, on random images.
+
+    They do not for a processor that cuts several views of an image.
+    """
+    if processed(Image.new("RGB", _TRIALS[0]), processor).ndim != 4:  # noqa: PLR2004
+        return False
     normalize, random = Normalize(processor), np.random.default_rng(0)
     for width, height in _TRIALS:
         image = Image.fromarray(random.integers(256, size=(height, width, 3), dtype=np.uint8))
@@ -277,14 +282,16 @@ def is_reproducible(processor: BaseImageProcessor) -> bool:
 
 
 def processed(image: Image.Image, processor: BaseImageProcessor) -> Tensor:
-    """Return the `pixel_values` of an RGB image, as the processor makes them: (1, channels, height, width).
+    """Return the `pixel_values` of an RGB image, as the processor makes them.
+
+    They are (1, channels, height, width), or (1, views, channels, height, width).
 
     Raises:
         ValueError: the processor returns something else.
     """
     output = processor(image, return_tensors="pt")
     values = output.get("pixel_values")
-    if not isinstance(values, Tensor) or values.ndim != 4:  # noqa: PLR2004
+    if not isinstance(values, Tensor) or values.ndim not in (4, 5):
         shapes = ", ".join(f"{name} {tuple(each.shape)}" for name, each in output.items())
         raise ValueError(
             "expected an image processor that returns pixel_values (batch, channels, height, width); found "
@@ -334,7 +341,7 @@ def _sizes(encoded: "Dataset", rows: Sequence[int]) -> set[tuple[int, int]]:
 def output_shapes(processor: BaseImageProcessor) -> set[tuple[int, ...]]:
     """Return the shapes (height, width, 3) of two images of different shape: one shape if the processor fixes it."""
     images = (Image.new("RGB", size) for size in ((64, 64), (96, 64)))
-    return {(*processed(image, processor).shape[2:], 3) for image in images}
+    return {(*processed(image, processor).shape[-2:], 3) for image in images}
 
 
 def _output_shape(processor: BaseImageProcessor) -> tuple[int, ...]:

@@ -1,0 +1,206 @@
+"""A frozen CLIP image tower with light heads on its middle layers, for several views of an image.
+
+This file imports torch and transformers only. A copy is saved with the weights, so that the model loads with
+`trust_remote_code=True` where realfake_hf is not installed.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import ImageClassifierOutput
+
+_TWO_LABELS = 2
+_LEVELS = 127  # of an 8-bit weight, on each side of zero
+
+
+class MultiViewClipConfig(PreTrainedConfig):
+    """Configuration of a CLIP tower with heads for the whole image and for its windows.
+
+    The default is the first eight of the twelve layers of CLIP ViT-B/16.
+
+    Args:
+        vision_config: configuration of the tower, a `CLIPVisionConfig` or its settings.
+        feature_layers: layers whose class token and mean patch token are the features; 1 is the first.
+        hidden_units: units of the hidden layer of a head; 0 means a linear head.
+        bits: 8 stores the weights of the tower's linear layers as integers with a scale for each output, 32 as floats.
+
+    Raises:
+        ValueError: the labels are not two, a layer does not exist, or a number is out of range.
+    """
+
+    model_type = "multiview_clip"
+    sub_configs = {"vision_config": CLIPVisionConfig}  # noqa: RUF012 - as in transformers
+
+    vision_config: dict[str, Any] | CLIPVisionConfig | None = None
+    feature_layers: list[int] | tuple[int, ...] = (5, 6, 7, 8)
+    hidden_units: int = 0
+    bits: int = 8
+
+    def __post_init__(self, **kwargs: object) -> None:
+        """Set the two labels and reject invalid numbers."""
+        if not isinstance(self.vision_config, CLIPVisionConfig):
+            self.vision_config = CLIPVisionConfig(
+                **{"patch_size": 16, "num_hidden_layers": 8, **(self.vision_config or {})}
+            )
+        names = self.id2label or {0: "REAL", 1: "FAKE"}
+        count = kwargs.pop("num_labels", len(names))
+        if not count == len(names) == _TWO_LABELS:
+            raise ValueError(
+                f"expected two labels, because the logits are (0, z); found {count} with the names {names}"
+            )
+        self.auto_map = {"AutoImageProcessor": "views.MultiViewImageProcessor", **(kwargs.pop("auto_map", None) or {})}  # type: ignore[dict-item]
+        self.id2label, self.label2id = names, self.label2id or {name: int(index) for index, name in names.items()}
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+        layers = self.vision_config.num_hidden_layers
+        if not self.feature_layers or not all(1 <= layer <= layers for layer in self.feature_layers):
+            raise ValueError(f"expected feature_layers from 1 to {layers}; found {self.feature_layers}")
+        if self.bits not in (8, 32) or self.hidden_units < 0:
+            raise ValueError(f"expected 8 or 32 bits and no negative units; found {self.bits} and {self.hidden_units}")
+
+    @property
+    def feature_width(self) -> int:
+        """Length of the features of a view."""
+        return 2 * len(self.feature_layers) * int(self.vision_config.hidden_size)  # type: ignore[union-attr]
+
+
+class MultiViewClipForImageClassification(PreTrainedModel):
+    """Judge the whole image and its windows by one head each; the logit is the mean of both kinds.
+
+    The score z of an image is the mean of the whole's score and of the mean score of its windows, and its logits are
+    (0, z). Middle layers of CLIP keep traces of generators that its last layers drop (Koutlis & Papadopoulos, 2024).
+    """
+
+    config_class = MultiViewClipConfig
+    config: MultiViewClipConfig
+    base_model_prefix = "tower"
+    main_input_name = "pixel_values"
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _keep_in_fp32_modules_strict = {"scale"}  # noqa: RUF012 - as in transformers
+
+    def __init__(self, config: MultiViewClipConfig) -> None:
+        super().__init__(config)
+        self.tower = CLIPVisionModel(config.vision_config)  # type: ignore[arg-type]
+        if config.bits == 8:  # noqa: PLR2004
+            for name, module in list(self.tower.named_modules()):
+                if isinstance(module, nn.Linear):
+                    self.tower.set_submodule(name, Int8Linear(module.in_features, module.out_features))
+        self.tower.requires_grad_(False)
+        self.whole = _head(config.feature_width, config.hidden_units)
+        self.window = _head(config.feature_width, config.hidden_units)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, Int8Linear):
+            init.zeros_(module.weight)
+            init.ones_(module.scale)
+            init.zeros_(module.bias)
+        else:
+            super()._init_weights(module)  # type: ignore[no-untyped-call]
+
+    def train(self, mode: bool = True) -> "MultiViewClipForImageClassification":
+        """Switch the heads to training; the tower stays as it is."""
+        super().train(mode)
+        self.tower.eval()  # type: ignore[no-untyped-call]
+        return self
+
+    def forward(
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, return_dict: bool | None = None
+    ) -> ImageClassifierOutput | tuple[torch.Tensor, ...]:
+        """Compute the logits of a batch.
+
+        Args:
+            pixel_values: (batch, views, 3, size, size), normalised by the model's image processor; the first view is
+                the whole image, the others are windows.
+            labels: (batch,), 0 = REAL and 1 = FAKE; if given, the output contains the mean cross-entropy as `loss`.
+            return_dict: whether to return an output object instead of a tuple; None leaves it to the config.
+
+        Returns:
+            `logits` (batch, 2), REAL first.
+
+        Raises:
+            ValueError: `pixel_values` has another shape.
+        """
+        if pixel_values.ndim != 5 or not pixel_values.shape[1]:  # noqa: PLR2004
+            raise ValueError(
+                f"expected pixel_values (batch, views, 3, size, size); found {tuple(pixel_values.shape)}. Use the "
+                "image processor saved with the model."
+            )
+        batch, views = pixel_values.shape[:2]
+        score = self.score(self.features(pixel_values.flatten(0, 1)).view(batch, views, -1))
+        logits = torch.stack([torch.zeros_like(score), score], dim=1)
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        output = ImageClassifierOutput(loss=loss, logits=logits)
+        as_output = self.config.return_dict if return_dict is None else return_dict
+        return output if as_output else output.to_tuple()
+
+    def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return the features of views (n, 3, size, size) as (n, width): tokens of the tower's middle layers."""
+        hidden = self.tower(pixel_values=pixel_values, output_hidden_states=True).hidden_states
+        tokens = [hidden[layer].to(self._head_dtype) for layer in self.config.feature_layers]
+        return torch.cat([part for each in tokens for part in (each[:, 0], each[:, 1:].mean(1))], dim=1)
+
+    def score(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the score z of images (batch,) from the features of their views (batch, views, width)."""
+        whole: torch.Tensor = self.whole(features[:, 0]).squeeze(-1)
+        if features.shape[1] == 1:
+            return whole
+        windows: torch.Tensor = self.window(features[:, 1:]).squeeze(-1).mean(1)
+        return (whole + windows) / 2
+
+    @property
+    def _head_dtype(self) -> torch.dtype:
+        return next(self.whole.parameters()).dtype
+
+
+class Int8Linear(nn.Module):
+    """A linear layer whose weights are stored as 8-bit integers with a scale for each output.
+
+    They are unpacked once for each dtype and device of the input.
+
+    Attributes:
+        weight: (out_features, in_features) int8.
+        scale: (out_features, 1).
+        bias: (out_features,).
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = nn.Buffer(torch.zeros(out_features, in_features, dtype=torch.int8))
+        self.scale = nn.Buffer(torch.ones(out_features, 1))
+        self.bias = nn.Buffer(torch.zeros(out_features))
+        self._unpacked: torch.Tensor | None = None
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear) -> "Int8Linear":
+        """Round the weights of a layer; weights that are multiples of a 127th of their largest do not change."""
+        packed = cls(linear.in_features, linear.out_features)
+        weight = linear.weight.detach().float()
+        packed.scale.copy_(weight.abs().amax(1, keepdim=True).clamp_min(1e-12) / _LEVELS)
+        packed.weight.copy_((weight / packed.scale).round())
+        if linear.bias is not None:
+            packed.bias.copy_(linear.bias.detach())
+        return packed
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Map (..., in_features) to (..., out_features)."""
+        held = self._unpacked
+        if held is None or held.dtype != input.dtype or held.device != input.device:
+            self._unpacked = held = (self.weight.float() * self.scale.float()).to(input)
+        return nn.functional.linear(input, held, self.bias.to(input.dtype))
+
+    def _apply(self, function, recurse: bool = True):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        scale = self.scale
+        super()._apply(function, recurse)  # type: ignore[no-untyped-call]
+        self._buffers["scale"], self._unpacked = scale.to(self.scale.device), None
+        return self
+
+
+def _head(width: int, hidden_units: int) -> nn.Module:
+    if not hidden_units:
+        return nn.Linear(width, 1)
+    return nn.Sequential(nn.Linear(width, hidden_units), nn.GELU(), nn.Linear(hidden_units, 1))

@@ -1,0 +1,72 @@
+"""Images changed as the web does it, at their own size."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from realfake_hf.data.delivery import CHANGES, SIDES, deliver, encode, hard, limit_side, web
+
+
+def photograph(width: int = 400, height: int = 300) -> Image.Image:
+    generator = np.random.default_rng(0)
+    small = Image.fromarray(generator.integers(256, size=(9, 12, 3), dtype=np.uint8))
+    return small.resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+@pytest.mark.parametrize("size", [(400, 300), (1, 1), (2000, 3)])
+def test_every_change_gives_an_rgb_image_decided_by_its_seed(kind, size):
+    image = photograph(*size)
+    before = image.tobytes()
+    first, same, other = (CHANGES[kind](image, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert (first.mode, image.tobytes()) == ("RGB", before)
+    assert (first.size, first.tobytes()) == (same.size, same.tobytes())
+    if size == (400, 300):
+        assert first.tobytes() != before
+        assert first.tobytes() != other.tobytes()
+
+
+@pytest.mark.parametrize("size", [(30, 20), (3000, 20)])
+def test_a_chain_stays_within_bounds_of_the_size(size):
+    for seed in range(60):
+        assert max(deliver(photograph(*size), np.random.default_rng(seed)).size) <= max(
+            1.5**3 * size[0], SIDES[1] * 1.25
+        )
+
+
+def test_chains_mirror_half_of_the_images_and_use_every_kind(monkeypatch):
+    counts = dict.fromkeys(CHANGES, 0)
+    lengths = []
+
+    def counted(kind):
+        def change(image, generator):
+            counts[kind] += 1
+            return CHANGES[kind](image, generator)
+
+        return change
+
+    changes = {kind: counted(kind) for kind in CHANGES}
+    monkeypatch.setattr("realfake_hf.data.delivery.CHANGES", changes)
+    for seed in range(300):
+        before = sum(counts.values())
+        deliver(photograph(16, 12), np.random.default_rng(seed))
+        lengths.append(sum(counts.values()) - before)
+    assert set(lengths) == {1, 2, 3}
+    assert min(counts.values()) > 50
+
+
+def test_web_and_hard_limit_the_longer_side_and_never_enlarge():
+    assert (web(photograph(2000, 1000)).size, hard(photograph(1000, 2000)).size) == ((768, 384), (256, 512))
+    assert web(photograph(300, 200)).size == (300, 200)
+    assert limit_side(photograph(300, 200), 150).size == (150, 100)
+
+
+def test_lower_quality_loses_more():
+    image = photograph()
+    losses = [
+        np.abs(np.asarray(encode(image, file_format=name, quality=quality), float) - np.asarray(image)).mean()
+        for name in ("JPEG", "WEBP")
+        for quality in (95, 30)
+    ]
+    assert losses[0] < losses[1]
+    assert losses[2] < losses[3]
