@@ -216,6 +216,7 @@ def test_a_split_is_hashed_row_by_row():
             "image": texture(n),
             "label": n % 2,
             "content": None,
+            "group": None,
             "generator": None,
             "source": "s",
             "id": f"{n}",

@@ -138,3 +138,87 @@ def test_a_split_with_a_side_of_one_label_is_rejected(share: float) -> None:
         ValueError, match=r"expected real and fake images on both sides of a split of .*; found too few among 8"
     ):
         stratified_split(even(contents=1, each=4), share=share, seed=0)
+
+
+def grouped(rows: list[Row], groups: list[str | None]) -> Dataset:
+    return data_set(rows).add_column("group", groups)
+
+
+def owners(seed: int = 0, n: int = 60) -> Dataset:
+    """Owners of one or both labels, with 1 to 20 images each."""
+    generator = np.random.default_rng(seed)
+    rows: list[Row] = []
+    groups: list[str | None] = []
+    for owner in range(n):
+        kinds = [[REAL], [FAKE], [REAL, FAKE]][owner % 3]
+        for _ in range(generator.integers(1, 21)):
+            rows.append((int(generator.choice(kinds)), None, f"{len(rows)}"))
+            groups.append(f"owner {owner}")
+    return grouped(rows, groups)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_are_kept_whole_and_both_labels_get_their_share(seed: int) -> None:
+    images = owners(seed)
+    splits = add_missing_splits(DatasetDict({"train": images}), validation_share=0.2, test_share=0.2, seed=seed)
+    train, validation, test = (set(rows["group"][:]) for rows in splits.values())
+    assert not train & validation
+    assert not test & (train | validation)
+    for label in (REAL, FAKE):
+        wanted = 0.2 * images["label"][:].count(label)
+        assert splits["test"]["label"][:].count(label) == pytest.approx(wanted, abs=10)  # half of the largest group
+
+
+def test_copies_in_two_groups_keep_both_groups_on_one_side() -> None:
+    rows = [(n % 2, None, f"{n // 2 % 100}") for n in range(400)]  # images 0 to 199 again as 200 to 399
+    images = grouped(rows, [f"{'ab'[n // 200]}{n % 200 // 10}" for n in range(400)])
+    rest, taken = stratified_split(images, share=0.25, seed=0)
+    assert len(taken) == 100
+    for column in ("group", "sha256"):
+        assert not set(rest[column][:]) & set(taken[column][:])
+
+
+def test_images_without_a_group_are_drawn_one_by_one() -> None:
+    images = grouped([(n % 2, None, f"{n}") for n in range(400)], ["ann"] * 100 + [None] * 300)
+    rest, taken = stratified_split(images, share=0.1, seed=0)
+    assert Counter(taken["label"][:]) == {REAL: 20, FAKE: 20}
+    assert rest["group"][:].count("ann") == 100
+
+
+def test_unknown_groups_leave_a_split_as_without_the_column() -> None:
+    images = even(copies=2)
+    same = images.add_column("group", [None] * len(images))
+    drawn = [stratified_split(one, share=0.3, seed=1)[1]["id"][:] for one in (images, same)]
+    assert drawn[0] == drawn[1]
+
+
+def test_a_draw_of_groups_depends_on_its_seed_and_not_on_the_order_of_the_rows() -> None:
+    images = owners()
+    shuffled = images.shuffle(seed=0)
+    first, again, other = (
+        set(stratified_split(rows, share=0.2, seed=seed)[1]["id"][:])
+        for rows, seed in ((images, 1), (shuffled, 1), (images, 2))
+    )
+    assert first == again != other
+
+
+def test_a_subset_of_images_may_divide_groups() -> None:
+    images = grouped([(n % 2, None, f"{n}") for n in range(400)], [f"{n // 200}" for n in range(400)])
+    assert len(stratified_split(images, share=0.1, seed=0, whole_groups=False)[1]) == 40
+
+
+def test_too_few_groups_for_a_share_are_refused_with_their_number() -> None:
+    images = grouped([(n % 2, None, f"{n}") for n in range(400)], [f"{n // 200}" for n in range(400)])
+    with pytest.raises(ValueError, match="400 images of 2 groups"):
+        stratified_split(images, share=0.1, seed=0)
+
+
+def test_groups_of_one_label_are_counted_and_groups_in_two_stated_splits_are_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    train = grouped([(REAL, None, "1"), (FAKE, None, "2"), (REAL, None, "3")], ["ann", "bob", "bob"])
+    test = grouped([(REAL, None, "4"), (FAKE, None, "5")], ["cy", "bob"])
+    with caplog.at_level("INFO", logger="realfake_hf"):
+        add_missing_splits(DatasetDict({"train": train, "validation": test, "test": test.select([0])}))
+    assert "train: 2 groups, 1 of them with one label" in caplog.messages
+    assert "1 groups are in train and validation, such as bob" in caplog.messages

@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,14 @@ from transformers import Trainer, ViTConfig, ViTForImageClassification, ViTImage
 import train
 from benchmarks.launch import launcher
 from realfake_hf.data.loading import load_images
+from realfake_hf.data.pixels import PixelDataset
 from realfake_hf.data.shards import main as write_shards
 from realfake_hf.detector import Detector
 from realfake_hf.run_folder import ValidationRun
+from realfake_hf.training.arguments import DataArguments
 from realfake_hf.training.callbacks import EpochLines
-from realfake_hf.training.streaming import StreamPosition, StreamTrainer
+from realfake_hf.training.data import load_splits
+from realfake_hf.training.streaming import StepCheckpoints, StreamPosition, StreamTrainer
 from tests.faults.runner import small_disk
 
 ROOT = Path(__file__).parents[1]
@@ -293,6 +297,88 @@ def test_folders_without_splits_are_split_for_training_and_testing(tmp_path):
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert (metrics["test"]["n"], metrics["validation"]["n"]) == (24, 4)
     assert "content_accuracy.png" not in {file.name for file in (tmp_path / "run/figures").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def owned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose metadata.csv states labels and groups of unequal size."""
+    folder = tmp_path_factory.mktemp("owned")
+    generator = np.random.default_rng(0)
+    lines = ["file_name,label,group"]
+    for number in range(160):
+        Image.fromarray(generator.integers(256, size=(32, 32, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,{('real', 'fake')[number % 4 == 0]},owner {int(number**0.5)}")
+    (folder / "metadata.csv").write_text("\n".join(lines))
+    return folder
+
+
+def trained_rows(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Record the rows of each training batch, as the data set is asked for them."""
+    rows: list[list[int]] = []
+    fetch = PixelDataset.__getitems__
+
+    def record(self: PixelDataset, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        if self.augment:
+            rows.append([self.epoch, *indices])
+        return fetch(self, indices)
+
+    monkeypatch.setattr(PixelDataset, "__getitems__", record)
+    return rows
+
+
+def balanced(owned: Path, folder: Path, *flags: str) -> list[str]:
+    draw = ["--balance", "label,group", "--per_device_train_batch_size", "16", "--validation_share", "0.2"]
+    return small(folder, "--data", str(owned), *draw, *flags)
+
+
+@pytest.mark.slow
+def test_a_balanced_training_draws_both_labels_evenly_and_anew_in_each_epoch(owned, tmp_path, monkeypatch):
+    rows = trained_rows(monkeypatch)
+    assert train.main(balanced(owned, tmp_path / "run")) == 0
+    labels = np.array(load_splits(DataArguments(data=str(owned), validation_share=0.2))["train"]["label"])
+    epochs = [[row for epoch, *batch in rows if epoch == one for row in batch] for one in range(3)]
+    assert {len(epoch) for epoch in epochs} == {len(labels)}
+    assert epochs[0] != epochs[1] != epochs[2]
+    drawn = labels[np.concatenate(epochs)]
+    assert labels.mean() < 0.3
+    assert drawn.mean() == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.slow
+def test_a_balanced_training_stopped_within_an_epoch_resumes_to_the_same_weights(owned, tmp_path, monkeypatch):
+    words = ["--checkpoint_steps", "2"]
+    assert train.main(balanced(owned, tmp_path / "whole", *words)) == 0
+    save = StepCheckpoints.on_step_end
+
+    def interrupt(self, args, state, control, **kwargs):
+        if state.global_step == 9:
+            raise KeyboardInterrupt
+        save(self, args, state, control, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StepCheckpoints, "on_step_end", interrupt)
+        assert train.main(balanced(owned, tmp_path / "run", *words)) == 130
+    assert (tmp_path / "run/checkpoint-8").is_dir()
+    assert train.main(balanced(owned, tmp_path / "run", *words)) == 0
+    whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "run"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [(["--balance", "label,owner"], "'owner'"), (["--balance", ""], "''"),
+     (["--balance", "label", "--streaming", "true"], "--streaming or --balance"),
+     (["--fold_column", "fold", "--validation_fold", "0", "--streaming", "true"], "--streaming or --fold_column")],
+)  # fmt: skip
+def test_impossible_draws_and_folds_are_refused_before_anything_is_imported(words, found, capsys):
+    with pytest.raises(SystemExit):
+        train.main(words)
+    assert found in capsys.readouterr().err
+
+
+def test_balancing_over_groups_that_no_image_has_is_refused(tmp_path, capsys):
+    assert train.main(small(tmp_path / "run", "--balance", "group")) == 1
+    assert "expected the groups of the images of demo" in capsys.readouterr().err
 
 
 def launch_two(words: list[str], home: Path) -> subprocess.CompletedProcess[str]:

@@ -61,8 +61,8 @@ _OTHER_SUFFIXES = {
 class Record:
     """An image of a source that has not been read yet.
 
-    The key locates it within the source; it may reveal the label and never reaches a model. Content and generator are
-    None if unknown; an id of None is derived from the key.
+    The key locates it within the source; it may reveal the label and never reaches a model. Content, generator, group
+    and fold are None if unknown; an id of None is derived from the key.
     """
 
     key: str
@@ -71,23 +71,36 @@ class Record:
     content: str | None = None
     generator: str | None = None
     source: str
+    group: str | None = None
+    fold: str | None = None
     id: str | None = None
+
+    @property
+    def opaque_id(self) -> str:
+        """The id of the image in the schema."""
+        return self.id or opaque_id(f"{self.source}/{self.key}")
 
 
 def find_records(
-    paths: Sequence[str], *, source: str, read: Callable[[str], bytes], words: LabelWords = MappingProxyType({})
+    paths: Sequence[str],
+    *,
+    source: str,
+    read: Callable[[str], bytes],
+    words: LabelWords = MappingProxyType({}),
+    fold_column: str | None = None,
 ) -> list[Record]:
     """Find the images of a source and infer their labels, splits and contents.
 
     Three layouts are supported: that of CIFAKE; folders named for a label (`real`, `FAKE`, `0_real`, `AiArtData`, ...)
     at any depth, with optional folders for splits and contents; and any folders with `metadata.csv` or
     `metadata.jsonl` files, whose column `file_name` or `path` names the images and whose columns `label` (or `is_ai`,
-    `fake`, ...), `content`, `generator`, `source` and `split` override the folders. A label folder that all images
-    share is ignored. A file counts as an image if it has an image suffix or, in a label folder, any suffix that is not
-    known for another kind of file.
+    `fake`, ...), `content`, `generator`, `source`, `group` and `split` override the folders. A label folder that all
+    images share is ignored. A file counts as an image if it has an image suffix or, in a label folder, any suffix that
+    is not known for another kind of file.
 
     Paths are relative to the root of the source, with forward slashes; `read` is called for these tables only. `words`
-    are further words for the labels, from `parse_label_words`.
+    are further words for the labels, from `parse_label_words`; `fold_column` is the column of the tables that states
+    the fold of an image.
 
     Raises:
         ValueError: there are no images, or some have no label, or contradictory labels or splits.
@@ -109,7 +122,11 @@ def find_records(
             f"expected images in {source}; found {len(paths)} files, none of them with the suffix of an image or in a "
             "folder named for its label. State the meaning of other names with --labels 0=REAL,1=FAKE."
         )
-    return _folder_records(images, metadata, source, words, label_of)
+    records = _folder_records(images, metadata, source, words, label_of)
+    if fold_column is None:
+        return records
+    column = fold_column.strip().lower()
+    return [replace(record, fold=metadata.get(record.key, {}).get(column) or None) for record in records]
 
 
 def find_image_files(words: Sequence[str]) -> list[Path]:
@@ -275,6 +292,7 @@ def _folder_record(
         content=(row["content"] or None) if "content" in row else _content_of_folders(folders, label_of),
         generator=(row.get("generator") or None) if label == "FAKE" else None,
         source=row.get("source") or source,
+        group=row.get("group") or None,
     )
 
 

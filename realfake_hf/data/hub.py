@@ -27,7 +27,7 @@ from realfake_hf.labels import LabelWords, flag_label, read_label
 
 _LABEL_COLUMNS = ("label", "labels", "class")
 _OTHER_LABEL_COLUMNS = ("target", "targets")  # used if no other column states the label
-_DESCRIPTION_COLUMNS = ("content", "generator", "source", "id", *SPLIT_COLUMNS)
+_DESCRIPTION_COLUMNS = ("content", "generator", "source", "group", "id", *SPLIT_COLUMNS)
 _TEXTS = ("string", "large_string")
 _OPAQUE_ID = re.compile(r"[0-9a-f]{16}")
 
@@ -52,8 +52,8 @@ class HubRows:
             for split, rows in splits.items()
         }
 
-    def records(self, words: LabelWords) -> list[Record]:
-        """Return one record for each row; `words` are further words for the labels.
+    def records(self, words: LabelWords, fold_column: str | None = None) -> list[Record]:
+        """Return one record for each row, given further words for the labels, and the column that states its fold.
 
         Raises:
             ValueError: there is not one column of labels, or a label or split is not understood.
@@ -61,7 +61,7 @@ class HubRows:
         label = _label_column(self._features, self._name, words)
         for text in getattr(self._features[label], "names", ()):  # only a ClassLabel has names
             require_label(text, where=f"the column {label!r} of {self._name}", column=label, words=words)
-        return [record for split in self._splits for record in self._split_records(split, label, words)]
+        return [record for split in self._splits for record in self._split_records(split, label, words, fold_column)]
 
     def read(self, key: str) -> bytes:
         """Return the image file of the row at a record's key."""
@@ -73,10 +73,11 @@ class HubRows:
                 return read_file(path)
         return bytes_of_row(image)
 
-    def _split_records(self, split: str, label: str, words: LabelWords) -> Iterator[Record]:
-        columns = [label, *(column for column in _DESCRIPTION_COLUMNS if column in self._features)]
+    def _split_records(self, split: str, label: str, words: LabelWords, fold: str | None) -> Iterator[Record]:
+        described = (name for name in (*_DESCRIPTION_COLUMNS, fold or label) if name in self._features)
+        columns = dict.fromkeys((label, *described))
         default = DEFAULT_SPLIT if len(self._splits) == 1 and not names_split(split) else None
-        for row, values in enumerate(self._splits[split].select_columns(columns)):
+        for row, values in enumerate(self._splits[split].select_columns(list(columns))):
             texts = {column: self._text(column, value) for column, value in values.items()}
             where = f"row {row} of {split} of {self._name}, {label!r}"
             name = require_label(texts[label] or "", where=where, column=label, words=words)
@@ -87,6 +88,8 @@ class HubRows:
                 content=texts.get("content"),
                 generator=texts.get("generator") if name == "FAKE" else None,
                 source=texts.get("source") or self._name,
+                group=texts.get("group") or None,
+                fold=texts.get(fold or "") or None,
                 id=texts.get("id") if _OPAQUE_ID.fullmatch(texts.get("id") or "") else None,
             )
 

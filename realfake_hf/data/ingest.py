@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Features, Image, Value
 
 from realfake_hf.data.decoding import UnreadableImageError, pixel_hash, to_rgb_file
-from realfake_hf.data.folders import DEFAULT_SPLIT, Record, opaque_id
+from realfake_hf.data.folders import DEFAULT_SPLIT, Record
 from realfake_hf.labels import LABEL_NAMES, LabelName
 from realfake_hf.parallel import map_in_processes
 from realfake_hf.store import CHECKSUMS, write_checksums
@@ -26,6 +27,7 @@ SCHEMA: Final = Features(
         "content": Value("string"),  # subject of the image, such as "frog"; null if unknown
         "generator": Value("string"),  # model that generated it, such as "stable-diffusion-1.4"; null for real images
         "source": Value("string"),  # data set of the image
+        "group": Value("string"),  # who made or owns the image, kept on one side of a split; null if unknown
         "id": Value("string"),  # 16 hexadecimal digits that reveal neither label nor content
         "sha256": Value("string"),  # hash of the decoded image (`decoding.pixel_hash`), equal for re-saved copies
     }
@@ -63,7 +65,7 @@ def write_splits(
     try:
         unreadable: list[Unreadable] = []
         for split in sorted({record.split for record in records}):
-            in_split = sorted((record for record in records if record.split == split), key=_id)
+            in_split = sorted((record for record in records if record.split == split), key=attrgetter("opaque_id"))
             unreadable += _write_split(in_split, reader, scratch / f"{split}.arrow", name=f"{name} {split}")
         if len(unreadable) > UNREADABLE_LIMIT * len(records):
             examples = "; ".join(f"{file.key} ({file.reason})" for file in unreadable[:5])
@@ -123,10 +125,7 @@ def _read_row(reader: Reader, record: Record) -> Row | Unreadable:
         "content": record.content,
         "generator": record.generator,
         "source": record.source,
-        "id": _id(record),
+        "group": record.group,
+        "id": record.opaque_id,
         "sha256": pixel_hash(image),
     }
-
-
-def _id(record: Record) -> str:
-    return record.id or opaque_id(f"{record.source}/{record.key}")

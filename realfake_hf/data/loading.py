@@ -17,6 +17,7 @@ from realfake_hf.data import hub
 from realfake_hf.data.demo import demo_path
 from realfake_hf.data.files import FolderFiles, ZipFiles, file_stamp, printable
 from realfake_hf.data.folders import CIFAKE, CIFAKE_GENERATOR, Record, find_records, is_hidden
+from realfake_hf.data.folds import Fold, held_out_ids, hold_out
 from realfake_hf.data.ingest import Reader, Unreadable, require_both_classes, write_splits
 from realfake_hf.labels import LABEL_NAMES, LabelWords, parse_label_words
 from realfake_hf.store import CHECKSUMS, damaged_files, read_json
@@ -28,7 +29,7 @@ CIFAKE_MIRROR: Final = "dragonintelligence/CIFAKE-image-dataset"
 CIFAKE_PLACES: Final = ("data/cifake/archive.zip", "data/cifake", "archive.zip")
 SPLITS: Final = ("train", "validation", "test")
 
-_CACHE_VERSION = 2  # increase it when the rows of an unchanged source change
+_CACHE_VERSION = 3  # increase it when the rows of an unchanged source change
 _MAX_LOGGED = 10  # unreadable files that are listed
 
 
@@ -39,26 +40,27 @@ class Source:
     Attributes:
         name: name of the source.
         fingerprint: changes with its files and words.
-        find: finds its images, given further words for the labels.
+        find: finds its images, given further words for the labels, and the column that states their folds.
         reader: reads them.
         words: further words for the labels.
     """
 
     name: str
     fingerprint: str
-    find: Callable[[LabelWords], list[Record]]
+    find: Callable[[LabelWords, str | None], list[Record]]
     reader: Reader
     words: LabelWords = field(default_factory=dict)
 
-    def records(self) -> list[Record]:
-        """Find the images of the source."""
-        return self.find(self.words)
+    def records(self, fold_column: str | None = None) -> list[Record]:
+        """Find the images of the source, with their folds if a column states them."""
+        return self.find(self.words, fold_column)
 
 
 def load_images(
     source: str | os.PathLike[str],
     *,
     labels: str | None = None,
+    fold: Fold | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     one_class: bool = False,
 ) -> DatasetDict:
@@ -72,6 +74,7 @@ def load_images(
             relative path is also searched below `REALFAKE_SHARED`.
         labels: meaning of words of the source, such as `0=REAL,1=FAKE`: folder names or values of the label column.
             Other words are read as usual.
+        fold: the training images to return as the validation split; the cached rows are the same for all folds.
         cache_dir: folder of the cached rows; by default, a folder of the `datasets` cache.
         one_class: accept a source with real or fake images only, for evaluation.
 
@@ -81,9 +84,11 @@ def load_images(
 
     Raises:
         FileNotFoundError: the source does not exist or cannot be downloaded.
-        ValueError: the source is ambiguous or unsafe, lacks a class, or more than 1% of it is unreadable.
+        ValueError: the source is ambiguous or unsafe, lacks a class, or more than 1% of it is unreadable; for a fold,
+            see `held_out_ids`.
     """
     resolved = find_source(source, labels=labels)
+    ids = fold and held_out_ids(resolved.records(fold.column), fold, name=resolved.name, one_class=one_class)
     folder = _cache_folder(resolved, cache_dir)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
@@ -97,6 +102,7 @@ def load_images(
     _log_unreadable(resolved.name, _read_unreadable(folder))
     files = {split: folder / f"{split}.arrow" for split in SPLITS}
     images = DatasetDict({split: Dataset.from_file(str(file)) for split, file in files.items() if file.exists()})
+    images = hold_out(images, ids) if ids else images
     classes = [(split, LABEL_NAMES[label]) for split, rows in images.items() for label in rows["label"][:]]
     require_both_classes(classes, resolved.name, one_class=one_class)  # an earlier call may have accepted one class
     return images
@@ -193,8 +199,8 @@ def _from_path(path: Path) -> Source:
 def _files(files: FolderFiles | ZipFiles, *, name: str) -> Source:
     name = os.fsencode(name).decode(errors="replace")
 
-    def records(words: LabelWords) -> list[Record]:
-        return find_records(files.paths, source=name, read=files.read, words=words)
+    def records(words: LabelWords, fold_column: str | None) -> list[Record]:
+        return find_records(files.paths, source=name, read=files.read, words=words, fold_column=fold_column)
 
     return Source(name, files.fingerprint, records, files)
 
@@ -220,18 +226,18 @@ def _cifake_mirror() -> Source:
             f"Check the network, or download archive.zip from {CIFAKE_PAGE} and put it at {CIFAKE_PLACES[0]}."
         ) from error
 
-    def records(words: LabelWords) -> list[Record]:
+    def records(words: LabelWords, fold_column: str | None) -> list[Record]:
         return [
             replace(record, source=CIFAKE, generator=CIFAKE_GENERATOR if record.label == "FAKE" else None)
-            for record in mirror.find(words)
+            for record in mirror.find(words, fold_column)
         ]
 
     return replace(mirror, find=records)
 
 
 def _only_cifake(source: Source, place: Path) -> Source:
-    def records(words: LabelWords) -> list[Record]:
-        images = source.find(words)
+    def records(words: LabelWords, fold_column: str | None) -> list[Record]:
+        images = source.find(words, fold_column)
         if any(record.source != CIFAKE for record in images):
             raise ValueError(
                 f"expected CIFAKE at {place}; found another data set. Put CIFAKE's archive.zip at {CIFAKE_PLACES[0]}, "

@@ -1,13 +1,17 @@
 """Draw samples that are balanced over groups."""
 
-from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import count
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Flags = NDArray[np.bool_]
+
+BALANCED: Final = ("label", "group")  # what an epoch can be balanced over
 
 
 def round_robin(groups: Sequence[Hashable]) -> list[int]:
@@ -40,3 +44,55 @@ def draw_evenly(is_fake: Flags, content: Sequence[str | None], n: int, *, seed: 
     strata = [(bool(is_fake[row]), content[row]) for row in order]
     order = order[round_robin(strata)]
     return np.sort(order[take_evenly(is_fake[order].tolist(), n)])
+
+
+def balanced_weights(by: Collection[str], is_fake: Flags, groups: Sequence[str | None]) -> NDArray[np.float64]:
+    """Return the probability of each image in a draw that is balanced over labels, groups or both.
+
+    With `group`, an image weighs one over the root of the size of its group; an image without one is a group of its
+    own. With `label`, both labels weigh the same in total.
+
+    Args:
+        by: names in `BALANCED`.
+        is_fake: (n,) labels, both of which occur.
+        groups: (n,) groups.
+
+    Returns:
+        (n,) probabilities.
+    """
+    sizes = Counter(groups) if "group" in by else {}
+    weights = np.array([sizes.get(group, 1) if group else 1 for group in groups], dtype=np.float64) ** -0.5
+    for side in (is_fake, ~is_fake) if "label" in by else ():
+        weights[side] /= weights[side].sum()
+    weights /= weights.sum()
+    return weights
+
+
+class HasEpoch(Protocol):
+    """Images of which a callback of the `Trainer` sets the epoch."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedRows:
+    """The rows of an epoch, drawn with replacement; they depend on weights, seed and epoch alone.
+
+    All processes draw the same rows, of which each trains on its own batches. A resumed epoch draws them again.
+
+    Attributes:
+        weights: (n,) probabilities; an epoch has n rows.
+        images: the images, which state the epoch.
+        seed: random seed.
+    """
+
+    weights: NDArray[np.float64]
+    images: HasEpoch
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = np.random.default_rng([self.seed, self.images.epoch])
+        return iter(generator.choice(len(self), size=len(self), p=self.weights).tolist())

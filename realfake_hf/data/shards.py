@@ -19,7 +19,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from realfake_hf.cli import parse, run_command
-from realfake_hf.labels import FAKE, LabelArguments
+from realfake_hf.data.folds import FoldArguments
+from realfake_hf.labels import FAKE
 from realfake_hf.store import changed_settings, foreign_files, read_json, sha256_of, write_json
 from realfake_hf.tables import markdown_table
 
@@ -41,6 +42,7 @@ _COLUMNS: Final = {
     "content": "subject of the image; null if unknown",
     "generator": "model that generated the image; null for real images, or if unknown",
     "source": "data set of the image",
+    "group": "who made or owns the image; a group lies on one side of a drawn split; null if unknown",
     "id": "opaque id; rows are sorted by it, which amounts to shuffling",
     "sha256": "hash of size and RGB values; equal for equal images in any file format",
 }
@@ -49,7 +51,7 @@ Shard = dict[str, Any]
 
 
 @dataclass
-class ShardArguments(LabelArguments):
+class ShardArguments(FoldArguments):
     """The source, and the size and location of its shards."""
 
     data: str = field(metadata={"help": "Source: cifake, a zip archive, a folder, parquet, or a Hub id."})
@@ -220,7 +222,9 @@ def _write_source(arguments: ShardArguments) -> int:
     from realfake_hf.data.loading import load_images
     from realfake_hf.data.splits import add_missing_splits
 
-    images = load_images(arguments.data, labels=arguments.labels, one_class=not arguments.all_splits)
+    images = load_images(
+        arguments.data, labels=arguments.labels, fold=arguments.fold, one_class=not arguments.all_splits
+    )
     if arguments.all_splits:
         shares = {"validation_share": arguments.validation_share, "test_share": arguments.test_share}
         images = add_missing_splits(images, **shares, seed=arguments.split_seed)

@@ -1,10 +1,16 @@
-"""Draw validation and test splits from the training images, with all copies of an image on one side."""
+"""Draw validation and test splits from the training images, with copies of an image and whole groups on one side."""
 
+import logging
 from collections import defaultdict
+from itertools import combinations
 
 import numpy as np
 from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+logger = logging.getLogger(__name__)
 
 
 def add_missing_splits(
@@ -13,8 +19,8 @@ def add_missing_splits(
     """Add a test and a validation split to a data set that lacks them; existing splits are kept.
 
     A missing test split is drawn from the training images first, then a missing validation split from the remaining
-    ones. Draws are stratified by label and content, do not depend on the order of the rows, and keep duplicates (equal
-    `sha256`) on one side. Shares are those of the training images, in (0, 1).
+    ones, as `stratified_split` does. Shares are those of the training images, in (0, 1). Groups on both sides of
+    existing splits are logged.
 
     Raises:
         ValueError: there is no split `train`, or a side would have no real or no fake images.
@@ -27,18 +33,34 @@ def add_missing_splits(
     for split, share in (("test", test_share), ("validation", validation_share)):
         if split not in splits:
             splits["train"], splits[split] = stratified_split(splits["train"], share=share, seed=seed)
-    return DatasetDict({split: splits[split] for split in ("train", "validation", "test")})
+    complete = DatasetDict({split: splits[split] for split in ("train", "validation", "test")})
+    _log_groups(complete)
+    return complete
 
 
-def stratified_split(images: Dataset, *, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Split a data set in two, stratified by label and content, and return (the rest, about `share` of it)."""
-    is_drawn = _draw(images, share=share, seed=seed)
+def stratified_split(
+    images: Dataset, *, share: float, seed: int, whole_groups: bool = True
+) -> tuple[Dataset, Dataset]:
+    """Split a data set in two, and return (the rest, about `share` of it).
+
+    Duplicates (equal `sha256`) stay on one side, and so do groups, if any are known and `whole_groups` is set. The
+    draw is stratified by label, without groups also by content, and does not depend on the order of the rows.
+
+    Raises:
+        ValueError: a side would have no real or no fake images.
+    """
+    groups = known_groups(images)
+    has_groups = whole_groups and any(groups)
+    is_drawn = (
+        _draw_groups(images, groups, share=share, seed=seed) if has_groups else _draw(images, share=share, seed=seed)
+    )
     labels = np.asarray(images["label"][:])
     for side in (~is_drawn, is_drawn):
         if len(set(labels[side].tolist())) < 2:  # noqa: PLR2004 - both labels
             raise ValueError(
                 f"expected real and fake images on both sides of a split of {share:.0%}; found too few among "
-                f"{len(images):,} images. Give a larger data set or another share."
+                f"{len(images):,} images{f' of {len(set(groups)):,} groups' if has_groups else ''}. Give a larger "
+                "data set or another share."
             )
     return images.select(np.flatnonzero(~is_drawn)), images.select(np.flatnonzero(is_drawn))
 
@@ -65,3 +87,47 @@ def _draw(images: Dataset, *, share: float, seed: int) -> NDArray[np.bool_]:
             is_drawn[rows] = True
             missing[label] -= len(rows)
     return is_drawn
+
+
+def known_groups(images: Dataset) -> list[str | None]:
+    """Return the group of each image; None if unknown, as in all shards that were written without this column."""
+    return images["group"][:] if "group" in images.column_names else [None] * len(images)
+
+
+def _draw_groups(images: Dataset, groups: list[str | None], *, share: float, seed: int) -> NDArray[np.bool_]:
+    """Return a mask of the rows to draw: shuffle the groups, and take those that bring the labels nearer the share."""
+    units = _linked(images["sha256"][:], groups)
+    counts = np.zeros((units.max() + 1, 2))
+    np.add.at(counts, (units, images["label"][:]), 1)
+    missing = share * counts.sum(axis=0)
+    is_drawn = np.zeros(len(counts), dtype=np.bool_)
+    for unit in np.random.default_rng(seed).permutation(len(counts)):
+        if np.abs(missing - counts[unit]).sum() < np.abs(missing).sum():
+            is_drawn[unit] = True
+            missing -= counts[unit]
+    return is_drawn[units]
+
+
+def _linked(digests: list[str], groups: list[str | None]) -> NDArray[np.intp]:
+    """Number the sets of rows that share a hash or a group, directly or through other rows: (n,)."""
+    links = [f"group {group}" if group else digest for digest, group in zip(digests, groups, strict=True)]
+    names, nodes = np.unique([digests, links], return_inverse=True)
+    graph = coo_array((np.ones(len(digests)), tuple(nodes)), shape=(len(names), len(names)))
+    return connected_components(graph, directed=False)[1][nodes[0]]  # type: ignore[no-any-return]
+
+
+def _log_groups(splits: DatasetDict) -> None:
+    """Log the number of groups of each split, and groups in two of them, which a source may state."""
+    labels: dict[str, dict[str, set[int]]] = {}
+    for split, rows in splits.items():
+        labels[split] = defaultdict(set)
+        for group, label in zip(known_groups(rows), rows["label"][:], strict=True):
+            if group:
+                labels[split][group].add(label)
+    for split, by_group in labels.items():
+        if by_group:
+            single = sum(len(both) == 1 for both in by_group.values())
+            logger.info("%s: %d groups, %d of them with one label", split, len(by_group), single)
+    for one, other in combinations(labels, 2):
+        if shared := sorted(labels[one].keys() & labels[other].keys()):
+            logger.warning("%d groups are in %s and %s, such as %s", len(shared), one, other, shared[0])

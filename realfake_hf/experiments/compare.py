@@ -206,7 +206,8 @@ def _work(arguments: CompareArguments, data: "DataArguments") -> int:
                 "python -m realfake_hf.training.posthoc --operating_point."
             )
     shares = {"validation_share": data.validation_share, "test_share": data.test_share}
-    images = add_missing_splits(load_images(data.data, labels=data.labels), **shares, seed=data.split_seed)
+    images = load_images(data.data, labels=data.labels, fold=data.fold)
+    images = add_missing_splits(images, **shares, seed=data.split_seed)
     comparison = compare(runs, images, bootstrap_samples=arguments.bootstrap_samples)
     facts = {**environment(), "data": {"source": data.data, **data_fingerprint(images)}}
     table = to_markdown(comparison)

@@ -151,7 +151,9 @@ def matched_splits(images: "DatasetDict", *, train_size: int, test_size: int, pr
     splits["test"] = splits["test"].select(leak_free_mask(splits).nonzero()[0])
     for name, size in (("train", train_size), ("test", test_size), ("validation", train_size // 10)):
         if size < len(splits[name]):
-            splits[name] = stratified_split(splits[name], share=size / len(splits[name]), seed=SEED)[1]
+            splits[name] = stratified_split(
+                splits[name], share=size / len(splits[name]), seed=SEED, whole_groups=False
+            )[1]
     return DatasetDict({name: _apply_protocol(rows, protocol) for name, rows in splits.items()})
 
 

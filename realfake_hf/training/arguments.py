@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from realfake_hf.data.augment import Augmentation
-from realfake_hf.labels import LabelArguments
+from realfake_hf.data.folds import FoldArguments
+from realfake_hf.data.sampling import BALANCED
 
 CIFAKE_CNN: Final = "cifake-cnn"
 CNN_SHAPE: Final = ("num_filters", "num_conv_layers", "dense_units", "num_dense_layers")
@@ -19,6 +20,12 @@ CNN_SHAPE: Final = ("num_filters", "num_conv_layers", "dense_units", "num_dense_
 _PRETRAINED_ONLY: Final = (
     "image_size", "patch_size", "attn_implementation", "freeze_backbone", "head_epochs", "layer_decay", "lora_rank",
 )  # fmt: skip
+_NOT_STREAMED: Final = {
+    "train_size": "Create shards of fewer images.",
+    "labels": "Shards state REAL and FAKE.",
+    "fold_column": "Create shards of these splits with the same flags.",
+    "balance": "A stream reads every image once.",
+}
 
 
 def _setting(default: Any, help_text: str) -> Any:  # noqa: ANN401 - as dataclasses.field
@@ -26,7 +33,7 @@ def _setting(default: Any, help_text: str) -> Any:  # noqa: ANN401 - as dataclas
 
 
 @dataclass
-class DataArguments(LabelArguments):
+class DataArguments(FoldArguments):
     """The data set and its splits.
 
     Raises:
@@ -38,6 +45,9 @@ class DataArguments(LabelArguments):
     test_share: float = _setting(0.2, "Share of the training images used for testing if there is no test split.")
     split_seed: int = _setting(0, "Seed of these splits; keep it fixed to compare models and seeds.")
     train_size: int | None = _setting(None, "Train on this many images, balanced by label and content; None: all.")
+    balance: str | None = _setting(
+        None, "Draw training images evenly from label, group or label,group; None: all once."
+    )
     streaming: bool = _setting(False, "Stream training images from parquet shards, in constant memory.")
     buffer_size: int = _setting(8192, "With --streaming: images in the shuffle buffer of each worker.")
 
@@ -45,12 +55,18 @@ class DataArguments(LabelArguments):
         super().__post_init__()
         if self.train_size is not None and self.train_size < 1:
             raise ValueError(f"expected --train_size of at least 1; found {self.train_size}.")
-        if self.streaming and self.train_size is not None:
-            raise ValueError("expected --streaming or --train_size; found both. Create shards of fewer images.")
-        if self.streaming and self.labels:
-            raise ValueError("expected --streaming or --labels; found both. Shards state REAL and FAKE.")
+        if unknown := [name for name in self.balanced if name not in BALANCED]:
+            raise ValueError(f"expected --balance label, group or label,group; found {unknown[0]!r}.")
+        for name, remedy in _NOT_STREAMED.items():
+            if self.streaming and getattr(self, name) is not None:
+                raise ValueError(f"expected --streaming or --{name}; found both. {remedy}")
         if self.buffer_size < 1:
             raise ValueError(f"expected --buffer_size of at least 1; found {self.buffer_size}.")
+
+    @property
+    def balanced(self) -> tuple[str, ...]:
+        """What the draw of the training images is balanced over."""
+        return () if self.balance is None else tuple(name.strip() for name in self.balance.split(","))
 
 
 @dataclass

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 from transformers import BaseImageProcessor, PreTrainedModel, ViTImageProcessorPil
 
 from realfake_hf.data.augment import Augmentation
 from realfake_hf.data.duplicates import absent_from, leak_free_mask
-from realfake_hf.data.loading import load_images
+from realfake_hf.data.loading import find_source, load_images
 from realfake_hf.data.pixels import PixelDataset, cached_pixels
-from realfake_hf.data.splits import add_missing_splits, stratified_split
+from realfake_hf.data.sampling import balanced_weights
+from realfake_hf.data.splits import add_missing_splits, known_groups, stratified_split
 from realfake_hf.data.streaming import ShardedSplit, StreamedPixels, find_shards
 from realfake_hf.environment import data_fingerprint
 from realfake_hf.labels import FAKE, id2label, label2id
@@ -50,14 +51,27 @@ def load_splits(arguments: DataArguments) -> DatasetDict:
         OSError: the source does not exist.
         ValueError: the source cannot be used.
     """
+    if "group" in arguments.balanced:
+        _require_groups(arguments)
     with PartialState().main_process_first():  # one process reads the source, the others use its cache
-        images = load_images(arguments.data, labels=arguments.labels)
+        images = load_images(arguments.data, labels=arguments.labels, fold=arguments.fold)
     shares = {"validation_share": arguments.validation_share, "test_share": arguments.test_share}
     splits = add_missing_splits(images, **shares, seed=arguments.split_seed)
     if arguments.train_size is not None and arguments.train_size < len(splits["train"]):
         share = arguments.train_size / len(splits["train"])
-        splits["train"] = stratified_split(splits["train"], share=share, seed=arguments.split_seed)[1]
+        splits["train"] = stratified_split(
+            splits["train"], share=share, seed=arguments.split_seed, whole_groups=False
+        )[1]
     return splits
+
+
+def _require_groups(arguments: DataArguments) -> None:
+    source = find_source(arguments.data, labels=arguments.labels)
+    if not any(record.group for record in source.records()):
+        raise ValueError(
+            f"expected the groups of the images of {source.name} to balance them; found none. State them in a column "
+            "group, or remove group from --balance."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +82,13 @@ class TrainingData:
         images: the splits as data sets; without train if it is streamed.
         stream: the shards of a streamed train split.
         buffer_size: images in the shuffle buffer of the stream.
+        weights: (n_train,) probabilities of a balanced draw; None to train on each image once in an epoch.
     """
 
     images: DatasetDict
     stream: ShardedSplit | None = None
     buffer_size: int = 1
+    weights: NDArray[np.float64] | None = None
 
     def fingerprint(self) -> dict[str, Any]:
         """Return size, class balance and digest of each split."""
@@ -95,7 +111,8 @@ def load_training_data(arguments: DataArguments) -> TrainingData:
         ValueError: the source cannot be used.
     """
     if not arguments.streaming:
-        return TrainingData(load_splits(arguments))
+        images = load_splits(arguments)
+        return TrainingData(images, weights=_weights(images["train"], arguments) if arguments.balanced else None)
     shards = find_shards(arguments.data)
     missing = [split for split in ("train", "validation", "test") if split not in shards]
     if missing:
@@ -106,6 +123,11 @@ def load_training_data(arguments: DataArguments) -> TrainingData:
     with PartialState().main_process_first():
         images = DatasetDict({split: shards[split].load() for split in ("validation", "test")})
     return TrainingData(images, shards["train"], arguments.buffer_size)
+
+
+def _weights(train: Dataset, arguments: DataArguments) -> NDArray[np.float64]:
+    is_fake = np.asarray(train["label"][:]) == FAKE
+    return balanced_weights(arguments.balanced, is_fake, known_groups(train))
 
 
 def pixel_sets(

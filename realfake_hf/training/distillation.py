@@ -5,13 +5,16 @@ import os
 from collections.abc import Sized
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import BaseImageProcessor, Trainer
 
 from realfake_hf.data.pixels import ModelInput, geometry, is_reproducible
+from realfake_hf.data.sampling import HasEpoch, WeightedRows
 from realfake_hf.labels import FAKE
 from realfake_hf.models.checkpoint import fake_output, load_classifier, load_processor
 from realfake_hf.models.pretrained import find_checkpoint
@@ -90,13 +93,27 @@ class DistillationTrainer(Trainer):
     Args:
         teacher: the teacher, or None.
         needs_two_images: whether to skip training batches of a single image, whose batch statistics are undefined.
+        weights: (n,) probabilities of the training images in a draw with replacement; None to train on each once.
         settings: those of the `Trainer`.
     """
 
-    def __init__(self, *, teacher: Teacher | None, needs_two_images: bool = False, **settings: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        *,
+        teacher: Teacher | None,
+        needs_two_images: bool = False,
+        weights: NDArray[np.float64] | None = None,
+        **settings: Any,  # noqa: ANN401
+    ) -> None:
         super().__init__(**settings)
         self.teacher = teacher
         self.needs_two_images = needs_two_images
+        self.weights = weights
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:  # noqa: ANN401 - as the Trainer's
+        if self.weights is None:
+            return super()._get_train_sampler(train_dataset)
+        return WeightedRows(self.weights, cast("HasEpoch", self.train_dataset), seed=self.args.seed)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return the loader of the training split, without a last batch of a single image if it needs two."""

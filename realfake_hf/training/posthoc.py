@@ -233,7 +233,7 @@ def _splits_of_training(record: Mapping[str, Any], **given: str | None) -> "Data
     """Load the splits of a training run, with other settings if given, and check the validation split."""
     from realfake_hf.training.data import load_splits
 
-    names = ("data", "labels", "validation_share", "test_share", "split_seed")
+    names = ("data", "labels", "fold_column", "validation_fold", "validation_share", "test_share", "split_seed")
     recorded = {name: record["arguments"][name] for name in names if name in record["arguments"]}
     settings = recorded | {name: value for name, value in given.items() if value}
     images = load_splits(DataArguments(**settings))

@@ -126,7 +126,9 @@ def fit(
     check_same_data(folder, record["data"])
     sets = pixel_sets(images, processor, run)
     recorder = validation_recorder(images.images, folder)
-    trainer = build_trainer(network, processor, sets, recorder=recorder, model=model, run=run, teacher=teacher)
+    trainer = build_trainer(
+        network, processor, sets, recorder=recorder, model=model, run=run, teacher=teacher, weights=images.weights
+    )
     for callback in callbacks:
         trainer.add_callback(callback)
     if trainer.is_world_process_zero():

@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -46,6 +48,7 @@ def build_trainer(
     model: ModelArguments,
     run: RunArguments,
     teacher: Teacher | None = None,
+    weights: NDArray[np.float64] | None = None,
 ) -> Trainer:
     """Build a trainer, with freezing, weight averaging and LoRA as in the settings.
 
@@ -57,6 +60,7 @@ def build_trainer(
         model: settings of fine-tuning.
         run: settings of the training loop.
         teacher: the teacher of a distillation.
+        weights: probabilities of the training images in a balanced draw.
     """
     if teacher:
         teacher.check_student(processor)
@@ -70,6 +74,7 @@ def build_trainer(
     trainer = (StreamTrainer if is_stream else DistillationTrainer)(
         teacher=teacher,
         needs_two_images=bool(_batch_norms(network)),
+        weights=weights,
         model=learner,
         args=run,
         train_dataset=sets["train"],

@@ -79,7 +79,8 @@ def _make_demo(arguments: DemoArguments) -> int:
     if file.exists():
         raise FileExistsError(f"expected a new output file; {file} exists. Move it, or give another file.")
     rows = _make_rows(arguments)
-    features = Features({**SCHEMA, "split": Value("string"), "region": Value("string"), "box": List(Value("int32"))})
+    columns = {name: kind for name, kind in SCHEMA.items() if name != "group"}
+    features = Features({**columns, "split": Value("string"), "region": Value("string"), "box": List(Value("int32"))})
     pq.write_table(pa.Table.from_pylist(rows, schema=features.arrow_schema), file, compression="zstd")
     logger.info("%s: %d images, %.2f MB", file, len(rows), file.stat().st_size / 1e6)
     return 0
