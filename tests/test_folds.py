@@ -102,9 +102,8 @@ def test_a_test_split_of_the_source_needs_no_fold(make_source: Callable[..., Pat
 
 def test_a_group_on_both_sides_is_refused_by_name(make_source: Callable[..., Path]) -> None:
     message = refused(make_source([*ROWS, ("i.png", "real", "dee", "0")]))
-    assert "'dee'" in message
-    assert "'1'" in message
-    assert "'0'" in message
+    assert "the fold '1' or outside" in message
+    assert "found 1 on both sides, such as 'dee', also in '0'" in message
 
 
 def test_a_missing_column_is_refused_by_name(make_source: Callable[..., Path]) -> None:
@@ -140,7 +139,7 @@ def test_a_source_with_its_own_validation_split_is_refused(make_source: Callable
 
 @pytest.mark.parametrize("given", [{"fold_column": "fold"}, {"validation_fold": "0"}])
 def test_one_flag_of_a_fold_alone_is_refused(given: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match=f"found --{next(iter(given))} only"):
+    with pytest.raises(ValueError, match="expected --fold_column and --validation_fold; found one"):
         FoldArguments(**given)
 
 

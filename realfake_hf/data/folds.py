@@ -2,7 +2,10 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from textwrap import shorten
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from realfake_hf.labels import LABEL_NAMES, LabelArguments
 
@@ -39,8 +42,7 @@ class FoldArguments(LabelArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.fold_column is None) != (self.validation_fold is None):
-            given, other = ("fold_column", "validation_fold")[:: 1 if self.fold_column is not None else -1]
-            raise ValueError(f"expected --fold_column and --validation_fold; found --{given} only. Add --{other}.")
+            raise ValueError("expected --fold_column and --validation_fold; found one of them. Add the other.")
 
     @property
     def fold(self) -> Fold | None:
@@ -50,14 +52,8 @@ class FoldArguments(LabelArguments):
         return Fold(self.fold_column, self.validation_fold)
 
 
-def held_out_ids(records: "Sequence[Record]", fold: Fold, *, name: str, one_class: bool = False) -> frozenset[str]:
-    """Return the ids of the training images in a fold of the source `name`.
-
-    Args:
-        records: from `Source.records`, given the column of the fold.
-        fold: the fold.
-        name: the source, for messages.
-        one_class: accept a fold with real or fake images only.
+def held_out_ids(records: "Sequence[Record]", fold: Fold, *, name: str) -> frozenset[str]:
+    """Return the ids of the training images in a fold of the source `name`, given the records with their folds.
 
     Raises:
         ValueError: the source has a validation split, the column or the fold does not exist, a group lies in the fold
@@ -71,55 +67,39 @@ def held_out_ids(records: "Sequence[Record]", fold: Fold, *, name: str, one_clas
     training = [record for record in records if record.split == "train"]
     if missing := [record.key for record in training if not record.fold]:
         n = f"none for {len(missing):,} of {len(training):,}, such as {missing[0]!r}"
-        found = "no such column" if len(missing) == len(training) else n
         raise ValueError(
-            f"expected the fold of each training image of {name} in the column {fold.column!r}; found {found}. State "
-            "it in a metadata.csv or in the rows, or give another --fold_column."
+            f"expected the fold of each training image of {name} in the column {fold.column!r}; found "
+            f"{n if len(missing) < len(training) else 'no such column'}. State it in a metadata.csv or in the rows, "
+            "or give another --fold_column."
         )
-    inside, outside = (
-        [record for record in training if (record.fold == fold.value) == side] for side in (True, False)
-    )
+    inside = [record for record in training if record.fold == fold.value]
+    outside = [record for record in training if record.fold != fold.value]
     if not inside:
-        values = sorted({str(record.fold) for record in training})
+        values = ", ".join(sorted({str(record.fold) for record in training}))
         raise ValueError(
             f"expected images of {name} with {fold.value!r} in the column {fold.column!r}; found only "
-            f"{', '.join(values[:10])}{', ...' if len(values) > 10 else ''}. Give one as --validation_fold."  # noqa: PLR2004
+            f"{shorten(values, 100)}. Give one as --validation_fold."
         )
-    _require_whole_groups(inside, outside, fold, name)
-    if not one_class:
-        _require_both_labels(inside, outside, fold, name)
+    groups = {record.group for record in inside if record.group}
+    if shared := {str(record.group): record.fold for record in outside if record.group in groups}:
+        group = min(shared)
+        raise ValueError(
+            f"expected each group of {name} in the fold {fold.value!r} or outside of it; found {len(shared):,} on "
+            f"both sides, such as {group!r}, also in {shared[group]!r}. Correct the column {fold.column!r} or 'group'."
+        )
+    for place, side in (("in", inside), ("outside of", outside)):
+        real, fake = (sum(record.label == label for record in side) for label in LABEL_NAMES)
+        if not (real and fake):
+            raise ValueError(
+                f"expected real and fake images {place} the fold {fold.value!r} of {name}; found {real:,} real and "
+                f"{fake:,} fake. Give another --validation_fold, or other folds."
+            )
     return frozenset(record.opaque_id for record in inside)
 
 
 def hold_out(images: "DatasetDict", ids: Collection[str]) -> "DatasetDict":
     """Move the training images with these ids to a new split `validation`."""
-    from datasets import DatasetDict
-
-    sides: dict[bool, list[int]] = {False: [], True: []}
-    for row, identity in enumerate(images["train"]["id"][:]):
-        sides[identity in ids].append(row)
     train = images["train"]
-    return DatasetDict({**images, "train": train.select(sides[False]), "validation": train.select(sides[True])})
-
-
-def _require_whole_groups(inside: "Sequence[Record]", outside: "Sequence[Record]", fold: Fold, name: str) -> None:
-    groups = {record.group for record in inside if record.group}
-    others = {record.group: record.fold for record in outside if record.group in groups}
-    if others:
-        group = min(map(str, others))
-        raise ValueError(
-            f"expected each group of {name} on one side of the validation fold; found {group!r} in the folds "
-            f"{fold.value!r} and {others[group]!r} ({len(others):,} such groups). Correct the column {fold.column!r} "
-            "or the column 'group'."
-        )
-
-
-def _require_both_labels(inside: "Sequence[Record]", outside: "Sequence[Record]", fold: Fold, name: str) -> None:
-    sides = {f"in the fold {fold.value!r}": inside, f"outside of the fold {fold.value!r}": outside}
-    for place, records in sides.items():
-        real, fake = (sum(record.label == label for record in records) for label in LABEL_NAMES)
-        if not (real and fake):
-            raise ValueError(
-                f"expected real and fake images {place} of {name}; found {real:,} real and {fake:,} fake. Give "
-                "another --validation_fold, or other folds."
-            )
+    is_inside = np.array([identity in ids for identity in train["id"][:]])
+    sides = {"train": ~is_inside, "validation": is_inside}
+    return type(images)({**images, **{split: train.select(np.flatnonzero(rows)) for split, rows in sides.items()}})

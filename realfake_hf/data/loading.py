@@ -88,7 +88,7 @@ def load_images(
             see `held_out_ids`.
     """
     resolved = find_source(source, labels=labels)
-    ids = fold and held_out_ids(resolved.records(fold.column), fold, name=resolved.name, one_class=one_class)
+    ids = fold and held_out_ids(resolved.records(fold.column), fold, name=resolved.name)
     folder = _cache_folder(resolved, cache_dir)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
