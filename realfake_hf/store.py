@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CHECKSUMS: Final = "checksums.json"
-_POINTER: Final = b"version https://git-lfs.github.com/"
+LFS_POINTER: Final = b"version https://git-lfs.github.com/"
 
 _LOCAL: Final = re.compile(r"((?:[\w.-]+=)?)(?:/|~[\w.-]*(?:/|$)|\.\./)")  # begins a path, or NAME=PATH
 _LOCAL_IN_TEXT: Final = re.compile(r"(?<![\w.:/~])(?:~[\w.-]*/|/[^\s/\"'`(),;|]+/)[^\s\"'`(),;|]+")
@@ -69,7 +69,7 @@ def check_not_pointer(file: Path) -> None:
     if file.exists() and not file.is_file():
         raise OSError(f"expected a file at {file}; found a folder or a device")
     with file.open("rb") as stream:
-        if stream.read(len(_POINTER)) == _POINTER:
+        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
             raise OSError(f"expected the content of {file}; found a Git LFS pointer to it: run `git lfs pull`")
 
 
