@@ -231,6 +231,16 @@ def test_an_interrupted_build_goes_on_where_it_stopped(host, pictures, tmp_path,
     assert len(list((folder / "images").iterdir())) == 4
 
 
+def test_git_that_is_interrupted_ends_the_build(host, pictures, tmp_path, monkeypatch):
+    file = write(tmp_path / "m.csv", host("ann/a", pictures))
+    program = tmp_path / "bin/git"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nkill -INT $$\n")  # as at Ctrl-C, which only one thread of Python notices
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    assert main(words(file, tmp_path / "out", host)) == 130
+
+
 def test_intact_images_are_kept_without_a_request_and_damaged_ones_are_read_again(host, pictures, tmp_path, reads):
     entries, server = host("ann/a", pictures), {"base_url": host.root.as_uri()}
     build(entries, tmp_path / "out", **server)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -86,6 +87,8 @@ class Git:
             )
         except subprocess.TimeoutExpired as error:
             raise MissingError("time limit") from error
+        if process.returncode == -signal.SIGINT:  # Ctrl-C reaches Git, but only one thread of Python
+            raise KeyboardInterrupt
         if process.returncode:
             raise MissingError(reason, process.stderr.decode(errors="replace").strip()[-300:])
         return process.stdout
@@ -144,7 +147,7 @@ def open_repository(name: str, *, base_url: str, mirror: Path | None, scratch: P
         git.run("ls-remote", "--quiet", "origin", "HEAD", reason="repository not available")
         yield git
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # after the time limit, what Git started may still be writing there
 
 
 def _find_local(mirror: Path, name: str) -> Path:

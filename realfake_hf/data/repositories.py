@@ -117,8 +117,8 @@ def _check_places(folder: Path, base_url: str, mirror: Path | None) -> None:
 def _scratch(folder: Path) -> Iterator[Path]:
     """Create the folders; remove what a killed process left, and temporary repositories at the end."""
     scratch = folder / _SCRATCH
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    shutil.rmtree(scratch, ignore_errors=True)  # Git of a killed process may still be writing there
+    scratch.mkdir(parents=True, exist_ok=True)
     (folder / IMAGES).mkdir(exist_ok=True)
     for part in (folder / IMAGES).glob("*.part"):
         part.unlink()
