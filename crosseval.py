@@ -6,19 +6,14 @@ cells are kept; `--fresh` computes them again.
 """  # noqa: D205 - one command does not fit one line
 
 import sys
-from collections.abc import Sequence
 
-from realfake_hf.cli import parse, run_command
+from realfake_hf.cli import command
 from realfake_hf.crosseval.arguments import CrossevalArguments
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure every model on every data set, write the report and print the table; return the exit status."""
-    [arguments] = parse(CrossevalArguments, argv=argv, description=__doc__)
-    return run_command(lambda: _measure(arguments), name="crosseval.py", resumable=arguments.output_dir)
-
-
-def _measure(arguments: CrossevalArguments) -> int:
+@command(CrossevalArguments, name="crosseval.py", description=__doc__, resumable="output_dir")
+def main(arguments: CrossevalArguments) -> None:
+    """Measure every model on every data set, write the report and print the table."""
     from accelerate import PartialState
 
     from realfake_hf.crosseval.figures import draw_all
@@ -30,14 +25,13 @@ def _measure(arguments: CrossevalArguments) -> int:
 
     grid = run_grid(arguments)
     if not PartialState().is_main_process:
-        return 0
+        return
     table = to_markdown(grid)
     write_results(arguments.output_dir / "grid.json", grid.to_dict(), table)
     write_report(grid, arguments.output_dir / "grid.html", folder=arguments.output_dir)
     for name, figure in draw_all(grid):
         save_figure(figure, arguments.output_dir / name)
     print(table)
-    return 0
 
 
 if __name__ == "__main__":

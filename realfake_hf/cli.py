@@ -9,10 +9,11 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import field, fields
+from functools import wraps
 from pathlib import Path
 from types import NoneType
-from typing import Any, Final, Literal, NoReturn, get_args, get_type_hints
+from typing import Any, Final, Literal, NoReturn, TypeVar, get_args, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
@@ -20,8 +21,16 @@ from transformers import HfArgumentParser
 logger = logging.getLogger(__name__)
 
 Others = Literal["refused", "awaited", "allowed"]
+Value = TypeVar("Value")
 
 _FULL_DISK: Final = re.compile("No space left on device|Disk quota exceeded|inline_container")  # in torch.save
+
+
+def setting(default: Value, help: str) -> Value:
+    """Declare an optional field of a dataclass for `parse`: its default, and its text in `--help`."""
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata={"help": help})  # type: ignore[return-value]
+    return field(default=default, metadata={"help": help})
 
 
 def parse(*dataclass_types: Any, argv: Sequence[str] | None = None, description: str | None = None) -> tuple[Any, ...]:  # noqa: ANN401
@@ -104,6 +113,37 @@ def run_command(
             raise
         print(f"{name}: {_without_tokens(message)}", file=sys.stderr)
         return 1
+
+
+def command(
+    *dataclass_types: Any,  # noqa: ANN401
+    name: str,
+    description: str | None,
+    resumable: str | None = None,
+    others: Others = "refused",
+) -> Callable[[Callable[..., int | None]], Callable[..., int]]:
+    """Decorate the work of a command, which takes its settings, to take the words of the command line instead.
+
+    The decorated function returns the exit status: that of the work, or 0 if it returns None; see `run_command`.
+
+    Args:
+        dataclass_types: types of the settings; see `parse`.
+        name: name of the command.
+        description: description of the command for `--help`.
+        resumable: name of the first dataclass's field with the output folder.
+        others: see `run_command`.
+    """
+
+    def decorate(work: Callable[..., int | None]) -> Callable[..., int]:
+        @wraps(work)
+        def main(argv: Sequence[str] | None = None) -> int:
+            settings = parse(*dataclass_types, argv=argv, description=description)
+            folder = getattr(settings[0], resumable) if resumable else None
+            return run_command(lambda: work(*settings) or 0, name=name, resumable=folder, others=others)
+
+        return main
+
+    return decorate
 
 
 @contextmanager

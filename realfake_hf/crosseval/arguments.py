@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from realfake_hf.cli import read_names
+from realfake_hf.cli import read_names, setting
 from realfake_hf.data.corruptions import PROTOCOLS
 from realfake_hf.labels import LabelArguments
 
@@ -22,49 +22,28 @@ class CrossevalArguments(LabelArguments):
     output_dir: Path = field(metadata={"help": "Output folder with finished cells; repeat the command to resume."})
     models: list[str] = field(metadata={"help": "One or more NAME=MODEL: output folders of train.py or Hub ids."})
     datasets: list[str] = field(metadata={"help": "One or more NAME=SOURCE, as for train.py --data."})
-    split: str | None = field(
-        default=None, metadata={"help": "Split of all data sets; by default test, or the only split."}
+    split: str | None = setting(None, "Split of all data sets; by default test, or the only split.")
+    protocols: list[str] = setting(
+        ["native", "matched"], f"Preprocessing before the model's own processor: {', '.join(PROTOCOLS)}."
     )
-    protocols: list[str] = field(
-        default_factory=lambda: ["native", "matched"],
-        metadata={"help": f"Preprocessing before the model's own processor: {', '.join(PROTOCOLS)}."},
+    limit: int | None = setting(None, "Maximum images per data set, balanced by label and content; by default all.")
+    baseline_data: str | None = setting(None, "Source of the training images of a baseline, a logistic regression.")
+    baseline_n: int = setting(10_000, "Training images of the logistic regression, balanced by label.")
+    bootstrap_samples: int = setting(1000, "Bootstrap replicates of each interval.")
+    seed: int = setting(0, "Seed of all random draws.")
+    bf16: bool = setting(
+        False, "Compute in bfloat16: faster on hardware that supports it; scores change by about 0.01."
     )
-    limit: int | None = field(
-        default=None, metadata={"help": "Maximum images per data set, balanced by label and content; by default all."}
+    streaming: bool = setting(False, "Stream data sets from Parquet shards, with little memory and no local copy.")
+    fresh: bool = setting(False, "Delete finished cells and start over.")
+    robustness: list[str] = setting([], "Names from --datasets on which to measure robustness to corruptions.")
+    robustness_n: int = setting(2000, "Leak-free images per robustness test, balanced by label and content.")
+    errors: int = setting(0, "Number of most confident errors of each kind to show per model and data set.")
+    training_data: str | None = setting(
+        None, "Source of training images, the nearest of which are shown beside each error."
     )
-    baseline_data: str | None = field(
-        default=None,
-        metadata={"help": "Source of the training images of a baseline, a logistic regression."},
-    )
-    baseline_n: int = field(
-        default=10_000, metadata={"help": "Training images of the logistic regression, balanced by label."}
-    )
-    bootstrap_samples: int = field(default=1000, metadata={"help": "Bootstrap replicates of each interval."})
-    seed: int = field(default=0, metadata={"help": "Seed of all random draws."})
-    bf16: bool = field(
-        default=False,
-        metadata={"help": "Compute in bfloat16: faster on hardware that supports it; scores change by about 0.01."},
-    )
-    streaming: bool = field(
-        default=False, metadata={"help": "Stream data sets from Parquet shards, with little memory and no local copy."}
-    )
-    fresh: bool = field(default=False, metadata={"help": "Delete finished cells and start over."})
-    robustness: list[str] = field(
-        default_factory=list, metadata={"help": "Names from --datasets on which to measure robustness to corruptions."}
-    )
-    robustness_n: int = field(
-        default=2000, metadata={"help": "Leak-free images per robustness test, balanced by label and content."}
-    )
-    errors: int = field(
-        default=0, metadata={"help": "Number of most confident errors of each kind to show per model and data set."}
-    )
-    training_data: str | None = field(
-        default=None, metadata={"help": "Source of training images, the nearest of which are shown beside each error."}
-    )
-    neighbours_n: int = field(default=5000, metadata={"help": "Training images to search for nearest neighbours."})
-    duplicates_of: str | None = field(
-        default=None, metadata={"help": "Source of training images whose near-duplicates are counted."}
-    )
+    neighbours_n: int = setting(5000, "Training images to search for nearest neighbours.")
+    duplicates_of: str | None = setting(None, "Source of training images whose near-duplicates are counted.")
 
     def __post_init__(self) -> None:
         """Check the arguments.

@@ -4,11 +4,10 @@
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from realfake_hf.cli import parse, run_command
+from realfake_hf.cli import command, setting
 
 
 @dataclass
@@ -16,25 +15,17 @@ class PublishArguments:
     """A grid and the files to write."""
 
     grid: Path = field(metadata={"help": "grid.json of crosseval.py."})
-    output_file: Path | None = field(default=None, metadata={"help": "JSON file; its table goes beside it."})
-    page_file: Path | None = field(default=None, metadata={"help": "HTML report."})
-    figure_file: Path | None = field(default=None, metadata={"help": "Main figure."})
-    shown: list[str] = field(
-        default_factory=list, metadata={"help": "Data sets whose errors the page shows; by default none."}
-    )
-    robustness_file: Path | None = field(
-        default=None, metadata={"help": "JSON file of the robustness measurements; its table goes beside it."}
-    )
-    robustness_figure: Path | None = field(default=None, metadata={"help": "Figure of the robustness measurements."})
+    output_file: Path | None = setting(None, "JSON file; its table goes beside it.")
+    page_file: Path | None = setting(None, "HTML report.")
+    figure_file: Path | None = setting(None, "Main figure.")
+    shown: list[str] = setting([], "Data sets whose errors the page shows; by default none.")
+    robustness_file: Path | None = setting(None, "JSON file of the robustness measurements; its table goes beside it.")
+    robustness_figure: Path | None = setting(None, "Figure of the robustness measurements.")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Read the grid, write the files and print the findings; return the exit status."""
-    [arguments] = parse(PublishArguments, argv=argv, description=__doc__)
-    return run_command(lambda: _publish(arguments), name="publish")
-
-
-def _publish(arguments: PublishArguments) -> int:
+@command(PublishArguments, name="publish", description=__doc__)
+def main(arguments: PublishArguments) -> None:
+    """Read the grid, write the files and print the findings."""
     from realfake_hf.crosseval.figures import draw_robustness, draw_transfer
     from realfake_hf.crosseval.grid import read_grid
     from realfake_hf.crosseval.report import write_report
@@ -63,7 +54,6 @@ def _publish(arguments: PublishArguments) -> int:
     if arguments.robustness_figure:
         save_figure(draw_robustness(grid.robustness), arguments.robustness_figure)
     print("\n".join(f"- {sentence}" for sentence in findings(grid)))
-    return 0
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from tqdm.auto import tqdm
 
-from realfake_hf.cli import parse, run_command
+from realfake_hf.cli import command, setting
 from realfake_hf.data.folds import FoldArguments
 from realfake_hf.labels import FAKE
 from realfake_hf.store import changed_settings, foreign_files, read_json, sha256_of, write_json
@@ -56,14 +56,12 @@ class ShardArguments(FoldArguments):
 
     data: str = field(metadata={"help": "Source: cifake, a zip archive, a folder, parquet, or a Hub id."})
     output_dir: Path = field(metadata={"help": "Folder for the shards; to resume, repeat the command."})
-    shard_mib: float = field(default=256, metadata={"help": "Maximum size of a shard in MiB."})
-    all_splits: bool = field(
-        default=False, metadata={"help": "Draw missing validation and test splits from the training images."}
-    )
-    validation_share: float = field(default=0.05, metadata={"help": "Share of the training images, as in train.py."})
-    test_share: float = field(default=0.2, metadata={"help": "Share of the training images, as in train.py."})
-    split_seed: int = field(default=0, metadata={"help": "Random seed of these splits, as in train.py."})
-    license: str = field(default="unknown", metadata={"help": "License identifier of the Hub, for the data card."})
+    shard_mib: float = setting(256, "Maximum size of a shard in MiB.")
+    all_splits: bool = setting(False, "Draw missing validation and test splits from the training images.")
+    validation_share: float = setting(0.05, "Share of the training images, as in train.py.")
+    test_share: float = setting(0.2, "Share of the training images, as in train.py.")
+    split_seed: int = setting(0, "Random seed of these splits, as in train.py.")
+    license: str = setting("unknown", "License identifier of the Hub, for the data card.")
 
 
 def write_shards(images: "DatasetDict", folder: Path, *, shard_bytes: float = 256 * MIB) -> list[Shard]:
@@ -212,13 +210,9 @@ def _card_row(split: str, rows: "Dataset") -> list[str]:
     return [split, f"{len(rows) - n_fake:,}", f"{n_fake:,}", *(text or "unknown" for text in texts)]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
-    (arguments,) = parse(ShardArguments, argv=argv, description=__doc__)
-    return run_command(lambda: _write_source(arguments), name="shards", resumable=arguments.output_dir)
-
-
-def _write_source(arguments: ShardArguments) -> int:
+@command(ShardArguments, name="shards", description=__doc__, resumable="output_dir")
+def main(arguments: ShardArguments) -> None:
+    """Write the shards of a source and their card, and print their size."""
     from realfake_hf.data.loading import load_images
     from realfake_hf.data.splits import add_missing_splits
 
@@ -233,7 +227,6 @@ def _write_source(arguments: ShardArguments) -> int:
     make_data_card(images, name=name, license=arguments.license, has_images=True).save(arguments.output_dir / CARD)
     n, size = (sum(shard[key] for shard in shards) for key in ("n", "bytes"))
     print(f"{n:,} images in {len(shards):,} shards, {size / MIB:,.1f} MiB")
-    return 0
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from realfake_hf.cli import parse, run_command
+from realfake_hf.cli import command
 from realfake_hf.experiments.trainings import PlanArguments, format_spread, read_plan, spread, write_recipe
 from realfake_hf.store import Store, write_results
 from realfake_hf.tables import markdown_table
@@ -121,18 +121,13 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     return f"{markdown_table(header, rows)}\n\n{note}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command, and return its exit status."""
-    (arguments,) = parse(PlanArguments, argv=argv, description=__doc__)
-    return run_command(lambda: _work(arguments), name="ablation", resumable=arguments.output_dir)
-
-
-def _work(arguments: PlanArguments) -> int:
+@command(PlanArguments, name="ablation", description=__doc__, resumable="output_dir")
+def main(arguments: PlanArguments) -> None:
+    """Run or resume an ablation, and print its table."""
     results = run_ablation(read_ablation(arguments.plan), arguments.output_dir)
     table = to_markdown(results)
     write_results(arguments.output_file, results, table)
     print(table)
-    return 0
 
 
 if __name__ == "__main__":

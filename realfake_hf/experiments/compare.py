@@ -7,7 +7,7 @@ Each model scores the test split once; the accuracy must agree with the `metrics
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from realfake_hf.cli import parse, read_names, run_command
+from realfake_hf.cli import command, read_names, setting
 from realfake_hf.estimate import Estimate
 from realfake_hf.experiments.search.plan import PAPER_ACCURACY
 from realfake_hf.labels import FAKE
 from realfake_hf.store import write_results
 from realfake_hf.tables import markdown_table
+from realfake_hf.training.arguments import DataArguments
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from realfake_hf.metrics.report import Report
     from realfake_hf.run_folder import Run
-    from realfake_hf.training.arguments import DataArguments
 
 THRESHOLD: Final = 0.5
 TOLERANCE: Final = 0.0005  # in accuracy: another device or batch size moves a few images across the threshold
@@ -41,8 +41,8 @@ class CompareArguments:
 
     models: list[str] = field(metadata={"help": "Two or more NAME=FOLDER, output folders of train.py."})
     output_file: Path = field(metadata={"help": "JSON file of the results; the Markdown table is written beside it."})
-    figure_file: Path | None = field(default=None, metadata={"help": "PNG file: accuracy against training time."})
-    bootstrap_samples: int = field(default=1000, metadata={"help": "Replicates of each bootstrap interval."})
+    figure_file: Path | None = setting(None, "PNG file: accuracy against training time.")
+    bootstrap_samples: int = setting(1000, "Replicates of each bootstrap interval.")
 
     def __post_init__(self) -> None:
         """Check the number and the names of the models."""
@@ -182,15 +182,9 @@ def draw(results: Mapping[str, Any], *, paper_accuracy: float | None = None) -> 
     return accuracy_against_time(points, n=n, paper_accuracy=paper_accuracy)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command, and return its exit status."""
-    from realfake_hf.training.arguments import DataArguments
-
-    arguments, data = parse(CompareArguments, DataArguments, argv=argv, description=__doc__)
-    return run_command(lambda: _work(arguments, data), name="compare")
-
-
-def _work(arguments: CompareArguments, data: "DataArguments") -> int:
+@command(CompareArguments, DataArguments, name="compare", description=__doc__)
+def main(arguments: CompareArguments, data: DataArguments) -> None:
+    """Compare the models, and print the table."""
     from realfake_hf.data.folders import CIFAKE
     from realfake_hf.data.loading import load_images
     from realfake_hf.data.splits import add_missing_splits
@@ -218,7 +212,6 @@ def _work(arguments: CompareArguments, data: "DataArguments") -> int:
 
         is_cifake = set(images["test"]["source"][:]) == {CIFAKE}
         save_figure(draw(comparison, paper_accuracy=PAPER_ACCURACY if is_cifake else None), arguments.figure_file)
-    return 0
 
 
 if __name__ == "__main__":

@@ -6,14 +6,14 @@ are equal pixel by pixel. With `--file_facts`, a small model predicts the label 
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from realfake_hf.cli import parse, run_command
+from realfake_hf.cli import command, setting
 from realfake_hf.estimate import from_plain, to_plain
 from realfake_hf.labels import LabelArguments
 from realfake_hf.store import write_results
@@ -24,13 +24,13 @@ class AuditArguments(LabelArguments):
     """The data set, and what to audit."""
 
     data: str = field(metadata={"help": "Source of images, as train.py takes it."})
-    output_file: Path | None = field(default=None, metadata={"help": "JSON file of the results; .md: the table."})
-    file_facts: bool = field(default=False, metadata={"help": "Audit file facts (format, size, bytes, ...) instead."})
-    limit: int | None = field(default=None, metadata={"help": "Maximum number of files, half of them fake."})
-    splits: bool = field(default=False, metadata={"help": "Find near-duplicates between the splits of the source."})
-    against: list[str] = field(default_factory=list, metadata={"help": "Find near-duplicates in these sources."})
-    threshold: int = field(default=4, metadata={"help": "Near-duplicates: maximum distance of their 64-bit hashes."})
-    seed: int = field(default=0, metadata={"help": "Random seed of sample, folds, models and bootstrap."})
+    output_file: Path | None = setting(None, "JSON file of the results; .md: the table.")
+    file_facts: bool = setting(False, "Audit file facts (format, size, bytes, ...) instead.")
+    limit: int | None = setting(None, "Maximum number of files, half of them fake.")
+    splits: bool = setting(False, "Find near-duplicates between the splits of the source.")
+    against: list[str] = setting([], "Find near-duplicates in these sources.")
+    threshold: int = setting(4, "Near-duplicates: maximum distance of their 64-bit hashes.")
+    seed: int = setting(0, "Random seed of sample, folds, models and bootstrap.")
 
     def __post_init__(self) -> None:
         """Reject options of the file audit without `--file_facts`."""
@@ -102,19 +102,14 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     return "\n\n".join([*notes, shortcuts, *pairs])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command, and return its exit status."""
-    (arguments,) = parse(AuditArguments, argv=argv, description=__doc__)
-    return run_command(lambda: _work(arguments), name="data_audit")
-
-
-def _work(arguments: AuditArguments) -> int:
+@command(AuditArguments, name="data_audit", description=__doc__)
+def main(arguments: AuditArguments) -> None:
+    """Audit a data set, and print the tables."""
     results = audit(arguments)
     table = to_markdown(results)
     if arguments.output_file:
         write_results(arguments.output_file, results, table)
     print(table)
-    return 0
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ measuring commands write beside `results/NAME.json`.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from realfake_hf.cli import parse, run_command
+from realfake_hf.cli import command, setting
 from realfake_hf.store import write_text
 
 SECTIONS: Final[Mapping[str, tuple[str, str, str]]] = {  # name -> heading, description, command
@@ -55,8 +55,8 @@ SECTIONS: Final[Mapping[str, tuple[str, str, str]]] = {  # name -> heading, desc
 class PageArguments:
     """The tables and the page."""
 
-    results: Path = field(default=Path("results"), metadata={"help": "Folder of the tables."})
-    output_file: Path = field(default=Path("docs/results.md"), metadata={"help": "Markdown file of the page."})
+    results: Path = setting(Path("results"), "Folder of the tables.")
+    output_file: Path = setting(Path("docs/results.md"), "Markdown file of the page.")
 
 
 def render(results: Path) -> str:
@@ -73,15 +73,10 @@ def render(results: Path) -> str:
     return "\n".join(["# Results\n", introduction, *sections])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command, and return its exit status."""
-    [arguments] = parse(PageArguments, argv=argv, description=__doc__)
-    return run_command(lambda: _work(arguments), name="results_page")
-
-
-def _work(arguments: PageArguments) -> int:
+@command(PageArguments, name="results_page", description=__doc__)
+def main(arguments: PageArguments) -> None:
+    """Write the page."""
     write_text(arguments.output_file, render(arguments.results))
-    return 0
 
 
 if __name__ == "__main__":

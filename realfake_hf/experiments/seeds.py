@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from realfake_hf.cli import parse, run_command
+from realfake_hf.cli import command, setting
 from realfake_hf.experiments.trainings import format_spread, spread
 from realfake_hf.store import write_results
 from realfake_hf.tables import markdown_table
@@ -39,7 +39,7 @@ class SeedsArguments:
 
     runs: list[str] = field(metadata={"help": "Output folders of train.py: one recipe, several seeds."})
     output_file: Path = field(metadata={"help": "JSON file of the results; the Markdown table is written beside it."})
-    model_dir: Path | None = field(default=None, metadata={"help": "Folder for the model that is best on validation."})
+    model_dir: Path | None = setting(None, "Folder for the model that is best on validation.")
 
 
 def summarize(runs: "Sequence[Run]") -> dict[str, Any]:
@@ -122,13 +122,9 @@ def _range(values: Sequence[float]) -> str:
     return f"{low:,}" if low == high else f"{low:,}-{high:,}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command, and return its exit status."""
-    (arguments,) = parse(SeedsArguments, argv=argv, description=__doc__)
-    return run_command(lambda: _work(arguments), name="seeds")
-
-
-def _work(arguments: SeedsArguments) -> int:
+@command(SeedsArguments, name="seeds", description=__doc__)
+def main(arguments: SeedsArguments) -> None:
+    """Summarize the runs, and print the table."""
     from realfake_hf.run_folder import copy_model, read_run
 
     runs = [read_run(Path(folder)) for folder in arguments.runs]
@@ -140,7 +136,6 @@ def _work(arguments: SeedsArguments) -> int:
     table = to_markdown(results)
     write_results(arguments.output_file, results, table)
     print(table)
-    return 0
 
 
 if __name__ == "__main__":

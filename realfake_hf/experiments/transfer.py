@@ -9,12 +9,12 @@ To resume an interrupted run, repeat the command; data, finished trainings and s
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from realfake_hf.cli import parse, run_command
+from realfake_hf.cli import command, setting
 from realfake_hf.estimate import to_plain
 from realfake_hf.experiments.trainings import PlanArguments, format_spread, read_plan, spread, write_recipe
 from realfake_hf.labels import LabelArguments
@@ -40,8 +40,8 @@ SEED: Final = 0  # random seed of the splits
 class TransferArguments(PlanArguments, LabelArguments):
     """The plan, the figure, and the bootstrap."""
 
-    figure_file: Path | None = field(default=None, metadata={"help": "PNG file of the matrix."})
-    bootstrap_samples: int = field(default=1000, metadata={"help": "Replicates of each bootstrap interval."})
+    figure_file: Path | None = setting(None, "PNG file of the matrix.")
+    bootstrap_samples: int = setting(1000, "Replicates of each bootstrap interval.")
 
 
 @dataclass(frozen=True)
@@ -251,13 +251,9 @@ def draw(results: Mapping[str, Any]) -> "Figure":
     return transfer_matrices(matrices)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command, and return its exit status."""
-    (arguments,) = parse(TransferArguments, argv=argv, description=__doc__)
-    return run_command(lambda: _work(arguments), name="transfer", resumable=arguments.output_dir)
-
-
-def _work(arguments: TransferArguments) -> int:
+@command(TransferArguments, name="transfer", description=__doc__, resumable="output_dir")
+def main(arguments: TransferArguments) -> None:
+    """Train and evaluate the models, and print the table."""
     plan = read_transfer(arguments.plan)
     samples = arguments.bootstrap_samples
     grid = run_plan(plan, arguments.output_dir, labels=arguments.labels, bootstrap_samples=samples)
@@ -269,7 +265,6 @@ def _work(arguments: TransferArguments) -> int:
         from realfake_hf.figures.style import save_figure
 
         save_figure(draw(results), arguments.figure_file)
-    return 0
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from realfake_hf.attribution.methods import METHODS, Target, default_options
-from realfake_hf.cli import read_names
+from realfake_hf.cli import read_names, setting
 from realfake_hf.labels import LabelArguments
 
 ONLY: Final = "model"  # name of a single model
@@ -22,33 +22,21 @@ class ExplainArguments(LabelArguments):
     """Models, images, method and output folder."""
 
     output_dir: Path = field(metadata={"help": "Output folder; new or empty."})
-    model: str | None = field(default=None, metadata={"help": "Output folder of train.py, or a Hub id."})
-    compare: list[str] = field(
-        default_factory=list, metadata={"help": "Instead of --model: two or more models as NAME=MODEL, side by side."}
+    model: str | None = setting(None, "Output folder of train.py, or a Hub id.")
+    compare: list[str] = setting([], "Instead of --model: two or more models as NAME=MODEL, side by side.")
+    images: list[str] = setting([], "Image files, folders, or quoted globs.")
+    data: str | None = setting(None, "A data set, as for train.py; adds images whose label is known.")
+    split: str | None = setting(None, "Split of --data; by default test, or the only split.")
+    limit: int = setting(48, "Images of --data, balanced between labels and correct and wrong predictions; 0: all.")
+    seed: int = setting(0, "Seed of the draw of --limit.")
+    method: list[str] = setting([], _METHOD_HELP)
+    target: Target = setting("predicted", "Label to explain; predicted: the label that the model predicts.")
+    layer: list[str] = setting([], "Layer that grad_cam reads, for all models or as NAME=LAYER.")
+    options: list[str] = setting(
+        [], "Options of the methods as KEY=VALUE, such as head_fusion=max discard_ratio=0.5 grid=8x8."
     )
-    images: list[str] = field(default_factory=list, metadata={"help": "Image files, folders, or quoted globs."})
-    data: str | None = field(
-        default=None, metadata={"help": "A data set, as for train.py; adds images whose label is known."}
-    )
-    split: str | None = field(default=None, metadata={"help": "Split of --data; by default test, or the only split."})
-    limit: int = field(
-        default=48,
-        metadata={"help": "Images of --data, balanced between labels and correct and wrong predictions; 0: all."},
-    )
-    seed: int = field(default=0, metadata={"help": "Seed of the draw of --limit."})
-    method: list[str] = field(default_factory=list, metadata={"help": _METHOD_HELP})
-    target: Target = field(
-        default="predicted", metadata={"help": "Label to explain; predicted: the label that the model predicts."}
-    )
-    layer: list[str] = field(
-        default_factory=list, metadata={"help": "Layer that grad_cam reads, for all models or as NAME=LAYER."}
-    )
-    options: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Options of the methods as KEY=VALUE, such as head_fusion=max discard_ratio=0.5 grid=8x8."},
-    )
-    strength: float = field(default=0.6, metadata={"help": "Opacity of the map in the overlay, in [0, 1]."})
-    batch_size: int = field(default=16, metadata={"help": "Images per forward pass, and in memory at a time."})
+    strength: float = setting(0.6, "Opacity of the map in the overlay, in [0, 1].")
+    batch_size: int = setting(16, "Images per forward pass, and in memory at a time.")
 
     def __post_init__(self) -> None:
         """Check the settings.

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from realfake_hf.cli import read_names
+from realfake_hf.cli import read_names, setting
 from realfake_hf.labels import LabelArguments
 
 PARTS: Final = ("agreement", "faithfulness", "sanity", "planted", "causal")
@@ -17,43 +17,26 @@ class StudyArguments(LabelArguments):
     output_dir: Path = field(
         metadata={"help": "Folder of the maps and finished parts. To resume, repeat the command."}
     )
-    compare: list[str] = field(
-        default_factory=list,
-        metadata={"help": "One or more models as NAME=MODEL, each an output folder of train.py or a Hub id."},
+    compare: list[str] = setting(
+        [], "One or more models as NAME=MODEL, each an output folder of train.py or a Hub id."
     )
-    twins: list[str] = field(
-        default_factory=list,
-        metadata={"help": "NAME=MODEL: the same model from another training seed, the ceiling of agreement."},
+    twins: list[str] = setting([], "NAME=MODEL: the same model from another training seed, the ceiling of agreement.")
+    data: str = setting("cifake", "The data set, as for train.py.")
+    split: str | None = setting(None, "Split not used for training; by default test, or the only split.")
+    parts: list[str] = setting(list(PARTS), f"Parts to measure: {', '.join(PARTS)}.")
+    n: int = setting(1000, "Images of the agreement part, balanced by label, content and correctness.")
+    faithfulness_n: int = setting(120, "Images of the deletion and insertion tests.")
+    sanity_n: int = setting(60, "Images of the weight randomisation.")
+    planted_n: int = setting(100, "Image pairs for each kind of planted evidence.")
+    causal_n: int = setting(2000, "Images of the occlusion test of centre and rim.")
+    gallery: int = setting(12, "Images shown on the page.")
+    bootstrap_samples: int = setting(1000, "Bootstrap replicates of each interval.")
+    seed: int = setting(0, "Seed of all random draws.")
+    results_file: Path = setting(
+        Path("results/explanation_study.json"), "JSON file of the results; their table goes beside it as Markdown."
     )
-    data: str = field(default="cifake", metadata={"help": "The data set, as for train.py."})
-    split: str | None = field(
-        default=None,
-        metadata={"help": "Split not used for training; by default test, or the only split."},
-    )
-    parts: list[str] = field(
-        default_factory=lambda: list(PARTS), metadata={"help": f"Parts to measure: {', '.join(PARTS)}."}
-    )
-    n: int = field(
-        default=1000,
-        metadata={"help": "Images of the agreement part, balanced by label, content and correctness."},
-    )
-    faithfulness_n: int = field(default=120, metadata={"help": "Images of the deletion and insertion tests."})
-    sanity_n: int = field(default=60, metadata={"help": "Images of the weight randomisation."})
-    planted_n: int = field(default=100, metadata={"help": "Image pairs for each kind of planted evidence."})
-    causal_n: int = field(default=2000, metadata={"help": "Images of the occlusion test of centre and rim."})
-    gallery: int = field(default=12, metadata={"help": "Images shown on the page."})
-    bootstrap_samples: int = field(default=1000, metadata={"help": "Bootstrap replicates of each interval."})
-    seed: int = field(default=0, metadata={"help": "Seed of all random draws."})
-    results_file: Path = field(
-        default=Path("results/explanation_study.json"),
-        metadata={"help": "JSON file of the results; their table goes beside it as Markdown."},
-    )
-    page_file: Path = field(
-        default=Path("results/explanation_study.html"), metadata={"help": "HTML file of the report page."}
-    )
-    figure_file: Path = field(
-        default=Path("results/figures/explanation_study.png"), metadata={"help": "PNG file of the main figure."}
-    )
+    page_file: Path = setting(Path("results/explanation_study.html"), "HTML file of the report page.")
+    figure_file: Path = setting(Path("results/figures/explanation_study.png"), "PNG file of the main figure.")
 
     def __post_init__(self) -> None:
         """Check the settings.

@@ -4,11 +4,10 @@
 """
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from realfake_hf.cli import parse, run_command
+from realfake_hf.cli import command, setting
 from realfake_hf.labels import LabelArguments
 
 
@@ -16,19 +15,19 @@ from realfake_hf.labels import LabelArguments
 class PublishArguments(LabelArguments):
     """What to publish, and where."""
 
-    model_dir: Path | None = field(default=None, metadata={"help": "Output folder of train.py."})
-    hub_model_id: str | None = field(default=None, metadata={"help": "user/name of the model."})
-    results: Path | None = field(default=None, metadata={"help": "Folder of further results for the model card."})
-    private: bool = field(default=False, metadata={"help": "Make a new repository private."})
-    revision: str | None = field(default=None, metadata={"help": "Branch of the model; main by default."})
-    tag: str | None = field(default=None, metadata={"help": "Tag of the model's commit."})
-    space: str | None = field(default=None, metadata={"help": "user/name of the Space."})
-    space_dir: Path = field(default=Path("space"), metadata={"help": "Folder of the Space."})
-    dataset: str | None = field(default=None, metadata={"help": "user/name of the data set."})
-    data: str | None = field(default=None, metadata={"help": "Source of the data set, as train.py takes it."})
-    license: str | None = field(default=None, metadata={"help": "Licence id of the data set, such as mit."})
-    with_pictures: bool = field(default=False, metadata={"help": "Publish the images, too, if the licence allows it."})
-    dry_run: bool = field(default=False, metadata={"help": "List the files without uploading them."})
+    model_dir: Path | None = setting(None, "Output folder of train.py.")
+    hub_model_id: str | None = setting(None, "user/name of the model.")
+    results: Path | None = setting(None, "Folder of further results for the model card.")
+    private: bool = setting(False, "Make a new repository private.")
+    revision: str | None = setting(None, "Branch of the model; main by default.")
+    tag: str | None = setting(None, "Tag of the model's commit.")
+    space: str | None = setting(None, "user/name of the Space.")
+    space_dir: Path = setting(Path("space"), "Folder of the Space.")
+    dataset: str | None = setting(None, "user/name of the data set.")
+    data: str | None = setting(None, "Source of the data set, as train.py takes it.")
+    license: str | None = setting(None, "Licence id of the data set, such as mit.")
+    with_pictures: bool = setting(False, "Publish the images, too, if the licence allows it.")
+    dry_run: bool = setting(False, "List the files without uploading them.")
 
     def __post_init__(self) -> None:
         """Reject incomplete options."""
@@ -41,13 +40,8 @@ class PublishArguments(LabelArguments):
             raise ValueError("expected --model_dir, --space or --dataset; found none of them.")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command, and return its exit status."""
-    [arguments] = parse(PublishArguments, argv=argv, description=__doc__)
-    return run_command(lambda: _work(arguments), name="publish")
-
-
-def _work(arguments: PublishArguments) -> int:
+@command(PublishArguments, name="publish", description=__doc__)
+def main(arguments: PublishArguments) -> None:
     """Publish the model, then the Space with the model pinned to its new commit, then the data set."""
     from realfake_hf.hub.push import Options, publish_dataset, publish_model, publish_space
 
@@ -71,7 +65,6 @@ def _work(arguments: PublishArguments) -> int:
             **options,
         )
         print(data_set.to_markdown())
-    return 0
 
 
 if __name__ == "__main__":

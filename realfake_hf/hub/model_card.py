@@ -4,12 +4,12 @@
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from realfake_hf.cli import parse, run_command
+from realfake_hf.cli import command, setting
 from realfake_hf.crosseval.arguments import TRIVIAL
 from realfake_hf.store import read_json, without_local_paths
 
@@ -40,9 +40,9 @@ class CardArguments:
     """The model and its card."""
 
     model_dir: Path = field(metadata={"help": "Output folder of train.py."})
-    output_file: Path = field(default=Path("model_card.md"), metadata={"help": "Markdown file of the card."})
-    repo_id: str = field(default="user/name", metadata={"help": "Name of the model on the Hub."})
-    results: Path = field(default=Path("results"), metadata={"help": "Folder of further results of the same weights."})
+    output_file: Path = setting(Path("model_card.md"), "Markdown file of the card.")
+    repo_id: str = setting("user/name", "Name of the model on the Hub.")
+    results: Path = setting(Path("results"), "Folder of further results of the same weights.")
 
 
 def make_card(folder: Path, *, repo_id: str, results: Path | None = None) -> "ModelCard":
@@ -205,16 +205,11 @@ def _eval_results(source: str, split: str, report: "Report") -> "Iterator[EvalRe
             )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command, and return its exit status."""
-    [arguments] = parse(CardArguments, argv=argv, description=__doc__)
-    return run_command(lambda: _work(arguments), name="model_card")
-
-
-def _work(arguments: CardArguments) -> int:
+@command(CardArguments, name="model_card", description=__doc__)
+def main(arguments: CardArguments) -> None:
+    """Write the card of a model."""
     card = make_card(arguments.model_dir, repo_id=arguments.repo_id, results=arguments.results)
     card.save(arguments.output_file)
-    return 0
 
 
 if __name__ == "__main__":

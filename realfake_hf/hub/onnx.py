@@ -9,13 +9,12 @@ import importlib
 import json
 import sys
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from realfake_hf.cli import parse, run_command
+from realfake_hf.cli import command, setting
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,7 +32,7 @@ class ExportArguments:
 
     model_dir: Path = field(metadata={"help": "Output folder of train.py."})
     output_file: Path = field(metadata={"help": "ONNX file."})
-    int8: bool = field(default=False, metadata={"help": "Quantise the weights of linear layers to 8 bits."})
+    int8: bool = setting(False, "Quantise the weights of linear layers to 8 bits.")
 
 
 def export(folder: Path, file: Path, *, int8: bool = False) -> dict[str, Any]:
@@ -111,16 +110,11 @@ def _probability_model(detector: "Detector") -> "nn.Module":
     return Probability().eval()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command, and return its exit status."""
-    [arguments] = parse(ExportArguments, argv=argv, description=__doc__)
-    return run_command(lambda: _work(arguments), name="export")
-
-
-def _work(arguments: ExportArguments) -> int:
+@command(ExportArguments, name="export", description=__doc__)
+def main(arguments: ExportArguments) -> None:
+    """Export a model, and print its inputs and outputs."""
     size = export(arguments.model_dir, arguments.output_file, int8=arguments.int8)["size"]
     print(f"{arguments.output_file}: pixel_values (batch, 3, {size['height']}, {size['width']}) to p_fake")
-    return 0
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ import re
 import sys
 import tomllib
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from realfake_hf.cli import parse, run_command
+from realfake_hf.cli import command, setting
 from realfake_hf.estimate import to_plain
 from realfake_hf.store import write_json, write_text
 
@@ -36,9 +36,9 @@ _TABLE: Final = re.compile(r"(<!-- results: (\w+)(, first table)? -->\n).*?(<!--
 class SpaceArguments:
     """The folders to read and write."""
 
-    space: Path = field(default=Path("space"), metadata={"help": "Folder of the Space."})
-    results: Path = field(default=Path("results"), metadata={"help": "Folder of results."})
-    lock: Path = field(default=Path("uv.lock"), metadata={"help": "The locked versions of the dependencies."})
+    space: Path = setting(Path("space"), "Folder of the Space.")
+    results: Path = setting(Path("results"), "Folder of results.")
+    lock: Path = setting(Path("uv.lock"), "The locked versions of the dependencies.")
 
 
 def package_files() -> Iterator[tuple[str, bytes]]:
@@ -161,20 +161,15 @@ def _photograph(folder: Path) -> dict[str, Any]:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command, and return its exit status."""
-    [arguments] = parse(SpaceArguments, argv=argv, description=__doc__)
-    return run_command(lambda: _work(arguments), name="space")
-
-
-def _work(arguments: SpaceArguments) -> int:
+@command(SpaceArguments, name="space", description=__doc__)
+def main(arguments: SpaceArguments) -> None:
+    """Write the generated files of the Space."""
     space, page = arguments.space, arguments.space / "measured.md"
     write_package(space / ARCHIVE)
     write_text(space / "requirements.txt", requirements(arguments.lock))
     write_json(space / "measured.json", measured(arguments.results))
     write_examples(space / "examples", space / "models")
     write_text(page, insert_tables(page.read_text(encoding="utf-8"), arguments.results))
-    return 0
 
 
 if __name__ == "__main__":

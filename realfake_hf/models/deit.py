@@ -4,7 +4,6 @@
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from realfake_hf.cli import parse, run_command
+from realfake_hf.cli import command
 from realfake_hf.models.checkpoint import load_classifier, load_processor
 from realfake_hf.models.pretrained import find_checkpoint
 
@@ -26,12 +25,6 @@ class DeitArguments:
 
     vit: str = field(metadata={"help": "A ViT classifier: a folder or a Hub id."})
     output_dir: Path = field(metadata={"help": "Folder of the DeiT and its image processor."})
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Build the DeiT and save it with the image processor of the ViT; return the exit status."""
-    (arguments,) = parse(DeitArguments, argv=argv, description=__doc__)
-    return run_command(lambda: _convert(arguments), name="deit")
 
 
 def deit_from_vit(vit: ViTForImageClassification) -> DeiTForImageClassificationWithTeacher:
@@ -52,14 +45,15 @@ def deit_from_vit(vit: ViTForImageClassification) -> DeiTForImageClassificationW
     return deit
 
 
-def _convert(arguments: DeitArguments) -> int:
+@command(DeitArguments, name="deit", description=__doc__)
+def main(arguments: DeitArguments) -> None:
+    """Build the DeiT and save it with the image processor of the ViT."""
     place = find_checkpoint(arguments.vit)
     vit = load_classifier(place, dtype=torch.float32)
     if not isinstance(vit, ViTForImageClassification):
         raise ValueError(f"expected a ViT classifier; found a {vit.config.model_type} at {arguments.vit!r}.")
     deit_from_vit(vit).save_pretrained(arguments.output_dir)
     load_processor(place, vit.config).save_pretrained(arguments.output_dir)
-    return 0
 
 
 if __name__ == "__main__":

@@ -5,19 +5,14 @@ realfake_hf.score ...` distributes the parts over processes.
 """
 
 import sys
-from collections.abc import Sequence
 
-from realfake_hf.cli import parse, run_command
+from realfake_hf.cli import command
 from realfake_hf.score.arguments import ScoreArguments
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line, score, and print the counts; return the exit status."""
-    (arguments,) = parse(ScoreArguments, argv=argv, description=__doc__)
-    return run_command(lambda: _score(arguments), name="score", resumable=arguments.output, others="awaited")
-
-
-def _score(arguments: ScoreArguments) -> int:
+@command(ScoreArguments, name="score", description=__doc__, resumable="output", others="awaited")
+def main(arguments: ScoreArguments) -> int:
+    """Score, and print the counts; return 1 if parts are missing."""
     from realfake_hf.score.run import score
 
     summary = score(arguments)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from realfake_hf.cli import setting
 from realfake_hf.labels import LabelArguments
 
 
@@ -19,10 +20,8 @@ class ScoreArguments(LabelArguments):
         metadata={"help": "Image files, folders, globs; parquet shards; a Hub data set; or one source of train.py."}
     )
     output: Path = field(metadata={"help": "Folder of the scores. To resume, repeat the command."})
-    batch_size: int = field(default=32, metadata={"help": "Images per forward pass, on each core."})
-    part_size: int = field(
-        default=2048, metadata={"help": "Images per file of scores; an interruption costs at most one part."}
-    )
+    batch_size: int = setting(32, "Images per forward pass, on each core.")
+    part_size: int = setting(2048, "Images per file of scores; an interruption costs at most one part.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

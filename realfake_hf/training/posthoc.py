@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from realfake_hf.cli import parse, read_names, run_command
+from realfake_hf.cli import command, read_names, setting
 from realfake_hf.data.sampling import take_evenly
 from realfake_hf.environment import environment, split_fingerprint
 from realfake_hf.estimate import Estimate, to_plain
@@ -47,10 +47,10 @@ class FamiliarityArguments(LabelArguments):
     models: list[str] = field(metadata={"help": "NAME=FOLDER of train.py."})
     datasets: list[str] = field(metadata={"help": "NAME=SOURCE of test images; the data set of the training first."})
     output_file: Path = field(metadata={"help": "The measurements, a JSON file in results/."})
-    n: int = field(default=20_000, metadata={"help": "Training images to fit on, balanced by label."})
-    limit: int | None = field(default=None, metadata={"help": "Images of each data set; None: all."})
-    far: float = field(default=0.01, metadata={"help": "Share of the validation images beyond the limit."})
-    seed: int = field(default=0, metadata={"help": "Seed of all samples."})
+    n: int = setting(20_000, "Training images to fit on, balanced by label.")
+    limit: int | None = setting(None, "Images of each data set; None: all.")
+    far: float = setting(0.01, "Share of the validation images beyond the limit.")
+    seed: int = setting(0, "Seed of all samples.")
 
 
 @dataclass
@@ -58,16 +58,11 @@ class OperatingPointArguments(LabelArguments):
     """The model, and the predictions or images of its validation split."""
 
     model_dir: Path = field(metadata={"help": "A folder of train.py; operating_point.json is written into it."})
-    data: str | None = field(default=None, metadata={"help": "The data set of the training; None: as in run.json."})
-    probabilities: Path | None = field(
-        default=None,
-        metadata={
-            "help": "validation_probabilities.npz of the run; None: the file in the folder, else score the images."
-        },
+    data: str | None = setting(None, "The data set of the training; None: as in run.json.")
+    probabilities: Path | None = setting(
+        None, "validation_probabilities.npz of the run; None: the file in the folder, else score the images."
     )
-    promised: float = field(
-        default=0.01, metadata={"help": "Highest share of wrong verdicts among those that are not unsure."}
-    )
+    promised: float = setting(0.01, "Highest share of wrong verdicts among those that are not unsure.")
 
 
 def choose(arguments: OperatingPointArguments) -> "OperatingPoint":
@@ -252,21 +247,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if OPERATING_POINT_FLAG in words:
         words.remove(OPERATING_POINT_FLAG)
-        [point] = parse(OperatingPointArguments, argv=words, description=__doc__)
-        return run_command(lambda: _print_point(point), name="posthoc")
-    [arguments] = parse(FamiliarityArguments, argv=words, description=__doc__)
-    return run_command(lambda: _print_familiarity(arguments), name="posthoc")
+        return _print_point(words)
+    return _print_familiarity(words)
 
 
-def _print_point(arguments: OperatingPointArguments) -> int:
+@command(OperatingPointArguments, name="posthoc", description=__doc__)
+def _print_point(arguments: OperatingPointArguments) -> None:
     point = choose(arguments)
     print(f"{arguments.model_dir}: FAKE above {point}; {point.band or 'no band meets the promised error rate'}")
-    return 0
 
 
-def _print_familiarity(arguments: FamiliarityArguments) -> int:
+@command(FamiliarityArguments, name="posthoc", description=__doc__)
+def _print_familiarity(arguments: FamiliarityArguments) -> None:
     print(to_markdown(fit_and_measure(arguments)))
-    return 0
 
 
 if __name__ == "__main__":

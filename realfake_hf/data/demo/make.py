@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from realfake_hf.cli import parse, run_command
+from realfake_hf.cli import command, setting
 from realfake_hf.data.decoding import decode_image, pixel_hash
 from realfake_hf.labels import FAKE, REAL
 
@@ -47,10 +47,10 @@ class DemoArguments:
     """The size and seed of the demo data."""
 
     output_file: Path = field(metadata={"help": "New parquet file to write."})
-    seed: int = field(default=0, metadata={"help": "Seed of the regions, windows, labels and autoencoder."})
-    num_images: int = field(default=2900, metadata={"help": "Target number of images; full regions yield fewer."})
-    num_steps: int = field(default=500, metadata={"help": "Gradient steps of the autoencoder."})
-    code_channels: int = field(default=8, metadata={"help": "Channels of its 8x8 code; fewer make worse fakes."})
+    seed: int = setting(0, "Seed of the regions, windows, labels and autoencoder.")
+    num_images: int = setting(2900, "Target number of images; full regions yield fewer.")
+    num_steps: int = setting(500, "Gradient steps of the autoencoder.")
+    code_channels: int = setting(8, "Channels of its 8x8 code; fewer make worse fakes.")
 
 
 class Region(NamedTuple):
@@ -61,13 +61,8 @@ class Region(NamedTuple):
     split: str
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
-    (arguments,) = parse(DemoArguments, argv=argv, description=__doc__)
-    return run_command(lambda: _make_demo(arguments), name="demo")
-
-
-def _make_demo(arguments: DemoArguments) -> int:
+@command(DemoArguments, name="demo", description=__doc__)
+def main(arguments: DemoArguments) -> None:
     """Write the demo data as parquet with Hugging Face features; its bytes depend on arguments and machine alone."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -83,7 +78,6 @@ def _make_demo(arguments: DemoArguments) -> int:
     features = Features({**columns, "split": Value("string"), "region": Value("string"), "box": List(Value("int32"))})
     pq.write_table(pa.Table.from_pylist(rows, schema=features.arrow_schema), file, compression="zstd")
     logger.info("%s: %d images, %.2f MB", file, len(rows), file.stat().st_size / 1e6)
-    return 0
 
 
 def _make_rows(arguments: DemoArguments) -> list[dict[str, object]]:

@@ -7,20 +7,15 @@ resume an interrupted search, repeat the command.
 """
 
 import sys
-from collections.abc import Sequence
 
-from realfake_hf.cli import parse, run_command
+from realfake_hf.cli import command
 from realfake_hf.experiments.search.plan import SearchArguments
 from realfake_hf.store import write_results
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command, and return its exit status."""
-    (arguments,) = parse(SearchArguments, argv=argv, description=__doc__)
-    return run_command(lambda: _work(arguments), name="search", resumable=arguments.output_dir, others="allowed")
-
-
-def _work(arguments: SearchArguments) -> int:
+@command(SearchArguments, name="search", description=__doc__, resumable="output_dir", others="allowed")
+def main(arguments: SearchArguments) -> None:
+    """Run a worker of the search, and print the table."""
     import optuna
 
     from realfake_hf.experiments.search.run import search
@@ -34,7 +29,6 @@ def _work(arguments: SearchArguments) -> int:
         if arguments.figure_file is not None and results["rows"]:
             save_figure(draw(results), arguments.figure_file)
     print(table)
-    return 0
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
+from realfake_hf.cli import setting
+
 EXTRACTORS: Final = "extractors"
 HEADS: Final = "heads"
 TOP: Final = "top"
@@ -18,35 +20,22 @@ class SearchArguments:
 
     output_dir: Path = field(metadata={"help": "Folder of the study, shared by all workers."})
     output_file: Path = field(metadata={"help": "JSON file of the results; the Markdown table is written beside it."})
-    figure_file: Path | None = field(default=None, metadata={"help": "PNG file: accuracy by topology and parameters."})
-    base: str = field(default="recipes/cifake_cnn.yaml", metadata={"help": "Recipe of every training."})
-    num_filters: list[int] = field(
-        default_factory=lambda: [16, 32, 64, 128], metadata={"help": "Extractors: filters of each convolution."}
+    figure_file: Path | None = setting(None, "PNG file: accuracy by topology and parameters.")
+    base: str = setting("recipes/cifake_cnn.yaml", "Recipe of every training.")
+    num_filters: list[int] = setting([16, 32, 64, 128], "Extractors: filters of each convolution.")
+    num_conv_layers: list[int] = setting([1, 2, 3], "Extractors: convolutions.")
+    dense_units: list[int] = setting([32, 64, 128, 256, 512, 1024, 2048, 4096], "Heads: units of each dense layer.")
+    num_dense_layers: list[int] = setting([1, 2, 3], "Heads: dense layers.")
+    first_units: int = setting(64, "Units of the single dense layer on every extractor.")
+    train_size: int | None = setting(None, "Extractors and heads: images; None: all.")
+    num_train_epochs: float | None = setting(None, "Extractors and heads: epochs; None: those of the recipe.")
+    top: int = setting(5, "Number of best topologies to train with the full recipe.")
+    reference: list[int] = setting(
+        [], "Filters, convolutions, units and dense layers of a topology to train beside the best."
     )
-    num_conv_layers: list[int] = field(
-        default_factory=lambda: [1, 2, 3], metadata={"help": "Extractors: convolutions."}
-    )
-    dense_units: list[int] = field(
-        default_factory=lambda: [32, 64, 128, 256, 512, 1024, 2048, 4096],
-        metadata={"help": "Heads: units of each dense layer."},
-    )
-    num_dense_layers: list[int] = field(default_factory=lambda: [1, 2, 3], metadata={"help": "Heads: dense layers."})
-    first_units: int = field(default=64, metadata={"help": "Units of the single dense layer on every extractor."})
-    train_size: int | None = field(default=None, metadata={"help": "Extractors and heads: images; None: all."})
-    num_train_epochs: float | None = field(
-        default=None, metadata={"help": "Extractors and heads: epochs; None: those of the recipe."}
-    )
-    top: int = field(default=5, metadata={"help": "Number of best topologies to train with the full recipe."})
-    reference: list[int] = field(
-        default_factory=list,
-        metadata={"help": "Filters, convolutions, units and dense layers of a topology to train beside the best."},
-    )
-    seeds: list[int] = field(
-        default_factory=lambda: [0],
-        metadata={"help": "The first for all top topologies; the others for the best one and the reference."},
-    )
-    bf16: bool = field(default=False, metadata={"help": "Train in bfloat16 in this worker."})
-    prune: bool = field(default=False, metadata={"help": "Stop extractors and heads that fall behind the median."})
+    seeds: list[int] = setting([0], "The first for all top topologies; the others for the best one and the reference.")
+    bf16: bool = setting(False, "Train in bfloat16 in this worker.")
+    prune: bool = setting(False, "Stop extractors and heads that fall behind the median.")
 
     def __post_init__(self) -> None:
         """Check `reference` and `top`."""
