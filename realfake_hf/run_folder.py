@@ -58,15 +58,6 @@ class Outcome:
     test: Report
     test_leak_free: Report
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers and dictionaries."""
-        return to_plain(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Restore the result of `to_dict`."""
-        return from_plain(cls, data)
-
     def to_markdown(self) -> str:
         """Render the test results, official and leak-free side by side."""
         official, clean = self.test, self.test_leak_free
@@ -165,7 +156,7 @@ def read_run(folder: Path) -> Run:
     record = read_record(folder)
     if not record.get("finished"):
         raise ValueError(f"expected a finished run of train.py in {folder}; found none. Finish the training.")
-    outcome = Outcome.from_dict(read_json(folder / METRICS))
+    outcome = from_plain(Outcome, read_json(folder / METRICS))
     return Run(folder, record, outcome, read_json(folder / HISTORY))
 
 
@@ -266,7 +257,7 @@ def write_outcome(folder: Path, outcome: Outcome, history: Sequence[Mapping[str,
     from realfake_hf.figures import training as figures
     from realfake_hf.figures.style import save_figure
 
-    write_json(folder / METRICS, outcome.to_dict())
+    write_json(folder / METRICS, to_plain(outcome))
     write_json(folder / HISTORY, history)
     validation = ValidationRun.read(folder / VALIDATION)
     drawings = {

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from realfake_hf.crosseval.baseline import TrivialBaseline, shrink, trivial_features
+from realfake_hf.crosseval.models import TrivialBaseline, shrink, trivial_features
 
 
 def random_images(n=40, seed=0):

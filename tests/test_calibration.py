@@ -11,6 +11,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit
 from scipy.stats import binomtest
 
+from realfake_hf.estimate import from_plain
 from realfake_hf.labels import Verdict
 from realfake_hf.metrics.calibration import (
     best_threshold,
@@ -204,7 +205,7 @@ def test_a_band_has_its_ends_in_order():
 def test_an_operating_point_with_band_survives_json_and_judges():
     is_fake, p_fake = scored(temperature=2)
     point = choose_operating_point(is_fake, p_fake, sha256="ab", promised=0.05)
-    assert OperatingPoint.from_dict(json.loads(json.dumps(asdict(point)))) == point
+    assert from_plain(OperatingPoint, json.loads(json.dumps(asdict(point)))) == point
     inside = (point.band.low + point.threshold) / 2
     assert point.judge(inside) == Verdict("REAL", inside, is_sure=False)
     assert point.judge(inside).words == "unsure, rather REAL"

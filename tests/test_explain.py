@@ -19,7 +19,7 @@ from transformers import (
 
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification, Detector, Explanation, Verdict
 from realfake_hf.attribution.explain import FUNCTIONS, explain, scale
-from realfake_hf.attribution.methods import ATTENTION_METHODS, CLASS_METHODS, METHODS, default_options
+from realfake_hf.attribution.methods import ATTENTION_METHODS, CLASS_METHODS, METHODS
 from realfake_hf.labels import id2label, label2id
 
 WORDS = {"id2label": id2label(), "label2id": label2id()}
@@ -155,7 +155,7 @@ def test_the_options_of_a_result_are_those_given_and_the_defaults():
     assert one.options == {"head_fusion": "mean", "discard_ratio": 0.5}
     [one] = explain(build_cnn(), pixels(1), method="grad_cam", options={"layer": "features.0"})
     assert (one.options, one.layer, one.map.shape) == ({"layer": "features.0"}, "features.0", (32, 32))
-    assert {method: default_options(method) for method in METHODS} == DEFAULTS
+    assert METHODS == DEFAULTS
 
 
 def test_the_table_of_methods_has_the_options_of_their_functions():

@@ -318,7 +318,7 @@ def test_an_interruption_before_the_first_image_leaves_nothing(models, photos, t
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(gallery, "images_of_files", interrupt)
+    monkeypatch.setattr(gallery, "find_image_files", interrupt)
     assert run(models, tmp_path / "out", "--images", photos) == 130
     assert "explain.py: interrupted" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

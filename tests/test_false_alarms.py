@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from realfake_hf.crosseval.false_alarms import UNKNOWN, false_alarms_by_content, false_discovery_rate
+from realfake_hf.crosseval.cell import UNKNOWN, false_alarms_by_content, false_discovery_rate
 from realfake_hf.metrics.intervals import share
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from benchmarks.detector_throughput import OnnxDetector
 from realfake_hf.detector import Detector
+from realfake_hf.estimate import to_plain
 from realfake_hf.hub.onnx import export, main
 
 MODELS = Path(__file__).resolve().parents[1] / "space/models"
@@ -41,7 +42,7 @@ def test_the_metadata_hold_the_processor_and_the_operating_point(tmp_path):
     about = json.loads(session.get_modelmeta().custom_metadata_map["realfake"])
     detector = Detector.from_pretrained(MODELS / "cifake-cnn")
     assert about["size"] == {"width": 32, "height": 32}
-    assert about["operating_point"] == detector.point.to_dict()
+    assert about["operating_point"] == to_plain(detector.point)
     assert about["weights"] == detector.digest()
     numbers = detector.processor.to_dict()
     assert (about["rescale_factor"], about["resample"]) == (numbers["rescale_factor"], numbers["resample"])

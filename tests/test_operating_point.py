@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from realfake_hf.estimate import from_plain, to_plain
 from realfake_hf.metrics.operating_point import DEFAULT, OperatingPoint, load_operating_point
 
 
@@ -23,4 +24,4 @@ def test_an_invalid_file_is_refused(text, tmp_path):
 
 def test_an_operating_point_survives_its_dictionary():
     point = OperatingPoint(0.25, "on validation", n=10, sha256="ab")
-    assert OperatingPoint.from_dict(json.loads(json.dumps(point.to_dict()))) == point
+    assert from_plain(OperatingPoint, json.loads(json.dumps(to_plain(point)))) == point

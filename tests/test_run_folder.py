@@ -4,6 +4,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
+from realfake_hf.estimate import from_plain, to_plain
 from realfake_hf.metrics.report import make_report
 from realfake_hf.run_folder import (
     FIGURES,
@@ -129,7 +130,7 @@ def test_an_argument_that_went_back_to_its_default_is_noticed_too(interrupted):
 
 def test_an_outcome_survives_json():
     outcome = make_outcome()
-    assert Outcome.from_dict(json.loads(json.dumps(outcome.to_dict(), allow_nan=False))) == outcome
+    assert from_plain(Outcome, json.loads(json.dumps(to_plain(outcome), allow_nan=False))) == outcome
 
 
 def test_an_outcome_renders_official_and_leak_free_figures_side_by_side():
@@ -167,7 +168,7 @@ def test_results_are_two_files_and_a_figure_of_each_kind(tmp_path, known):
     write_validation(tmp_path, content=["frog", "ship"] * (N // 2) if known else [None] * N)
     outcome, rows = make_outcome(), epoch_rows(LOG)
     write_outcome(tmp_path, outcome, rows)
-    assert Outcome.from_dict(json.loads((tmp_path / METRICS).read_text())) == outcome
+    assert from_plain(Outcome, json.loads((tmp_path / METRICS).read_text())) == outcome
     assert json.loads((tmp_path / HISTORY).read_text()) == rows
     drawn = {file.name for file in (tmp_path / FIGURES).iterdir() if file.read_bytes().startswith(b"\x89PNG")}
     with_content = {"content_accuracy.png"} if known else set()

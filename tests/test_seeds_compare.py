@@ -11,6 +11,7 @@ from transformers import pipeline
 import train
 from realfake_hf.data.loading import load_images
 from realfake_hf.detector import Detector
+from realfake_hf.estimate import to_plain
 from realfake_hf.experiments import compare, seeds
 from realfake_hf.run_folder import Run, read_run
 
@@ -49,7 +50,7 @@ def test_the_kept_model_is_the_best_on_validation_and_loads(runs, tmp_path):
     assert json.loads((tmp_path / "cnn/run.json").read_text())["arguments"]["seed"] == best
     assert {file.suffix for file in (tmp_path / "cnn").iterdir() if file.is_file()} == {".json", ".safetensors", ".py"}
     kept, own = (json.loads((place / "operating_point.json").read_text()) for place in (tmp_path / "cnn", runs[best]))
-    assert Detector.from_pretrained(tmp_path / "cnn").point.to_dict() == kept == own
+    assert to_plain(Detector.from_pretrained(tmp_path / "cnn").point) == kept == own
 
 
 def test_an_unfinished_run_is_rejected(tmp_path):

@@ -53,11 +53,6 @@ class Explanation:
         return overlay(image, self.map, strength=strength)
 
 
-def default_options(method: str) -> dict[str, Any]:
-    """Return the options of a method with their defaults."""
-    return dict(METHODS[method])
-
-
 def method_name(method: str) -> str:
     """Return the name of a method for text and figures.
 

@@ -17,7 +17,6 @@ from realfake_hf.crosseval.scoring import cell_settings
 from realfake_hf.data.corruptions import PROTOCOLS
 from realfake_hf.data.decoding import to_rgb
 from realfake_hf.data.sampling import round_robin
-from realfake_hf.detector import Detector
 from realfake_hf.figures.images import error_sheet
 from realfake_hf.figures.style import save_figure
 from realfake_hf.labels import LABEL_NAMES
@@ -74,7 +73,8 @@ class TrainingEmbeddings:
     """Training images in the embedding of a model with a detector, read from the store or computed and stored."""
 
     def __init__(self, model: Model, training: EvalDataset, store: Store) -> None:
-        self.detector, self.training = _detector(model), training
+        assert model.detector
+        self.detector, self.training = model.detector, training
 
         def embed() -> dict[str, NDArray[np.float32]]:
             images = (to_rgb(training.rows[row]["image"]) for row in range(len(training.rows)))
@@ -138,7 +138,8 @@ def show_errors(
     in the output folder.
     """
     chosen = most_confident_errors(dataset.is_fake, p_fake, dataset.content, threshold=model.point.threshold, n=n)
-    method = default_method(_detector(model).model)
+    assert model.detector
+    method = default_method(model.detector.model)
     for kind, rows in chosen.items():
         if not rows:
             continue
@@ -185,7 +186,8 @@ def _draw_sheet(
     *,
     path: Path,
 ) -> None:
-    detector, first = _detector(model), errors[0]
+    detector, first = model.detector, errors[0]
+    assert detector
     explanations = detector.explain(images, method=first.method)
     rows = []
     for error, image, explanation in zip(errors, images, explanations, strict=True):
@@ -216,12 +218,6 @@ def _subsample(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Take every n-th pixel of a large image, which keeps the file of a sheet small."""
     step = max(1, max(image.shape[:2]) // _MAX_SIDE)
     return image[::step, ::step]
-
-
-def _detector(model: Model) -> Detector:
-    if model.detector is None:
-        raise ValueError(f"expected a detector; found {model.name}, which has no embedding and no attribution map.")
-    return model.detector
 
 
 def _normalize(embeddings: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -210,7 +210,7 @@ def _load_or_measure(
 ) -> Cell:
     samples, seed = arguments.bootstrap_samples, arguments.seed
     settings = {
-        **cell_settings(dataset, model), "protocol": protocol, "point": model.point.to_dict(),
+        **cell_settings(dataset, model), "protocol": protocol, "point": to_plain(model.point),
         "bootstrap_samples": samples, "seed": seed, "version": CELL_VERSION,
     }  # fmt: skip
 
@@ -264,7 +264,7 @@ def _facts(arguments: CrossevalArguments, models: Sequence[Model], datasets: Seq
     model_facts = {
         model.name: {
             "place": model.place,
-            "point": model.point.to_dict(),
+            "point": to_plain(model.point),
             "weights": model.digest,
             "trained_on": model.trained_on,
         }

@@ -219,15 +219,8 @@ def _image_column(features: Mapping[str, Any], name: str) -> str:
 
 def _label_column(features: Mapping[str, Any], name: str, words: LabelWords) -> str:
     """Return the column that states the label: by its name, its class names, or as a truth value such as `is_ai`."""
-    usable = {column: feature for column, feature in features.items() if _may_be_label(feature, column, words)}
-    understood = [column for column, feature in usable.items() if _is_understood(feature, column, words)]
-    named, others = (
-        [column for column in usable if column.lower() in names] for names in (_LABEL_COLUMNS, _OTHER_LABEL_COLUMNS)
-    )
-    classes = [column for column, feature in usable.items() if isinstance(feature, ClassLabel)]
-    flags = [column for column in usable if column not in (*named, *others, *classes)]
-    orders = (_both(named, understood), _both(classes, understood), flags, _both(others, understood), named, classes)
-    candidates = next(filter(None, orders), [])
+    ranks = {column: rank for column, feature in features.items() if (rank := _label_rank(feature, column, words))}
+    candidates = [column for column in ranks if ranks[column] == min(ranks.values())]
     if len(candidates) != 1:
         raise ValueError(
             f"expected one label column in {name} (a ClassLabel, strings, or a truth value such as is_ai); found "
@@ -237,18 +230,15 @@ def _label_column(features: Mapping[str, Any], name: str, words: LabelWords) -> 
     return candidates[0]
 
 
-def _both(columns: Sequence[str], others: Sequence[str]) -> list[str]:
-    return [column for column in columns if column in others]
-
-
-def _may_be_label(feature: Any, column: str, words: LabelWords) -> bool:  # noqa: ANN401 - a feature has any type
-    kind = str(getattr(feature, "dtype", ""))
+def _label_rank(feature: Any, column: str, words: LabelWords) -> int:  # noqa: ANN401 - a feature has any type
+    """Rank a column that may state the label, the most likely first; 0 if it cannot."""
+    kind, is_class = str(getattr(feature, "dtype", "")), isinstance(feature, ClassLabel)
     is_text, is_number = kind in _TEXTS, kind == "bool" or kind.startswith(("int", "uint", "float"))
-    if isinstance(feature, ClassLabel) or column.lower() in (*_LABEL_COLUMNS, *_OTHER_LABEL_COLUMNS):
-        return isinstance(feature, ClassLabel) or is_text or (is_number and bool(words))
-    return bool(flag_label(column)) and (is_number or (is_text and column.lower().startswith("is")))
-
-
-def _is_understood(feature: Any, column: str, words: LabelWords) -> bool:  # noqa: ANN401 - a feature has any type
-    names = getattr(feature, "names", None)  # only a ClassLabel has names; texts are read row by row
-    return names is None or all(read_label(text, column=column, words=words) for text in names)
+    is_named, is_other = (column.lower() in names for names in (_LABEL_COLUMNS, _OTHER_LABEL_COLUMNS))
+    if is_class:
+        is_understood = all(read_label(text, column=column, words=words) for text in feature.names)
+        return (1 if is_named else 2) if is_understood else (5 if is_named else 6)
+    if is_named or is_other:  # texts are read row by row
+        return (1 if is_named else 4) if is_text or (is_number and words) else 0
+    is_flag = is_number or (is_text and column.lower().startswith("is"))
+    return 3 if is_flag and flag_label(column) else 0

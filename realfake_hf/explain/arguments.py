@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from realfake_hf.attribution.methods import METHODS, Target, default_options
+from realfake_hf.attribution.methods import METHODS, Target
 from realfake_hf.cli import read_names, setting
 from realfake_hf.labels import LabelArguments
 
@@ -97,7 +97,7 @@ def _by_model(flag: str, words: Sequence[str], models: Iterable[str]) -> dict[st
 
 
 def _option(word: str) -> tuple[str, Any]:
-    known = {name: default for method in METHODS for name, default in default_options(method).items()}
+    known = {name: default for options in METHODS.values() for name, default in options.items()}
     name, _, text = word.partition("=")
     if name not in known or not text:
         raise ValueError(f"expected --options KEY=VALUE of {', '.join(known)}; found {word!r}.")

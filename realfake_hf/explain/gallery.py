@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, count, islice, repeat
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from datasets import Dataset
@@ -16,20 +17,21 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from realfake_hf.attribution.explain import default_method
-from realfake_hf.attribution.methods import Explanation, Target, default_options
-from realfake_hf.data.decoding import UnreadableImageError
+from realfake_hf.attribution.methods import METHODS, Explanation, Target
+from realfake_hf.data.decoding import UnreadableImageError, decode_image, to_rgb
+from realfake_hf.data.files import read_file
+from realfake_hf.data.folders import find_image_files
 from realfake_hf.data.loading import load_split
 from realfake_hf.data.sampling import take_evenly
 from realfake_hf.detector import NamedDetector, load_detector
 from realfake_hf.environment import environment
 from realfake_hf.estimate import to_plain
 from realfake_hf.explain.arguments import ExplainArguments
-from realfake_hf.explain.inputs import InputImage, images_of_files, images_of_rows
 from realfake_hf.explain.sheets import Explained, Sheets, draw_explanations
 from realfake_hf.figures.style import save_figure
-from realfake_hf.labels import FAKE
+from realfake_hf.labels import FAKE, LABEL_NAMES, LabelName
 from realfake_hf.run_folder import RECORD
-from realfake_hf.store import read_object, without_local_paths
+from realfake_hf.store import file_names, read_object, without_local_paths
 from realfake_hf.tables import markdown_table
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,28 @@ POOL: Final = 10  # rows scored per drawn row, so that errors of accurate models
 _LISTED: Final = 10  # unreadable images in a message
 
 Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class InputImage:
+    """An image that is not yet decoded.
+
+    Attributes:
+        kind: whether its name is a path, or the opaque id of a row of a data set.
+        name: the path, as `file_names` shortens it, or the id.
+        truth: true label, if known.
+        read: function that returns the upright RGB image, or raises `UnreadableImageError`.
+    """
+
+    kind: Literal["path", "id"]
+    name: str
+    truth: LabelName | None
+    read: Callable[[], Image.Image]
+
+    @property
+    def stem(self) -> str:
+        """The name without folders and suffix."""
+        return Path(self.name).stem if self.kind == "path" else self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +87,7 @@ class Explainer(NamedDetector):
         return {
             "model": self.place,
             "method": self.method,
-            "options": {**default_options(self.method), **self.options},
+            "options": {**METHODS[self.method], **self.options},
             "target": self.target,
             "passport": read_object(record) if record.is_file() else None,
         }
@@ -157,7 +181,7 @@ def unique_name(stem: str, taken: set[str]) -> str:
 def _load_all(arguments: ExplainArguments) -> list[Explainer]:
     """Load the models, on the accelerator if there is one, and let each explain a blank image."""
     explainers = [_load(arguments, name, place) for name, place in arguments.models.items()]
-    fitting = {option for explainer in explainers for option in default_options(explainer.method)}
+    fitting = {option for explainer in explainers for option in METHODS[explainer.method]}
     if unknown := sorted(arguments.typed_options.keys() - fitting):
         methods = ", ".join(dict.fromkeys(explainer.method for explainer in explainers))
         raise ValueError(
@@ -171,7 +195,7 @@ def _load_all(arguments: ExplainArguments) -> list[Explainer]:
 def _load(arguments: ExplainArguments, name: str, place: str) -> Explainer:
     detector = load_detector(name, place)
     method = arguments.methods.get(name) or default_method(detector.model)
-    options = {key: value for key, value in arguments.typed_options.items() if key in default_options(method)}
+    options = {key: value for key, value in arguments.typed_options.items() if key in METHODS[method]}
     if name in arguments.layers:
         options["layer"] = arguments.layers[name]
     return Explainer(
@@ -182,14 +206,32 @@ def _load(arguments: ExplainArguments, name: str, place: str) -> Explainer:
 def _find_images(
     arguments: ExplainArguments, explainers: Sequence[Explainer]
 ) -> tuple[list[InputImage], dict[str, Any] | None]:
-    """List the images of `--images` and `--data`, and describe the draw from the data set."""
-    images = images_of_files(arguments.images)
+    """List the images of `--images`, each file once, and of `--data`, and describe the draw from the data set."""
+    files = find_image_files(arguments.images)
+    images = [
+        InputImage("path", name, None, partial(_read_file, file))
+        for name, file in zip(file_names(files), files, strict=True)
+    ]
     if arguments.data is None:
         return images, None
     split, rows = load_split(arguments.data, arguments.split, labels=arguments.labels)
     drawn = _draw(rows, explainers, n=arguments.limit, seed=arguments.seed)
-    data = {"source": arguments.data, "split": split, "n": len(drawn), "of": len(rows)}
-    return images + images_of_rows(drawn), data
+    images += [
+        InputImage("id", name, LABEL_NAMES[label], partial(_read_row, drawn, row))
+        for row, (name, label) in enumerate(zip(drawn["id"][:], drawn["label"][:], strict=True))
+    ]
+    return images, {"source": arguments.data, "split": split, "n": len(drawn), "of": len(rows)}
+
+
+def _read_file(path: Path) -> Image.Image:
+    try:
+        return decode_image(read_file(path))
+    except OSError as error:
+        raise UnreadableImageError(error.strerror or str(error)) from error
+
+
+def _read_row(rows: Dataset, row: int) -> Image.Image:
+    return to_rgb(rows[row]["image"])
 
 
 def _draw(rows: Dataset, explainers: Sequence[Explainer], *, n: int, seed: int) -> Dataset:

@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from realfake_hf.attribution.explain import fitting_methods
-from realfake_hf.attribution.methods import Explanation, Target, default_options
+from realfake_hf.attribution.methods import METHODS, Explanation, Target
 from realfake_hf.detector import Detector, NamedDetector, load_detector
 from realfake_hf.run_folder import METRICS, RECORD, read_record
 from realfake_hf.store import read_json
@@ -96,7 +96,7 @@ class MapSet:
         return {
             "model": self.model,
             "method": self.method,
-            "options": {**default_options(self.method), **METHOD_OPTIONS.get(self.method, {})},
+            "options": {**METHODS[self.method], **METHOD_OPTIONS.get(self.method, {})},
             "layer": self.layer,
             "native_grid": self.heat.shape[1:],
             "empty": int(is_empty(self.heat).sum()),
@@ -133,6 +133,17 @@ def is_empty(maps: Maps) -> NDArray[np.bool_]:
     """Return for each map, (n,), whether it is constant and thus highlights nothing."""
     flat = maps.reshape(len(maps), -1)
     return np.asarray(flat.max(axis=1) == flat.min(axis=1))
+
+
+def mass_inside(maps: Maps, inside: NDArray[Any], whole: NDArray[Any] | float = 1.0) -> Values:
+    """Compute the share of each map's sum in a region: (n,) in [0, 1]; NaN for empty or NaN maps.
+
+    The weights of the cells in the region and in the whole map have the shape of one map or of all.
+    """
+    heat = maps.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # 0 / 0 for an empty map
+        shares = (heat * inside).sum(axis=(1, 2)) / (heat * whole).sum(axis=(1, 2))
+    return np.where(is_empty(maps), np.nan, shares)
 
 
 def _stack(explanations: Sequence[Explanation]) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from realfake_hf.estimate import Estimate, to_plain
-from realfake_hf.explain_study.maps import Maps, StudyModel, Values, is_empty
+from realfake_hf.explain_study.maps import Maps, StudyModel, Values, mass_inside
 from realfake_hf.explain_study.sample import Sample
 from realfake_hf.metrics.intervals import Resampling
 from realfake_hf.metrics.report import roc_auc
@@ -123,10 +123,7 @@ def mass_share(maps: Maps, mask: Mask) -> Values:
             f"found {maps.shape} from {np.min(maps, initial=np.inf):g}. Use the maps of explanations."
         )
     inside, whole = _pixels_of_cells(mask, maps.shape[1:]), _pixels_of_cells(np.ones_like(mask), maps.shape[1:])
-    heat = maps.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # 0 / 0 for an empty map
-        shares = (heat * inside).sum(axis=(1, 2)) / (heat * whole).sum(axis=(1, 2))
-    return np.where(is_empty(maps), np.nan, shares)
+    return mass_inside(maps, inside, whole)
 
 
 def measure_occlusion(

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from realfake_hf.attribution.methods import CLASS_METHODS
 from realfake_hf.data.sampling import take_evenly
 from realfake_hf.estimate import Estimate, to_plain
-from realfake_hf.explain_study.maps import GRID, StudyModel, Values, is_empty, maps_on_grid
+from realfake_hf.explain_study.maps import GRID, StudyModel, Values, is_empty, maps_on_grid, mass_inside
 from realfake_hf.explain_study.sample import Sample
 from realfake_hf.labels import LabelName
 from realfake_hf.metrics.intervals import Resampling
@@ -115,14 +115,6 @@ def pointing_game(maps: NDArray[np.floating], where: Flags) -> Values:
     with np.errstate(invalid="ignore"):  # 0 / 0 where nothing compares with NaN
         hits = (highest & where).sum(axis=(1, 2)) / highest.sum(axis=(1, 2))
     return np.where(is_empty(maps), np.nan, hits)
-
-
-def mass_inside(maps: NDArray[np.floating], where: Flags) -> Values:
-    """Compute the share of each map's sum in the marked region: (n,) in [0, 1]; NaN for empty or NaN maps."""
-    flat = maps.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        shares = np.where(where, flat, 0.0).sum(axis=(1, 2)) / flat.sum(axis=(1, 2))
-    return np.where(is_empty(maps) | np.isnan(flat[:, 0, 0]), np.nan, shares)
 
 
 def _draw_pairs(sample: Sample, kind: Kind, *, model: str, n: int, seed: int) -> tuple[Rows, Rows]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from realfake_hf.cli import command, setting
+from realfake_hf.estimate import to_plain
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,7 +62,7 @@ def export(folder: Path, file: Path, *, int8: bool = False) -> dict[str, Any]:
     metadata = {
         "size": {"width": size[0], "height": size[1]},
         **{name: processor.get(name) for name in PROCESSOR_SETTINGS},
-        "operating_point": detector.point.to_dict(),
+        "operating_point": to_plain(detector.point),
         "weights": detector.digest(),
         "int8": int8,
     }

@@ -2,10 +2,9 @@
 
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
@@ -93,15 +92,6 @@ class OperatingPoint:
         is_sure = None if self.band is None else self.band.decides(p_fake)
         return Verdict.of(p_fake, threshold=self.threshold, is_sure=is_sure)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers and strings."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Restore the result of `to_dict`."""
-        return from_plain(cls, data)
-
 
 DEFAULT: Final = OperatingPoint(0.5, "one half by default: no threshold was chosen on validation")
 
@@ -118,7 +108,7 @@ def load_operating_point(place: str | os.PathLike[str], *, revision: str = "main
         return DEFAULT
     content = read_object(file)
     try:
-        return OperatingPoint.from_dict(content)
+        return from_plain(OperatingPoint, content)
     except ValueError as error:
         raise ValueError(
             f"expected an operating point in {file}; found something else ({error}). Write it again with "

@@ -85,7 +85,7 @@ def choose(arguments: OperatingPointArguments) -> "OperatingPoint":
         is_fake, p_fake = _new_scores(arguments, run.record)
     digest = run.record["data"]["validation"]["sha256"]
     point = choose_operating_point(is_fake, p_fake, sha256=digest, promised=arguments.promised)
-    write_json(arguments.model_dir / OPERATING_POINT, point.to_dict())
+    write_json(arguments.model_dir / OPERATING_POINT, to_plain(point))
     return point
 
 

@@ -15,6 +15,7 @@ from realfake_hf.data.pixels import PixelDataset
 from realfake_hf.data.streaming import StreamedPixels
 from realfake_hf.distributed import join_processes, report_lost_processes, this_process
 from realfake_hf.environment import environment, peak_memory_gib
+from realfake_hf.estimate import to_plain
 from realfake_hf.labels import FAKE
 from realfake_hf.metrics.calibration import choose_operating_point
 from realfake_hf.metrics.operating_point import OPERATING_POINT, OperatingPoint
@@ -86,7 +87,7 @@ def train(
     outcome, point = _measure(fitted, run)
     trainer.save_model(str(folder))
     if trainer.is_world_process_zero():
-        write_json(folder / OPERATING_POINT, point.to_dict())
+        write_json(folder / OPERATING_POINT, to_plain(point))
         write_outcome(folder, outcome, epoch_rows(trainer.state.log_history))
         seconds = earlier_seconds + time.monotonic() - began
         cost = {"seconds": seconds, "peak_memory_gib": peak_memory_gib(), "resumed": bool(checkpoint)}
