@@ -74,13 +74,11 @@ class Run:
         folder: the output folder of train.py.
         record: the content of run.json.
         outcome: the measurements.
-        history: one row per epoch.
     """
 
     folder: Path
     record: Mapping[str, Any]
     outcome: Outcome
-    history: Sequence[Mapping[str, float]]
 
     @property
     def seed(self) -> int:
@@ -156,8 +154,7 @@ def read_run(folder: Path) -> Run:
     record = read_record(folder)
     if not record.get("finished"):
         raise ValueError(f"expected a finished run of train.py in {folder}; found none. Finish the training.")
-    outcome = from_plain(Outcome, read_json(folder / METRICS))
-    return Run(folder, record, outcome, read_json(folder / HISTORY))
+    return Run(folder, record, from_plain(Outcome, read_json(folder / METRICS)))
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -260,9 +257,11 @@ def write_outcome(folder: Path, outcome: Outcome, history: Sequence[Mapping[str,
     write_json(folder / METRICS, to_plain(outcome))
     write_json(folder / HISTORY, history)
     validation = ValidationRun.read(folder / VALIDATION)
+    test = outcome.test
+    counts = [[test.true_negatives, test.false_positives], [test.false_negatives, test.true_positives]]
     drawings = {
         "learning_curves": figures.learning_curves(history, best_epoch=outcome.best_epoch),
-        "confusion_matrix": figures.confusion_matrix(_confusion(outcome.test), title="test"),
+        "confusion_matrix": figures.confusion_matrix(np.array(counts), title="test"),
         "difficulty_map": figures.difficulty_map(validation.p_true(), is_fake=validation.is_fake),
     }
     accuracy = validation.content_accuracy()
@@ -281,7 +280,3 @@ def _last_checkpoint(folder: Path) -> str | None:
             return str(checkpoint)
         logger.warning("%s does not match its checksum; using an earlier checkpoint", checkpoint / damaged[0])
     return None
-
-
-def _confusion(report: Report) -> NDArray[np.int64]:
-    return np.array([[report.true_negatives, report.false_positives], [report.false_negatives, report.true_positives]])

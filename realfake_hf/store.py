@@ -112,8 +112,10 @@ def file_names(files: Sequence[Path]) -> list[str]:
     ]
 
 
-def write_results(file: Path, content: object, table: str) -> None:
+def write_results(file: Path, content: object, table: str) -> str:
     """Write measurements as NAME.json and their Markdown table as NAME.md beside it, without local paths.
+
+    Return the table.
 
     Args:
         file: the JSON file.
@@ -122,6 +124,7 @@ def write_results(file: Path, content: object, table: str) -> None:
     """
     write_json(file, without_local_paths(content))
     write_text(file.with_suffix(".md"), f"{without_local_paths(table.rstrip())}\n")
+    return table
 
 
 def write_checksums(files: Iterable[Path], checksums: Path) -> None:

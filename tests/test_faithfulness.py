@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from study_models import is_plain_json, noise, plain_and_striped, stripe_finder, tiny_vit
 
-from realfake_hf.explain_study.faithfulness import begin, measure_faithfulness, order_of, trace
+from realfake_hf.explain_study.faithfulness import Trial, measure_faithfulness, order_of, trace
 from realfake_hf.explain_study.occlusion import FILLS, filled
 
 GRID = (4, 4)
@@ -23,7 +23,7 @@ def mean_red(given):
 
 
 def start(fill="mean", score=mean_red, **size):
-    return begin(images(**size), score=score, fill=fill)
+    return Trial(images(**size), score=score, fill=fill)
 
 
 def of_one_corner(given):
@@ -86,7 +86,7 @@ def test_ends_are_scored_once_for_all_orders():
 
 
 def test_a_map_of_the_evidence_beats_random_order_and_random_order_beats_its_inverse():
-    trial = begin(striped(), score=of_one_corner, fill="mean")
+    trial = Trial(striped(), score=of_one_corner, fill="mean")
     evidence = np.zeros((6, *GRID))
     evidence[:, 0, 0] = 1
     best, chance, worst = (

@@ -77,7 +77,7 @@ def test_runs_that_differ_in_more_than_their_seed_are_rejected(runs):
     with pytest.raises(
         ValueError, match="expected runs that differ only in their seed; found other arguments or data"
     ):
-        seeds.summarize([first, Run(second.folder, other, second.outcome, second.history)])
+        seeds.summarize([first, Run(second.folder, other, second.outcome)])
 
 
 def test_equal_seeds_are_rejected(runs):

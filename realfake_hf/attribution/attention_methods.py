@@ -46,16 +46,6 @@ def last_attention(
     return _maps_of_layers(model, pixel_values, fuse, lambda layers, pooling: attention.pool(layers[-1], pooling))
 
 
-def gradient_rollout(model: PreTrainedModel, pixel_values: Tensor, target: Target) -> Maps:
-    """Compute maps of `attention.gradient_rollout`. The attention of all layers is in memory at once."""
-    return _maps_of_gradients(model, pixel_values, target, attention.gradient_rollout)
-
-
-def relevance(model: PreTrainedModel, pixel_values: Tensor, target: Target) -> Maps:
-    """Compute maps of `attention.relevance`. The attention of all layers is in memory at once."""
-    return _maps_of_gradients(model, pixel_values, target, attention.relevance)
-
-
 def _maps_of_layers(
     model: PreTrainedModel,
     pixel_values: Tensor,
@@ -78,13 +68,13 @@ def _maps_of_layers(
     return Maps(torch.cat([part.values for part in maps]), torch.cat([part.log_odds for part in maps]))
 
 
-def _maps_of_gradients(
-    model: PreTrainedModel,
-    pixel_values: Tensor,
-    target: Target,
-    fold: Callable[..., Tensor],
+def maps_of_gradients(
+    fold: Callable[..., Tensor], model: PreTrainedModel, pixel_values: Tensor, target: Target
 ) -> Maps:
-    """Fold the attention of each layer and the gradient of the target's log-odds with respect to it."""
+    """Fold the attention of each layer and the gradient of the target's log-odds with respect to it.
+
+    The attention of all layers is in memory at once.
+    """
     layout = _combinable(model, pixel_values)
     weights: list[Tensor] = []
     with torch.enable_grad(), _each_attention(model, layout, weights.append):

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Final, get_args
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from realfake_hf.attribution.attention_methods import gradient_rollout, last_attention, relevance, rollout
+from realfake_hf.attribution.attention import gradient_rollout, relevance
+from realfake_hf.attribution.attention_methods import last_attention, maps_of_gradients, rollout
 from realfake_hf.attribution.gradients import grad_cam, integrated_gradients
 from realfake_hf.attribution.layout import check_input, eager_attention, layout_of
 from realfake_hf.attribution.maps import Maps
@@ -18,8 +20,8 @@ from realfake_hf.labels import LabelName, Verdict
 FUNCTIONS: Final[Mapping[str, Callable[..., Maps]]] = {
     "rollout": rollout,
     "last_attention": last_attention,
-    "gradient_rollout": gradient_rollout,
-    "relevance": relevance,
+    "gradient_rollout": partial(maps_of_gradients, gradient_rollout),
+    "relevance": partial(maps_of_gradients, relevance),
     "grad_cam": grad_cam,
     "integrated_gradients": integrated_gradients,
 }

@@ -70,9 +70,6 @@ class FileProperties:
     columns: dict[str, Column]
     unreadable: int
 
-    def __len__(self) -> int:
-        return len(self.is_fake)
-
 
 def read_file_properties(
     source: str | os.PathLike[str], *, labels: str | None = None, limit: int | None = None, seed: int = 0

@@ -125,9 +125,7 @@ def to_markdown(results: Mapping[str, Any]) -> str:
 def main(arguments: PlanArguments) -> None:
     """Run or resume an ablation, and print its table."""
     results = run_ablation(read_ablation(arguments.plan), arguments.output_dir)
-    table = to_markdown(results)
-    write_results(arguments.output_file, results, table)
-    print(table)
+    print(write_results(arguments.output_file, results, to_markdown(results)))
 
 
 if __name__ == "__main__":

@@ -204,9 +204,7 @@ def main(arguments: CompareArguments, data: DataArguments) -> None:
     images = add_missing_splits(images, **shares, seed=data.split_seed)
     comparison = compare(runs, images, bootstrap_samples=arguments.bootstrap_samples)
     facts = {**environment(), "data": {"source": data.data, **data_fingerprint(images)}}
-    table = to_markdown(comparison)
-    write_results(arguments.output_file, {**facts, **comparison}, table)
-    print(table)
+    print(write_results(arguments.output_file, {**facts, **comparison}, to_markdown(comparison)))
     if arguments.figure_file:
         from realfake_hf.figures.style import save_figure
 

@@ -133,9 +133,7 @@ def main(arguments: SeedsArguments) -> None:
         best = max(runs, key=lambda run: run.outcome.validation.accuracy.value or 0)
         copy_model(best, arguments.model_dir)
         results["kept_seed"] = best.seed
-    table = to_markdown(results)
-    write_results(arguments.output_file, results, table)
-    print(table)
+    print(write_results(arguments.output_file, results, to_markdown(results)))
 
 
 if __name__ == "__main__":

@@ -258,9 +258,7 @@ def main(arguments: TransferArguments) -> None:
     samples = arguments.bootstrap_samples
     grid = run_plan(plan, arguments.output_dir, labels=arguments.labels, bootstrap_samples=samples)
     results = summarize(plan, grid)
-    table = to_markdown(results)
-    write_results(arguments.output_file, results, table)
-    print(table)
+    print(write_results(arguments.output_file, results, to_markdown(results)))
     if arguments.figure_file:
         from realfake_hf.figures.style import save_figure
 

@@ -29,25 +29,31 @@ Orders = NDArray[np.intp]
 Score = Callable[[Images], NDArray[np.floating]]
 
 
-@dataclass(frozen=True, eq=False)
 class Trial:
-    """Images scored intact and with everything hidden: the two ends of the curves of every order.
+    """Images scored intact and with everything hidden, once: the two ends of the curves of every order.
+
+    Args:
+        images: (n, height, width, 3) uint8 [0, 255].
+        score: function that returns `p_fake` of images, (n,) in [0, 1].
+        fill: replacement of hidden pixels.
 
     Attributes:
-        images: (n, height, width, 3) uint8 [0, 255].
-        fill: replacement of hidden pixels.
-        score: function that returns `p_fake` of images, (n,) in [0, 1].
         called_fake: (n,) predictions on the intact images; the curves follow their probability.
         intact: (n,) probability of these predictions with nothing hidden.
         hidden: (n,) probability of these predictions with everything hidden.
     """
 
-    images: Images
-    fill: Fill
-    score: Score
-    called_fake: NDArray[np.bool_]
-    intact: Values
-    hidden: Values
+    def __init__(self, images: Images, *, score: Score, fill: Fill) -> None:
+        self.images, self.fill, self._score = images, fill, score
+        p_fake = np.asarray(score(images), dtype=np.float64)
+        self.called_fake = p_fake > 0.5  # noqa: PLR2004 - one half
+        self.intact = np.where(self.called_fake, p_fake, 1 - p_fake)
+        self.hidden = self.probabilities(filled(images, fill=fill))
+
+    def probabilities(self, images: Images) -> Values:
+        """Return the probability of the predictions on the intact images in changed images: (n,)."""
+        p_fake = np.asarray(self._score(images), dtype=np.float64)
+        return np.where(self.called_fake, p_fake, 1 - p_fake)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,15 +108,6 @@ def measure_faithfulness(
     return to_plain(settings | {"models": results})
 
 
-def begin(images: Images, *, score: Score, fill: Fill) -> Trial:
-    """Score images intact and with everything hidden, once for all orders."""
-    p_fake = np.asarray(score(images), dtype=np.float64)
-    p_hidden = np.asarray(score(filled(images, fill=fill)), dtype=np.float64)
-    called_fake = p_fake > 0.5  # noqa: PLR2004 - one half
-    intact, hidden = (_of_verdict(p, called_fake) for p in (p_fake, p_hidden))
-    return Trial(images, fill, score, called_fake, intact, hidden)
-
-
 def trace(trial: Trial, orders: Orders, *, grid: tuple[int, int], steps: int) -> Curves:
     """Hide and show the cells of each image in its order.
 
@@ -146,7 +143,7 @@ def order_of(maps: NDArray[np.floating], *, seed: int) -> Orders:
 
 def _trace_all(model: StudyModel, images: Images, *, seed: int) -> dict[Fill, dict[str, Curves]]:
     """Trace every order with every fill: by fill, then by the name of the order."""
-    trials = [begin(images, score=model.probabilities, fill=fill) for fill in FILLS]
+    trials = [Trial(images, score=model.probabilities, fill=fill) for fill in FILLS]
     seeds = range(seed, seed + RANDOM_ORDERS)
     traced: dict[Fill, dict[str, Curves]] = {
         trial.fill: {RANDOM_ORDER: _trace_random(trial, seeds=seeds)} for trial in trials
@@ -190,15 +187,6 @@ def _summarize(curves: Curves, random: Curves, resampling: Resampling) -> dict[s
 
 def _score_hidden(trial: Trial, cells: NDArray[np.bool_]) -> Values:
     """Score the images with some cells hidden, (n, *grid): (n,) probability of the original prediction."""
-    hidden = _to_pixels(cells, trial.images.shape[1:3])
-    p_fake = np.asarray(trial.score(fill_in(trial.images, hidden, fill=trial.fill)), dtype=np.float64)
-    return _of_verdict(p_fake, trial.called_fake)
-
-
-def _to_pixels(cells: NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.bool_]:
-    rows, columns = (np.arange(side) * count // side for side, count in zip(size, cells.shape[1:], strict=True))
-    return cells[:, rows[:, None], columns]
-
-
-def _of_verdict(p_fake: Values, called_fake: NDArray[np.bool_]) -> Values:
-    return np.where(called_fake, p_fake, 1 - p_fake)
+    sides = zip(trial.images.shape[1:3], cells.shape[1:], strict=True)
+    rows, columns = (np.arange(side) * count // side for side, count in sides)
+    return trial.probabilities(fill_in(trial.images, cells[:, rows[:, None], columns], fill=trial.fill))

@@ -5,7 +5,6 @@ the value itself, the number of draws in a bootstrap replicate. The same lines c
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -125,46 +124,34 @@ def _counts(chosen: Flags, defined: Flags) -> dict[str, int]:
     return {"n": int(defined.sum()), "undefined": int(chosen.sum() - defined.sum())}
 
 
-@dataclass(frozen=True)
 class ScoredImages:
-    """Scores as codes that `bootstrap` counts: (n,) each.
+    """Labels and scores as codes that `bootstrap` counts.
+
+    Args:
+        is_fake: (n,) true labels.
+        p_fake: (n,) scores in [0, 1].
+        content: (n,) codes below `contents`, or `contents` itself if unknown.
+        contents: number of known contents.
+        threshold: images with a higher score are called FAKE.
 
     Attributes:
-        cell: 4 * content + 2 * is_fake + called_fake; unknown content has the highest code.
-        rank: 2 * (rank of the score among the distinct scores, lowest first) + is_fake.
-        ece_bin: index of the bin of [0, 1] that contains the score.
-        error: score - is_fake, in [-1, 1].
-        loss: negative log-likelihood of the true label, in nats.
-        contents: number of known contents.
-        ranks: number of distinct scores.
+        cell: (n,) 4 * content + 2 * is_fake + called_fake.
+        rank: (n,) 2 * (rank of the score among the `ranks` distinct scores, lowest first) + is_fake.
+        ece_bin: (n,) index of the bin of [0, 1] that contains the score.
+        error: (n,) score - is_fake, in [-1, 1].
+        loss: (n,) negative log-likelihood of the true label, in nats.
     """
 
-    cell: _Codes
-    rank: _Codes
-    ece_bin: _Codes
-    error: Floats
-    loss: Floats
-    contents: int
-    ranks: int
-
-
-def score_images(
-    is_fake: Flags, p_fake: Floats, *, content: Sequence[int], contents: int, threshold: float
-) -> ScoredImages:
-    """Prepare labels and scores, (n,) each, for `bootstrap`.
-
-    The content of an image is a code below `contents`, or `contents` itself if unknown.
-    """
-    distinct, rank = np.unique(p_fake, return_inverse=True)
-    return ScoredImages(
-        cell=_CELLS * np.asarray(content, dtype=np.intp) + 2 * is_fake + (p_fake > threshold),
-        rank=2 * rank + is_fake,
-        ece_bin=np.minimum((p_fake * ECE_BINS).astype(np.intp), ECE_BINS - 1),  # the last bin is closed
-        error=p_fake - is_fake,
-        loss=-np.log(np.clip(np.where(is_fake, p_fake, 1 - p_fake), _LEAST_P, 1)),
-        contents=contents,
-        ranks=len(distinct),
-    )
+    def __init__(
+        self, is_fake: Flags, p_fake: Floats, *, content: Sequence[int], contents: int, threshold: float
+    ) -> None:
+        distinct, rank = np.unique(p_fake, return_inverse=True)
+        self.contents, self.ranks = contents, len(distinct)
+        self.cell: _Codes = _CELLS * np.asarray(content, dtype=np.intp) + 2 * is_fake + (p_fake > threshold)
+        self.rank: _Codes = 2 * rank + is_fake
+        self.ece_bin: _Codes = np.minimum((p_fake * ECE_BINS).astype(np.intp), ECE_BINS - 1)  # the last bin is closed
+        self.error: Floats = p_fake - is_fake
+        self.loss: Floats = -np.log(np.clip(np.where(is_fake, p_fake, 1 - p_fake), _LEAST_P, 1))
 
 
 def bootstrap(images: ScoredImages, *, samples: int, seed: int) -> list[Estimate]:

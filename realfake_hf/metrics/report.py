@@ -13,10 +13,10 @@ from realfake_hf.metrics.intervals import (
     STATISTICS,
     Flags,
     Floats,
+    ScoredImages,
     bootstrap,
     bootstrap_estimate,
     confusion,
-    score_images,
 )
 from realfake_hf.tables import markdown_table
 
@@ -166,7 +166,7 @@ def make_report(
     names = sorted({name for name in content or () if name is not None})
     code = {name: index for index, name in enumerate([*names, None])}
     codes = [code[name] for name in content or [None] * len(truth)]
-    images = score_images(truth, scores, content=codes, contents=len(names), threshold=threshold)
+    images = ScoredImages(truth, scores, content=codes, contents=len(names), threshold=threshold)
     counts = confusion(images, np.ones(len(truth))).astype(int)
     total = counts.sum(axis=0)
     true_negatives, false_positives, false_negatives, true_positives = total.tolist()
