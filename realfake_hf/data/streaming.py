@@ -120,16 +120,13 @@ def find_shards(source: str, *, columns: Collection[str] = COLUMNS) -> dict[str,
             f"expected only parquet shards in {source!r}; found {others[0].rpartition('/')[2]}. "
             "Convert other sources with `python -m realfake_hf.data.shards`."
         )
-    check_training_files(_below(source, data_files.get("train", ())), name=source)
+    root = os.path.realpath(source)  # of addresses on the Hub, there is none
+    files = [file if "://" in file else os.path.relpath(file, root) for file in data_files.get("train", ())]
+    check_training_files(files, name=source)
     return {
         str(name): ShardedSplit(str(name), tuple(group for file in files for group in _row_groups(file, columns)))
         for name, files in data_files.items()
     }
-
-
-def _below(folder: str, files: Iterable[str]) -> list[str]:
-    """Return paths relative to a local folder, and addresses on the Hub unchanged."""
-    return [file if "://" in file else os.path.relpath(file, os.path.realpath(folder)) for file in files]
 
 
 def _row_groups(file: str, columns: Collection[str]) -> list[tuple[str, int, int]]:

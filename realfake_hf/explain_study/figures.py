@@ -25,31 +25,23 @@ from realfake_hf.explain_study.names import (
     model_name,
     pair_name,
 )
-from realfake_hf.figures.style import (
-    BLUE,
-    COLORS,
-    FIXED,
-    INK,
-    VERMILLION,
-    WIDTH,
-    LineStyle,
-    error_bars,
-    legend_below,
-    line_styles,
-    style_axes,
-)
+from realfake_hf.figures import style
 
 MATRIX_COLORS: Final = "cividis"  # made for colour-blind readers: Nuñez, Anderton & Renslow (2018), PLOS ONE
 PALE: Final = "#999999"  # for differences whose interval includes 0
-SIDES: Final = {1: ("better than random order", BLUE), 0: ("no clear difference", PALE), -1: ("worse", VERMILLION)}
+SIDES: Final = {
+    1: ("better than random order", style.BLUE),
+    0: ("no clear difference", PALE),
+    -1: ("worse", style.VERMILLION),
+}
 GROUP_NAMES: Final = {True: "maps of two models", False: "two methods on one model"}
 ROW: Final = 0.55  # height of a pair with its controls, in inches
 CONTROLS: Final = (  # key in the results, label, colour, marker, offset in the row
-    ("same_picture", "the pair, same image", BLUE, "o", 0.3),
-    ("ceiling", "each map and its twin from another training seed", COLORS[2], "^", 0.15),
-    ("shuffled", "the pair, different images", VERMILLION, "D", 0.0),
-    ("random_weights", "the pair, random weights", COLORS[3], "v", -0.15),
-    ("centre", "each map and a spot in the centre", COLORS[4], "s", -0.3),
+    ("same_picture", "the pair, same image", style.BLUE, "o", 0.3),
+    ("ceiling", "each map and its twin from another training seed", style.COLORS[2], "^", 0.15),
+    ("shuffled", "the pair, different images", style.VERMILLION, "D", 0.0),
+    ("random_weights", "the pair, random weights", style.COLORS[3], "v", -0.15),
+    ("centre", "each map and a spot in the centre", style.COLORS[4], "s", -0.3),
 )
 
 
@@ -57,9 +49,9 @@ def agreement_and_controls(results: Results) -> Figure:
     """Draw the agreement of the key pairs beside their controls: the main figure of the study."""
     pairs = key_pairs(results)
     groups = [(GROUP_NAMES[across], list(members)) for across, members in groupby(pairs, key=is_across)]
-    figure = Figure(figsize=(WIDTH, ROW * (len(pairs) + 0.7 * len(groups)) + 1.5), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, ROW * (len(pairs) + 0.7 * len(groups)) + 1.5), layout="constrained")
     axes = figure.subplots()
-    style_axes(axes)
+    style.style_axes(axes)
     axes.grid(visible=False, axis="y")
     names = [(group, [pair_name(pair, "\n") for pair in members]) for group, members in groups]
     places = _place_rows(axes, names)
@@ -70,17 +62,17 @@ def agreement_and_controls(results: Results) -> Figure:
             for mark in _marks(results, pair, kind)
         ]
         if marks:
-            values, distances = error_bars([mark for _, mark in marks])
+            values, distances = style.error_bars([mark for _, mark in marks])
             axes.errorbar(
                 values, [place for place, _ in marks], xerr=distances, fmt=marker, color=color, label=label,
                 markersize=8 if kind == "same_picture" else 6, elinewidth=1.8, clip_on=False, zorder=3,
             )  # fmt: skip
     chance = results["agreement"]["chance"][MEASURE]
-    axes.axvline(chance, color=INK, linestyle="--", linewidth=1.2, zorder=1, label="chance")
+    axes.axvline(chance, color=style.INK, linestyle="--", linewidth=1.2, zorder=1, label="chance")
     n = results["data"]["sample"]["n"]
     axes.set(xlabel=MEASURE_NAMES[MEASURE], title=f"n = {n:,} test images, bars: 95% intervals")
     axes.margins(x=0.04)
-    legend_below(figure, [axes], columns=2, order=[label for _, label, *_ in CONTROLS])
+    style.legend_below(figure, [axes], columns=2, order=[label for _, label, *_ in CONTROLS])
     return figure
 
 
@@ -89,7 +81,7 @@ def agreement_matrix(results: Results, measure: str) -> Figure:
     agreement = results["agreement"]
     keys, values = list(agreement["maps"]), _agreement_values(agreement, measure)
     chance = agreement["chance"][measure]
-    figure = Figure(figsize=(WIDTH, 1.9 + 0.55 * len(keys)), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, 1.9 + 0.55 * len(keys)), layout="constrained")
     axes = figure.subplots()
     low = float(np.nanmin(values, initial=0.0))
     high = float(np.nanmax(values, initial=max(chance, 1e-3)))
@@ -103,7 +95,7 @@ def agreement_matrix(results: Results, measure: str) -> Figure:
     _separate_models(axes, [made["model"] for made in agreement["maps"].values()])
     bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, label=MEASURE_NAMES[measure])
     bar.outline.set_visible(False)
-    bar.ax.axhline(chance, color=VERMILLION, linewidth=2.5)
+    bar.ax.axhline(chance, color=style.VERMILLION, linewidth=2.5)
     place = (-0.2, chance)
     bar.ax.annotate("chance", place, ha="right", va="center", xycoords=("axes fraction", "data"), size=10)
     return figure
@@ -113,8 +105,8 @@ def faithfulness_curves(results: Results, fill: str) -> Figure:
     """Draw the deletion curves above the insertion curves, one column per model."""
     models = results["faithfulness"]["models"]
     methods = method_names(results)
-    styles = line_styles(methods, REFERENCES)
-    figure = Figure(figsize=(WIDTH, 6.4), layout="constrained")
+    styles = style.line_styles(methods, REFERENCES)
+    figure = Figure(figsize=(style.WIDTH, 6.4), layout="constrained")
     grid = figure.subplots(2, len(models), sharex=True, sharey=True, squeeze=False)
     for column, (model, fills) in zip(grid.T, models.items(), strict=True):
         column[0].set_title(model_name(model), parse_math=False)
@@ -122,7 +114,7 @@ def faithfulness_curves(results: Results, fill: str) -> Figure:
             _draw_curves(axes, {name: order[f"{test}_curve"] for name, order in fills[fill].items()}, styles)
             axes.set(xlabel="share of the cells hidden or shown", ylabel=f"{test}\nprobability of the label")
             axes.label_outer()
-    legend_below(figure, grid.ravel().tolist(), columns=3, order=[*methods, *REFERENCES])
+    style.legend_below(figure, grid.ravel().tolist(), columns=3, order=[*methods, *REFERENCES])
     return figure
 
 
@@ -134,7 +126,7 @@ def faithfulness_gaps(results: Results, fill: str) -> Figure:
         for name, order in fills[fill].items()
         if "deletion_less_random" in order
     ]
-    figure = Figure(figsize=(WIDTH, 1.7 + 0.34 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, 1.7 + 0.34 * len(rows)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, test, better in zip(panels, ("deletion", "insertion"), (-1, 1), strict=True):
         _draw_gaps(axes, [estimate(order[f"{test}_less_random"]) for *_, order in rows], better=better)
@@ -142,11 +134,11 @@ def faithfulness_gaps(results: Results, fill: str) -> Figure:
         axes.set(title=f"{test}: {direction} is better", xlabel="area minus that of random order")
         for index, (before, after) in enumerate(pairwise(rows)):
             if before[0] != after[0]:
-                axes.axhline(index + 0.5, color=INK, linewidth=0.8)
+                axes.axhline(index + 0.5, color=style.INK, linewidth=0.8)
     labels = [map_name(model, name) for model, name, _ in rows]
     panels[0].set_yticks(range(len(rows)), labels, parse_math=False)
     panels[0].invert_yaxis()
-    legend_below(figure, panels.tolist(), columns=3, order=[label for label, _ in SIDES.values()])
+    style.legend_below(figure, panels.tolist(), columns=3, order=[label for label, _ in SIDES.values()])
     return figure
 
 
@@ -154,14 +146,14 @@ def weight_randomization(results: Results) -> Figure:
     """Draw the similarity to the trained model's maps after each stage of the randomisation, one panel per model."""
     models = results["sanity"]["models"]
     methods = method_names(results)
-    styles = line_styles(methods)
-    figure = Figure(figsize=(WIDTH, 4.9), layout="constrained")
+    styles = style.line_styles(methods)
+    figure = Figure(figsize=(style.WIDTH, 4.9), layout="constrained")
     panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
     for axes, (model, cascade) in zip(panels, models.items(), strict=True):
-        style_axes(axes)
-        axes.axhline(0, color=INK, linewidth=0.8)
+        style.style_axes(axes)
+        axes.axhline(0, color=style.INK, linewidth=0.8)
         for position, (method, means) in enumerate(cascade["methods"].items()):
-            values, distances = error_bars([Estimate(1.0), *map(estimate, means)])
+            values, distances = style.error_bars([Estimate(1.0), *map(estimate, means)])
             places = np.arange(len(values)) + 0.06 * (position - (len(cascade["methods"]) - 1) / 2)  # side by side
             name = method_name(method)
             axes.errorbar(places, values, yerr=distances, color=styles[name][0], label=name, marker="o", markersize=4)
@@ -170,7 +162,7 @@ def weight_randomization(results: Results) -> Figure:
         axes.set_title(model_name(model), parse_math=False)
         axes.set_xlabel("random from the head down to")
     panels[0].set_ylabel("Spearman correlation with\nthe trained model's map")
-    legend_below(figure, panels.tolist(), columns=3, order=methods)
+    style.legend_below(figure, panels.tolist(), columns=3, order=methods)
     return figure
 
 
@@ -178,17 +170,17 @@ def planted_hits(results: Results) -> Figure:
     """Draw the hits of the pointing game (Zhang et al., 2018, IJCV) with their intervals, one panel per model."""
     planted = results["planted"]
     methods = method_names(results)
-    figure = Figure(figsize=(WIDTH, 0.8 + 2.5 * len(planted["models"])), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, 0.8 + 2.5 * len(planted["models"])), layout="constrained")
     panels = figure.subplots(len(planted["models"]), 1, sharey=True, squeeze=False)[:, 0]
     for axes, (model, plantings) in zip(panels, planted["models"].items(), strict=True):
-        style_axes(axes)
+        style.style_axes(axes)
         axes.grid(visible=False, axis="x")
-        _draw_hits(axes, list(plantings.values()), line_styles(methods))
-        axes.axhline(planted["chance"], color=INK, linestyle="--", linewidth=1.2, label="chance")
+        _draw_hits(axes, list(plantings.values()), style.line_styles(methods))
+        axes.axhline(planted["chance"], color=style.INK, linestyle="--", linewidth=1.2, label="chance")
         labels = [f"{name}, n = {planting['n']:,}" for name, planting in plantings.items()]
         axes.set_xticks(range(len(labels)), labels)
         axes.set(ylim=(0, 1), ylabel=f"{model_name(model)}\nhits")
-    legend_below(figure, panels.tolist(), columns=4, order=methods)
+    style.legend_below(figure, panels.tolist(), columns=4, order=methods)
     return figure
 
 
@@ -196,17 +188,17 @@ def centre_and_rim(results: Results, measure: str) -> Figure:
     """Draw a measure, `accuracy` or `roc_auc`, over the hidden area of centre or rim: columns models, rows fills."""
     causal = results["causal"]
     models, fills = causal["models"], causal["fills"]
-    figure = Figure(figsize=(WIDTH, 1.2 + 2.4 * len(fills)), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, 1.2 + 2.4 * len(fills)), layout="constrained")
     grid = figure.subplots(len(fills), len(models), sharex=True, sharey=True, squeeze=False)
     for row, fill in zip(grid, fills, strict=True):
         for axes, (model, tested) in zip(row, models.items(), strict=True):
             _draw_occlusion(axes, [hiding for hiding in tested["hiding"] if hiding["fill"] == fill], measure)
-            axes.axhline(tested["untouched"][measure]["value"], color=INK, linewidth=1.2, label="nothing hidden")
-            axes.axhline(0.5, color=INK, linestyle="--", linewidth=1, label="chance")
+            axes.axhline(tested["untouched"][measure]["value"], color=style.INK, linewidth=1.2, label="nothing hidden")
+            axes.axhline(0.5, color=style.INK, linestyle="--", linewidth=1, label="chance")
             axes.set_title(f"{model_name(model)}, hidden by {FILL_NAMES[fill]}", parse_math=False)
             axes.set(xlabel="hidden area, % of the image", ylabel={"roc_auc": "ROC AUC"}.get(measure, measure))
             axes.label_outer()
-    legend_below(figure, grid.ravel().tolist(), columns=4, order=["centre hidden", "rim hidden"])
+    style.legend_below(figure, grid.ravel().tolist(), columns=4, order=["centre hidden", "rim hidden"])
     return figure
 
 
@@ -227,7 +219,7 @@ def _place_rows(axes: Axes, groups: Sequence[tuple[str, Sequence[str]]]) -> list
     for group, rows in groups:
         axes.annotate(
             group, (0, height), (-4, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
-            weight="bold", color=INK, size=10, ha="right", va="center", annotation_clip=False, parse_math=False,
+            weight="bold", color=style.INK, size=10, ha="right", va="center", annotation_clip=False, parse_math=False,
         )  # fmt: skip
         places += [height - 0.75 - index for index in range(len(rows))]
         height = places[-1] - 0.9
@@ -255,55 +247,57 @@ def _write_cells(axes: Axes, values: NDArray[np.float64], *, middle: float) -> N
     for column, row in combinations(range(len(values)), 2):
         value = values[row, column]
         text = "none" if np.isnan(value) else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
-        color = INK if np.isnan(value) else "white" if value < middle else "black"
-        gid = None if np.isnan(value) else FIXED
+        color = style.INK if np.isnan(value) else "white" if value < middle else "black"
+        gid = None if np.isnan(value) else style.FIXED
         axes.text(column, row, text, ha="center", va="center", color=color, size=11, gid=gid)
 
 
 def _separate_models(axes: Axes, models: Sequence[str]) -> None:
     starts = [index for index in range(1, len(models)) if models[index] != models[index - 1]]
     for start in starts:
-        axes.plot([-0.5, start - 0.5], [start - 0.5] * 2, color=INK, linewidth=2.5, solid_capstyle="butt")
-        axes.plot([start - 0.5] * 2, [start - 0.5, len(models) - 0.5], color=INK, linewidth=2.5, solid_capstyle="butt")
+        axes.plot([-0.5, start - 0.5], [start - 0.5] * 2, color=style.INK, linewidth=2.5, solid_capstyle="butt")
+        axes.plot(
+            [start - 0.5] * 2, [start - 0.5, len(models) - 0.5], color=style.INK, linewidth=2.5, solid_capstyle="butt"
+        )
 
 
-def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[float]], styles: Mapping[str, LineStyle]) -> None:
-    style_axes(axes)
+def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[float]], styles: Mapping[str, style.LineStyle]) -> None:
+    style.style_axes(axes)
     axes.set_ylim(0, 1.02)
     for order, values in curves.items():
         name = method_name(order)
-        color, style = styles[name]
+        color, line = styles[name]
         places = np.linspace(0, 1, len(values))
-        axes.plot(places, np.array(values, dtype=np.float64), color=color, linestyle=style, linewidth=1.8, label=name)
+        axes.plot(places, np.array(values, dtype=np.float64), color=color, linestyle=line, linewidth=1.8, label=name)
 
 
 def _draw_gaps(axes: Axes, gaps: Sequence[Estimate | None], *, better: int) -> None:
-    style_axes(axes)
+    style.style_axes(axes)
     axes.grid(visible=False, axis="y")
-    axes.axvline(0, color=INK, linewidth=1)
-    values, distances = error_bars(gaps)
+    axes.axvline(0, color=style.INK, linewidth=1)
+    values, distances = style.error_bars(gaps)
     for side, (label, color) in SIDES.items():
         chosen = [index for index, gap in enumerate(gaps) if gap is not None and better * gap.side == side]
         if chosen:
             axes.barh(chosen, values[chosen], height=0.62, color=color, label=label)
-    axes.errorbar(values, range(len(values)), xerr=distances, fmt="none", ecolor=INK, elinewidth=1.4)
+    axes.errorbar(values, range(len(values)), xerr=distances, fmt="none", ecolor=style.INK, elinewidth=1.4)
 
 
-def _draw_hits(axes: Axes, plantings: Sequence[Results], styles: Mapping[str, LineStyle]) -> None:
+def _draw_hits(axes: Axes, plantings: Sequence[Results], styles: Mapping[str, style.LineStyle]) -> None:
     methods = plantings[0]["methods"]
     for position, method in enumerate(methods):
-        values, distances = error_bars([estimate(planting["methods"][method]["hits"]) for planting in plantings])
+        values, distances = style.error_bars([estimate(planting["methods"][method]["hits"]) for planting in plantings])
         places = np.arange(len(values)) + (position - (len(methods) - 1) / 2) * 0.8 / len(methods)
         name = method_name(method)
         axes.bar(places, values, width=0.72 / len(methods), color=styles[name][0], label=name)
-        axes.errorbar(places, values, yerr=distances, fmt="none", ecolor=INK, elinewidth=1.4)
+        axes.errorbar(places, values, yerr=distances, fmt="none", ecolor=style.INK, elinewidth=1.4)
 
 
 def _draw_occlusion(axes: Axes, rows: Iterable[Results], measure: str) -> None:
-    style_axes(axes)
+    style.style_axes(axes)
     by_area = {100 * row["area"]: row for row in rows}
-    for region, color, marker in (("centre", VERMILLION, "o"), ("rim", BLUE, "s")):
-        values, distances = error_bars([estimate(row[region][measure]) for row in by_area.values()])
+    for region, color, marker in (("centre", style.VERMILLION, "o"), ("rim", style.BLUE, "s")):
+        values, distances = style.error_bars([estimate(row[region][measure]) for row in by_area.values()])
         label = f"{region} hidden"
         axes.errorbar(list(by_area), values, yerr=distances, color=color, marker=marker, label=label, capsize=2)
     axes.set_xticks(list(by_area), [f"{area:g}" for area in by_area])

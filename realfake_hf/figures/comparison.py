@@ -12,17 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from realfake_hf.estimate import Estimate
-from realfake_hf.figures.style import (
-    COLORS,
-    FIXED,
-    INK,
-    MARKERS,
-    WIDTH,
-    Floats,
-    percent_range,
-    style_axes,
-    unit_interval,
-)
+from realfake_hf.figures import style
 
 BESIDE: Final = (  # offsets of a label in points, and its corner at that position, in order of preference
     (9, 0, "left", "center"), (-9, 0, "right", "center"),
@@ -50,30 +40,30 @@ def accuracy_against_time(
     if not models or min(seconds.values()) <= 0:
         raise ValueError(f"expected one or more models with more than 0 seconds of training; found {seconds}.")
     percent = {name: _percent(accuracy) for name, (_, accuracy) in models.items()}
-    paper = np.empty(0) if paper_accuracy is None else 100 * unit_interval([paper_accuracy])
-    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    paper = np.empty(0) if paper_accuracy is None else 100 * style.unit_interval([paper_accuracy])
+    figure = Figure(figsize=(style.WIDTH, 4.2), layout="constrained")
     axes = figure.subplots()
     _style_cost(axes, list(seconds.values()))
-    axes.set_ylim(percent_range(np.concatenate([paper, *percent.values()])))
+    axes.set_ylim(style.percent_range(np.concatenate([paper, *percent.values()])))
     has_intervals = any(len(values) > 1 for values in percent.values())
     axes.set_title(f"n = {n:,} test images{', bars: 95% intervals' if has_intervals else ''}")
-    for name, marker, color in zip(models, cycle(MARKERS), cycle(COLORS), strict=False):
+    for name, marker, color in zip(models, cycle(style.MARKERS), cycle(style.COLORS), strict=False):
         axes.vlines(seconds[name], percent[name].min(), percent[name].max(), color=color, linewidth=1.8)
         axes.plot([seconds[name]], percent[name][:1], marker, color=color, markersize=8, label=name)
     for line in paper:
-        axes.axhline(line, color=INK, linestyle="--", linewidth=1)
+        axes.axhline(line, color=style.INK, linestyle="--", linewidth=1)
     _label_points(axes, seconds, percent, paper)
     return figure
 
 
-def _percent(accuracy: Estimate) -> Floats:
+def _percent(accuracy: Estimate) -> style.Floats:
     """Return the accuracy and the ends of its interval, if it has one, in per cent: (1,) or (3,)."""
     values = [accuracy.value, accuracy.low, accuracy.high]
-    return 100 * unit_interval([value for value in values if value is not None])
+    return 100 * style.unit_interval([value for value in values if value is not None])
 
 
 def _style_cost(axes: Axes, seconds: Sequence[float]) -> None:
-    style_axes(axes)
+    style.style_axes(axes)
     low, high = min(seconds) / 2, 2 * max(seconds)  # leave space for labels
     axes.set_xscale("log")
     axes.set(xlim=(low, high), xlabel="training time, seconds", ylabel="test accuracy, %")
@@ -82,7 +72,9 @@ def _style_cost(axes: Axes, seconds: Sequence[float]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _label_points(axes: Axes, seconds: Mapping[str, float], percent: Mapping[str, Floats], paper: Floats) -> None:
+def _label_points(
+    axes: Axes, seconds: Mapping[str, float], percent: Mapping[str, style.Floats], paper: style.Floats
+) -> None:
     axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # computes positions in pixels
     left, right = axes.get_xlim()
     taken = [box for name, values in percent.items() for box in _point_boxes(axes, seconds[name], values)]
@@ -96,7 +88,7 @@ def _label_points(axes: Axes, seconds: Mapping[str, float], percent: Mapping[str
         taken.append(_write_label(axes, f"{name} {values[0]:.2f}%", positions, taken))
 
 
-def _point_boxes(axes: Axes, seconds: float, percent: Floats) -> list[Bbox]:
+def _point_boxes(axes: Axes, seconds: float, percent: style.Floats) -> list[Bbox]:
     """Return the extents of a point and its interval, in pixels."""
     heights = (percent[0], percent.min(), percent.max())
     point, low, high = axes.transData.transform([(seconds, height) for height in heights])
@@ -140,7 +132,7 @@ def topologies(
     """
     if not panels or not points:
         raise ValueError(f"expected panels and points to draw; found {len(panels)} panels and {len(points)} groups.")
-    figure = Figure(figsize=(WIDTH, 7.0), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, 7.0), layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=[1, 1.5])
     above, below = parts
     known = [100 * value for cells in panels.values() for value in cells.values() if value is not None]
@@ -156,18 +148,18 @@ def topologies(
 
 
 def _draw_parameters(axes: Axes, points: Mapping[str, Sequence[tuple[int, float]]], paper: float | None) -> None:
-    for (group, pairs), marker, color in zip(points.items(), cycle(MARKERS), cycle(COLORS), strict=False):
+    for (group, pairs), marker, color in zip(points.items(), cycle(style.MARKERS), cycle(style.COLORS), strict=False):
         parameters, accuracy = np.array(pairs).T
         axes.scatter(parameters, 100 * accuracy, s=28, label=group, color=color, marker=marker, zorder=3)
     front = _pareto_front([pair for pairs in points.values() for pair in pairs])
     parameters, accuracy = np.array(front).T
-    axes.step(parameters, 100 * accuracy, where="post", color=INK, linewidth=1, label="best for its size")
+    axes.step(parameters, 100 * accuracy, where="post", color=style.INK, linewidth=1, label="best for its size")
     percent = [100 * accuracy for pairs in points.values() for _, accuracy in pairs]
     if paper is not None:
-        axes.axhline(100 * paper, color=INK, linestyle="--", linewidth=1, label=f"paper, {100 * paper:.2f}%")
+        axes.axhline(100 * paper, color=style.INK, linestyle="--", linewidth=1, label=f"paper, {100 * paper:.2f}%")
         percent.append(100 * paper)
-    axes.set(xscale="log", xlabel="parameters", ylabel="test accuracy, %", ylim=percent_range(np.array(percent)))
-    style_axes(axes)
+    axes.set(xscale="log", xlabel="parameters", ylabel="test accuracy, %", ylim=style.percent_range(np.array(percent)))
+    style.style_axes(axes)
     axes.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(points) + 2)
 
 
@@ -189,7 +181,7 @@ def transfer_matrices(grid: Sequence[Mapping[str, Mapping[tuple[str, str], tuple
     """
     if not grid or not grid[0]:
         raise ValueError("expected one or more matrices to draw; found none.")
-    figure = Figure(figsize=(WIDTH, 0.6 + 2.6 * len(grid)), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, 0.6 + 2.6 * len(grid)), layout="constrained")
     panels = figure.subplots(len(grid), len(grid[0]), squeeze=False)
     for axes, (title, cells) in zip(panels.flat, [item for row in grid for item in row.items()], strict=True):
         texts = {
@@ -212,4 +204,4 @@ def _draw_matrix(axes: Axes, cells: Cells, texts: Mapping[tuple[Any, Any], str],
     for (row, column), text in texts.items():
         color = "white" if cells[row, column] < low + 0.6 * (high - low) else "black"
         x, y = columns.index(column), rows.index(row)
-        axes.text(x, y, text, ha="center", va="center", color=color, fontsize=10, gid=FIXED)
+        axes.text(x, y, text, ha="center", va="center", color=color, fontsize=10, gid=style.FIXED)

@@ -10,22 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from realfake_hf.figures.style import (
-    BLUE,
-    COLORS,
-    INK,
-    VERMILLION,
-    WIDTH,
-    Floats,
-    percent_range,
-    push_apart,
-    style_axes,
-    unit_interval,
-)
+from realfake_hf.figures import style
 from realfake_hf.labels import LABEL_NAMES
 
-LINE_STYLES: Final = tuple(product(("-", "--", ":", "-."), COLORS))  # 28; successive ones differ in colour
-LOSS_STYLES: Final = {"train_loss": ("training", "--", INK), "eval_loss": ("validation", "-", BLUE)}
+LINE_STYLES: Final = tuple(product(("-", "--", ":", "-."), style.COLORS))  # 28; successive ones differ in colour
+LOSS_STYLES: Final = {"train_loss": ("training", "--", style.INK), "eval_loss": ("validation", "-", style.BLUE)}
 MAX_MARKERS: Final = 30  # epochs; more markers would hide the line
 LABEL_HEIGHT: Final = 0.18  # inches between labels at the ends of lines
 Row = Mapping[str, float]
@@ -50,12 +39,12 @@ def learning_curves(history: Sequence[Row], *, best_epoch: int | None = None) ->
         )
     first_highest = max(evaluated, key=lambda row: row["eval_accuracy"], default={})
     best = first_highest if best_epoch is None else by_epoch[best_epoch]
-    figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, 3.5), layout="constrained")
     panels = figure.subplots(1, 1 + bool(evaluated), squeeze=False)[0]
     for axes in panels:
         _style_epochs(axes, list(by_epoch), room=0.5)
         if best:
-            axes.axvline(best["epoch"], color=INK, linewidth=0.8, linestyle=":")
+            axes.axvline(best["epoch"], color=style.INK, linewidth=0.8, linestyle=":")
     _draw_losses(panels[0], history)
     if evaluated:
         _draw_accuracy(panels[1], evaluated, best)
@@ -75,7 +64,7 @@ def content_accuracy(accuracy: Mapping[str, Sequence[float]], *, epochs: Sequenc
         raise ValueError(
             f"expected content classes with one accuracy per epoch; found {len(numbers)} epochs and {lengths} values."
         )
-    percent = 100 * unit_interval(list(accuracy.values()))
+    percent = 100 * style.unit_interval(list(accuracy.values()))
     if len(numbers) == 1:
         return _accuracy_dots(list(accuracy), percent[:, 0])
     return _accuracy_lines(list(accuracy), percent, numbers)
@@ -121,10 +110,10 @@ def difficulty_map(p_true: NDArray[np.floating], *, is_fake: NDArray[np.bool_]) 
             "expected p_true of shape (epochs, n) and is_fake of shape (n,), neither empty; found "
             f"{p_true.shape} and {is_fake.shape}."
         )
-    p_true = unit_interval(p_true)
+    p_true = style.unit_interval(p_true)
     if len(p_true) > 1:
         return _data_map(p_true, is_fake)
-    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, 3.6), layout="constrained")
     axes = figure.subplots()
     _draw_histogram(axes, p_true[0], is_fake, top=1)
     axes.set_title(f"n = {is_fake.size:,} validation images, 1 epoch: all variabilities are 0")
@@ -134,58 +123,58 @@ def difficulty_map(p_true: NDArray[np.floating], *, is_fake: NDArray[np.bool_]) 
 
 
 def _style_epochs(axes: Axes, epochs: Sequence[float], *, room: float) -> None:
-    style_axes(axes)
+    style.style_axes(axes)
     axes.set(xlabel="epoch", xlim=(min(epochs) - room, max(epochs) + room))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_prop_cycle(marker=["." if len(epochs) <= MAX_MARKERS else "None"])
 
 
 def _draw_losses(axes: Axes, history: Sequence[Row]) -> None:
-    for key, (label, style, color) in LOSS_STYLES.items():
+    for key, (label, line, color) in LOSS_STYLES.items():
         points = [(row["epoch"], row[key]) for row in history if key in row]
         if points:
-            axes.plot(*zip(*points, strict=True), linestyle=style, color=color, label=label)
+            axes.plot(*zip(*points, strict=True), linestyle=line, color=color, label=label)
     axes.set_ylabel("loss, nats")
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0)
 
 
 def _draw_accuracy(axes: Axes, rows: Sequence[Row], best: Row) -> None:
-    percent = 100 * unit_interval([row["eval_accuracy"] for row in rows])
-    axes.plot([row["epoch"] for row in rows], percent, color=BLUE, clip_on=False)
-    axes.set(ylim=percent_range(percent), ylabel="validation accuracy, %")
+    percent = 100 * style.unit_interval([row["eval_accuracy"] for row in rows])
+    axes.plot([row["epoch"] for row in rows], percent, color=style.BLUE, clip_on=False)
+    axes.set(ylim=style.percent_range(percent), ylabel="validation accuracy, %")
     if "eval_accuracy" in best:
         value = 100 * best["eval_accuracy"]
         auc = f", ROC AUC {best['eval_roc_auc']:.4f}" if "eval_roc_auc" in best else ""
         label = f"best: epoch {best['epoch']:g}, {value:.2f}%{auc}"
-        axes.plot([best["epoch"]], [value], "o", color=VERMILLION, markersize=8, clip_on=False, label=label)
+        axes.plot([best["epoch"]], [value], "o", color=style.VERMILLION, markersize=8, clip_on=False, label=label)
         axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, handletextpad=0.2)
 
 
-def _accuracy_dots(names: Sequence[str], percent: Floats) -> Figure:
+def _accuracy_dots(names: Sequence[str], percent: style.Floats) -> Figure:
     order = np.argsort(percent, kind="stable")
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.27 * len(names)), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, 0.9 + 0.27 * len(names)), layout="constrained")
     axes = figure.subplots()
-    style_axes(axes)
-    axes.plot(percent[order], range(len(names)), "o", color=BLUE, markersize=7, clip_on=False)
+    style.style_axes(axes)
+    axes.plot(percent[order], range(len(names)), "o", color=style.BLUE, markersize=7, clip_on=False)
     labels = [f"{names[index]} {percent[index]:.1f}" for index in order]
     axes.set_yticks(range(len(names)), labels, parse_math=False)
-    axes.set(xlim=percent_range(percent), ylim=(-0.6, len(names) - 0.4), xlabel="validation accuracy, %")
+    axes.set(xlim=style.percent_range(percent), ylim=(-0.6, len(names) - 0.4), xlabel="validation accuracy, %")
     return figure
 
 
-def _accuracy_lines(names: Sequence[str], percent: Floats, epochs: Sequence[int]) -> Figure:
+def _accuracy_lines(names: Sequence[str], percent: style.Floats, epochs: Sequence[int]) -> Figure:
     height = max(4.2, 1.0 + 0.24 * len(names))
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, height), layout="constrained")
     axes = figure.subplots()
     _style_epochs(axes, epochs, room=0)
-    low, high = percent_range(percent)
+    low, high = style.percent_range(percent)
     axes.set(ylim=(low, high), ylabel="validation accuracy, %")
     order = np.argsort(percent[:, -1], kind="stable")
-    places = push_apart((percent[order, -1] - low) / (high - low), gap=LABEL_HEIGHT / (height - 0.7))
+    places = style.push_apart((percent[order, -1] - low) / (high - low), gap=LABEL_HEIGHT / (height - 0.7))
     for index, place in zip(order, places, strict=True):
-        style, color = LINE_STYLES[index % len(LINE_STYLES)]
+        line, color = LINE_STYLES[index % len(LINE_STYLES)]
         end = percent[index, -1]
-        axes.plot(epochs, percent[index], linestyle=style, color=color, label=names[index], clip_on=False)
+        axes.plot(epochs, percent[index], linestyle=line, color=color, label=names[index], clip_on=False)
         axes.annotate(
             f"{names[index]} {end:.1f}", (epochs[-1], end), (1.06, place), textcoords="axes fraction", va="center",
             arrowprops={"arrowstyle": "-", "color": color, "shrinkB": 0, "relpos": (0, 0.5)}, parse_math=False,
@@ -193,36 +182,38 @@ def _accuracy_lines(names: Sequence[str], percent: Floats, epochs: Sequence[int]
     return figure
 
 
-def _draw_histogram(axes: Axes, values: Floats, is_fake: NDArray[np.bool_], *, top: float, along: str = "x") -> None:
-    style_axes(axes)
+def _draw_histogram(
+    axes: Axes, values: style.Floats, is_fake: NDArray[np.bool_], *, top: float, along: str = "x"
+) -> None:
+    style.style_axes(axes)
     groups = [values[~is_fake], values[is_fake]]
     labels = [f"{name}, n = {len(group):,}" for name, group in zip(LABEL_NAMES, groups, strict=True)]
     heights, *_ = axes.hist(
-        groups, bins=40, range=(0, top), histtype="step", log=True, linewidth=1.4, color=[BLUE, VERMILLION],
-        orientation="vertical" if along == "x" else "horizontal", label=labels,
+        groups, bins=40, range=(0, top), histtype="step", log=True, linewidth=1.4, label=labels,
+        orientation="vertical" if along == "x" else "horizontal", color=[style.BLUE, style.VERMILLION],
     )  # fmt: skip
     up = "y" if along == "x" else "x"
     counts = (0.7, max(12, 2 * np.max(heights)))  # more than a decade, so that minor ticks have no labels
     axes.set(**{f"{along}lim": (-0.02 * top, 1.02 * top), f"{up}lim": counts, f"{up}label": "images"})
 
 
-def _data_map(p_true: Floats, is_fake: NDArray[np.bool_]) -> Figure:
+def _data_map(p_true: style.Floats, is_fake: NDArray[np.bool_]) -> Figure:
     confidence, variability = p_true.mean(axis=0), np.minimum(p_true.std(axis=0), 0.5)  # rounding may exceed the bound
-    figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, 5.6), layout="constrained")
     (above, corner), (axes, beside) = figure.subplots(
         2, 2, sharex="col", sharey="row", width_ratios=(5, 1), height_ratios=(1, 4)
     )
     corner.set_axis_off()
     _draw_histogram(above, variability, is_fake, top=0.5)
     _draw_histogram(beside, confidence, is_fake, top=1, along="y")
-    style_axes(axes)
+    style.style_axes(axes)
     order = np.argsort(variability, kind="stable")  # mixes the labels, so that neither covers the other
-    colors = np.where(is_fake, VERMILLION, BLUE)[order].tolist()
+    colors = np.where(is_fake, style.VERMILLION, style.BLUE)[order].tolist()
     size = float(np.clip(45_000 / len(order), 9, 36))  # points squared
     axes.scatter(variability[order], confidence[order], c=colors, s=size, alpha=0.4, linewidths=0, rasterized=True)
     # All points satisfy variability**2 <= confidence * (1 - confidence); the labels are outside or at the tip.
     for word, x, y in (("easy to learn", 0.2, 0.97), ("hard to learn", 0.2, 0.03), ("ambiguous", 0.42, 0.5)):
-        axes.text(x, y, word, va="center", style="italic", color=INK, size=12)
+        axes.text(x, y, word, va="center", style="italic", color=style.INK, size=12)
     axes.set(xlabel="variability: standard deviation over epochs", ylabel="confidence: mean probability of true label")
     above.set_title(f"n = {len(is_fake):,} validation images, {len(p_true)} epochs")
     figure.legend(*above.get_legend_handles_labels(), loc="upper right", frameon=False, reverse=True)

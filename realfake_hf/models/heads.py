@@ -48,7 +48,9 @@ def collect_embeddings(model: PreTrainedModel) -> Iterator[list[Tensor]]:
 
     def hook(head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if threading.get_ident() == thread:
-            embeddings.append(_pooled(inputs[0].detach(), is_map=isinstance(head, nn.Conv2d)))
+            values = inputs[0].detach()  # (batch, width, height, width) of a map, or (batch, ..., width)
+            is_map = isinstance(head, nn.Conv2d)
+            embeddings.append(values.flatten(2).mean(2) if is_map else values.unsqueeze(1).flatten(1, -2).mean(1))
 
     handle = heads[-1].register_forward_pre_hook(hook)
     try:
@@ -70,8 +72,3 @@ def _shapes(model: PreTrainedModel, n_labels: int) -> Mapping[str, torch.Size]:
     config.num_labels = n_labels
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return {name: value.shape for name, value in type(model)(config).named_parameters()}
-
-
-def _pooled(values: Tensor, *, is_map: bool) -> Tensor:
-    """Average (batch, width, height, width) or (batch, ..., width) over positions."""
-    return values.flatten(2).mean(2) if is_map else values.unsqueeze(1).flatten(1, -2).mean(1)

@@ -195,7 +195,10 @@ class WeightAverage(TrainerCallback):
     ) -> None:
         """Save the average before a checkpoint is written, whose last file marks it as complete; swap to evaluate."""
         if control.should_save:
-            average = {name: _full(value) for name, value in self._mean.items()}  # collective: in all processes
+            average = {  # collective: in all processes
+                name: value.full_tensor() if isinstance(value, DTensor) else value
+                for name, value in self._mean.items()
+            }
             folder = checkpoint_folder(args, state)
             if state.is_world_process_zero:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -207,20 +210,14 @@ class WeightAverage(TrainerCallback):
     def _read(self, checkpoint: Path) -> None:
         for name, value in load_file(checkpoint / AVERAGE_FILE).items():
             mean = self._mean[name]
-            mean.copy_(_sharded(value, mean) if isinstance(mean, DTensor) else value)
+            if isinstance(mean, DTensor):
+                value = distribute_tensor(value.to(mean.device), mean.device_mesh, mean.placements)
+            mean.copy_(value)
 
 
 def _local(weights: Tensor) -> Tensor:
     """Return the shard of this process if the weights are sharded (FSDP 2), else the weights."""
     return weights.to_local() if isinstance(weights, DTensor) else weights
-
-
-def _full(weights: Tensor) -> Tensor:
-    return weights.full_tensor() if isinstance(weights, DTensor) else weights
-
-
-def _sharded(weights: Tensor, like: DTensor) -> DTensor:
-    return distribute_tensor(weights.to(like.device), like.device_mesh, like.placements)
 
 
 def _weights(model: nn.Module) -> dict[str, nn.Parameter]:
