@@ -37,11 +37,8 @@ def parse(*dataclass_types: Any, argv: Sequence[str] | None = None, description:
     """Fill dataclasses from defaults, then `--config recipe.yaml`, then flags.
 
     A field `output_dir` is the flag `--output_dir` and the recipe's key `output_dir`; a flag wins over the recipe.
-
-    Args:
-        dataclass_types: the dataclasses; a field's `metadata={"help": ...}` is shown by `--help`.
-        argv: the words of the command line; by default, of this process.
-        description: description of the program for `--help`.
+    `--help` shows the description and each field's `metadata={"help": ...}`. By default, `argv` are the words of this
+    process.
 
     Returns:
         One instance of each dataclass, in order.
@@ -124,14 +121,8 @@ def command(
 ) -> Callable[[Callable[..., int | None]], Callable[..., int]]:
     """Decorate the work of a command, which takes its settings, to take the words of the command line instead.
 
-    The decorated function returns the exit status: that of the work, or 0 if it returns None; see `run_command`.
-
-    Args:
-        dataclass_types: types of the settings; see `parse`.
-        name: name of the command.
-        description: description of the command for `--help`.
-        resumable: name of the first dataclass's field with the output folder.
-        others: see `run_command`.
+    The decorated function returns the exit status: that of the work, or 0 if it returns None. `resumable` names the
+    field of the first dataclass with the output folder; for the other arguments, see `parse` and `run_command`.
     """
 
     def decorate(work: Callable[..., int | None]) -> Callable[..., int]:
@@ -174,12 +165,7 @@ def _lock(folder: str | Path | None, others: Others) -> Iterator[None]:
 
 
 def read_names(flag: str, words: Sequence[str], *, kind: str) -> dict[str, str]:
-    """Parse words of the form NAME=PLACE into a dictionary.
-
-    Args:
-        flag: flag of the words, for messages.
-        words: words of the command line or a recipe.
-        kind: the right-hand side, such as MODEL, for messages.
+    """Parse words of the form NAME=PLACE into a dictionary; their flag and kind, such as MODEL, are for messages.
 
     Raises:
         ValueError: a word is not a pair, or a name is repeated.

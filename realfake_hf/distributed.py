@@ -24,11 +24,9 @@ class LostProcessError(OSError):
 def join_processes(*, timeout: int = TIMEOUT) -> PartialState:
     """Join the other processes of `accelerate launch`, if any; call it before any other use of accelerate.
 
-    Without an accelerator, each of several processes would otherwise act as the main process.
-
-    Args:
-        timeout: seconds without an answer after which a machine counts as lost. The kernels exchange these messages,
-            so the duration of a computation is not limited.
+    Without an accelerator, each of several processes would otherwise act as the main process. A machine counts as
+    lost after `timeout` seconds without an answer. The kernels exchange these messages, so the duration of a
+    computation is not limited.
     """
     state = PartialState(cpu=not torch.accelerator.is_available())
     if state.num_processes > 1:

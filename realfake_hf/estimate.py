@@ -38,10 +38,7 @@ class Estimate:
         return self.format(".3f")
 
     def format(self, spec: str) -> str:
-        """Format the value and its interval.
-
-        Args:
-            spec: format specification of one number, such as `.3f` or `+.1%`.
+        """Format the value and its interval, given the format specification of one number.
 
         >>> Estimate(0.0512, 0.0391, 0.0644).format("+.1%")
         '+5.1% (+3.9% to +6.4%)'

@@ -188,10 +188,7 @@ class LabelArguments:
 
 
 def fake_index(names: Mapping[int, str]) -> int:
-    """Return the index of the FAKE output of a two-class model.
-
-    Args:
-        names: the `id2label` of the model.
+    """Return the index of the FAKE output of a two-class model with these names, its `id2label`.
 
     Raises:
         ValueError: the labels do not mean real and fake.

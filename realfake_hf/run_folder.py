@@ -187,11 +187,7 @@ def copy_model(run: Run, folder: Path) -> None:
 
 
 def resume_point(folder: Path, arguments: Mapping[str, Any]) -> str | None:
-    """Return the checkpoint from which to resume a run, or None to start from the beginning.
-
-    Args:
-        folder: the output folder.
-        arguments: the arguments of the run to resume.
+    """Return the checkpoint from which to resume a run with these arguments, or None to start from the beginning.
 
     Raises:
         ValueError: the folder contains a finished run, an interrupted run with other arguments, or other files.

@@ -113,14 +113,9 @@ def file_names(files: Sequence[Path]) -> list[str]:
 
 
 def write_results(file: Path, content: object, table: str) -> str:
-    """Write measurements as NAME.json and their Markdown table as NAME.md beside it, without local paths.
+    """Write plain JSON as NAME.json and its Markdown table as NAME.md beside it, without local paths.
 
     Return the table.
-
-    Args:
-        file: the JSON file.
-        content: plain JSON.
-        table: Markdown with the same numbers.
     """
     write_json(file, without_local_paths(content))
     write_text(file.with_suffix(".md"), f"{without_local_paths(table.rstrip())}\n")
@@ -174,13 +169,9 @@ def _sha256(text: str) -> str:
 
 
 def begin_or_resume(file: Path, settings: Mapping[str, Any], *, what: str, flag: str = "--output_dir") -> None:
-    """Record the settings of resumable work in its folder, or compare them with the recorded settings.
+    """Record the settings of resumable work in a file, creating its folder, or compare them with the recorded ones.
 
-    Args:
-        file: the record; its folder is created.
-        settings: everything that determines the result.
-        what: name of the work for messages: study, scoring, search.
-        flag: flag of the folder, for messages.
+    The settings are everything that determines the result. Messages name the work and the flag of its folder.
 
     Raises:
         ValueError: the folder contains other files, or work with other settings.

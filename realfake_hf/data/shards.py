@@ -67,10 +67,8 @@ class ShardArguments(FoldArguments):
 def write_shards(images: "DatasetDict", folder: Path, *, shard_bytes: float = 256 * MIB) -> list[Shard]:
     """Write the splits as parquet files with embedded images, and `shards.json` with their checksums.
 
-    Args:
-        images: from `load_images`.
-        folder: an empty folder, or that of an interrupted call with the same arguments, which is resumed.
-        shard_bytes: maximum size of a shard, unless a single image is larger.
+    The folder is empty, or that of an interrupted call with the same arguments, which is resumed. A shard has at most
+    `shard_bytes`, unless a single image is larger.
 
     Returns:
         The entries of `shards.json`: `file`, `split`, `n`, `n_fake`, `bytes` and `sha256` of each shard.

@@ -58,10 +58,7 @@ class CompareArguments:
 def compare(runs: "Mapping[str, Run]", images: "DatasetDict", *, bootstrap_samples: int = 1000) -> dict[str, Any]:
     """Score the test split once with each model, and test the difference of each pair.
 
-    Args:
-        runs: runs of two or more models, by name.
-        images: the splits of their training, from `add_missing_splits`.
-        bootstrap_samples: replicates of each interval; 0 for no intervals.
+    The images are the splits of their training, from `add_missing_splits`; without samples, there are no intervals.
 
     Returns:
         `threshold`, `models` (size, training and reports by name) and `pairs` (McNemar's tests), as plain JSON.

@@ -131,13 +131,9 @@ def _prepare_data(plan: Plan, folder: Path, labels: str | None) -> None:
 def matched_splits(images: "DatasetDict", *, train_size: int, test_size: int, protocol: str) -> "DatasetDict":
     """Split a source into train, validation and test, limit their sizes, and apply a protocol to every image.
 
-    Test images that also occur in another split are dropped. Splits are balanced by label and content.
-
-    Args:
-        images: images returned by `load_images`.
-        train_size: maximum size of the training split; the validation split has at most a tenth of it.
-        test_size: maximum size of the test split.
-        protocol: a name in `PROTOCOLS`; its output is stored losslessly, as PNG.
+    Test images that also occur in another split are dropped. Splits are balanced by label and content. The sizes are
+    maxima; the validation split has at most a tenth of that of the training split. The output of the protocol, a name
+    in `PROTOCOLS`, is stored losslessly, as PNG.
 
     Raises:
         ValueError: a split would contain one label only.
@@ -158,11 +154,9 @@ def matched_splits(images: "DatasetDict", *, train_size: int, test_size: int, pr
 
 
 def mix(parts: "Sequence[DatasetDict]", *, rows: int) -> "DatasetDict":
-    """Concatenate the splits of several sources, with equally many training images of each source.
+    """Concatenate splits from `matched_splits`, with equally many training images of each source, `rows` in all.
 
-    Args:
-        parts: splits returned by `matched_splits`.
-        rows: size of the training split; images of small sources are repeated.
+    Images of small sources are repeated.
     """
     from datasets import DatasetDict, concatenate_datasets
 

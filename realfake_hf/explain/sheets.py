@@ -39,14 +39,9 @@ GROUPS: Final[Mapping[Group, str]] = {
 def draw_explanations(
     title: str, image: Image.Image, explained: Mapping[str, Explained], *, truth: LabelName | None, strength: float
 ) -> Figure:
-    """Draw an image with the verdicts and maps of one or more models.
+    """Draw an upright RGB image with the verdicts and maps of one or more models.
 
-    Args:
-        title: title of the figure; unprintable characters are replaced.
-        image: upright RGB image.
-        explained: explanations and views by the model's name.
-        truth: true label, if known.
-        strength: opacity of the map in the overlays, in [0, 1].
+    Unprintable characters of the title are replaced. `strength` is the opacity of the map in the overlays, in [0, 1].
     """
     panels = []
     for name, (explanation, view) in explained.items():

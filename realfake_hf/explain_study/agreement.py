@@ -131,15 +131,11 @@ def measure_agreement(
     samples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Compare every two kinds of map on the common grid.
+    """Compare every two kinds of map of the images of a sample, on the common grid.
 
-    Args:
-        trained: maps of the models under study, one set per method.
-        random: the same kinds of map from models with random weights.
-        twins: the same kinds of map from models with another training seed; sets may be missing.
-        sample: images; means are estimates for the whole split, see `Sample.weight`.
-        samples: bootstrap replicates of each interval.
-        seed: random seed of the bootstrap and of the shuffled pairs.
+    The models under study have one set of maps per method; so have models with random weights and twins, which have
+    another training seed, and may be missing. Means are estimates for the whole split, see `Sample.weight`. The seed
+    is that of the bootstrap and of the shuffled pairs.
 
     Returns:
         Plain JSON: how the `maps` were made; the agreement of independent maps by `chance`; `pairs`, see

@@ -86,11 +86,7 @@ def measure_faithfulness(
 ) -> dict[str, Any]:
     """Hide and show the cells of images in the order of each map, in random order, and from the centre outwards.
 
-    Args:
-        models: models to test, each on its own predictions.
-        sample: images.
-        samples: bootstrap replicates.
-        seed: random seed of ties, random orders and the bootstrap.
+    Each model is tested on its own predictions. The seed is that of ties, random orders and the bootstrap.
 
     Returns:
         Plain JSON: the settings, and for each of the `models`, by fill and by order (a method, `RANDOM_ORDER` or

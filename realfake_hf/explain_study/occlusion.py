@@ -131,11 +131,7 @@ def measure_occlusion(
 ) -> dict[str, Any]:
     """Score models on images with the centre, an equal area of the rim, everything, or nothing hidden.
 
-    Args:
-        models: models to test.
-        sample: images; every model scores each of them 15 times.
-        samples: bootstrap replicates, the same for all estimates.
-        seed: random seed of the bootstrap.
+    Every model scores each image 15 times. The bootstrap replicates are the same for all estimates.
 
     Returns:
         Plain JSON: `n`, `areas`, `fills`, and for each of the `models` its performance on `untouched` images, with
@@ -162,10 +158,7 @@ def map_shares(
 ) -> dict[str, list[dict[str, Any]]]:
     """Compute the share of each kind of map's mass in the centre and in the rim.
 
-    Args:
-        maps: maps of the same images by any name, (n, grid_h, grid_w), not negative.
-        resampling: bootstrap of these images.
-        shape: height and width of the images.
+    The maps, (n, grid_h, grid_w) and not negative, are of the same images, whose height and width are `shape`.
 
     Returns:
         By name, one entry for each of `MAP_AREAS`: `area`, the share of the image in each region, which is also the

@@ -47,13 +47,9 @@ def measure_planted(
 ) -> dict[str, Any]:
     """Plant quadrants in images, and measure where each method locates the evidence.
 
-    Args:
-        models: models to test, named as in the sample.
-        sample: source of hosts and donors. Its weights are not used: each planted image counts once, because it is
-            not an image of the split that the weights represent.
-        n: maximum number of hosts for each kind of planting, balanced by content.
-        samples: bootstrap replicates.
-        seed: random seed of the pairs, the quadrants and the bootstrap.
+    At most n hosts for each kind of planting, balanced by content, and their donors are drawn from the sample. Its
+    weights are not used: each planted image counts once, because it is not an image of the split that the weights
+    represent. The seed is that of the pairs, the quadrants and the bootstrap.
 
     Returns:
         Plain JSON: the hits of an uninformative map (`chance`), the `class_methods`, whose maps depend on the label,

@@ -71,14 +71,10 @@ class Sample:
 def draw_sample(
     rows: Dataset, p_fake: Mapping[str, NDArray[np.floating]], *, n: int, seed: int, by_verdict: bool = True
 ) -> Sample:
-    """Draw images of a split, balanced between its strata: label, content, and which models are correct.
+    """Draw n images of a split, balanced between its strata: label, content, and which models are correct.
 
-    Args:
-        rows: split in the schema of `load_images`.
-        p_fake: scores of every image, (rows,) by the model's name.
-        n: number of images; all are taken from a smaller split.
-        seed: random seed of the order in which the images of a stratum are taken.
-        by_verdict: False ignores correctness; errors are then as rare as in the split.
+    The scores of every image, (rows,), are given by the model's name. All images of a smaller split are taken. With
+    `by_verdict` false, correctness is ignored, and errors are as rare as in the split.
 
     Raises:
         ValueError: the drawn images have different sizes.

@@ -31,11 +31,7 @@ def measure_sanity(
 ) -> dict[str, Any]:
     """Compare the maps of each trained model with those after each stage of its randomisation.
 
-    Args:
-        models: models to test.
-        sample: images.
-        samples: bootstrap replicates.
-        seed: random seed of the weights and the bootstrap.
+    The seed is that of the weights and the bootstrap.
 
     Returns:
         Plain JSON: the settings, and for each of the `models` the names of its `stages` and, by method, the mean rank

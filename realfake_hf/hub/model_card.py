@@ -46,12 +46,7 @@ class CardArguments:
 
 
 def make_card(folder: Path, *, repo_id: str, results: Path | None = None) -> "ModelCard":
-    """Render the card of a finished run.
-
-    Args:
-        folder: output folder of `train.py`.
-        repo_id: name of the model on the Hub.
-        results: folder of further results of the same weights; None for the results of the run only.
+    """Render the card of a finished run, with further results of the same weights from a folder, if given.
 
     Raises:
         OSError: the model does not exist.

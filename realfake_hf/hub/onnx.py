@@ -37,12 +37,9 @@ class ExportArguments:
 
 
 def export(folder: Path, file: Path, *, int8: bool = False) -> dict[str, Any]:
-    """Export a model to ONNX, and return its metadata.
+    """Export the model in an output folder of `train.py` to an ONNX file, and return its metadata.
 
-    Args:
-        folder: output folder of `train.py`.
-        file: ONNX file.
-        int8: quantise weights and, dynamically, activations of linear layers to 8 bits.
+    With `int8`, weights and, dynamically, activations of linear layers are quantised to 8 bits.
 
     Raises:
         OSError: the model does not exist.

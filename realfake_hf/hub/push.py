@@ -73,11 +73,7 @@ class Published:
 def publish_model(folder: Path, repo_id: str, *, results: Path | None = None, **options: Unpack[Options]) -> Published:
     """Upload a finished run in one commit: weights, processor, operating point, measurements, figures and card.
 
-    Args:
-        folder: output folder of `train.py`.
-        repo_id: user/name.
-        results: folder of further results of the same weights, for the card.
-        options: see `Options`.
+    The card includes further results of the same weights from the folder `results`, if given.
 
     Raises:
         OSError: there is no token, repository or access, or the Hub does not answer.
@@ -89,11 +85,7 @@ def publish_model(folder: Path, repo_id: str, *, results: Path | None = None, **
 def publish_space(folder: Path, repo_id: str, *, models: Mapping[str, str], **options: Unpack[Options]) -> Published:
     """Upload the Space in one commit, together with this package.
 
-    Args:
-        folder: `space/`.
-        repo_id: user/name.
-        models: Hub id -> revision of the models to serve; empty for the models in the folder.
-        options: see `Options`.
+    It serves the models with these Hub ids and revisions or, if there are none, those in the folder.
 
     Raises:
         OSError: there is no token or access, or the Hub does not answer.
@@ -111,15 +103,9 @@ def publish_dataset(
     with_images: bool = False,
     **options: Unpack[Options],
 ) -> Published:
-    """Upload a data card in one commit, with the images as parquet if their licence allows it.
+    """Upload the card of a source of `load_images` in one commit, with its images as parquet if its licence allows it.
 
-    Args:
-        source: source of images for `load_images`.
-        repo_id: user/name.
-        license: licence id of the Hub, such as mit or cc-by-4.0.
-        labels: see `load_images`.
-        with_images: whether to upload the images.
-        options: see `Options`.
+    The licence is an id of the Hub, such as mit or cc-by-4.0.
 
     Raises:
         OSError: the source does not exist, there is no token or access, or the Hub does not answer.

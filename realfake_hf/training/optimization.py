@@ -32,12 +32,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Group the trainable parameters by depth, for layer-wise learning rate decay (Clark et al., 2020, ELECTRA).
 
-    Args:
-        model: a classifier with a backbone and heads.
-        learning_rate: learning rate of the heads.
-        weight_decay: weight decay of the parameters in `decayed`; the others (biases, norms) have none.
-        layer_decay: learning rate of a layer relative to the layer above it.
-        decayed: names of parameters, as returned by the `Trainer`.
+    The heads have the learning rate, and each layer that of the layer above it times `layer_decay`. The parameters
+    named in `decayed`, by the `Trainer`, have the weight decay; the others (biases, norms) have none.
 
     Returns:
         Groups for an optimizer, the heads first.

@@ -90,13 +90,9 @@ def choose(arguments: OperatingPointArguments) -> "OperatingPoint":
 
 
 def fit(folder: Path, *, n: int, far: float, seed: int) -> "Familiarity":
-    """Fit the familiarity of a model on its training and validation images, and write it into its folder.
+    """Fit the familiarity of a model on n training images and the validation images, and write it into its folder.
 
-    Args:
-        folder: the folder of a finished run.
-        n: number of training images.
-        far: share of the validation images beyond the limit, in (0, 1).
-        seed: seed of the sample of training images.
+    A share `far`, in (0, 1), of the validation images is beyond the limit.
 
     Raises:
         OSError: the data set does not exist.

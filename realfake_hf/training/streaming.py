@@ -22,11 +22,7 @@ def make_loader(
 ) -> "StatefulDataLoader[Any]":
     """Create a loader whose state is its position between two batches.
 
-    Args:
-        stream: a stream created for the same number of workers.
-        workers: processes that read and decode; 0 means this process.
-        prefetch: batches that each worker loads in advance.
-        pin_memory: pin memory for copies to an accelerator.
+    The stream was created for the same number of workers, each of which loads some batches in advance.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # torchdata 0.11 with PyTorch 2.13

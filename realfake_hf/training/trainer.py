@@ -50,17 +50,10 @@ def build_trainer(
     teacher: Teacher | None = None,
     weights: NDArray[np.float64] | None = None,
 ) -> Trainer:
-    """Build a trainer, with freezing, weight averaging and LoRA as in the settings.
+    """Build a trainer of a model from `build_model`, with freezing, weight averaging and LoRA as in the settings.
 
-    Args:
-        network: the model from `build_model`.
-        processor: its image processor.
-        sets: pixels of the splits train and validation.
-        recorder: computes and records the validation metrics.
-        model: settings of fine-tuning.
-        run: settings of the training loop.
-        teacher: the teacher of a distillation.
-        weights: probabilities of the training images in a balanced draw.
+    The sets are the pixels of the splits train and validation; the weights, the probabilities of the training images in
+    a balanced draw.
     """
     if teacher:
         teacher.check_student(processor)
