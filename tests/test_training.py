@@ -150,6 +150,25 @@ def test_an_interrupted_run_resumes_to_the_same_weights(run, tmp_path, monkeypat
 
 
 @pytest.mark.slow
+def test_a_run_interrupted_within_an_epoch_resumes_to_the_same_average_of_its_weights(tmp_path, monkeypatch):
+    words = ["--num_train_epochs", "1", "--ema_decay", "0.9", "--checkpoint_steps", "4"]
+    save = Trainer._save_checkpoint
+
+    def interrupt(self, *args, **kwargs):
+        save(self, *args, **kwargs)
+        if self.state.global_step == 8:
+            raise KeyboardInterrupt
+
+    assert train.main(small(tmp_path / "whole", *words)) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save_checkpoint", interrupt)
+        assert train.main(small(tmp_path / "run", *words)) == 130
+    assert train.main(small(tmp_path / "run", *words)) == 0
+    whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "run"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
 @pytest.mark.parametrize("room", [300_000, 450_000])  # bytes: for a part of the first, of the second checkpoint
 def test_a_training_that_filled_its_disk_resumes_to_the_same_weights(tmp_path, capsys, room):

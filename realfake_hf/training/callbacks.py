@@ -24,8 +24,8 @@ from realfake_hf.run_folder import ValidationRun
 from realfake_hf.store import CHECKSUMS, write_checksums
 
 _FILES_OF_MAIN_PROCESS: Final = (
-    "model.safetensors", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth",
-    "rng_state_0.pth", "stream-0.pt", "trainer_state.json",
+    "model.safetensors", "adapter_model.safetensors", "averaged.safetensors", "optimizer.pt", "scheduler.pt",
+    "rng_state.pth", "rng_state_0.pth", "stream-0.pt", "trainer_state.json",
 )  # fmt: skip
 
 

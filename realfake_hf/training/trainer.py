@@ -52,8 +52,8 @@ def build_trainer(
 ) -> Trainer:
     """Build a trainer of a model from `build_model`, with freezing, weight averaging and LoRA as in the settings.
 
-    The sets are the pixels of the splits train and validation; the weights, the probabilities of the training images in
-    a balanced draw.
+    The sets are the pixels of the splits train and validation. The weights are the probabilities of the training
+    images in a balanced draw.
     """
     if teacher:
         teacher.check_student(processor)
@@ -125,6 +125,10 @@ def _set_callbacks(trainer: Trainer, network: PreTrainedModel, model: ModelArgum
         trainer.remove_callback(verbose)
     if not run.disable_tqdm:
         trainer.add_callback(QuietProgress)
+    if isinstance(trainer, StreamTrainer):
+        trainer.add_callback(StreamEpoch(trainer))
+    if run.checkpoint_steps is not None:
+        trainer.add_callback(StepCheckpoints(run.checkpoint_steps))  # before callbacks that write into checkpoints
     if model.head_epochs:
         trainable = [parameter for parameter in backbone_parameters(network) if parameter.requires_grad]
         trainer.add_callback(HeadFirst(trainable, epochs=model.head_epochs))
@@ -132,10 +136,6 @@ def _set_callbacks(trainer: Trainer, network: PreTrainedModel, model: ModelArgum
         trainer.add_callback(WeightAverage(run.ema_decay))
     if run.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(run.early_stopping_patience))
-    if isinstance(trainer, StreamTrainer):
-        trainer.add_callback(StreamEpoch(trainer))
-    if run.checkpoint_steps is not None:
-        trainer.add_callback(StepCheckpoints(run.checkpoint_steps))
     if isinstance(trainer, StreamTrainer):
         trainer.add_callback(StreamPosition(trainer))
 
