@@ -93,7 +93,7 @@ def missing(report):
 
 @pytest.fixture
 def pictures(picture_bytes):
-    names = ("real/a.jpg", "real/b c.png", "fake/-x.webp", "fake/\u03bc.png")
+    names = ("real/a.jpg", ":(glob)real/* c.png", "fake/-x.webp", "fake/\u03bc.png")
     formats = {".jpg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
     return {name: picture_bytes(name, formats[Path(name).suffix]) for name in names}
 
