@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,18 +47,10 @@ def draw_evenly(is_fake: Flags, content: Sequence[str | None], n: int, *, seed: 
 
 
 def balanced_weights(by: Collection[str], is_fake: Flags, groups: Sequence[str | None]) -> NDArray[np.float64]:
-    """Return the probability of each image in a draw that is balanced over labels, groups or both.
+    """Return the probability of each image in a draw that is balanced over some of `BALANCED`: (n,).
 
     With `group`, an image weighs one over the root of the size of its group; an image without one is a group of its
-    own. With `label`, both labels weigh the same in total.
-
-    Args:
-        by: names in `BALANCED`.
-        is_fake: (n,) labels, both of which occur.
-        groups: (n,) groups.
-
-    Returns:
-        (n,) probabilities.
+    own. With `label`, both labels, which must occur, weigh the same in total.
     """
     sizes = Counter(groups) if "group" in by else {}
     weights = np.array([sizes.get(group, 1) if group else 1 for group in groups], dtype=np.float64) ** -0.5
@@ -68,26 +60,16 @@ def balanced_weights(by: Collection[str], is_fake: Flags, groups: Sequence[str |
     return weights
 
 
-class HasEpoch(Protocol):
-    """Images of which a callback of the `Trainer` sets the epoch."""
-
-    epoch: int
-
-
 @dataclass(frozen=True, eq=False)
 class WeightedRows:
     """The rows of an epoch, drawn with replacement; they depend on weights, seed and epoch alone.
 
-    All processes draw the same rows, of which each trains on its own batches. A resumed epoch draws them again.
-
-    Attributes:
-        weights: (n,) probabilities; an epoch has n rows.
-        images: the images, which state the epoch.
-        seed: random seed.
+    All processes draw the same rows, of which each trains on its own batches. A resumed epoch draws them again. The
+    weights are (n,) probabilities; `images.epoch`, which a callback of the `Trainer` sets, is the epoch.
     """
 
     weights: NDArray[np.float64]
-    images: HasEpoch
+    images: Any
     seed: int
 
     def __len__(self) -> int:

@@ -51,9 +51,7 @@ def stratified_split(
     """
     groups = known_groups(images)
     has_groups = whole_groups and any(groups)
-    is_drawn = (
-        _draw_groups(images, groups, share=share, seed=seed) if has_groups else _draw(images, share=share, seed=seed)
-    )
+    is_drawn = _draw_groups(images, groups, share, seed) if has_groups else _draw(images, share=share, seed=seed)
     labels = np.asarray(images["label"][:])
     for side in (~is_drawn, is_drawn):
         if len(set(labels[side].tolist())) < 2:  # noqa: PLR2004 - both labels
@@ -94,7 +92,7 @@ def known_groups(images: Dataset) -> list[str | None]:
     return images["group"][:] if "group" in images.column_names else [None] * len(images)
 
 
-def _draw_groups(images: Dataset, groups: list[str | None], *, share: float, seed: int) -> NDArray[np.bool_]:
+def _draw_groups(images: Dataset, groups: list[str | None], share: float, seed: int) -> NDArray[np.bool_]:
     """Return a mask of the rows to draw: shuffle the groups, and take those that bring the labels nearer the share."""
     units = _linked(images["sha256"][:], groups)
     counts = np.zeros((units.max() + 1, 2))
@@ -118,16 +116,13 @@ def _linked(digests: list[str], groups: list[str | None]) -> NDArray[np.intp]:
 
 def _log_groups(splits: DatasetDict) -> None:
     """Log the number of groups of each split, and groups in two of them, which a source may state."""
-    labels: dict[str, dict[str, set[int]]] = {}
+    found: dict[str, set[str]] = {}
     for split, rows in splits.items():
-        labels[split] = defaultdict(set)
-        for group, label in zip(known_groups(rows), rows["label"][:], strict=True):
-            if group:
-                labels[split][group].add(label)
-    for split, by_group in labels.items():
-        if by_group:
-            single = sum(len(both) == 1 for both in by_group.values())
-            logger.info("%s: %d groups, %d of them with one label", split, len(by_group), single)
-    for one, other in combinations(labels, 2):
-        if shared := sorted(labels[one].keys() & labels[other].keys()):
+        kinds = {(group, label) for group, label in zip(known_groups(rows), rows["label"][:], strict=True) if group}
+        found[split] = {group for group, _ in kinds}
+        if kinds:
+            single = 2 * len(found[split]) - len(kinds)
+            logger.info("%s: %d groups, %d of them with one label", split, len(found[split]), single)
+    for one, other in combinations(found, 2):
+        if shared := sorted(found[one] & found[other]):
             logger.warning("%d groups are in %s and %s, such as %s", len(shared), one, other, shared[0])

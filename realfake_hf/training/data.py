@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 from numpy.typing import NDArray
 from transformers import BaseImageProcessor, PreTrainedModel, ViTImageProcessorPil
 
@@ -112,7 +112,10 @@ def load_training_data(arguments: DataArguments) -> TrainingData:
     """
     if not arguments.streaming:
         images = load_splits(arguments)
-        return TrainingData(images, weights=_weights(images["train"], arguments) if arguments.balanced else None)
+        if not arguments.balanced:
+            return TrainingData(images)
+        is_fake, groups = np.asarray(images["train"]["label"][:]) == FAKE, known_groups(images["train"])
+        return TrainingData(images, weights=balanced_weights(arguments.balanced, is_fake, groups))
     shards = find_shards(arguments.data)
     missing = [split for split in ("train", "validation", "test") if split not in shards]
     if missing:
@@ -123,11 +126,6 @@ def load_training_data(arguments: DataArguments) -> TrainingData:
     with PartialState().main_process_first():
         images = DatasetDict({split: shards[split].load() for split in ("validation", "test")})
     return TrainingData(images, shards["train"], arguments.buffer_size)
-
-
-def _weights(train: Dataset, arguments: DataArguments) -> NDArray[np.float64]:
-    is_fake = np.asarray(train["label"][:]) == FAKE
-    return balanced_weights(arguments.balanced, is_fake, known_groups(train))
 
 
 def pixel_sets(

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import BaseImageProcessor, Trainer
 
 from realfake_hf.data.pixels import ModelInput, geometry, is_reproducible
-from realfake_hf.data.sampling import HasEpoch, WeightedRows
+from realfake_hf.data.sampling import WeightedRows
 from realfake_hf.labels import FAKE
 from realfake_hf.models.checkpoint import fake_output, load_classifier, load_processor
 from realfake_hf.models.pretrained import find_checkpoint
@@ -113,7 +113,7 @@ class DistillationTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:  # noqa: ANN401 - as the Trainer's
         if self.weights is None:
             return super()._get_train_sampler(train_dataset)
-        return WeightedRows(self.weights, cast("HasEpoch", self.train_dataset), seed=self.args.seed)
+        return WeightedRows(self.weights, self.train_dataset, seed=self.args.seed)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return the loader of the training split, without a last batch of a single image if it needs two."""
