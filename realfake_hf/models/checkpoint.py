@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import torch
 from transformers import (
+    MODEL_MAPPING,
     AutoConfig,
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -78,6 +79,24 @@ def load_classifier(
     lost = info["missing_keys"] | {name for name, *_ in info["mismatched_keys"]}
     heads = tuple(f"{name}." for name in head_modules(model)) if allow_new_head else ()
     _check_weights(model, {name for name in lost if not name.startswith(heads)}, place)
+    return model  # type: ignore[no-any-return]
+
+
+def load_tower(place: str | os.PathLike[str], config: PreTrainedConfig) -> PreTrainedModel:
+    """Load a vision tower, also out of a larger model, in float32; see `load_classifier`.
+
+    Args:
+        place: a folder or a Hub id.
+        config: configuration of the tower, which may have fewer layers than the checkpoint.
+    """
+    place = locate(place)
+    _check_weight_files(place)
+    with _in_one_sentence(f"the weights of a {config.model_type} of transformers", place):
+        tower_class: Any = MODEL_MAPPING[type(config)]
+        model, info = tower_class.from_pretrained(
+            place, config=config, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+        )
+    _check_weights(model, info["missing_keys"] | {name for name, *_ in info["mismatched_keys"]}, place)
     return model  # type: ignore[no-any-return]
 
 

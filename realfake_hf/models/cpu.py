@@ -19,7 +19,7 @@ MIN_BATCH: Final = 4  # images per forward pass in bfloat16
 SHORT: Final = 257  # tokens up to which attention over all heads at once is faster
 _ACTIVATED: Final = ("fc1", "activation_fn")  # a linear layer and its activation, as named in transformers
 _MLP: Final = (*_ACTIVATED, "fc2")
-_MULTIVIEW_TYPE: Final = "multiview_clip"  # whose tower computes in bfloat16 as a whole
+_MULTIVIEW_TYPE: Final = "multiview"  # whose tower computes in bfloat16 as a whole
 _BFLOAT16_TYPES: Final = ("vit", "deit", "dinov2")  # model types with blocks that `Bfloat16Block` supports
 _NORMS: Final = (("layernorm_before", "layernorm_after"), ("norm1", "norm2"))  # as named in transformers
 _QUERY_KEY_VALUE: Final = ("q_proj", "k_proj", "v_proj")
@@ -178,7 +178,7 @@ def has_fast_bfloat16() -> bool:
 
 
 def in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a copy of a packed ViT, DeiT, DINOv2 or multi-view CLIP that multiplies in bfloat16, for logits only.
+    """Return a copy of a packed ViT, DeiT, DINOv2 or multi-view tower that multiplies in bfloat16, for logits only.
 
     It is faster if `has_fast_bfloat16`. Residuals, norms and the classifier remain in float32, which is more accurate
     than all weights in bfloat16. The copy returns no attention, does not follow later changes of the weights, and its

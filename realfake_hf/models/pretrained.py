@@ -2,6 +2,7 @@
 
 import copy
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -17,8 +18,17 @@ from transformers import (
 
 from realfake_hf.data.pixels import processed, resize_target
 from realfake_hf.labels import LABEL_NAMES, id2label, label2id, parse_label
-from realfake_hf.models.checkpoint import SOFTMAX, first_sentence, load_classifier, load_config, load_processor
+from realfake_hf.models.checkpoint import (
+    SOFTMAX,
+    first_sentence,
+    load_classifier,
+    load_config,
+    load_processor,
+    load_tower,
+)
 from realfake_hf.models.heads import head_modules
+from realfake_hf.models.multiview import MultiViewConfig, MultiViewForImageClassification
+from realfake_hf.models.views import MultiViewImageProcessor
 
 WEIGHTS: Final = "weights"  # folder of downloaded checkpoints, in the working directory or in REALFAKE_SHARED
 _KERNEL: Final = "embeddings.patch_embeddings.projection.weight"
@@ -63,6 +73,43 @@ def load_pretrained(
         processor = _with_size(processor, image_size)
     _check_forward(model, processor, name)
     return model, processor
+
+
+def build_multiview(
+    tower: str, *, tower_layers: int, feature_layers: Sequence[int], hidden_units: int = 0, n_windows: int = 3
+) -> tuple[MultiViewForImageClassification, MultiViewImageProcessor]:
+    """Build a classifier of several views with new heads on the first layers of a pretrained vision tower.
+
+    Args:
+        tower: a folder or a Hub id of a vision transformer, or of a model with one, such as CLIP.
+        tower_layers: layers to keep.
+        feature_layers: see `MultiViewConfig`.
+        hidden_units: see `MultiViewConfig`.
+        n_windows: see `MultiViewImageProcessor`.
+
+    Returns:
+        The model, with the tower's weights in 8 bits, and its image processor.
+
+    Raises:
+        OSError: the tower does not exist.
+        ValueError: it has fewer layers, or lacks weights.
+    """
+    place = find_checkpoint(tower)
+    config: Any = load_config(place)
+    source = load_processor(place, config)
+    config = getattr(config, "vision_config", config)
+    if not 1 <= tower_layers <= config.num_hidden_layers:
+        raise ValueError(f"expected --tower_layers from 1 to {config.num_hidden_layers}; found {tower_layers}.")
+    config.num_hidden_layers = tower_layers
+    settings = MultiViewConfig(
+        tower_config=config, feature_layers=list(feature_layers), hidden_units=hidden_units, id2label=id2label(),
+        label2id=label2id(),
+    )  # fmt: skip
+    model = MultiViewForImageClassification(settings)
+    model.set_tower(load_tower(place, config))
+    size = getattr(source, "crop_size", None) or source.size  # type: ignore[attr-defined]
+    numbers = {name: getattr(source, name) for name in ("image_mean", "image_std")}
+    return model, MultiViewImageProcessor(size=dict(size), n_windows=n_windows, **numbers)
 
 
 def find_checkpoint(name: str) -> str:

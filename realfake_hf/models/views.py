@@ -4,7 +4,7 @@ This file imports numpy, Pillow and transformers only. A copy is saved with the 
 with `trust_remote_code=True` where realfake_hf is not installed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,9 +67,12 @@ class MultiViewImageProcessor(BaseImageProcessor):
         """
         several = images if isinstance(images, (list, tuple)) else [images]
         views = np.stack([self.views(_as_image(image)) for image in several])
-        scale, shift = (np.asarray(values, np.float32) for values in (self.image_std, self.image_mean))
-        values = (views.astype(np.float32) / 255 - shift) / scale
-        return BatchFeature({"pixel_values": values.transpose(0, 1, 4, 2, 3)}, tensor_type=return_tensors)
+        return BatchFeature({"pixel_values": self.normalize_views(views)}, tensor_type=return_tensors)
+
+    def normalize_views(self, views: np.ndarray) -> np.ndarray:
+        """Rescale and normalise views (..., height, width, 3) of uint8 to (..., 3, height, width) of float32."""
+        std, mean = (np.asarray(values, np.float32) for values in (self.image_std, self.image_mean))
+        return np.moveaxis((views.astype(np.float32) / 255 - mean) / std, -1, -3)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings without the class, which the model's config names.
@@ -79,13 +82,20 @@ class MultiViewImageProcessor(BaseImageProcessor):
         settings: dict[str, Any] = super().to_dict()
         return {name: value for name, value in settings.items() if name not in ("image_processor_type", "auto_map")}
 
-    def views(self, image: Image.Image) -> np.ndarray:
-        """Cut the views of an RGB image: (views, size, size, 3) uint8 [0, 255]."""
-        return np.stack([cut_view(image, box, self.size["height"]) for box in self.boxes(*image.size)])
+    def views(self, image: Image.Image, positions: Sequence[tuple[float, float]] | None = None) -> np.ndarray:
+        """Cut the views of an RGB image: (views, size, size, 3) uint8 [0, 255]; see `boxes`."""
+        side = self.size["height"]
+        return np.stack([cut_view(image, box, side) for box in self.boxes(*image.size, positions)])
 
-    def boxes(self, width: int, height: int) -> list[Box]:
-        """Return where the views of an image lie in it, the whole first."""
-        places = _POSITIONS[: self.n_windows]
+    def boxes(self, width: int, height: int, positions: Sequence[tuple[float, float]] | None = None) -> list[Box]:
+        """Return where the views of an image lie in it, the whole first.
+
+        Args:
+            width: of the image in pixels.
+            height: of the image in pixels.
+            positions: of the windows, see `window_box`; None means the same in every image.
+        """
+        places = _POSITIONS[: self.n_windows] if positions is None else positions
         return [whole_box(width, height), *(window_box(width, height, self.size["height"], place) for place in places)]
 
 

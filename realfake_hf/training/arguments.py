@@ -5,7 +5,7 @@ with the `TrainingArguments` of transformers.
 """
 
 import ast
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,9 @@ from realfake_hf.data.folds import FoldArguments
 from realfake_hf.data.sampling import BALANCED
 
 CIFAKE_CNN: Final = "cifake-cnn"
+MULTIVIEW: Final = "multiview"
 CNN_SHAPE: Final = ("num_filters", "num_conv_layers", "dense_units", "num_dense_layers")
+MULTIVIEW_SHAPE: Final = ("tower", "tower_layers", "feature_layers", "hidden_units", "n_windows", "delivered_copies")
 
 _PRETRAINED_ONLY: Final = (
     "image_size", "patch_size", "attn_implementation", "freeze_backbone", "head_epochs", "layer_decay", "lora_rank",
@@ -30,6 +32,10 @@ _NOT_STREAMED: Final = {
 
 def _setting(default: Any, help_text: str) -> Any:  # noqa: ANN401 - as dataclasses.field
     return field(default=default, metadata={"help": help_text})
+
+
+def _default(setting: Field[Any]) -> Any:  # noqa: ANN401
+    return setting.default if setting.default_factory is MISSING else setting.default_factory()
 
 
 @dataclass
@@ -77,11 +83,24 @@ class ModelArguments:
         ValueError: a setting is out of range or contradicts another one.
     """
 
-    model: str = _setting(CIFAKE_CNN, "cifake-cnn (trained from scratch), or a folder or Hub id to fine-tune.")
+    model: str = _setting(
+        CIFAKE_CNN,
+        "cifake-cnn (trained from scratch), multiview (heads on a frozen tower), or a folder or Hub id to fine-tune.",
+    )
     num_filters: int = _setting(32, "cifake-cnn: filters of each convolution.")
     num_conv_layers: int = _setting(2, "cifake-cnn: convolutions, each followed by pooling.")
     dense_units: int = _setting(64, "cifake-cnn: units of each dense layer.")
     num_dense_layers: int = _setting(1, "cifake-cnn: dense layers before the output unit.")
+    tower: str = _setting("openai/clip-vit-base-patch16", "multiview: a folder or Hub id of the vision tower.")
+    tower_layers: int = _setting(8, "multiview: layers of the tower that are kept.")
+    feature_layers: list[int] = field(
+        default_factory=lambda: [5, 6, 7, 8], metadata={"help": "multiview: layers whose tokens are the features."}
+    )
+    hidden_units: int = _setting(0, "multiview: units of the hidden layer of a head; 0: a linear head.")
+    n_windows: int = _setting(3, "multiview: windows of an image's own pixels, besides the whole image.")
+    delivered_copies: int = _setting(
+        1, "multiview: copies of each training image that are changed as by the web; an epoch draws one, or the image."
+    )
     image_size: int | None = _setting(None, "Fine-tuning: input height and width in pixels; None: the model's.")
     patch_size: int | None = _setting(None, "Fine-tuning: patch height and width in pixels; None: the model's.")
     attn_implementation: str | None = _setting(
@@ -96,10 +115,14 @@ class ModelArguments:
     teacher_weight: float = _setting(0.5, "Weight of the distillation loss; the labels have the rest.")
 
     def __post_init__(self) -> None:
-        others = CNN_SHAPE if self.model != CIFAKE_CNN else _PRETRAINED_ONLY
-        for name in others:
-            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
-                raise ValueError(f"expected settings that apply to --model {self.model}; found --{name}. Remove it.")
+        shapes = {CIFAKE_CNN: CNN_SHAPE, MULTIVIEW: MULTIVIEW_SHAPE}
+        applicable = shapes.get(self.model, _PRETRAINED_ONLY)
+        for setting in fields(self):
+            others = setting.name in {*CNN_SHAPE, *MULTIVIEW_SHAPE, *_PRETRAINED_ONLY} - {*applicable}
+            if others and getattr(self, setting.name) != _default(setting):
+                raise ValueError(
+                    f"expected settings that apply to --model {self.model}; found --{setting.name}. Remove it."
+                )
         for name in ("head_epochs", "lora_rank"):
             if self.freeze_backbone and getattr(self, name):
                 raise ValueError(f"expected --freeze_backbone or --{name}; found both. Remove one of them.")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from accelerate import PartialState
@@ -21,20 +21,36 @@ from realfake_hf.data.streaming import ShardedSplit, StreamedPixels, find_shards
 from realfake_hf.environment import data_fingerprint
 from realfake_hf.labels import FAKE, id2label, label2id
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
-from realfake_hf.models.pretrained import load_pretrained
+from realfake_hf.models.multiview import MultiViewForImageClassification
+from realfake_hf.models.pretrained import build_multiview, load_pretrained
+from realfake_hf.models.views import MultiViewImageProcessor
 from realfake_hf.run_folder import VALIDATION, ValidationRun
-from realfake_hf.training.arguments import CIFAKE_CNN, CNN_SHAPE, DataArguments, ModelArguments
+from realfake_hf.training.arguments import (
+    CIFAKE_CNN,
+    CNN_SHAPE,
+    MULTIVIEW,
+    MULTIVIEW_SHAPE,
+    DataArguments,
+    ModelArguments,
+)
 from realfake_hf.training.callbacks import ValidationRecorder
+from realfake_hf.training.features import FeatureDataset, feature_sets
 from realfake_hf.training.run_arguments import RunArguments
 
 
 def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """Build a new CIFAKE CNN, or load a pretrained classifier with a head for REAL and FAKE, with the image processor.
+    """Build a CIFAKE CNN or heads on a tower, or load a pretrained classifier with a head for REAL and FAKE.
+
+    Returns:
+        The model, and the image processor to save with it.
 
     Raises:
         OSError: the model does not exist.
         ValueError: the model does not support the image or patch size.
     """
+    if arguments.model == MULTIVIEW:
+        shape = {name: getattr(arguments, name) for name in MULTIVIEW_SHAPE if name != "delivered_copies"}
+        return build_multiview(**shape)
     if arguments.model != CIFAKE_CNN:
         names = ("image_size", "patch_size", "attn_implementation")
         return load_pretrained(arguments.model, **{name: getattr(arguments, name) for name in names})
@@ -126,6 +142,30 @@ def load_training_data(arguments: DataArguments) -> TrainingData:
     with PartialState().main_process_first():
         images = DatasetDict({split: shards[split].load() for split in ("validation", "test")})
     return TrainingData(images, shards["train"], arguments.buffer_size)
+
+
+def input_sets(
+    data: TrainingData, network: PreTrainedModel, processor: BaseImageProcessor, model: ModelArguments,
+    run: RunArguments,
+) -> dict[str, PixelDataset | StreamedPixels | FeatureDataset]:  # fmt: skip
+    """Return the inputs of each split in batches: the features of a frozen tower, or else pixels.
+
+    Raises:
+        ValueError: a setting does not apply to features.
+    """
+    if not isinstance(network, MultiViewForImageClassification):
+        return {**pixel_sets(data, processor, run)}
+    if data.stream or model.teacher or run.robust_share or run.crop_padding:
+        raise ValueError(
+            "expected --model multiview without --streaming, --teacher, --robust_share and --crop_padding; found one "
+            "of them. Remove it; --delivered_copies changes the training images."
+        )
+    return {
+        **feature_sets(
+            data.images, network, cast("MultiViewImageProcessor", processor),
+            delivered_copies=model.delivered_copies, seed=run.seed,
+        )
+    }  # fmt: skip
 
 
 def pixel_sets(

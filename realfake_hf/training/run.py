@@ -32,8 +32,9 @@ from realfake_hf.run_folder import (
 from realfake_hf.store import write_json
 from realfake_hf.training.arguments import DataArguments, ModelArguments, RunSettings
 from realfake_hf.training.callbacks import p_fake_of
-from realfake_hf.training.data import TrainingData, build_model, load_training_data, pixel_sets, validation_recorder
+from realfake_hf.training.data import TrainingData, build_model, input_sets, load_training_data, validation_recorder
 from realfake_hf.training.distillation import Teacher
+from realfake_hf.training.features import FeatureDataset
 from realfake_hf.training.run_arguments import RunArguments
 from realfake_hf.training.streaming import StreamTrainer, resume_within_epoch
 from realfake_hf.training.trainer import build_trainer, merge_lora, native_weight_names
@@ -48,13 +49,13 @@ class Fitted:
     Attributes:
         trainer: the trainer, with the model.
         data: the images.
-        sets: the pixels of the images by split.
+        sets: the pixels or features of the images by split.
         record: content of run.json without the costs.
     """
 
     trainer: Trainer
     data: TrainingData
-    sets: dict[str, PixelDataset | StreamedPixels]
+    sets: dict[str, PixelDataset | StreamedPixels | FeatureDataset]
     record: dict[str, Any]
 
 
@@ -125,7 +126,7 @@ def fit(
     record["data"] = images.fingerprint()
     folder = Path(str(run.output_dir))
     check_same_data(folder, record["data"])
-    sets = pixel_sets(images, processor, run)
+    sets = input_sets(images, network, processor, model, run)
     recorder = validation_recorder(images.images, folder)
     trainer = build_trainer(
         network, processor, sets, recorder=recorder, model=model, run=run, teacher=teacher, weights=images.weights

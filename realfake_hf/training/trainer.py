@@ -34,6 +34,7 @@ from realfake_hf.training.callbacks import (
     ValidationRecorder,
 )
 from realfake_hf.training.distillation import DistillationTrainer, Teacher
+from realfake_hf.training.features import FeatureDataset
 from realfake_hf.training.optimization import HeadFirst, WeightAverage, parameter_groups, with_lora
 from realfake_hf.training.run_arguments import RunArguments
 from realfake_hf.training.streaming import StepCheckpoints, StreamEpoch, StreamPosition, StreamTrainer
@@ -42,7 +43,7 @@ from realfake_hf.training.streaming import StepCheckpoints, StreamEpoch, StreamP
 def build_trainer(
     network: PreTrainedModel,
     processor: BaseImageProcessor,
-    sets: Mapping[str, PixelDataset | StreamedPixels],
+    sets: Mapping[str, PixelDataset | StreamedPixels | FeatureDataset],
     *,
     recorder: ValidationRecorder,
     model: ModelArguments,
@@ -52,8 +53,8 @@ def build_trainer(
 ) -> Trainer:
     """Build a trainer of a model from `build_model`, with freezing, weight averaging and LoRA as in the settings.
 
-    The sets are the pixels of the splits train and validation. The weights are the probabilities of the training
-    images in a balanced draw.
+    The sets are the pixels or features of the splits train and validation. The weights are the probabilities of the
+    training images in a balanced draw.
     """
     if teacher:
         teacher.check_student(processor)
@@ -61,7 +62,8 @@ def build_trainer(
     learner = with_lora(network, rank=model.lora_rank) if model.lora_rank else network
     if model.freeze_backbone:
         freeze_backbone(network)
-    ModelInput(processor).attach(learner)
+    if not isinstance(sets["train"], FeatureDataset):
+        ModelInput(processor).attach(learner)
     run.label_names = ["labels"]
     is_stream = isinstance(sets["train"], StreamedPixels)
     trainer = (StreamTrainer if is_stream else DistillationTrainer)(

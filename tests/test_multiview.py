@@ -11,17 +11,17 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageClassification, CLIPVisionModel, pipeline
+from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, pipeline
 
 from realfake_hf.detector import Detector
-from realfake_hf.models import MultiViewClipConfig, MultiViewClipForImageClassification, MultiViewImageProcessor
+from realfake_hf.models import MultiViewConfig, MultiViewForImageClassification, MultiViewImageProcessor
 from realfake_hf.models.checkpoint import load_classifier
 from realfake_hf.models.heads import head_modules
-from realfake_hf.models.multiview_clip import Int8Linear
+from realfake_hf.models.multiview import Int8Linear
 
 TOWER = {
-    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 32,
-    "patch_size": 8,
+    "model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3,
+    "num_attention_heads": 2, "image_size": 32, "patch_size": 8,
 }  # fmt: skip
 SIZES = ((20, 90), (100, 64), (300, 200), (9, 9))
 WITHOUT_THE_PACKAGE = """
@@ -39,20 +39,19 @@ print(json.dumps([type(classify.model).__module__, type(classify.image_processor
 """
 
 
-def build(**settings) -> MultiViewClipForImageClassification:
+def build(**settings) -> MultiViewForImageClassification:
     torch.manual_seed(0)
-    model = MultiViewClipForImageClassification(
-        MultiViewClipConfig(vision_config=TOWER, feature_layers=(2, 3), **settings)
-    )
-    tower = CLIPVisionModel(model.config.vision_config)
-    for name, module in tower.named_modules():
-        if isinstance(module, nn.Linear) and model.config.bits == 8:
+    config = MultiViewConfig(tower_config=TOWER, feature_layers=(2, 3), **settings)
+    model = MultiViewForImageClassification(config)
+    tower = AutoModel.from_config(config.tower_config)
+    for module in tower.modules():
+        if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.2)
-            model.tower.set_submodule(name, Int8Linear.from_linear(module))
+    model.set_tower(tower)
     return model.eval()
 
 
-def save(model: MultiViewClipForImageClassification, folder: Path) -> Path:
+def save(model: MultiViewForImageClassification, folder: Path) -> Path:
     model.save_pretrained(folder)
     MultiViewImageProcessor(size=32).save_pretrained(folder)
     return folder
@@ -72,10 +71,11 @@ def values(batch: int = 2, views: int = 4) -> torch.Tensor:
 
 
 def test_the_default_is_eight_layers_of_vit_b_16_with_features_of_6144():
-    config = MultiViewClipConfig()
-    tower = config.vision_config
+    config = MultiViewConfig()
+    tower = config.tower_config
     assert (tower.num_hidden_layers, tower.hidden_size, tower.patch_size, tower.image_size) == (8, 768, 16, 224)
-    assert config.feature_width == 6144
+    with torch.device("meta"):
+        assert MultiViewForImageClassification(config).feature_width == 6144
 
 
 def test_the_score_is_the_mean_of_the_wholes_and_of_the_windows_mean():
@@ -84,7 +84,7 @@ def test_the_score_is_the_mean_of_the_wholes_and_of_the_windows_mean():
         logits = model(pixels).logits
         features = model.features(pixels.flatten(0, 1)).view(2, 4, -1)
         whole, windows = model.whole(features[:, 0]), model.window(features[:, 1:])
-    assert features.shape[-1] == model.config.feature_width
+    assert features.shape[-1] == 2 * 2 * 32
     torch.testing.assert_close(logits[:, 0], torch.zeros(2))
     torch.testing.assert_close(logits[:, 1], (whole[:, 0] + windows[..., 0].mean(1)) / 2)
 
@@ -135,7 +135,7 @@ def test_scales_stay_float32_in_a_copy_in_bfloat16():
 def test_a_saved_model_gives_the_same_scores_in_a_pipeline_and_a_detector(tmp_path, files, settings):
     folder = save(build(**settings), tmp_path)
     detector = Detector.from_pretrained(folder)
-    assert type(detector.model) is MultiViewClipForImageClassification
+    assert type(detector.model) is MultiViewForImageClassification
     expected = detector.probabilities(files)
     classify = pipeline("image-classification", model=str(folder))
     scores = [{row["label"]: row["score"] for row in rows}["FAKE"] for rows in classify(files, batch_size=3)]
@@ -147,15 +147,15 @@ def test_a_saved_model_gives_the_same_scores_in_a_pipeline_and_a_detector(tmp_pa
 
 def test_the_head_of_the_windows_gives_the_embeddings(tmp_path, files):
     detector = Detector.from_pretrained(save(build(), tmp_path))
-    assert list(head_modules(detector.model)) == ["window"]
-    assert detector.embeddings(files).shape == (len(files), detector.model.config.feature_width)
+    assert list(head_modules(detector.model)) == ["window.1"]
+    assert detector.embeddings(files).shape == (len(files), 2 * 2 * 32)
 
 
 def test_a_missing_weight_is_refused(tmp_path):
     folder = save(build(), tmp_path)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"hidden_units": 4}))
-    with pytest.raises(ValueError, match=r"expected all .* weights of a multiview_clip classifier"):
+    with pytest.raises(ValueError, match=r"expected all .* weights of a multiview classifier"):
         load_classifier(folder)
 
 
@@ -171,7 +171,7 @@ def test_a_missing_weight_is_refused(tmp_path):
 )
 def test_a_config_that_cannot_be_built_is_refused(settings, words):
     with pytest.raises(ValueError, match=words):
-        MultiViewClipConfig(**settings)
+        MultiViewConfig(**settings)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 32, 32), (2, 0, 3, 32, 32)])
@@ -182,7 +182,7 @@ def test_pixels_without_views_are_refused(shape):
 
 def test_the_config_names_the_code_that_travels_with_the_weights(tmp_path):
     folder = save(build(), tmp_path)
-    assert sorted(file.name for file in folder.glob("*.py")) == ["multiview_clip.py", "views.py"]
+    assert sorted(file.name for file in folder.glob("*.py")) == ["multiview.py", "views.py"]
     assert set(AutoConfig.from_pretrained(folder).auto_map) == {
         "AutoConfig", "AutoImageProcessor", "AutoModelForImageClassification",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""A frozen CLIP image tower with light heads on its middle layers, for several views of an image.
+"""A frozen vision tower with light heads on its middle layers, for several views of an image.
 
 This file imports torch and transformers only. A copy is saved with the weights, so that the model loads with
 `trust_remote_code=True` where realfake_hf is not installed.
@@ -8,21 +8,21 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ImageClassifierOutput
 
 _TWO_LABELS = 2
 _LEVELS = 127  # of an 8-bit weight, on each side of zero
+_CLASS_TOKENS = ("class_embedding", "cls_token")  # names of their parameters
+_TOWER = {"model_type": "clip_vision_model", "patch_size": 16, "num_hidden_layers": 8}  # of CLIP ViT-B/16
 
 
-class MultiViewClipConfig(PreTrainedConfig):
-    """Configuration of a CLIP tower with heads for the whole image and for its windows.
-
-    The default is the first eight of the twelve layers of CLIP ViT-B/16.
+class MultiViewConfig(PreTrainedConfig):
+    """Configuration of a vision tower with one head for the whole image and one for its windows.
 
     Args:
-        vision_config: configuration of the tower, a `CLIPVisionConfig` or its settings.
+        tower_config: configuration of the tower, or its settings; by default, the first eight layers of CLIP ViT-B/16.
         feature_layers: layers whose class token and mean patch token are the features; 1 is the first.
         hidden_units: units of the hidden layer of a head; 0 means a linear head.
         bits: 8 stores the weights of the tower's linear layers as integers with a scale for each output, 32 as floats.
@@ -31,84 +31,95 @@ class MultiViewClipConfig(PreTrainedConfig):
         ValueError: the labels are not two, a layer does not exist, or a number is out of range.
     """
 
-    model_type = "multiview_clip"
-    sub_configs = {"vision_config": CLIPVisionConfig}  # noqa: RUF012 - as in transformers
+    model_type = "multiview"
+    sub_configs = {"tower_config": AutoConfig}  # noqa: RUF012 - as in transformers
 
-    vision_config: dict[str, Any] | CLIPVisionConfig | None = None
+    tower_config: dict[str, Any] | PreTrainedConfig | None = None
     feature_layers: list[int] | tuple[int, ...] = (5, 6, 7, 8)
     hidden_units: int = 0
     bits: int = 8
 
-    def __post_init__(self, **kwargs: object) -> None:
+    def __post_init__(self, **kwargs: Any) -> None:  # noqa: ANN401
         """Set the two labels and reject invalid numbers."""
-        if not isinstance(self.vision_config, CLIPVisionConfig):
-            self.vision_config = CLIPVisionConfig(
-                **{"patch_size": 16, "num_hidden_layers": 8, **(self.vision_config or {})}
-            )
+        if not isinstance(self.tower_config, PreTrainedConfig):
+            self.tower_config = AutoConfig.for_model(**(_TOWER if self.tower_config is None else self.tower_config))
         names = self.id2label or {0: "REAL", 1: "FAKE"}
         count = kwargs.pop("num_labels", len(names))
         if not count == len(names) == _TWO_LABELS:
             raise ValueError(
                 f"expected two labels, because the logits are (0, z); found {count} with the names {names}"
             )
-        self.auto_map = {"AutoImageProcessor": "views.MultiViewImageProcessor", **(kwargs.pop("auto_map", None) or {})}  # type: ignore[dict-item]
+        self.auto_map = {"AutoImageProcessor": "views.MultiViewImageProcessor", **(kwargs.pop("auto_map", None) or {})}
         self.id2label, self.label2id = names, self.label2id or {name: int(index) for index, name in names.items()}
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
-        layers = self.vision_config.num_hidden_layers
+        layers = self.tower_config.num_hidden_layers
         if not self.feature_layers or not all(1 <= layer <= layers for layer in self.feature_layers):
             raise ValueError(f"expected feature_layers from 1 to {layers}; found {self.feature_layers}")
         if self.bits not in (8, 32) or self.hidden_units < 0:
             raise ValueError(f"expected 8 or 32 bits and no negative units; found {self.bits} and {self.hidden_units}")
 
-    @property
-    def feature_width(self) -> int:
-        """Length of the features of a view."""
-        return 2 * len(self.feature_layers) * int(self.vision_config.hidden_size)  # type: ignore[union-attr]
 
-
-class MultiViewClipForImageClassification(PreTrainedModel):
+class MultiViewForImageClassification(PreTrainedModel):
     """Judge the whole image and its windows by one head each; the logit is the mean of both kinds.
 
     The score z of an image is the mean of the whole's score and of the mean score of its windows, and its logits are
-    (0, z). Middle layers of CLIP keep traces of generators that its last layers drop (Koutlis & Papadopoulos, 2024).
+    (0, z). Middle layers keep traces of generators that the last layers drop (RINE; Koutlis & Papadopoulos, 2024).
     """
 
-    config_class = MultiViewClipConfig
-    config: MultiViewClipConfig
+    config_class = MultiViewConfig
+    config: MultiViewConfig
     base_model_prefix = "tower"
     main_input_name = "pixel_values"
     _supports_sdpa = True
     _supports_attention_backend = True
     _keep_in_fp32_modules_strict = {"scale"}  # noqa: RUF012 - as in transformers
 
-    def __init__(self, config: MultiViewClipConfig) -> None:
+    def __init__(self, config: MultiViewConfig) -> None:
         super().__init__(config)
-        self.tower = CLIPVisionModel(config.vision_config)  # type: ignore[arg-type]
+        self.tower = AutoModel.from_config(config.tower_config)  # type: ignore[no-untyped-call]
         if config.bits == 8:  # noqa: PLR2004
             for name, module in list(self.tower.named_modules()):
                 if isinstance(module, nn.Linear):
                     self.tower.set_submodule(name, Int8Linear(module.in_features, module.out_features))
         self.tower.requires_grad_(False)
-        self.whole = _head(config.feature_width, config.hidden_units)
-        self.window = _head(config.feature_width, config.hidden_units)
+        self._has_class_token = any(name.endswith(_CLASS_TOKENS) for name, _ in self.tower.named_parameters())
+        tokens = 2 if self._has_class_token else 1
+        width: int = config.tower_config.hidden_size  # type: ignore[union-attr]
+        self.feature_width = tokens * len(config.feature_layers) * width
+        self.whole = _head(self.feature_width, config.hidden_units)
+        self.window = _head(self.feature_width, config.hidden_units)
         self.post_init()  # type: ignore[no-untyped-call]
+
+    def set_tower(self, tower: PreTrainedModel) -> None:
+        """Take over the weights of a tower of the same configuration, rounded to `bits`."""
+        for name, module in list(tower.named_modules()):
+            if isinstance(module, nn.Linear) and self.config.bits == 8:  # noqa: PLR2004
+                tower.set_submodule(name, Int8Linear.from_linear(module))
+        self.tower = tower.requires_grad_(False).eval()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, Int8Linear):
             init.zeros_(module.weight)
             init.ones_(module.scale)
             init.zeros_(module.bias)
+        elif isinstance(module, Standardize):
+            init.zeros_(module.mean)
+            init.ones_(module.std)
         else:
             super()._init_weights(module)  # type: ignore[no-untyped-call]
 
-    def train(self, mode: bool = True) -> "MultiViewClipForImageClassification":
+    def train(self, mode: bool = True) -> "MultiViewForImageClassification":
         """Switch the heads to training; the tower stays as it is."""
         super().train(mode)
-        self.tower.eval()  # type: ignore[no-untyped-call]
+        self.tower.eval()
         return self
 
     def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, return_dict: bool | None = None
+        self,
+        pixel_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
+        return_dict: bool | None = None,
     ) -> ImageClassifierOutput | tuple[torch.Tensor, ...]:
         """Compute the logits of a batch.
 
@@ -116,6 +127,7 @@ class MultiViewClipForImageClassification(PreTrainedModel):
             pixel_values: (batch, views, 3, size, size), normalised by the model's image processor; the first view is
                 the whole image, the others are windows.
             labels: (batch,), 0 = REAL and 1 = FAKE; if given, the output contains the mean cross-entropy as `loss`.
+            features: (batch, views, width) from `features`, instead of `pixel_values`.
             return_dict: whether to return an output object instead of a tuple; None leaves it to the config.
 
         Returns:
@@ -124,13 +136,15 @@ class MultiViewClipForImageClassification(PreTrainedModel):
         Raises:
             ValueError: `pixel_values` has another shape.
         """
-        if pixel_values.ndim != 5 or not pixel_values.shape[1]:  # noqa: PLR2004
-            raise ValueError(
-                f"expected pixel_values (batch, views, 3, size, size); found {tuple(pixel_values.shape)}. Use the "
-                "image processor saved with the model."
-            )
-        batch, views = pixel_values.shape[:2]
-        score = self.score(self.features(pixel_values.flatten(0, 1)).view(batch, views, -1))
+        if features is None:
+            if pixel_values is None or pixel_values.ndim != 5 or not pixel_values.shape[1]:  # noqa: PLR2004
+                raise ValueError(
+                    "expected pixel_values (batch, views, 3, size, size); found "
+                    f"{None if pixel_values is None else tuple(pixel_values.shape)}. Use the image processor saved "
+                    "with the model."
+                )
+            features = self.features(pixel_values.flatten(0, 1)).view(*pixel_values.shape[:2], -1)
+        score = self.score(features)
         logits = torch.stack([torch.zeros_like(score), score], dim=1)
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         output = ImageClassifierOutput(loss=loss, logits=logits)
@@ -138,10 +152,15 @@ class MultiViewClipForImageClassification(PreTrainedModel):
         return output if as_output else output.to_tuple()
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Return the features of views (n, 3, size, size) as (n, width): tokens of the tower's middle layers."""
+        """Return the features of views (n, 3, size, size): tokens of the tower's middle layers, (n, width)."""
         hidden = self.tower(pixel_values=pixel_values, output_hidden_states=True).hidden_states
-        tokens = [hidden[layer].to(self._head_dtype) for layer in self.config.feature_layers]
-        return torch.cat([part for each in tokens for part in (each[:, 0], each[:, 1:].mean(1))], dim=1)
+        height, width = (side // self.config.tower_config.patch_size for side in pixel_values.shape[2:])  # type: ignore[union-attr]
+        parts = []
+        for layer in self.config.feature_layers:
+            tokens = hidden[layer].to(self._head_dtype)  # (n, special tokens + patches, hidden)
+            patches = tokens[:, tokens.shape[1] - height * width :].mean(1)
+            parts += [tokens[:, 0], patches] if self._has_class_token else [patches]
+        return torch.cat(parts, dim=1)
 
     def score(self, features: torch.Tensor) -> torch.Tensor:
         """Return the score z of images (batch,) from the features of their views (batch, views, width)."""
@@ -200,7 +219,24 @@ class Int8Linear(nn.Module):
         return self
 
 
-def _head(width: int, hidden_units: int) -> nn.Module:
+class Standardize(nn.Module):
+    """Subtract the mean of each feature in the training images, and divide by its standard deviation."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mean, self.std = nn.Buffer(torch.zeros(width)), nn.Buffer(torch.ones(width))
+
+    def fit(self, features: torch.Tensor) -> None:
+        """Measure features (n, width)."""
+        self.mean.copy_(features.mean(0))
+        self.std.copy_(features.std(0).clamp_min(1e-6))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Standardise features (..., width)."""
+        return (features - self.mean) / self.std
+
+
+def _head(width: int, hidden_units: int) -> nn.Sequential:
     if not hidden_units:
-        return nn.Linear(width, 1)
-    return nn.Sequential(nn.Linear(width, hidden_units), nn.GELU(), nn.Linear(hidden_units, 1))
+        return nn.Sequential(Standardize(width), nn.Linear(width, 1))
+    return nn.Sequential(Standardize(width), nn.Linear(width, hidden_units), nn.GELU(), nn.Linear(hidden_units, 1))

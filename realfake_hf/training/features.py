@@ -1,0 +1,218 @@
+"""Features of a frozen tower: computed once for each image, memory-mapped, and fetched in batches to train heads."""
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from datasets import Dataset, DatasetDict, config
+from filelock import FileLock
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils import data as torch_data
+
+from realfake_hf.data.decoding import decode_image
+from realfake_hf.data.delivery import deliver, hard, web
+from realfake_hf.models.cpu import has_fast_bfloat16
+from realfake_hf.models.multiview import MultiViewForImageClassification
+from realfake_hf.models.views import MultiViewImageProcessor
+from realfake_hf.parallel import map_in_processes
+
+PLAIN: Final = "plain"
+FIXED: Final = {PLAIN: lambda image: image, "web": web, "hard": hard}  # variants without random numbers
+_VERSION: Final = 1  # increase it when the features of unchanged images, processor and tower change
+_VIEWS: Final = 8  # in a forward pass
+_DIGITS: Final = 15  # of a SHA-256 that seed the changes of an image
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Features of the views of n images, which are read as rows are asked for.
+
+    Attributes:
+        stored: (stored images, views, width) float16, memory-mapped.
+        rows: (n,) positions in `stored`.
+    """
+
+    stored: NDArray[np.float16]
+    rows: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, indices: Any) -> NDArray[np.float16]:  # noqa: ANN401 - as of an array
+        """Return the features of images, (..., views, width)."""
+        return self.stored[self.rows[indices]]
+
+
+class FeatureDataset(torch_data.Dataset[dict[str, Tensor]]):
+    """Features and labels that are fetched as whole batches: pass `collate_fn=identity_collate` to the loader.
+
+    Args:
+        variants: the features of the same images in several variants; in each epoch, one is drawn for each image.
+        labels: (n,) 0 for REAL and 1 for FAKE.
+        seed: seed of the draw.
+    """
+
+    def __init__(self, variants: Sequence[Features], labels: Sequence[int], *, seed: int = 0) -> None:
+        self.variants, self.seed, self.epoch = variants, seed, 0
+        self.labels = torch.as_tensor(np.asarray(labels), dtype=torch.long)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, on which the draw depends; a callback of the `Trainer` calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {name: values[0] for name, values in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Fetch `features` (batch, views, width) float32 and `labels` (batch,)."""
+        rows = np.asarray(indices)
+        chosen = np.random.default_rng([self.seed, self.epoch]).integers(len(self.variants), size=len(self))[rows]
+        features = np.stack([self.variants[number][row] for number, row in zip(chosen, rows, strict=True)])
+        return {"features": torch.from_numpy(features).float(), "labels": self.labels[torch.from_numpy(rows)]}
+
+
+def feature_sets(
+    images: DatasetDict,
+    model: MultiViewForImageClassification,
+    processor: MultiViewImageProcessor,
+    *,
+    delivered_copies: int,
+    seed: int,
+) -> dict[str, FeatureDataset]:
+    """Return the features of each split, and standardise the inputs of the heads to those of the training split.
+
+    Args:
+        images: the splits.
+        model: the model with the tower; the statistics of its heads' inputs are changed.
+        processor: cuts the views.
+        delivered_copies: variants of each training image that are changed as by the web, besides the image itself.
+        seed: seed of the draw of a variant in each epoch.
+    """
+    sets = {}
+    for split, rows in images.items():
+        names = [PLAIN, *(f"delivered-{n}" for n in range(delivered_copies if split == "train" else 0))]
+        variants = [cached_features(rows, model, processor, variant=name) for name in names]
+        sets[split] = FeatureDataset(variants, rows["label"][:], seed=seed)
+    for head, views in ((model.whole, slice(0, 1)), (model.window, slice(1, None))):
+        values = [each[:][:, views].reshape(-1, model.feature_width) for each in sets["train"].variants]
+        if len(joint := np.concatenate(values)):
+            head[0].fit(torch.from_numpy(joint).float())  # type: ignore[operator]
+    return sets
+
+
+def cached_features(
+    images: Dataset,
+    model: MultiViewForImageClassification,
+    processor: MultiViewImageProcessor,
+    *,
+    variant: str = PLAIN,
+    cache_dir: Path | None = None,
+) -> Features:
+    """Return the features of all views; compute and store those of images that the cache does not contain.
+
+    An interrupted computation is resumed by the next call. Processes may call this concurrently: one computes.
+
+    Args:
+        images: a data set of the schema.
+        model: the model with the tower.
+        processor: cuts the views.
+        variant: `plain`, `web` or `hard`, see `data.delivery`; or `delivered-` and a number, for changes and positions
+            of the windows that are random, decided by this number and the SHA-256 of the image.
+        cache_dir: folder of the features; by default, a folder of the `datasets` cache.
+    """
+    folder = cache_dir or Path(config.HF_DATASETS_CACHE) / "realfake-features"
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / f"{_fingerprint(model, processor)}-{variant}"
+    values, index = stem.with_suffix(".float16"), stem.with_suffix(".txt")
+    shape = (1 + processor.n_windows, model.feature_width)
+    with FileLock(f"{index}.lock"):
+        known = _known(index)
+        missing = [row for row, digest in enumerate(images["sha256"][:]) if digest not in known]
+        if missing:
+            with values.open("ab") as stream:
+                stream.truncate(len(known) * int(np.prod(shape)) * 2)  # without a row that was not finished
+            _append(images.select(missing), model, processor, variant=variant, files=(values, index))
+            known = _known(index)
+    stored = np.memmap(values, mode="r", dtype=np.float16, shape=(len(known), *shape))
+    return Features(stored, np.array([known[digest] for digest in images["sha256"][:]], dtype=np.intp))
+
+
+def _known(index: Path) -> dict[str, int]:
+    """Return the position of each stored image by its SHA-256."""
+    digests = index.read_text().splitlines() if index.exists() else []
+    return {digest: row for row, digest in enumerate(digests)}
+
+
+def _append(
+    images: Dataset,
+    model: MultiViewForImageClassification,
+    processor: MultiViewImageProcessor,
+    *,
+    variant: str,
+    files: tuple[Path, Path],
+) -> None:
+    encoded, digests = images.select_columns(["image", "sha256"]), images["sha256"][:]
+    tower, cut = _tower(model), partial(_cut, encoded, processor, variant)
+    values, index = files
+    for positions, views in map_in_processes(cut, range(len(images)), description=f"features, {variant}"):
+        features = _features(tower, processor, views)
+        with values.open("ab") as stream:
+            stream.write(features.tobytes())
+        with index.open("a") as stream:
+            stream.writelines(f"{digests[row]}\n" for row in positions)
+
+
+def _cut(encoded: Dataset, processor: MultiViewImageProcessor, variant: str, rows: Sequence[int]) -> NDArray[np.uint8]:
+    """Cut the views of images: (n, views, size, size, 3) uint8."""
+    table = encoded.with_format("arrow")[list(rows)]
+    files, digests = table["image"].combine_chunks().field("bytes").to_pylist(), table["sha256"].to_pylist()
+    views = []
+    for data, digest in zip(files, digests, strict=True):
+        image, positions = decode_image(data), None
+        if variant in FIXED:
+            image = FIXED[variant](image)
+        else:
+            generator = np.random.default_rng([int(variant.rpartition("-")[2]), int(digest[:_DIGITS], 16)])
+            image = deliver(image, generator)
+            positions = generator.random((processor.n_windows, 2)).tolist()
+        views.append(processor.views(image, positions))
+    return np.stack(views)
+
+
+def _tower(model: MultiViewForImageClassification) -> MultiViewForImageClassification:
+    """Return a copy of the model on the accelerator, if any, whose tower computes in bfloat16 where that is fast."""
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    duplicate: Any = copy.deepcopy(model)
+    duplicate.to(device)
+    if device.type != "cpu" or has_fast_bfloat16():
+        duplicate.tower.to(torch.bfloat16)
+    return duplicate.eval()  # type: ignore[no-any-return]
+
+
+@torch.inference_mode()
+def _features(
+    tower: MultiViewForImageClassification, processor: MultiViewImageProcessor, views: NDArray[np.uint8]
+) -> NDArray[np.float16]:
+    flat = views.reshape(-1, *views.shape[2:])
+    chunks = [processor.normalize_views(flat[start : start + _VIEWS]) for start in range(0, len(flat), _VIEWS)]
+    device = next(tower.parameters()).device
+    features = [tower.features(torch.from_numpy(chunk).to(device)).half().cpu().numpy() for chunk in chunks]
+    return np.concatenate(features).reshape(*views.shape[:2], -1)
+
+
+def _fingerprint(model: MultiViewForImageClassification, processor: MultiViewImageProcessor) -> str:
+    words = [str(_VERSION), processor.to_json_string(), str(list(model.config.feature_layers))]
+    digest = hashlib.sha256("\n".join(words).encode())
+    for name, value in model.tower.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:24]

@@ -1,0 +1,191 @@
+"""Features of a frozen tower: computed once, resumed, and trained on by `train.py`."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
+
+import train
+from realfake_hf.data.decoding import decode_image
+from realfake_hf.data.loading import load_images
+from realfake_hf.detector import Detector
+from realfake_hf.models.pretrained import build_multiview
+from realfake_hf.training import features as module
+from realfake_hf.training.features import FeatureDataset, Features, cached_features
+
+N = 96
+LAYERS = {"tower_layers": 2, "feature_layers": [1, 2], "n_windows": 2}
+
+
+def image_bytes(number: int, *, is_fake: bool) -> bytes:
+    """Noise for fakes and smooth colours for the others, 80 x 60 pixels."""
+    generator = np.random.default_rng(number)
+    shape = (60, 80, 3) if is_fake else (3, 4, 3)
+    image = Image.fromarray(generator.integers(256, size=shape, dtype=np.uint8)).resize((80, 60))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    rows = ["file_name,label,group,fold"]
+    for number in range(N):
+        label, group = ("fake", "real")[number % 2], f"owner{number // 4}"
+        (root / f"{number}.png").write_bytes(image_bytes(number, is_fake=label == "fake"))
+        rows.append(f"{number}.png,{label},{group},{number // (N // 3)}")
+    (root / "metadata.csv").write_text("\n".join(rows))
+    return root
+
+
+@pytest.fixture(scope="module")
+def tower(tmp_path_factory):
+    place = tmp_path_factory.mktemp("tower")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+    model = CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=16, patch_size=8))
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(place)
+    square = {"height": 16, "width": 16}
+    CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=square).save_pretrained(place)
+    return place
+
+
+@pytest.fixture
+def images(folder):
+    return load_images(str(folder))["train"]
+
+
+def test_the_first_copy_holds_the_features_of_the_views_that_the_processor_cuts(tower, images, tmp_path):
+    model, processor = build_multiview(str(tower), **LAYERS)
+    features = cached_features(images, model, processor, cache_dir=tmp_path)
+    assert (features[:].shape, features[:].dtype) == ((N, 3, 2 * 2 * 16), np.float16)
+    image = decode_image(images.with_format("arrow")[7:8]["image"].combine_chunks().field("bytes")[0].as_py())
+    pixel_values = processor(image, return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        expected = model.features(pixel_values[0])
+    np.testing.assert_allclose(features[7], expected.numpy(), atol=0.05)
+
+
+def test_other_copies_are_changed_images_and_the_same_each_time(tower, images, tmp_path):
+    model, processor = build_multiview(str(tower), **LAYERS)
+    plain, first, second = (
+        cached_features(images, model, processor, variant=name, cache_dir=tmp_path)
+        for name in ("plain", "delivered-0", "delivered-1")
+    )
+    assert (plain[:] != first[:]).any(axis=(1, 2)).mean() > 0.9
+    assert (first[:] != second[:]).any(axis=(1, 2)).mean() > 0.9
+    again = cached_features(images, model, processor, variant="delivered-0", cache_dir=tmp_path / "again")
+    np.testing.assert_array_equal(first[:], again[:])
+
+
+def test_only_images_that_are_not_stored_are_computed_for_a_processor_and_tower(tower, images, tmp_path, monkeypatch):
+    model, processor = build_multiview(str(tower), **LAYERS)
+    part = cached_features(images.select(range(0, N, 2)), model, processor, cache_dir=tmp_path)
+    computed = []
+    append = module._append
+
+    def counted(rows, *args, **options):
+        computed.append(rows["id"][:])
+        append(rows, *args, **options)
+
+    monkeypatch.setattr(module, "_append", counted)
+    every = cached_features(images, model, processor, cache_dir=tmp_path)
+    assert computed == [images["id"][1::2]]
+    np.testing.assert_array_equal(every[::2], part[:])
+    backwards = cached_features(images.select(range(N)[::-1]), model, processor, cache_dir=tmp_path)
+    np.testing.assert_array_equal(backwards[::-1], every[:])
+    assert len(computed) == 1
+    other, _ = build_multiview(str(tower), **{**LAYERS, "feature_layers": [2]})
+    cached_features(images, other, processor, cache_dir=tmp_path)
+    assert [len(rows) for rows in computed] == [N // 2, N]
+
+
+def test_an_interrupted_computation_is_resumed(tower, images, tmp_path, monkeypatch):
+    model, processor = build_multiview(str(tower), **LAYERS)
+    expected = cached_features(images, model, processor, cache_dir=tmp_path / "whole")[:]
+    monkeypatch.setattr("realfake_hf.parallel._CHUNK", 10)
+    decoded = []
+
+    def interrupted(data):
+        decoded.append(data)
+        if len(decoded) == 25:
+            raise KeyboardInterrupt
+        return decode_image(data)
+
+    monkeypatch.setattr(module, "decode_image", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cached_features(images, model, processor, cache_dir=tmp_path)
+    with next(tmp_path.glob("*.float16")).open("ab") as stream:
+        stream.write(b"half a row")
+    np.testing.assert_array_equal(cached_features(images, model, processor, cache_dir=tmp_path)[:], expected)
+    assert len(decoded) == 25 + N - 20  # the third chunk once more
+
+
+def test_an_epoch_draws_one_copy_of_each_image_by_its_seed():
+    copies = [Features(np.full((40, 2, 3), number, np.float16), np.arange(40)) for number in range(3)]
+    sets = {seed: FeatureDataset(copies, [0, 1] * 20, seed=seed) for seed in (0, 1)}
+    drawn = {}
+    for seed, data in sets.items():
+        for epoch in (0, 1):
+            data.set_epoch(epoch)
+            batch = data.__getitems__(range(40))
+            assert batch["features"].shape == (40, 2, 3)
+            drawn[seed, epoch] = batch["features"][:, 0, 0].tolist()
+            assert data[5]["features"][0, 0] == drawn[seed, epoch][5]
+    assert set(drawn[0, 0]) == {0, 1, 2}
+    assert len({tuple(copy) for copy in drawn.values()}) == 4
+
+
+def test_train_learns_on_features_and_saves_a_detector(tower, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    words = ["--model", "multiview", "--tower", str(tower), "--tower_layers", "2", "--feature_layers", "1", "2"]
+    words += ["--data", str(folder), "--fold_column", "fold", "--validation_fold", "2", "--balance", "label,group"]
+    words += ["--num_train_epochs", "8", "--per_device_train_batch_size", "16", "--bootstrap_samples", "50"]
+    words += [
+        "--learning_rate",
+        "0.02",
+        "--test_share",
+        "0.2",
+        "--delivered_copies",
+        "0",
+        "--output_dir",
+        str(tmp_path / "run"),
+    ]
+    assert train.main(words) == 0
+    outcome = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert outcome["validation"]["roc_auc"]["value"] > 0.8
+    detector = Detector.from_pretrained(tmp_path / "run")
+    p_fake = detector.probabilities([image_bytes(N + n, is_fake=bool(n % 2)) for n in range(20)])
+    assert roc_auc_score([0, 1] * 10, p_fake) > 0.8
+    assert detector.model.whole[0].std.min() > 0
+    assert (detector.model.whole[0].mean != detector.model.window[0].mean).any()
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--model", "multiview", "--num_filters", "3"], "--num_filters"),
+        (["--hidden_units", "3"], "--hidden_units"),
+        (["--model", "multiview", "--layer_decay", "0.5"], "--layer_decay"),
+        (["--model", "multiview", "--robust_share", "0.5"], "--robust_share"),
+        (["--model", "multiview", "--tower_layers", "9"], "--tower_layers from 1 to 3"),
+    ],
+)
+def test_settings_of_other_models_and_layers_that_do_not_exist_are_refused(words, named, tower, tmp_path, capsys):
+    if "multiview" in words:
+        words = ["--tower", str(tower), "--feature_layers", "1", "2", "--tower_layers", "2", *words]
+    try:
+        status = train.main([*words, "--data", "demo", "--output_dir", str(tmp_path / "run")])
+    except SystemExit as stopped:  # a setting by itself
+        status = stopped.code
+    assert status
+    assert named in capsys.readouterr().err
