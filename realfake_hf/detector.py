@@ -30,6 +30,7 @@ from realfake_hf.data.pixels import (
     resize_target,
 )
 from realfake_hf.labels import Verdict
+from realfake_hf.metrics.image_quality import ImageQuality, measure_quality
 from realfake_hf.metrics.operating_point import DEFAULT, OperatingPoint, load_operating_point
 from realfake_hf.metrics.out_of_distribution import Familiarity, load_familiarity
 from realfake_hf.models.checkpoint import (
@@ -41,7 +42,7 @@ from realfake_hf.models.checkpoint import (
     locate,
 )
 from realfake_hf.models.cpu import has_fast_bfloat16, in_bfloat16, logits_of, pack
-from realfake_hf.models.heads import collect_embeddings
+from realfake_hf.models.heads import collect_embeddings, collect_view_scores
 from realfake_hf.parallel import map_in_threads
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
@@ -72,7 +73,7 @@ class Detector:
         model: any image classifier with one label for real and one for fake.
         processor: the image processor saved with it.
         batch_size: images per forward pass, if the processor returns images of one size.
-        point: threshold and abstention band of the verdicts; by default 0.5 and no band.
+        point: threshold, abstention band and limits of the verdicts; by default 0.5 and no others.
         familiarity: distribution of the embeddings of the training images, for `Verdict.is_far`; None if unknown.
         bf16: predict with a copy of the model in bfloat16, on CPUs that support it. It is faster for a ViT, especially
             with AMX, and changes `p_fake` by less than 0.03. Explanations use `model`.
@@ -216,11 +217,17 @@ class Detector:
             ValueError: the method, target or option is unknown, or the model does not support the method.
         """
         explanations: list[Explanation] = []
+        qualities: list[ImageQuality | None] = []
         for batch in self._batches(images, batch_size):
-            pixel_values = self._pixel_values(_read(batch, self.processor))
+            opened = _read(batch, self.processor)
+            qualities += self._qualities(opened)
+            pixel_values = self._pixel_values(opened)
             with self._lock.exclusive():
                 explanations += explain(self.model, pixel_values, method=method, target=target, options=options)
-        return [replace(each, verdict=self.point.judge(each.verdict.p_fake)) for each in explanations]
+        return [
+            replace(each, verdict=self.point.judge(each.verdict.p_fake, quality=quality))
+            for each, quality in zip(explanations, qualities, strict=True)
+        ]
 
     def view(self, image: Image.Image) -> NDArray[np.uint8]:
         """Return the part of an RGB image that a map covers, as (height, width, 3) uint8.
@@ -255,11 +262,21 @@ class Detector:
         return _batches(images, (size or self.batch_size) if self._has_one_size else 1)
 
     def _verdicts(self, images: list[Image.Image]) -> list[Verdict]:
-        if self.familiarity is None:
-            return [self.point.judge(p_fake) for p_fake in self._p_fake(images).tolist()]
-        scores, embeddings = self._p_fake_and_embeddings(images)
-        pairs = zip(scores.tolist(), self.familiarity.is_far(embeddings).tolist(), strict=True)
-        return [replace(self.point.judge(p_fake), is_far=is_far) for p_fake, is_far in pairs]
+        n = len(images)
+        is_far: list[bool | None] = [None] * n
+        with collect_view_scores(self.inference_model) as views:
+            if self.familiarity is None:
+                scores = self._p_fake(images)
+            else:
+                scores, embeddings = self._p_fake_and_embeddings(images)
+                is_far = self.familiarity.is_far(embeddings).tolist()
+        spreads = torch.cat(views)[:n].float().std(1, correction=0).tolist() if views else [0.0] * n
+        rows = zip(scores.tolist(), self._qualities(images), spreads, is_far, strict=True)
+        return [self.point.judge(p, quality=quality, spread=spread, is_far=far) for p, quality, spread, far in rows]
+
+    def _qualities(self, images: list[Image.Image]) -> list[ImageQuality | None]:
+        limits = self.point.limits
+        return [measure_quality(image) if limits and limits.need_quality else None for image in images]
 
     def _p_fake_and_embeddings(self, images: list[Image.Image]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         with collect_embeddings(self.inference_model) as embeddings:

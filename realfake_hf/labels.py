@@ -9,10 +9,20 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, Self, get_args
 
 LabelName = Literal["REAL", "FAKE"]
+Reason = Literal["score", "size", "compression", "upscaling", "views", "far"]
 
 LABEL_NAMES: Final[tuple[LabelName, ...]] = get_args(LabelName)
 REAL: Final = 0
 FAKE: Final = 1
+
+REASONS: Final[Mapping[Reason, str]] = {  # why a verdict is unsure
+    "score": "its score is between those of real and AI-generated images",
+    "size": "it is too small",
+    "compression": "it is too heavily compressed",
+    "upscaling": "it has too little detail for its size, as after upscaling or blurring",
+    "views": "its parts contradict each other",
+    "far": "it is far from the training images",
+}
 
 LabelWords = Mapping[str, LabelName]  # words of a source, case-folded, and what they mean; from `parse_label_words`
 
@@ -36,8 +46,9 @@ class Verdict:
     Attributes:
         label: `FAKE` if `p_fake` is above the threshold of the model, else `REAL`.
         p_fake: predicted probability, in [0, 1], that the image is AI-generated.
-        is_sure: whether `p_fake` is outside the model's unsure band; None if the model has no band.
+        is_sure: whether there is no reason to be unsure; None if the model has neither a band nor limits.
         is_far: whether the image is far from the training images of the model; None if unknown.
+        reasons: why the verdict is unsure.
 
     Raises:
         ValueError: `p_fake` is outside [0, 1] or NaN.
@@ -47,19 +58,28 @@ class Verdict:
     p_fake: float
     is_sure: bool | None = None
     is_far: bool | None = None
+    reasons: tuple[Reason, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.p_fake <= 1:
             raise ValueError(f"expected a probability in [0, 1]; found {self.p_fake}, which is no verdict.")
 
     @classmethod
-    def of(cls, p_fake: float, *, threshold: float = 0.5, is_sure: bool | None = None) -> Self:
+    def of(
+        cls,
+        p_fake: float,
+        *,
+        threshold: float = 0.5,
+        is_far: bool | None = None,
+        reasons: tuple[Reason, ...] | None = None,
+    ) -> Self:
         """Create a verdict from the probability of FAKE; at the threshold the label is REAL.
 
         >>> Verdict.of(0.5)
-        Verdict(label='REAL', p_fake=0.5, is_sure=None, is_far=None)
+        Verdict(label='REAL', p_fake=0.5, is_sure=None, is_far=None, reasons=())
         """
-        return cls("FAKE" if p_fake > threshold else "REAL", p_fake, is_sure)
+        is_sure = None if reasons is None else not reasons
+        return cls("FAKE" if p_fake > threshold else "REAL", p_fake, is_sure, is_far, reasons or ())
 
     @property
     def confidence(self) -> float:
@@ -85,6 +105,15 @@ class Verdict:
         'unsure, rather FAKE'
         """
         return f"unsure, rather {self.label}" if self.is_sure is False else self.label
+
+    @property
+    def reason(self) -> str | None:
+        """The reasons as a sentence; None if there are none.
+
+        >>> Verdict("FAKE", 0.9, is_sure=False, reasons=("size", "compression")).reason
+        'Unsure because it is too small and it is too heavily compressed.'
+        """
+        return f"Unsure because {' and '.join(REASONS[each] for each in self.reasons)}." if self.reasons else None
 
 
 def id2label() -> dict[int, str]:

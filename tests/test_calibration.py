@@ -207,7 +207,7 @@ def test_an_operating_point_with_band_survives_json_and_judges():
     point = choose_operating_point(is_fake, p_fake, sha256="ab", promised=0.05)
     assert from_plain(OperatingPoint, json.loads(json.dumps(asdict(point)))) == point
     inside = (point.band.low + point.threshold) / 2
-    assert point.judge(inside) == Verdict("REAL", inside, is_sure=False)
+    assert point.judge(inside) == Verdict("REAL", inside, is_sure=False, reasons=("score",))
     assert point.judge(inside).words == "unsure, rather REAL"
     assert point.judge(1.0) == Verdict("FAKE", 1.0, is_sure=True)
     assert OperatingPoint(0.7, "by hand").judge(0.6) == Verdict("REAL", 0.6, is_sure=None)

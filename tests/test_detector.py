@@ -16,6 +16,7 @@ from realfake_hf import parallel as threads
 from realfake_hf.data.decoding import UnreadableImageError
 from realfake_hf.data.loading import load_images
 from realfake_hf.detector import Detector, Verdict
+from realfake_hf.metrics.operating_point import Limits, OperatingPoint
 from realfake_hf.models.cpu import has_fast_bfloat16, logits_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -215,6 +216,15 @@ def test_a_verdict_knows_its_confidence_and_cannot_be_changed():
     assert (verdict.confidence, Verdict("FAKE", 0.7).confidence) == (0.8, 0.7)
     with pytest.raises(FrozenInstanceError):
         verdict.p_fake = 0.9
+
+
+def test_a_picture_below_the_limits_is_unsure_wherever_it_is_judged(column):
+    point = OperatingPoint(0.5, "by hand", limits=Limits(short_side=40))
+    detector = Detector(make_model(), make_processor(), point=point)
+    images = [column[0].resize(size) for size in ((39, 80), (80, 40))]
+    for found in (detector.predict(images), [one.verdict for one in detector.explain(images, method="grad_cam")]):
+        assert [verdict.reasons for verdict in found] == [("size",), ()]
+        assert [verdict.is_sure for verdict in found] == [False, True]
 
 
 def test_the_digest_changes_with_any_weight_and_with_nothing_else(detector):

@@ -1,5 +1,6 @@
 """A frozen CLIP tower with heads on its middle layers, as a model of transformers."""
 
+import io
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, pipeline
 
 from realfake_hf.detector import Detector
+from realfake_hf.metrics.operating_point import Band, Limits, OperatingPoint
 from realfake_hf.models import MultiViewConfig, MultiViewForImageClassification, MultiViewImageProcessor
 from realfake_hf.models.checkpoint import load_classifier
 from realfake_hf.models.heads import head_modules
@@ -201,3 +203,24 @@ def test_without_the_package_the_saved_folder_gives_the_same_scores(tmp_path, fi
     *modules, scores = json.loads(done.stdout)
     assert all(module.startswith("transformers_modules.") for module in modules)
     np.testing.assert_allclose(scores, Detector.from_pretrained(folder).probabilities(files), atol=1e-6)
+
+
+def test_views_that_contradict_each_other_make_a_verdict_unsure(picture_bytes):
+    model, processor = build(), MultiViewImageProcessor(size=32, n_windows=2)
+    images = [picture_bytes(seed, size=(100, 64)) for seed in range(3)]
+    with torch.no_grad():
+        model.whole[-1].bias.fill_(3.0)
+        plain = Detector(model, processor)
+        pixels = plain._pixel_values([Image.open(io.BytesIO(data)).convert("RGB") for data in images])
+        views = model(pixel_values=pixels).view_scores
+    assert views.shape == (3, 3)
+    point = OperatingPoint(0.5, "by hand", band=Band(0.5, 0.5, promised=0.1), limits=Limits(widening=1))
+    found = Detector(model, processor, point=point).predict(images)
+    scores = (views[:, 0] + views[:, 1:].mean(1)) / 2
+    assert [one.p_fake for one in found] == pytest.approx(scores.sigmoid().tolist(), abs=1e-6)
+    expected = (scores.abs() >= views.std(1, correction=0)).tolist()
+    assert [one.is_sure for one in found] == expected
+    assert all(one.is_sure or one.reasons == ("views",) for one in found)
+    calm = Detector(model, MultiViewImageProcessor(size=32, n_windows=0), point=point)
+    assert all(one.is_sure for one in calm.predict(images))
+    assert not all(expected)

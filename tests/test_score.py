@@ -25,7 +25,7 @@ from realfake_hf.data.loading import load_images
 from realfake_hf.score.__main__ import main
 
 ROOT = Path(__file__).parents[1]
-COLUMNS = ["id", "label", "p_fake", "is_sure", "is_far", "error"]
+COLUMNS = ["id", "label", "p_fake", "is_sure", "is_far", "reason", "error"]
 
 
 @pytest.fixture(scope="module")

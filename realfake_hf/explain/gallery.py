@@ -302,6 +302,7 @@ def _to_row(image: InputImage, model: str, explanation: Explanation, *, file: st
         "verdict": explanation.verdict.label,
         "p_fake": explanation.verdict.p_fake,
         "is_sure": explanation.verdict.is_sure,
+        "reason": explanation.verdict.reason,
         "truth": image.truth,
         "method": explanation.method,
         "options": explanation.options,

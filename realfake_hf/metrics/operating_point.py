@@ -4,16 +4,21 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
 
 from realfake_hf.estimate import from_plain
-from realfake_hf.labels import Verdict
+from realfake_hf.labels import Reason, Verdict
 from realfake_hf.store import read_object
 
+if TYPE_CHECKING:
+    from realfake_hf.metrics.image_quality import ImageQuality
+
 OPERATING_POINT: Final = "operating_point.json"
+
+_LEAST_P: Final = 2.0**-24  # the resolution of a float32 probability near 1
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,67 @@ class Band:
         promise = f"for at most {100 * self.promised:g}% wrong among the rest"
         return f"unsure between {self.low:.4g} and {self.high:.4g}, {promise}"
 
-    def decides(self, p_fake: float) -> bool:
-        """Return whether a probability is outside the band."""
-        return p_fake <= self.low or p_fake >= self.high
+    def decides(self, p_fake: float, *, margin: float = 0.0) -> bool:
+        """Return whether a probability is outside the band, which is wider by a margin in log-odds on both sides."""
+        if not margin:
+            return p_fake <= self.low or p_fake >= self.high
+        return shift(p_fake, margin) <= self.low or shift(p_fake, -margin) >= self.high
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What makes a verdict unsure whatever the score; by default nothing does.
+
+    Attributes:
+        short_side: least short side of an image in pixels.
+        jpeg: least estimated JPEG quality, see `ImageQuality`.
+        blockiness: greatest blockiness; None means any.
+        detail: least detail, in [0, 1].
+        widening: the band is wider on both sides by this multiple of the standard deviation of the log-odds of the
+            views of an image.
+        far: whether images far from the training images are unsure.
+
+    Raises:
+        ValueError: a number is negative or not finite.
+    """
+
+    short_side: int = 0
+    jpeg: float = 0.0
+    blockiness: float | None = None
+    detail: float = 0.0
+    widening: float = 0.0
+    far: bool = False
+
+    def __post_init__(self) -> None:
+        numbers = (self.short_side, self.jpeg, self.blockiness or 0, self.detail, self.widening)
+        if not all(0 <= number < math.inf for number in numbers):
+            raise ValueError(f"expected limits of at least 0; found {self}.")
+
+    @property
+    def need_quality(self) -> bool:
+        """Whether the quality of an image matters."""
+        return bool(self.short_side or self.jpeg or self.detail or self.blockiness is not None)
+
+    def reasons(self, quality: "ImageQuality | None", *, is_far: bool | None) -> list[Reason]:
+        """Return what is beyond the limits; an unknown quality or distance is not."""
+        found: dict[Reason, bool] = {}
+        if quality is not None:
+            found["size"] = quality.short_side < self.short_side
+            is_blocky = self.blockiness is not None and quality.blockiness > self.blockiness
+            found["compression"] = quality.jpeg < self.jpeg or is_blocky
+            found["upscaling"] = quality.detail < self.detail
+        found["far"] = self.far and is_far is True
+        return [reason for reason, is_beyond in found.items() if is_beyond]
+
+
+def shift(p_fake: float, log_odds: float) -> float:
+    """Return a probability whose log-odds are greater by a number; 0 and 1 count as the nearest 32-bit numbers.
+
+    >>> round(shift(0.5, math.log(3)), 6)
+    0.75
+    """
+    p = min(max(p_fake, _LEAST_P), 1 - _LEAST_P)
+    return 0.5 + 0.5 * math.tanh((math.log(p / (1 - p)) + log_odds) / 2)
 
 
 @dataclass(frozen=True)
@@ -62,6 +125,7 @@ class OperatingPoint:
         sha256: fingerprint of the validation split, as in the training's `run.json`; None if unknown.
         temperature: divisor that calibrates log-odds; None if not fitted.
         band: abstention band; None if not chosen, or if no band keeps the promise.
+        limits: what else makes a verdict unsure; None for nothing.
 
     Raises:
         ValueError: the threshold is outside [0, 1], or the temperature is not positive.
@@ -76,6 +140,7 @@ class OperatingPoint:
     sha256: str | None = None
     temperature: float | None = None
     band: Band | None = None
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
@@ -87,10 +152,32 @@ class OperatingPoint:
         text = f"{self.threshold:.4g}, {self.chosen}"
         return f"{text} (n = {self.n:,})" if self.n else text
 
-    def judge(self, p_fake: float) -> Verdict:
-        """Return the verdict for a probability: its label, and whether it is outside the band."""
-        is_sure = None if self.band is None else self.band.decides(p_fake)
-        return Verdict.of(p_fake, threshold=self.threshold, is_sure=is_sure)
+    def judge(
+        self,
+        p_fake: float,
+        *,
+        quality: "ImageQuality | None" = None,
+        spread: float = 0.0,
+        is_far: bool | None = None,
+    ) -> Verdict:
+        """Return the verdict for an image: its label, whether it is sure, and why not.
+
+        Args:
+            p_fake: probability that it is AI-generated.
+            quality: its quality; None if unknown.
+            spread: standard deviation of the log-odds of its views.
+            is_far: whether it is far from the training images; None if unknown.
+        """
+        limits, reasons = self.limits or Limits(), list[Reason]()
+        if self.band and not self.band.decides(p_fake):
+            reasons.append("score")
+        elif self.band and not self.band.decides(p_fake, margin=limits.widening * spread):
+            reasons.append("views")
+        reasons += limits.reasons(quality, is_far=is_far)
+        is_judged = self.band is not None or self.limits is not None
+        return Verdict.of(
+            p_fake, threshold=self.threshold, is_far=is_far, reasons=tuple(reasons) if is_judged else None
+        )
 
 
 DEFAULT: Final = OperatingPoint(0.5, "one half by default: no threshold was chosen on validation")

@@ -59,6 +59,24 @@ def collect_embeddings(model: PreTrainedModel) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
+@contextmanager
+def collect_view_scores(model: PreTrainedModel) -> Iterator[list[Tensor]]:
+    """Collect the `view_scores` (batch, views) of each forward pass of this thread, if the model returns them."""
+    scores: list[Tensor] = []
+    thread = threading.get_ident()
+
+    def hook(_: nn.Module, __: tuple[Tensor, ...], output: object) -> None:
+        found = getattr(output, "view_scores", None)
+        if found is not None and threading.get_ident() == thread:
+            scores.append(found.detach())
+
+    handle = model.register_forward_hook(hook)
+    try:
+        yield scores
+    finally:
+        handle.remove()
+
+
 def _head_names(model: PreTrainedModel) -> tuple[str, ...]:
     shapes, others = (_shapes(model, n_labels) for n_labels in (2, 3))
     names = dict.fromkeys(name.rpartition(".")[0] for name, shape in shapes.items() if shape != others[name])

@@ -4,6 +4,7 @@ This file imports torch and transformers only. A copy is saved with the weights,
 `trust_remote_code=True` where realfake_hf is not installed.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ class MultiViewConfig(PreTrainedConfig):
     """
 
     model_type = "multiview"
+    keys_to_ignore_at_inference = ["view_scores"]  # noqa: RUF012 - as in transformers
     sub_configs = {"tower_config": AutoConfig}  # noqa: RUF012 - as in transformers
 
     tower_config: dict[str, Any] | PreTrainedConfig | None = None
@@ -57,6 +59,13 @@ class MultiViewConfig(PreTrainedConfig):
             raise ValueError(f"expected feature_layers from 1 to {layers}; found {self.feature_layers}")
         if self.bits not in (8, 32) or self.hidden_units < 0:
             raise ValueError(f"expected 8 or 32 bits and no negative units; found {self.bits} and {self.hidden_units}")
+
+
+@dataclass
+class MultiViewOutput(ImageClassifierOutput):
+    """Loss and logits, and the score of each view: `view_scores` (batch, views)."""
+
+    view_scores: torch.Tensor | None = None
 
 
 class MultiViewForImageClassification(PreTrainedModel):
@@ -131,7 +140,7 @@ class MultiViewForImageClassification(PreTrainedModel):
             return_dict: whether to return an output object instead of a tuple; None leaves it to the config.
 
         Returns:
-            `logits` (batch, 2), REAL first.
+            `logits` (batch, 2), REAL first, and `view_scores` (batch, views).
 
         Raises:
             ValueError: `pixel_values` has another shape.
@@ -144,10 +153,11 @@ class MultiViewForImageClassification(PreTrainedModel):
                     "with the model."
                 )
             features = self.features(pixel_values.flatten(0, 1)).view(*pixel_values.shape[:2], -1)
-        score = self.score(features)
+        view_scores = self.view_scores(features)
+        score = _pool(view_scores)
         logits = torch.stack([torch.zeros_like(score), score], dim=1)
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
-        output = ImageClassifierOutput(loss=loss, logits=logits)
+        output = MultiViewOutput(loss=loss, logits=logits, view_scores=view_scores)
         as_output = self.config.return_dict if return_dict is None else return_dict
         return output if as_output else output.to_tuple()
 
@@ -164,11 +174,11 @@ class MultiViewForImageClassification(PreTrainedModel):
 
     def score(self, features: torch.Tensor) -> torch.Tensor:
         """Return the score z of images (batch,) from the features of their views (batch, views, width)."""
-        whole: torch.Tensor = self.whole(features[:, 0]).squeeze(-1)
-        if features.shape[1] == 1:
-            return whole
-        windows: torch.Tensor = self.window(features[:, 1:]).squeeze(-1).mean(1)
-        return (whole + windows) / 2
+        return _pool(self.view_scores(features))
+
+    def view_scores(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the score of each view (batch, views) from their features (batch, views, width)."""
+        return torch.cat([self.whole(features[:, :1]), self.window(features[:, 1:])], dim=1).squeeze(-1)
 
     @property
     def _head_dtype(self) -> torch.dtype:
@@ -234,6 +244,12 @@ class Standardize(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Standardise features (..., width)."""
         return (features - self.mean) / self.std
+
+
+def _pool(view_scores: torch.Tensor) -> torch.Tensor:
+    """Average the whole's score and the mean score of the windows: (batch, views) to (batch,)."""
+    whole = view_scores[:, 0]
+    return whole if view_scores.shape[1] == 1 else (whole + view_scores[:, 1:].mean(1)) / 2
 
 
 def _head(width: int, hidden_units: int) -> nn.Sequential:

@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
 from operator import itemgetter
@@ -24,6 +24,7 @@ from realfake_hf.data.decoding import UnreadableImageError, decode_image
 from realfake_hf.data.pixels import check_elongation, resize_image
 from realfake_hf.detector import Detector, NotFiniteError, load_detector
 from realfake_hf.distributed import cores_each, join_processes, report_lost_processes, this_process
+from realfake_hf.estimate import to_plain
 from realfake_hf.labels import Verdict
 from realfake_hf.parallel import map_in_threads
 from realfake_hf.score.arguments import ScoreArguments
@@ -40,15 +41,16 @@ SCHEMA: Final = pa.schema(
         pa.field("id", pa.string(), nullable=False),
         pa.field("label", pa.string()),  # REAL or FAKE at the threshold of the model; null without a verdict
         pa.field("p_fake", pa.float32()),  # in [0, 1]
-        pa.field("is_sure", pa.bool_()),  # outside the unsure band; null if the model has no band
+        pa.field("is_sure", pa.bool_()),  # null if the model has neither a band nor limits
         pa.field("is_far", pa.bool_()),  # out of distribution; null if the model has no familiarity
+        pa.field("reason", pa.string()),  # why it is unsure, in a sentence; null if it is not
         pa.field("error", pa.string()),  # reason if there is no verdict
     ]
 )
 SETTINGS: Final = "scoring.json"
 _COUNTS_KEY: Final = b"realfake_counts"  # in the metadata of a file of scores
 _LARGE: Final = 2**20  # pixels; larger images are resized as soon as they are decoded, to save memory
-_NO_VERDICT: Final = dict.fromkeys(("label", "p_fake", "is_sure", "is_far"))
+_VERDICT: Final = ("label", "p_fake", "is_sure", "is_far", "reason")
 
 Row = dict[str, Any]
 
@@ -147,8 +149,9 @@ def score(arguments: ScoreArguments) -> ScoreSummary:
     detector = load_detector("--model", arguments.model)
     detector.batch_size = arguments.batch_size
     settings = {
-        "model": arguments.model, "weights": detector.digest(), "data": arguments.data, "kind": inputs.kind,
-        "n": inputs.n, "sha256": inputs.sha256, "part_size": arguments.part_size,
+        "model": arguments.model, "weights": detector.digest(), "point": to_plain(detector.point),
+        "columns": SCHEMA.names, "data": arguments.data, "kind": inputs.kind, "n": inputs.n, "sha256": inputs.sha256,
+        "part_size": arguments.part_size,
     }  # fmt: skip
     store = ScoreStore(arguments.output, settings, is_main=state.is_main_process)
     state.wait_for_everyone()
@@ -207,8 +210,8 @@ def _judge(detector: Detector, images: Sequence[Image.Image]) -> list[Verdict | 
 
 def _columns(answer: Verdict | str) -> Row:
     if isinstance(answer, str):
-        return {**_NO_VERDICT, "error": without_local_paths(answer)}
-    return {**asdict(answer), "error": None}
+        return {**dict.fromkeys(_VERDICT), "error": without_local_paths(answer)}
+    return {**{name: getattr(answer, name) for name in _VERDICT}, "error": None}
 
 
 def _open(detector: Detector, item: Item) -> Image.Image | str:
@@ -218,7 +221,9 @@ def _open(detector: Detector, item: Item) -> Image.Image | str:
         check_elongation(image, detector.processor)
     except (UnreadableImageError, OSError) as error:
         return str(error)
-    return image if image.width * image.height <= _LARGE else resize_image(image, detector.processor)
+    if image.width * image.height <= _LARGE or detector.point.limits:  # which apply to the image as it is
+        return image
+    return resize_image(image, detector.processor)
 
 
 def _count(rows: Sequence[Mapping[str, Any]]) -> Counter[str]:

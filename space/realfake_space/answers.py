@@ -31,7 +31,8 @@ class Answer:
         verdict: in words.
         label: REAL or FAKE, by the model's threshold.
         p_fake: probability that the image is AI-generated, in [0, 1].
-        decided: whether the probability is outside the model's unsure band; None without a band.
+        decided: whether the verdict is sure; None if the model has neither a band nor limits.
+        reason: why the verdict is unsure, in a sentence; else empty.
         meaning: share of AI-generated images among test images with such a probability.
         warnings: warnings that apply to this image.
     """
@@ -41,6 +42,7 @@ class Answer:
     label: str
     p_fake: float
     decided: bool | None
+    reason: str
     meaning: str
     warnings: tuple[str, ...]
 
@@ -51,7 +53,8 @@ class Answer:
     def to_row(self, file: str) -> list[str]:
         """Return the cells of `COLUMNS`."""
         decided = {True: "yes", False: "no", None: ""}[self.decided]
-        return [file, self.model, self.verdict, f"{self.p_fake:.6f}", decided, " ".join(self.warnings)]
+        notes = " ".join(filter(None, (self.reason, *self.warnings)))
+        return [file, self.model, self.verdict, f"{self.p_fake:.6f}", decided, notes]
 
 
 def read_measured(file: Path = MEASURED) -> Mapping[str, Plain]:
@@ -86,6 +89,7 @@ def answer(name: str, model: ModelFacts, prediction: Prediction, measured: Mappi
         label=verdict.label,
         p_fake=round(verdict.p_fake, 6),
         decided=verdict.is_sure,
+        reason=verdict.reason or "",
         meaning=_meaning(verdict.p_fake, evaluation),
         warnings=tuple(_warnings(model, prediction, evaluation)),
     )
@@ -152,7 +156,8 @@ def card(item: Answer, point: OperatingPoint) -> str:
         f'<div class="rf-card rf-{kind}" role="status"><p class="rf-model">{html.escape(item.model)}</p>'
         f'<p class="rf-verdict">{html.escape(item.verdict)}</p>'
         f'<p class="rf-p">probability of AI-generated: <strong>{item.p_fake:.3f}</strong></p>{scale}'
-        f'<p class="rf-meaning">{html.escape(item.meaning)}</p>'
+        + (f'<p class="rf-reason">{html.escape(item.reason)}</p>' if item.reason else "")
+        + f'<p class="rf-meaning">{html.escape(item.meaning)}</p>'
         + (f'<ul class="rf-warnings" aria-label="warnings">{warnings}</ul>' if warnings else "")
         + "</div>"
     )

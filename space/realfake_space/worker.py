@@ -57,7 +57,8 @@ class ModelFacts:
         point: its threshold and unsure band.
         methods: the explanation methods that it supports, its default first.
         framing: how images fit into its input.
-        geometry: how Pillow resizes an image for it; None if its processor does more.
+        geometry: how Pillow resizes an image for it; None if its processor does more, or if its operating point has
+            limits, which apply to the whole image.
         digest: digest of its weights.
         precision: precision of its predictions, float32 or bfloat16.
     """
@@ -128,7 +129,7 @@ def facts_of(source: Source) -> ModelFacts:
         point=detector.point,
         methods=(default, *(method for method in fitting_methods(detector.model) if method != default)),
         framing=measure_framing(detector.processor),
-        geometry=pillow_geometry(detector.processor),
+        geometry=None if detector.point.limits else pillow_geometry(detector.processor),
         digest=detector.digest(),
         precision="bfloat16" if is_bfloat16(detector.inference_model) else "float32",
     )
