@@ -354,11 +354,13 @@ def test_every_recipe_fills_the_arguments_of_training_and_makes_no_folder(file, 
     folder = tmp_path / "run"
     words = ["--config", str(file), "--output_dir", str(folder)]
     data, model, run = parse(DataArguments, ModelArguments, RunArguments, argv=words)
-    kind = next(kind for kind in ("deit", "vit", "cifake-cnn") if kind in model.model)
-    assert file.stem.startswith({"cifake-cnn": ("cifake_cnn", "demo")}.get(kind, kind))
+    kind = next(kind for kind in ("deit", "vit", "cifake-cnn", "multiview") if kind in model.model)
+    assert file.stem.startswith({"cifake-cnn": ("cifake_cnn", "demo"), "multiview": "wild"}.get(kind, kind))
     assert run.output_dir == str(folder)
-    assert data.data == ("demo" if file.stem == "demo" else "cifake")
-    assert run.learning_rate in (0.003, 0.0003, 0.0001)
+    assert data.data == {"demo": "demo", "multiview": "data/wild"}.get(
+        file.stem if kind != "multiview" else kind, "cifake"
+    )
+    assert run.learning_rate in (0.003, 0.0003, 0.0001, 0.000001)
     assert not folder.exists()
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
@@ -16,7 +17,7 @@ from realfake_hf.data.loading import load_images
 from realfake_hf.detector import Detector
 from realfake_hf.models.pretrained import build_multiview
 from realfake_hf.training import features as module
-from realfake_hf.training.features import FeatureDataset, Features, cached_features
+from realfake_hf.training.features import FeatureDataset, Features, cached_features, fit_heads
 
 N = 96
 LAYERS = {"tower_layers": 2, "feature_layers": [1, 2], "n_windows": 2}
@@ -145,11 +146,37 @@ def test_an_epoch_draws_one_copy_of_each_image_by_its_seed():
     assert len({tuple(copy) for copy in drawn.values()}) == 4
 
 
+def test_heads_are_fitted_as_scikit_learn_fits_a_logistic_regression(tower):
+    model, _ = build_multiview(str(tower), **LAYERS)
+    generator = np.random.default_rng(0)
+    labels = generator.integers(2, size=60)
+    values = (generator.normal(size=(60, 3, model.feature_width)) + labels[:, None, None] * 0.3).astype(np.float16)
+    data = FeatureDataset([Features(values, np.arange(60))], labels)
+    weights = np.where(labels == 1, 2.0, 1.0) / (2 * labels + (1 - labels)).sum()
+    fit_heads(model, data, inverse_penalty=0.1, weights=weights, max_iter=500)
+    expected = LogisticRegression(C=0.1, tol=1e-8, max_iter=5000)
+    expected.fit(values[:, 0].astype(float), labels, sample_weight=weights * 60)
+    with torch.no_grad():
+        whole, windows = (head(torch.from_numpy(values).float()).squeeze(-1) for head in (model.whole, model.window))
+    assert np.corrcoef(whole[:, 0], expected.decision_function(values[:, 0]))[0, 1] > 0.9999
+    torch.testing.assert_close(whole[:, 0].std(), windows[:, 1:].mean(1).std(), rtol=1e-3, atol=0)
+
+
+def test_a_head_with_a_hidden_layer_is_fitted_too(tower):
+    model, _ = build_multiview(str(tower), **LAYERS, hidden_units=4)
+    values = np.random.default_rng(0).normal(size=(40, 3, model.feature_width)).astype(np.float16)
+    labels = (values[:, :, 0].mean(1) * values[:, :, 1].mean(1) > 0).astype(int)
+    data = FeatureDataset([Features(values, np.arange(40))], labels)
+    fit_heads(model, data, inverse_penalty=10.0)
+    score = model.score(torch.from_numpy(values).float())
+    assert roc_auc_score(labels, score.detach()) > 0.95
+
+
 def test_train_learns_on_features_and_saves_a_detector(tower, folder, tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     words = ["--model", "multiview", "--tower", str(tower), "--tower_layers", "2", "--feature_layers", "1", "2"]
     words += ["--data", str(folder), "--fold_column", "fold", "--validation_fold", "2", "--balance", "label,group"]
-    words += ["--num_train_epochs", "8", "--per_device_train_batch_size", "16", "--bootstrap_samples", "50"]
+    words += ["--num_train_epochs", "2", "--per_device_train_batch_size", "16", "--bootstrap_samples", "50"]
     words += [
         "--learning_rate",
         "0.02",

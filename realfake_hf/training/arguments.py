@@ -17,7 +17,8 @@ from realfake_hf.data.sampling import BALANCED
 CIFAKE_CNN: Final = "cifake-cnn"
 MULTIVIEW: Final = "multiview"
 CNN_SHAPE: Final = ("num_filters", "num_conv_layers", "dense_units", "num_dense_layers")
-MULTIVIEW_SHAPE: Final = ("tower", "tower_layers", "feature_layers", "hidden_units", "n_windows", "delivered_copies")
+MULTIVIEW_SHAPE: Final = ("tower", "tower_layers", "feature_layers", "hidden_units", "n_windows")
+MULTIVIEW_TRAINING: Final = ("delivered_copies", "head_c")
 
 _PRETRAINED_ONLY: Final = (
     "image_size", "patch_size", "attn_implementation", "freeze_backbone", "head_epochs", "layer_decay", "lora_rank",
@@ -101,6 +102,9 @@ class ModelArguments:
     delivered_copies: int = _setting(
         1, "multiview: copies of each training image that are changed as by the web; an epoch draws one, or the image."
     )
+    head_c: float = _setting(
+        0.01, "multiview: C of the penalised logistic regression that fits the heads before the first epoch."
+    )
     image_size: int | None = _setting(None, "Fine-tuning: input height and width in pixels; None: the model's.")
     patch_size: int | None = _setting(None, "Fine-tuning: patch height and width in pixels; None: the model's.")
     attn_implementation: str | None = _setting(
@@ -115,14 +119,19 @@ class ModelArguments:
     teacher_weight: float = _setting(0.5, "Weight of the distillation loss; the labels have the rest.")
 
     def __post_init__(self) -> None:
-        shapes = {CIFAKE_CNN: CNN_SHAPE, MULTIVIEW: MULTIVIEW_SHAPE}
+        shapes = {CIFAKE_CNN: CNN_SHAPE, MULTIVIEW: (*MULTIVIEW_SHAPE, *MULTIVIEW_TRAINING)}
         applicable = shapes.get(self.model, _PRETRAINED_ONLY)
         for setting in fields(self):
-            others = setting.name in {*CNN_SHAPE, *MULTIVIEW_SHAPE, *_PRETRAINED_ONLY} - {*applicable}
+            others = setting.name in {*CNN_SHAPE, *shapes[MULTIVIEW], *_PRETRAINED_ONLY} - {*applicable}
             if others and getattr(self, setting.name) != _default(setting):
                 raise ValueError(
                     f"expected settings that apply to --model {self.model}; found --{setting.name}. Remove it."
                 )
+        if self.head_c <= 0 or self.delivered_copies < 0:
+            raise ValueError(
+                f"expected --head_c above 0 and --delivered_copies of at least 0; found {self.head_c} and "
+                f"{self.delivered_copies}."
+            )
         for name in ("head_epochs", "lora_rank"):
             if self.freeze_backbone and getattr(self, name):
                 raise ValueError(f"expected --freeze_backbone or --{name}; found both. Remove one of them.")

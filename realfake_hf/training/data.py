@@ -49,7 +49,7 @@ def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImagePr
         ValueError: the model does not support the image or patch size.
     """
     if arguments.model == MULTIVIEW:
-        shape = {name: getattr(arguments, name) for name in MULTIVIEW_SHAPE if name != "delivered_copies"}
+        shape = {name: getattr(arguments, name) for name in MULTIVIEW_SHAPE}
         return build_multiview(**shape)
     if arguments.model != CIFAKE_CNN:
         names = ("image_size", "patch_size", "attn_implementation")

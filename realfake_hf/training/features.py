@@ -14,6 +14,7 @@ from datasets import Dataset, DatasetDict, config
 from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils import data as torch_data
 
 from realfake_hf.data.decoding import decode_image
@@ -47,7 +48,7 @@ class Features:
 
     def __getitem__(self, indices: Any) -> NDArray[np.float16]:  # noqa: ANN401 - as of an array
         """Return the features of images, (..., views, width)."""
-        return self.stored[self.rows[indices]]
+        return self.stored[self.rows[indices]]  # type: ignore[no-any-return]
 
 
 class FeatureDataset(torch_data.Dataset[dict[str, Tensor]]):
@@ -108,6 +109,63 @@ def feature_sets(
         if len(joint := np.concatenate(values)):
             head[0].fit(torch.from_numpy(joint).float())  # type: ignore[operator]
     return sets
+
+
+def fit_heads(
+    model: MultiViewForImageClassification,
+    data: FeatureDataset,
+    *,
+    inverse_penalty: float,
+    weights: NDArray[np.float64] | None = None,
+    max_iter: int = 100,
+) -> None:
+    """Fit each head to the labels of its views by penalised logistic regression, with L-BFGS on all variants at once.
+
+    The loss is the weighted mean cross-entropy of the views plus the sum of squared weights / (2 C n), for n views, as
+    in scikit-learn. Adam reaches a lower out-of-fold AUC with linear heads on these features, for any weight decay.
+    Afterwards, the scores of both heads have the same standard deviation, so that neither dominates their mean.
+
+    Args:
+        model: the model; its heads are changed.
+        data: the features and labels.
+        inverse_penalty: C, above 0.
+        weights: (n,) weight of each image; None means the same for all.
+        max_iter: iterations of L-BFGS at most.
+    """
+    spreads = []
+    for head, views in ((model.whole, slice(0, 1)), (model.window, slice(1, None))):
+        features = np.concatenate([each[:][:, views] for each in data.variants])  # (variants * n, views, width)
+        n_views = features.shape[1]
+        if not n_views:
+            return
+        values = head[0](torch.from_numpy(features.reshape(-1, model.feature_width)).float())
+        targets = data.labels.float().repeat(len(data.variants)).repeat_interleave(n_views)
+        each = np.ones(len(data)) if weights is None else weights * len(data)
+        importance = torch.as_tensor(each).float().repeat(len(data.variants)).repeat_interleave(n_views)
+        _minimise(
+            head[1:], values, targets, importance, penalty=1 / (inverse_penalty * len(values)), max_iter=max_iter
+        )
+        with torch.no_grad():
+            spreads.append(head[1:](values).reshape(-1, n_views).mean(1).std().clamp_min(1e-6))
+    for head, spread in zip((model.whole, model.window), spreads, strict=True):
+        for parameter in head[-1].parameters():
+            parameter.data.mul_(torch.stack(spreads).log().mean().exp() / spread)
+
+
+def _minimise(
+    head: torch.nn.Module, values: Tensor, targets: Tensor, importance: Tensor, *, penalty: float, max_iter: int
+) -> None:
+    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=max_iter, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        losses = binary_cross_entropy_with_logits(head(values).squeeze(-1), targets, reduction="none")
+        squares = [parameter.square().sum() for parameter in head.parameters() if parameter.ndim > 1]
+        loss = (importance * losses).mean() + penalty / 2 * torch.stack(squares).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[arg-type,no-untyped-call]
 
 
 def cached_features(

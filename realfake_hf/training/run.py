@@ -20,6 +20,7 @@ from realfake_hf.labels import FAKE
 from realfake_hf.metrics.calibration import choose_operating_point
 from realfake_hf.metrics.operating_point import OPERATING_POINT, OperatingPoint
 from realfake_hf.metrics.report import make_report
+from realfake_hf.models.multiview import MultiViewForImageClassification
 from realfake_hf.run_folder import (
     RECORD,
     Outcome,
@@ -34,7 +35,7 @@ from realfake_hf.training.arguments import DataArguments, ModelArguments, RunSet
 from realfake_hf.training.callbacks import p_fake_of
 from realfake_hf.training.data import TrainingData, build_model, input_sets, load_training_data, validation_recorder
 from realfake_hf.training.distillation import Teacher
-from realfake_hf.training.features import FeatureDataset
+from realfake_hf.training.features import FeatureDataset, fit_heads
 from realfake_hf.training.run_arguments import RunArguments
 from realfake_hf.training.streaming import StreamTrainer, resume_within_epoch
 from realfake_hf.training.trainer import build_trainer, merge_lora, native_weight_names
@@ -127,6 +128,8 @@ def fit(
     folder = Path(str(run.output_dir))
     check_same_data(folder, record["data"])
     sets = input_sets(images, network, processor, model, run)
+    if isinstance(network, MultiViewForImageClassification) and not checkpoint:
+        fit_heads(network, sets["train"], inverse_penalty=model.head_c, weights=images.weights)  # type: ignore[arg-type]
     recorder = validation_recorder(images.images, folder)
     trainer = build_trainer(
         network, processor, sets, recorder=recorder, model=model, run=run, teacher=teacher, weights=images.weights
