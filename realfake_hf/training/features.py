@@ -165,7 +165,7 @@ def _minimise(
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimizer.step(closure)  # type: ignore[arg-type,no-untyped-call]
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
 
 
 def cached_features(
