@@ -10,7 +10,7 @@ OTHERS := diffusiondb-coco-imagenet progan-lsun wild-art-kaggle-layout
 
 export PYTHONDONTWRITEBYTECODE :=# keep bytecode: otherwise every process would compile torch again
 
-.PHONY: help space demo test slow lint types format cnn vit compare ablation search processes nodes twins study robust audit crosseval transfer shortcuts screenshot familiarity results benchmarks scaling faults
+.PHONY: help space demo test slow lint types format cnn vit compare ablation wild search processes nodes twins study robust audit crosseval transfer shortcuts screenshot familiarity results benchmarks scaling faults
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -79,6 +79,10 @@ crosseval: .venv/installed ## evaluate both models on CIFAKE and three other dat
 
 transfer: .venv/installed ## train on CIFAKE, on a second data set and on both, and test on each; resumable
 	$(PY) -m realfake_hf.experiments.transfer --plan recipes/transfer/matrix.yaml --output_dir runs/transfer --output_file results/transfer.json --figure_file results/figures/transfer.png
+
+wild: .venv/installed ## build the set of images from the web, and compare heads on a frozen tower out of fold
+	$(PY) -m realfake_hf.data.repositories --manifest recipes/wild/manifest.csv.gz --out data/wild
+	$(PY) -m realfake_hf.experiments.out_of_fold --plan recipes/wild/plan.yaml --output_dir runs/wild-folds --output_file results/wild.json
 
 robust: .venv/installed ## train the CNN on degraded images, and measure the robustness of all models
 	test -f runs/cifake-cnn-robust/metrics.json || $(PY) train.py --config recipes/cifake_cnn_robust.yaml --output_dir runs/cifake-cnn-robust

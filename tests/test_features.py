@@ -1,15 +1,13 @@
 """Features of a frozen tower: computed once, resumed, and trained on by `train.py`."""
 
-import io
 import json
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
+from small_multiview import N, image_bytes, save_images, save_tower
 
 import train
 from realfake_hf.data.decoding import decode_image
@@ -19,45 +17,17 @@ from realfake_hf.models.pretrained import build_multiview
 from realfake_hf.training import features as module
 from realfake_hf.training.features import FeatureDataset, Features, cached_features, fit_heads
 
-N = 96
 LAYERS = {"tower_layers": 2, "feature_layers": [1, 2], "n_windows": 2}
-
-
-def image_bytes(number: int, *, is_fake: bool) -> bytes:
-    """Noise for fakes and smooth colours for the others, 80 x 60 pixels."""
-    generator = np.random.default_rng(number)
-    shape = (60, 80, 3) if is_fake else (3, 4, 3)
-    image = Image.fromarray(generator.integers(256, size=shape, dtype=np.uint8)).resize((80, 60))
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    root = tmp_path_factory.mktemp("images")
-    rows = ["file_name,label,group,fold"]
-    for number in range(N):
-        label, group = ("fake", "real")[number % 2], f"owner{number // 4}"
-        (root / f"{number}.png").write_bytes(image_bytes(number, is_fake=label == "fake"))
-        rows.append(f"{number}.png,{label},{group},{number // (N // 3)}")
-    (root / "metadata.csv").write_text("\n".join(rows))
-    return root
+    return save_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")
 def tower(tmp_path_factory):
-    place = tmp_path_factory.mktemp("tower")
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
-    model = CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=16, patch_size=8))
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(place)
-    square = {"height": 16, "width": 16}
-    CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=square).save_pretrained(place)
-    return place
+    return save_tower(tmp_path_factory.mktemp("tower"))
 
 
 @pytest.fixture

@@ -1,0 +1,97 @@
+"""Recipes of heads compared out of fold, and chosen within the other folds."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from small_multiview import N, save_images, save_tower
+
+from realfake_hf.experiments import out_of_fold as module
+from realfake_hf.experiments.out_of_fold import FoldedImages, choose, main
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    root = tmp_path_factory.mktemp("plan")
+    (root / "images").mkdir()
+    recipe = {
+        "data": str(save_images(root / "images")), "fold_column": "fold", "validation_fold": "0", "model": "multiview",
+        "balance": "label,group", "tower": str(save_tower(root / "tower")), "tower_layers": 2,
+        "feature_layers": [1, 2], "n_windows": 2, "delivered_copies": 0,
+    }  # fmt: skip
+    for name, changes in {"weak": {"head_c": 1e-7}, "strong": {"head_c": 0.1}}.items():
+        (root / f"{name}.yaml").write_text(yaml.safe_dump(recipe | changes))
+    file = root / "plan.yaml"
+    recipes = [str(root / f"{name}.yaml") for name in ("weak", "strong")]
+    file.write_text(yaml.safe_dump({"recipes": recipes, "folds": [0, 1, 2], "variants": ["plain", "hard"]}))
+    return file
+
+
+def words(plan, folder):
+    return ["--plan", str(plan), "--output_dir", str(folder / "run"), "--output_file", str(folder / "wild.json")]
+
+
+def test_every_image_is_judged_once_by_heads_that_never_saw_its_fold(plan, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    fitted = []
+    fit = module._fit_and_score
+
+    def recorded(recipe, held, plan, data):
+        p_fake = fit(recipe, held, plan, data)
+        is_held = np.isin(data.fold, held)
+        assert np.isfinite(p_fake[:, is_held]).all()
+        assert np.isnan(p_fake[:, ~is_held]).all()
+        fitted.append(held)
+        return p_fake
+
+    monkeypatch.setattr(module, "_fit_and_score", recorded)
+    assert main(words(plan, tmp_path)) == 0
+    assert fitted == [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)] * 2
+    results = json.loads((tmp_path / "wild.json").read_text())
+    assert (results["n"], results["n_fake"], results["n_groups"]) == (N, N // 2, N // 4)
+    assert set(results["recipes"]) == {"weak", "strong", "chosen within"}
+    report = results["recipes"]["strong"]
+    assert report["plain"]["all"]["roc_auc"]["value"] > 0.8
+    assert report["plain"]["all"]["roc_auc"]["n"] == N
+    assert [part["roc_auc"]["n"] for part in report["plain"]["folds"].values()] == [N // 3] * 3
+    assert set(report) == {"plain", "hard"}
+    assert "| strong | hard |" in capsys.readouterr().out
+
+    assert main(words(plan, tmp_path)) == 0  # finished fits are kept
+    assert len(fitted) == 12
+
+
+def test_the_choice_for_a_fold_does_not_depend_on_its_own_scores():
+    fold = np.repeat(np.arange(3), 20)
+    is_fake = np.tile([False, True], 30)
+    right, wrong = np.where(is_fake, 0.9, 0.1), np.where(is_fake, 0.1, 0.9)
+    data = FoldedImages(None, fold, is_fake)
+
+    def scores(good: int):
+        """Right on one fold, wrong on the others, whoever trains."""
+        values = np.where(fold == good, right, wrong)
+        pairs = {held: np.where(np.isin(fold, held), values, np.nan)[None] for held in [(0, 1), (0, 2), (1, 2)]}
+        return {(number,): np.where(fold == number, values, np.nan)[None] for number in range(3)} | pairs
+
+    candidates = {"good on 0": scores(0), "good on 1": scores(1)}
+    assert choose(candidates, data, 0) == "good on 1"
+    assert choose(candidates, data, 1) == "good on 0"
+
+
+def test_recipes_of_other_data_and_models_and_missing_folds_are_refused(plan, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    content = yaml.safe_load(plan.read_text())
+    strong = yaml.safe_load((plan.parent / "strong.yaml").read_text())
+    other = tmp_path / "other.yaml"
+    cases = {
+        "the same data": ({}, strong | {"balance": "label"}),
+        "model multiview": ({}, {"model": "cifake-cnn"}),
+        "in others": ({"folds": [0, 1]}, strong),
+    }
+    for named, (changes, recipe) in cases.items():
+        other.write_text(yaml.safe_dump(recipe))
+        file = tmp_path / "plan.yaml"
+        file.write_text(yaml.safe_dump(content | changes | {"recipes": [content["recipes"][1], str(other)]}))
+        assert main(words(file, tmp_path)) == 1
+        assert named in capsys.readouterr().err
