@@ -16,7 +16,7 @@ CHECKSUMS: Final = "checksums.json"
 LFS_POINTER: Final = b"version https://git-lfs.github.com/"
 
 _LOCAL: Final = re.compile(r"((?:[\w.-]+=)?)(?:/|~[\w.-]*(?:/|$)|\.\./)")  # begins a path, or NAME=PATH
-_LOCAL_IN_TEXT: Final = re.compile(r"(?<![\w.:/~])(?:~[\w.-]*/|/[^\s/\"'`(),;|]+/)[^\s\"'`(),;|]+")
+_LOCAL_IN_TEXT: Final = re.compile(r"(?<![\w.:/~*])(?:~[\w.-]*/|/[^\s/\"'`(),;|]+/)[^\s\"'`(),;|]+")
 
 
 def sha256_of(file: Path) -> str:

@@ -19,6 +19,8 @@ from realfake_hf.score.__main__ import main as score
 from realfake_hf.store import begin_or_resume, file_names, without_local_paths
 from realfake_hf.training.posthoc import main as measure_familiarity
 
+RESULTS = sorted((Path(__file__).parents[1] / "results").glob("*.json"))
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -59,10 +61,21 @@ def test_local_paths_are_found_in_pairs_and_in_texts(text, expected):
         "3 images/s",
         "real and/or fake",
         "a=b/c",
+        "open trials/seed*/figures/*.png",
     ],
 )
 def test_other_texts_are_kept(text):
     assert without_local_paths(text) == text
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[1] / "results").glob("*.json")), ids=lambda file: file.stem
+)
+def test_no_file_of_results_contains_a_local_path(file):
+    content = json.loads(file.read_text())
+    assert without_local_paths(content) == content
+    table = file.with_suffix(".md").read_text() if file.with_suffix(".md").exists() else ""
+    assert without_local_paths(table) == table
 
 
 def test_files_are_named_distinctly_below_the_folder_that_they_share(monkeypatch):
