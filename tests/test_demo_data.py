@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Image
+from demo_data import MAX_OVERLAP, main, overlap
 from PIL import Image as Pillow
 from PIL import JpegImagePlugin
 from sklearn.metrics import roc_auc_score
 
 from realfake_hf.data.demo import demo_path
-from realfake_hf.data.demo.make import MAX_OVERLAP, main, overlap
 from realfake_hf.labels import FAKE, LABEL_NAMES
 
 Row = dict[str, Any]

@@ -1,6 +1,6 @@
 """Make the demo data: 32x32 crops of photographs, half of them reconstructed by a small autoencoder.
 
-    python -m realfake_hf.data.demo.make --output_file demo.parquet --seed 0
+    python -m tests.demo_data --output_file demo.parquet --seed 0
 
 The photographs are part of scikit-learn and scikit-image, so nothing is downloaded. Real and fake images are cropped,
 downscaled and JPEG-compressed in the same way; fakes additionally pass through the autoencoder, which is trained on
@@ -227,7 +227,7 @@ def _reconstruct(
     )
     for _ in (bar := tqdm(range(arguments.num_steps), desc="autoencoder", unit="step", disable=None)):
         batch = known[torch.randint(len(known), (64,), generator=generator)]
-        if torch.rand((), generator=generator) < 0.5:  # noqa: PLR2004 - horizontal flip
+        if torch.rand((), generator=generator) < 0.5:
             batch = batch.flip(-1)
         loss = torch.nn.functional.l1_loss(model(batch), batch)
         optimizer.zero_grad()
