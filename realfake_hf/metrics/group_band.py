@@ -1,0 +1,243 @@
+"""Choose threshold, temperature and band so that their promise holds for sources of images that are new to a model.
+
+All functions take the scores of images that were judged out of fold: (n,) arrays of `is_fake`, bool, the true labels,
+`p_fake`, in [0, 1], `groups`, who made or owns an image, and `folds`, of which each group lies in one. Images beyond
+the limits of a model are left out beforehand. No other images have a part in the choice.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
+from scipy.stats import binom
+
+from realfake_hf.estimate import Estimate
+from realfake_hf.metrics.calibration import log_odds
+from realfake_hf.metrics.intervals import Flags, Floats, share
+from realfake_hf.metrics.operating_point import Band, Limits, OperatingPoint
+
+ERROR: Final = 0.10  # highest share of wrong verdicts among those that are sure
+FALSE_ALARMS: Final = 0.03  # highest share of real images that are surely called FAKE
+
+_KEPT: Final = 0.8  # share of new groups for which the promise holds
+_CONFIDENCE: Final = 0.95
+_LEAST_GROUPS: Final = 14  # with fewer, even the worst group shows nothing about four of five with this confidence
+_LEAST_COVERAGE: Final = 0.1  # share of the images that a band decides
+_PRIOR: Final = 2.0  # images at the common rate that are added to each group, for groups of few images
+_CANDIDATES: Final = 100  # for each end of the band
+
+Counts = NDArray[np.float64]  # (groups, candidates)
+
+
+@dataclass(frozen=True)
+class GroupOutcome:
+    """How the verdicts of an operating point turn out.
+
+    Attributes:
+        decided: share of sure verdicts among all images.
+        wrong: share of wrong verdicts among the sure ones.
+        false_alarms: share of the real images that are surely called FAKE.
+        worst_wrong: upper bound of the share of wrong verdicts in four of five new groups, or the mean share of all
+            groups if that is higher; see `choose_for_groups`.
+        worst_false_alarms: the same for false alarms.
+        groups: number of groups.
+    """
+
+    decided: Estimate
+    wrong: Estimate
+    false_alarms: Estimate
+    worst_wrong: float
+    worst_false_alarms: float
+    groups: int
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """Scores with what the choice needs.
+
+    Attributes:
+        is_fake: (n,) the true labels.
+        p_fake: (n,) probabilities.
+        real_side: (n,) probabilities that must be at most the lower end of the band for a sure REAL.
+        fake_side: (n,) probabilities that must be at least the upper end of the band for a sure FAKE.
+        group: (n,) indices from 0.
+        weights: (n,) one over the root of the group's size, the same in total for both labels.
+    """
+
+    is_fake: Flags
+    p_fake: Floats
+    real_side: Floats
+    fake_side: Floats
+    group: NDArray[np.intp]
+    weights: Floats
+
+    def count(self, images: Flags, column: NDArray[np.intp], n_columns: int) -> Counts:
+        """Count images by group and column: (groups, columns)."""
+        n_groups = int(self.group.max()) + 1
+        place = self.group[images] * n_columns + column[images]
+        return np.bincount(place, minlength=n_groups * n_columns).reshape(n_groups, n_columns).astype(np.float64)
+
+
+def choose_for_groups(
+    is_fake: ArrayLike,
+    p_fake: ArrayLike,
+    groups: ArrayLike,
+    folds: ArrayLike,
+    *,
+    spread: ArrayLike | None = None,
+    limits: Limits | None = None,
+    error: float = ERROR,
+    false_alarms: float = FALSE_ALARMS,
+    sha256: str | None = None,
+) -> OperatingPoint:
+    """Choose the operating point whose promise holds up to the worst fifth of the groups.
+
+    Threshold and temperature are those of a logistic regression on the log-odds (Platt, 1999), in which an image
+    weighs one over the root of its group's size, and both labels weigh the same. The ends of the band, on each side of
+    the threshold, decide as many images as possible, by these weights, of all pairs of ends that keep the promise: in
+    four of five groups the share of wrong verdicts among the sure ones is at most `error`, and the share of real
+    images surely called FAKE at most `false_alarms`, and so are the means over all groups. All groups count the same,
+    however large. To the images of each group two are added at the rate of all groups, so that one error in a group
+    of three is not a third, and a group without sure verdicts has the common rate. The rank of the group that counts
+    is that of a nonparametric tolerance limit (Wilks, 1941, Annals of Mathematical Statistics 12:91-96): if groups are
+    exchangeable, a given band that passes keeps its promise in four of five new groups with 95% confidence. The choice
+    among many bands costs a part of it: 90% of the choices of `tests/test_group_band.py` keep theirs.
+
+    Args:
+        is_fake: see the module.
+        p_fake: see the module.
+        groups: see the module.
+        folds: see the module.
+        spread: (n,) standard deviation of the log-odds of the views, for `limits.widening`; None means none.
+        limits: recorded in the operating point, whose band is chosen with their widening.
+        error: highest share of wrong verdicts among the sure ones.
+        false_alarms: highest share of real images that are surely called FAKE.
+        sha256: fingerprint of the images.
+
+    Raises:
+        ValueError: a label is missing, a group lies in several folds, there are fewer than 14 groups or two folds,
+            fake images have no higher scores, or less than a tenth of the images can be decided.
+    """
+    scores = _prepare(is_fake, p_fake, groups, folds, spread=spread, limits=limits)
+    threshold, temperature = _platt(scores)
+    low, high = _choose_ends(scores, threshold, error=error, false_alarms=false_alarms)
+    n_groups = int(scores.group.max()) + 1
+    return OperatingPoint(
+        threshold=threshold,
+        chosen=f"one half by logistic regression on out-of-fold scores of {n_groups} groups",
+        n=len(scores.p_fake),
+        sha256=sha256,
+        temperature=temperature,
+        band=Band(low, high, error),
+        limits=limits,
+    )
+
+
+def outcome(
+    point: OperatingPoint, is_fake: ArrayLike, p_fake: ArrayLike, groups: ArrayLike, *, spread: ArrayLike | None = None
+) -> GroupOutcome:
+    """Measure the verdicts of an operating point on images within its limits; see the module."""
+    truth, group = np.asarray(is_fake, np.bool_), np.unique(np.asarray(groups), return_inverse=True)[1]
+    spreads = np.zeros(len(truth)) if spread is None else np.asarray(spread, np.float64)
+    pairs = zip(np.asarray(p_fake, np.float64).tolist(), spreads.tolist(), strict=True)
+    verdicts = [point.judge(p, spread=own) for p, own in pairs]
+    is_sure = np.array([verdict.is_sure is not False for verdict in verdicts])
+    called_fake = np.array([verdict.label == "FAKE" for verdict in verdicts])
+    wrong, alarm = is_sure & (called_fake != truth), is_sure & called_fake & ~truth
+    sums = [np.bincount(group, flags).astype(np.float64)[:, None] for flags in (wrong, is_sure, alarm, ~truth)]
+    return GroupOutcome(
+        decided=share(int(is_sure.sum()), len(truth)),
+        wrong=share(int(wrong.sum()), int(is_sure.sum())),
+        false_alarms=share(int(alarm.sum()), int((~truth).sum())),
+        worst_wrong=float(_worst_share(sums[0], sums[1])[0]),
+        worst_false_alarms=float(_worst_share(sums[2], sums[3])[0]),
+        groups=len(sums[0]),
+    )
+
+
+def _prepare(
+    is_fake: ArrayLike, p_fake: ArrayLike, groups: ArrayLike, folds: ArrayLike, *, spread: ArrayLike | None,
+    limits: Limits | None,
+) -> _Scores:  # fmt: skip
+    truth, p = np.asarray(is_fake, np.bool_), np.asarray(p_fake, np.float64)
+    names, group, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    pairs = np.unique(np.stack([group, np.unique(np.asarray(folds), return_inverse=True)[1]]), axis=1)
+    several = names[np.flatnonzero(np.bincount(pairs[0]) > 1)]
+    if len(several):
+        raise ValueError(f"expected each group in one fold; found {several[0]} in several. Judge it out of fold.")
+    if len(names) < _LEAST_GROUPS or len(np.unique(pairs[1])) < 2 or truth.all() or not truth.any():  # noqa: PLR2004
+        raise ValueError(
+            f"expected real and fake images of at least {_LEAST_GROUPS} groups in two folds; found {(~truth).sum()} "
+            f"real and {truth.sum()} fake images of {len(names)} groups."
+        )
+    sides = (p, p)
+    if limits and spread is not None:
+        margin = limits.widening * np.asarray(spread, np.float64)
+        sides = (expit(log_odds(p) + margin), expit(log_odds(p) - margin))
+    weights = 1 / np.sqrt(sizes[group])
+    totals = np.where(truth, weights[truth].sum(), weights[~truth].sum())
+    return _Scores(truth, p, *sides, group, weights / totals * len(p) / 2)
+
+
+def _platt(scores: _Scores) -> tuple[float, float]:
+    """Return threshold and temperature by logistic regression."""
+    from sklearn.linear_model import LogisticRegression
+
+    fitted = LogisticRegression().fit(log_odds(scores.p_fake)[:, None], scores.is_fake, sample_weight=scores.weights)
+    slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    if slope <= 0:
+        raise ValueError(f"expected higher scores of fake images; found a slope of {slope:.3g}. Train again.")
+    return float(expit(-intercept / slope)), 1 / slope
+
+
+def _choose_ends(scores: _Scores, threshold: float, *, error: float, false_alarms: float) -> tuple[float, float]:
+    """Return the lower and the upper end of the band."""
+    lows = np.unique([0.0, *_between(scores.real_side[scores.real_side <= threshold]), threshold])
+    highs = np.unique([threshold, *_between(scores.fake_side[scores.fake_side >= threshold]), 1.0])
+    first = np.searchsorted(lows, scores.real_side)  # the lowest end at which an image is a sure REAL
+    last = np.searchsorted(highs, scores.fake_side, side="right") - 1  # the highest end at which it is a sure FAKE
+    real, fake = first < len(lows), (last >= 0) & (scores.p_fake > threshold)
+    truth = scores.is_fake
+    called_real, missed = (scores.count(each, first, len(lows)).cumsum(1) for each in (real, real & truth))
+    called_fake, alarms = (
+        scores.count(each, last, len(highs))[:, ::-1].cumsum(1)[:, ::-1] for each in (fake, fake & ~truth)
+    )
+    n_real = np.bincount(scores.group[~truth], minlength=len(alarms))[:, None].astype(np.float64)
+    allowed = _worst_share(alarms, np.broadcast_to(n_real, alarms.shape)) <= false_alarms
+    coverage = (
+        np.bincount(first[real], scores.weights[real], len(lows)).cumsum()[:, None]
+        + (np.bincount(last[fake], scores.weights[fake], len(highs))[::-1].cumsum()[::-1])
+    )
+    for row in range(len(lows)):
+        wrong, decided = missed[:, [row]] + alarms, called_real[:, [row]] + called_fake
+        coverage[row, ~(allowed & (_worst_share(wrong, decided) <= error))] = 0
+    if coverage.max() < _LEAST_COVERAGE * len(scores.p_fake):
+        raise ValueError(
+            f"expected scores by which a tenth of the images can be decided with at most {error:.0%} wrong and "
+            f"{false_alarms:.0%} false alarms in the worst groups; found none. Train the model on more sources."
+        )
+    best = np.unravel_index(int(coverage.argmax()), coverage.shape)
+    return float(lows[best[0]]), float(highs[best[1]])
+
+
+def _between(values: Floats) -> Floats:
+    """Return at most `_CANDIDATES` numbers between neighbouring values."""
+    distinct = np.unique(values)
+    middles: Floats = (distinct[1:] + distinct[:-1]) / 2
+    return middles[np.unique(np.linspace(0, len(middles) - 1, min(_CANDIDATES, len(middles))).astype(np.intp))]
+
+
+def _worst_share(part: Counts, whole: Counts) -> Floats:
+    """Return the greater of the share that four of five groups do not pass and the mean share: (candidates,)."""
+    present = whole.max(axis=1) > 0
+    part, whole = part[present], whole[present]
+    if not len(whole):
+        return np.zeros(whole.shape[1])
+    roots = np.sqrt(np.maximum(whole, 1))
+    rate = (part / roots).sum(axis=0) / np.maximum((whole / roots).sum(axis=0), 1e-12)
+    shares = (part + _PRIOR * rate) / (whole + _PRIOR)
+    rank = min(len(shares) - 1, int(binom.ppf(_CONFIDENCE, len(shares), _KEPT)))
+    found: Floats = np.maximum(np.partition(shares, rank, axis=0)[rank], shares.mean(axis=0))
+    return found
