@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import BaseImageProcessor
 
-from realfake_hf.attribution.explain import explain
+from realfake_hf.attribution.explain import default_method, explain, fitting_methods
 from realfake_hf.attribution.methods import Explanation, Target
 from realfake_hf.data.decoding import UnreadableImageError, decode_image, to_rgb
 from realfake_hf.data.files import read_file
@@ -43,6 +43,9 @@ from realfake_hf.models.checkpoint import (
 )
 from realfake_hf.models.cpu import has_fast_bfloat16, in_bfloat16, logits_of, pack
 from realfake_hf.models.heads import collect_embeddings, collect_view_scores
+from realfake_hf.models.multiview import MultiViewForImageClassification
+from realfake_hf.models.view_maps import ViewExplainer
+from realfake_hf.models.views import MultiViewImageProcessor
 from realfake_hf.parallel import map_in_threads
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
@@ -109,6 +112,9 @@ class Detector:
         self._normalize = Normalize(processor) if is_reproducible(processor) else None
         self._has_one_size = len(output_shapes(processor)) == 1
         self._lock = SharedLock()  # explaining changes the model temporarily
+        self._by_view: ViewExplainer | None = None
+        if isinstance(model, MultiViewForImageClassification) and isinstance(processor, MultiViewImageProcessor):
+            self._by_view = ViewExplainer(model, processor)
 
     @classmethod
     def from_pretrained(
@@ -216,25 +222,37 @@ class Detector:
             TypeError: an input is not an image.
             ValueError: the method, target or option is unknown, or the model does not support the method.
         """
+        settings: Any = {"method": method, "target": target, "options": options}
         explanations: list[Explanation] = []
         qualities: list[ImageQuality | None] = []
         for batch in self._batches(images, batch_size):
             opened = _read(batch, self.processor)
             qualities += self._qualities(opened)
-            pixel_values = self._pixel_values(opened)
             with self._lock.exclusive():
-                explanations += explain(self.model, pixel_values, method=method, target=target, options=options)
+                if self._by_view:
+                    explanations += [self._by_view.explain(image, **settings) for image in opened]
+                else:
+                    explanations += explain(self.model, self._pixel_values(opened), **settings)
         return [
             replace(each, verdict=self.point.judge(each.verdict.p_fake, quality=quality))
             for each, quality in zip(explanations, qualities, strict=True)
         ]
 
+    def methods(self) -> tuple[str, ...]:
+        """Return the methods of explanation that the model supports, the default one first.
+
+        Integrated gradients, which takes minutes for an image of many views, is not among them.
+        """
+        model = self._by_view.whole if self._by_view else self.model
+        default, slow = default_method(model), "integrated_gradients" if self._by_view else None
+        return default, *(method for method in fitting_methods(model) if method not in (default, slow))
+
     def view(self, image: Image.Image) -> NDArray[np.uint8]:
         """Return the part of an RGB image that a map covers, as (height, width, 3) uint8.
 
-        It is the whole image if the processor only resizes, else the output of the processor.
+        It is the whole image if the processor only resizes or cuts several views, else the output of the processor.
         """
-        if resize_target(self.processor) is not None:
+        if self._by_view or resize_target(self.processor) is not None:
             return np.asarray(image)
         return resize_images([image], self.processor)[0]  # type: ignore[no-any-return]
 

@@ -41,9 +41,9 @@ print(json.dumps([type(classify.model).__module__, type(classify.image_processor
 """
 
 
-def build(**settings) -> MultiViewForImageClassification:
+def build(tower: dict = TOWER, **settings) -> MultiViewForImageClassification:
     torch.manual_seed(0)
-    config = MultiViewConfig(tower_config=TOWER, feature_layers=(2, 3), **settings)
+    config = MultiViewConfig(tower_config=tower, feature_layers=(2, 3), **settings)
     model = MultiViewForImageClassification(config)
     tower = AutoModel.from_config(config.tower_config)
     for module in tower.modules():

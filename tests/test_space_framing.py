@@ -4,6 +4,7 @@ import pytest
 import transformers
 from transformers import AutoImageProcessor
 
+from realfake_hf.models import MultiViewImageProcessor
 from realfake_space.framing import measure_framing
 from realfake_space.models import MODELS
 
@@ -37,6 +38,10 @@ def test_high_images_are_seen_like_wide_ones():
         framing = measure_framing(getattr(transformers, f"{name}ImageProcessorPil")())
         wide, high = framing.view((900, 300)), framing.view((300, 900))
         assert (wide.part[::-1], wide.size[::-1], wide.share) == (high.part, high.size, high.share)
+
+
+def test_a_processor_of_several_views_has_no_single_part():
+    assert measure_framing(MultiViewImageProcessor()) is None
 
 
 def test_the_processor_of_the_page_sees_whole_images():

@@ -4,8 +4,8 @@ The attention of a layer has the shape (batch, heads, tokens, tokens); row i con
 output token i, and sums to 1. Layers are ordered from first to last.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import reduce
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Final, Literal, get_args
 
 import torch
@@ -52,7 +52,9 @@ def fuse_layer(attention: Tensor, *, head_fusion: HeadFusion = "mean", discard_r
     return weights if is_normalised else _normalise_rows(weights)
 
 
-def attention_rollout(layers: Sequence[Tensor], *, pooling: Tensor | None = None) -> Tensor:
+def attention_rollout(
+    layers: Sequence[Tensor], *, pooling: Tensor | None = None, read: Collection[int] = ()
+) -> Tensor:
     """Compute attention rollout (Abnar & Zuidema, 2020, *Quantifying Attention Flow in Transformers*, ACL).
 
     It is the product over layers of 0.5 W + 0.5 I, where W is a layer fused by `fuse_layer` and I is the residual
@@ -62,6 +64,8 @@ def attention_rollout(layers: Sequence[Tensor], *, pooling: Tensor | None = None
         layers: (batch, tokens, tokens) each.
         pooling: (tokens,) weights of the output tokens in one row, which is cheaper than a row per token; None means
             a row per token.
+        read: numbers of the layers whose output tokens are pooled and weigh the same, 1 for the first; the last layer
+            is among them, and by default the only one.
 
     Returns:
         (batch, tokens, tokens) float32, rows summing to 1: the share of input token j in output token i; or
@@ -70,11 +74,15 @@ def attention_rollout(layers: Sequence[Tensor], *, pooling: Tensor | None = None
     Raises:
         ValueError: there are no layers; scaled-dot-product attention returns none.
     """
-    return _product(reversed(required(layers)), pooling=pooling, share=0.5)
+    return _product(reversed(required(layers)), pooling, read or [len(layers)], share=0.5)
 
 
 def gradient_rollout(
-    attentions: Sequence[Tensor], gradients: Sequence[Tensor], *, pooling: Tensor | None = None
+    attentions: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    *,
+    pooling: Tensor | None = None,
+    read: Collection[int] = (),
 ) -> Tensor:
     """Compute attention rollout from the attention that favours a class.
 
@@ -85,6 +93,7 @@ def gradient_rollout(
         attentions: (batch, heads, tokens, tokens) of each layer.
         gradients: gradient of the class score with respect to the attention of each layer.
         pooling: as in `attention_rollout`.
+        read: as in `attention_rollout`.
 
     Returns:
         As `attention_rollout`.
@@ -94,11 +103,20 @@ def gradient_rollout(
     """
     evidence = _evidence(required(attentions), gradients)
     layers = (_normalise_rows(weights + _identity(weights)) for weights in evidence)
-    product = reduce(lambda product, weights: weights @ product, layers)
-    return product if pooling is None else pool(product, pooling)
+    products = list(accumulate(layers, lambda product, weights: torch.matmul(weights, product)))
+    if pooling is None:
+        return products[-1]
+    rows = [pool(products[number - 1], pooling) for number in read or [len(products)]]
+    return torch.stack(rows).mean(dim=0)
 
 
-def relevance(attentions: Sequence[Tensor], gradients: Sequence[Tensor], *, pooling: Tensor | None = None) -> Tensor:
+def relevance(
+    attentions: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    *,
+    pooling: Tensor | None = None,
+    read: Collection[int] = (),
+) -> Tensor:
     """Compute relevance (Chefer et al., 2021, *Generic Attention-model Explainability*, ICCV).
 
     It is the product over layers of W + I, where W is the mean over heads of (dA * A)+. The paper reads the row of the
@@ -108,6 +126,7 @@ def relevance(attentions: Sequence[Tensor], gradients: Sequence[Tensor], *, pool
         attentions: (batch, heads, tokens, tokens) of each layer.
         gradients: gradient of the class score with respect to the attention of each layer.
         pooling: as in `attention_rollout`.
+        read: as in `attention_rollout`.
 
     Returns:
         (batch, tokens, tokens) float32, non-negative: the relevance of input token j to output token i, on the scale
@@ -117,7 +136,7 @@ def relevance(attentions: Sequence[Tensor], gradients: Sequence[Tensor], *, pool
         ValueError: there are no layers.
     """
     layers = _evidence(reversed(required(attentions)), reversed(gradients))
-    return _product(layers, pooling=pooling, share=1)
+    return _product(layers, pooling, read or [len(attentions)], share=1)
 
 
 def pool(matrix: Tensor, pooling: Tensor) -> Tensor:
@@ -174,11 +193,14 @@ def _evidence(attentions: Iterable[Tensor], gradients: Iterable[Tensor]) -> Iter
         yield (gradient.float() * weights.detach().float()).relu_().mean(dim=1)
 
 
-def _product(layers: Iterator[Tensor], *, pooling: Tensor | None, share: float) -> Tensor:
-    """Return the product of share * (I + W) over layers, from last to first, or the pooled row of it."""
-    last = next(layers)
-    product = share * (_identity(last) + last) if pooling is None else share * (pooling + pool(last, pooling))
+def _product(layers: Iterator[Tensor], pooling: Tensor | None, read: Collection[int], *, share: float) -> Tensor:
+    """Return the product of share * (I + W) over layers, from last to first, or the pooled rows of it."""
+    last, number = next(layers), max(read)
+    row = torch.empty(0) if pooling is None else pooling / len(read)
+    product = share * (_identity(last) + last) if pooling is None else share * (row + pool(last, row))
     for weights in layers:
+        number -= 1
+        product = product + row if pooling is not None and number in read else product
         product = torch.baddbmm(product, product, weights, beta=share, alpha=share)
     return product
 

@@ -43,7 +43,7 @@ def last_attention(
 ) -> Maps:
     """Compute maps of the last layer's attention with fused heads, which ignore the target."""
     fuse = partial(attention.fuse_heads, head_fusion=head_fusion)
-    return _maps_of_layers(model, pixel_values, fuse, lambda layers, pooling: attention.pool(layers[-1], pooling))
+    return _maps_of_layers(model, pixel_values, fuse, lambda layers, pooling, **_: attention.pool(layers[-1], pooling))
 
 
 def _maps_of_layers(
@@ -60,7 +60,9 @@ def _maps_of_layers(
     def maps_of(part: Tensor) -> Maps:
         odds = log_odds(model, part, **attention_options(model))
         layers = attention.required(fused.pop(threading.get_ident(), []))
-        return Maps(attention.patch_map(fold(layers, pooling=layout.pooling), grid=layout.grid), odds)
+        return Maps(
+            attention.patch_map(fold(layers, pooling=layout.pooling, read=layout.read), grid=layout.grid), odds
+        )
 
     parts = pixel_values.chunk(available_cores()) if pixel_values.device.type == "cpu" else (pixel_values,)
     with _each_attention(model, layout, lambda weights: fused[threading.get_ident()].append(fuse(weights))):
@@ -81,7 +83,7 @@ def maps_of_gradients(
         odds = log_odds(model, pixel_values.detach().requires_grad_(), **attention_options(model))  # frozen parameters
     score = odds * direction(odds.detach(), target)
     gradients = torch.autograd.grad(score.sum(), attention.required(weights))
-    row = fold(weights, gradients, pooling=layout.pooling)
+    row = fold(weights, gradients, pooling=layout.pooling, read=layout.read)
     return Maps(attention.patch_map(row, grid=layout.grid), odds.detach())
 
 

@@ -55,10 +55,22 @@ def explain(
         ValueError: the method, target, an option or its value is unknown, or the model is in training mode, does not
             support the method, or has labels that do not mean real and fake.
     """
+    maps = raw_maps(model, pixel_values, method=method, target=target, options=options)
+    return explained(maps, method=method, target=target, options=options)
+
+
+def raw_maps(
+    model: PreTrainedModel, pixel_values: Tensor, *, method: str, target: Target, options: Mapping[str, Any] | None
+) -> Maps:
+    """Compute the maps of a batch before they are scaled; see `explain`."""
     given = dict(options or {})
-    _check(model, method, target, given)
+    check(model, method, target, given)
     with eager_attention(model) if method in ATTENTION_METHODS else nullcontext():
-        maps = FUNCTIONS[method](model, pixel_values, target, **given)
+        return FUNCTIONS[method](model, pixel_values, target, **given)
+
+
+def explained(maps: Maps, *, method: str, target: Target, options: Mapping[str, Any] | None) -> list[Explanation]:
+    """Scale the raw maps of a method and join them with what they explain."""
     scaled, empty = scale(maps.values)
     verdicts = [Verdict.of(p_fake) for p_fake in maps.log_odds.float().sigmoid().tolist()]
     return [
@@ -68,7 +80,7 @@ def explain(
             is_empty=is_empty,
             method=method,
             target=_explained(method, target, verdict),
-            options={**METHODS[method], **given},
+            options={**METHODS[method], **(options or {})},
             layer=maps.layer,
         )
         for verdict, heat, is_empty in zip(verdicts, scaled.cpu().numpy(), empty.tolist(), strict=True)
@@ -76,7 +88,7 @@ def explain(
 
 
 def scale(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale each map to [0, 1], its lowest value to 0 and its highest to 1.
+    """Scale each map to [0, 1], its lowest value to 0 and its highest to 1; NaN remains.
 
     Args:
         maps: (batch, grid_h, grid_w).
@@ -85,9 +97,11 @@ def scale(maps: Tensor) -> tuple[Tensor, Tensor]:
         The scaled maps; and (batch,) bool, true where a map is empty: its range is at most a millionth of its largest
         magnitude. Empty maps are all 0.
     """
-    low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+    unknown = maps.isnan()
+    low = maps.masked_fill(unknown, torch.inf).amin(dim=(1, 2), keepdim=True)
+    high = maps.masked_fill(unknown, -torch.inf).amax(dim=(1, 2), keepdim=True)
     empty = high - low <= _MIN_RANGE * torch.maximum(low.abs(), high.abs())
-    scaled = torch.where(empty, 0.0, (maps - low) / (high - low))
+    scaled = torch.where(empty & ~unknown, 0.0, (maps - low) / (high - low))
     return scaled, empty.flatten()
 
 
@@ -107,7 +121,12 @@ def default_method(model: PreTrainedModel) -> str:
     return next(method for method in ("relevance", "grad_cam", "integrated_gradients") if method in fitting)
 
 
-def _check(model: PreTrainedModel, method: str, target: str, options: Mapping[str, Any]) -> None:
+def check(model: PreTrainedModel, method: str, target: str, options: Mapping[str, Any]) -> None:
+    """Check the arguments of `explain`.
+
+    Raises:
+        ValueError: see `explain`.
+    """
     if method not in METHODS:
         raise ValueError(f"expected a method of {', '.join(METHODS)}; found {method!r}.")
     if target not in get_args(Target):

@@ -27,9 +27,11 @@ class Layout:
     Attributes:
         layers: by name, height and width of the grid in what each layer returns, for layers with one.
         last: the layer that Grad-CAM reads by default; see `gradients.default_layer`. None if there is none.
-        attention: names of the layers that return attention weights, from first to last.
+        attention: names of the layers that return attention weights, from first to last; none after those in `read`.
         refusal: why these weights cannot be combined into one matrix, or None if they can.
         pooling: (tokens,) weights of the last tokens in what the classifier reads, summing to 1; empty if refused.
+        read: numbers of the attention layers after which it reads tokens with these weights, 1 for the first: the last
+            one, or the `feature_layers` of the model.
         grid: height and width of the patches among these tokens, which special tokens precede.
     """
 
@@ -38,6 +40,7 @@ class Layout:
     attention: tuple[str, ...]
     refusal: str | None
     pooling: Tensor = field(default_factory=lambda: torch.empty(0))
+    read: tuple[int, ...] = ()
     grid: Grid = (0, 0)
 
 
@@ -162,7 +165,7 @@ class _Trace:
     steps: list[_Step] = field(default_factory=list)
     layers: dict[str, Grid] = field(default_factory=dict)
     before_attention: _Step | None = None
-    _began: dict[nn.Module, _Step] = field(default_factory=dict)
+    began: dict[nn.Module, _Step] = field(default_factory=dict)  # by attention layer, the step before it
     _grids: set[Grid] = field(default_factory=set)
     _previous: Tensor | None = None
 
@@ -171,8 +174,8 @@ class _Trace:
         output = first_tensor(returned)
         if output is None:
             return
-        if module in self._began and output.requires_grad:
-            output.register_hook(partial(self._is_used, self._began[module]))  # type: ignore[no-untyped-call]
+        if module in self.began and output.requires_grad:
+            output.register_hook(partial(self._is_used, self.began[module]))  # type: ignore[no-untyped-call]
         if isinstance(module, nn.Conv2d) and len(output) == 1:
             self._grids.add((output.shape[2], output.shape[3]))
         grid = _grid(output.shape, self._grids)
@@ -191,7 +194,7 @@ class _Trace:
     def begin(self, module: nn.Module, _inputs: object) -> None:
         """Record that a layer begins."""
         if type(module).__name__.endswith("Attention") and self.steps:
-            self._began[module] = self.steps[-1]
+            self.began[module] = self.steps[-1]
 
     def _is_used(self, step: _Step, _gradient: Tensor) -> None:
         self.before_attention = self.before_attention or step  # the last attention has the first gradient
@@ -206,20 +209,26 @@ def _find(model: PreTrainedModel, image: Tensor) -> Layout:
         shapes = _attention_shapes(model, image)
         is_eager = model.config._attn_implementation == "eager"
     trace = _run(model, image)
+    read = tuple(getattr(model, "feature_layers", (len(shapes),)))
+    attention = tuple(shapes)[: max(read)]
     refusal = _why_not_combined(list(shapes.values()), is_eager=is_eager)
+    before = trace.before_attention
+    if len(read) > 1:  # what all features depend on is before the first of these layers
+        before = trace.began[model.get_submodule(attention[min(read) - 1])]
     layout = Layout(
         layers=trace.layers,
-        last=_last_layer([step for step in trace.steps if step.has_effect], trace.before_attention),
-        attention=tuple(shapes),
+        last=_last_layer([step for step in trace.steps if step.has_effect], before),
+        attention=attention,
         refusal=refusal,
     )
     if refusal:
         return layout
     tokens = next(iter(shapes.values()))[-1]
-    read = [step for step in trace.steps if len(step.effect) == tokens and step.effect.any()]
-    if not read:
+    pooled = [step for step in trace.steps if len(step.effect) == tokens and step.effect.any()]
+    if not pooled:
         return replace(layout, refusal="its tokens do not lie on a grid")
-    return replace(layout, pooling=read[-1].effect / read[-1].effect.sum(), grid=read[-1].grid)
+    effect = pooled[-1].effect
+    return replace(layout, pooling=effect / effect.sum(), read=read, grid=pooled[-1].grid)
 
 
 def _attention_shapes(model: PreTrainedModel, image: Tensor) -> dict[str, torch.Size]:
@@ -246,14 +255,14 @@ def _attention_shapes(model: PreTrainedModel, image: Tensor) -> dict[str, torch.
 def _run(model: PreTrainedModel, image: Tensor) -> _Trace:
     """Trace a forward pass, and the backward pass from what the classifier reads.
 
-    That is the input of its first linear layer, where the gradient becomes random signs: the weights of the classifier
-    do not matter, and concatenated inputs count equally.
+    That is the input of its first linear layer, or of its `view_head`, where the gradient becomes random signs: the
+    weights of the classifier do not matter, and concatenated inputs count equally.
     """
     trace = _Trace()
     with ExitStack() as hooks:
         for module in model.modules():
             hooks.callback(module.register_forward_pre_hook(trace.begin).remove)
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) or module is getattr(model, "view_head", None):
                 hooks.callback(module.register_forward_pre_hook(_replace_gradient).remove)
         hooks.enter_context(_on_each_module(model, trace.add))
         hooks.enter_context(torch.enable_grad())
@@ -324,7 +333,7 @@ def _why_not_combined(shapes: Sequence[torch.Size], *, is_eager: bool) -> str | 
 
 def _example(model: PreTrainedModel) -> Tensor:
     """Return noise of the size of the images in the config: (1, channels, height, width)."""
-    config = getattr(model.config, "vision_config", model.config)
+    config = getattr(model.config, "vision_config", getattr(model.config, "tower_config", model.config))
     size = getattr(config, "image_size", None) or _IMAGE_SIZE
     shape = 1, getattr(config, "num_channels", 3), *((size, size) if isinstance(size, int) else size)
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device, model.dtype)

@@ -30,7 +30,7 @@ class Explanation:
     Attributes:
         verdict: the model's verdict in the explained forward pass.
         map: (grid_h, grid_w) float32, scaled to a minimum of 0 and a maximum of 1, so that maps are comparable in
-            shape, not in strength.
+            shape, not in strength; NaN where the model saw nothing.
         is_empty: whether the raw map was constant, up to rounding; `map` is all 0 then.
         method: name in `METHODS`.
         target: the label whose evidence is shown; None if the method ignores labels.
@@ -45,6 +45,11 @@ class Explanation:
     target: LabelName | None
     options: dict[str, Any]
     layer: str | None
+
+    def to_rows(self) -> list[list[float | None]]:
+        """Return the rows of the map as plain JSON: values with four decimals, None for NaN."""
+        rounded = np.round(self.map.astype(np.float64), 4)
+        return [[None if np.isnan(value) else value for value in row] for row in rounded.tolist()]
 
     def overlay(self, image: NDArray[np.uint8], *, strength: float = 0.6) -> NDArray[np.uint8]:
         """Blend the map with its image; see `realfake_hf.attribution.overlay.overlay`."""

@@ -16,11 +16,11 @@ def overlay(image: Image, heat: NDArray[np.floating], *, strength: float = 0.6) 
     """Blend a map with its image.
 
     The image is shown in grey, so that colour encodes only the map. Cells keep their edges, because smoothing would
-    suggest a finer map.
+    suggest a finer map. Cells that are NaN stay grey.
 
     Args:
         image: (height, width, 3) uint8 [0, 255].
-        heat: (grid_h, grid_w) in [0, 1].
+        heat: (grid_h, grid_w) in [0, 1], or NaN.
         strength: weight of the colours in the blend, in [0, 1].
 
     Returns:
@@ -29,7 +29,8 @@ def overlay(image: Image, heat: NDArray[np.floating], *, strength: float = 0.6) 
     Raises:
         ValueError: the shape, type or range of the image, map or strength is invalid.
     """
-    fits = heat.ndim == 2 and heat.size and ((heat >= 0) & (heat <= 1)).all()  # noqa: PLR2004
+    known = heat[~np.isnan(heat)]
+    fits = heat.ndim == 2 and known.size and ((known >= 0) & (known <= 1)).all()  # noqa: PLR2004
     if not fits or not 0 <= strength <= 1:
         raise ValueError(
             "expected a map (grid_h, grid_w) with values in [0, 1] and a strength in [0, 1]; found a map of shape "
@@ -43,6 +44,8 @@ def overlay(image: Image, heat: NDArray[np.floating], *, strength: float = 0.6) 
     grey = large @ np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
     mixed = strength * colors[rows][:, columns]
     mixed += ((1 - strength) * grey)[..., None]
+    unknown = np.isnan(heat)[rows][:, columns]
+    mixed[unknown] = grey[unknown, None]
     return np.rint(mixed, out=mixed).astype(np.uint8)  # type: ignore[no-any-return]
 
 

@@ -16,7 +16,6 @@ from datasets import Dataset
 from PIL import Image
 from tqdm.auto import tqdm
 
-from realfake_hf.attribution.explain import default_method
 from realfake_hf.attribution.methods import METHODS, Explanation, Target
 from realfake_hf.data.decoding import UnreadableImageError, decode_image, to_rgb
 from realfake_hf.data.files import read_file
@@ -194,7 +193,7 @@ def _load_all(arguments: ExplainArguments) -> list[Explainer]:
 
 def _load(arguments: ExplainArguments, name: str, place: str) -> Explainer:
     detector = load_detector(name, place)
-    method = arguments.methods.get(name) or default_method(detector.model)
+    method = arguments.methods.get(name) or detector.methods()[0]
     options = {key: value for key, value in arguments.typed_options.items() if key in METHODS[method]}
     if name in arguments.layers:
         options["layer"] = arguments.layers[name]
@@ -309,7 +308,7 @@ def _to_row(image: InputImage, model: str, explanation: Explanation, *, file: st
         "layer": explanation.layer,
         "target": explanation.target,
         "is_empty": explanation.is_empty,
-        "map": np.round(explanation.map.astype(np.float64), 4).tolist(),
+        "map": explanation.to_rows(),
         "file": file,
     }
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
-from realfake_hf.attribution.explain import fitting_methods
 from realfake_hf.attribution.methods import METHODS, Explanation, Target
 from realfake_hf.detector import Detector, NamedDetector, load_detector
 from realfake_hf.run_folder import METRICS, RECORD, read_record
@@ -52,7 +51,8 @@ def load_model(name: str, place: str) -> StudyModel:
         ValueError: the labels are not real and fake.
     """
     detector = load_detector(name, place)
-    return StudyModel(name=name, place=place, detector=detector, methods=fitting_methods(detector.model))
+    methods = tuple(method for method in METHODS if method in detector.methods())
+    return StudyModel(name=name, place=place, detector=detector, methods=methods)
 
 
 def training_summary(place: str) -> dict[str, Any] | None:

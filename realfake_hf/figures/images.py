@@ -117,12 +117,17 @@ def error_sheet(rows: Sequence[Sequence[tuple[Pixels, str]]], *, title: str, col
 
 def _check(images: Sequence[Pixels], maps: Sequence[NDArray[np.floating]]) -> None:
     wrong = {f"{image.dtype} {image.shape}" for image in images if image.dtype != np.uint8 or image.shape[2:] != (3,)}
-    wrong |= {f"a map {heat.shape}" for heat in maps if heat.ndim != 2 or not ((heat >= 0) & (heat <= 1)).all()}  # noqa: PLR2004
+    wrong |= {f"a map {heat.shape}" for heat in maps if heat.ndim != 2 or not _is_scaled(heat)}  # noqa: PLR2004
     if len(images) < 2 or wrong:  # noqa: PLR2004 - an image and an overlay
         raise ValueError(
             "expected images and overlays (height, width, 3) of uint8 and maps (grid_h, grid_w) in [0, 1]; found "
             f"{', '.join(sorted(wrong)) or 'none'}. Pass np.asarray(image.convert('RGB')) and an Explanation's map."
         )
+
+
+def _is_scaled(heat: NDArray[np.floating]) -> bool:
+    known = heat[~np.isnan(heat)]
+    return known.size > 0 and bool(((known >= 0) & (known <= 1)).all())
 
 
 def _aspect(images: Sequence[Pixels]) -> float:
@@ -168,7 +173,7 @@ def _show(axes: Axes, pixels: Pixels, *, of: Pixels) -> None:
 def _show_map(axes: Axes, panel: MapPanel, color_map: str) -> None:
     height, width = panel.overlay.shape[:2]  # stretch the grid to the shape of the image
     axes.imshow(panel.heat, cmap=color_map, vmin=0, vmax=1, interpolation="nearest", extent=(0, width, height, 0))
-    if np.ptp(panel.heat) == 0:
+    if np.nanmin(panel.heat) == np.nanmax(panel.heat):
         text = "empty map:\nthe same value\neverywhere"
         axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="white", size=10)
 

@@ -219,7 +219,8 @@ class Int8Linear(nn.Module):
         """Map (..., in_features) to (..., out_features)."""
         held = self._unpacked
         if held is None or held.dtype != input.dtype or held.device != input.device:
-            self._unpacked = held = (self.weight.float() * self.scale.float()).to(input)
+            with torch.inference_mode(False):  # gradients pass through it later
+                self._unpacked = held = (self.weight.float() * self.scale.float()).to(input.device, input.dtype)
         return nn.functional.linear(input, held, self.bias.to(input.dtype))
 
     def _apply(self, function, recurse: bool = True):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202

@@ -108,7 +108,8 @@ def _meaning(p_fake: float, evaluation: Plain | None) -> str:
 def _warnings(model: ModelFacts, prediction: Prediction, evaluation: Plain | None) -> Iterator[str]:
     if prediction.verdict.is_far:
         yield "This image is far from the model's training data: its probability means little."
-    yield from _framing_warnings(model.framing.view(prediction.size))
+    if model.framing:
+        yield from _framing_warnings(model.framing.view(prediction.size))
     if evaluation and prediction.metadata.format != evaluation["format"]:
         yield f"The file is {prediction.metadata.format}; the model was trained on {evaluation['format']} files only."
 

@@ -66,8 +66,13 @@ class Framing:
         )
 
 
-def measure_framing(processor: "BaseImageProcessor") -> Framing:
-    """Measure a processor on a square image and on one of twice its width."""
+def measure_framing(processor: "BaseImageProcessor") -> Framing | None:
+    """Measure a processor on a square image and on one of twice its width.
+
+    None for a processor of several views, of which each leaves other parts and pixels of an image.
+    """
+    if np.ndim(processor(Image.new("RGB", (8, 8)), return_tensors="np")["pixel_values"]) == 5:  # noqa: PLR2004
+        return None
     (width, height), seen = _measure(processor, (_PROBE, _PROBE))
     (wide, flat), (wide_seen, _) = _measure(processor, (2 * _PROBE, _PROBE))
     keeps = (wide / flat) / (width / height) > _SAME

@@ -56,7 +56,7 @@ class ModelFacts:
     Attributes:
         point: its threshold and unsure band.
         methods: the explanation methods that it supports, its default first.
-        framing: how images fit into its input.
+        framing: how images fit into its input; None for several views.
         geometry: how Pillow resizes an image for it; None if its processor does more, or if its operating point has
             limits, which apply to the whole image.
         digest: digest of its weights.
@@ -65,7 +65,7 @@ class ModelFacts:
 
     point: OperatingPoint
     methods: tuple[str, ...]
-    framing: Framing
+    framing: Framing | None
     geometry: Geometry | None
     digest: str
     precision: str
@@ -119,15 +119,13 @@ def facts_of(source: Source) -> ModelFacts:
         OSError: there is no such model, or its weights are not safetensors.
         ValueError: its labels are not real and fake.
     """
-    from realfake_hf.attribution.explain import default_method, fitting_methods
     from realfake_hf.data.pixels import pillow_geometry
     from realfake_hf.models.cpu import is_bfloat16
 
     detector = _detector(source)
-    default = default_method(detector.model)
     return ModelFacts(
         point=detector.point,
-        methods=(default, *(method for method in fitting_methods(detector.model) if method != default)),
+        methods=detector.methods(),
         framing=measure_framing(detector.processor),
         geometry=None if detector.point.limits else pillow_geometry(detector.processor),
         digest=detector.digest(),
@@ -161,11 +159,9 @@ def explain(
         RejectedError: see `predict`.
         ValueError: the model does not support the method.
     """
-    from realfake_hf.attribution.explain import default_method
-
     detector = _detector(source)
     with _rejections():
-        [explanation] = detector.explain(image, method=method or default_method(detector.model))
+        [explanation] = detector.explain(image, method=method or detector.methods()[0])
     shown = Image.fromarray(image if view is None else view)
     shown.thumbnail((VIEW_SIDE, VIEW_SIDE))
     about = {
@@ -173,7 +169,7 @@ def explain(
         "explains": explanation.target,
         "p_fake": round(explanation.verdict.p_fake, 6),
         "is_empty": explanation.is_empty,
-        "grid": [[round(float(value), 4) for value in row] for row in explanation.map],
+        "grid": explanation.to_rows(),
         "note": f"{method_name(explanation.method)}: describes the model, proves nothing about the image",
     }
     return _png(explanation.overlay(detector.view(shown), strength=strength)), about
