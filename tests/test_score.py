@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,24 @@ def test_shards_rows_and_files_get_the_same_scores(model, demo, tmp_path):
         in_order = [by_id[own] for own in demo["id"]]
         np.testing.assert_allclose(in_order, [row["p_fake"] for row in found["files"]], atol=1e-6)
     assert [row["p_fake"] for row in found["glob"]] == [row["p_fake"] for row in found["files"]]
+
+
+def test_limits_apply_to_images_as_they_are_and_their_reason_is_a_column(model, tmp_path, picture_bytes, capsys):
+    shutil.copytree(model, tmp_path / "limited")
+    point = {"threshold": 0.5, "chosen": "by hand", "limits": {"short_side": 600}}
+    (tmp_path / "limited/operating_point.json").write_text(json.dumps(point))
+    (tmp_path / "images").mkdir()
+    for name, size in (("large", (2000, 600)), ("small", (599, 700))):  # the large one is reduced before it is judged
+        (tmp_path / f"images/{name}.png").write_bytes(picture_bytes(name, size=size))
+    assert main(words(tmp_path / "limited", tmp_path / "scores", tmp_path / "images")) == 0
+    large, small = scores_in(tmp_path / "scores")
+    assert (large["is_sure"], large["reason"]) == (True, None)
+    assert small["is_sure"] is False
+    assert "too small" in small["reason"]
+    (tmp_path / "limited/operating_point.json").write_text(json.dumps({**point, "threshold": 0.6}))
+    capsys.readouterr()
+    assert main(words(tmp_path / "limited", tmp_path / "scores", tmp_path / "images")) == 1
+    assert "found other values of point" in capsys.readouterr().err
 
 
 def test_shards_without_ids_are_named_by_file_and_row(model, demo, tmp_path):

@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,20 @@ def test_an_image_far_from_the_training_data_has_a_warning(api, tmp_path):
     assert verdict.is_far
     assert any("far from" in warning for warning in answer["warnings"])
     assert not any(verdict.is_far for verdict in detector.predict([Image.open(read_examples()[0].file)]))
+
+
+def test_the_page_says_why_it_is_unsure_by_the_limits_of_the_whole_image(tmp_path):
+    shutil.copytree(MODELS / "cifake-cnn", tmp_path / "limited")
+    point = {"threshold": 0.5, "chosen": "by hand", "limits": {"short_side": 200}}
+    (tmp_path / "limited/operating_point.json").write_text(json.dumps(point))
+    limited = api_here(str(tmp_path / "limited"))
+    for side, is_small in ((199, True), (200, False)):
+        picture((300, side)).save(file := tmp_path / f"{side}.jpg")
+        [[answer]] = limited.predict([str(file)], ["limited"])
+        assert answer["decided"] is not is_small
+        assert ("too small" in answer["reason"]) == is_small
+        card = Page(limited.show_verdicts("limited", [str(file)])[0][0]).words
+        assert ("too small" in card) == is_small
 
 
 def test_a_probability_is_explained_by_the_evaluation(api, photo):
