@@ -38,7 +38,7 @@ LOADERS = {  # everything that loads a classifier
     "fine-tuning": lambda place: load_pretrained(str(place)),
     "teacher": lambda place: Teacher.from_pretrained(place, weight=0.5),
     "grid": lambda place: check_models({"one": str(place)}),
-    "deit": lambda place: deit._convert(deit.DeitArguments(str(place), place.with_name("deit"))),
+    "deit": lambda place: deit.main.__wrapped__(deit.DeitArguments(str(place), place.with_name("deit"))),
 }
 
 

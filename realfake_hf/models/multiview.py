@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import MODEL_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ImageClassifierOutput
 
@@ -85,7 +85,8 @@ class MultiViewForImageClassification(PreTrainedModel):
 
     def __init__(self, config: MultiViewConfig) -> None:
         super().__init__(config)
-        self.tower = AutoModel.from_config(config.tower_config)  # type: ignore[no-untyped-call]
+        tower_class: Any = MODEL_MAPPING[type(config.tower_config)]
+        self.tower = tower_class(config.tower_config)
         if config.bits == 8:  # noqa: PLR2004
             for name, module in list(self.tower.named_modules()):
                 if isinstance(module, nn.Linear):
