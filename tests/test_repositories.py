@@ -364,6 +364,7 @@ def test_a_bad_row_is_named_before_anything_is_read(rows, names, tmp_path, capsy
         (gzip.compress(HEADER.encode())[:-9], "comma-separated UTF-8"),
         (gzip.compress(bytes(2**20)), "at most 1,000 bytes"),
     ],
+    ids=["empty", "column", "row", "quote", "encoding", "damaged", "cut", "large"],
 )
 def test_a_file_that_is_no_manifest_is_named(data, names, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(manifest, "_MAX_BYTES", 1000)
