@@ -139,7 +139,7 @@ def test_the_baseline_learns_from_none_of_the_measured(folder):
 
 def test_file_facts_are_read_from_the_shards(streamed, folder):
     facts = streamed.file_properties(50, seed=0)
-    assert (len(facts), int(facts.is_fake.sum()), facts.as_stored) == (50, 25, True)
+    assert (len(facts.is_fake), int(facts.is_fake.sum()), facts.as_stored) == (50, 25, True)
     assert set(facts.columns["format"]) <= {"PNG", "JPEG"}
     held = stream_dataset("demo", str(folder), split="train", limit=50, seed=0).file_properties(50, seed=0)
     assert sorted(held.digest) == sorted(facts.digest)

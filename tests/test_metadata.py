@@ -83,7 +83,7 @@ def test_rows_of_a_data_set_are_marked_as_stored(tmp_path, picture_bytes):
 def test_a_damaged_header_is_skipped_and_counted(make_folder, picture_bytes):
     images = {"real/a.png": picture_bytes(0), "fake/b.png": picture_bytes(1), "fake/c.png": b"not an image"}
     files = read_file_properties(make_folder(images))
-    assert (len(files), files.unreadable) == (2, 1)
+    assert (len(files.is_fake), files.unreadable) == (2, 1)
     assert all(len(column) == 2 for column in files.columns.values())
 
 
