@@ -121,6 +121,7 @@ def test_an_explanation_calls_few_operators_beside_those_of_the_forward_pass(
     assert 1 < counts[1] / counts[0] <= limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "names"),
     [

@@ -203,6 +203,7 @@ def test_a_model_that_is_not_there_is_refused_by_the_grid_benchmark(
     assert "no/such" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_geometry_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--geometries", "32x4", "--output_file", str(tmp_path / "a.json")]
     assert vit_throughput.main(words) == 1

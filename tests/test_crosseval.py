@@ -182,6 +182,7 @@ def test_the_number_of_threads_changes_no_score(models, images):
     assert found[0].tobytes() == found[1].tobytes()
 
 
+@pytest.mark.slow
 def test_a_data_set_whose_files_give_the_label_away_is_warned_of_above_all(models, tmp_path, caplog):
     folder = save_images(tmp_path / "loud", n=10)
     for file in (folder / "fake").iterdir():
@@ -412,6 +413,7 @@ def test_all_places_are_looked_up_before_the_images_of_the_first_are_read(models
     assert crosseval.main([*given, "--datasets", f"boats={images}", "other=no/such/place.zip"]) == 1
 
 
+@pytest.mark.slow
 def test_unreadable_files_are_left_out_counted_and_named(models, tmp_path, capsys):
     folder = save_images(tmp_path / "many", n=60)
     (folder / "fake/7.png").write_bytes(b"not a image")

@@ -112,6 +112,7 @@ def test_a_distillation_does_not_change_the_teacher_and_records_its_name(taught,
     assert json.loads((tmp_path / "student/run.json").read_text())["arguments"]["teacher"] == str(taught)
 
 
+@pytest.mark.slow
 def test_a_distilled_deit_learns_from_a_teacher(taught, tmp_path):
     shape = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 32}
     DeiTForImageClassificationWithTeacher(DeiTConfig(image_size=32, patch_size=8, **shape)).save_pretrained(

@@ -344,6 +344,7 @@ def test_no_more_than_a_batch_of_images_is_in_memory(models, source, tmp_path, m
     assert seen == [(0, 1), (10, 10), (20, 10), (24, 4)]  # first the blank image
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_the_batch_size_does_not_change_results(models, source, tmp_path):
     for size in (1, 3):

@@ -96,6 +96,7 @@ def test_a_family_fine_tunes_and_its_folder_is_what_was_measured(checkpoints, pi
     assert metrics["test"]["brier"]["value"] == pytest.approx(np.mean((p_fake - is_fake) ** 2), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_small_images_are_upscaled_for_a_larger_model_as_in_the_pipeline(checkpoints, pictures, flags, tmp_path):
     sizes = ["--image_size", "64", "--patch_size", "16"]
     assert (
@@ -152,6 +153,7 @@ def test_an_interrupted_fine_tuning_ends_with_the_weights_of_an_uninterrupted_on
     assert figures[0] == figures[1]
 
 
+@pytest.mark.slow
 def test_the_kept_model_is_that_of_the_best_epoch(checkpoints, pictures, flags, tmp_path):
     words = ["--model", str(checkpoints / "vit"), *flags, "--num_train_epochs", "3", "--learning_rate", "0.03"]
     assert train.main([*words, "--output_dir", str(tmp_path / "run")]) == 0
@@ -280,6 +282,7 @@ def test_settings_that_contradict_each_other_are_refused(words, sentence, capsys
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_smaller_training_set_is_balanced_and_leaves_the_other_splits(checkpoints, flags, tmp_path):
     words = ["--model", str(checkpoints / "vit"), *flags, "--num_train_epochs", "1", "--train_size", "40"]
     assert train.main([*words, "--output_dir", str(tmp_path / "run")]) == 0

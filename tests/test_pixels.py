@@ -116,6 +116,7 @@ def test_model_inputs_in_training_agree_with_the_saved_processor(images, tmp_pat
         torch.testing.assert_close(seen, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resample", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS])
 @pytest.mark.parametrize("size", [128, 224, (80, 96)])
 def test_small_images_are_stored_small_and_upscaled_like_the_processor(images, tmp_path, size, resample):

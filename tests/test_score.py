@@ -77,6 +77,7 @@ def test_files_get_the_verdicts_of_the_detector(model, demo, tmp_path, capsys):
     assert "| 300 |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_shards_rows_and_files_get_the_same_scores(model, demo, tmp_path):
     folder = files_of(demo, tmp_path / "images")
     (tmp_path / "shards").mkdir()

@@ -264,6 +264,7 @@ def test_finished_trainings_keep_measurements_and_no_weights(folder, capsys):
     assert draw(table).axes
 
 
+@pytest.mark.slow
 def test_pruning_stops_a_training_below_the_median(folder):
     given = arguments_of(folder, prune=True, num_filters=[4], num_conv_layers=[1], num_dense_layers=[1], top=0)
 
