@@ -210,7 +210,7 @@ def test_commands_read_a_source_whose_words_are_given(
     assert {split.n for split in find_shards(str(tmp_path / "shards")).values()} == {4}
     dataset = load_dataset("mine", str(folder), labels=MEANING, seed=0)
     assert (dataset.split, sorted(dataset.is_fake.tolist())) == ("test", [False, False, True, True])
-    assert len(dataset.file_properties(8, seed=0)) == 8
+    assert len(dataset.file_properties(8, seed=0).is_fake) == 8
 
 
 # --- files
