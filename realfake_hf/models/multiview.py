@@ -85,7 +85,7 @@ class MultiViewForImageClassification(PreTrainedModel):
 
     def __init__(self, config: MultiViewConfig) -> None:
         super().__init__(config)
-        tower_class: Any = MODEL_MAPPING[type(config.tower_config)]
+        tower_class: Any = MODEL_MAPPING[type(config.tower_config)]  # type: ignore[index]
         self.tower = tower_class(config.tower_config)
         if config.bits == 8:  # noqa: PLR2004
             for name, module in list(self.tower.named_modules()):
