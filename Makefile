@@ -27,7 +27,7 @@ test: .venv/installed ## set up, and run the tests
 	$(PY) -m pytest --numprocesses auto --dist loadfile
 
 slow: .venv/installed ## run the slow tests
-	$(PY) -m pytest -m slow --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --no-loadscope-reorder --timeout 900  # some tests wait for others
+	$(PY) -m pytest -m slow --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --timeout 900  # some tests wait for others
 
 lint: .venv/installed ## check the style
 	.venv/bin/ruff check

@@ -18,13 +18,6 @@ from PIL import Image
 PictureBytes = Callable[..., bytes]
 MakeFolder = Callable[..., Path]
 
-_LONGEST = (  # files of slow tests, by their duration
-    "test_space_server", "test_space_attacks", "test_training", "test_crosseval_streaming", "test_two_nodes",
-    "test_backbones", "test_heads", "test_layout", "test_study_command", "test_search", "test_faults",
-    "test_space_alone", "test_benchmarks", "test_crosseval_processes", "test_onnx", "test_score", "test_fsdp",
-    "test_seeds_compare", "test_cifake_archive", "test_space_process", "test_push", "test_hub", "test_distributed",
-)  # fmt: skip
-
 
 def pytest_configure(config: pytest.Config) -> None:
     """Point the Hugging Face caches at a folder of this run and go offline, before a test module imports anything."""
@@ -35,11 +28,6 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(HF_HOME=home, HF_HUB_OFFLINE="1")
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ["OMP_NUM_THREADS"] = "1"  # as many workers as cores
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the files with the longest tests first, so that no worker is left alone with one of them."""
-    items.sort(key=lambda item: _LONGEST.index(item.path.stem) if item.path.stem in _LONGEST else len(_LONGEST))
 
 
 def _picture_bytes(
