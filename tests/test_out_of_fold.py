@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 import yaml
+from datasets import Dataset
+from sklearn.metrics import roc_auc_score
 from small_multiview import N, save_images, save_tower
 
 from realfake_hf.experiments import out_of_fold as module
@@ -34,6 +36,7 @@ def words(plan, folder):
 
 def test_every_image_is_judged_once_by_heads_that_never_saw_its_fold(plan, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(module, "SAMPLES", 20)
     fitted = []
     fit = module._fit_and_score
 
@@ -53,9 +56,10 @@ def test_every_image_is_judged_once_by_heads_that_never_saw_its_fold(plan, tmp_p
     assert set(results["recipes"]) == {"weak", "strong", "chosen within"}
     report = results["recipes"]["strong"]
     assert report["plain"]["all"]["roc_auc"]["value"] > 0.8
-    assert report["plain"]["all"]["roc_auc"]["n"] == N
-    assert [part["roc_auc"]["n"] for part in report["plain"]["folds"].values()] == [N // 3] * 3
+    assert report["plain"]["all"]["n"] == N
+    assert [part["n"] for part in report["plain"]["folds"].values()] == [N // 3] * 3
     assert set(report) == {"plain", "hard"}
+    assert report["plain"]["generators"] == report["plain"]["contents"] == {}
     assert "| strong | hard |" in capsys.readouterr().out
 
     assert main(words(plan, tmp_path)) == 0  # finished fits are kept
@@ -77,6 +81,20 @@ def test_the_choice_for_a_fold_does_not_depend_on_its_own_scores():
     candidates = {"good on 0": scores(0), "good on 1": scores(1)}
     assert choose(candidates, data, 0) == "good on 1"
     assert choose(candidates, data, 1) == "good on 0"
+
+
+def test_images_of_one_label_are_compared_with_all_of_the_other_and_few_images_have_no_row():
+    is_fake = np.tile([False, True], 30)
+    images = Dataset.from_dict({"group": [f"g{row // 4}" for row in range(60)]})
+    data = FoldedImages(images, np.zeros(60, int), is_fake)
+    generator = np.where(is_fake, "a", None)
+    generator[np.flatnonzero(is_fake)[: module.MIN_IMAGES - 1]] = "b"
+    p_fake = np.random.default_rng(0).random(60)
+    reports = module._by_value(data, p_fake, generator.tolist())
+    assert list(reports) == ["a"]
+    rows = (generator == "a") | ~is_fake
+    assert (reports["a"]["n_real"], reports["a"]["n_fake"]) == (30, 30 - module.MIN_IMAGES + 1)
+    assert reports["a"]["roc_auc"]["value"] == pytest.approx(roc_auc_score(is_fake[rows], p_fake[rows]))
 
 
 def test_recipes_of_other_data_and_models_and_missing_folds_are_refused(plan, tmp_path, monkeypatch, capsys):

@@ -194,6 +194,35 @@ def test_the_interval_of_auc_is_as_wide_as_hanley_and_mcneil_say() -> None:
     assert report.roc_auc.high - report.roc_auc.low == pytest.approx(2 * 1.96 * error, rel=0.15)
 
 
+def grouped_scores(n: int, *, size: int, seed: int) -> tuple[Bools, Floats, list[str]]:
+    """Return scores of groups with one label each, whose images deviate from their label in the same way."""
+    generator = np.random.default_rng(seed)
+    is_fake = np.repeat(np.arange(n // size) % 2 == 1, size)
+    shift = np.repeat(generator.normal(size=n // size), size)
+    p_fake = 1 / (1 + np.exp(-(shift + is_fake - 0.5 + generator.normal(scale=0.1, size=n))))
+    return is_fake, p_fake, [f"group {number // size}" for number in range(n)]
+
+
+def test_intervals_over_groups_are_wider_and_groups_of_one_image_are_images() -> None:
+    is_fake, p_fake, groups = grouped_scores(200, size=20, seed=0)
+    over_images = make_report(is_fake, p_fake, bootstrap_samples=300).roc_auc
+    over_groups = make_report(is_fake, p_fake, groups=groups, bootstrap_samples=300).roc_auc
+    assert over_groups.value == over_images.value
+    assert over_groups.high - over_groups.low > 2 * (over_images.high - over_images.low)
+    alone = make_report(is_fake, p_fake, groups=[f"{row:03}" for row in range(200)], bootstrap_samples=300).roc_auc
+    assert alone == over_images
+
+
+def test_the_interval_over_groups_covers_the_value_of_new_groups() -> None:
+    is_fake, p_fake, _ = grouped_scores(200_000, size=5, seed=0)
+    truth, covered = metrics.roc_auc_score(is_fake, p_fake), 0
+    for seed in range(1, 41):
+        is_fake, p_fake, groups = grouped_scores(300, size=5, seed=seed)
+        auc = make_report(is_fake, p_fake, groups=groups, bootstrap_samples=100).roc_auc
+        covered += auc.low <= truth <= auc.high
+    assert covered >= 34
+
+
 def test_without_a_bootstrap_there_are_values_and_no_intervals() -> None:
     assert all(estimate.low is estimate.high is None for estimate in estimates(point(*scores())))
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NESTED: Final = "chosen within"
+SAMPLES: Final = 1000  # of each bootstrap
+MIN_IMAGES: Final = 10  # of a generator or content that has a row of its own
 SHOWN: Final = ("roc_auc", "balanced_accuracy", "accuracy_real")
 Held = tuple[int, ...]  # positions of the folds that are held out
 Scores = Mapping[Held, NDArray[np.float64]]  # (variants, n) p_fake, NaN outside of the folds that are held out
@@ -190,22 +192,39 @@ def _fit_and_score(recipe: "Recipe", held: Held, plan: Plan, data: FoldedImages)
 
 def _reports(plan: Plan, data: FoldedImages, p_fake: NDArray[np.float64]) -> dict[str, Any]:
     """Report each variant: over all images, by fold, by generator and by content."""
-    from realfake_hf.metrics.grouped import GroupedScores, by_column
+    columns = {"generators": data.images["generator"][:], "contents": data.images["content"][:]}
+    columns["folds"] = [str(plan.folds[fold]) for fold in data.fold]
+    every = np.ones(len(data.fold), dtype=np.bool_)
+    return {
+        variant: {"all": _report(data, values, every)}
+        | {name: _by_value(data, values, column) for name, column in columns.items()}
+        for variant, values in zip(plan.variants, p_fake, strict=True)
+    }
 
+
+def _report(data: FoldedImages, p_fake: NDArray[np.float64], rows: NDArray[np.bool_]) -> dict[str, Any]:
+    from realfake_hf.metrics.report import make_report
+
+    groups = data.images.select(np.flatnonzero(rows))["group"][:]
+    return make_report(data.is_fake[rows], p_fake[rows], groups=groups, bootstrap_samples=SAMPLES).to_dict()
+
+
+def _by_value(
+    data: FoldedImages, p_fake: NDArray[np.float64], column: Sequence[str | None]
+) -> dict[str, dict[str, Any]]:
+    """Report the images of each value that at least `MIN_IMAGES` have, most images first.
+
+    If they have one label, as those of a generator do, all images of the other label are added for comparison.
+    """
+    values = np.array([value or "" for value in column])
+    names, counts = np.unique(values[values != ""], return_counts=True)
     reports = {}
-    groups, generator, content = (data.images[name][:] for name in ("group", "generator", "content"))
-    for variant, values in zip(plan.variants, p_fake, strict=True):
-        scores = GroupedScores(data.is_fake, values, groups)
-        folds = by_column(scores, [str(plan.folds[fold]) for fold in data.fold])
-        parts = {"folds": folds, "generators": by_column(scores, generator), "contents": by_column(scores, content)}
-        reports[variant] = {"all": _plain(scores.report())} | {
-            part: {name: _plain(report) for name, report in rows.items()} for part, rows in parts.items()
-        }
+    for name in names[np.argsort(-counts, kind="stable")][: int((counts >= MIN_IMAGES).sum())]:
+        rows = values == name
+        for side in (data.is_fake, ~data.is_fake):
+            rows = rows if (rows & side).any() else rows | side
+        reports[str(name)] = _report(data, p_fake, rows)
     return reports
-
-
-def _plain(report: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {name: estimate.to_dict() for name, estimate in report.items()}
 
 
 def to_markdown(results: Mapping[str, Any]) -> str:
@@ -214,9 +233,7 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     for name, variants in results["recipes"].items():
         for variant, report in variants.items():
             folds = [part["roc_auc"]["value"] for part in report["folds"].values()]
-            estimates = [
-                Estimate.from_dict(report["all"][key]) for key in ("roc_auc", "balanced_accuracy", "accuracy_real")
-            ]
+            estimates = [Estimate.from_dict(report["all"][key]) for key in SHOWN]
             rows.append([name, variant, *map(str, estimates), f"{min(folds):.3f} to {max(folds):.3f}"])
     header = ["recipe", "images", "AUC", "balanced accuracy", "accuracy on real", "AUC of folds"]
     note = (

@@ -154,19 +154,24 @@ class ScoredImages:
         self.loss: Floats = -np.log(np.clip(np.where(is_fake, p_fake, 1 - p_fake), _LEAST_P, 1))
 
 
-def bootstrap(images: ScoredImages, *, samples: int, seed: int) -> list[Estimate]:
+def bootstrap(
+    images: ScoredImages, *, samples: int, seed: int, groups: NDArray[np.intp] | None = None
+) -> list[Estimate]:
     """Compute `STATISTICS` of all images, then `RATES` of each known content, with intervals.
 
-    Images are drawn with replacement, regardless of their label. The replicates of the calibration error are shifted;
-    see `make_report`.
+    Images are drawn with replacement, regardless of their label; with `groups`, (n,) codes from 0, whole groups are
+    (Davison & Hinkley, 1997, *Bootstrap Methods and their Application*, section 3.8). The replicates of the
+    calibration error are shifted; see `make_report`.
     """
     n = len(images.cell)
     values = _statistics(images, np.ones(n))
     generator = np.random.default_rng(seed)
     replicates = np.empty((samples, len(values)))
+    units = np.arange(n) if groups is None else groups
+    n_units = int(units.max()) + 1
     for replicate in replicates:
-        weights = np.bincount(generator.integers(n, size=n), minlength=n).astype(np.float64)
-        replicate[:] = _statistics(images, weights)
+        drawn = np.bincount(generator.integers(n_units, size=n_units), minlength=n_units)
+        replicate[:] = _statistics(images, drawn[units].astype(np.float64))
     if samples:
         ece = replicates[:, STATISTICS.index("ece")]  # a view
         np.maximum(ece + (values[STATISTICS.index("ece")] - ece.mean()), 0, out=ece)

@@ -127,6 +127,7 @@ def make_report(
     p_fake: ArrayLike,
     *,
     content: Sequence[str | None] | None = None,
+    groups: Sequence[str] | None = None,
     threshold: float = 0.5,
     bootstrap_samples: int = 1000,
     seed: int = 0,
@@ -149,6 +150,7 @@ def make_report(
         is_fake: (n,) bool, true labels.
         p_fake: (n,) float in [0, 1], the probability of FAKE.
         content: (n,) what each image shows; `by_content` does not include images of content None.
+        groups: (n,) who made or owns each image: whole groups are drawn, because their images resemble each other.
         threshold: in [0, 1].
         bootstrap_samples: number of replicates; 0 for no intervals.
         seed: random seed of the bootstrap.
@@ -170,7 +172,8 @@ def make_report(
     counts = confusion(images, np.ones(len(truth))).astype(int)
     total = counts.sum(axis=0)
     true_negatives, false_positives, false_negatives, true_positives = total.tolist()
-    estimates = iter(bootstrap(images, samples=bootstrap_samples, seed=seed))
+    number = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    estimates = iter(bootstrap(images, samples=bootstrap_samples, seed=seed, groups=number))
     return Report(
         **_sizes(total),
         true_negatives=true_negatives,

@@ -181,7 +181,7 @@ def _measure(fitted: Fitted, run: RunArguments) -> tuple[Outcome, OperatingPoint
     """Measure validation and test once each, and choose the operating point on validation."""
     trainer, images = fitted.trainer, fitted.data.images
     trainer.compute_metrics = None  # the probabilities of the last epoch are recorded already
-    settings = {"bootstrap_samples": run.bootstrap_samples, "seed": run.seed}
+    settings: dict[str, Any] = {"bootstrap_samples": run.bootstrap_samples, "seed": run.seed}
     splits = ("validation", "test")
     p_fake = {split: p_fake_of(trainer.predict(fitted.sets[split]).predictions) for split in splits}
     is_fake = {split: np.asarray(images[split]["label"][:]) == FAKE for split in splits}
