@@ -80,6 +80,17 @@ def test_only_images_that_are_not_stored_are_computed_for_a_processor_and_tower(
     assert [len(rows) for rows in computed] == [N // 2, N]
 
 
+def test_copies_of_an_image_are_stored_once(tower, images, tmp_path):
+    model, processor = build_multiview(str(tower), **LAYERS)
+    rows = images.select([0, 1, 0, 2, 1])
+    features = cached_features(rows, model, processor, cache_dir=tmp_path)
+    assert features.stored.shape[0] == 3
+    more = cached_features(images.select(range(6)), model, processor, cache_dir=tmp_path)
+    np.testing.assert_array_equal(more[[0, 1, 0, 2, 1]], features[:])
+    apart = cached_features(images.select(range(6)), model, processor, cache_dir=tmp_path / "apart")
+    np.testing.assert_allclose(more[:].astype(float), apart[:].astype(float), atol=0.05)
+
+
 def test_an_interrupted_computation_is_resumed(tower, images, tmp_path, monkeypatch):
     model, processor = build_multiview(str(tower), **LAYERS)
     expected = cached_features(images, model, processor, cache_dir=tmp_path / "whole")[:]
@@ -97,6 +108,8 @@ def test_an_interrupted_computation_is_resumed(tower, images, tmp_path, monkeypa
         cached_features(images, model, processor, cache_dir=tmp_path)
     with next(tmp_path.glob("*.float16")).open("ab") as stream:
         stream.write(b"half a row")
+    with next(tmp_path.glob("*.txt")).open("a") as stream:
+        stream.write(images["sha256"][30][:20])
     np.testing.assert_array_equal(cached_features(images, model, processor, cache_dir=tmp_path)[:], expected)
     assert len(decoded) == 25 + N - 20  # the third chunk once more
 
@@ -124,12 +137,15 @@ def test_heads_are_fitted_as_scikit_learn_fits_a_logistic_regression(tower):
     data = FeatureDataset([Features(values, np.arange(60))], labels)
     weights = np.where(labels == 1, 2.0, 1.0) / (2 * labels + (1 - labels)).sum()
     fit_heads(model, data, inverse_penalty=0.1, weights=weights, max_iter=500)
-    expected = LogisticRegression(C=0.1, tol=1e-8, max_iter=5000)
-    expected.fit(values[:, 0].astype(float), labels, sample_weight=weights * 60)
+    inputs = values[:, 0].astype(float)
+    inputs = (inputs - inputs.mean(0)) / inputs.std(0, ddof=1)
+    expected = LogisticRegression(C=0.1, tol=1e-8, max_iter=5000).fit(inputs, labels, sample_weight=weights * 60)
     with torch.no_grad():
         whole, windows = (head(torch.from_numpy(values).float()).squeeze(-1) for head in (model.whole, model.window))
-    assert np.corrcoef(whole[:, 0], expected.decision_function(values[:, 0]))[0, 1] > 0.9999
+    assert np.corrcoef(whole[:, 0], expected.decision_function(inputs))[0, 1] > 0.9999
     torch.testing.assert_close(whole[:, 0].std(), windows[:, 1:].mean(1).std(), rtol=1e-3, atol=0)
+    flat = model.window[0](torch.from_numpy(values[:, 1:]).float()).flatten(0, 1)
+    torch.testing.assert_close(flat.mean(0), torch.zeros(model.feature_width), rtol=0, atol=1e-4)
 
 
 def test_a_head_with_a_hidden_layer_is_fitted_too(tower):

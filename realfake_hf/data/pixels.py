@@ -155,25 +155,36 @@ def geometry(processor: BaseImageProcessor) -> str:
     return json.dumps(settings, sort_keys=True, default=str)
 
 
-class PixelDataset(torch_data.Dataset[dict[str, Tensor]]):
-    """Images and labels that are fetched as whole batches: pass `collate_fn=identity_collate` to the loader.
+class BatchDataset(torch_data.Dataset[dict[str, Tensor]]):
+    """Inputs and labels that are fetched as whole batches: pass `collate_fn=identity_collate` to the loader.
 
-    The pixels are (n, height, width, 3) uint8, from `cached_pixels`; the labels (n,) are 0 for REAL and 1 for FAKE.
+    The labels (n,) are 0 for REAL and 1 for FAKE.
     """
 
-    def __init__(self, pixels: Pixels, labels: Sequence[int], *, augment: Augmentation | None = None) -> None:
-        self.pixels, self.augment, self.epoch = pixels, augment, 0
-        self.labels = torch.as_tensor(np.asarray(labels), dtype=torch.long)
+    def __init__(self, labels: Sequence[int]) -> None:
+        self.labels, self.epoch = torch.as_tensor(np.asarray(labels), dtype=torch.long), 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the augmentation; a callback of the `Trainer` calls this."""
+        """Set the epoch, on which random changes depend; a callback of the `Trainer` calls this."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return {name: values[0] for name, values in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Fetch a batch: the inputs by name, and `labels` (batch,)."""
+        raise NotImplementedError
+
+
+class PixelDataset(BatchDataset):
+    """Images and labels; the pixels are (n, height, width, 3) uint8, from `cached_pixels`."""
+
+    def __init__(self, pixels: Pixels, labels: Sequence[int], *, augment: Augmentation | None = None) -> None:
+        super().__init__(labels)
+        self.pixels, self.augment = pixels, augment
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Fetch `pixel_values` (batch, height, width, 3) uint8, which `ModelInput` converts, and `labels` (batch,)."""
@@ -185,7 +196,7 @@ class PixelDataset(torch_data.Dataset[dict[str, Tensor]]):
 
 
 def identity_collate(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a batch of `PixelDataset` unchanged."""
+    """Return a batch of a `BatchDataset` unchanged."""
     return batch
 
 

@@ -15,10 +15,10 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
-from torch.utils import data as torch_data
 
 from realfake_hf.data.decoding import decode_image
 from realfake_hf.data.delivery import deliver, hard, web
+from realfake_hf.data.pixels import BatchDataset
 from realfake_hf.models.cpu import has_fast_bfloat16
 from realfake_hf.models.multiview import MultiViewForImageClassification
 from realfake_hf.models.views import MultiViewImageProcessor
@@ -28,6 +28,7 @@ PLAIN: Final = "plain"
 FIXED: Final = {PLAIN: lambda image: image, "web": web, "hard": hard}  # variants without random numbers
 _VERSION: Final = 1  # increase it when the features of unchanged images, processor and tower change
 _VIEWS: Final = 8  # in a forward pass
+_LINE: Final = 65  # characters of a SHA-256 and the end of its line
 _DIGITS: Final = 15  # of a SHA-256 that seed the changes of an image
 
 
@@ -51,8 +52,8 @@ class Features:
         return self.stored[self.rows[indices]]  # type: ignore[no-any-return]
 
 
-class FeatureDataset(torch_data.Dataset[dict[str, Tensor]]):
-    """Features and labels that are fetched as whole batches: pass `collate_fn=identity_collate` to the loader.
+class FeatureDataset(BatchDataset):
+    """Features and labels.
 
     Args:
         variants: the features of the same images in several variants; in each epoch, one is drawn for each image.
@@ -61,24 +62,20 @@ class FeatureDataset(torch_data.Dataset[dict[str, Tensor]]):
     """
 
     def __init__(self, variants: Sequence[Features], labels: Sequence[int], *, seed: int = 0) -> None:
-        self.variants, self.seed, self.epoch = variants, seed, 0
-        self.labels = torch.as_tensor(np.asarray(labels), dtype=torch.long)
+        super().__init__(labels)
+        self.variants, self.seed = variants, seed
+        self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, on which the draw depends; a callback of the `Trainer` calls this."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {name: values[0] for name, values in self.__getitems__([index]).items()}
+        """Draw the variants of an epoch; a callback of the `Trainer` calls this."""
+        super().set_epoch(epoch)
+        generator = np.random.default_rng([self.seed, epoch])
+        self._drawn = generator.integers(len(self.variants), size=len(self))
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Fetch `features` (batch, views, width) float32 and `labels` (batch,)."""
         rows = np.asarray(indices)
-        chosen = np.random.default_rng([self.seed, self.epoch]).integers(len(self.variants), size=len(self))[rows]
-        features = np.stack([self.variants[number][row] for number, row in zip(chosen, rows, strict=True)])
+        features = np.stack([self.variants[self._drawn[row]][row] for row in rows])
         return {"features": torch.from_numpy(features).float(), "labels": self.labels[torch.from_numpy(rows)]}
 
 
@@ -90,11 +87,11 @@ def feature_sets(
     delivered_copies: int,
     seed: int,
 ) -> dict[str, FeatureDataset]:
-    """Return the features of each split, and standardise the inputs of the heads to those of the training split.
+    """Return the features of each split.
 
     Args:
         images: the splits.
-        model: the model with the tower; the statistics of its heads' inputs are changed.
+        model: the model with the tower.
         processor: cuts the views.
         delivered_copies: variants of each training image that are changed as by the web, besides the image itself.
         seed: seed of the draw of a variant in each epoch.
@@ -104,10 +101,6 @@ def feature_sets(
         names = [PLAIN, *(f"delivered-{n}" for n in range(delivered_copies if split == "train" else 0))]
         variants = [cached_features(rows, model, processor, variant=name) for name in names]
         sets[split] = FeatureDataset(variants, rows["label"][:], seed=seed)
-    for head, views in ((model.whole, slice(0, 1)), (model.window, slice(1, None))):
-        values = [each[:][:, views].reshape(-1, model.feature_width) for each in sets["train"].variants]
-        if len(joint := np.concatenate(values)):
-            head[0].fit(torch.from_numpy(joint).float())  # type: ignore[operator]
     return sets
 
 
@@ -121,32 +114,33 @@ def fit_heads(
 ) -> None:
     """Fit each head to the labels of its views by penalised logistic regression, with L-BFGS on all variants at once.
 
-    The loss is the weighted mean cross-entropy of the views plus the sum of squared weights / (2 C n), for n views, as
-    in scikit-learn. Adam reaches a lower out-of-fold AUC with linear heads on these features, for any weight decay.
-    Afterwards, the scores of both heads have the same standard deviation, so that neither dominates their mean.
+    The inputs are standardised, and the loss is the weighted mean cross-entropy of the views plus the sum of squared
+    weights / (2 C n), for n views, as in scikit-learn. Afterwards, the scores of both heads have the same standard
+    deviation, so that neither dominates their mean.
 
     Args:
-        model: the model; its heads are changed.
+        model: the model; its heads and the statistics of their inputs are changed.
         data: the features and labels.
         inverse_penalty: C, above 0.
         weights: (n,) weight of each image; None means the same for all.
         max_iter: iterations of L-BFGS at most.
     """
+    each = np.ones(len(data)) if weights is None else weights * len(data)
+    targets, importance = (
+        values.float().repeat(len(data.variants))[:, None] for values in (data.labels, torch.as_tensor(each))
+    )
     spreads = []
     for head, views in ((model.whole, slice(0, 1)), (model.window, slice(1, None))):
-        features = np.concatenate([each[:][:, views] for each in data.variants])  # (variants * n, views, width)
-        n_views = features.shape[1]
-        if not n_views:
+        joint = np.concatenate([variant[:][:, views] for variant in data.variants])  # (variants * n, views, width)
+        features = torch.from_numpy(joint).float()
+        if not features.shape[1]:
             return
-        values = head[0](torch.from_numpy(features.reshape(-1, model.feature_width)).float())
-        targets = data.labels.float().repeat(len(data.variants)).repeat_interleave(n_views)
-        each = np.ones(len(data)) if weights is None else weights * len(data)
-        importance = torch.as_tensor(each).float().repeat(len(data.variants)).repeat_interleave(n_views)
-        _minimise(
-            head[1:], values, targets, importance, penalty=1 / (inverse_penalty * len(values)), max_iter=max_iter
-        )
+        head[0].fit(features.flatten(0, 1))  # type: ignore[operator]
+        features = head[0](features)
+        penalty = 1 / (inverse_penalty * features.shape[0] * features.shape[1])
+        _minimise(head[1:], features, targets, importance, penalty=penalty, max_iter=max_iter)
         with torch.no_grad():
-            spreads.append(head[1:](values).reshape(-1, n_views).mean(1).std().clamp_min(1e-6))
+            spreads.append(head[1:](features).squeeze(-1).mean(1).std().clamp_min(1e-6))
     for head, spread in zip((model.whole, model.window), spreads, strict=True):
         for parameter in head[-1].parameters():
             parameter.data.mul_(torch.stack(spreads).log().mean().exp() / spread)
@@ -159,7 +153,8 @@ def _minimise(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        losses = binary_cross_entropy_with_logits(head(values).squeeze(-1), targets, reduction="none")
+        scores = head(values).squeeze(-1)  # (n, views)
+        losses = binary_cross_entropy_with_logits(scores, targets.expand_as(scores), reduction="none")
         squares = [parameter.square().sum() for parameter in head.parameters() if parameter.ndim > 1]
         loss = (importance * losses).mean() + penalty / 2 * torch.stack(squares).sum()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -195,20 +190,21 @@ def cached_features(
     shape = (1 + processor.n_windows, model.feature_width)
     with FileLock(f"{index}.lock"):
         known = _known(index)
-        missing = [row for row, digest in enumerate(images["sha256"][:]) if digest not in known]
+        missing = {digest: row for row, digest in enumerate(images["sha256"][:]) if digest not in known}
         if missing:
-            with values.open("ab") as stream:
-                stream.truncate(len(known) * int(np.prod(shape)) * 2)  # without a row that was not finished
-            _append(images.select(missing), model, processor, variant=variant, files=(values, index))
+            for file, size in ((values, 2 * int(np.prod(shape))), (index, _LINE)):
+                with file.open("ab") as stream:
+                    stream.truncate(len(known) * size)  # without what an interrupted call did not finish
+            _append(images.select(missing.values()), model, processor, variant=variant, files=(values, index))
             known = _known(index)
     stored = np.memmap(values, mode="r", dtype=np.float16, shape=(len(known), *shape))
     return Features(stored, np.array([known[digest] for digest in images["sha256"][:]], dtype=np.intp))
 
 
 def _known(index: Path) -> dict[str, int]:
-    """Return the position of each stored image by its SHA-256."""
-    digests = index.read_text().splitlines() if index.exists() else []
-    return {digest: row for row, digest in enumerate(digests)}
+    """Return the position of each stored image by its SHA-256; a line that was not finished is left out."""
+    lines = index.read_text().splitlines(keepends=True) if index.exists() else []
+    return {line.rstrip(): row for row, line in enumerate(lines) if len(line) == _LINE}
 
 
 def _append(
