@@ -86,12 +86,7 @@ class MultiViewForImageClassification(PreTrainedModel):
     def __init__(self, config: MultiViewConfig) -> None:
         super().__init__(config)
         tower_class: Any = MODEL_MAPPING[type(config.tower_config)]  # type: ignore[index]
-        self.tower = tower_class(config.tower_config)
-        if config.bits == 8:  # noqa: PLR2004
-            for name, module in list(self.tower.named_modules()):
-                if isinstance(module, nn.Linear):
-                    self.tower.set_submodule(name, Int8Linear(module.in_features, module.out_features))
-        self.tower.requires_grad_(False)
+        self.set_tower(tower_class(config.tower_config))
         self._has_class_token = any(name.endswith(_CLASS_TOKENS) for name, _ in self.tower.named_parameters())
         tokens = 2 if self._has_class_token else 1
         width: int = config.tower_config.hidden_size  # type: ignore[union-attr]
