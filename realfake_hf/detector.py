@@ -241,7 +241,7 @@ class Detector:
     def methods(self) -> tuple[str, ...]:
         """Return the methods of explanation that the model supports, the default one first.
 
-        Integrated gradients, which takes minutes for an image of many views, is not among them.
+        Integrated gradients, which passes each of many views dozens of times, is not among them for several views.
         """
         model = self._by_view.whole if self._by_view else self.model
         default, slow = default_method(model), "integrated_gradients" if self._by_view else None
