@@ -79,7 +79,7 @@ class Detector:
         point: threshold, abstention band and limits of the verdicts; by default 0.5 and no others.
         familiarity: distribution of the embeddings of the training images, for `Verdict.is_far`; None if unknown.
         bf16: predict with a copy of the model in bfloat16, on CPUs that support it. It is faster for a ViT, especially
-            with AMX, and changes `p_fake` by less than 0.03. Explanations use `model`.
+            with AMX, and changes `p_fake` by less than 0.03. Maps are those of `model`.
 
     Attributes:
         inference_model: the model that predicts: `model`, or its copy in bfloat16.
@@ -223,20 +223,18 @@ class Detector:
             ValueError: the method, target or option is unknown, or the model does not support the method.
         """
         settings: Any = {"method": method, "target": target, "options": options}
-        explanations: list[Explanation] = []
-        qualities: list[ImageQuality | None] = []
-        for batch in self._batches(images, batch_size):
-            opened = _read(batch, self.processor)
-            qualities += self._qualities(opened)
+
+        def explain_batch(opened: list[Image.Image]) -> list[Explanation]:
+            verdicts = self._verdicts(opened)
             with self._lock.exclusive():
                 if self._by_view:
-                    explanations += [self._by_view.explain(image, **settings) for image in opened]
+                    found = [self._by_view.explain(image, **settings) for image in opened]
                 else:
-                    explanations += explain(self.model, self._pixel_values(opened), **settings)
-        return [
-            replace(each, verdict=self.point.judge(each.verdict.p_fake, quality=quality))
-            for each, quality in zip(explanations, qualities, strict=True)
-        ]
+                    found = explain(self.model, self._pixel_values(opened), **settings)
+            return [replace(each, verdict=verdict) for each, verdict in zip(found, verdicts, strict=True)]
+
+        batches = self._batches(images, batch_size)
+        return list(chain.from_iterable(self._apply(explain_batch, batch) for batch in batches))
 
     def methods(self) -> tuple[str, ...]:
         """Return the methods of explanation that the model supports, the default one first.
@@ -267,14 +265,15 @@ class Detector:
     def _map_batches(
         self, images: ImageInput | Iterable[ImageInput], function: Callable[[list[Image.Image]], Result]
     ) -> Iterator[Result]:
-        def answer(batch: Batch) -> Result:
-            try:
-                return function(_read(batch, self.processor))
-            except NotFiniteError as error:
-                position, image = batch[error.row]
-                raise NotFiniteError(_name(image, position), error.row) from error
+        return map_in_threads(partial(self._apply, function), self._batches(images))
 
-        return map_in_threads(answer, self._batches(images))
+    def _apply(self, function: Callable[[list[Image.Image]], Result], batch: Batch) -> Result:
+        """Apply a function to the RGB images of a batch; errors name the image."""
+        try:
+            return function(_read(batch, self.processor))
+        except NotFiniteError as error:
+            position, image = batch[error.row]
+            raise NotFiniteError(_name(image, position), error.row) from error
 
     def _batches(self, images: ImageInput | Iterable[ImageInput], size: int | None = None) -> Iterator[Batch]:
         return _batches(images, (size or self.batch_size) if self._has_one_size else 1)

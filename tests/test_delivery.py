@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from realfake_hf.crosseval.shortcuts import ALARM, audit_shortcuts
 from realfake_hf.data.delivery import CHANGES, SIDES, deliver, encode, hard, limit_side, web
+from realfake_hf.metrics.image_quality import measure_quality
+from realfake_hf.models.views import MultiViewImageProcessor
 
 
 def photograph(width: int = 400, height: int = 300) -> Image.Image:
@@ -70,3 +73,38 @@ def test_lower_quality_loses_more():
     ]
     assert losses[0] < losses[1]
     assert losses[2] < losses[3]
+
+
+@pytest.mark.slow
+def test_what_is_fed_does_not_tell_how_a_file_was_made(shared_data):
+    """Copies of the same photographs: photographs are JPEG files of 4:3, and "generated" ones squares without loss."""
+    files = sorted((shared_data / "wild" / "whole").iterdir())[::18][:150]
+    processor = MultiViewImageProcessor(size=128, n_windows=2)
+    views: dict[str, list[np.ndarray]] = {"plain": [], "delivered": []}
+    for number, file in enumerate(files):
+        square = Image.open(file).convert("RGB")
+        wide = square.crop((0, 0, square.width, square.height * 3 // 4))
+        for is_fake, image in enumerate((encode(wide, file_format="JPEG", quality=90), square)):
+            generator = np.random.default_rng([number, is_fake])
+            views["plain"].append(processor.views(image))
+            views["delivered"].append(processor.views(deliver(image, generator), generator.random((2, 2)).tolist()))
+    labels = np.tile([False, True], len(files))
+    plain, delivered = (audit_shortcuts(facts_of(each), is_fake=labels) for each in views.values())
+    assert plain.worst.fact == "jpeg of view 1"  # the audit finds what is there: delivery must remove it
+    assert plain.worst.balanced_accuracy.low > ALARM
+    assert delivered.warning is None
+    assert delivered.together.balanced_accuracy.low < 0.5
+    assert {fact.values for fact in delivered.single if fact.fact in ("height", "width", "views")} == {1}
+
+
+def facts_of(images: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Facts of views (views, height, width, 3) that are no part of what they show."""
+    facts: dict[str, list[float]] = {
+        name: [views.shape[axis] for views in images] for axis, name in enumerate(("views", "height", "width"))
+    }
+    for number in range(len(images[0])):
+        for name in ("jpeg", "blockiness", "detail"):
+            facts[f"{name} of view {number}"] = [
+                getattr(measure_quality(Image.fromarray(views[number])), name) for views in images
+            ]
+    return {name: np.array(values, dtype=float) for name, values in facts.items()}

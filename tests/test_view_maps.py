@@ -12,8 +12,10 @@ from realfake_hf.attribution.attention import attention_rollout, gradient_rollou
 from realfake_hf.attribution.explain import explain
 from realfake_hf.attribution.layout import layout_of
 from realfake_hf.attribution.methods import METHODS
-from realfake_hf.attribution.stitching import MAX_CELLS, MAX_WINDOWS, stitch, stitched_grid, tile
+from realfake_hf.attribution.stitching import MAX_CELLS, MAX_WINDOWS, combine, stitch, stitched_grid, tile
 from realfake_hf.detector import Detector
+from realfake_hf.metrics.operating_point import Band, Limits, OperatingPoint
+from realfake_hf.metrics.out_of_distribution import Familiarity
 from realfake_hf.models import MultiViewForImageClassification, MultiViewImageProcessor
 from realfake_hf.models.view_maps import OneView
 from realfake_hf.models.views import window_box
@@ -203,6 +205,38 @@ def test_stitched_maps_are_averaged_by_area():
     found = stitch(maps, boxes, size=(8, 4), grid=(2, 4))
     expected = torch.tensor([[1, 6, 20, torch.nan], [3, 17, 40, torch.nan]])
     torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+def test_the_border_of_a_view_does_not_show_where_kinds_are_combined():
+    whole, windows = torch.full((2, 4), torch.nan), torch.tensor([[1.0, 3, 1, torch.nan], [1, 3, 1, torch.nan]])
+    whole[:, 1:3] = 5
+    expected = torch.tensor([[3.0, 4, 3, torch.nan], [3, 4, 3, torch.nan]])
+    torch.testing.assert_close(combine([whole, windows]), expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("factor", [1, 1000])
+def test_the_scale_of_a_head_has_no_part_in_the_map(factor):
+    model = build()
+    image = with_noise(smooth(96, 64), np.s_[:, :32])
+    with torch.no_grad():
+        model.whole[1].bias.fill_(9)  # both kinds speak for the label
+        model.window[1].bias.fill_(9)
+        [expected] = detector(model).explain(image, method="rollout")
+        model.whole[1].weight.mul_(factor)
+    [found] = detector(model).explain(image, method="rollout")
+    np.testing.assert_allclose(found.map, expected.map, atol=1e-3)
+
+
+def test_an_explanation_has_the_verdict_of_the_prediction():
+    found = detector(build(), n_windows=3)
+    image = with_noise(smooth(96, 64), np.s_[:, :32])
+    [before] = found.predict(image)
+    far = Familiarity(np.zeros((2, 128)), np.eye(128), 0, 0.01, 9, 9, "0")
+    found.point = OperatingPoint(0.5, "test", band=Band(before.p_fake, before.p_fake, 0.1), limits=Limits(widening=9))
+    found.familiarity = far
+    [verdict], [explanation] = found.predict(image), found.explain(image, method="relevance")
+    assert explanation.verdict == verdict
+    assert (verdict.is_far, verdict.reasons) == (True, ("views",))
 
 
 @pytest.mark.slow

@@ -67,6 +67,18 @@ def stitch(maps: Tensor, boxes: Sequence[Box], *, size: tuple[int, int], grid: G
     return (total / covered).float()
 
 
+def combine(kinds: Sequence[Tensor]) -> Tensor:
+    """Average the stitched maps of several kinds of views, (grid_h, grid_w) each.
+
+    Where no view of a kind lies, the mean of its map counts, so that the borders of views do not show. Cells that no
+    view at all covers are NaN.
+    """
+    stacked = torch.stack(list(kinds))
+    unknown = stacked.isnan()
+    filled = torch.where(unknown, stacked.nanmean(dim=(1, 2), keepdim=True), stacked)
+    return filled.mean(0).masked_fill(unknown.all(0), torch.nan)
+
+
 def _edges(low: float, high: float, cells: int) -> Tensor:
     return torch.linspace(low, high, cells + 1, dtype=torch.float64)
 

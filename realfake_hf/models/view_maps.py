@@ -13,7 +13,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from realfake_hf.attribution.explain import check, explained, raw_maps
 from realfake_hf.attribution.maps import Maps, direction, log_odds
 from realfake_hf.attribution.methods import CLASS_METHODS, Explanation, Target
-from realfake_hf.attribution.stitching import stitch, stitched_grid, tile
+from realfake_hf.attribution.stitching import combine, stitch, stitched_grid, tile
 from realfake_hf.labels import LabelName
 from realfake_hf.models.multiview import MultiViewConfig, MultiViewForImageClassification
 from realfake_hf.models.views import MultiViewImageProcessor
@@ -55,8 +55,8 @@ class ViewExplainer:
 
     For an explanation, windows tile the image: they are more than those that make the verdict. A map for a label is
     multiplied by the probability of the label in its view alone, because a gradient is as large in a view that
-    contradicts the label. Each cell is the mean of the whole's map and of the mean of the windows' maps, where they
-    cover it.
+    contradicts the label. The maps of both kinds of views are brought to one scale before; each cell is the mean of
+    the whole's map and of the mean of the windows' maps.
     """
 
     def __init__(self, model: MultiViewForImageClassification, processor: MultiViewImageProcessor) -> None:
@@ -80,8 +80,7 @@ class ViewExplainer:
         if positions:
             windows = _maps(self.window, self._values(views[1:]), target=label, **settings)
             parts.append(stitch(windows.values, boxes[1:], size=size, grid=grid))
-        values = torch.stack(parts).nanmean(dim=0)
-        maps = Maps(values[None], odds, whole.layer)
+        maps = Maps(combine(parts)[None], odds, whole.layer)
         [explanation] = explained(maps, target=label, **settings)
         return explanation
 
@@ -98,10 +97,14 @@ class ViewExplainer:
 def _maps(
     model: OneView, pixel_values: Tensor, *, method: str, target: LabelName, options: Mapping[str, Any] | None
 ) -> Maps:
-    """Compute the maps of views in batches, weighted by the probability of the label if they are for a label."""
+    """Compute the maps of views of one kind in batches, with a root mean square of 1 over all of them.
+
+    Those for a label are then weighted by its probability.
+    """
     batches = torch.split(pixel_values, _BATCH)
     parts = [raw_maps(model, batch, method=method, target=target, options=options) for batch in batches]
     values, odds = torch.cat([part.values for part in parts]), torch.cat([part.log_odds for part in parts])
+    values = values / values.square().mean().sqrt().clamp_min(torch.finfo(values.dtype).tiny)
     if method in CLASS_METHODS:
         values = values * (odds * direction(odds, target)).sigmoid()[:, None, None]
     return Maps(values, odds, parts[0].layer)
