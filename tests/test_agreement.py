@@ -127,19 +127,6 @@ def test_the_measures_and_their_order():
     assert list(MEASURES) == ["iou_top_10", "iou_top_20", "spearman", "pearson", "ssim", "centre_distance"]
 
 
-@pytest.mark.parametrize(
-    ("a", "b"), [(maps(), maps(side=7)), (maps(), maps(n=5)), (maps() * 2, maps()), (maps()[0], maps()[0])]
-)
-def test_maps_of_other_shapes_or_ranges_are_refused(a, b):
-    with pytest.raises(ValueError, match=r"maps in \[0, 1\] of the same images on one grid"):
-        agreement(a, b)
-
-
-def test_one_image_has_no_partner():
-    with pytest.raises(ValueError, match=r"at least 2 images.*found 1"):
-        derangement(1, seed=0)
-
-
 def sample_of(n, *, right=None, seed=0):
     generator = np.random.default_rng(seed)
     return Sample(

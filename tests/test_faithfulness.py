@@ -123,12 +123,6 @@ def test_ties_are_broken_at_random_and_reproducibly():
     assert (first != order_of(np.zeros((2000, 2, 2)), seed=1)).any()
 
 
-@pytest.mark.parametrize("steps", [0, 17])
-def test_invalid_numbers_of_steps_are_refused(steps):
-    with pytest.raises(ValueError, match=rf"between 1 and 16 steps.*found {steps}\."):
-        trace(start(), random_order(5, 16, seed=0), grid=GRID, steps=steps)
-
-
 class TestFaithfulness:
     corner = np.s_[4:20, 16:32]
 

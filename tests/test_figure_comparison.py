@@ -1,6 +1,5 @@
 """Figures that compare models show the numbers given, and every label is readable."""
 
-import re
 from functools import cache
 from itertools import combinations
 
@@ -10,8 +9,6 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.transforms import Bbox
 
 from realfake_hf.estimate import Estimate
 from realfake_hf.figures.comparison import accuracy_against_time, topologies, transfer_matrices
@@ -45,25 +42,8 @@ def draw(name: str) -> Figure:
 drawn = cache(draw)
 
 
-def covered_by_points(figure: Figure) -> list[Bbox]:
-    axes = figure.axes[0]
-    places = [axes.transData.transform((line.get_xdata()[0], line.get_ydata()[0])) for line in points(figure)]
-    return [Bbox([place, place]).padded(4 * figure.dpi / 72) for place in places]  # radius in points
-
-
 def points(figure: Figure) -> list[plt.Line2D]:
     return [line for line in figure.axes[0].lines if line.get_marker() != "None"]
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_every_label_can_be_read(name: str) -> None:
-    figure = drawn(name)
-    axes = figure.axes[0]
-    boxes = [Text.get_window_extent(text) for text in axes.texts]
-    assert len(boxes) == len(CASES[name][0]) + (CASES[name][1] is not None)
-    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
-    assert not any(box.count_overlaps(covered_by_points(figure)) for box in boxes)
-    assert all(axes.bbox.contains(*corner) for box in boxes for corner in box.corners())
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -91,23 +71,22 @@ def test_points_and_bars_are_the_numbers_given() -> None:
     axes = figure.axes[0]
     bars = [bar.get_segments()[0].T for bar in axes.collections if isinstance(bar, LineCollection)]
     assert axes.get_xscale() == "log"
-    for (name, (seconds, accuracy)), point, (bar_seconds, ends) in zip(
-        models.items(), points(figure), bars, strict=True
-    ):
-        assert (point.get_label(), list(point.get_xdata())) == (name, [seconds])
+    for (seconds, accuracy), point, (bar_seconds, ends) in zip(models.values(), points(figure), bars, strict=True):
+        assert list(point.get_xdata()) == [seconds]
         assert list(point.get_ydata()) == pytest.approx([100 * accuracy.value])
         assert bar_seconds.tolist() == [seconds] * 2
         assert ends.tolist() == pytest.approx([100 * accuracy.low, 100 * accuracy.high])
 
 
-def test_labels_say_name_and_accuracy_and_the_title_counts_the_images() -> None:
-    axes = drawn("two").axes[0]
-    assert {text.get_text() for text in axes.texts} == {"cnn 95.24%", "vit-small 98.66%", "the paper, 92.98%"}
-    assert axes.get_title() == "n = 20,000 test images, bars: 95% intervals"
-
-
-def test_without_intervals_the_title_speaks_of_none() -> None:
-    assert drawn("one point").axes[0].get_title() == "n = 20,000 test images"
+def test_the_legend_says_name_and_accuracy_and_the_title_counts_the_images() -> None:
+    figure = drawn("two")
+    [legend] = figure.legends
+    assert {text.get_text() for text in legend.get_texts()} == {
+        "cnn, 95.24%",
+        "vit-small, 98.66%",
+        "the paper, 92.98%",
+    }
+    assert figure.axes[0].get_title() == "n = 20,000 test images, bars: 95% intervals"
 
 
 def test_the_paper_is_a_dashed_line_at_its_accuracy() -> None:
@@ -123,27 +102,6 @@ def test_thirty_five_models_all_look_different() -> None:
     models = {f"model {i}": (10 + i, Estimate(0.9)) for i in range(35)}
     looks = {(point.get_color(), point.get_marker()) for point in points(accuracy_against_time(models, n=10))}
     assert len(looks) == 35
-
-
-def test_dollar_signs_in_names_are_only_dollar_signs() -> None:
-    figure = accuracy_against_time({"a $x^ b$": (3, Estimate(0.5))}, n=10)
-    figure.draw_without_rendering()
-    [label] = figure.axes[0].texts
-    assert (label.get_text(), label.get_parse_math()) == ("a $x^ b$ 50.00%", False)
-
-
-@pytest.mark.parametrize(
-    ("models", "found"),
-    [
-        ({}, "found {}"),
-        ({"a": (0, Estimate(0.5))}, "found {'a': 0}"),
-        ({"a": (1, Estimate(95.2))}, "found 95.2 to 95.2"),
-        ({"a": (1, Estimate(0.5, 0.4, np.nan))}, "found nan to nan"),
-    ],
-)
-def test_an_error_names_what_was_found(models: Models, found: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(found)):
-        accuracy_against_time(models, n=10)
 
 
 PANELS = {
@@ -190,10 +148,3 @@ def test_a_matrix_of_transfer_says_mean_and_deviation_by_training_and_test_data(
     }  # fmt: skip
     assert np.asarray(first.images[0].get_array()).tolist() == [[0.95, 0.5], [0.9, 0.8]]
     assert (first.get_ylabel(), first.get_xlabel()) == ("trained on", "tested on")
-
-
-def test_nothing_to_compare_is_refused() -> None:
-    with pytest.raises(ValueError, match="found 0 panels and 0 groups"):
-        topologies({}, {})
-    with pytest.raises(ValueError, match="found none"):
-        transfer_matrices([])

@@ -139,20 +139,3 @@ def test_a_sheet_of_errors_shows_each_image_below_the_name_of_its_column():
     named = {text.get_text(): text.get_position()[0] for text in figure.texts}
     assert named["image"] < named["where it looked"]
     assert named["p(fake) 0.2"] == named["where it looked"]
-
-
-def test_no_errors_are_no_sheet():
-    with pytest.raises(ValueError, match="found none"):
-        error_sheet([], title="", columns=[])
-
-
-def test_what_is_no_image_or_no_map_is_refused():
-    with pytest.raises(ValueError, match=r"found float64 \(2, 2, 3\)"):
-        image_with_maps(np.zeros((2, 2, 3)), [panel()], title="", color_map="inferno")
-    hot = MapPanel("", "", np.full((2, 2), 2.0), picture())
-    with pytest.raises(ValueError, match=r"found a map \(2, 2\)"):
-        image_with_maps(picture(), [hot], title="", color_map="inferno")
-    with pytest.raises(ValueError, match="found none"):
-        explanation_sheet([], title="", color_map="inferno")
-    with pytest.raises(ValueError, match="found none"):
-        image_with_maps(picture(), [], title="", color_map="inferno")

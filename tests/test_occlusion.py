@@ -71,16 +71,6 @@ def test_the_blur_equals_that_of_pillow_away_from_the_borders():
     assert np.abs(found - expected)[36:60, 18:30].max() <= 3
 
 
-def test_an_unknown_fill_is_refused():
-    with pytest.raises(ValueError, match=r"a fill of blur, mean; found 'black'\."):
-        fill_in(images(), np.zeros((32, 32), dtype=np.bool_), fill="black")
-
-
-def test_a_mask_of_another_size_is_refused():
-    with pytest.raises(ValueError, match=r"a mask \(32, 32\) for all .* found \(8, 8\)"):
-        fill_in(images(), np.zeros((8, 8), dtype=np.bool_), fill="mean")
-
-
 @given(SIDES, SIDES, SHARES)
 def test_centre_and_rim_have_the_same_area_to_the_pixel(height, width, share):
     area = round(share * height * width)
@@ -138,20 +128,6 @@ def test_a_nearly_uniform_map_has_the_share_of_the_area():
 def test_an_empty_map_has_no_share():
     maps = np.stack([np.zeros((4, 4)), np.ones((4, 4)), np.eye(4)])
     assert np.isnan(mass_share(maps, centre_mask((8, 8), 0.5))).tolist() == [True, True, False]
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
-def test_invalid_shares_are_refused(share):
-    with pytest.raises(ValueError, match=r"a share of the image in \[0, 1\]; found"):
-        centre_mask((8, 8), share)
-
-
-@pytest.mark.parametrize(
-    "maps", [np.zeros((8, 8)), -np.ones((1, 8, 8)), np.zeros((1, 9, 8)), np.full((1, 2, 2), np.nan)]
-)
-def test_maps_that_do_not_fit_the_region_are_refused(maps):
-    with pytest.raises(ValueError, match=r"maps \(n, grid_h, grid_w\) of 0 or more, no finer than the \(8, 8\)"):
-        mass_share(maps, np.ones((8, 8), dtype=bool))
 
 
 class Reader:

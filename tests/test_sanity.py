@@ -78,11 +78,6 @@ def test_the_head_is_a_stage_of_its_own_even_with_two_classifiers():
     assert {name.split(".")[0] for name in heads["deit"]} == {"cls_classifier", "distillation_classifier"}
 
 
-def test_one_stage_is_refused():
-    with pytest.raises(ValueError, match=r"at least 2 stages.*found 1"):
-        stages(build("cnn"), max_stages=1)
-
-
 @pytest.mark.parametrize("kind", BUILD)
 def test_random_weights_equal_a_fresh_initialisation(kind):
     model, before = build(kind), torch.get_rng_state()

@@ -86,11 +86,9 @@ def measure_faithfulness(
 ) -> dict[str, Any]:
     """Hide and show the cells of images in the order of each map, in random order, and from the centre outwards.
 
-    Each model is tested on its own predictions. The seed is that of ties, random orders and the bootstrap.
-
-    Returns:
-        Plain JSON: the settings, and for each of the `models`, by fill and by order (a method, `RANDOM_ORDER` or
-        `CENTRE_PRIOR`), the mean areas and curves; see `_summarize`.
+    Each model is tested on its own predictions. The seed is that of ties, random orders and the bootstrap. The result
+    is plain JSON: the settings, and for each of the `models`, by fill and by order (a method, `RANDOM_ORDER` or
+    `CENTRE_PRIOR`), the mean areas and curves.
     """
     resampling = sample.resampling(samples=samples, seed=seed)
     results = {}
@@ -112,13 +110,8 @@ def trace(trial: Trial, orders: Orders, *, grid: tuple[int, int], steps: int) ->
         orders: (n, cells) cell indices of each image in row-major order; the first is hidden first.
         grid: height and width in cells.
         steps: number of steps in which all cells are hidden, as equal in size as possible.
-
-    Raises:
-        ValueError: no steps, or more steps than cells.
     """
     cells = grid[0] * grid[1]
-    if not 1 <= steps <= cells:
-        raise ValueError(f"expected between 1 and {cells} steps, of one cell or more each; found {steps}.")
     counts = np.rint(np.linspace(0, cells, steps + 1)).astype(np.intp)  # hidden cells at each point of a curve
     places = np.argsort(orders, axis=1).reshape(-1, *grid)  # of each cell in the order of its image
     deletion = [_score_hidden(trial, places < count) for count in counts[1:-1]]

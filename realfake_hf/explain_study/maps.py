@@ -12,8 +12,7 @@ from tqdm.auto import tqdm
 
 from realfake_hf.attribution.methods import METHODS, Explanation, Target
 from realfake_hf.detector import Detector, NamedDetector, load_detector
-from realfake_hf.run_folder import METRICS, RECORD, read_record
-from realfake_hf.store import read_json
+from realfake_hf.run_folder import METRICS, RECORD, read_run
 
 GRID: Final = (8, 8)  # the patches of a ViT at 32 px with patches of 4; finer maps are averaged
 METHOD_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {"integrated_gradients": {"steps": 16}}  # others: defaults
@@ -44,12 +43,7 @@ class StudyModel(NamedDetector):
 
 
 def load_model(name: str, place: str) -> StudyModel:
-    """Load a model, on the accelerator if there is one.
-
-    Raises:
-        OSError: the model does not exist.
-        ValueError: the labels are not real and fake.
-    """
+    """Load a model, on the accelerator if there is one; see `load_detector`."""
     detector = load_detector(name, place)
     methods = tuple(method for method in METHODS if method in detector.methods())
     return StudyModel(name=name, place=place, detector=detector, methods=methods)
@@ -60,16 +54,13 @@ def training_summary(place: str) -> dict[str, Any] | None:
     folder = Path(place).expanduser()
     if not all((folder / name).is_file() for name in (RECORD, METRICS)):
         return None
-    record, metrics = read_record(folder), read_json(folder / METRICS)
-    try:
-        return {
-            "seed": record["arguments"]["seed"],
-            "epochs": record["arguments"]["num_train_epochs"],
-            "n": record["data"]["train"]["n"],
-            "accuracy": metrics["test"]["accuracy"]["value"],
-        }
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"expected {RECORD} and {METRICS} of a run of train.py in {folder}; found others.") from error
+    run = read_run(folder)
+    return {
+        "seed": run.seed,
+        "epochs": run.record["arguments"]["num_train_epochs"],
+        "n": run.record["data"]["train"]["n"],
+        "accuracy": run.outcome.test.accuracy.value,
+    }
 
 
 @dataclass(frozen=True, eq=False)

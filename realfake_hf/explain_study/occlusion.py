@@ -32,29 +32,12 @@ MAP_AREAS: Final = (0.25, 0.5)
 
 
 def fill_in(images: NDArray[np.uint8], hidden: Mask, *, fill: Fill) -> NDArray[np.uint8]:
-    """Replace the hidden pixels of each image.
+    """Replace the hidden pixels, (n, height, width) or (height, width) for all, of images (n, height, width, 3) uint8.
 
-    Neither fill adds a colour that the image lacks, as black would. A blur adds no edge of high contrast; a flat
-    colour leaves no structure. A result that holds for both is not an artefact of the fill.
-
-    Args:
-        images: (n, height, width, 3) uint8 [0, 255].
-        hidden: (n, height, width), or (height, width) for all images.
-        fill: "blur" for the image blurred by a Gaussian, mirrored at its borders; "mean" for its mean colour.
-
-    Returns:
-        (n, height, width, 3) uint8; visible pixels are unchanged.
-
-    Raises:
-        ValueError: an unknown fill, or a mask of another size than the images.
+    Neither fill adds a colour that the image lacks, as black would: "blur" is the image blurred by a Gaussian,
+    mirrored at its borders, which adds no edge of high contrast; "mean" its mean colour, which leaves no structure. A
+    result that holds for both is not an artefact of the fill.
     """
-    if fill not in FILLS:
-        raise ValueError(f"expected a fill of {', '.join(FILLS)}; found {fill!r}.")
-    if hidden.shape not in (images.shape[:3], images.shape[1:3]):
-        raise ValueError(
-            f"expected a mask {images.shape[1:3]} for all images, or {images.shape[:3]} with one for each; found "
-            f"{hidden.shape}. Pass one flag per pixel."
-        )
     return np.where(hidden[..., None], filled(images, fill=fill), images)
 
 
@@ -70,21 +53,11 @@ def filled(images: NDArray[np.uint8], *, fill: Fill) -> NDArray[np.uint8]:
 
 
 def centre_mask(shape: tuple[int, int], share: float) -> Mask:
-    """Select the pixels nearest to the centre of an image.
+    """Select the pixels nearest to the centre of an image, `round(share * height * width)` of them: (height, width).
 
     Pixels are ordered by their Chebyshev distance from the centre, relative to the sides of the image, so that regions
     are frames of the image; pixels of one frame by their Euclidean distance, so that corners come last; then in
     opposite pairs, so that a region with an even number of pixels keeps its centre of mass in the centre.
-
-    Args:
-        shape: height and width of the image in pixels.
-        share: share of the image's area in [0, 1], rounded to whole pixels.
-
-    Returns:
-        (height, width), True for the first `round(share * height * width)` pixels of that order.
-
-    Raises:
-        ValueError: a share outside [0, 1].
 
     >>> centre_mask((4, 4), 0.25).astype(int)
     array([[0, 0, 0, 0],
@@ -92,36 +65,22 @@ def centre_mask(shape: tuple[int, int], share: float) -> Mask:
            [0, 1, 1, 0],
            [0, 0, 0, 0]])
     """
-    return _ranks(shape) < _count(shape, share)
+    return _ranks(shape) < round(share * shape[0] * shape[1])
 
 
 def rim_mask(shape: tuple[int, int], share: float) -> Mask:
     """Select the last pixels in the order of `centre_mask`, of the same total area."""
     ranks = _ranks(shape)
-    return ranks >= ranks.size - _count(shape, share)
+    return ranks >= ranks.size - round(share * ranks.size)
 
 
 def mass_share(maps: Maps, mask: Mask) -> Values:
-    """Compute the share of each map's mass inside a region of the image.
+    """Compute the share of each map's mass inside a region of the image: (n,) in [0, 1]; NaN for an empty map.
 
-    A cell covers the pixels over which it is drawn, with sharp edges: pixel row i shows cell row
-    i * grid_h // height. A uniform map would have the region's share of the area.
-
-    Args:
-        maps: (n, grid_h, grid_w), not negative, not finer than the mask.
-        mask: (height, width), True inside the region.
-
-    Returns:
-        (n,) in [0, 1]; NaN for an empty (constant) map.
-
-    Raises:
-        ValueError: maps of another shape, or with negative values.
+    The maps, (n, grid_h, grid_w), are not negative and not finer than the mask, (height, width). A cell covers the
+    pixels over which it is drawn, with sharp edges: pixel row i shows cell row i * grid_h // height. A uniform map
+    would have the region's share of the area.
     """
-    if maps.ndim != 3 or (np.array(maps.shape[1:]) > mask.shape).any() or not (maps >= 0).all():  # noqa: PLR2004
-        raise ValueError(
-            f"expected maps (n, grid_h, grid_w) of 0 or more, no finer than the {mask.shape} pixels of the region; "
-            f"found {maps.shape} from {np.min(maps, initial=np.inf):g}. Use the maps of explanations."
-        )
     inside, whole = _pixels_of_cells(mask, maps.shape[1:]), _pixels_of_cells(np.ones_like(mask), maps.shape[1:])
     return mass_inside(maps, inside, whole)
 
@@ -131,12 +90,9 @@ def measure_occlusion(
 ) -> dict[str, Any]:
     """Score models on images with the centre, an equal area of the rim, everything, or nothing hidden.
 
-    Every model scores each image 15 times. The bootstrap replicates are the same for all estimates.
-
-    Returns:
-        Plain JSON: `n`, `areas`, `fills`, and for each of the `models` its performance on `untouched` images, with
-        everything hidden (`all_hidden`, by fill), and with centre or rim hidden (`hiding`, for each area and fill, see
-        `_hide_centre_and_rim`).
+    Every model scores each image 15 times. The bootstrap replicates are the same for all estimates. The result is
+    plain JSON: `n`, `areas`, `fills`, and for each of the `models` its performance on `untouched` images, with
+    everything hidden (`all_hidden`, by fill), and with centre or rim hidden (`hiding`, for each area and fill).
     """
     resampling = sample.resampling(samples=samples, seed=seed)
     performance = partial(_performance, sample, resampling)
@@ -158,22 +114,21 @@ def map_shares(
 ) -> dict[str, list[dict[str, Any]]]:
     """Compute the share of each kind of map's mass in the centre and in the rim.
 
-    The maps, (n, grid_h, grid_w) and not negative, are of the same images, whose height and width are `shape`.
-
-    Returns:
-        By name, one entry for each of `MAP_AREAS`: `area`, the share of the image in each region, which is also the
-        share of a uniform map's mass; and the estimates `centre` and `rim`, without empty maps.
+    The maps, (n, grid_h, grid_w) and not negative, are of the same images, whose height and width are `shape`. The
+    result has, by name, one entry for each of `MAP_AREAS`: `area`, the share of the image in each region, which is
+    also the share of a uniform map's mass; and the estimates `centre` and `rim`, without empty maps.
     """
     masks = {"centre": centre_mask, "rim": rim_mask}
-    shares = {
-        name: [
-            {"area": area}
-            | {region: resampling.mean(mass_share(heat, mask(shape, area))) for region, mask in masks.items()}
-            for area in MAP_AREAS
-        ]
-        for name, heat in maps.items()
-    }
-    return to_plain(shares)
+    return to_plain(
+        {
+            name: [
+                {"area": area}
+                | {region: resampling.mean(mass_share(heat, mask(shape, area))) for region, mask in masks.items()}
+                for area in MAP_AREAS
+            ]
+            for name, heat in maps.items()
+        }
+    )
 
 
 def _hide_centre_and_rim(
@@ -225,12 +180,6 @@ def _ranks(shape: tuple[int, int]) -> NDArray[np.intp]:
     ranks = np.empty(height * width, dtype=np.intp)
     ranks[np.lexsort([key.ravel() for key in keys])] = np.arange(height * width)
     return ranks.reshape(shape)
-
-
-def _count(shape: tuple[int, int], share: float) -> int:
-    if not 0 <= share <= 1:
-        raise ValueError(f"expected a share of the image in [0, 1]; found {share}. Half of it is 0.5.")
-    return round(share * shape[0] * shape[1])
 
 
 def _pixels_of_cells(mask: Mask, grid: tuple[int, ...]) -> Values:

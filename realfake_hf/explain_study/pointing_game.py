@@ -100,12 +100,8 @@ def plant(hosts: NDArray[np.uint8], donors: NDArray[np.uint8], where: Flags) -> 
 def pointing_game(maps: NDArray[np.floating], where: Flags) -> Values:
     """Test whether the highest cell lies in the marked region (Zhang et al., 2018, *Excitation Backprop*, IJCV).
 
-    Args:
-        maps: (n, height, width).
-        where: (n, height, width).
-
-    Returns:
-        (n,) in [0, 1]: 0 or 1, or the share inside if several cells tie for the highest; NaN for empty or NaN maps.
+    Both are (n, height, width). The result is (n,): 0 or 1, or the share inside if several cells tie for the highest;
+    NaN for empty or NaN maps.
     """
     highest = maps == maps.max(axis=(1, 2), keepdims=True)
     with np.errstate(invalid="ignore"):  # 0 / 0 where nothing compares with NaN

@@ -31,11 +31,9 @@ def measure_sanity(
 ) -> dict[str, Any]:
     """Compare the maps of each trained model with those after each stage of its randomisation.
 
-    The seed is that of the weights and the bootstrap.
-
-    Returns:
-        Plain JSON: the settings, and for each of the `models` the names of its `stages` and, by method, the mean rank
-        correlation with the trained model's map after each stage; undefined for images where either map is empty.
+    The seed is that of the weights and the bootstrap. The result is plain JSON: the settings, and for each of the
+    `models` the names of its `stages` and, by method, the mean rank correlation with the trained model's map after
+    each stage; undefined for images where either map is empty.
     """
     resampling = sample.resampling(samples=samples, seed=seed)
     results = {model.name: _cascade_maps(model, sample.images, resampling, seed=seed) for model in models}
@@ -46,8 +44,7 @@ def measure_sanity(
 def cascade(model: PreTrainedModel, *, seed: int) -> Iterator[tuple[str, PreTrainedModel]]:
     """Replace the weights of a copy of a model by random ones, stage by stage from the classifier downwards.
 
-    Yields:
-        The name of each stage, and the model in which it and all earlier stages are random: one object that changes.
+    Yield the name of each stage, and the model in which it and all earlier stages are random: one object that changes.
     """
     changed, new = copy.deepcopy(model), random_weights(model, seed=seed).state_dict()
     for stage, tensors in stages(model).items():
@@ -61,16 +58,8 @@ def stages(model: PreTrainedModel, *, max_stages: int = 6) -> dict[str, list[str
     Blocks are derived from the tensor names, in the order in which the model defines them: a block ends with the first
     number of a name, as in `encoder.layer.3`, or with its first word, as in `embeddings`. Everything outside the base
     model is the head; the head of a model without a base is its last block. The head is a separate stage; the other
-    blocks are joined to stages as equal in size as possible.
-
-    Returns:
-        The names of the tensors of each stage, by the name of its lowest block.
-
-    Raises:
-        ValueError: `max_stages` is less than 2.
+    blocks are joined to stages as equal in size as possible. A stage has the name of its lowest block.
     """
-    if max_stages < 2:  # noqa: PLR2004
-        raise ValueError(f"expected at least 2 stages, because the head is a separate stage; found {max_stages}.")
     blocks: dict[str, list[str]] = {}
     for name in model.state_dict():
         blocks.setdefault(_block(name, base=model.base_model_prefix), []).append(name)

@@ -2,25 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from matplotlib.transforms import Bbox
 
 from realfake_hf.estimate import Estimate
 from realfake_hf.figures import style
 
-BESIDE: Final = (  # offsets of a label in points, and its corner at that position, in order of preference
-    (9, 0, "left", "center"), (-9, 0, "right", "center"),
-    (6, 6, "left", "bottom"), (6, -6, "left", "top"), (-6, 6, "right", "bottom"), (-6, -6, "right", "top"),
-    (0, 12, "center", "bottom"), (0, -12, "center", "top"),
-)  # fmt: skip
-Offset = tuple[int, int, str, str]
-Position = tuple[tuple[float, float], Offset]  # (seconds, per cent) and the offset of the label
 Cells = Mapping[tuple[Any, Any], float]  # values by row and column
 
 
@@ -29,91 +20,33 @@ def accuracy_against_time(
 ) -> Figure:
     """Draw the test accuracy of models, with its 95% interval, against their training time.
 
-    Each label is placed beside its point where it overlaps least.
-
     Args:
         models: seconds of training, above 0, and accuracy in [0, 1], by name.
         n: number of test images.
         paper_accuracy: accuracy in [0, 1] to draw as a dashed line.
     """
-    seconds = {name: time for name, (time, _) in models.items()}
-    if not models or min(seconds.values()) <= 0:
-        raise ValueError(f"expected one or more models with more than 0 seconds of training; found {seconds}.")
-    percent = {name: _percent(accuracy) for name, (_, accuracy) in models.items()}
-    paper = np.empty(0) if paper_accuracy is None else 100 * style.unit_interval([paper_accuracy])
     figure = Figure(figsize=(style.WIDTH, 4.2), layout="constrained")
     axes = figure.subplots()
-    _style_cost(axes, list(seconds.values()))
-    axes.set_ylim(style.percent_range(np.concatenate([paper, *percent.values()])))
-    has_intervals = any(len(values) > 1 for values in percent.values())
-    axes.set_title(f"n = {n:,} test images{', bars: 95% intervals' if has_intervals else ''}")
-    for name, marker, color in zip(models, cycle(style.MARKERS), cycle(style.COLORS), strict=False):
-        axes.vlines(seconds[name], percent[name].min(), percent[name].max(), color=color, linewidth=1.8)
-        axes.plot([seconds[name]], percent[name][:1], marker, color=color, markersize=8, label=name)
-    for line in paper:
-        axes.axhline(line, color=style.INK, linestyle="--", linewidth=1)
-    _label_points(axes, seconds, percent, paper)
-    return figure
-
-
-def _percent(accuracy: Estimate) -> style.Floats:
-    """Return the accuracy and the ends of its interval, if it has one, in per cent: (1,) or (3,)."""
-    values = [accuracy.value, accuracy.low, accuracy.high]
-    return 100 * style.unit_interval([value for value in values if value is not None])
-
-
-def _style_cost(axes: Axes, seconds: Sequence[float]) -> None:
     style.style_axes(axes)
-    low, high = min(seconds) / 2, 2 * max(seconds)  # leave space for labels
+    for (name, (seconds, accuracy)), marker, color in zip(
+        models.items(), cycle(style.MARKERS), cycle(style.COLORS), strict=False
+    ):
+        values, distances = style.error_bars([accuracy])
+        label = f"{name}, {accuracy.value:.2%}"
+        axes.errorbar([seconds], 100 * values, 100 * distances, fmt=marker, color=color, markersize=8, label=label)
+    if paper_accuracy is not None:
+        label = f"the paper, {paper_accuracy:.2%}"
+        axes.axhline(100 * paper_accuracy, color=style.INK, linestyle="--", linewidth=1, label=label)
+    times = [seconds for seconds, _ in models.values()]
+    low, high = min(times) / 2, 2 * max(times)
     axes.set_xscale("log")
     axes.set(xlim=(low, high), xlabel="training time, seconds", ylabel="test accuracy, %")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,)))  # noqa: PLR2004
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _label_points(
-    axes: Axes, seconds: Mapping[str, float], percent: Mapping[str, style.Floats], paper: style.Floats
-) -> None:
-    axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # computes positions in pixels
-    left, right = axes.get_xlim()
-    taken = [box for name, values in percent.items() for box in _point_boxes(axes, seconds[name], values)]
-    taken += [Bbox(axes.transData.transform([(left, line), (right, line)])) for line in paper]
-    for line in paper:
-        ends = ((right, -3, "right"), (left, 3, "left"))
-        positions = [((x, line), (dx, dy, ha, va)) for x, dx, ha in ends for dy, va in ((3, "bottom"), (-3, "top"))]
-        taken.append(_write_label(axes, f"the paper, {line:.2f}%", positions, taken))
-    for name, values in percent.items():
-        positions = [((seconds[name], values[0]), offset) for offset in BESIDE]
-        taken.append(_write_label(axes, f"{name} {values[0]:.2f}%", positions, taken))
-
-
-def _point_boxes(axes: Axes, seconds: float, percent: style.Floats) -> list[Bbox]:
-    """Return the extents of a point and its interval, in pixels."""
-    heights = (percent[0], percent.min(), percent.max())
-    point, low, high = axes.transData.transform([(seconds, height) for height in heights])
-    pixels = axes.figure.dpi / 72  # pixels per point
-    return [Bbox([point, point]).padded(5 * pixels), Bbox([low, high]).padded(pixels)]
-
-
-def _write_label(axes: Axes, text: str, positions: Sequence[Position], taken: Sequence[Bbox]) -> Bbox:
-    """Write a label at the first position with the least overlap, and return its extent in pixels."""
-    labels = [
-        axes.annotate(text, place, (dx, dy), textcoords="offset points", ha=ha, va=va, parse_math=False)
-        for place, (dx, dy, ha, va) in positions
-    ]
-    best = min(labels, key=lambda label: _overlaps(axes, label, taken))
-    for label in labels:
-        if label is not best:
-            label.remove()
-    return best.get_window_extent()
-
-
-def _overlaps(axes: Axes, label: Annotation, taken: Sequence[Bbox]) -> int:
-    """Count the boxes that a label overlaps, and its corners outside the axes."""
-    box = label.get_window_extent()
-    outside = sum(not axes.bbox.contains(*corner) for corner in box.corners())
-    return box.count_overlaps(taken) + outside
+    axes.set_title(f"n = {n:,} test images, bars: 95% intervals")
+    style.legend_below(figure, [axes], columns=3)
+    return figure
 
 
 def topologies(
@@ -130,8 +63,6 @@ def topologies(
         points: number of parameters and accuracy of each network, by group.
         paper_accuracy: accuracy in [0, 1] to draw as a dashed line.
     """
-    if not panels or not points:
-        raise ValueError(f"expected panels and points to draw; found {len(panels)} panels and {len(points)} groups.")
     figure = Figure(figsize=(style.WIDTH, 7.0), layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=[1, 1.5])
     above, below = parts
@@ -179,8 +110,6 @@ def transfer_matrices(grid: Sequence[Mapping[str, Mapping[tuple[str, str], tuple
         grid: rows of matrices by title. A matrix contains the mean over seeds, in [0, 1], and its standard deviation,
             None for a single seed, by training and test data.
     """
-    if not grid or not grid[0]:
-        raise ValueError("expected one or more matrices to draw; found none.")
     figure = Figure(figsize=(style.WIDTH, 0.6 + 2.6 * len(grid)), layout="constrained")
     panels = figure.subplots(len(grid), len(grid[0]), squeeze=False)
     for axes, (title, cells) in zip(panels.flat, [item for row in grid for item in row.items()], strict=True):

@@ -56,7 +56,6 @@ def image_with_maps(
     A single map is drawn between the image and its overlay. Several maps are drawn side by side, each above its
     overlay. Small images and all maps are enlarged with sharp pixels.
     """
-    _check([image, *(panel.overlay for panel in panels)], [panel.heat for panel in panels])
     columns, rows = (3, 1) if len(panels) == 1 else (1 + len(panels), 2)
     width = max(WIDTH, columns * (MIN_CELL + GAP) + GAP)
     cell = (width - GAP) / columns - GAP
@@ -80,7 +79,6 @@ def image_with_maps(
 
 def explanation_sheet(tiles: Sequence[tuple[Pixels, Pixels, str]], *, title: str, color_map: str) -> Figure:
     """Draw a contact sheet of tiles: image, overlay and caption of each, in order."""
-    _check([pixels for image, overlay, _ in tiles for pixels in (image, overlay)], [])
     cell = (WIDTH - GAP) / TILES - GAP  # width of an image and its overlay
     height = cell / 2 * _aspect([image for image, *_ in tiles])
     row_height = height + LINE + GAP
@@ -98,8 +96,6 @@ def explanation_sheet(tiles: Sequence[tuple[Pixels, Pixels, str]], *, title: str
 
 def error_sheet(rows: Sequence[Sequence[tuple[Pixels, str]]], *, title: str, columns: Sequence[str]) -> Figure:
     """Draw one row per error, with an image and a caption of one or two lines in each column."""
-    if not rows:
-        raise ValueError("expected one or more errors to draw; found none.")
     height = 0.8 + len(rows) * (ERROR_SIDE + ERROR_CAPTION)
     figure = _titled(title, width=WIDTH, height=height)
     lefts = [GAP + column * WIDTH / len(columns) for column in range(len(columns))]
@@ -113,21 +109,6 @@ def error_sheet(rows: Sequence[Sequence[tuple[Pixels, str]]], *, title: str, col
             _show(axes, image, of=image)
             _write(figure, [(line, "normal") for line in caption.splitlines()], left=left, top=bottom - 0.04)
     return figure
-
-
-def _check(images: Sequence[Pixels], maps: Sequence[NDArray[np.floating]]) -> None:
-    wrong = {f"{image.dtype} {image.shape}" for image in images if image.dtype != np.uint8 or image.shape[2:] != (3,)}
-    wrong |= {f"a map {heat.shape}" for heat in maps if heat.ndim != 2 or not _is_scaled(heat)}  # noqa: PLR2004
-    if len(images) < 2 or wrong:  # noqa: PLR2004 - an image and an overlay
-        raise ValueError(
-            "expected images and overlays (height, width, 3) of uint8 and maps (grid_h, grid_w) in [0, 1]; found "
-            f"{', '.join(sorted(wrong)) or 'none'}. Pass np.asarray(image.convert('RGB')) and an Explanation's map."
-        )
-
-
-def _is_scaled(heat: NDArray[np.floating]) -> bool:
-    known = heat[~np.isnan(heat)]
-    return known.size > 0 and bool(((known >= 0) & (known <= 1)).all())
 
 
 def _aspect(images: Sequence[Pixels]) -> float:

@@ -44,17 +44,6 @@ def save_figure(figure: Figure, path: Path) -> Path:
     return path
 
 
-def unit_interval(values: ArrayLike) -> Floats:
-    """Convert values to an array; raise ValueError if one is outside [0, 1]."""
-    array = np.asarray(values, dtype=np.float64)
-    if not ((array >= 0) & (array <= 1)).all():  # also finds NaN
-        raise ValueError(
-            f"expected accuracies or probabilities in [0, 1]; found {array.min():g} to {array.max():g}. "
-            "Divide percentages by 100; apply a softmax to logits."
-        )
-    return array
-
-
 def style_axes(axes: Axes) -> None:
     """Keep only the left and lower spine, and draw a light grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
