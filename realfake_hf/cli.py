@@ -64,9 +64,6 @@ def check(
         description: description of the program for `--help`.
         later: names of settings whose values `parse` checks after the import.
         epilog: text at the end of `--help`.
-
-    Raises:
-        SystemExit: with status 2 and a message on stderr if a flag, key or value is invalid.
     """
     parser = _parser(dataclass_types, description, epilog)
     for name in sorted(set(later) - {action.dest for action in parser._actions}):

@@ -102,9 +102,6 @@ def from_plain(kind: type[Kind], data: Mapping[str, Any]) -> Kind:
 
     Nested classes with a method `from_dict` are restored by it. Other keys are ignored.
 
-    Raises:
-        ValueError: a field is missing, or its number or text is of another type.
-
     >>> from_plain(Estimate, {"value": 0.5, "low": 0.4, "high": 0.6})
     Estimate(value=0.5, low=0.4, high=0.6, n=None, k=None, undefined=None)
     """

@@ -220,11 +220,7 @@ def seconds_until(checkpoint: str | None) -> float:
 
 
 def check_same_data(folder: Path, data: Mapping[str, Any]) -> None:
-    """Check by their fingerprint that the images of a resumed run are the same as before.
-
-    Raises:
-        ValueError: the images of a split have changed.
-    """
+    """Check by their fingerprint that the images of a resumed run are the same as before."""
     before = read_record(folder).get("data", data)
     changed = [split for split in data if before.get(split) != data[split]]
     if changed:

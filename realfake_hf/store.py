@@ -213,11 +213,7 @@ class Store:
         self.seconds: dict[str, float] = {}
 
     def json(self, name: str, settings: Mapping[str, Any], make: Callable[[], Any]) -> Any:  # noqa: ANN401 - plain JSON
-        """Return a cell of plain JSON; compute and store it if it is not finished.
-
-        Raises:
-            ValueError: the stored cell was made with other settings.
-        """
+        """Return a cell of plain JSON; compute and store it if it is not finished."""
         file = self.folder / f"{name}.json"
         if file.exists():
             stored = read_json(file)
@@ -235,11 +231,7 @@ class Store:
     def arrays(
         self, name: str, settings: Mapping[str, Any], make: Callable[[], Mapping[str, "NDArray[Any]"]]
     ) -> dict[str, "NDArray[Any]"]:
-        """Return a cell of named arrays; compute and store it if it is not finished.
-
-        Raises:
-            ValueError: the stored arrays were made with other settings.
-        """
+        """Return a cell of named arrays; compute and store it if it is not finished."""
         arrays = self.load(name, settings)
         if arrays is None:
             arrays = dict(make())

@@ -10,8 +10,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.attribution.explain import fitting_methods
 from realfake_hf.detector import Detector
-from realfake_hf.explain_study.maps import StudyModel
-from realfake_hf.explain_study.sample import Sample
+from realfake_hf.explain_study.maps import Sample, StudyModel
 from realfake_hf.labels import id2label, label2id
 
 

@@ -20,8 +20,7 @@ from realfake_hf.explain_study.agreement import (
     ssim,
     top_iou,
 )
-from realfake_hf.explain_study.maps import GRID, MapSet
-from realfake_hf.explain_study.sample import Sample
+from realfake_hf.explain_study.maps import GRID, MapSet, Sample
 
 
 def maps(n=6, side=8, seed=0):

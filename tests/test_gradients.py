@@ -18,8 +18,7 @@ from transformers import (
 )
 
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
-from realfake_hf.attribution.gradients import default_layer, grad_cam, integrated_gradients
-from realfake_hf.attribution.maps import log_odds
+from realfake_hf.attribution.maps import default_layer, grad_cam, integrated_gradients, log_odds
 from realfake_hf.labels import id2label, label2id
 
 WORDS = {"id2label": id2label(), "label2id": label2id()}

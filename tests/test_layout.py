@@ -7,8 +7,8 @@ import torch
 from tiny_classifiers import FAMILIES, pictures
 
 from realfake_hf.attribution.explain import FUNCTIONS, default_method, explain, fitting_methods
-from realfake_hf.attribution.gradients import default_layer
 from realfake_hf.attribution.layout import eager_attention, first_tensor, layout_of, read_cells
+from realfake_hf.attribution.maps import default_layer
 from realfake_hf.attribution.methods import ATTENTION_METHODS, METHODS
 
 POOLING = {  # what the classifier reads: weights of special tokens, and of all patches together

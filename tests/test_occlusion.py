@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
+from realfake_hf.explain_study.maps import Sample
 from realfake_hf.explain_study.occlusion import (
     BLUR,
     FILLS,
@@ -17,7 +18,6 @@ from realfake_hf.explain_study.occlusion import (
     measure_occlusion,
     rim_mask,
 )
-from realfake_hf.explain_study.sample import Sample
 from realfake_hf.metrics.intervals import Resampling
 
 SIDE = 16

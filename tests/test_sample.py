@@ -3,7 +3,7 @@ import pytest
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as Pillow
 
-from realfake_hf.explain_study.sample import draw_sample
+from realfake_hf.explain_study.maps import draw_sample
 
 
 def split_of(labels, contents, *, side=8):

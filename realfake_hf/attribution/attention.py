@@ -97,9 +97,6 @@ def gradient_rollout(
 
     Returns:
         As `attention_rollout`.
-
-    Raises:
-        ValueError: there are no layers.
     """
     evidence = _evidence(required(attentions), gradients)
     layers = (_normalise_rows(weights + _identity(weights)) for weights in evidence)
@@ -131,9 +128,6 @@ def relevance(
     Returns:
         (batch, tokens, tokens) float32, non-negative: the relevance of input token j to output token i, on the scale
         of the score; or (batch, 1, tokens), the weighted sum of these rows.
-
-    Raises:
-        ValueError: there are no layers.
     """
     layers = _evidence(reversed(required(attentions)), reversed(gradients))
     return _product(layers, pooling, read or [len(attentions)], share=1)

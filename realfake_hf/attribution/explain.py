@@ -10,10 +10,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from realfake_hf.attribution.attention import gradient_rollout, relevance
-from realfake_hf.attribution.attention_methods import last_attention, maps_of_gradients, rollout
-from realfake_hf.attribution.gradients import grad_cam, integrated_gradients
 from realfake_hf.attribution.layout import check_input, eager_attention, layout_of
-from realfake_hf.attribution.maps import Maps
+from realfake_hf.attribution.maps import (
+    Maps,
+    grad_cam,
+    integrated_gradients,
+    last_attention,
+    maps_of_gradients,
+    rollout,
+)
 from realfake_hf.attribution.methods import ATTENTION_METHODS, CLASS_METHODS, METHODS, Explanation, Target
 from realfake_hf.labels import LabelName, Verdict
 
@@ -122,11 +127,7 @@ def default_method(model: PreTrainedModel) -> str:
 
 
 def check(model: PreTrainedModel, method: str, target: str, options: Mapping[str, Any]) -> None:
-    """Check the arguments of `explain`.
-
-    Raises:
-        ValueError: see `explain`.
-    """
+    """Check the arguments of `explain`."""
     if method not in METHODS:
         raise ValueError(f"expected a method of {', '.join(METHODS)}; found {method!r}.")
     if target not in get_args(Target):

@@ -26,7 +26,7 @@ class Layout:
 
     Attributes:
         layers: by name, height and width of the grid in what each layer returns, for layers with one.
-        last: the layer that Grad-CAM reads by default; see `gradients.default_layer`. None if there is none.
+        last: the layer that Grad-CAM reads by default; see `maps.default_layer`. None if there is none.
         attention: names of the layers that return attention weights, from first to last; none after those in `read`.
         refusal: why these weights cannot be combined into one matrix, or None if they can.
         pooling: (tokens,) weights of the last tokens in what the classifier reads, summing to 1; empty if refused.
@@ -52,9 +52,6 @@ def layout_of(model: PreTrainedModel, pixel_values: Tensor | None = None) -> Lay
     Args:
         model: an image classifier in eval mode.
         pixel_values: (batch, channels, height, width), of which the first is used; None means the size in the config.
-
-    Raises:
-        ValueError: the model does not predict from such pixel values.
     """
     check_input(model)
     image = _example(model) if pixel_values is None else pixel_values[:1].detach()
@@ -305,7 +302,7 @@ def _grid(shape: torch.Size, seen: Collection[Grid]) -> Grid | None:
 
 
 def _last_layer(reached: Sequence[_Step], before_attention: _Step | None) -> str | None:
-    """Return the layer that Grad-CAM reads by default; see `gradients.default_layer`."""
+    """Return the layer that Grad-CAM reads by default; see `maps.default_layer`."""
     if not reached:
         return None
     if before_attention and before_attention in reached and before_attention.grid == reached[-1].grid:

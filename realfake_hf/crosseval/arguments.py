@@ -46,11 +46,6 @@ class CrossevalArguments(LabelArguments):
     duplicates_of: str | None = setting(None, "Source of training images whose near-duplicates are counted.")
 
     def __post_init__(self) -> None:
-        """Check the arguments.
-
-        Raises:
-            ValueError: an argument is missing, unknown, repeated or out of range.
-        """
         super().__post_init__()
         if TRIVIAL in self.places:
             raise ValueError(f"expected --models with other names than the baseline; found {TRIVIAL}. Rename it.")

@@ -75,11 +75,7 @@ class EvalDataset:
         return iter([self.rows["sha256"][:]])
 
     def file_properties(self, limit: int, *, seed: int) -> FileProperties:
-        """Return the properties of at most `limit` files: of the whole source, or of this split if streamed.
-
-        Raises:
-            ValueError: none of the files can be read.
-        """
+        """Return the properties of at most `limit` files: of the whole source, or of this split if streamed."""
         if not self.is_streamed:
             return read_file_properties(self.source, labels=self.labels, limit=limit, seed=seed)
         drawn = draw_evenly(self.is_fake, self.content, min(limit, len(self.is_fake)), seed=seed)
@@ -100,10 +96,6 @@ def load_dataset(
     """Load a split of a source, by default test or the only split; `name` is the name in the grid.
 
     With a limit, load a random sample, balanced by label and, within a label, by content.
-
-    Raises:
-        FileNotFoundError: the source does not exist.
-        ValueError: the source cannot be loaded, or does not have the split.
     """
     splits = load_images(source, labels=labels, one_class=True)
     split = choose_split(splits, split, name)

@@ -102,11 +102,7 @@ def load_model(name: str, place: str, *, bf16: bool = False) -> Model:
 
 
 def fit_baseline(training: EvalDataset, datasets: Sequence[EvalDataset]) -> Model:
-    """Fit the trivial baseline on the training images that occur in no evaluated data set.
-
-    Raises:
-        ValueError: the remaining images all have the same label.
-    """
+    """Fit the trivial baseline on the training images that occur in no evaluated data set."""
     digests, source = chain.from_iterable(training.digests()), training.source
     evaluated = chain.from_iterable(dataset.digests() for dataset in datasets)
     rows = np.flatnonzero(absent_from(list(digests), evaluated))

@@ -225,9 +225,6 @@ def audit_shortcuts(
         is_fake: (n,) true labels.
         groups: (n,) codes, equal for equal files; None if all files differ.
         seed: random seed of folds, models and bootstrap.
-
-    Raises:
-        ValueError: a label has fewer distinct files than there are folds.
     """
     group = np.arange(len(is_fake)) if groups is None else np.unique(groups, return_inverse=True)[1]
     fold = _folds(is_fake, group, FOLDS, np.random.default_rng(seed))

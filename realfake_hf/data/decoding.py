@@ -117,11 +117,7 @@ def pixel_hash(image: Image.Image) -> str:
 
 
 def open_image(data: bytes, *, load: bool = True) -> Opened:
-    """Open an image file, and decode its pixels unless `load` is false; its mode and orientation are kept.
-
-    Raises:
-        UnreadableImageError: see `decode_image`.
-    """
+    """Open an image file, and decode its pixels unless `load` is false; its mode and orientation are kept."""
     with _decoder_errors():
         return _opened(data, load=load)
 

@@ -50,11 +50,7 @@ class ZipFiles:
 
     @property
     def paths(self) -> list[str]:
-        """The sorted paths of the archive's entries, with forward slashes.
-
-        Raises:
-            ValueError: the file is not a zip archive, or an entry is encrypted or has a path outside the archive.
-        """
+        """The sorted paths of the archive's entries, with forward slashes."""
         return sorted(self._entries)
 
     @property
@@ -138,11 +134,7 @@ def escapes_folder(path: str) -> bool:
 
 
 def _walk(root: str) -> Iterator[tuple[str, str]]:
-    """Yield (relative path, stamp) of all files below a folder; follow links, except to a parent folder.
-
-    Raises:
-        ValueError: folders are nested too deep, or links lead to one folder on too many ways.
-    """
+    """Yield (relative path, stamp) of all files below a folder; follow links, except to a parent folder."""
     ways: Counter[str] = Counter()  # to each folder that is linked
     folders: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(root),))]
     while folders:

@@ -184,9 +184,6 @@ def split_of_path(folders: Iterable[str], *, path: str) -> str | None:
     """Return the split that the names of a path state, or None if they mention none.
 
     A name that mentions several, such as `train_and_test`, may contain folders of each.
-
-    Raises:
-        ValueError: the names contradict each other, or do not say which split it is.
     """
     mentioned = {folder: splits for folder in folders if (splits := _splits_of(folder))}
     clear = [splits[0] for splits in mentioned.values() if len(splits) == 1 and splits != _UNCLEAR]

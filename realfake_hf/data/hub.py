@@ -36,9 +36,6 @@ class HubRows:
     """The rows of the Hugging Face data set `name`, with any column names and label order.
 
     With `are_files`, `datasets` made the rows from image files that it downloaded to the cache of the Hub.
-
-    Raises:
-        ValueError: the splits differ in their columns, or do not have one image column.
     """
 
     def __init__(self, splits: DatasetDict, *, name: str, are_files: bool = False) -> None:
@@ -53,11 +50,7 @@ class HubRows:
         }
 
     def records(self, words: LabelWords, fold_column: str | None = None) -> list[Record]:
-        """Return one record for each row, given further words for the labels, and the column that states its fold.
-
-        Raises:
-            ValueError: there is not one column of labels, or a label or split is not understood.
-        """
+        """Return one record for each row, given further words for the labels, and the column that states its fold."""
         label = _label_column(self._features, self._name, words)
         for text in getattr(self._features[label], "names", ()):  # only a ClassLabel has names
             require_label(text, where=f"the column {label!r} of {self._name}", column=label, words=words)
@@ -142,11 +135,7 @@ def download(name: str) -> DatasetDict:
 
 
 def check_training_files(files: Iterable[str], *, name: str) -> None:
-    """Reject files of another split among the training files; `datasets` overlooks names such as `Test.parquet`.
-
-    Raises:
-        ValueError: a name below the root of the data set states another split.
-    """
+    """Reject files of another split among the training files; `datasets` overlooks names such as `Test.parquet`."""
     for file in files:
         path = PurePosixPath(re.sub(r"hf://datasets/[^/]+/[^/]+/", "", file))
         parts = path.parts[:-1] if has_image_suffix(path.name) else path.with_suffix("").parts

@@ -55,11 +55,7 @@ class Unreadable:
 def write_splits(
     records: Sequence[Record], reader: Reader, folder: Path, *, name: str, one_class: bool = False
 ) -> None:
-    """Read all images and write `{split}.arrow` and `unreadable.json` to a new folder, atomically.
-
-    Raises:
-        ValueError: see `require_both_classes`; or the share of unreadable images exceeds `UNREADABLE_LIMIT`.
-    """
+    """Read all images and write `{split}.arrow` and `unreadable.json` to a new folder, atomically."""
     require_both_classes(((record.split, record.label) for record in records), name, one_class=one_class)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.part-"))
     try:

@@ -111,11 +111,7 @@ def load_images(
 def load_split(
     source: str | os.PathLike[str], split: str | None = None, *, labels: str | None = None
 ) -> tuple[str, Dataset]:
-    """Load one split of a source, as `load_images` does; return the name chosen by `choose_split`, and the rows.
-
-    Raises:
-        ValueError: the source has no such split.
-    """
+    """Load one split of a source, as `load_images` does; return the name chosen by `choose_split`, and the rows."""
     splits = load_images(source, labels=labels)
     split = choose_split(splits, split, os.fspath(source))
     return split, splits[split]

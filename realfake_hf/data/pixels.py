@@ -84,9 +84,6 @@ def resize_images(images: Sequence[Image.Image], processor: BaseImageProcessor) 
 
     Returns:
         (n, height, width, 3) uint8 [0, 255].
-
-    Raises:
-        UnreadableImageError: see `check_elongation`.
     """
     for image in images:
         check_elongation(image, processor)
@@ -100,11 +97,7 @@ def resize_images(images: Sequence[Image.Image], processor: BaseImageProcessor) 
 
 
 def resize_image(image: Image.Image, processor: BaseImageProcessor) -> Image.Image:
-    """Resize an RGB image to the processor's size, to save memory; return it unchanged if the processor also crops.
-
-    Raises:
-        UnreadableImageError: see `check_elongation`.
-    """
+    """Resize an RGB image to the processor's size, to save memory; return it unchanged if the processor also crops."""
     check_elongation(image, processor)
     if resize_target(processor) is None:
         return image

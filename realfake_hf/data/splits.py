@@ -45,9 +45,6 @@ def stratified_split(
 
     Duplicates (equal `sha256`) stay on one side, and so do groups, if any are known and `whole_groups` is set. The
     draw is stratified by label, without groups also by content, and does not depend on the order of the rows.
-
-    Raises:
-        ValueError: a side would have no real or no fake images.
     """
     groups = known_groups(images)
     has_groups = whole_groups and any(groups)

@@ -37,11 +37,7 @@ class Plan:
 
 
 def read_ablation(file: Path) -> Plan:
-    """Read the YAML file of an ablation.
-
-    Raises:
-        ValueError: a key is missing, or there is no variant named `baseline` without changes.
-    """
+    """Read the YAML file of an ablation."""
     plan = read_plan(Plan, file)
     variants = {name: changes or {} for name, changes in plan.variants.items()}
     if variants.get(BASELINE) != {}:
@@ -53,10 +49,6 @@ def run_ablation(plan: Plan, folder: Path) -> dict[str, Any]:
     """Train every variant with every seed, and return the statistics of each variant over seeds.
 
     `gain` is the accuracy minus the accuracy of the baseline with the same seed.
-
-    Raises:
-        OSError: a data source or model does not exist.
-        ValueError: a setting is invalid, or the folder contains trainings with other settings.
     """
     from realfake_hf.environment import environment
 

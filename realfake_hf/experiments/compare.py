@@ -45,7 +45,6 @@ class CompareArguments:
     bootstrap_samples: int = setting(1000, "Replicates of each bootstrap interval.")
 
     def __post_init__(self) -> None:
-        """Check the number and the names of the models."""
         if len(self.folders) < 2:  # noqa: PLR2004
             raise ValueError(f"expected two or more --models; found {', '.join(self.folders)}")
 
@@ -62,10 +61,6 @@ def compare(runs: "Mapping[str, Run]", images: "DatasetDict", *, bootstrap_sampl
 
     Returns:
         `threshold`, `models` (size, training and reports by name) and `pairs` (McNemar's tests), as plain JSON.
-
-    Raises:
-        OSError: a model does not exist.
-        ValueError: the images or weights are not those of the `metrics.json` of a run.
     """
     from realfake_hf.data.duplicates import leak_free_mask
     from realfake_hf.metrics.significance import mcnemar

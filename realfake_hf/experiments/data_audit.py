@@ -33,19 +33,13 @@ class AuditArguments(LabelArguments):
     seed: int = setting(0, "Random seed of sample, folds, models and bootstrap.")
 
     def __post_init__(self) -> None:
-        """Reject options of the file audit without `--file_facts`."""
         super().__post_init__()
         if (self.limit or self.splits or self.against) and not self.file_facts:
             raise ValueError("expected --file_facts with --limit, --splits and --against; found none.")
 
 
 def audit(arguments: AuditArguments) -> dict[str, Any]:
-    """Audit a source, and return the content of the results file.
-
-    Raises:
-        OSError: a source does not exist.
-        ValueError: a source cannot be read, or has too few files of a label.
-    """
+    """Audit a source, and return the content of the results file."""
     from realfake_hf.crosseval.shortcuts import audit_shortcuts
     from realfake_hf.data.duplicates import find_duplicates
     from realfake_hf.data.loading import find_source, load_images

@@ -43,11 +43,7 @@ class SeedsArguments:
 
 
 def summarize(runs: "Sequence[Run]") -> dict[str, Any]:
-    """Return the measurements of all seeds: each value, their mean and their standard deviation.
-
-    Raises:
-        ValueError: the runs differ in more than their seed, or two have the same seed.
-    """
+    """Return the measurements of all seeds: each value, their mean and their standard deviation."""
     _check_comparable(runs)
     first = runs[0].record
     return {

@@ -28,11 +28,7 @@ class PlanArguments:
 
 
 def read_plan(kind: type[Plan], file: Path) -> Plan:
-    """Read a dataclass from a YAML file that has exactly its fields as keys.
-
-    Raises:
-        ValueError: the file is missing, or its keys differ.
-    """
+    """Read a dataclass from a YAML file that has exactly its fields as keys."""
     if not file.is_file():
         raise ValueError(f"expected a YAML plan at {file}; found no such file.")
     content = yaml.safe_load(file.read_text(encoding="utf-8"))

@@ -61,11 +61,7 @@ class Plan:
 
 
 def read_transfer(file: Path) -> Plan:
-    """Read the YAML file of a transfer matrix.
-
-    Raises:
-        ValueError: a key is missing or unknown, the protocol does not exist, or there are fewer than two sources.
-    """
+    """Read the YAML file of a transfer matrix."""
     from realfake_hf.data.corruptions import PROTOCOLS
 
     plan = read_plan(Plan, file)
@@ -79,12 +75,7 @@ def read_transfer(file: Path) -> Plan:
 
 
 def run_plan(plan: Plan, folder: Path, *, labels: str | None = None, bootstrap_samples: int) -> "Grid":
-    """Prepare the data, train missing models, and evaluate every model on every test set.
-
-    Raises:
-        OSError: a source or model does not exist.
-        ValueError: a setting is invalid, or the folder belongs to another plan.
-    """
+    """Prepare the data, train missing models, and evaluate every model on every test set."""
     from realfake_hf.crosseval.arguments import CrossevalArguments
     from realfake_hf.crosseval.grid import run_grid
     from realfake_hf.data.loading import find_source
@@ -134,9 +125,6 @@ def matched_splits(images: "DatasetDict", *, train_size: int, test_size: int, pr
     Test images that also occur in another split are dropped. Splits are balanced by label and content. The sizes are
     maxima; the validation split has at most a tenth of that of the training split. The output of the protocol, a name
     in `PROTOCOLS`, is stored losslessly, as PNG.
-
-    Raises:
-        ValueError: a split would contain one label only.
     """
     from datasets import DatasetDict
 

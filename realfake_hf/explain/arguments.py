@@ -39,11 +39,6 @@ class ExplainArguments(LabelArguments):
     batch_size: int = setting(16, "Images per forward pass, and in memory at a time.")
 
     def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ValueError: a setting is missing, unknown, out of range, or contradicts another one.
-        """
         super().__post_init__()
         if (self.model is None) == (not self.compare):
             found = "neither" if self.model is None else "both"

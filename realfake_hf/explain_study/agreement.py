@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import hypergeom, rankdata
 
 from realfake_hf.estimate import Estimate, to_plain
-from realfake_hf.explain_study.maps import GRID, Maps, MapSet, Values, is_empty, to_grid
-from realfake_hf.explain_study.sample import Sample
+from realfake_hf.explain_study.maps import GRID, Maps, MapSet, Sample, Values, is_empty, to_grid
 from realfake_hf.metrics.intervals import Resampling
 
 SSIM_WINDOW: Final = 3  # cells; the usual 7 would leave two windows per side on a grid of 8

@@ -39,11 +39,6 @@ class StudyArguments(LabelArguments):
     figure_file: Path = setting(Path("results/figures/explanation_study.png"), "PNG file of the main figure.")
 
     def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ValueError: a setting is missing, unknown or out of range.
-        """
         super().__post_init__()
         if not self.compare:
             raise ValueError("expected one or more models, --compare NAME=MODEL; found none.")

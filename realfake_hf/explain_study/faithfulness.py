@@ -15,10 +15,9 @@ from tqdm.auto import tqdm
 
 from realfake_hf.estimate import to_plain
 from realfake_hf.explain_study.agreement import centre_gaussian
-from realfake_hf.explain_study.maps import GRID, StudyModel, Values, maps_on_grid
+from realfake_hf.explain_study.maps import GRID, Sample, StudyModel, Values, maps_on_grid
 from realfake_hf.explain_study.names import CENTRE_PRIOR, RANDOM_ORDER
 from realfake_hf.explain_study.occlusion import FILLS, Fill, fill_in, filled
-from realfake_hf.explain_study.sample import Sample
 from realfake_hf.metrics.intervals import Resampling
 
 STEPS: Final = 8  # in which all cells are hidden, or shown

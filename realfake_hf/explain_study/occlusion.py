@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from realfake_hf.estimate import Estimate, to_plain
-from realfake_hf.explain_study.maps import Maps, StudyModel, Values, mass_inside
-from realfake_hf.explain_study.sample import Sample
+from realfake_hf.explain_study.maps import Maps, Sample, StudyModel, Values, mass_inside
 from realfake_hf.metrics.intervals import Resampling
 from realfake_hf.metrics.report import roc_auc
 

@@ -15,8 +15,7 @@ from tqdm.auto import tqdm
 from realfake_hf.attribution.methods import CLASS_METHODS
 from realfake_hf.data.sampling import take_evenly
 from realfake_hf.estimate import Estimate, to_plain
-from realfake_hf.explain_study.maps import GRID, StudyModel, Values, is_empty, maps_on_grid, mass_inside
-from realfake_hf.explain_study.sample import Sample
+from realfake_hf.explain_study.maps import GRID, Sample, StudyModel, Values, is_empty, maps_on_grid, mass_inside
 from realfake_hf.labels import LabelName
 from realfake_hf.metrics.intervals import Resampling
 
@@ -55,9 +54,6 @@ def measure_planted(
         Plain JSON: the hits of an uninformative map (`chance`), the `class_methods`, whose maps depend on the label,
         and for each of the `models` and each of `KINDS` the number of planted images, the label that is explained
         (`target`), `p_fake` of the planted image minus that of its host, and the `methods`, see `_localize`.
-
-    Raises:
-        ValueError: no pair of images for a kind of planting.
     """
     pairs = {
         (model.name, name): _draw_pairs(sample, kind, model=model.name, n=n, seed=seed)

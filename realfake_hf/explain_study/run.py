@@ -16,10 +16,18 @@ from realfake_hf.estimate import to_plain
 from realfake_hf.explain_study.agreement import measure_agreement
 from realfake_hf.explain_study.arguments import StudyArguments
 from realfake_hf.explain_study.faithfulness import measure_faithfulness
-from realfake_hf.explain_study.maps import GRID, MapSet, StudyModel, compute_maps, load_model, training_summary
+from realfake_hf.explain_study.maps import (
+    GRID,
+    MapSet,
+    Sample,
+    StudyModel,
+    compute_maps,
+    draw_sample,
+    load_model,
+    training_summary,
+)
 from realfake_hf.explain_study.occlusion import map_shares, measure_occlusion
 from realfake_hf.explain_study.pointing_game import measure_planted
-from realfake_hf.explain_study.sample import Sample, draw_sample
 from realfake_hf.explain_study.sanity import measure_sanity
 from realfake_hf.labels import FAKE
 from realfake_hf.models.pretrained import random_weights
@@ -57,13 +65,7 @@ class ExplainedImage:
 
 
 def run_study(arguments: StudyArguments) -> tuple[Plain, list[ExplainedImage]]:
-    """Run or resume a study; return the content of its results file, and the images of its gallery.
-
-    Raises:
-        OSError: a model or the data set does not exist.
-        ValueError: the labels of a model are not real and fake; the data set has no such split; the output folder
-            contains other files.
-    """
+    """Run or resume a study; return the content of its results file, and the images of its gallery."""
     models = [load_model(name, place) for name, place in arguments.models.items()]
     twins = [load_model(name, place) for name, place in arguments.twin_places.items()]
     split, rows = load_split(arguments.data, arguments.split, labels=arguments.labels)

@@ -17,8 +17,7 @@ from transformers import PreTrainedModel
 from realfake_hf.attribution.methods import CLASS_METHODS
 from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.explain_study.agreement import spearman
-from realfake_hf.explain_study.maps import GRID, StudyModel, Values, maps_on_grid
-from realfake_hf.explain_study.sample import Sample
+from realfake_hf.explain_study.maps import GRID, Sample, StudyModel, Values, maps_on_grid
 from realfake_hf.labels import LabelName
 from realfake_hf.metrics.intervals import Resampling
 from realfake_hf.models.pretrained import random_weights

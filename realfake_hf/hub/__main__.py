@@ -30,7 +30,6 @@ class PublishArguments(LabelArguments):
     dry_run: bool = setting(False, "List the files without uploading them.")
 
     def __post_init__(self) -> None:
-        """Reject incomplete options."""
         super().__post_init__()
         if (self.model_dir is None) != (self.hub_model_id is None):
             raise ValueError("expected --model_dir and --hub_model_id together; found one of them.")

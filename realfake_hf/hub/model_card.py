@@ -46,12 +46,7 @@ class CardArguments:
 
 
 def make_card(folder: Path, *, repo_id: str, results: Path | None = None) -> "ModelCard":
-    """Render the card of a finished run, with further results of the same weights from a folder, if given.
-
-    Raises:
-        OSError: the model does not exist.
-        ValueError: the run is not finished.
-    """
+    """Render the card of a finished run, with further results of the same weights from a folder, if given."""
     from huggingface_hub import ModelCard
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

@@ -86,10 +86,6 @@ def publish_space(folder: Path, repo_id: str, *, models: Mapping[str, str], **op
     """Upload the Space in one commit, together with this package.
 
     It serves the models with these Hub ids and revisions or, if there are none, those in the folder.
-
-    Raises:
-        OSError: there is no token or access, or the Hub does not answer.
-        ValueError: the name is invalid, or a file contains a local path.
     """
     return _publish(repo_id, "space", partial(_stage_space, folder, models), **options)
 
@@ -106,10 +102,6 @@ def publish_dataset(
     """Upload the card of a source of `load_images` in one commit, with its images as parquet if its licence allows it.
 
     The licence is an id of the Hub, such as mit or cc-by-4.0.
-
-    Raises:
-        OSError: the source does not exist, there is no token or access, or the Hub does not answer.
-        ValueError: the name or the source is invalid.
     """
     name = repo_id.rpartition("/")[2]
 
@@ -123,12 +115,7 @@ def publish_dataset(
 
 
 def check_publishable(repo_id: str | None, *, token: str | None = None) -> None:
-    """Check the name and the token before a training.
-
-    Raises:
-        OSError: there is no token.
-        ValueError: the name is missing or invalid.
-    """
+    """Check the name and the token before a training."""
     if repo_id is None:
         raise ValueError("expected --hub_model_id user/name with --push_to_hub; found none.")
     _check_name(repo_id)

@@ -36,9 +36,6 @@ def collect_embeddings(model: PreTrainedModel) -> Iterator[list[Tensor]]:
     """Collect the inputs of the last head in each forward pass of this thread, averaged over positions if it has any.
 
     Each is (batch, width).
-
-    Raises:
-        ValueError: the model has no head.
     """
     heads = list(head_modules(model).values())
     if not heads:

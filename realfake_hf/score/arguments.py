@@ -9,11 +9,7 @@ from realfake_hf.labels import LabelArguments
 
 @dataclass
 class ScoreArguments(LabelArguments):
-    """The model, the images to score, and the output folder.
-
-    Raises:
-        ValueError: a size is below 1.
-    """
+    """The model, the images to score, and the output folder."""
 
     model: str = field(metadata={"help": "A folder of train.py, or a Hub id."})
     data: list[str] = field(

@@ -93,10 +93,6 @@ def find_inputs(words: Sequence[str], *, part_size: int, labels: str | None = No
             parquet files; or one source of `load_images`, such as cifake or a zip archive.
         part_size: maximum number of images in a part.
         labels: see `load_images`.
-
-    Raises:
-        FileNotFoundError: nothing is found for a word.
-        ValueError: shards are unreadable or have no column of images, or there are no images.
     """
     shards = _shards(words)
     if shards:

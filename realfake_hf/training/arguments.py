@@ -41,11 +41,7 @@ def _default(setting: Field[Any]) -> Any:  # noqa: ANN401
 
 @dataclass
 class DataArguments(FoldArguments):
-    """The data set and its splits.
-
-    Raises:
-        ValueError: a setting is out of range or contradicts another one.
-    """
+    """The data set and its splits."""
 
     data: str = _setting("cifake", "demo, cifake, a zip archive, a folder, a parquet file or a Hub id.")
     validation_share: float = _setting(0.05, "Share of the training images used for validation if there is no split.")
@@ -78,11 +74,7 @@ class DataArguments(FoldArguments):
 
 @dataclass
 class ModelArguments:
-    """The model, and how its weights are fine-tuned.
-
-    Raises:
-        ValueError: a setting is out of range or contradicts another one.
-    """
+    """The model, and how its weights are fine-tuned."""
 
     model: str = _setting(
         CIFAKE_CNN,
@@ -143,11 +135,7 @@ class ModelArguments:
 
 @dataclass
 class RunSettings:
-    """The training loop: additional settings, and changed defaults of transformers.
-
-    Raises:
-        ValueError: a setting is out of range.
-    """
+    """The training loop: additional settings, and changed defaults of transformers."""
 
     output_dir: str | None = _setting("runs/cifake-cnn", "Folder of the model, its measurements and figures.")
     num_train_epochs: float = _setting(12.0, "Passes over the training images.")

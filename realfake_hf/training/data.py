@@ -43,10 +43,6 @@ def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImagePr
 
     Returns:
         The model, and the image processor to save with it.
-
-    Raises:
-        OSError: the model does not exist.
-        ValueError: the model does not support the image or patch size.
     """
     if arguments.model == MULTIVIEW:
         shape = {name: getattr(arguments, name) for name in MULTIVIEW_SHAPE}
@@ -61,12 +57,7 @@ def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImagePr
 
 
 def load_splits(arguments: DataArguments) -> DatasetDict:
-    """Load a source as train, validation and test.
-
-    Raises:
-        OSError: the source does not exist.
-        ValueError: the source cannot be used.
-    """
+    """Load a source as train, validation and test."""
     if "group" in arguments.balanced:
         _require_groups(arguments)
     with PartialState().main_process_first():  # one process reads the source, the others use its cache
@@ -120,12 +111,7 @@ class TrainingData:
 
 
 def load_training_data(arguments: DataArguments) -> TrainingData:
-    """Load all splits of a source; with `--streaming`, find the shards of the train split instead.
-
-    Raises:
-        OSError: the source does not exist.
-        ValueError: the source cannot be used.
-    """
+    """Load all splits of a source; with `--streaming`, find the shards of the train split instead."""
     if not arguments.streaming:
         images = load_splits(arguments)
         if not arguments.balanced:
@@ -148,11 +134,7 @@ def input_sets(
     data: TrainingData, network: PreTrainedModel, processor: BaseImageProcessor, model: ModelArguments,
     run: RunArguments,
 ) -> dict[str, PixelDataset | StreamedPixels | FeatureDataset]:  # fmt: skip
-    """Return the inputs of each split in batches: the features of a frozen tower, or else pixels.
-
-    Raises:
-        ValueError: a setting does not apply to features.
-    """
+    """Return the inputs of each split in batches: the features of a frozen tower, or else pixels."""
     if not isinstance(network, MultiViewForImageClassification):
         return {**pixel_sets(data, processor, run)}
     if data.stream or model.teacher or run.robust_share or run.crop_padding:

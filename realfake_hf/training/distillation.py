@@ -44,12 +44,7 @@ class Teacher:
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike[str], *, weight: float) -> "Teacher":
-        """Load a teacher from a folder or the Hub.
-
-        Raises:
-            OSError: the model does not exist.
-            ValueError: its labels do not mean real and fake, or its image processor is not supported.
-        """
+        """Load a teacher from a folder or the Hub."""
         place = find_checkpoint(os.fspath(name))
         try:
             model = load_classifier(place, dtype=torch.float32)

@@ -96,9 +96,6 @@ def with_lora(model: PreTrainedModel, *, rank: int) -> PeftModel:
     """Add low-rank updates to the linear layers of the backbone, and keep the heads trainable (Hu et al., 2022, LoRA).
 
     The updates are scaled by 2, whatever the rank. `merge_and_unload` merges them into the weights.
-
-    Raises:
-        ValueError: the backbone has no linear layers.
     """
     heads = head_modules(model)
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name not in heads]

@@ -66,13 +66,7 @@ class OperatingPointArguments(LabelArguments):
 
 
 def choose(arguments: OperatingPointArguments) -> "OperatingPoint":
-    """Choose the operating point of a model on its validation split, and write it into the model's folder.
-
-    Raises:
-        OSError: the data set does not exist.
-        ValueError: the folder contains no finished run, the validation split differs from the one of the training run,
-            or the promised error rate is outside (0, 1).
-    """
+    """Choose the operating point of a model on its validation split, and write it into the model's folder."""
     from realfake_hf.metrics.calibration import choose_operating_point
     from realfake_hf.metrics.operating_point import OPERATING_POINT
     from realfake_hf.run_folder import VALIDATION, read_run
@@ -93,10 +87,6 @@ def fit(folder: Path, *, n: int, far: float, seed: int) -> "Familiarity":
     """Fit the familiarity of a model on n training images and the validation images, and write it into its folder.
 
     A share `far`, in (0, 1), of the validation images is beyond the limit.
-
-    Raises:
-        OSError: the data set does not exist.
-        ValueError: the folder contains no finished run, or the data set differs from the one of the training run.
     """
     from realfake_hf.detector import Detector
     from realfake_hf.metrics.out_of_distribution import fit_familiarity
@@ -132,12 +122,7 @@ def measure(detector: "Detector", familiarity: "Familiarity", sets: "Sequence[Ev
 
 
 def fit_and_measure(arguments: FamiliarityArguments) -> dict[str, Any]:
-    """Fit and measure the familiarity of each model, write the results, and return them.
-
-    Raises:
-        OSError: a data set does not exist.
-        ValueError: a name is repeated, or the folder of a model contains no finished run.
-    """
+    """Fit and measure the familiarity of each model, write the results, and return them."""
     from realfake_hf.crosseval.datasets import load_dataset
     from realfake_hf.detector import Detector
 

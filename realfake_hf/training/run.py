@@ -113,10 +113,6 @@ def fit(
         run: settings of the training loop, and the folder of its checkpoints.
         checkpoint: the checkpoint to resume from.
         callbacks: further callbacks of the Trainer.
-
-    Raises:
-        OSError: the data source or the model does not exist.
-        ValueError: the model or the data cannot be used, or differ from those of the checkpoint.
     """
     _check_drop_last(run)
     set_seed(run.seed)

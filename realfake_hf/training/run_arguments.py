@@ -14,9 +14,6 @@ class RunArguments(RunSettings, TrainingArguments):
     """All settings of the training loop.
 
     Without an accelerator, no memory is pinned and `use_cpu` is set, so processes communicate with gloo.
-
-    Raises:
-        ValueError: a setting is out of range.
     """
 
     def __post_init__(self) -> None:

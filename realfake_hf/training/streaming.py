@@ -98,11 +98,7 @@ class StepCheckpoints(TrainerCallback):
 
 
 def resume_within_epoch(trainer: StreamTrainer, checkpoint: str) -> None:
-    """Restore the position of the stream from a checkpoint.
-
-    Raises:
-        ValueError: the checkpoint was written by another number of processes.
-    """
+    """Restore the position of the stream from a checkpoint."""
     args = trainer.args
     files = sorted(Path(checkpoint).glob("stream-*.pt"))
     if not files:

@@ -38,7 +38,6 @@ class SearchArguments:
     prune: bool = setting(False, "Stop extractors and heads that fall behind the median.")
 
     def __post_init__(self) -> None:
-        """Check `reference` and `top`."""
         if self.reference and len(self.reference) != len(fields(Topology)):
             raise ValueError(
                 "expected filters, convolutions, units and dense layers as --reference; found "

@@ -45,10 +45,6 @@ def search(arguments: SearchArguments) -> Iterator[dict[str, Any]]:
     Yields:
         The results so far as plain JSON, after each training of this worker and at the end. `waiting` is the number of
         unfinished trainings of the stages that have begun.
-
-    Raises:
-        OSError: the recipe or the data source does not exist.
-        ValueError: a setting is invalid, or the folder contains another search.
     """
     settings = {**_settings(arguments), "recipe": Path(arguments.base).read_text(encoding="utf-8")}
     arguments.output_dir.parent.mkdir(parents=True, exist_ok=True)
