@@ -36,14 +36,3 @@ def test_a_detector_that_accuses_nobody_is_not_wrong_about_them():
     sure = false_discovery_rate(share(0, 50), share(50, 50), prevalence=0.1)
     assert sure.value == 0
     assert sure.high > 0.05  # 50 images do not show that no real one is ever called FAKE
-
-
-@pytest.mark.parametrize("share_fake", [0, 1, -0.1])
-def test_a_share_lies_between_none_and_all(share_fake):
-    with pytest.raises(ValueError, match="prevalence"):
-        false_discovery_rate(share(1, 2), share(1, 2), prevalence=share_fake)
-
-
-def test_one_label_has_no_false_discovery_rate():
-    with pytest.raises(ValueError, match="one label"):
-        false_discovery_rate(share(1, 2), share(0, 0), prevalence=0.1)

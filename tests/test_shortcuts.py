@@ -88,7 +88,7 @@ def test_copies_of_a_file_do_not_teach_their_label():
 def test_equal_files_lie_in_one_fold_and_every_fold_has_its_share_of_both_labels():
     generator = np.random.default_rng(0)
     group, label = np.repeat(np.arange(50), 3), np.repeat(np.arange(50) < 20, 3)
-    fold = _folds(label, group, 5, generator)
+    fold = _folds(label, group, generator)
     assert all(len(set(fold[group == one].tolist())) == 1 for one in range(50))
     assert [(label[fold == one].sum(), (~label[fold == one]).sum()) for one in range(5)] == [(12, 18)] * 5
 
@@ -100,7 +100,7 @@ def test_the_interval_is_that_of_drawing_pictures_of_each_label_again():
         np.mean([generator.choice(is_right[side], side.sum()).mean() for side in (is_fake, ~is_fake)])
         for _ in range(3000)
     ]
-    mean = _balanced_accuracy(is_right, is_fake, samples=3000, seed=0)
+    mean = _balanced_accuracy(is_right, is_fake, seed=0)
     assert (mean.low, mean.high) == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.012)
     assert mean.value == pytest.approx((is_right[is_fake].mean() + is_right[~is_fake].mean()) / 2)
 

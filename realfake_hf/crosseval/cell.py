@@ -33,12 +33,10 @@ Promise = Literal["kept", "missed", "broken"]
 
 @dataclass(frozen=True)
 class GroupGap:
-    """A group of images compared with the rest of the cell.
+    """A group of images compared with the rest of the cell: accuracy inside minus outside, and ROC AUC.
 
-    Attributes:
-        gap: accuracy inside the group minus accuracy outside.
-        p_holm: p-value of the gap, corrected for the number of groups of this kind (Holm, 1979).
-        roc_auc: ROC AUC within a content, or of the images of a generator against all REAL images.
+    `p_holm` is the p-value of the gap, corrected for the number of groups of this kind (Holm, 1979). The ROC AUC is
+    that within a content, or of the images of a generator against all REAL images.
     """
 
     gap: Gap
@@ -292,32 +290,17 @@ def false_alarms_by_content(
 def false_discovery_rate(
     real_called_fake: Estimate, fake_called_fake: Estimate, *, prevalence: float, seed: int = 0
 ) -> Estimate:
-    """Estimate the share of real images among those called FAKE, by Bayes' rule.
+    """Estimate the share of real images among those called FAKE, by Bayes' rule; undefined if none was called FAKE.
 
-    Both rates need k and n; the prevalence is the share of fakes among all images. For the interval, both rates are
-    drawn from their posteriors under Jeffreys' prior, Beta(k + 1/2, n - k + 1/2).
-
-    Returns:
-        An estimate without n; undefined if no image was called FAKE.
-
-    Raises:
-        ValueError: the prevalence is outside (0, 1), or a label has no images.
+    Both rates need k and n; the prevalence, in (0, 1), is the share of fakes among all images. For the interval, both
+    rates are drawn from their posteriors under Jeffreys' prior, Beta(k + 1/2, n - k + 1/2).
     """
-    if not 0 < prevalence < 1:
-        raise ValueError(f"expected a prevalence of fakes in (0, 1); found {prevalence}.")
-    if real_called_fake.value is None or fake_called_fake.value is None:
-        raise ValueError("expected rates of real and of fake images; found images of one label only.")
-    if not real_called_fake.k and not fake_called_fake.k:
+    rates = (real_called_fake, fake_called_fake)
+    if not any(rate.k for rate in rates):
         return Estimate(None)
     generator = np.random.default_rng(seed)
-    real, fake = (
-        generator.beta((rate.k or 0) + 0.5, (rate.n or 0) - (rate.k or 0) + 0.5, 20_000)
-        for rate in (real_called_fake, fake_called_fake)
-    )
-    value = _discoveries(np.array(real_called_fake.value), np.array(fake_called_fake.value), prevalence)
-    return Estimate(float(value), *percentile_interval(_discoveries(real, fake, prevalence)))
-
-
-def _discoveries(real: NDArray[np.float64], fake: NDArray[np.float64], prevalence: float) -> NDArray[np.float64]:
+    drawn = [generator.beta((rate.k or 0) + 0.5, (rate.n or 0) - (rate.k or 0) + 0.5, 20_000) for rate in rates]
+    real, fake = (np.append(draws, rate.value) for draws, rate in zip(drawn, rates, strict=True))
     false, true = (1 - prevalence) * real, prevalence * fake
-    return np.asarray(false / (false + true))
+    shares = np.asarray(false / (false + true), dtype=np.float64)
+    return Estimate(float(shares[-1]), *percentile_interval(shares[:-1]))

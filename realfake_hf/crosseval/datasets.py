@@ -32,7 +32,7 @@ class EvalDataset:
         generator: (n,) generator of each image; None for real images and if unknown.
         is_leak_free: (n,) whether the image occurs in no other split of the source.
         is_streamed: whether the images were read from shards, without a local copy of the source.
-        labels: meaning of words of the source, as for `load_images`.
+        labels: as for `load_images`.
     """
 
     name: str

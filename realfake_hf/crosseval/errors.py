@@ -90,9 +90,8 @@ class TrainingEmbeddings:
         return [{name: self._nearest(scores, rows[name]) for name in LABEL_NAMES} for scores in similarity]
 
     def _nearest(self, similarity: NDArray[np.float32], rows: NDArray[np.intp]) -> Neighbour:
-        row, training = int(rows[np.argmax(similarity[rows])]), self.training
-        is_fake = bool(training.is_fake[row])
-        return Neighbour(row, training.rows[row]["id"], is_fake, training.content[row], float(similarity[row]))
+        row, of = int(rows[np.argmax(similarity[rows])]), self.training
+        return Neighbour(row, of.rows[row]["id"], bool(of.is_fake[row]), of.content[row], float(similarity[row]))
 
 
 def most_confident_errors(
@@ -105,7 +104,7 @@ def most_confident_errors(
 ) -> dict[Kind, list[int]]:
     """Return the rows of at most n errors of each kind: the most confident of each content, then the second of each.
 
-    Labels, scores and contents have one entry per image; unknown contents, None, count as one content.
+    The first three arguments are (n,); unknown contents, None, count as one content.
     """
     scores = np.asarray(p_fake)
     called_fake = scores > threshold
@@ -132,10 +131,9 @@ def show_errors(
     protocol: str,
     training: TrainingEmbeddings | None,
 ) -> Iterator[ShownError]:
-    """Draw a sheet of the n most confident errors of each kind, and yield the errors on it.
+    """Draw a sheet of the n most confident errors of each kind in the folder `ERRORS`, and yield the errors on it.
 
-    The model must have a detector; `p_fake` are its scores under the protocol. Sheets are written to a folder `ERRORS`
-    in the output folder.
+    The model must have a detector; `p_fake` are its scores under the protocol.
     """
     chosen = most_confident_errors(dataset.is_fake, p_fake, dataset.content, threshold=model.point.threshold, n=n)
     assert model.detector
@@ -194,7 +192,9 @@ def _draw_sheet(
         caption = f"{method_name(error.method)}{': empty map' if explanation.is_empty else ''}"
         panels = [(np.asarray(image), _caption(error, model)), (explanation.overlay(detector.view(image)), caption)]
         if training:
-            panels += [_neighbour_panel(training.training, error.nearest[label]) for label in LABEL_NAMES]
+            for neighbour in (error.nearest[label] for label in LABEL_NAMES):
+                text = f"{neighbour.content or 'content unknown'}\nsimilarity {neighbour.similarity:.3f}"
+                panels.append((np.asarray(to_rgb(training.training.rows[neighbour.row]["image"])), text))
         rows.append([(_subsample(panel), text) for panel, text in panels])
     columns = ["image", "attribution map", *(["nearest REAL", "nearest FAKE"] if training else [])]
     save_figure(error_sheet(rows, title=_title(first), columns=columns), path)
@@ -207,11 +207,6 @@ def _caption(error: ShownError, model: Model) -> str:
     facts = [fact for fact in (error.content, generator) if fact]
     verdict = model.point.judge(error.p_fake).words
     return f"{', '.join(facts) or 'content unknown'}\n{verdict}\np(fake) {error.p_fake:.3f}"
-
-
-def _neighbour_panel(training: EvalDataset, neighbour: Neighbour) -> tuple[NDArray[np.uint8], str]:
-    image = np.asarray(to_rgb(training.rows[neighbour.row]["image"]))
-    return image, f"{neighbour.content or 'content unknown'}\nsimilarity {neighbour.similarity:.3f}"
 
 
 def _subsample(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

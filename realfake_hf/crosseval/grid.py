@@ -102,12 +102,7 @@ class Grid:
 
 
 def read_grid(file: Path) -> Grid:
-    """Read a grid from its JSON file.
-
-    Raises:
-        OSError: the file does not exist.
-        ValueError: the file does not contain a grid.
-    """
+    """Read a grid from its JSON file; a `ValueError` is raised if it does not contain one."""
     try:
         return Grid.from_dict(without_local_paths(read_json(file)))
     except (KeyError, TypeError, ValueError) as error:
@@ -116,13 +111,7 @@ def read_grid(file: Path) -> Grid:
 
 @report_lost_processes()
 def run_grid(arguments: CrossevalArguments) -> Grid:
-    """Compute a grid; finished cells are read from the output folder.
-
-    Raises:
-        OSError: a model or data set does not exist.
-        ValueError: the labels of a model are not real and fake, a data set does not have the split, or the output
-            folder contains other files or cells with other settings.
-    """
+    """Compute a grid; finished cells are read from the output folder."""
     join_processes()
     check_models(arguments.places)
     store = _open_store(arguments.output_dir)

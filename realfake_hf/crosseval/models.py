@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
@@ -55,12 +55,7 @@ class Model:
 
 
 def check_models(places: Mapping[str, str]) -> None:
-    """Check configuration, processor and operating point of each model by its folder or Hub id, without weights.
-
-    Raises:
-        OSError: a model does not exist or is incomplete.
-        ValueError: the labels of a model are not real and fake, or its operating point cannot be read.
-    """
+    """Check configuration, processor and operating point of each model by its folder or Hub id, without weights."""
     for name, place in places.items():
         try:
             _check_model(place)
@@ -112,33 +107,23 @@ def fit_baseline(training: EvalDataset, datasets: Sequence[EvalDataset]) -> Mode
             f"expected real and fake training images in {source} that are not evaluated; found "
             f"{(~is_fake).sum()} and {is_fake.sum()}. Choose other --baseline_data."
         )
-    baseline = TrivialBaseline(shrink([to_rgb(image) for image in training.rows.select(rows)["image"]]), is_fake)
+    baseline = fit_trivial(shrink([to_rgb(image) for image in training.rows.select(rows)["image"]]), is_fake)
+    regression = baseline[-1]
     return Model(
         name=TRIVIAL,
         place=f"{len(rows):,} training images of {source}",
         point=OperatingPoint(0.5, "one half: a baseline has no validation split"),
-        digest=baseline.digest(),
+        digest=hashlib.sha256(regression.coef_.tobytes() + regression.intercept_.tobytes()).hexdigest(),
         trained_on=source,
-        score=lambda images: baseline.probabilities(shrink(images)),
+        score=lambda images: baseline.predict_proba(trivial_features(shrink(images)))[:, 1],
     )
 
 
-class TrivialBaseline:
-    """Logistic regression on `trivial_features` of (n, 32, 32, 3) uint8 training images of both labels."""
-
-    def __init__(self, images: NDArray[np.uint8], is_fake: NDArray[np.bool_]) -> None:
-        self._model: Any = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-        with threadpool_limits(1):  # the last digits of sums depend on the number of threads
-            self._model.fit(trivial_features(images), is_fake)
-
-    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Return `p_fake` of (n, 32, 32, 3) uint8 images: (n,) in [0, 1]."""
-        return self._model.predict_proba(trivial_features(images))[:, 1]  # type: ignore[no-any-return]
-
-    def digest(self) -> str:
-        """Return the SHA-256 of the weights."""
-        regression = self._model[-1]
-        return hashlib.sha256(regression.coef_.tobytes() + regression.intercept_.tobytes()).hexdigest()
+def fit_trivial(images: NDArray[np.uint8], is_fake: NDArray[np.bool_]) -> Pipeline:
+    """Fit a logistic regression on `trivial_features` of (n, 32, 32, 3) uint8 images of both labels."""
+    with threadpool_limits(1):  # the last digits of sums depend on the number of threads
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+        return model.fit(trivial_features(images), is_fake)
 
 
 def shrink(images: Sequence[Image.Image]) -> NDArray[np.uint8]:

@@ -34,6 +34,11 @@ class Step:
     balanced_accuracy: Estimate
     roc_auc: Estimate
 
+    @property
+    def name(self) -> str:
+        """Kind and strength."""
+        return f"{self.kind} {self.strength:g}" if self.kind != NONE and CORRUPTIONS[self.kind].unit else self.kind
+
 
 @dataclass(frozen=True)
 class Robustness:
@@ -106,7 +111,7 @@ def robustness_table(measured: Sequence[Robustness], *, strongest: bool = False)
     first = measured[0]
     lines = zip(*([robustness.clean, *robustness.steps] for robustness in measured), strict=True)
     rows = [
-        [_step_name(steps[0]), *(value for step in steps for value in (step.roc_auc, step.balanced_accuracy))]
+        [steps[0].name, *(value for step in steps for value in (step.roc_auc, step.balanced_accuracy))]
         for steps in lines
         if not strongest or steps[0].kind == NONE or steps[0].strength == CORRUPTIONS[steps[0].kind].steps[-1]
     ]
@@ -117,7 +122,3 @@ def robustness_table(measured: Sequence[Robustness], *, strongest: bool = False)
     )
     names = [f"{robustness.model}: {name}" for robustness in measured for name in ("ROC AUC", "balanced accuracy")]
     return Table(caption, ["corruption", *names], rows, folded=not strongest)
-
-
-def _step_name(step: Step) -> str:
-    return f"{step.kind} {step.strength:g}" if step.kind != NONE and CORRUPTIONS[step.kind].unit else step.kind

@@ -227,12 +227,12 @@ def audit_shortcuts(
         seed: random seed of folds, models and bootstrap.
     """
     group = np.arange(len(is_fake)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    fold = _folds(is_fake, group, FOLDS, np.random.default_rng(seed))
+    fold = _folds(is_fake, group, np.random.default_rng(seed))
 
     def score(name: str, columns: Mapping[str, Column]) -> FactScore:
         called_fake = _predict_out_of_fold(columns, is_fake=is_fake, fold=fold, seed=seed)
         values = len(np.unique(_table(columns), axis=0))
-        return FactScore(name, values, _balanced_accuracy(called_fake == is_fake, is_fake, samples=SAMPLES, seed=seed))
+        return FactScore(name, values, _balanced_accuracy(called_fake == is_fake, is_fake, seed=seed))
 
     single = [score(name, {name: column}) for name, column in facts.items()]
     return ShortcutAudit(
@@ -245,20 +245,20 @@ def audit_shortcuts(
     )
 
 
-def _folds(is_fake: Flags, group: NDArray[np.intp], folds: int, generator: np.random.Generator) -> NDArray[np.intp]:
+def _folds(is_fake: Flags, group: NDArray[np.intp], generator: np.random.Generator) -> NDArray[np.intp]:
     """Assign shuffled groups to folds, label by label, in turn: (n,) fold numbers."""
     groups = int(group.max(initial=-1)) + 1
     has_fake = np.bincount(group, is_fake, groups) > 0
     n_real, n_fake = int((~has_fake).sum()), int(has_fake.sum())
-    if min(n_real, n_fake) < folds:
+    if min(n_real, n_fake) < FOLDS:
         raise ValueError(
-            f"expected at least {folds} different files of each label, one per fold; found {n_real:,} real and "
-            f"{n_fake:,} fake. Use more images or fewer folds."
+            f"expected at least {FOLDS} different files of each label, one per fold; found {n_real:,} real and "
+            f"{n_fake:,} fake. Use more images."
         )
     order = generator.permutation(groups)
     order = order[np.argsort(has_fake[order], kind="stable")]
     fold_of = np.empty(groups, dtype=np.intp)
-    fold_of[order] = np.arange(groups) % folds
+    fold_of[order] = np.arange(groups) % FOLDS
     return fold_of[group]
 
 
@@ -300,10 +300,10 @@ def _model(categorical: Sequence[int], seed: int) -> Pipeline:
     return make_pipeline(columns, trees)
 
 
-def _balanced_accuracy(is_right: Flags, is_fake: Flags, *, samples: int, seed: int) -> Estimate:
+def _balanced_accuracy(is_right: Flags, is_fake: Flags, *, seed: int) -> Estimate:
     """Average the accuracies of both labels; the number of correct predictions in a replicate is binomial."""
     generator = np.random.default_rng(seed)
     by_label = [is_right[~is_fake], is_right[is_fake]]
     value = float(np.mean([right.mean() for right in by_label]))
-    replicates = [generator.binomial(len(right), right.mean(), size=samples) / len(right) for right in by_label]
+    replicates = [generator.binomial(len(right), right.mean(), size=SAMPLES) / len(right) for right in by_label]
     return bootstrap_estimate(value, np.mean(replicates, axis=0), n=len(is_right))
