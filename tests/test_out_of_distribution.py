@@ -49,6 +49,23 @@ def test_saved_and_loaded_is_the_same(clouds, tmp_path):
     assert (again.limit, again.n, again.sha256) == (found.limit, found.n, "x")
 
 
+def test_a_projection_onto_principal_components_is_saved_with_it(clouds, tmp_path):
+    points, is_fake = clouds
+    thin = np.hstack([points, 1e-6 * points @ np.random.default_rng(0).normal(size=(3, 20))]).astype(np.float32)
+    plain, projected = (
+        fit_familiarity(each, is_fake, each, sha256="x", **settings)
+        for each, settings in ((points, {}), (thin, {"components": 3}))
+    )
+    projected.save(tmp_path)
+    again = Familiarity.load(tmp_path / FAMILIARITY)
+    assert again.projection.shape == (3, 23)
+    assert again.distances(thin) == pytest.approx(plain.distances(points), rel=1e-3)
+    with pytest.raises(ValueError, match=r"embeddings \(n, 23\); found"):
+        again.distances(points)
+    with pytest.raises(ValueError, match="projection"):
+        Familiarity(np.zeros((2, 3)), np.eye(3), 1, 0.01, 9, 9, "x", np.zeros((2, 5)))
+
+
 def test_bad_input_is_refused_in_words(clouds, tmp_path):
     points, is_fake = clouds
     with pytest.raises(ValueError, match=r"share in \(0, 1\).*found 0"):

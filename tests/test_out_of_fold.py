@@ -9,8 +9,13 @@ from datasets import Dataset
 from sklearn.metrics import roc_auc_score
 from small_multiview import N, save_images, save_tower
 
+from realfake_hf.data.loading import load_images
+from realfake_hf.detector import Detector
+from realfake_hf.estimate import to_plain
 from realfake_hf.experiments import out_of_fold as module
-from realfake_hf.experiments.out_of_fold import FoldedImages, choose, main
+from realfake_hf.experiments.out_of_fold import FoldedImages, FoldScores, choose, main
+
+HELD = [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +31,9 @@ def plan(tmp_path_factory):
         (root / f"{name}.yaml").write_text(yaml.safe_dump(recipe | changes))
     file = root / "plan.yaml"
     recipes = [str(root / f"{name}.yaml") for name in ("weak", "strong")]
-    file.write_text(yaml.safe_dump({"recipes": recipes, "folds": [0, 1, 2], "variants": ["plain", "hard"]}))
+    settings = {"recipes": recipes, "folds": [0, 1, 2], "variants": ["plain", "hard"], "band_variants": ["plain"]}
+    promise = {"limits": {"short_side": 20, "widening": 0.1}, "error": 0.4, "false_alarms": 0.4}
+    file.write_text(yaml.safe_dump(settings | promise))
     return file
 
 
@@ -41,16 +48,18 @@ def test_every_image_is_judged_once_by_heads_that_never_saw_its_fold(plan, tmp_p
     fit = module._fit_and_score
 
     def recorded(recipe, held, plan, data):
-        p_fake = fit(recipe, held, plan, data)
+        scores = fit(recipe, held, plan, data)
+        p_fake = scores.p_fake
         is_held = np.isin(data.fold, held)
         assert np.isfinite(p_fake[:, is_held]).all()
         assert np.isnan(p_fake[:, ~is_held]).all()
+        assert (np.isfinite(scores.spread) == np.isfinite(p_fake)).all()
         fitted.append(held)
-        return p_fake
+        return scores
 
     monkeypatch.setattr(module, "_fit_and_score", recorded)
     assert main(words(plan, tmp_path)) == 0
-    assert fitted == [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)] * 2
+    assert fitted == HELD * 2
     results = json.loads((tmp_path / "wild.json").read_text())
     assert (results["n"], results["n_fake"], results["n_groups"]) == (N, N // 2, N // 4)
     assert set(results["recipes"]) == {"weak", "strong", "chosen within"}
@@ -62,8 +71,18 @@ def test_every_image_is_judged_once_by_heads_that_never_saw_its_fold(plan, tmp_p
     assert report["plain"]["generators"] == report["plain"]["contents"] == {}
     assert "| strong | hard |" in capsys.readouterr().out
 
-    assert main(words(plan, tmp_path)) == 0  # finished fits are kept
+    assert list(results["bands"]) == ["0", "1", "2"]
+    assert results["bands"]["0"]["plain"]["groups"] == N // 4 // 3
+
+    assert main([*words(plan, tmp_path), "--model_dir", str(tmp_path / "kept")]) == 0  # finished fits are kept
     assert len(fitted) == 12
+    detector = Detector.from_pretrained(tmp_path / "kept")
+    assert results["kept"] == {"recipe": "strong", "operating_point": to_plain(detector.point)}
+    assert (detector.point.limits.short_side, detector.point.n) == (20, N)
+    assert detector.familiarity.n == N * 2 // 3
+    images = load_images(yaml.safe_load((plan.parent / "strong.yaml").read_text())["data"])["train"]
+    p_fake = detector.probabilities(images["image"])
+    assert roc_auc_score(images["label"][:], p_fake) > 0.9
 
 
 def test_the_choice_for_a_fold_does_not_depend_on_its_own_scores():
@@ -75,8 +94,10 @@ def test_the_choice_for_a_fold_does_not_depend_on_its_own_scores():
     def scores(good: int):
         """Right on one fold, wrong on the others, whoever trains."""
         values = np.where(fold == good, right, wrong)
-        pairs = {held: np.where(np.isin(fold, held), values, np.nan)[None] for held in [(0, 1), (0, 2), (1, 2)]}
-        return {(number,): np.where(fold == number, values, np.nan)[None] for number in range(3)} | pairs
+        return {held: of(np.where(np.isin(fold, held), values, np.nan)) for held in HELD}
+
+    def of(values: np.ndarray) -> FoldScores:
+        return FoldScores(values[None], values[None])
 
     candidates = {"good on 0": scores(0), "good on 1": scores(1)}
     assert choose(candidates, data, 0) == "good on 1"

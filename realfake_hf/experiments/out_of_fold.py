@@ -1,10 +1,12 @@
 """Compare recipes of heads on a frozen tower, judging each image by heads that never saw an image of its group.
 
 `python -m realfake_hf.experiments.out_of_fold --plan recipes/wild/plan.yaml --output_dir runs/wild-folds --output_file
-results/wild.json`
+results/wild.json --model_dir space/models/wild`
 
 The recipe is chosen within the other folds: for the images of a fold, by heads that were trained without this fold and
-a second one, on the second. To resume, repeat the command; stored features and finished fits are kept.
+a second one, on the second. The model that is kept is trained by the best recipe on all images; its operating point is
+chosen on the scores that this recipe gave out of fold. To resume, repeat the command; stored features and finished
+fits are kept.
 """
 
 import logging
@@ -18,18 +20,22 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from realfake_hf.cli import command, parse
-from realfake_hf.estimate import Estimate
+from realfake_hf.cli import command, parse, setting
+from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.experiments.trainings import PlanArguments, read_plan
-from realfake_hf.store import Store, write_results
+from realfake_hf.store import Store, write_json, write_results
 from realfake_hf.tables import markdown_table
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from realfake_hf.metrics.operating_point import OperatingPoint
+    from realfake_hf.models.multiview import MultiViewForImageClassification
+    from realfake_hf.models.views import MultiViewImageProcessor
     from realfake_hf.training.arguments import DataArguments, ModelArguments
 
     Recipe = tuple[DataArguments, ModelArguments]
+    Fitted = tuple[MultiViewForImageClassification, MultiViewImageProcessor]
 
 logger = logging.getLogger(__name__)
 
@@ -37,20 +43,56 @@ NESTED: Final = "chosen within"
 SAMPLES: Final = 1000  # of each bootstrap
 MIN_IMAGES: Final = 10  # of a generator or content that has a row of its own
 SHOWN: Final = ("roc_auc", "balanced_accuracy", "accuracy_real")
+SHARD: Final = "45MB"  # of the weights that are kept, at most
+COMPONENTS: Final = 128  # of the embedding, for the familiarity
 Held = tuple[int, ...]  # positions of the folds that are held out
-Scores = Mapping[Held, NDArray[np.float64]]  # (variants, n) p_fake, NaN outside of the folds that are held out
+Array = NDArray[np.float64]
+Scores = Mapping[Held, "FoldScores"]
+
+
+@dataclass
+class OutOfFoldArguments(PlanArguments):
+    """The plan, the output files, and the model to keep."""
+
+    model_dir: Path | None = setting(
+        None, "Folder of the model that is trained on all images; None: no model is kept."
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class FoldScores:
+    """Scores of images by heads that did not see their folds, NaN for images of other folds.
+
+    Attributes:
+        p_fake: (variants, n) probabilities.
+        spread: (variants, n) standard deviation of the log-odds of the views.
+    """
+
+    p_fake: Array
+    spread: Array
 
 
 @dataclass(frozen=True)
 class Plan:
     """Recipes of `train.py --model multiview` on one data set, its folds, and the variants in which it is judged.
 
-    Recipes are chosen by the first variant; all of them are those of `training.features`.
+    Attributes:
+        recipes: files of the recipes.
+        folds: values of the fold column.
+        variants: as in `training.features`; recipes are chosen by the first.
+        band_variants: those on which the operating point is chosen, all together.
+        limits: the limits of the operating point, see `metrics.operating_point.Limits`.
+        error: promised share of wrong verdicts among the sure ones, in the worst groups.
+        false_alarms: promised share of the real images that are surely called FAKE, in the worst groups.
     """
 
     recipes: Sequence[str]
     folds: Sequence[str | int]
     variants: Sequence[str]
+    band_variants: Sequence[str]
+    limits: Mapping[str, Any]
+    error: float
+    false_alarms: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,16 +109,28 @@ class FoldedImages:
     fold: NDArray[np.intp]
     is_fake: NDArray[np.bool_]
 
+    @property
+    def groups(self) -> NDArray[np.str_]:
+        """The group of each image, (n,)."""
+        return np.array(self.images["group"][:])
 
-def run_plan(plan: Plan, folder: Path) -> dict[str, Any]:
+
+def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict[str, Any]:
     """Score all images out of fold with each recipe; report all recipes, and the one that is chosen for each fold.
+
+    Args:
+        plan: what to compare.
+        folder: of finished fits.
+        model_dir: folder of the model that is trained on all images; None means none.
 
     Raises:
         OSError: the data or a tower do not exist.
-        ValueError: the recipes differ in their data, or the folder contains fits with other settings.
+        ValueError: the recipes differ in their data, the folder contains fits with other settings, or no band keeps
+            the promise.
     """
     from realfake_hf.environment import environment
 
+    facts = environment()  # before the folder of the model changes, which git may track
     recipes = {Path(file).stem: _read_recipe(file) for file in plan.recipes}
     data = load_folds(plan, [recipe[0] for recipe in recipes.values()])
     numbers = range(len(plan.folds))
@@ -87,17 +141,22 @@ def run_plan(plan: Plan, folder: Path) -> dict[str, Any]:
         scores[name] = {held: _out_of_fold(recipe, held, plan, data, store) for held in held_out}
     chosen = [choose(scores, data, fold) for fold in numbers]
     by_fold = {name: [name] * len(plan.folds) for name in recipes} | {NESTED: chosen}
-    p_fake = {
-        name: np.nanmax([scores[each][fold,] for fold, each in enumerate(names)], axis=0)  # NaN outside of the fold
-        for name, names in by_fold.items()
-    }
+    joined = {name: _join([scores[each][fold,] for fold, each in enumerate(names)]) for name, names in by_fold.items()}
+    best = choose(scores, data)
+    point = choose_point(plan, data, joined[best])
+    if model_dir:
+        keep(recipes[best], data, point, model_dir)
     return {
-        **environment(),
+        **facts,
         "n": len(data.fold),
         "n_fake": int(data.is_fake.sum()),
         "n_groups": len(set(data.images["group"][:])),
         "chosen": dict(zip(map(str, plan.folds), chosen, strict=True)),
-        "recipes": {name: _reports(plan, data, values) for name, values in p_fake.items()},
+        "recipes": {name: _reports(plan, data, values.p_fake) for name, values in joined.items()},
+        "kept": {"recipe": best, "operating_point": to_plain(point)},
+        "bands": {
+            str(fold): band_outcomes(plan, data, joined[NESTED], number) for number, fold in enumerate(plan.folds)
+        },
     }
 
 
@@ -131,20 +190,90 @@ def load_folds(plan: Plan, settings: Sequence["DataArguments"]) -> FoldedImages:
     return FoldedImages(images, fold, np.asarray(images["label"][:]) == FAKE)
 
 
-def choose(scores: Mapping[str, Scores], data: FoldedImages, fold: int) -> str:
-    """Choose the recipe for a fold by its mean AUC on the other folds, of heads that saw neither of the two."""
+def choose(scores: Mapping[str, Scores], data: FoldedImages, fold: int | None = None) -> str:
+    """Choose the recipe for a fold by its mean AUC on the other folds, of heads that saw neither of the two.
+
+    Without a fold, choose the one for new images, by the mean AUC of all folds.
+    """
     from sklearn.metrics import roc_auc_score
 
     means = {}
     for name, each in scores.items():
         aucs = []
         for held in each:
-            if len(held) > 1 and fold in held:
-                rows = data.fold == sum(held) - fold
-                aucs.append(roc_auc_score(data.is_fake[rows], each[held][0, rows]))
+            if len(held) == 1 if fold is None else len(held) > 1 and fold in held:
+                rows = data.fold == sum(held) - (fold or 0)
+                aucs.append(roc_auc_score(data.is_fake[rows], each[held].p_fake[0, rows]))
         means[name] = float(np.mean(aucs))
-    logger.info("fold %d: %s", fold, ", ".join(f"{name} {value:.4f}" for name, value in means.items()))
+    logger.info("fold %s: %s", fold, ", ".join(f"{name} {value:.4f}" for name, value in means.items()))
     return max(means, key=means.__getitem__)
+
+
+def choose_point(
+    plan: Plan, data: FoldedImages, scores: FoldScores, *, without: int | None = None
+) -> "OperatingPoint":
+    """Choose the operating point on the scores out of fold, of all folds or without one."""
+    from realfake_hf.metrics.group_band import choose_for_groups
+    from realfake_hf.metrics.operating_point import Limits
+
+    rows = np.ones(len(data.fold), dtype=np.bool_) if without is None else data.fold != without
+    variants = [plan.variants.index(name) for name in plan.band_variants]
+    n = len(variants)
+    return choose_for_groups(
+        np.tile(data.is_fake[rows], n),
+        scores.p_fake[variants][:, rows].ravel(),
+        np.tile(data.groups[rows], n),
+        np.tile(data.fold[rows], n),
+        spread=scores.spread[variants][:, rows].ravel(),
+        limits=Limits(**plan.limits),
+        error=plan.error,
+        false_alarms=plan.false_alarms,
+    )
+
+
+def band_outcomes(plan: Plan, data: FoldedImages, scores: FoldScores, fold: int) -> dict[str, Any]:
+    """Choose the operating point on the other folds, and measure the verdicts on this one, by variant."""
+    from realfake_hf.metrics.group_band import outcome
+
+    point, rows = choose_point(plan, data, scores, without=fold), data.fold == fold
+    return {
+        variant: to_plain(outcome(point, data.is_fake[rows], p_fake[rows], data.groups[rows], spread=spread[rows]))
+        for variant, p_fake, spread in zip(plan.variants, scores.p_fake, scores.spread, strict=True)
+    }
+
+
+def keep(recipe: "Recipe", data: FoldedImages, point: "OperatingPoint", folder: Path) -> None:
+    """Train a recipe on all images, and write model, image processor, operating point and familiarity to a folder.
+
+    The familiarity is fitted on all folds but the first, on which its limit is chosen.
+    """
+    import torch
+
+    from realfake_hf.environment import split_fingerprint
+    from realfake_hf.metrics.operating_point import OPERATING_POINT
+    from realfake_hf.metrics.out_of_distribution import fit_familiarity
+    from realfake_hf.training.features import cached_features
+
+    network, processor = _fit(recipe, data, np.ones(len(data.fold), dtype=np.bool_))
+    features = torch.from_numpy(cached_features(data.images, network, processor)[:][:, 1:])
+    embeddings = np.concatenate(
+        [network.window[0](part.float()).mean(1).numpy() for part in features.split(256)]  # type: ignore[operator]
+    )
+    first = data.fold == 0
+    digest = split_fingerprint(data.images.select(np.flatnonzero(first)))["sha256"]
+    inside = embeddings[~first]
+    familiarity = fit_familiarity(
+        inside, data.is_fake[~first], embeddings[first], sha256=digest, components=min(COMPONENTS, *inside.shape)
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    network.save_pretrained(folder, max_shard_size=SHARD)
+    processor.save_pretrained(folder)
+    write_json(folder / OPERATING_POINT, to_plain(point))
+    familiarity.save(folder)
+
+
+def _join(scores: Sequence[FoldScores]) -> FoldScores:
+    return FoldScores(*(np.nanmax([getattr(each, name) for each in scores], axis=0) for name in ("p_fake", "spread")))
 
 
 def _read_recipe(file: str) -> "Recipe":
@@ -157,40 +286,51 @@ def _read_recipe(file: str) -> "Recipe":
     return data, model
 
 
-def _out_of_fold(recipe: "Recipe", held: Held, plan: Plan, data: FoldedImages, store: Store) -> NDArray[np.float64]:
-    """Fit heads without some folds, and score these: (variants, n), NaN for other images."""
+def _out_of_fold(recipe: "Recipe", held: Held, plan: Plan, data: FoldedImages, store: Store) -> FoldScores:
+    """Fit heads without some folds, and score these."""
     settings = {**asdict(recipe[1]), "balance": recipe[0].balance, "variants": list(plan.variants)}
     settings["images"] = data.images["sha256"][:]
     name = f"without {' and '.join(str(plan.folds[fold]) for fold in held)}"
-    return store.arrays(name, settings, lambda: {"p_fake": _fit_and_score(recipe, held, plan, data)})["p_fake"]
+    return FoldScores(**store.arrays(name, settings, lambda: asdict(_fit_and_score(recipe, held, plan, data))))
 
 
-def _fit_and_score(recipe: "Recipe", held: Held, plan: Plan, data: FoldedImages) -> NDArray[np.float64]:
-    import torch
+def _fit(recipe: "Recipe", data: FoldedImages, rows: NDArray[np.bool_]) -> "Fitted":
+    """Fit the heads of a recipe on some of the images."""
     from datasets import DatasetDict
 
     from realfake_hf.data.sampling import balanced_weights
     from realfake_hf.data.splits import known_groups
     from realfake_hf.training.data import build_model
-    from realfake_hf.training.features import cached_features, feature_sets, fit_heads
+    from realfake_hf.training.features import feature_sets, fit_heads
 
-    arguments, model = recipe
-    network, processor = build_model(model)
+    arguments, settings = recipe
+    fitted: Any = build_model(settings)
+    train = data.images.select(np.flatnonzero(rows))
+    sets = feature_sets(DatasetDict(train=train), *fitted, delivered_copies=settings.delivered_copies, seed=0)
+    weights = balanced_weights(arguments.balanced, data.is_fake[rows], known_groups(train))
+    fit_heads(fitted[0], sets["train"], inverse_penalty=settings.head_c, weights=weights)
+    return fitted  # type: ignore[no-any-return]
+
+
+def _fit_and_score(recipe: "Recipe", held: Held, plan: Plan, data: FoldedImages) -> FoldScores:
+    import torch
+
+    from realfake_hf.training.features import cached_features
+
     is_held = np.isin(data.fold, held)
-    train = data.images.select(np.flatnonzero(~is_held))
-    sets = feature_sets(DatasetDict(train=train), network, processor, delivered_copies=model.delivered_copies, seed=0)  # type: ignore[arg-type]
-    weights = balanced_weights(arguments.balanced, data.is_fake[~is_held], known_groups(train))
-    fit_heads(network, sets["train"], inverse_penalty=model.head_c, weights=weights)  # type: ignore[arg-type]
+    network, processor = _fit(recipe, data, ~is_held)
     p_fake = np.full((len(plan.variants), len(data.fold)), np.nan)
+    spread = p_fake.copy()
     judged = data.images.select(np.flatnonzero(is_held))
     for row, variant in enumerate(plan.variants):
-        features = cached_features(judged, network, processor, variant=variant)[:]  # type: ignore[arg-type]
+        features = torch.from_numpy(cached_features(judged, network, processor, variant=variant)[:]).float()
         with torch.inference_mode():
-            p_fake[row, is_held] = network.score(torch.from_numpy(features).float()).sigmoid().numpy()  # type: ignore[operator]
-    return p_fake
+            p_fake[row, is_held] = network.score(features).sigmoid().numpy()
+            spread[row, is_held] = network.view_scores(features).std(1, correction=0).numpy()
+    return FoldScores(p_fake, spread)
 
 
-def _reports(plan: Plan, data: FoldedImages, p_fake: NDArray[np.float64]) -> dict[str, Any]:
+def _reports(plan: Plan, data: FoldedImages, p_fake: Array) -> dict[str, Any]:
     """Report each variant: over all images, by fold, by generator and by content."""
     columns = {"generators": data.images["generator"][:], "contents": data.images["content"][:]}
     columns["folds"] = [str(plan.folds[fold]) for fold in data.fold]
@@ -202,16 +342,14 @@ def _reports(plan: Plan, data: FoldedImages, p_fake: NDArray[np.float64]) -> dic
     }
 
 
-def _report(data: FoldedImages, p_fake: NDArray[np.float64], rows: NDArray[np.bool_]) -> dict[str, Any]:
+def _report(data: FoldedImages, p_fake: Array, rows: NDArray[np.bool_]) -> dict[str, Any]:
     from realfake_hf.metrics.report import make_report
 
     groups = data.images.select(np.flatnonzero(rows))["group"][:]
     return make_report(data.is_fake[rows], p_fake[rows], groups=groups, bootstrap_samples=SAMPLES).to_dict()
 
 
-def _by_value(
-    data: FoldedImages, p_fake: NDArray[np.float64], column: Sequence[str | None]
-) -> dict[str, dict[str, Any]]:
+def _by_value(data: FoldedImages, p_fake: Array, column: Sequence[str | None]) -> dict[str, dict[str, Any]]:
     """Report the images of each value that at least `MIN_IMAGES` have, most images first.
 
     If they have one label, as those of a generator do, all images of the other label are added for comparison.
@@ -241,13 +379,24 @@ def to_markdown(results: Mapping[str, Any]) -> str:
         "judged by heads that saw no image of its group; 95% intervals over groups. "
         f"“{NESTED}”: for each fold, the recipe that was best within the others."
     )
+    return f"{markdown_table(header, rows)}\n\n{note}\n\n{_bands_table(results)}"
+
+
+def _bands_table(results: Mapping[str, Any]) -> str:
+    rows = [
+        [fold, variant, *(Estimate.from_dict(outcome[key]) for key in ("decided", "wrong", "false_alarms"))]
+        for fold, outcomes in results["bands"].items()
+        for variant, outcome in outcomes.items()
+    ]
+    header = ["fold", "images", "decided", "wrong among the decided", "real images called AI-generated"]
+    note = "Threshold and band of each fold are chosen on the other folds."
     return f"{markdown_table(header, rows)}\n\n{note}"
 
 
-@command(PlanArguments, name="out_of_fold", description=__doc__, resumable="output_dir")
-def main(arguments: PlanArguments) -> None:
+@command(OutOfFoldArguments, name="out_of_fold", description=__doc__, resumable="output_dir")
+def main(arguments: OutOfFoldArguments) -> None:
     """Run or resume a plan, and print its table."""
-    results = run_plan(read_plan(Plan, arguments.plan), arguments.output_dir)
+    results = run_plan(read_plan(Plan, arguments.plan), arguments.output_dir, model_dir=arguments.model_dir)
     print(write_results(arguments.output_file, results, to_markdown(results)))
 
 

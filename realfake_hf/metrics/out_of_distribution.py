@@ -30,13 +30,14 @@ class Familiarity:
     """The distribution of a model's training images in its embedding.
 
     Attributes:
-        means: (2, width), for REAL and FAKE training images.
-        precision: (width, width), inverse of the covariance around these means.
+        means: (2, k), for REAL and FAKE training images.
+        precision: (k, k), inverse of the covariance around these means.
         limit: distance beyond which an image is out of distribution, `far` for short.
         far: share of the validation images beyond the limit, in (0, 1).
         n: number of training images.
         n_validation: number of validation images, on which the limit was chosen.
         sha256: fingerprint of the validation split.
+        projection: (k, width), applied to the embeddings first; None if they are used as they are.
 
     Raises:
         ValueError: the shapes do not fit together, or a number is not finite.
@@ -49,14 +50,15 @@ class Familiarity:
     n: int
     n_validation: int
     sha256: str
+    projection: Floats | None = None
 
     def __post_init__(self) -> None:
-        width = self.means.shape[-1]
-        if self.means.shape != (2, width) or self.precision.shape != (width, width):
-            shapes = f"{self.means.shape} and {self.precision.shape}"
-            raise ValueError(f"expected means (2, width) and precision (width, width); found {shapes}.")
-        if not (np.isfinite(self.means).all() and np.isfinite(self.precision).all() and 0 <= self.limit < np.inf):
-            raise ValueError("expected finite means, precision and limit; found others.")
+        k, tensors = self.means.shape[-1], self._tensors()
+        shapes = [tensor.shape for tensor in tensors.values()]
+        if shapes[:2] != [(2, k), (k, k)] or any(len(shape) != 2 or shape[0] != k for shape in shapes[2:]):  # noqa: PLR2004
+            raise ValueError(f"expected means (2, k), precision (k, k) and projection (k, width); found {shapes}.")
+        if not (all(np.isfinite(tensor).all() for tensor in tensors.values()) and 0 <= self.limit < np.inf):
+            raise ValueError("expected finite means, precision, projection and limit; found others.")
 
     def distances(self, embeddings: Floats) -> NDArray[np.float64]:
         """Return the distance of each embedding, in standard deviations of the training images: (n, width) to (n,).
@@ -64,12 +66,14 @@ class Familiarity:
         Raises:
             ValueError: the embeddings have another width.
         """
-        if embeddings.ndim != 2 or embeddings.shape[1] != self.means.shape[1]:  # noqa: PLR2004
+        width = (self.means if self.projection is None else self.projection).shape[1]
+        if embeddings.ndim != 2 or embeddings.shape[1] != width:  # noqa: PLR2004
             raise ValueError(
-                f"expected embeddings (n, {self.means.shape[1]}); found {embeddings.shape}. Fit the familiarity again "
-                "with this model."
+                f"expected embeddings (n, {width}); found {embeddings.shape}. Fit the familiarity again with this "
+                "model."
             )
-        offsets = embeddings[:, None, :].astype(np.float64) - self.means  # (n, 2, width)
+        inputs = embeddings if self.projection is None else embeddings @ self.projection.T
+        offsets = inputs[:, None, :].astype(np.float64) - self.means  # (n, 2, k)
         squared = (offsets @ self.precision * offsets).sum(axis=2)
         return np.sqrt(np.maximum(squared.min(axis=1), 0))  # type: ignore[no-any-return]
 
@@ -80,7 +84,7 @@ class Familiarity:
     def save(self, folder: Path) -> Path:
         """Write `familiarity.safetensors` into a model's folder and return its path."""
         facts = {name: getattr(self, name) for name in ("limit", "far", "n", "n_validation", "sha256")}
-        tensors = {name: np.ascontiguousarray(getattr(self, name), np.float32) for name in ("means", "precision")}
+        tensors = {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in self._tensors().items()}
         save_file(tensors, folder / FAMILIARITY, metadata={_METADATA: json.dumps(facts)})
         return folder / FAMILIARITY
 
@@ -96,12 +100,16 @@ class Familiarity:
         try:
             with safe_open(file, framework="numpy") as tensors:
                 facts = json.loads(tensors.metadata()[_METADATA])
-                return cls(tensors.get_tensor("means"), tensors.get_tensor("precision"), **facts)
+                return cls(**{name: tensors.get_tensor(name) for name in tensors.keys()}, **facts)  # noqa: SIM118
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"expected the familiarity of a model in {file}; found something else ({error}). Write it again with "
                 "python -m realfake_hf.training.posthoc."
             ) from error
+
+    def _tensors(self) -> dict[str, Floats]:
+        tensors = {"means": self.means, "precision": self.precision, "projection": self.projection}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
 
 def load_familiarity(place: str | os.PathLike[str], *, revision: str = "main") -> Familiarity | None:
@@ -115,8 +123,9 @@ def load_familiarity(place: str | os.PathLike[str], *, revision: str = "main") -
 
 
 def fit_familiarity(
-    embeddings: Floats, is_fake: NDArray[np.bool_], validation: Floats, *, far: float = 0.01, sha256: str
-) -> Familiarity:
+    embeddings: Floats, is_fake: NDArray[np.bool_], validation: Floats, *, far: float = 0.01, sha256: str,
+    components: int | None = None,
+) -> Familiarity:  # fmt: skip
     """Fit means and covariance on training images, and choose the limit on validation images.
 
     Args:
@@ -125,6 +134,7 @@ def fit_familiarity(
         validation: (m, width) embeddings of images that the model was not trained on.
         far: share of the validation images beyond the limit, in (0, 1).
         sha256: fingerprint of the validation split.
+        components: principal components of the training images that count; None means the embeddings as they are.
 
     Raises:
         ValueError: `far` is outside (0, 1), or all training images have the same label.
@@ -135,8 +145,15 @@ def fit_familiarity(
         raise ValueError(f"expected a share in (0, 1) of validation images that are far; found {far}.")
     if is_fake.all() or not is_fake.any():
         raise ValueError(f"expected training images of both labels; found {len(is_fake):,} of one. Sample others.")
+    projection = None
+    if components is not None:
+        from sklearn.decomposition import PCA
+
+        projection = PCA(components, random_state=0).fit(embeddings).components_.astype(np.float32)
+        embeddings, validation = (values @ projection.T for values in (embeddings, validation))
     means = np.stack([embeddings[is_fake == label].mean(axis=0, dtype=np.float64) for label in (False, True)])
     centered = embeddings - means[is_fake.astype(int)]
     precision = LedoitWolf(assume_centered=True).fit(centered).precision_
     familiarity = Familiarity(means, precision, 0, far, len(embeddings), len(validation), sha256)
-    return replace(familiarity, limit=float(np.quantile(familiarity.distances(validation), 1 - far)))
+    limit = float(np.quantile(familiarity.distances(validation), 1 - far))
+    return replace(familiarity, limit=limit, projection=projection)
