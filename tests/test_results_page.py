@@ -11,6 +11,7 @@ from benchmarks import (
     explanation_throughput,
     grid_throughput,
     processes,
+    results_page,
     scaling,
     scoring_throughput,
     space_load,
@@ -23,7 +24,7 @@ from realfake_hf.crosseval import tables as crosseval
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.robustness import Robustness, robustness_table
 from realfake_hf.estimate import from_plain
-from realfake_hf.experiments import ablation, compare, data_audit, results_page, seeds, transfer
+from realfake_hf.experiments import ablation, compare, data_audit, seeds, transfer
 from realfake_hf.experiments.search import table as search
 from realfake_hf.explain_study import report as explain_study
 from realfake_hf.store import read_json

@@ -1,12 +1,13 @@
 """Hold out one fold of a source for validation, with each group of images on one side."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from realfake_hf.cli import setting
 from realfake_hf.labels import LABEL_NAMES, LabelArguments
 
 if TYPE_CHECKING:
@@ -31,13 +32,8 @@ class FoldArguments(LabelArguments):
         ValueError: only one of the flags of a fold is given, or the labels are not understood.
     """
 
-    fold_column: str | None = field(
-        default=None,
-        metadata={"help": "Column of the source that states the fold of each training image."},
-    )
-    validation_fold: str | None = field(
-        default=None, metadata={"help": "Value in --fold_column of the validation images; the others train."}
-    )
+    fold_column: str | None = setting(None, "Column of the source that states the fold of each training image.")
+    validation_fold: str | None = setting(None, "Value in --fold_column of the validation images; the others train.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from realfake_hf.cli import parse, run_command
+from realfake_hf.cli import command, setting
 from realfake_hf.data.git import Git, Missing, MissingError, Reason, open_repository
 from realfake_hf.data.manifest import Entry, licence_table, read_manifest
 from realfake_hf.store import LFS_POINTER, foreign_files, sha256_of, write_json, write_text
@@ -50,12 +50,8 @@ class BuildArguments:
 
     manifest: Path = field(metadata={"help": "CSV file, as recipes/wild/manifest.csv.gz."})
     out: Path = field(metadata={"help": "Folder for the images; to resume, repeat the command."})
-    mirror: Path | None = field(
-        default=None, metadata={"help": "Folder of bare repositories owner+name or owner/name.git, to read instead."}
-    )
-    base_url: str = field(
-        default="https://github.com", metadata={"help": "Address before owner/name: https://... or file:///..."}
-    )
+    mirror: Path | None = setting(None, "Folder of bare repositories owner+name or owner/name.git, to read instead.")
+    base_url: str = setting("https://github.com", "Address before owner/name: https://... or file:///...")
 
 
 def build(entries: Sequence[Entry], folder: Path, *, base_url: str, mirror: Path | None = None) -> dict[str, Any]:
@@ -237,13 +233,9 @@ def _report(entries: Sequence[Entry], results: Results) -> dict[str, Any]:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 1 if no image was found."""
-    (arguments,) = parse(BuildArguments, argv=argv, description=__doc__)
-    return run_command(lambda: _work(arguments), name="repositories", resumable=arguments.out)
-
-
-def _work(arguments: BuildArguments) -> int:
+@command(BuildArguments, name="repositories", description=__doc__, resumable="out")
+def main(arguments: BuildArguments) -> int:
+    """Build the folder, and print the counts; return 1 if no image was found."""
     entries = read_manifest(arguments.manifest)
     report = build(entries, arguments.out, base_url=arguments.base_url, mirror=arguments.mirror)
     print(to_markdown(report))

@@ -5,11 +5,12 @@ with the `TrainingArguments` of transformers.
 """
 
 import ast
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from realfake_hf.cli import setting
 from realfake_hf.data.augment import Augmentation
 from realfake_hf.data.folds import FoldArguments
 from realfake_hf.data.sampling import BALANCED
@@ -31,28 +32,20 @@ _NOT_STREAMED: Final = {
 }
 
 
-def _setting(default: Any, help_text: str) -> Any:  # noqa: ANN401 - as dataclasses.field
-    return field(default=default, metadata={"help": help_text})
-
-
-def _default(setting: Field[Any]) -> Any:  # noqa: ANN401
-    return setting.default if setting.default_factory is MISSING else setting.default_factory()
-
-
 @dataclass
 class DataArguments(FoldArguments):
     """The data set and its splits."""
 
-    data: str = _setting("cifake", "demo, cifake, a zip archive, a folder, a parquet file or a Hub id.")
-    validation_share: float = _setting(0.05, "Share of the training images used for validation if there is no split.")
-    test_share: float = _setting(0.2, "Share of the training images used for testing if there is no test split.")
-    split_seed: int = _setting(0, "Seed of these splits; keep it fixed to compare models and seeds.")
-    train_size: int | None = _setting(None, "Train on this many images, balanced by label and content; None: all.")
-    balance: str | None = _setting(
+    data: str = setting("cifake", "demo, cifake, a zip archive, a folder, a parquet file or a Hub id.")
+    validation_share: float = setting(0.05, "Share of the training images used for validation if there is no split.")
+    test_share: float = setting(0.2, "Share of the training images used for testing if there is no test split.")
+    split_seed: int = setting(0, "Seed of these splits; keep it fixed to compare models and seeds.")
+    train_size: int | None = setting(None, "Train on this many images, balanced by label and content; None: all.")
+    balance: str | None = setting(
         None, "Draw training images evenly from label, group or label,group; None: all once."
     )
-    streaming: bool = _setting(False, "Stream training images from parquet shards, in constant memory.")
-    buffer_size: int = _setting(8192, "With --streaming: images in the shuffle buffer of each worker.")
+    streaming: bool = setting(False, "Stream training images from parquet shards, in constant memory.")
+    buffer_size: int = setting(8192, "With --streaming: images in the shuffle buffer of each worker.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,48 +69,47 @@ class DataArguments(FoldArguments):
 class ModelArguments:
     """The model, and how its weights are fine-tuned."""
 
-    model: str = _setting(
+    model: str = setting(
         CIFAKE_CNN,
         "cifake-cnn (trained from scratch), multiview (heads on a frozen tower), or a folder or Hub id to fine-tune.",
     )
-    num_filters: int = _setting(32, "cifake-cnn: filters of each convolution.")
-    num_conv_layers: int = _setting(2, "cifake-cnn: convolutions, each followed by pooling.")
-    dense_units: int = _setting(64, "cifake-cnn: units of each dense layer.")
-    num_dense_layers: int = _setting(1, "cifake-cnn: dense layers before the output unit.")
-    tower: str = _setting("openai/clip-vit-base-patch16", "multiview: a folder or Hub id of the vision tower.")
-    tower_layers: int = _setting(8, "multiview: layers of the tower that are kept.")
-    feature_layers: list[int] = field(
-        default_factory=lambda: [5, 6, 7, 8], metadata={"help": "multiview: layers whose tokens are the features."}
-    )
-    hidden_units: int = _setting(0, "multiview: units of the hidden layer of a head; 0: a linear head.")
-    n_windows: int = _setting(3, "multiview: windows of an image's own pixels, besides the whole image.")
-    delivered_copies: int = _setting(
+    num_filters: int = setting(32, "cifake-cnn: filters of each convolution.")
+    num_conv_layers: int = setting(2, "cifake-cnn: convolutions, each followed by pooling.")
+    dense_units: int = setting(64, "cifake-cnn: units of each dense layer.")
+    num_dense_layers: int = setting(1, "cifake-cnn: dense layers before the output unit.")
+    tower: str = setting("openai/clip-vit-base-patch16", "multiview: a folder or Hub id of the vision tower.")
+    tower_layers: int = setting(8, "multiview: layers of the tower that are kept.")
+    feature_layers: list[int] = setting([5, 6, 7, 8], "multiview: layers whose tokens are the features.")
+    hidden_units: int = setting(0, "multiview: units of the hidden layer of a head; 0: a linear head.")
+    n_windows: int = setting(3, "multiview: windows of an image's own pixels, besides the whole image.")
+    delivered_copies: int = setting(
         1, "multiview: copies of each training image that are changed as by the web; an epoch draws one, or the image."
     )
-    head_c: float = _setting(
+    head_c: float = setting(
         0.01, "multiview: C of the penalised logistic regression that fits the heads before the first epoch."
     )
-    image_size: int | None = _setting(None, "Fine-tuning: input height and width in pixels; None: the model's.")
-    patch_size: int | None = _setting(None, "Fine-tuning: patch height and width in pixels; None: the model's.")
-    attn_implementation: str | None = _setting(
+    image_size: int | None = setting(None, "Fine-tuning: input height and width in pixels; None: the model's.")
+    patch_size: int | None = setting(None, "Fine-tuning: patch height and width in pixels; None: the model's.")
+    attn_implementation: str | None = setting(
         None, "Fine-tuning: sdpa or eager (faster in bf16 on CPUs); None: the default of transformers."
     )
-    freeze_backbone: bool = _setting(False, "Fine-tuning: train the head only.")
-    head_epochs: int = _setting(0, "Fine-tuning: first epochs in which only the head is trained.")
-    layer_decay: float = _setting(1.0, "Fine-tuning: learning rate of a layer relative to the layer above it.")
-    lora_rank: int = _setting(0, "Fine-tuning: rank of LoRA updates of the linear layers, merged on save; 0: off.")
+    freeze_backbone: bool = setting(False, "Fine-tuning: train the head only.")
+    head_epochs: int = setting(0, "Fine-tuning: first epochs in which only the head is trained.")
+    layer_decay: float = setting(1.0, "Fine-tuning: learning rate of a layer relative to the layer above it.")
+    lora_rank: int = setting(0, "Fine-tuning: rank of LoRA updates of the linear layers, merged on save; 0: off.")
 
-    teacher: str | None = _setting(None, "A folder or Hub id of a trained detector to distil from.")
-    teacher_weight: float = _setting(0.5, "Weight of the distillation loss; the labels have the rest.")
+    teacher: str | None = setting(None, "A folder or Hub id of a trained detector to distil from.")
+    teacher_weight: float = setting(0.5, "Weight of the distillation loss; the labels have the rest.")
 
     def __post_init__(self) -> None:
         shapes = {CIFAKE_CNN: CNN_SHAPE, MULTIVIEW: (*MULTIVIEW_SHAPE, *MULTIVIEW_TRAINING)}
         applicable = shapes.get(self.model, _PRETRAINED_ONLY)
-        for setting in fields(self):
-            others = setting.name in {*CNN_SHAPE, *shapes[MULTIVIEW], *_PRETRAINED_ONLY} - {*applicable}
-            if others and getattr(self, setting.name) != _default(setting):
+        for each in fields(self):
+            others = each.name in {*CNN_SHAPE, *shapes[MULTIVIEW], *_PRETRAINED_ONLY} - {*applicable}
+            default = each.default if each.default_factory is MISSING else each.default_factory()
+            if others and getattr(self, each.name) != default:
                 raise ValueError(
-                    f"expected settings that apply to --model {self.model}; found --{setting.name}. Remove it."
+                    f"expected settings that apply to --model {self.model}; found --{each.name}. Remove it."
                 )
         if self.head_c <= 0 or self.delivered_copies < 0:
             raise ValueError(
@@ -137,30 +129,30 @@ class ModelArguments:
 class RunSettings:
     """The training loop: additional settings, and changed defaults of transformers."""
 
-    output_dir: str | None = _setting("runs/cifake-cnn", "Folder of the model, its measurements and figures.")
-    num_train_epochs: float = _setting(12.0, "Passes over the training images.")
-    per_device_train_batch_size: int = _setting(128, "Images in a training batch, on each device.")
-    per_device_eval_batch_size: int = _setting(500, "Images in an evaluation batch, on each device.")
-    learning_rate: float = _setting(3e-3, "Peak learning rate.")
-    lr_scheduler_type: str = _setting("cosine", "Learning rate schedule.")
-    warmup_steps: float = _setting(0.2, "Warm-up steps; below 1, a share of all steps.")
-    weight_decay: float = _setting(0.01, "Weight decay of AdamW.")
-    eval_strategy: str = _setting("epoch", "When to validate.")
-    save_strategy: str = _setting("epoch", "When to write a checkpoint.")
-    logging_strategy: str = _setting("epoch", "When to log the training loss.")
-    save_total_limit: int | None = _setting(2, "Checkpoints to keep: the best and the last.")
-    load_best_model_at_end: bool = _setting(True, "Keep the epoch with the best validation metric.")
-    metric_for_best_model: str | None = _setting("accuracy", "The validation metric that selects the best epoch.")
-    greater_is_better: bool | None = _setting(True, "Whether a higher value of that metric is better.")
-    remove_unused_columns: bool = _setting(False, "Remove columns that the model does not take; batches have none.")
-    seed: int = _setting(0, "Seed of weights, order and augmentation.")
-    flip: bool = _setting(True, "Flip training images horizontally at random.")
-    crop_padding: int = _setting(0, "Crop training images at random after padding them by this many pixels.")
-    robust_share: float = _setting(0.0, "Share of training images degraded by JPEG, blur, noise or rescaling.")
-    ema_decay: float | None = _setting(None, "Evaluate and save an exponential moving average of the weights: 0.999.")
-    early_stopping_patience: int | None = _setting(None, "Stop after this many epochs without improvement.")
-    checkpoint_steps: int | None = _setting(None, "Also write a checkpoint after every n steps within an epoch.")
-    bootstrap_samples: int = _setting(1000, "Bootstrap samples for each interval of the final report.")
+    output_dir: str | None = setting("runs/cifake-cnn", "Folder of the model, its measurements and figures.")
+    num_train_epochs: float = setting(12.0, "Passes over the training images.")
+    per_device_train_batch_size: int = setting(128, "Images in a training batch, on each device.")
+    per_device_eval_batch_size: int = setting(500, "Images in an evaluation batch, on each device.")
+    learning_rate: float = setting(3e-3, "Peak learning rate.")
+    lr_scheduler_type: str = setting("cosine", "Learning rate schedule.")
+    warmup_steps: float = setting(0.2, "Warm-up steps; below 1, a share of all steps.")
+    weight_decay: float = setting(0.01, "Weight decay of AdamW.")
+    eval_strategy: str = setting("epoch", "When to validate.")
+    save_strategy: str = setting("epoch", "When to write a checkpoint.")
+    logging_strategy: str = setting("epoch", "When to log the training loss.")
+    save_total_limit: int | None = setting(2, "Checkpoints to keep: the best and the last.")
+    load_best_model_at_end: bool = setting(True, "Keep the epoch with the best validation metric.")
+    metric_for_best_model: str | None = setting("accuracy", "The validation metric that selects the best epoch.")
+    greater_is_better: bool | None = setting(True, "Whether a higher value of that metric is better.")
+    remove_unused_columns: bool = setting(False, "Remove columns that the model does not take; batches have none.")
+    seed: int = setting(0, "Seed of weights, order and augmentation.")
+    flip: bool = setting(True, "Flip training images horizontally at random.")
+    crop_padding: int = setting(0, "Crop training images at random after padding them by this many pixels.")
+    robust_share: float = setting(0.0, "Share of training images degraded by JPEG, blur, noise or rescaling.")
+    ema_decay: float | None = setting(None, "Evaluate and save an exponential moving average of the weights: 0.999.")
+    early_stopping_patience: int | None = setting(None, "Stop after this many epochs without improvement.")
+    checkpoint_steps: int | None = setting(None, "Also write a checkpoint after every n steps within an epoch.")
+    bootstrap_samples: int = setting(1000, "Bootstrap samples for each interval of the final report.")
 
     def __post_init__(self) -> None:
         Augmentation(crop_padding=self.crop_padding, robust_share=self.robust_share)  # checks both

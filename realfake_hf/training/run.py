@@ -69,12 +69,6 @@ def train(
     The output folder contains the model, its operating point chosen on validation, measurements and figures. An
     interrupted run with the same arguments is resumed.
 
-    Args:
-        data: settings of the images.
-        model: settings of the model.
-        run: settings of the training loop, and the output folder.
-        callbacks: further callbacks of the Trainer.
-
     Raises:
         OSError: the data source or the model does not exist.
         ValueError: the model or the data cannot be used, or the output folder contains other files.
@@ -105,16 +99,12 @@ def fit(
     checkpoint: str | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Fitted:
-    """Train and keep the epoch with the best validation metric; the test split is not used.
-
-    Args:
-        data: settings of the images.
-        model: settings of the model.
-        run: settings of the training loop, and the folder of its checkpoints.
-        checkpoint: the checkpoint to resume from.
-        callbacks: further callbacks of the Trainer.
-    """
-    _check_drop_last(run)
+    """Train or resume, and keep the epoch with the best validation metric; the test split is not used."""
+    if run.dataloader_drop_last:
+        raise ValueError(
+            "expected every validation and test image measured; found --dataloader_drop_last, which drops the last "
+            "batch of an evaluation. Remove it."
+        )
     set_seed(run.seed)
     network, processor = build_model(model)
     teacher = Teacher.from_pretrained(model.teacher, weight=model.teacher_weight) if model.teacher else None
@@ -146,31 +136,20 @@ def fit(
     return Fitted(trainer, images, sets, record)
 
 
-def _check_drop_last(run: RunArguments) -> None:
-    if run.dataloader_drop_last:
-        raise ValueError(
-            "expected every validation and test image measured; found --dataloader_drop_last, which drops the last "
-            "batch of an evaluation. Remove it."
-        )
-
-
 def _all_settings(data: DataArguments, model: ModelArguments, run: RunArguments) -> dict[str, Any]:
-    return {**asdict(data), **asdict(model), **_run_settings(run)}
-
-
-def _run_settings(run: RunArguments) -> dict[str, Any]:
-    """Return the settings of `RunSettings`, and other settings that differ from their defaults.
+    """Return the settings of this project, and those of transformers that differ from their defaults.
 
     Settings without effect on the result are excluded: folders, progress bars, checkpoints and publication.
     """
     default, settings = RunArguments().to_dict(), run.to_dict()  # type: ignore[no-untyped-call]
     excluded = {"output_dir", "run_name", "disable_tqdm", "resume_from_checkpoint", "local_rank", "checkpoint_steps"}
     excluded |= {name for name in settings if name.startswith(("hub_", "push_to_hub"))}
-    return {
+    own = {
         name: value
         for name, value in settings.items()
         if name not in excluded and (name in RunSettings.__annotations__ or value != default.get(name))
     }
+    return {**asdict(data), **asdict(model), **own}
 
 
 def _measure(fitted: Fitted, run: RunArguments) -> tuple[Outcome, OperatingPoint]:

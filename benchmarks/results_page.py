@@ -1,6 +1,6 @@
 """Collect the tables of `results/` in one page.
 
-`python -m realfake_hf.experiments.results_page` writes `docs/results.md` from the files `results/NAME.md`, which the
+`python -m benchmarks.results_page` writes `docs/results.md` from the files `results/NAME.md`, which the
 measuring commands write beside `results/NAME.json`.
 """
 
