@@ -56,14 +56,10 @@ def check(
     later: Collection[str],
     epilog: str,
 ) -> None:
-    """Answer `--help` and reject invalid settings, before a slow import.
+    """Answer `--help` and reject invalid settings, before a slow import; see `parse`.
 
-    Args:
-        dataclass_types: the dataclasses that are cheap to import.
-        argv: the words of the command line.
-        description: description of the program for `--help`.
-        later: names of settings whose values `parse` checks after the import.
-        epilog: text at the end of `--help`.
+    The dataclasses are those that are cheap to import; `parse` checks the values of `later` settings after the import;
+    the epilog is the text at the end of `--help`.
     """
     parser = _parser(dataclass_types, description, epilog)
     for name in sorted(set(later) - {action.dest for action in parser._actions}):

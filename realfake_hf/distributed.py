@@ -42,11 +42,7 @@ def this_process() -> str:
 
 @contextmanager
 def report_lost_processes() -> Iterator[None]:
-    """Convert the exceptions of PyTorch after the loss of a process.
-
-    Raises:
-        LostProcessError: another process of the launch is lost.
-    """
+    """Convert the exceptions of PyTorch after the loss of another process of the launch to `LostProcessError`."""
     try:
         yield
     except RuntimeError as error:

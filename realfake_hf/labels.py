@@ -49,9 +49,6 @@ class Verdict:
         is_sure: whether there is no reason to be unsure; None if the model has neither a band nor limits.
         is_far: whether the image is far from the training images of the model; None if unknown.
         reasons: why the verdict is unsure.
-
-    Raises:
-        ValueError: `p_fake` is outside [0, 1] or NaN.
     """
 
     label: LabelName
@@ -202,11 +199,7 @@ def parse_label_words(text: str | None) -> LabelWords:
 
 @dataclass(kw_only=True)
 class LabelArguments:
-    """The flag `--labels` of a command that reads a source.
-
-    Raises:
-        ValueError: see `parse_label_words`.
-    """
+    """The flag `--labels` of a command that reads a source."""
 
     labels: str | None = field(
         default=None, metadata={"help": "Words of the source for the labels, where unclear: 0=REAL,1=FAKE."}

@@ -46,11 +46,7 @@ _STATISTICS: Final = (
 class Outcome:
     """The measurements of a finished run.
 
-    Attributes:
-        best_epoch: the selected epoch, counted from 1.
-        validation: report on the validation split.
-        test: report on the whole test split.
-        test_leak_free: report on the test images that occur in no other split.
+    The best epoch is counted from 1; `test_leak_free` reports on the test images that occur in no other split.
     """
 
     best_epoch: int
@@ -68,13 +64,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, read from its folder.
-
-    Attributes:
-        folder: the output folder of train.py.
-        record: the content of run.json.
-        outcome: the measurements.
-    """
+    """A finished run: its folder, the content of its run.json, and its measurements."""
 
     folder: Path
     record: Mapping[str, Any]
@@ -91,8 +81,6 @@ class ValidationRun:
     """The predictions for n validation images after each of k epochs.
 
     Attributes:
-        id: (n,) ids of the images.
-        is_fake: (n,) bool.
         content: (n,) content of each image, "" if unknown.
         epoch: (k,) epochs, counted from 1.
         p_fake: (k, n) float32 in [0, 1].
@@ -146,11 +134,7 @@ class ValidationRun:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a finished run from its folder.
-
-    Raises:
-        ValueError: the folder contains no finished run.
-    """
+    """Read a finished run from its folder; a `ValueError` is raised if there is none."""
     record = read_record(folder)
     if not record.get("finished"):
         raise ValueError(f"expected a finished run of train.py in {folder}; found none. Finish the training.")
@@ -158,11 +142,7 @@ def read_run(folder: Path) -> Run:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Read the run.json of a folder of train.py; empty if there is none.
-
-    Raises:
-        ValueError: the file does not contain the record of a run.
-    """
+    """Read the run.json of a folder of train.py; empty if there is none."""
     file = folder / RECORD
     if not file.exists():
         return {}
@@ -189,8 +169,8 @@ def copy_model(run: Run, folder: Path) -> None:
 def resume_point(folder: Path, arguments: Mapping[str, Any]) -> str | None:
     """Return the checkpoint from which to resume a run with these arguments, or None to start from the beginning.
 
-    Raises:
-        ValueError: the folder contains a finished run, an interrupted run with other arguments, or other files.
+    A `ValueError` is raised if the folder contains a finished run, an interrupted run with other arguments, or other
+    files.
     """
     record = read_record(folder)
     if not record:

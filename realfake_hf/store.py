@@ -39,12 +39,7 @@ def write_json(file: Path, content: object) -> None:
 
 
 def read_json(file: Path) -> Any:  # noqa: ANN401 - plain JSON
-    """Read a JSON file.
-
-    Raises:
-        OSError: there is no such file.
-        ValueError: it does not contain JSON.
-    """
+    """Read a JSON file; a `ValueError` is raised if it contains something else."""
     check_not_pointer(file)
     try:
         return json.loads(file.read_text(encoding="utf-8"))
@@ -61,11 +56,7 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def check_not_pointer(file: Path) -> None:
-    """Check that a file is not the pointer that Git leaves in the place of a large file.
-
-    Raises:
-        OSError: the file is a pointer, or not a regular file.
-    """
+    """Raise an `OSError` if a file is the pointer that Git leaves in the place of a large file, or no regular file."""
     if file.exists() and not file.is_file():
         raise OSError(f"expected a file at {file}; found a folder or a device")
     with file.open("rb") as stream:
@@ -171,10 +162,8 @@ def _sha256(text: str) -> str:
 def begin_or_resume(file: Path, settings: Mapping[str, Any], *, what: str, flag: str = "--output_dir") -> None:
     """Record the settings of resumable work in a file, creating its folder, or compare them with the recorded ones.
 
-    The settings are everything that determines the result. Messages name the work and the flag of its folder.
-
-    Raises:
-        ValueError: the folder contains other files, or work with other settings.
+    The settings are everything that determines the result. Messages name the work and the flag of its folder. A
+    `ValueError` is raised if the folder contains other files, or work with other settings.
     """
     folder = file.parent
     now = recorded_settings(settings)
@@ -195,16 +184,11 @@ def begin_or_resume(file: Path, settings: Mapping[str, Any], *, what: str, flag:
 
 
 class Store:
-    """A folder of the finished cells of resumable work, one file each.
+    """A folder of the finished cells of resumable work, one file each; it is created with the first cell.
 
-    Each cell records the settings that determine it; reading it with other settings is an error.
-
-    Args:
-        folder: folder of the cells; created with the first cell.
-        writes: whether this process writes; the other processes of a launch only read.
-
-    Attributes:
-        seconds: by cell of `json`, the duration of its computation, also if it was read.
+    Each cell records the settings that determine it; reading it with other settings is a `ValueError`. Only the
+    process that `writes` stores cells; the other processes of a launch read. `seconds` has, by cell of `json`, the
+    duration of its computation, also if it was read.
     """
 
     def __init__(self, folder: Path, *, writes: bool = True) -> None:
@@ -239,11 +223,7 @@ class Store:
         return arrays
 
     def load(self, name: str, settings: Mapping[str, Any]) -> "dict[str, NDArray[Any]] | None":
-        """Return the named arrays of a finished cell, or None if it is not finished.
-
-        Raises:
-            ValueError: the stored arrays were made with other settings.
-        """
+        """Return the named arrays of a finished cell, or None if it is not finished."""
         import numpy as np
 
         file = self.folder / f"{name}.npz"

@@ -68,7 +68,7 @@ def main(arguments: DemoArguments) -> None:
     import pyarrow.parquet as pq
     from datasets import Features, List, Value
 
-    from realfake_hf.data.ingest import SCHEMA
+    from realfake_hf.data.loading import SCHEMA
 
     file = arguments.output_file
     if file.exists():

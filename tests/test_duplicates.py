@@ -26,7 +26,7 @@ from realfake_hf.data.duplicates import (
     leak_free_mask,
     perceptual_hash,
 )
-from realfake_hf.data.ingest import SCHEMA
+from realfake_hf.data.loading import SCHEMA
 from realfake_hf.estimate import from_plain, to_plain
 from realfake_hf.experiments.data_audit import main
 

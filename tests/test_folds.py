@@ -11,9 +11,9 @@ import pytest
 from datasets import Dataset, Features, Image, Value
 
 import train
-from realfake_hf.data.folds import Fold, FoldArguments
 from realfake_hf.data.loading import load_images
 from realfake_hf.data.shards import main as write_shards
+from realfake_hf.data.splits import Fold, FoldArguments
 from realfake_hf.environment import split_fingerprint
 
 PictureBytes = Callable[..., bytes]

@@ -26,8 +26,7 @@ from realfake_hf.data.decoding import MAX_BYTES, UnreadableImageError, decode_im
 from realfake_hf.data.demo import demo_path
 from realfake_hf.data.files import FolderFiles, ZipFiles, read_file
 from realfake_hf.data.hub import HubRows
-from realfake_hf.data.ingest import SCHEMA
-from realfake_hf.data.loading import choose_split, find_source, load_images, load_split
+from realfake_hf.data.loading import SCHEMA, choose_split, find_source, load_images, load_split
 from realfake_hf.parallel import map_in_processes
 
 PictureBytes = Callable[..., bytes]

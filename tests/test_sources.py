@@ -18,8 +18,7 @@ from PIL import Image as Pillow
 from realfake_hf.crosseval.datasets import load_dataset
 from realfake_hf.data import files
 from realfake_hf.data.hub import HubRows, check_training_files
-from realfake_hf.data.ingest import SCHEMA
-from realfake_hf.data.loading import find_source, load_images
+from realfake_hf.data.loading import SCHEMA, find_source, load_images
 from realfake_hf.data.shards import main as shards
 from realfake_hf.data.splits import add_missing_splits
 from realfake_hf.data.streaming import ShardedRows, find_shards

@@ -440,6 +440,7 @@ def test_two_processes_learn_what_one_learns_from_the_same_batches(tmp_path):
 
 
 def test_images_are_not_dropped_from_validation_and_test(tmp_path, capsys):
-    assert train.main(small(tmp_path / "run", "--dataloader_drop_last", "true")) == 1
+    with pytest.raises(SystemExit, match="2"):
+        train.main(small(tmp_path / "run", "--dataloader_drop_last", "true"))
     assert "expected every validation and test image measured; found --dataloader_drop_last" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -87,16 +87,8 @@ def gradient_rollout(
     """Compute attention rollout from the attention that favours a class.
 
     It is the product over layers of W + I with normalised rows, where W is the mean over heads of (dA * A)+. With
-    small gradients it ranks patches like `relevance`; it gives less weight to layers with large gradients.
-
-    Args:
-        attentions: (batch, heads, tokens, tokens) of each layer.
-        gradients: gradient of the class score with respect to the attention of each layer.
-        pooling: as in `attention_rollout`.
-        read: as in `attention_rollout`.
-
-    Returns:
-        As `attention_rollout`.
+    small gradients it ranks patches like `relevance`; it gives less weight to layers with large gradients. Arguments
+    are as in `relevance`, and the result as in `attention_rollout`.
     """
     evidence = _evidence(required(attentions), gradients)
     layers = (_normalise_rows(weights + _identity(weights)) for weights in evidence)
@@ -134,14 +126,9 @@ def relevance(
 
 
 def pool(matrix: Tensor, pooling: Tensor) -> Tensor:
-    """Return the weighted sum of the rows of a matrix.
+    """Return the weighted sum of the rows of a matrix: (batch, tokens, tokens) to (batch, 1, tokens).
 
-    Args:
-        matrix: (batch, tokens, tokens).
-        pooling: (tokens,) weights, of which zeros cost nothing: a class token is one row.
-
-    Returns:
-        (batch, 1, tokens).
+    Of the weights, (tokens,), zeros cost nothing: a class token is one row.
     """
     read = pooling.nonzero().flatten()
     return torch.matmul(pooling[read], matrix[:, read]).unsqueeze(1)
@@ -157,11 +144,7 @@ def patch_map(row: Tensor, *, grid: tuple[int, int]) -> Tensor:
 
 
 def required(layers: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return the layers.
-
-    Raises:
-        ValueError: there are none.
-    """
+    """Return the layers; raise a `ValueError` if there are none."""
     if not layers:
         raise ValueError(
             "expected the attention weights of at least one layer; found none. Scaled-dot-product attention does not "

@@ -45,13 +45,10 @@ class Layout:
 
 
 def layout_of(model: PreTrainedModel, pixel_values: Tensor | None = None) -> Layout:
-    """Return the layout of a model for images of one size.
+    """Return the layout of a model in eval mode for images of one size; by default, of the size in the config.
 
-    It takes two forward passes and one backward pass of one image, once per model and size.
-
-    Args:
-        model: an image classifier in eval mode.
-        pixel_values: (batch, channels, height, width), of which the first is used; None means the size in the config.
+    It takes two forward passes and one backward pass of one image, once per model and size. Of the pixel values,
+    (batch, channels, height, width), the first image is used.
     """
     check_input(model)
     image = _example(model) if pixel_values is None else pixel_values[:1].detach()
@@ -98,11 +95,9 @@ def attention_options(model: PreTrainedModel) -> dict[str, bool]:
 
 
 def read_cells(output: Tensor, grid: Grid) -> Tensor:
-    """Return the cells in the output of a layer: (batch, channels, grid_h, grid_w).
+    """Return the cells in the output of a layer, which are (batch, channels, grid_h, grid_w).
 
-    Args:
-        output: these cells, or (batch, special + grid_h * grid_w, channels).
-        grid: height and width.
+    The output is these cells, or (batch, special + grid_h * grid_w, channels).
     """
     if output.ndim == 4:  # noqa: PLR2004
         return output

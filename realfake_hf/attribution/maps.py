@@ -191,11 +191,8 @@ def default_layer(model: PreTrainedModel, pixel_values: Tensor | None = None) ->
     In a transformer it is the input of the last attention, as in Gildenblat's pytorch-grad-cam: the norm before it, or
     the previous block. After it, patches have no effect on a classifier that reads a class token, and are mixed for
     one that pools them. It is the last layer in a transformer without a grid there, such as MobileViT, and in a CNN,
-    whose last convolution is read before pooling.
-
-    Args:
-        model: an image classifier.
-        pixel_values: (batch, channels, height, width), whose size matters; None means that in the config.
+    whose last convolution is read before pooling. The size of the pixel values, (batch, channels, height, width),
+    matters; None means that in the config.
     """
     layout = layout_of(model, pixel_values)
     if layout.last is None:
@@ -226,9 +223,6 @@ def integrated_gradients(
         target: ignored.
         steps: points of the Gauss-Legendre quadrature; each takes one forward and one backward pass of the batch.
         grid: height and width of the map in cells.
-
-    Raises:
-        ValueError: the number of steps or a side of the grid is below 1.
     """
     from captum.attr import IntegratedGradients  # takes a second to import
 

@@ -52,7 +52,7 @@ class ShownError:
         is_sure: whether the score is outside the unsure band; None without a band.
         method: attribution method of the map.
         file: path of the sheet, relative to the output folder.
-        nearest: nearest training image of each label, by label name; empty without training data.
+        nearest: nearest training image of each label; empty without training data.
     """
 
     model: str

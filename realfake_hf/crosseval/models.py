@@ -132,11 +132,10 @@ def shrink(images: Sequence[Image.Image]) -> NDArray[np.uint8]:
 
 
 def trivial_features(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Compute colour and spectrum features of images (n, 32, 32, 3), uint8 [0, 255].
+    """Compute colour and spectrum features of images (n, 32, 32, 3), uint8 [0, 255]: (n, 74).
 
-    Returns:
-        (n, 74): mean and standard deviation of each channel; then, for each channel and their mean, the mean log power
-        at each of 17 radii of the spectrum.
+    They are mean and standard deviation of each channel; then, for each channel and their mean, the mean log power at
+    each of 17 radii of the spectrum.
     """
     values = images.astype(np.float64) / 255
     planes = np.concatenate([values, values.mean(axis=-1, keepdims=True)], axis=-1).transpose(0, 3, 1, 2)

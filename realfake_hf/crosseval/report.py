@@ -57,11 +57,8 @@ Images, IEEE Access 12:15642-15650, doi 10.1109/ACCESS.2024.3356122. Data sets h
 def write_report(grid: Grid, file: Path, *, folder: Path | None = None, shown: Collection[str] | None = None) -> Path:
     """Write the report as an HTML page, creating its folder, and return its path.
 
-    Args:
-        grid: the measurements.
-        file: the HTML file.
-        folder: output folder of the grid, which contains the error sheets; None omits them.
-        shown: data sets whose error sheets are shown, since images may be under copyright; None shows all.
+    Error sheets are shown from the output folder of the grid, if given, and only those of the data sets `shown`, since
+    images may be under copyright; None shows all.
     """
     sheets = {} if folder is None else find_sheets(grid.errors, folder, shown)
     return write_page(

@@ -13,15 +13,18 @@ from typing import IO, Final, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from realfake_hf.data.exif import (
+from realfake_hf.data.structure import (
     ORIENTATION,
     ExcessError,
+    bounded,
     check_directories,
     check_limit,
+    embedded_exif,
     exif_of_orientation,
+    is_heif,
     read_orientation,
+    without_metadata,
 )
-from realfake_hf.data.structure import bounded, embedded_exif, is_heif, without_metadata
 
 MAX_PIXELS: Final = 89_478_485  # Pillow's own limit: a quarter of a GiB as RGB
 MAX_BYTES: Final = 256 * 1024**2
@@ -54,7 +57,7 @@ class Opened(NamedTuple):
 
     Attributes:
         image: the image; its metadata are safe to read with Pillow.
-        exif: the EXIF block of the file; read it with `realfake_hf.data.exif` only.
+        exif: the EXIF block of the file; read it with `realfake_hf.data.structure` only.
         is_whole: whether Pillow opened the file itself, and not a copy without metadata.
     """
 

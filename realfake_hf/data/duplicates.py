@@ -132,8 +132,7 @@ class NearDuplicates:
         pairs: near-duplicate pairs; an image that occurs twice in one set and three times in the other makes six.
         by_distance: pairs at distance 0, 1, ..., threshold. Distance 0 includes, but is not limited to, equal images.
         across_labels: pairs of a real and a fake image.
-        first_found: images of the first set with a near-duplicate in the second.
-        second_found: images of the second set with a near-duplicate in the first.
+        first_found: images of the first set with a near-duplicate in the second; `second_found` the reverse.
         examples: the closest pairs, the closest first.
     """
 

@@ -94,11 +94,7 @@ class HubRows:
 
 
 def bytes_of_row(image: object) -> bytes:
-    """Return the image file in a row; never open a path or address that a row names.
-
-    Raises:
-        UnreadableImageError: the row does not contain the file.
-    """
+    """Return the image file in a row, or raise `UnreadableImageError`; never open a path or address in the row."""
     match image:
         case bytes(data) | {"bytes": bytes(data)}:
             return data
@@ -109,12 +105,7 @@ def bytes_of_row(image: object) -> bytes:
 
 
 def download(name: str) -> DatasetDict:
-    """Download a data set from the Hub, or load it from the cache.
-
-    Raises:
-        FileNotFoundError: it does not exist, is private, or the Hub cannot be reached.
-        ValueError: it cannot be loaded by its name alone, or its files of other splits are taken for training images.
-    """
+    """Download a data set from the Hub, or load it from the cache; its name alone must suffice."""
     try:
         builder = load_dataset_builder(name)
         builder.download_and_prepare()
@@ -135,7 +126,7 @@ def download(name: str) -> DatasetDict:
 
 
 def check_training_files(files: Iterable[str], *, name: str) -> None:
-    """Reject files of another split among the training files; `datasets` overlooks names such as `Test.parquet`."""
+    """Reject names of another split among the training files; `datasets` overlooks names such as `Test.parquet`."""
     for file in files:
         path = PurePosixPath(re.sub(r"hf://datasets/[^/]+/[^/]+/", "", file))
         parts = path.parts[:-1] if has_image_suffix(path.name) else path.with_suffix("").parts

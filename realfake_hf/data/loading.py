@@ -1,26 +1,36 @@
-"""Load real and fake images from any source as one `DatasetDict` with one schema."""
+"""Load real and fake images from any source as one `DatasetDict` with one schema.
+
+Every image is decoded and checked once; its row is stored in memory-mapped Arrow files.
+"""
 
 import hashlib
+import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Protocol
 
-from datasets import Dataset, DatasetDict, config
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, config
 from filelock import FileLock
 
 from realfake_hf.data import hub
+from realfake_hf.data.decoding import UnreadableImageError, pixel_hash, to_rgb_file
 from realfake_hf.data.demo import demo_path
 from realfake_hf.data.files import FolderFiles, ZipFiles, file_stamp, printable
-from realfake_hf.data.folders import CIFAKE, CIFAKE_GENERATOR, Record, find_records, is_hidden
-from realfake_hf.data.folds import Fold, held_out_ids, hold_out
-from realfake_hf.data.ingest import Reader, Unreadable, require_both_classes, write_splits
-from realfake_hf.labels import LABEL_NAMES, LabelWords, parse_label_words
-from realfake_hf.store import CHECKSUMS, damaged_files, read_json
+from realfake_hf.data.folders import CIFAKE, CIFAKE_GENERATOR, DEFAULT_SPLIT, Record, find_records, is_hidden
+from realfake_hf.data.splits import Fold, held_out_ids, hold_out
+from realfake_hf.labels import LABEL_NAMES, LabelName, LabelWords, parse_label_words
+from realfake_hf.parallel import map_in_processes
+from realfake_hf.store import CHECKSUMS, damaged_files, read_json, write_checksums
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +41,110 @@ SPLITS: Final = ("train", "validation", "test")
 
 _CACHE_VERSION = 3  # increase it when the rows of an unchanged source change
 _MAX_LOGGED = 10  # unreadable files that are listed
+SCHEMA: Final = Features(
+    {
+        "image": Image(),  # decodes to an upright RGB image
+        "label": ClassLabel(names=list(LABEL_NAMES)),  # REAL = 0, FAKE = 1
+        "content": Value("string"),  # subject of the image, such as "frog"; null if unknown
+        "generator": Value("string"),  # model that generated it, such as "stable-diffusion-1.4"; null for real images
+        "source": Value("string"),  # data set of the image
+        "group": Value("string"),  # who made or owns the image, kept on one side of a split; null if unknown
+        "id": Value("string"),  # 16 hexadecimal digits that reveal neither label nor content
+        "sha256": Value("string"),  # hash of the decoded image (`decoding.pixel_hash`), equal for re-saved copies
+    }
+)
+UNREADABLE_LIMIT: Final = 0.01  # share of unreadable images above which a source is rejected as broken
+
+Row = dict[str, Any]
+
+
+class Reader(Protocol):
+    """Reads the image files of a source; must be picklable."""
+
+    def read(self, path: str, /) -> bytes:
+        """Return the whole file at a record's key."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that was skipped, and why."""
+
+    key: str
+    reason: str
+
+
+def write_splits(
+    records: Sequence[Record], reader: Reader, folder: Path, *, name: str, one_class: bool = False
+) -> None:
+    """Read all images and write `{split}.arrow` and `unreadable.json` to a new folder, atomically."""
+    require_both_classes(((record.split, record.label) for record in records), name, one_class=one_class)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.part-"))
+    try:
+        unreadable: list[Unreadable] = []
+        for split in sorted({record.split for record in records}):
+            in_split = sorted((record for record in records if record.split == split), key=attrgetter("opaque_id"))
+            unreadable += _write_split(in_split, reader, scratch / f"{split}.arrow", name=f"{name} {split}")
+        if len(unreadable) > UNREADABLE_LIMIT * len(records):
+            examples = "; ".join(f"{file.key} ({file.reason})" for file in unreadable[:5])
+            raise ValueError(
+                f"expected at most {UNREADABLE_LIMIT:.0%} unreadable images in {name}; found {len(unreadable):,} of "
+                f"{len(records):,}, such as {examples}. Download the data set again, or remove these files."
+            )
+        skipped = {file.key for file in unreadable}
+        readable = [(record.split, record.label) for record in records if record.key not in skipped]
+        require_both_classes(readable, name, one_class=one_class)
+        (scratch / "unreadable.json").write_text(json.dumps([asdict(file) for file in unreadable], indent=1))
+        write_checksums(sorted(scratch.iterdir()), scratch / CHECKSUMS)
+        scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def require_both_classes(images: Iterable[tuple[str, LabelName]], name: str, *, one_class: bool) -> None:
+    """Raise a `ValueError` if a split, of the (split, label) of each image, has no real or no fake images.
+
+    With `one_class`, one of them suffices. The name is that of the source.
+    """
+    counts = Counter(images)
+    for split in sorted({split for split, _ in counts}) or [DEFAULT_SPLIT]:
+        real, fake = (counts[split, label] for label in LABEL_NAMES)
+        if not (real or fake if one_class else real and fake):
+            raise ValueError(
+                f"expected real and fake images in the split {split} of {name}; found {real:,} real and {fake:,} "
+                "fake. Put them in folders named real and fake, or state the labels in a metadata.csv."
+            )
+
+
+def _write_split(records: Sequence[Record], reader: Reader, file: Path, *, name: str) -> list[Unreadable]:
+    unreadable: list[Unreadable] = []
+    schema = SCHEMA.arrow_schema
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
+        for _, results in map_in_processes(partial(_read_rows, reader), records, description=f"reading {name}"):
+            rows = [result for result in results if not isinstance(result, Unreadable)]
+            unreadable += [result for result in results if isinstance(result, Unreadable)]
+            stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+    return unreadable
+
+
+def _read_rows(reader: Reader, records: Sequence[Record]) -> list[Row | Unreadable]:
+    return [_read_row(reader, record) for record in records]
+
+
+def _read_row(reader: Reader, record: Record) -> Row | Unreadable:
+    try:
+        data, image = to_rgb_file(reader.read(record.key))
+    except (UnreadableImageError, OSError) as error:
+        return Unreadable(record.key, str(error))
+    return {
+        "image": {"bytes": data, "path": None},
+        "label": LABEL_NAMES.index(record.label),
+        "content": record.content,
+        "generator": record.generator,
+        "source": record.source,
+        "group": record.group,
+        "id": record.opaque_id,
+        "sha256": pixel_hash(image),
+    }
 
 
 @dataclass(frozen=True)
@@ -38,7 +152,6 @@ class Source:
     """A source that was located but not read.
 
     Attributes:
-        name: name of the source.
         fingerprint: changes with its files and words.
         find: finds its images, given further words for the labels, and the column that states their folds.
         reader: reads them.
@@ -79,7 +192,7 @@ def load_images(
         one_class: accept a source with real or fake images only, for evaluation.
 
     Returns:
-        The splits of the source, or one split `train`, with the columns of `ingest.SCHEMA`. Rows are sorted by their
+        The splits of the source, or one split `train`, with the columns of `SCHEMA`. Rows are sorted by their
         opaque ids, which amounts to shuffling. Unreadable images are skipped and logged.
 
     Raises:
@@ -118,11 +231,7 @@ def load_split(
 
 
 def choose_split(splits: Mapping[str, object], split: str | None, name: str) -> str:
-    """Return the split to evaluate: the given one; without one, test, or the only split.
-
-    Raises:
-        ValueError: there is no such split; `name` is the source in the message.
-    """
+    """Return the split to evaluate: the given one, which must exist; without one, test, or the only split."""
     split = split or ("test" if "test" in splits or len(splits) > 1 else next(iter(splits)))
     if split not in splits:
         raise ValueError(f"expected the split {split!r} of {name}; found {', '.join(splits)}. Choose with --split.")

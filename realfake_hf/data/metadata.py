@@ -21,14 +21,13 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from realfake_hf.data.decoding import Opened, UnreadableImageError, open_image
-from realfake_hf.data.exif import read_tags
-from realfake_hf.data.structure import gif_images, with_early_metadata
+from realfake_hf.data.structure import gif_images, read_tags, with_early_metadata
 from realfake_hf.labels import LABEL_NAMES
 from realfake_hf.parallel import map_in_processes
 
 if TYPE_CHECKING:
     from realfake_hf.data.folders import Record
-    from realfake_hf.data.ingest import Reader
+    from realfake_hf.data.loading import Reader
 
 PROPERTIES: Final = (
     "format", "mode", "width", "height", "aspect", "bytes", "bytes_per_pixel", "jpeg_tables", "jpeg_luminance",
@@ -54,13 +53,10 @@ Property = str | float | bool
 
 @dataclass(frozen=True)
 class FileProperties:
-    """The properties of n image files; every array has one entry per file.
+    """The properties of n image files; the columns are arrays of the `header_properties`, (n,), by name.
 
-    Attributes:
-        as_stored: whether the files are from rows of a Hugging Face data set, whose author may have re-encoded them.
-        digest: SHA-256 of each file.
-        columns: arrays of the `header_properties`, by name.
-        unreadable: number of files whose header cannot be read; they are skipped.
+    The digest, (n,), is the SHA-256 of each file. `as_stored` means that the files are from rows of a Hugging Face
+    data set, whose author may have re-encoded them. Files whose header cannot be read are counted as unreadable.
     """
 
     name: str
@@ -78,10 +74,6 @@ def read_file_properties(
 
     The files are read from the folder or archive itself, since `load_images` re-encodes some of them as PNG. A limit
     is the number of files to draw at random, with balanced labels if possible.
-
-    Raises:
-        FileNotFoundError: the source does not exist.
-        ValueError: the source is ambiguous or unsafe, or no header can be read.
     """
     from realfake_hf.data.hub import HubRows
     from realfake_hf.data.loading import find_source

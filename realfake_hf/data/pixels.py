@@ -80,10 +80,8 @@ def cached_pixels(
 def resize_images(images: Sequence[Image.Image], processor: BaseImageProcessor) -> Pixels:
     """Apply the geometry of a processor to RGB images, without its rescaling and normalization.
 
-    If the processor only resizes, with Pillow, then Pillow is called directly, which saves four copies of each image.
-
-    Returns:
-        (n, height, width, 3) uint8 [0, 255].
+    The result is (n, height, width, 3) uint8 [0, 255]. If the processor only resizes, with Pillow, then Pillow is
+    called directly, which saves four copies of each image. For `UnreadableImageError`, see `check_elongation`.
     """
     for image in images:
         check_elongation(image, processor)
@@ -105,11 +103,7 @@ def resize_image(image: Image.Image, processor: BaseImageProcessor) -> Image.Ima
 
 
 def check_elongation(image: Image.Image, processor: BaseImageProcessor) -> None:
-    """Reject an image that a processor would enlarge beyond `MAX_RESIZED` pixels, before it crops.
-
-    Raises:
-        UnreadableImageError: the image is too elongated for a processor that resizes the shorter side.
-    """
+    """Raise `UnreadableImageError` for an image that a processor would enlarge beyond `MAX_RESIZED` to crop it."""
     size = dict(getattr(processor, "size", None) or {})
     if not size.get("shortest_edge") or size.get("longest_edge"):
         return
@@ -288,10 +282,8 @@ def is_reproducible(processor: BaseImageProcessor) -> bool:
 def processed(image: Image.Image, processor: BaseImageProcessor) -> Tensor:
     """Return the `pixel_values` of an RGB image, as the processor makes them.
 
-    They are (1, channels, height, width), or (1, views, channels, height, width).
-
-    Raises:
-        ValueError: the processor returns something else.
+    They are (1, channels, height, width), or (1, views, channels, height, width); a processor that returns something
+    else is a `ValueError`.
     """
     output = processor(image, return_tensors="pt")
     values = output.get("pixel_values")

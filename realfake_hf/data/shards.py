@@ -19,7 +19,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from realfake_hf.cli import command, setting
-from realfake_hf.data.folds import FoldArguments
+from realfake_hf.data.splits import FoldArguments
 from realfake_hf.labels import FAKE
 from realfake_hf.store import changed_settings, foreign_files, read_json, sha256_of, write_json
 from realfake_hf.tables import markdown_table
@@ -68,13 +68,8 @@ def write_shards(images: "DatasetDict", folder: Path, *, shard_bytes: float = 25
     """Write the splits as parquet files with embedded images, and `shards.json` with their checksums.
 
     The folder is empty, or that of an interrupted call with the same arguments, which is resumed. A shard has at most
-    `shard_bytes`, unless a single image is larger.
-
-    Returns:
-        The entries of `shards.json`: `file`, `split`, `n`, `n_fake`, `bytes` and `sha256` of each shard.
-
-    Raises:
-        ValueError: the folder contains other files or other shards, or `shard_bytes` is not positive.
+    `shard_bytes`, unless a single image is larger. Return the entries of `shards.json`: `file`, `split`, `n`,
+    `n_fake`, `bytes` and `sha256` of each shard.
     """
     if shard_bytes <= 0:
         raise ValueError(f"expected shards of more than 0 bytes; found {shard_bytes:,.0f}.")

@@ -179,9 +179,6 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
         workers: decoding workers of each process; 0 to decode in the process itself.
         multiple: the number of batches in an epoch is rounded up to a multiple of this.
         seed: random seed of the order; `augment` has its own.
-
-    Attributes:
-        skips_single: whether to skip batches of a single image, for batch norms.
     """
 
     def __init__(
@@ -215,7 +212,7 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
         self._rows = split.rows()
         self._start: State | None = None
         self._state: State = {}
-        self.skips_single = False
+        self.skips_single = False  # batches of a single image, for batch norms
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of order and augmentation, as a callback of the `Trainer` does."""
@@ -351,8 +348,8 @@ class ShardedRows:
     def share(self, size: int, *, processes: int, process: int) -> tuple[list[range], Iterator[Iterable[Row]]]:
         """Return the row numbers and the rows of each block of at most `size` rows of a process.
 
-        Blocks lie within a row group, whatever the number of processes. Images are decoded during iteration, which
-        raises `ValueError` if one is unreadable, or if the shards have changed since they were counted.
+        Blocks lie within a row group, whatever the number of processes. Images are decoded during iteration; a
+        `ValueError` is raised if one is unreadable, or if the shards have changed since they were counted.
         """
         groups = np.array_split(np.arange(len(self._ends)), processes)[process].tolist()
         blocks = [

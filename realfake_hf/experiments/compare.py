@@ -58,9 +58,8 @@ def compare(runs: "Mapping[str, Run]", images: "DatasetDict", *, bootstrap_sampl
     """Score the test split once with each model, and test the difference of each pair.
 
     The images are the splits of their training, from `add_missing_splits`; without samples, there are no intervals.
-
-    Returns:
-        `threshold`, `models` (size, training and reports by name) and `pairs` (McNemar's tests), as plain JSON.
+    The result has `threshold`, `models` (size, training and reports by name) and `pairs` (McNemar's tests), as plain
+    JSON.
     """
     from realfake_hf.data.duplicates import leak_free_mask
     from realfake_hf.metrics.significance import mcnemar

@@ -168,8 +168,8 @@ def load_folds(plan: Plan, settings: Sequence["DataArguments"]) -> FoldedImages:
     """
     from datasets import concatenate_datasets
 
-    from realfake_hf.data.folds import Fold
     from realfake_hf.data.loading import load_images
+    from realfake_hf.data.splits import Fold
     from realfake_hf.labels import FAKE
 
     sources = {(each.data, each.labels, each.fold_column, each.balance) for each in settings}

@@ -48,11 +48,8 @@ Row = Mapping[str, Any]
 class InputImage:
     """An image that is not yet decoded.
 
-    Attributes:
-        kind: whether its name is a path, or the opaque id of a row of a data set.
-        name: the path, as `file_names` shortens it, or the id.
-        truth: true label, if known.
-        read: function that returns the upright RGB image, or raises `UnreadableImageError`.
+    Its name is a path, as `file_names` shortens it, or the opaque id of a row of a data set; `truth` is its true
+    label, if known; `read` returns the upright RGB image, or raises `UnreadableImageError`.
     """
 
     kind: Literal["path", "id"]
@@ -97,8 +94,6 @@ class Gallery:
     """The outcome of explaining many images.
 
     Attributes:
-        folder: output folder.
-        n: number of explained images.
         models: one row per model: its name, its method, and the number of images by label and prediction.
         unreadable: reason for each image that cannot be read, by name.
         interrupted: whether the work stopped before the last image.

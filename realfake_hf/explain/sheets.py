@@ -59,8 +59,7 @@ def draw_explanations(
 class Sheets:
     """Count predictions by true and predicted label, and keep the most confident images for contact sheets.
 
-    Args:
-        strength: opacity of the map in the overlays, in [0, 1].
+    The strength is the opacity of the map in the overlays, in [0, 1].
     """
 
     def __init__(self, *, strength: float) -> None:

@@ -119,11 +119,9 @@ def measure_agreement(
 
     The models under study have one set of maps per method; so have models with random weights and twins, which have
     another training seed, and may be missing. Means are estimates for the whole split, see `Sample.weight`. The seed
-    is that of the bootstrap and of the shuffled pairs.
-
-    Returns:
-        Plain JSON: how the `maps` were made; the agreement of independent maps by `chance`; `pairs`, see
-        `_compare_pair`; and each kind of map against the `centre` of the image, and against its twin (`ceiling`).
+    is that of the bootstrap and of the shuffled pairs. The result is plain JSON: how the `maps` were made; the
+    agreement of independent maps by `chance`; `pairs`, see `_compare_pair`; and each kind of map against the `centre`
+    of the image, and against its twin (`ceiling`).
     """
     resampling = sample.resampling(samples=samples, seed=seed)
     maps, untrained, other = ({maps.name: to_grid(maps.heat) for maps in sets} for sets in (trained, random, twins))

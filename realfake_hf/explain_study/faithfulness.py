@@ -39,7 +39,7 @@ class Trial:
     Attributes:
         called_fake: (n,) predictions on the intact images; the curves follow their probability.
         intact: (n,) probability of these predictions with nothing hidden.
-        hidden: (n,) probability of these predictions with everything hidden.
+        hidden: (n,) the same with everything hidden.
     """
 
     def __init__(self, images: Images, *, score: Score, fill: Fill) -> None:
@@ -102,13 +102,9 @@ def measure_faithfulness(
 
 
 def trace(trial: Trial, orders: Orders, *, grid: tuple[int, int], steps: int) -> Curves:
-    """Hide and show the cells of each image in its order.
+    """Hide and show the cells of each image in its order, in steps as equal in size as possible.
 
-    Args:
-        trial: images and their scores.
-        orders: (n, cells) cell indices of each image in row-major order; the first is hidden first.
-        grid: height and width in cells.
-        steps: number of steps in which all cells are hidden, as equal in size as possible.
+    The orders, (n, cells), are indices of a grid (height, width) in row-major order; the first cell is hidden first.
     """
     cells = grid[0] * grid[1]
     counts = np.rint(np.linspace(0, cells, steps + 1)).astype(np.intp)  # hidden cells at each point of a curve

@@ -48,12 +48,10 @@ def measure_planted(
 
     At most n hosts for each kind of planting, balanced by content, and their donors are drawn from the sample. Its
     weights are not used: each planted image counts once, because it is not an image of the split that the weights
-    represent. The seed is that of the pairs, the quadrants and the bootstrap.
-
-    Returns:
-        Plain JSON: the hits of an uninformative map (`chance`), the `class_methods`, whose maps depend on the label,
-        and for each of the `models` and each of `KINDS` the number of planted images, the label that is explained
-        (`target`), `p_fake` of the planted image minus that of its host, and the `methods`, see `_localize`.
+    represent. The seed is that of the pairs, the quadrants and the bootstrap. The result is plain JSON: the hits of an
+    uninformative map (`chance`), the `class_methods`, whose maps depend on the label, and for each of the `models` and
+    each of `KINDS` the number of planted images, the label that is explained (`target`), `p_fake` of the planted image
+    minus that of its host, and the `methods`, see `_localize`.
     """
     pairs = {
         (model.name, name): _draw_pairs(sample, kind, model=model.name, n=n, seed=seed)

@@ -44,12 +44,8 @@ Plain = dict[str, Any]  # JSON
 class ExplainedImage:
     """An image with the scores and maps of all models, for the gallery.
 
-    Attributes:
-        image: (height, width, 3) uint8 [0, 255].
-        is_fake: true label.
-        content: what the image shows.
-        p_fake: score of each model.
-        maps: (grid_h, grid_w) in [0, 1], by model and method.
+    The image is (height, width, 3) uint8 [0, 255]; `p_fake` are the scores by model; the maps, (grid_h, grid_w) in
+    [0, 1], are by model and method.
     """
 
     image: NDArray[np.uint8]

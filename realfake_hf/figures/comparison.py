@@ -106,9 +106,8 @@ def _pareto_front(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]
 def transfer_matrices(grid: Sequence[Mapping[str, Mapping[tuple[str, str], tuple[float, float | None]]]]) -> Figure:
     """Draw one matrix per model and measure: rows are the training data, columns the test data.
 
-    Args:
-        grid: rows of matrices by title. A matrix contains the mean over seeds, in [0, 1], and its standard deviation,
-            None for a single seed, by training and test data.
+    The grid has rows of matrices by title. A matrix contains the mean over seeds, in [0, 1], and its standard
+    deviation, None for a single seed, by training and test data.
     """
     figure = Figure(figsize=(style.WIDTH, 0.6 + 2.6 * len(grid)), layout="constrained")
     panels = figure.subplots(len(grid), len(grid[0]), squeeze=False)

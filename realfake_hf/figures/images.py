@@ -33,13 +33,10 @@ Box = tuple[float, float, float, float]  # left, bottom, width, height in inches
 
 @dataclass(frozen=True, eq=False)
 class MapPanel:
-    """The map of one model for an image.
+    """The map of one model for an image, (grid_h, grid_w) in [0, 1], and its overlay.
 
-    Attributes:
-        title: the model and its verdict; each line is wrapped.
-        note: the method and its options; wrapped.
-        heat: (grid_h, grid_w) in [0, 1]; a constant map is labelled as empty.
-        overlay: the map over the image.
+    The title, the model and its verdict, and the note, the method and its options, are wrapped. A constant map is
+    labelled as empty.
     """
 
     title: str

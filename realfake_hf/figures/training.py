@@ -67,11 +67,9 @@ def content_accuracy(accuracy: Mapping[str, Sequence[float]], *, epochs: Sequenc
 
 
 def confusion_matrix(counts: NDArray[np.integer], *, title: str) -> Figure:
-    """Draw a confusion matrix: each cell shows its count and its share of the row, which is also its colour.
+    """Draw the (2, 2) counts of a confusion matrix: rows are the true labels REAL and FAKE, columns the predictions.
 
-    Args:
-        counts: (2, 2) images; rows are the true labels REAL and FAKE, columns the predictions.
-        title: name of the images; their number is appended.
+    Each cell shows its count and its share of the row, which is also its colour. The title names the images.
     """
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.full((2, 2), np.nan), where=totals > 0)

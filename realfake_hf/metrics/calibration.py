@@ -59,10 +59,8 @@ class Histogram:
 class RiskCoverage:
     """Error rate when only the most confident predictions are accepted (El-Yaniv & Wiener, 2010, JMLR 11:1605-1641).
 
-    Attributes:
-        coverage: share of decided images, increasing to 1.
-        risk: error rate among them, at each coverage.
-        area: mean risk over all coverages, in [0, 1].
+    The coverage is the share of decided images, increasing to 1; the risk is the error rate among them, at each
+    coverage; the area is the mean risk over all coverages, in [0, 1].
     """
 
     coverage: tuple[float, ...]
@@ -89,13 +87,10 @@ def best_threshold(is_fake: ArrayLike, p_fake: ArrayLike) -> float:
 
 
 def fit_temperature(is_fake: ArrayLike, p_fake: ArrayLike) -> float:
-    """Fit the temperature on validation images (Guo et al., 2017), with scikit-learn.
+    """Fit the temperature on real and fake validation images (Guo et al., 2017), with scikit-learn.
 
     Log-odds are divided by the temperature; it is above 1 if the detector is overconfident, and at least 0.001, also
     if every image is predicted correctly, when the likelihood has no maximum.
-
-    Raises:
-        ValueError: all images have the same label.
     """
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.frozen import FrozenEstimator

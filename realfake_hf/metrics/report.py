@@ -206,15 +206,9 @@ def estimate_roc_auc(is_fake: Flags, p_fake: NDArray[np.floating], *, samples: i
 
 
 def roc_auc(is_fake: Flags, p_fake: NDArray[np.floating], weights: Floats) -> Floats:
-    """Compute the ROC AUC under many weightings of the images.
+    """Compute the ROC AUC of scores (n,) under many weightings of the images, (weightings, n), not negative.
 
-    Args:
-        is_fake: (n,) true labels.
-        p_fake: (n,) scores.
-        weights: (weightings, n), not negative.
-
-    Returns:
-        (weightings,) in [0, 1]; NaN where the weights of one label sum to 0.
+    The result is (weightings,) in [0, 1]; NaN where the weights of one label sum to 0.
     """
     order = np.argsort(p_fake, kind="stable")
     starts = np.flatnonzero(np.diff(p_fake[order], prepend=-np.inf))  # first position of each distinct score

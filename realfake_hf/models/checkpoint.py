@@ -85,9 +85,7 @@ def load_classifier(
 def load_tower(place: str | os.PathLike[str], config: PreTrainedConfig) -> PreTrainedModel:
     """Load a vision tower, also out of a larger model, in float32; see `load_classifier`.
 
-    Args:
-        place: a folder or a Hub id.
-        config: configuration of the tower, which may have fewer layers than the checkpoint.
+    The configuration of the tower may have fewer layers than the checkpoint.
     """
     place = locate(place)
     _check_weight_files(place)
@@ -140,11 +138,7 @@ def load_processor(
 
 
 def fake_output(config: Any) -> int:  # noqa: ANN401 - a configuration of transformers
-    """Return the index of the FAKE logit of a model whose two logits pass through a softmax.
-
-    Raises:
-        ValueError: the labels do not mean real and fake, or the model was trained for another kind of problem.
-    """
+    """Return the index of the FAKE logit of a model whose two logits, for real and fake, pass through a softmax."""
     problem = getattr(config, "problem_type", None)
     if problem not in (None, SOFTMAX):
         raise ValueError(f"expected a classifier with problem_type {SOFTMAX} in its config; found {problem!r}.")

@@ -105,11 +105,8 @@ class LeadingTokens:
 class Bfloat16Block:
     """The `forward` of a ViT block with products in bfloat16, without gradients or attention weights.
 
-    Query, key and value are one product; norms and residuals are float32.
-
-    Args:
-        block: a block of a packed ViT, DeiT or DINOv2, whose linear layers are switched to bfloat16.
-        tokens: number of leading tokens to return; None means all.
+    Query, key and value are one product; norms and residuals are float32. The block is one of a packed ViT, DeiT or
+    DINOv2, whose linear layers are switched to bfloat16; `tokens` leading tokens are returned, by default all.
     """
 
     def __init__(self, block: nn.Module, tokens: int | None = None) -> None:

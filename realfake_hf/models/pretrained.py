@@ -89,10 +89,6 @@ def build_multiview(
 
     Returns:
         The model, with the tower's weights in 8 bits, and its image processor.
-
-    Raises:
-        OSError: the tower does not exist.
-        ValueError: it has fewer layers, or lacks weights.
     """
     place = find_checkpoint(tower)
     config: Any = load_config(place)
@@ -142,15 +138,10 @@ def is_resizable(model: PreTrainedModel) -> bool:
 def resize_model(
     model: PreTrainedModel, *, image_size: int | None = None, patch_size: int | None = None
 ) -> PreTrainedModel:
-    """Return a new model of the same class for another image or patch size.
+    """Return a new model of the same class for another image or patch size, in pixels; None keeps the size.
 
     The position table is interpolated over its grid, the patch kernel is resized by its pseudo-inverse, and all other
-    weights are copied.
-
-    Args:
-        model: for which `is_resizable` is true.
-        image_size: pixels; None keeps the size.
-        patch_size: pixels; None keeps the size.
+    weights are copied. `is_resizable` must be true.
 
     Raises:
         ValueError: the image size is not divisible by the patch size, or this process does not have the weights.
@@ -183,14 +174,8 @@ def resize_patch_kernel(kernel: Tensor, size: int) -> Tensor:
 
     Beyer et al. (2023), *FlexiViT: One Model for All Patch Sizes*, section 3.4. If the matrix B resizes a patch
     bilinearly, the new kernel is w pinv(B): exact for larger patches, the least-squares solution under white noise for
-    smaller ones.
-
-    Args:
-        kernel: (hidden, channels, height, width).
-        size: new height and width in pixels.
-
-    Returns:
-        (hidden, channels, size, size) of the same dtype.
+    smaller ones. The kernel, (hidden, channels, height, width), becomes (hidden, channels, size, size) of the same
+    dtype.
     """
     height, width = kernel.shape[-2:]
     if (height, width) == (size, size):
@@ -204,13 +189,8 @@ def resize_patch_kernel(kernel: Tensor, size: int) -> Tensor:
 def resize_positions(table: Tensor, *, old_grid: int, grid: int) -> Tensor:
     """Resize the grid part of a position table by bicubic interpolation; rows of special tokens are copied.
 
-    Args:
-        table: (1, special tokens + old_grid * old_grid, hidden).
-        old_grid: patches per side before.
-        grid: patches per side afterwards.
-
-    Returns:
-        (1, special tokens + grid * grid, hidden) of the same dtype.
+    The table, (1, special tokens + old_grid * old_grid, hidden), becomes (1, special tokens + grid * grid, hidden) of
+    the same dtype.
     """
     if old_grid == grid:
         return table
@@ -221,14 +201,9 @@ def resize_positions(table: Tensor, *, old_grid: int, grid: int) -> Tensor:
 
 
 def random_weights(model: PreTrainedModel, *, seed: int) -> PreTrainedModel:
-    """Return an untrained model of the same configuration.
+    """Return an untrained model of the same configuration, device and dtype, in eval mode.
 
-    Args:
-        model: any model that initialises itself.
-        seed: seed of the weights; the global random state of PyTorch is restored afterwards.
-
-    Returns:
-        A new model in eval mode, with the same device and dtype.
+    The global random state of PyTorch is restored afterwards.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed accelerators, permanently

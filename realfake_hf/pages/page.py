@@ -60,14 +60,8 @@ class GalleryItem:
 class Section:
     """One section of a page; its parts are shown in the order of the attributes.
 
-    Attributes:
-        anchor: the id of the heading, unique on the page.
-        title: the heading.
-        text: paragraphs.
-        figures: drawn for light and dark mode.
-        tables: folded or open.
-        files: PNG files by title, folded.
-        gallery: items by the title of their group.
+    The anchor is the id of the heading, unique on the page; figures are drawn for light and dark mode, tables folded
+    or open, PNG files by title and folded, and gallery items by the title of their group.
     """
 
     anchor: str

@@ -21,8 +21,7 @@ from realfake_hf.data.decoding import UnreadableImageError
 from realfake_hf.data.files import FolderFiles, printable, read_file
 from realfake_hf.data.folders import find_image_files
 from realfake_hf.data.hub import bytes_of_row
-from realfake_hf.data.ingest import Unreadable
-from realfake_hf.data.loading import load_images, unreadable_files
+from realfake_hf.data.loading import Unreadable, load_images, unreadable_files
 from realfake_hf.store import file_names
 
 Row = Mapping[str, Any]
@@ -36,12 +35,7 @@ _ROWS: Final = 256  # rows of a shard in memory at once
 
 @dataclass(frozen=True)
 class Item:
-    """One image.
-
-    Attributes:
-        id: name of the file from `file_names`, id of the row, or shard and row number.
-        read: returns the encoded bytes.
-    """
+    """One image: its name or id, or shard and row number, and a function that returns its encoded bytes."""
 
     id: str
     read: Callable[[], bytes]
@@ -52,13 +46,7 @@ Source = tuple[Callable[[int, int], Iterator[Item]], int, str]  # items from sta
 
 @dataclass(frozen=True)
 class Part:
-    """Consecutive images that are scored and stored together.
-
-    Attributes:
-        number: position among all parts, from 0.
-        n: number of images.
-        items: returns an iterator over the images.
-    """
+    """Consecutive images that are scored and stored together: their position among all parts, number, and iterator."""
 
     number: int
     n: int
@@ -67,13 +55,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Inputs:
-    """All images.
-
-    Attributes:
-        kind: files, shards or rows.
-        parts: the images in parts.
-        sha256: digest of the sources, which changes if images are added, removed or reordered.
-    """
+    """All images: files, shards or rows, in parts; the digest changes if images are added, removed or reordered."""
 
     kind: str
     parts: Sequence[Part]
@@ -86,13 +68,10 @@ class Inputs:
 
 
 def find_inputs(words: Sequence[str], *, part_size: int, labels: str | None = None) -> Inputs:
-    """Find images and divide them into parts.
+    """Find images and divide them into parts of at most `part_size`.
 
-    Args:
-        words: image files, folders and globs of images; or parquet shards, a folder of shards, or a Hub data set with
-            parquet files; or one source of `load_images`, such as cifake or a zip archive.
-        part_size: maximum number of images in a part.
-        labels: see `load_images`.
+    The words are image files, folders and globs of images; or parquet shards, a folder of shards, or a Hub data set
+    with parquet files; or one source of `load_images`, such as cifake or a zip archive, with its `labels`.
     """
     shards = _shards(words)
     if shards:

@@ -32,9 +32,7 @@ _FILES_OF_MAIN_PROCESS: Final = (
 class ValidationRecorder(TrainerCallback):
     """Record the validation probabilities of each epoch; pass `compute_metrics` to the same `Trainer`.
 
-    Args:
-        file: the `.npz` file of a `ValidationRun`; a resumed run appends to it.
-        start: the validation images, without epochs.
+    The file is that of a `ValidationRun`, to which a resumed run appends; `start` are the images, without epochs.
     """
 
     def __init__(self, file: Path, start: ValidationRun) -> None:

@@ -41,8 +41,7 @@ from realfake_hf.training.run_arguments import RunArguments
 def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """Build a CIFAKE CNN or heads on a tower, or load a pretrained classifier with a head for REAL and FAKE.
 
-    Returns:
-        The model, and the image processor to save with it.
+    Return the model, and the image processor to save with it.
     """
     if arguments.model == MULTIVIEW:
         shape = {name: getattr(arguments, name) for name in MULTIVIEW_SHAPE}
@@ -87,8 +86,7 @@ class TrainingData:
 
     Attributes:
         images: the splits as data sets; without train if it is streamed.
-        stream: the shards of a streamed train split.
-        buffer_size: images in the shuffle buffer of the stream.
+        stream: the shards of a streamed train split, with `buffer_size` images in its shuffle buffer.
         weights: (n_train,) probabilities of a balanced draw; None to train on each image once in an epoch.
     """
 

@@ -25,10 +25,7 @@ logger = logging.getLogger(__name__)
 class Teacher:
     """A trained detector that predicts the same augmented images as its student.
 
-    Args:
-        model: a two-class image classifier whose labels mean real and fake.
-        processor: the image processor saved with it.
-        weight: weight of the distillation loss, in (0, 1]; the loss of the labels has the rest.
+    The weight of the distillation loss is in (0, 1]; the loss of the labels has the rest.
     """
 
     def __init__(self, model: Any, processor: BaseImageProcessor, *, weight: float) -> None:  # noqa: ANN401
@@ -89,7 +86,6 @@ class DistillationTrainer(Trainer):
         teacher: the teacher, or None.
         needs_two_images: whether to skip training batches of a single image, whose batch statistics are undefined.
         weights: (n,) probabilities of the training images in a draw with replacement; None to train on each once.
-        settings: those of the `Trainer`.
     """
 
     def __init__(

@@ -32,11 +32,9 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Group the trainable parameters by depth, for layer-wise learning rate decay (Clark et al., 2020, ELECTRA).
 
-    The heads have the learning rate, and each layer that of the layer above it times `layer_decay`. The parameters
-    named in `decayed`, by the `Trainer`, have the weight decay; the others (biases, norms) have none.
-
-    Returns:
-        Groups for an optimizer, the heads first.
+    The heads, in the first groups, have the learning rate, and each layer that of the layer above it times
+    `layer_decay`. The parameters named in `decayed`, by the `Trainer`, have the weight decay; the others (biases,
+    norms) have none.
     """
     parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
     depths = layer_depths(model)
@@ -109,12 +107,7 @@ def with_lora(model: PreTrainedModel, *, rank: int) -> PeftModel:
 
 
 class HeadFirst(TrainerCallback):
-    """Freeze the backbone in the first epochs, to protect it from a new head (Kumar et al., 2022, LP-FT).
-
-    Args:
-        backbone: the parameters to freeze.
-        epochs: number of epochs.
-    """
+    """Freeze the backbone in the first epochs, to protect it from a new head (Kumar et al., 2022, LP-FT)."""
 
     def __init__(self, backbone: Iterable[nn.Parameter], *, epochs: int) -> None:
         self.backbone, self.epochs = list(backbone), epochs
@@ -132,10 +125,8 @@ class WeightAverage(TrainerCallback):
     """Evaluate and save an exponential moving average of the weights (Polyak & Juditsky, 1992).
 
     Training continues with the trained weights; the average replaces them during each evaluation and at the end of
-    training. Checkpoints contain both.
-
-    Args:
-        decay: decay of the average; limited at step t to (1 + t) / (10 + t), to forget the initial weights.
+    training. Checkpoints contain both. The decay is limited at step t to (1 + t) / (10 + t), to forget the initial
+    weights.
     """
 
     def __init__(self, decay: float) -> None:

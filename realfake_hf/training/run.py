@@ -45,14 +45,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A trained model with the weights of its best epoch.
-
-    Attributes:
-        trainer: the trainer, with the model.
-        data: the images.
-        sets: the pixels or features of the images by split.
-        record: content of run.json without the costs.
-    """
+    """A trained model with the weights of its best epoch, its images and inputs, and run.json without the costs."""
 
     trainer: Trainer
     data: TrainingData
@@ -100,11 +93,6 @@ def fit(
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Fitted:
     """Train or resume, and keep the epoch with the best validation metric; the test split is not used."""
-    if run.dataloader_drop_last:
-        raise ValueError(
-            "expected every validation and test image measured; found --dataloader_drop_last, which drops the last "
-            "batch of an evaluation. Remove it."
-        )
     set_seed(run.seed)
     network, processor = build_model(model)
     teacher = Teacher.from_pretrained(model.teacher, weight=model.teacher_weight) if model.teacher else None

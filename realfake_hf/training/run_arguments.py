@@ -18,6 +18,11 @@ class RunArguments(RunSettings, TrainingArguments):
 
     def __post_init__(self) -> None:
         RunSettings.__post_init__(self)
+        if self.dataloader_drop_last:
+            raise ValueError(
+                "expected every validation and test image measured; found --dataloader_drop_last, which drops the "
+                "last batch of an evaluation. Remove it."
+            )
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         self.dataloader_pin_memory = self.dataloader_pin_memory and not self.use_cpu
         TrainingArguments.__post_init__(self)  # type: ignore[no-untyped-call]

@@ -42,9 +42,8 @@ Facts = dict[str, Any]
 def search(arguments: SearchArguments) -> Iterator[dict[str, Any]]:
     """Run trainings of the search, beside any number of other workers, until all are finished.
 
-    Yields:
-        The results so far as plain JSON, after each training of this worker and at the end. `waiting` is the number of
-        unfinished trainings of the stages that have begun.
+    Yield the results so far as plain JSON, after each training of this worker and at the end. `waiting` is the number
+    of unfinished trainings of the stages that have begun.
     """
     settings = {**_settings(arguments), "recipe": Path(arguments.base).read_text(encoding="utf-8")}
     arguments.output_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -118,12 +117,7 @@ class SharedStudy:
     """A stage of the search, stored in an Optuna journal in a folder that all workers see.
 
     A worker holds the file lock of the training that it runs. If a trial is running and its lock is free, its worker
-    has died; the trial is enqueued again and resumes from its last checkpoint.
-
-    Args:
-        folder: folder of the search.
-        stage: name of the study.
-        trainings: all trainings of the stage; the same for all workers.
+    has died; the trial is enqueued again and resumes from its last checkpoint. All workers give the same trainings.
     """
 
     def __init__(self, folder: Path, stage: str, trainings: Sequence[Training]) -> None:
