@@ -78,19 +78,13 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class ValidationRun:
-    """The predictions for n validation images after each of k epochs.
-
-    Attributes:
-        content: (n,) content of each image, "" if unknown.
-        epoch: (k,) epochs, counted from 1.
-        p_fake: (k, n) float32 in [0, 1].
-    """
+    """The predictions for n validation images after each of k epochs."""
 
     id: NDArray[np.str_]
     is_fake: NDArray[np.bool_]
-    content: NDArray[np.str_]
-    epoch: NDArray[np.int64]
-    p_fake: NDArray[np.float32]
+    content: NDArray[np.str_]  # (n,) content of each image, "" if unknown
+    epoch: NDArray[np.int64]  # (k,) epochs, counted from 1
+    p_fake: NDArray[np.float32]  # (k, n) float32 in [0, 1]
 
     @classmethod
     def begin(cls, *, ids: Sequence[str], is_fake: NDArray[np.bool_], content: Sequence[str | None]) -> Self:

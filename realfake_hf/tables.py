@@ -6,21 +6,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Table:
-    """A table with its caption, which describes it.
-
-    Attributes:
-        rows: cells, rendered with `str`; the first cell of a row is its name.
-        align: see `markdown_table`.
-        folded: an HTML page shows only the caption until the reader opens the table.
-        wrap: an HTML page may break cells into lines.
-    """
+    """A table with its caption, which describes it."""
 
     caption: str
     header: Sequence[str]
-    rows: Sequence[Sequence[object]]
-    align: str = "lr"
-    folded: bool = False
-    wrap: bool = False
+    rows: Sequence[Sequence[object]]  # cells, rendered with `str`; the first cell of a row is its name
+    align: str = "lr"  # see `markdown_table`
+    folded: bool = False  # an HTML page shows only the caption until the reader opens the table
+    wrap: bool = False  # an HTML page may break cells into lines
 
     def to_markdown(self) -> str:
         """Render the caption as a paragraph, and the table below it."""

@@ -22,26 +22,19 @@ _layouts: WeakKeyDictionary[nn.Module, dict[object, "Layout"]] = WeakKeyDictiona
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a model keeps the cells of images of one size.
+    """Where a model keeps the cells of images of one size."""
 
-    Attributes:
-        layers: by name, height and width of the grid in what each layer returns, for layers with one.
-        last: the layer that Grad-CAM reads by default; see `maps.default_layer`. None if there is none.
-        attention: names of the layers that return attention weights, from first to last; none after those in `read`.
-        refusal: why these weights cannot be combined into one matrix, or None if they can.
-        pooling: (tokens,) weights of the last tokens in what the classifier reads, summing to 1; empty if refused.
-        read: numbers of the attention layers after which it reads tokens with these weights, 1 for the first: the last
-            one, or the `feature_layers` of the model.
-        grid: height and width of the patches among these tokens, which special tokens precede.
-    """
-
-    layers: Mapping[str, Grid]
-    last: str | None
+    layers: Mapping[str, Grid]  # by name, height and width of the grid in what each layer returns, for layers with one
+    last: str | None  # the layer that Grad-CAM reads by default; see `maps.default_layer`. None if there is none
+    # names of the layers that return attention weights, from first to last; none after those in `read`
     attention: tuple[str, ...]
-    refusal: str | None
+    refusal: str | None  # why these weights cannot be combined into one matrix, or None if they can
+    # (tokens,) weights of the last tokens in what the classifier reads, summing to 1; empty if refused
     pooling: Tensor = field(default_factory=lambda: torch.empty(0))
+    # numbers of the attention layers after which it reads tokens with these weights, 1 for the first: the last one, or
+    # the `feature_layers` of the model
     read: tuple[int, ...] = ()
-    grid: Grid = (0, 0)
+    grid: Grid = (0, 0)  # height and width of the patches among these tokens, which special tokens precede
 
 
 def layout_of(model: PreTrainedModel, pixel_values: Tensor | None = None) -> Layout:
@@ -130,18 +123,12 @@ def attention_weights(output: object) -> Tensor | None:
 
 @dataclass(eq=False)
 class _Step:
-    """The output of one layer, or of several if they return the same tensor.
+    """The output of one layer, or of several if they return the same tensor."""
 
-    Attributes:
-        name: of the outermost layer.
-        grid: height and width of its cells, (0, 0) without any.
-        has_parameters: whether the innermost layer has any.
-        effect: (cells,) norm of the gradient of the prediction with respect to each cell or token; empty without one.
-    """
-
-    name: str
-    grid: Grid
-    has_parameters: bool
+    name: str  # of the outermost layer
+    grid: Grid  # height and width of its cells, (0, 0) without any
+    has_parameters: bool  # whether the innermost layer has any
+    # (cells,) norm of the gradient of the prediction with respect to each cell or token; empty without one
     effect: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @property

@@ -34,17 +34,11 @@ BASELINE: Final = 0.0  # in normalised pixels: the mean of the image processor, 
 
 @dataclass(frozen=True)
 class Maps:
-    """The raw maps of a batch.
+    """The raw maps of a batch."""
 
-    Attributes:
-        values: (batch, grid_h, grid_w) float32 on the scale of the method.
-        log_odds: (batch,) log-odds of FAKE in the explained forward pass; their sigmoid is `p_fake`.
-        layer: the layer that was read, for methods that read one.
-    """
-
-    values: Tensor
-    log_odds: Tensor
-    layer: str | None = None
+    values: Tensor  # (batch, grid_h, grid_w) float32 on the scale of the method
+    log_odds: Tensor  # (batch,) log-odds of FAKE in the explained forward pass; their sigmoid is `p_fake`
+    layer: str | None = None  # the layer that was read, for methods that read one
 
 
 def log_odds(model: PreTrainedModel, pixel_values: Tensor, **options: bool) -> Tensor:

@@ -46,27 +46,18 @@ class GroupGap:
 
 @dataclass(frozen=True)
 class Confidence:
-    """Calibration and selective prediction of a model on a data set.
+    """Calibration and selective prediction of a model on a data set."""
 
-    Attributes:
-        temperature: temperature fitted on validation; if None, `after` and `bins_after` are None as well.
-        before: ECE, log loss and Brier score of the probabilities as predicted.
-        after: the same after temperature scaling.
-        band: probabilities between which the model is unsure; None if the model has no band.
-        decided: share of images outside the band; 1 without a band.
-        wrong: share of wrong verdicts among the decided images.
-    """
-
-    temperature: float | None
-    before: dict[str, Estimate]
-    after: dict[str, Estimate] | None
+    temperature: float | None  # temperature fitted on validation; if None, `after` and `bins_after` are None as well
+    before: dict[str, Estimate]  # ECE, log loss and Brier score of the probabilities as predicted
+    after: dict[str, Estimate] | None  # the same after temperature scaling
     bins: tuple[calibration.Bin, ...]
     bins_after: tuple[calibration.Bin, ...] | None
     histogram: calibration.Histogram
     risk_coverage: calibration.RiskCoverage
-    band: Band | None
-    decided: Estimate
-    wrong: Estimate
+    band: Band | None  # probabilities between which the model is unsure; None if the model has no band
+    decided: Estimate  # share of images outside the band; 1 without a band
+    wrong: Estimate  # share of wrong verdicts among the decided images
 
     @property
     def promise(self) -> Promise | None:
@@ -93,32 +84,23 @@ class FalseAlarms:
 
 @dataclass(frozen=True)
 class Cell:
-    """The measurements of a model on a data set under a protocol.
-
-    Attributes:
-        split: split, with the suffix `LEAK_FREE` if only its leak-free images were measured.
-        majority: accuracy of always predicting the more frequent label, in [0.5, 1].
-        oracle_threshold: best threshold on these very images, an upper bound; None with one label only.
-        contents: each known content compared with all other images.
-        generators: the images of each generator compared with the other FAKE images; empty with one generator.
-        shared: contents that CIFAKE contains compared with those it lacks; None if only one kind occurs.
-        false_alarms: REAL images called FAKE, by content; `harm` in JSON.
-    """
+    """The measurements of a model on a data set under a protocol."""
 
     model: str
     dataset: str
-    split: str
+    split: str  # split, with the suffix `LEAK_FREE` if only its leak-free images were measured
     protocol: str
     point: OperatingPoint
     report: Report
-    majority: float
-    oracle_threshold: float | None
+    majority: float  # accuracy of always predicting the more frequent label, in [0.5, 1]
+    oracle_threshold: float | None  # best threshold on these very images, an upper bound; None with one label only
     oracle_accuracy: float | None
-    contents: dict[str, GroupGap]
+    contents: dict[str, GroupGap]  # each known content compared with all other images
+    # the images of each generator compared with the other FAKE images; empty with one generator
     generators: dict[str, GroupGap]
-    shared: Gap | None
+    shared: Gap | None  # contents that CIFAKE contains compared with those it lacks; None if only one kind occurs
     confidence: Confidence
-    false_alarms: tuple[FalseAlarms, ...]
+    false_alarms: tuple[FalseAlarms, ...]  # REAL images called FAKE, by content; `harm` in JSON
 
     @property
     def place(self) -> tuple[str, str, str]:

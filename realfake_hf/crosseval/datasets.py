@@ -23,29 +23,19 @@ SAME_CONTENT: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, eq=False)
 class EvalDataset:
-    """One split of a source of `load_images`, on which models are evaluated.
-
-    Attributes:
-        rows: n images, in the schema of `load_images`.
-        is_fake: (n,) true labels.
-        content: (n,) content of each image; None if unknown.
-        generator: (n,) generator of each image; None for real images and if unknown.
-        is_leak_free: (n,) whether the image occurs in no other split of the source.
-        is_streamed: whether the images were read from shards, without a local copy of the source.
-        labels: as for `load_images`.
-    """
+    """One split of a source of `load_images`, on which models are evaluated."""
 
     name: str
     source: str
     split: str
-    rows: Dataset | ShardedRows
-    is_fake: Flags
-    content: tuple[str | None, ...]
-    generator: tuple[str | None, ...]
-    is_leak_free: Flags
+    rows: Dataset | ShardedRows  # n images, in the schema of `load_images`
+    is_fake: Flags  # (n,) true labels
+    content: tuple[str | None, ...]  # (n,) content of each image; None if unknown
+    generator: tuple[str | None, ...]  # (n,) generator of each image; None for real images and if unknown
+    is_leak_free: Flags  # (n,) whether the image occurs in no other split of the source
     sha256: str
-    is_streamed: bool = False
-    labels: str | None = None
+    is_streamed: bool = False  # whether the images were read from shards, without a local copy of the source
+    labels: str | None = None  # as for `load_images`
 
     @property
     def is_shared(self) -> tuple[bool | None, ...]:

@@ -45,28 +45,20 @@ Nearest = dict[str, Neighbour]  # by label name
 
 @dataclass(frozen=True)
 class ShownError:
-    """An error on a sheet.
-
-    Attributes:
-        kind: false positive for a REAL image called FAKE, false negative for a FAKE image called REAL.
-        is_sure: whether the score is outside the unsure band; None without a band.
-        method: attribution method of the map.
-        file: path of the sheet, relative to the output folder.
-        nearest: nearest training image of each label; empty without training data.
-    """
+    """An error on a sheet."""
 
     model: str
     dataset: str
     split: str
-    kind: Kind
+    kind: Kind  # false positive for a REAL image called FAKE, false negative for a FAKE image called REAL
     id: str
     content: str | None
     generator: str | None
     p_fake: float
-    is_sure: bool | None
-    method: str
-    file: str
-    nearest: Nearest
+    is_sure: bool | None  # whether the score is outside the unsure band; None without a band
+    method: str  # attribution method of the map
+    file: str  # path of the sheet, relative to the output folder
+    nearest: Nearest  # nearest training image of each label; empty without training data
 
 
 class TrainingEmbeddings:

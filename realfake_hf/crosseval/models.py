@@ -35,22 +35,15 @@ RADII: Final = SIDE // 2 + 1  # radii of the spectrum; the last radius includes 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A named model that scores images.
-
-    Attributes:
-        place: folder or Hub id; for the baseline, a description of its training data.
-        digest: hash of the weights.
-        trained_on: source of the training data, as recorded in `run.json`; None if unknown.
-        detector: detector with these weights; None for the baseline.
-        score: function from n RGB images to (n,) `p_fake` in [0, 1].
-    """
+    """A named model that scores images."""
 
     name: str
-    place: str
+    place: str  # folder or Hub id; for the baseline, a description of its training data
     point: OperatingPoint
-    digest: str
-    trained_on: str | None = None
-    detector: Detector | None = None
+    digest: str  # hash of the weights
+    trained_on: str | None = None  # source of the training data, as recorded in `run.json`; None if unknown
+    detector: Detector | None = None  # detector with these weights; None for the baseline
+    # function from n RGB images to (n,) `p_fake` in [0, 1]
     score: Callable[[Sequence[Image.Image]], NDArray[np.floating]]
 
 

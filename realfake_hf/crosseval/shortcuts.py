@@ -118,26 +118,18 @@ class ShortcutAudit:
 
 @dataclass(frozen=True)
 class Shortcut:
-    """The shortcuts of a data set of a grid.
-
-    Attributes:
-        n: number of audited files.
-        together: balanced accuracy of all facts in one model; None if the files could not be audited.
-        worst: name of the best single fact.
-        worst_alone: balanced accuracy of this fact.
-        refused: reason why the files could not be audited.
-        duplicates: near-duplicates of training images; None without training images.
-    """
+    """The shortcuts of a data set of a grid."""
 
     data: str
-    n: int = 0
+    n: int = 0  # number of audited files
+    # balanced accuracy of all facts in one model; None if the files could not be audited
     together: Estimate | None = None
-    worst: str | None = None
-    worst_alone: Estimate | None = None
+    worst: str | None = None  # name of the best single fact
+    worst_alone: Estimate | None = None  # balanced accuracy of this fact
     warning: str | None = None
     same_encoding: bool = False
-    refused: str | None = None
-    duplicates: NearDuplicates | None = None
+    refused: str | None = None  # reason why the files could not be audited
+    duplicates: NearDuplicates | None = None  # near-duplicates of training images; None without training images
 
     @property
     def text(self) -> str:

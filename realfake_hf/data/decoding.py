@@ -53,17 +53,11 @@ class UnreadableImageError(ValueError):
 
 
 class Opened(NamedTuple):
-    """An open image file.
+    """An open image file."""
 
-    Attributes:
-        image: the image; its metadata are safe to read with Pillow.
-        exif: the EXIF block of the file; read it with `realfake_hf.data.structure` only.
-        is_whole: whether Pillow opened the file itself, and not a copy without metadata.
-    """
-
-    image: Image.Image
-    exif: bytes
-    is_whole: bool
+    image: Image.Image  # the image; its metadata are safe to read with Pillow
+    exif: bytes  # the EXIF block of the file; read it with `realfake_hf.data.structure` only
+    is_whole: bool  # whether Pillow opened the file itself, and not a copy without metadata
 
 
 def decode_image(data: bytes) -> Image.Image:

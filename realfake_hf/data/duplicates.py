@@ -34,25 +34,15 @@ Hashes = NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class DuplicateReport:
-    """The number of pairs of images in a data set that are equal pixel for pixel.
+    """The number of pairs of images in a data set that are equal pixel for pixel."""
 
-    Attributes:
-        n: number of images in each split.
-        pairs: equal pairs in total; an image that occurs three times makes three pairs.
-        within: equal pairs within each split.
-        across: equal pairs between two splits, with keys such as `train-test`.
-        across_labels: equal pairs of a real and a fake image.
-        leaked: images of the test split that also occur in another split.
-        by_content: equal pairs by label and content, or `mixed` if the two differ.
-    """
-
-    n: dict[str, int]
-    pairs: int
-    within: dict[str, int]
-    across: dict[str, int]
-    across_labels: int
-    leaked: int
-    by_content: dict[str, int]
+    n: dict[str, int]  # number of images in each split
+    pairs: int  # equal pairs in total; an image that occurs three times makes three pairs
+    within: dict[str, int]  # equal pairs within each split
+    across: dict[str, int]  # equal pairs between two splits, with keys such as `train-test`
+    across_labels: int  # equal pairs of a real and a fake image
+    leaked: int  # images of the test split that also occur in another split
+    by_content: dict[str, int]  # equal pairs by label and content, or `mixed` if the two differ
 
     def to_markdown(self) -> str:
         """Render the report as a table."""
@@ -125,28 +115,20 @@ class Pair:
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """The near-duplicates between two sets of images.
-
-    Attributes:
-        threshold: maximum distance of near-duplicates: the number of bits, of 64, in which their hashes differ.
-        pairs: near-duplicate pairs; an image that occurs twice in one set and three times in the other makes six.
-        by_distance: pairs at distance 0, 1, ..., threshold. Distance 0 includes, but is not limited to, equal images.
-        across_labels: pairs of a real and a fake image.
-        first_found: images of the first set with a near-duplicate in the second; `second_found` the reverse.
-        examples: the closest pairs, the closest first.
-    """
+    """The near-duplicates between two sets of images."""
 
     first: str
     second: str
     n_first: int
     n_second: int
-    threshold: int
-    pairs: int
+    threshold: int  # maximum distance of near-duplicates: the number of bits, of 64, in which their hashes differ
+    pairs: int  # near-duplicate pairs; an image that occurs twice in one set and three times in the other makes six
+    # pairs at distance 0, 1, ..., threshold. Distance 0 includes, but is not limited to, equal images
     by_distance: tuple[int, ...]
-    across_labels: int
-    first_found: int
+    across_labels: int  # pairs of a real and a fake image
+    first_found: int  # images of the first set with a near-duplicate in the second; `second_found` the reverse
     second_found: int
-    examples: tuple[Pair, ...]
+    examples: tuple[Pair, ...]  # the closest pairs, the closest first
 
     def to_markdown(self) -> str:
         """Render the counts as a table."""

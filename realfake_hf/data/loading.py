@@ -149,20 +149,14 @@ def _read_row(reader: Reader, record: Record) -> Row | Unreadable:
 
 @dataclass(frozen=True)
 class Source:
-    """A source that was located but not read.
-
-    Attributes:
-        fingerprint: changes with its files and words.
-        find: finds its images, given further words for the labels, and the column that states their folds.
-        reader: reads them.
-        words: further words for the labels.
-    """
+    """A source that was located but not read."""
 
     name: str
-    fingerprint: str
+    fingerprint: str  # changes with its files and words
+    # finds its images, given further words for the labels, and the column that states their folds
     find: Callable[[LabelWords, str | None], list[Record]]
-    reader: Reader
-    words: LabelWords = field(default_factory=dict)
+    reader: Reader  # reads them
+    words: LabelWords = field(default_factory=dict)  # further words for the labels
 
     def records(self, fold_column: str | None = None) -> list[Record]:
         """Find the images of the source, with their folds if a column states them."""

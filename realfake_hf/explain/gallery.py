@@ -91,19 +91,14 @@ class Explainer(NamedDetector):
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """The outcome of explaining many images.
-
-    Attributes:
-        models: one row per model: its name, its method, and the number of images by label and prediction.
-        unreadable: reason for each image that cannot be read, by name.
-        interrupted: whether the work stopped before the last image.
-    """
+    """The outcome of explaining many images."""
 
     folder: Path
     n: int
+    # one row per model: its name, its method, and the number of images by label and prediction
     models: Sequence[Mapping[str, Any]]
-    unreadable: Mapping[str, str]
-    interrupted: bool
+    unreadable: Mapping[str, str]  # reason for each image that cannot be read, by name
+    interrupted: bool  # whether the work stopped before the last image
 
     def to_markdown(self) -> str:
         """Render a table with one row per model; columns in which every count is 0 are omitted."""

@@ -57,17 +57,11 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """The probability of the original prediction while cells are hidden or shown, the highest first.
+    """The probability of the original prediction while cells are hidden or shown, the highest first."""
 
-    Attributes:
-        shares: (steps + 1,) share of the cells that are hidden, or shown, from 0 to 1.
-        deletion: (n, steps + 1) in [0, 1], from the intact image to the hidden one. Low curves are faithful.
-        insertion: (n, steps + 1) in [0, 1], from the hidden image to the intact one. High curves are faithful.
-    """
-
-    shares: Values
-    deletion: Values
-    insertion: Values
+    shares: Values  # (steps + 1,) share of the cells that are hidden, or shown, from 0 to 1
+    deletion: Values  # (n, steps + 1) in [0, 1], from the intact image to the hidden one. Low curves are faithful
+    insertion: Values  # (n, steps + 1) in [0, 1], from the hidden image to the intact one. High curves are faithful
 
     @property
     def deletion_auc(self) -> Values:

@@ -29,25 +29,17 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Images that every model scores and explains.
+    """Images that every model scores and explains."""
 
-    Attributes:
-        images: (n, height, width, 3) uint8 [0, 255].
-        is_fake: (n,) true labels.
-        content: what each image shows; "unknown" if the source does not name it.
-        ids: opaque id of each row.
-        is_right: whether the prediction of each model is correct, FAKE above 0.5, (n,) by the model's name.
-        stratum: (n,) codes of the groups between which the draw is balanced: label, content, and correctness.
-        weight: (n,) number of images of the whole split that each image represents.
-    """
-
-    images: NDArray[np.uint8]
-    is_fake: NDArray[np.bool_]
-    content: tuple[str, ...]
-    ids: tuple[str, ...]
+    images: NDArray[np.uint8]  # (n, height, width, 3) uint8 [0, 255]
+    is_fake: NDArray[np.bool_]  # (n,) true labels
+    content: tuple[str, ...]  # what each image shows; "unknown" if the source does not name it
+    ids: tuple[str, ...]  # opaque id of each row
+    # whether the prediction of each model is correct, FAKE above 0.5, (n,) by the model's name
     is_right: Mapping[str, NDArray[np.bool_]]
+    # (n,) codes of the groups between which the draw is balanced: label, content, and correctness
     stratum: NDArray[np.intp]
-    weight: NDArray[np.float64]
+    weight: NDArray[np.float64]  # (n,) number of images of the whole split that each image represents
 
     def __len__(self) -> int:
         return len(self.images)
@@ -167,17 +159,12 @@ def training_summary(place: str) -> dict[str, Any] | None:
 
 @dataclass(frozen=True, eq=False)
 class MapSet:
-    """The maps of one model by one method, one for each image.
-
-    Attributes:
-        layer: layer that was read, for methods that read one.
-        heat: (n, grid_h, grid_w) float32 in [0, 1], on the method's own grid.
-    """
+    """The maps of one model by one method, one for each image."""
 
     model: str
     method: str
-    layer: str | None
-    heat: NDArray[np.float32]
+    layer: str | None  # layer that was read, for methods that read one
+    heat: NDArray[np.float32]  # (n, grid_h, grid_w) float32 in [0, 1], on the method's own grid
 
     @property
     def name(self) -> str:

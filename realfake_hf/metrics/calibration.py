@@ -41,18 +41,13 @@ class Bin:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Right and wrong predictions by confidence.
+    """Right and wrong predictions by confidence."""
 
-    Attributes:
-        edges: (k + 1,) bin edges of the probability of the predicted label, from 0.5 to 1. The first bin also counts
-            lower probabilities, which occur with thresholds other than 0.5.
-        right: (k,) right predictions.
-        wrong: (k,) wrong predictions.
-    """
-
+    # (k + 1,) bin edges of the probability of the predicted label, from 0.5 to 1. The first bin also counts lower
+    # probabilities, which occur with thresholds other than 0.5
     edges: tuple[float, ...]
-    right: tuple[int, ...]
-    wrong: tuple[int, ...]
+    right: tuple[int, ...]  # (k,) right predictions
+    wrong: tuple[int, ...]  # (k,) wrong predictions
 
 
 @dataclass(frozen=True)

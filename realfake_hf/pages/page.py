@@ -23,19 +23,12 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class PageFigure:
-    """A figure with its text.
+    """A figure with its text."""
 
-    Attributes:
-        draw: returns the figure, a new one at each call.
-        alt: the content of the figure in words, for screen readers.
-        caption: what the figure shows, with its number of images.
-        reading: how to read it.
-    """
-
-    draw: Callable[[], Figure]
-    alt: str
-    caption: str
-    reading: str
+    draw: Callable[[], Figure]  # returns the figure, a new one at each call
+    alt: str  # the content of the figure in words, for screen readers
+    caption: str  # what the figure shows, with its number of images
+    reading: str  # how to read it
 
 
 @dataclass(frozen=True, eq=False)

@@ -82,17 +82,13 @@ def _require_groups(arguments: DataArguments) -> None:
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """The images of a training run.
+    """The images of a training run."""
 
-    Attributes:
-        images: the splits as data sets; without train if it is streamed.
-        stream: the shards of a streamed train split, with `buffer_size` images in its shuffle buffer.
-        weights: (n_train,) probabilities of a balanced draw; None to train on each image once in an epoch.
-    """
-
-    images: DatasetDict
+    images: DatasetDict  # the splits as data sets; without train if it is streamed
+    # the shards of a streamed train split, with `buffer_size` images in its shuffle buffer
     stream: ShardedSplit | None = None
     buffer_size: int = 1
+    # (n_train,) probabilities of a balanced draw; None to train on each image once in an epoch
     weights: NDArray[np.float64] | None = None
 
     def fingerprint(self) -> dict[str, Any]:
