@@ -166,7 +166,7 @@ def test_an_empty_log_has_no_rows():
 @pytest.mark.parametrize("known", [True, False])
 def test_results_are_two_files_and_a_figure_of_each_kind(tmp_path, known):
     write_validation(tmp_path, content=["frog", "ship"] * (N // 2) if known else [None] * N)
-    outcome, rows = make_outcome(), epoch_rows(LOG)
+    outcome, rows = make_outcome(), [{**row, "eval_roc_auc": 0.9} for row in epoch_rows(LOG)]
     write_outcome(tmp_path, outcome, rows)
     assert from_plain(Outcome, json.loads((tmp_path / METRICS).read_text())) == outcome
     assert json.loads((tmp_path / HISTORY).read_text()) == rows

@@ -152,7 +152,8 @@ def test_the_figure_of_a_comparison_can_be_opened(compared):
 
 @pytest.mark.parametrize(("paper", "lines"), [(0.93, 1), (None, 0)])
 def test_the_figure_has_a_label_for_each_model_and_for_the_paper(comparison, paper, lines):
-    texts = [text.get_text() for text in compare.draw(comparison, paper_accuracy=paper).axes[0].texts]
+    [legend] = compare.draw(comparison, paper_accuracy=paper).legends
+    texts = [text.get_text() for text in legend.get_texts()]
     assert sum("the paper" in text for text in texts) == lines
     assert len(texts) == 2 + lines
 
