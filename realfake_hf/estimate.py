@@ -1,7 +1,7 @@
 """A measured value with its 95% interval and its number of items."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
@@ -109,15 +109,12 @@ def from_plain(kind: type[Kind], data: Mapping[str, Any]) -> Kind:
         raise ValueError(f"expected the fields of {kind.__name__}; found {data!r:.40}")
     hints = get_type_hints(kind)
     own = fields(kind)  # type: ignore[arg-type]
-    missing = [field.name for field in own if field.name not in data and _is_required(field)]
+    required = [field.name for field in own if field.default is MISSING and field.default_factory is MISSING]
+    missing = [name for name in required if name not in data]
     if missing:
         raise ValueError(f"expected {', '.join(missing)} in a {kind.__name__}; found none")
     names = [field.name for field in own if field.name in data]
     return kind(**{name: _rebuild(hints[name], data[name], name) for name in names})
-
-
-def _is_required(field: Field[Any]) -> bool:
-    return field.default is MISSING and field.default_factory is MISSING
 
 
 def _rebuild(hint: Any, data: Any, name: str) -> Any:  # noqa: ANN401 - any tree of dataclasses

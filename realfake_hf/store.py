@@ -147,16 +147,12 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 
 def recorded_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings as plain JSON for a record; local paths are replaced by their names and a digest."""
-    plain = json.loads(json.dumps(settings))
-    names = {name: without_local_paths(value) for name, value in plain.items()}
-    return {
-        name: names[name] if names[name] == value else {"name": names[name], "sha256": _sha256(json.dumps(value))}
-        for name, value in plain.items()
-    }
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    recorded = {}
+    for name, value in json.loads(json.dumps(settings)).items():
+        short = without_local_paths(value)
+        digest = hashlib.sha256(json.dumps(value).encode()).hexdigest()
+        recorded[name] = value if short == value else {"name": short, "sha256": digest}
+    return recorded
 
 
 def begin_or_resume(file: Path, settings: Mapping[str, Any], *, what: str, flag: str = "--output_dir") -> None:

@@ -1,6 +1,7 @@
 """Tables of results, rendered as Markdown; `realfake_hf.pages` renders the same tables as HTML."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -47,6 +48,19 @@ def markdown_table(header: Sequence[str], rows: Iterable[Iterable[object]], *, a
             raise ValueError(f"expected {len(header)} cells in each row; found {len(cells)} in {cells}.")
         lines.append(_line(cells))
     return "\n".join(lines)
+
+
+def plain_text(value: object) -> str:
+    """Render plain JSON, such as a setting, as text.
+
+    >>> plain_text({"seed": 0, "rate": 0.5, "labels": None})
+    'seed: 0, rate: 0.5, labels: null'
+    """
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {plain_text(entry)}" for name, entry in value.items()) or "none"
+    if isinstance(value, float):
+        return f"{value:,.6g}"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _line(cells: Iterable[object]) -> str:

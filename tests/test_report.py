@@ -304,26 +304,6 @@ def test_a_certain_error_has_a_finite_loss() -> None:
     assert point([True, False], [0.0, 0.0]).nll.value == pytest.approx(-np.log(np.finfo(np.float64).eps) / 2)
 
 
-def test_the_markdown_carries_every_n_and_every_value() -> None:
-    report = make_report([False, False, True, True] * 500, [0.1, 0.6, 0.7, 0.9] * 500, content=["ship", "frog"] * 1000)
-    text = report.to_markdown()
-    assert f"| accuracy | 2,000 | {report.accuracy} |" in text
-    assert "| accuracy_fake | 1,000 | 1.000 (1.000 to 1.000) |" in text
-    assert f"| precision | 1,500 | {report.precision} |" in text
-    assert f"| frog | 1,000 | {report.by_content['frog'].accuracy} |" in text
-    assert all(
-        part in text for part in ("1,000 REAL and 1,000 FAKE", "threshold 0.5", "1,000 bootstrap samples", "seed 0")
-    )
-
-
-def test_the_markdown_of_values_alone_mentions_no_contents_and_no_intervals() -> None:
-    text = point([False, False], [0.1, 0.2]).to_markdown()
-    assert "| roc_auc | 2 | undefined |" in text
-    assert "content" not in text
-    assert "2 REAL and 0 FAKE" in text
-    assert "bootstrap" not in text
-
-
 @pytest.mark.parametrize(
     ("is_fake", "p_fake", "content", "found"),
     [

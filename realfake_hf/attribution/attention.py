@@ -47,7 +47,9 @@ def fuse_layer(attention: Tensor, *, head_fusion: HeadFusion = "mean", discard_r
         raise ValueError(f"expected a discard_ratio in [0, 1); found {discard_ratio}.")
     weights = fuse_heads(attention, head_fusion=head_fusion)
     if discard_ratio:
-        weights = _without_lowest(weights, discard_ratio)
+        flat = weights.flatten(1)  # (batch, tokens * tokens)
+        threshold = flat.kthvalue(int(discard_ratio * flat.shape[1]) + 1, dim=1).values
+        weights = weights * (weights >= threshold[:, None, None])
     is_normalised = head_fusion == "mean" and not discard_ratio  # the mean of distributions is a distribution
     return weights if is_normalised else _normalise_rows(weights)
 
@@ -151,12 +153,6 @@ def required(layers: Sequence[Tensor]) -> Sequence[Tensor]:
             "return them: load the model with attn_implementation='eager'."
         )
     return layers
-
-
-def _without_lowest(weights: Tensor, ratio: float) -> Tensor:
-    flat = weights.flatten(1)  # (batch, tokens * tokens)
-    threshold = flat.kthvalue(int(ratio * flat.shape[1]) + 1, dim=1).values
-    return weights * (weights >= threshold[:, None, None])
 
 
 def _normalise_rows(weights: Tensor) -> Tensor:

@@ -5,14 +5,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
-from datasets import Dataset, DatasetDict, Image
+from datasets import Dataset, Image
 
+from realfake_hf.data.duplicates import absent_from
 from realfake_hf.data.folders import CIFAKE_CONTENTS
 from realfake_hf.data.loading import choose_split, load_images
 from realfake_hf.data.metadata import FileProperties, properties_of_files, read_file_properties
 from realfake_hf.data.sampling import Flags, draw_evenly
 from realfake_hf.data.streaming import COLUMNS, ShardedRows, find_shards
-from realfake_hf.environment import data_fingerprint
+from realfake_hf.environment import split_fingerprint
 from realfake_hf.labels import FAKE
 
 SAME_CONTENT: Final[Mapping[str, str]] = {
@@ -90,11 +91,11 @@ def load_dataset(
     splits = load_images(source, labels=labels, one_class=True)
     split = choose_split(splits, split, name)
     rows = splits[split]
-    others = {digest for other, images in splits.items() if other != split for digest in images["sha256"][:]}
     if limit is not None and limit < len(rows):
         is_fake = np.asarray(rows["label"][:]) == FAKE
         rows = rows.select(draw_evenly(is_fake, rows["content"][:], limit, seed=seed))
-    is_leak_free = np.array([digest not in others for digest in rows["sha256"][:]], dtype=np.bool_)
+    others = (images["sha256"][:] for other, images in splits.items() if other != split)
+    is_leak_free = absent_from(rows["sha256"][:], others)
     return replace(_from_rows(name, source, split, rows, is_leak_free), labels=labels)
 
 
@@ -137,6 +138,6 @@ def _from_rows(
         content=tuple(rows["content"][:]),
         generator=tuple(rows["generator"][:]),
         is_leak_free=is_leak_free,
-        sha256=data_fingerprint(DatasetDict({split: rows}))[split]["sha256"],
+        sha256=split_fingerprint(rows)["sha256"],
         is_streamed=is_streamed,
     )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from realfake_hf.crosseval.cell import Cell, Confidence
 from realfake_hf.crosseval.grid import Grid
-from realfake_hf.crosseval.robustness import Robustness, Step
+from realfake_hf.crosseval.robustness import Robustness
 from realfake_hf.data.corruptions import CORRUPTIONS
 from realfake_hf.estimate import Estimate
 from realfake_hf.figures import style
@@ -172,7 +172,7 @@ def draw_robustness(measured: Sequence[Robustness]) -> Figure:
                 values, arms = style.error_bars(estimates)
                 look = {"linestyle": "-" if unit else "", "linewidth": 1.5, "elinewidth": 1, "markersize": 4}
                 axes.errorbar(np.arange(len(steps)), values, yerr=arms, label=robustness.model, **look, **_look(index))
-            labels = ["none", *(_step_label(step, kinds) for step in steps[1:])]
+            labels = ["none", *(step.name if len(kinds) > 1 else f"{step.strength:g}" for step in steps[1:])]
         for axes in column:
             style.style_axes(axes)
             axes.set_xticks(range(len(labels)), labels, fontsize=8, rotation=45, ha="right", rotation_mode="anchor")
@@ -188,12 +188,6 @@ def _error_rate(accuracy: Estimate) -> Estimate:
     if accuracy.value is None or accuracy.low is None or accuracy.high is None:
         return Estimate(None)
     return Estimate(1 - accuracy.value, 1 - accuracy.high, 1 - accuracy.low)
-
-
-def _step_label(step: Step, kinds: Sequence[str]) -> str:
-    if len(kinds) == 1:
-        return f"{step.strength:g}"
-    return f"{step.kind} {step.strength:g}" if len(CORRUPTIONS[step.kind].steps) > 1 else step.kind
 
 
 def _look(index: int) -> dict[str, str]:

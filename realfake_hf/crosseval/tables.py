@@ -1,9 +1,8 @@
 """Tables of a grid, warnings about its numbers, and at most five findings."""
 
-import json
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any, Final
+from typing import Final
 
 from realfake_hf.crosseval.arguments import TRIVIAL
 from realfake_hf.crosseval.cell import PREVALENCE, Cell
@@ -11,7 +10,7 @@ from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.robustness import robustness_table
 from realfake_hf.metrics.operating_point import DEFAULT
 from realfake_hf.metrics.significance import holm
-from realfake_hf.tables import Table
+from realfake_hf.tables import Table, plain_text
 
 SMALL: Final = 100  # images of a label below which a cell is flagged as small
 NOTABLE: Final = 0.05  # corrected p-value up to which a group is listed
@@ -181,23 +180,20 @@ def _pairs(grid: Grid) -> Table:
 
 
 def _confidence(grid: Grid) -> Table:
-    rows = [_confidence_row(cell) for cell in grid.cells if cell.is_whole_split]
+    rows: list[list[object]] = []
+    for cell in grid.cells:
+        confidence, after = cell.confidence, cell.confidence.after or {}
+        if not cell.is_whole_split or not (after or confidence.band):
+            continue
+        losses = [loss for name in ("ece", "nll") for loss in (confidence.before[name], after.get(name, "none"))]
+        verdicts: list[object] = ["no band", "", ""]
+        if confidence.band:
+            promise = f"{confidence.promise or 'undefined'}: at most {100 * confidence.band.promised:g}%"
+            verdicts = [confidence.decided, confidence.wrong, promise]
+        rows.append([*_place(cell), *losses, *verdicts])
     caption = "Calibration before and after temperature scaling, and verdicts outside the unsure band."
     header = [*PLACE, "ECE", "scaled ECE", "log loss", "scaled log loss", "decided", "wrong among decided", "promise"]
-    return Table(caption, header, [row for row in rows if row], align="lllr")
-
-
-def _confidence_row(cell: Cell) -> list[object]:
-    """Return a row, or an empty list for a model without temperature and band."""
-    confidence = cell.confidence
-    if not confidence.after and confidence.band is None:
-        return []
-    after = confidence.after or {}
-    losses = [loss for name in ("ece", "nll") for loss in (confidence.before[name], after.get(name, "none"))]
-    if confidence.band is None:
-        return [*_place(cell), *losses, "no band", "", ""]
-    promise = f"{confidence.promise or 'undefined'}: at most {100 * confidence.band.promised:g}%"
-    return [*_place(cell), *losses, confidence.decided, confidence.wrong, promise]
+    return Table(caption, header, rows, align="lllr")
 
 
 def _shared_contents(grid: Grid) -> Table:
@@ -296,7 +292,7 @@ def settings_tables(grid: Grid) -> list[Table]:
     """Return the models, the data, and the settings and environment of a grid."""
     facts = grid.facts
     models = [
-        [name, model["place"], model["trained_on"], model["weights"][:12], _plain(model["point"])]
+        [name, model["place"], model["trained_on"], model["weights"][:12], plain_text(model["point"])]
         for name, model in facts["models"].items()
     ]
     data = [
@@ -304,15 +300,9 @@ def settings_tables(grid: Grid) -> list[Table]:
         for name, data in facts["data"].items()
     ]
     environment = {name: facts.get(name) for name in ("commit", "python", "versions", "machine")}
-    settings = [[name, _plain(value)] for name, value in {**facts["settings"], **environment}.items()]
+    settings = [[name, plain_text(value)] for name, value in {**facts["settings"], **environment}.items()]
     return [
         Table("Models.", ["model", "place", "trained on", "SHA-256", "operating point"], models, wrap=True),
         Table("Data.", ["data", "source", "split", "n", "SHA-256"], data, wrap=True),
         Table("Settings and environment.", ["setting", "value"], settings, wrap=True),
     ]
-
-
-def _plain(value: Any) -> str:  # noqa: ANN401 - JSON
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_plain(entry)}" for name, entry in value.items())
-    return value if isinstance(value, str) else json.dumps(value)

@@ -52,7 +52,8 @@ def _rows(table: str, data: bytes) -> Iterator[tuple[str, Row]]:
     kind, parse = ("JSON lines", _json_rows) if table.endswith(".jsonl") else ("comma-separated UTF-8", _csv_rows)
     try:
         for row in parse(data):
-            yield _path(table, row), {column: _valid(value) for column, value in row.items()}
+            valid = {column: value.encode("utf-8", "replace").decode() for column, value in row.items()}
+            yield _path(table, row), valid  # without lone surrogates of JSON
     except (UnicodeDecodeError, csv.Error, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"expected {kind} in {table}; found {error}.") from error
 
@@ -86,7 +87,3 @@ def _path(table: str, row: Row) -> str:
     if escapes_folder(name) or "\0" in name:
         raise ValueError(f"expected paths below the folder of {table}; found {name!r}, which lies outside.")
     return str(PurePosixPath(table).parent / name.replace("\\", "/"))
-
-
-def _valid(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()  # lone surrogates of JSON

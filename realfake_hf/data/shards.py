@@ -4,7 +4,6 @@ Each shard is written atomically and then recorded in `shards.json`. To resume a
 damaged shards are written again.
 """
 
-import hashlib
 import logging
 import os
 import sys
@@ -20,6 +19,7 @@ from tqdm.auto import tqdm
 
 from realfake_hf.cli import command, setting
 from realfake_hf.data.splits import FoldArguments
+from realfake_hf.environment import data_fingerprint
 from realfake_hf.labels import FAKE
 from realfake_hf.store import changed_settings, foreign_files, read_json, sha256_of, write_json
 from realfake_hf.tables import markdown_table
@@ -74,7 +74,7 @@ def write_shards(images: "DatasetDict", folder: Path, *, shard_bytes: float = 25
     if shard_bytes <= 0:
         raise ValueError(f"expected shards of more than 0 bytes; found {shard_bytes:,.0f}.")
     plan = {split: _row_ranges(rows, shard_bytes) for split, rows in images.items()}
-    settings = {"source": _fingerprint(images), "shard_bytes": int(shard_bytes)}
+    settings = {"source": data_fingerprint(images), "shard_bytes": int(shard_bytes)}
     previous = _previous_shards(folder, settings)
     shards: list[Shard] = []
     with tqdm(total=sum(map(len, images.values())), desc="writing shards", unit="image", disable=None) as bar:
@@ -149,15 +149,6 @@ def _is_intact(folder: Path, shard: Shard) -> bool:
         return True
     logger.warning("checksum mismatch in %s: writing it again", file)
     return False
-
-
-def _fingerprint(images: "DatasetDict") -> str:
-    """Return a digest of the images, their labels and their order."""
-    digest = hashlib.sha256()
-    for split, rows in images.items():
-        for line in zip(rows["id"][:], rows["label"][:], rows["sha256"][:], strict=True):
-            digest.update(f"{split} {line}\n".encode())
-    return digest.hexdigest()
 
 
 def make_data_card(images: "DatasetDict", *, name: str, license: str, has_images: bool) -> "DatasetCard":

@@ -127,6 +127,7 @@ def measure_agreement(
     maps, untrained, other = ({maps.name: to_grid(maps.heat) for maps in sets} for sets in (trained, random, twins))
     partner = derangement(len(sample), seed=seed)
     centre = np.broadcast_to(centre_gaussian(), (len(sample), *GRID))
+    overlaps = {f"iou_top_{percent}": chance_iou(GRID[0] * GRID[1], share=percent / 100) for percent in (10, 20)}
     pairs = []
     for a, b in combinations(trained, 2):
         first, second = maps[a.name], maps[b.name]
@@ -140,7 +141,7 @@ def measure_agreement(
     return to_plain(
         {
             "maps": {maps.name: maps.to_dict() for maps in trained},
-            "chance": _chance(),
+            "chance": {**overlaps, "spearman": 0.0, "pearson": 0.0},
             "pairs": pairs,
             "centre": {name: _means(agreement(heat, centre), resampling) for name, heat in maps.items()},
             "ceiling": {name: _means(agreement(maps[name], heat), resampling) for name, heat in other.items()},
@@ -179,13 +180,6 @@ def _compare_pair(
         "by_label": {name: _means(split, resampling, where=where) for name, where in labels.items()},
         "by_content": {name: _means(split, resampling, where=where) for name, where in contents.items()},
     }
-
-
-def _chance() -> dict[str, float]:
-    """Return the agreement of independent maps without ties: the expected overlap, and no correlation."""
-    cells = GRID[0] * GRID[1]
-    overlaps = {f"iou_top_{percent}": chance_iou(cells, share=percent / 100) for percent in (10, 20)}
-    return {**overlaps, "spearman": 0.0, "pearson": 0.0}
 
 
 def _means(

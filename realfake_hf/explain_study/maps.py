@@ -1,6 +1,6 @@
 """What a study works on: a balanced sample of images, models, and their maps by every method on one common grid."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -85,7 +85,9 @@ def draw_sample(
     is_right = {name: (scores > 0.5) == is_fake for name, scores in p_fake.items()}  # noqa: PLR2004 - one half
     content = tuple(name or "unknown" for name in rows["content"][:])
     verdicts = [right.tolist() for right in is_right.values()] if by_verdict else []
-    stratum = _codes(list(zip(is_fake.tolist(), content, *verdicts, strict=True)))
+    groups = list(zip(is_fake.tolist(), content, *verdicts, strict=True))
+    codes = {group: code for code, group in enumerate(dict.fromkeys(groups))}
+    stratum = np.array([codes[group] for group in groups], dtype=np.intp)
     order = np.random.default_rng(seed).permutation(len(rows))
     chosen = np.sort(order[take_evenly(stratum[order].tolist(), n)])
     drawn = stratum[chosen]
@@ -98,11 +100,6 @@ def draw_sample(
         stratum=drawn,
         weight=np.bincount(stratum)[drawn] / np.bincount(drawn)[drawn],
     )
-
-
-def _codes(groups: Sequence[Hashable]) -> NDArray[np.intp]:
-    numbers = {group: code for code, group in enumerate(dict.fromkeys(groups))}
-    return np.array([numbers[group] for group in groups], dtype=np.intp)
 
 
 def _stack_images(rows: Dataset) -> NDArray[np.uint8]:

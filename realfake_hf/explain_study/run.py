@@ -66,7 +66,9 @@ def run_study(arguments: StudyArguments) -> tuple[Plain, list[ExplainedImage]]:
     twins = [load_model(name, place) for name, place in arguments.twin_places.items()]
     split, rows = load_split(arguments.data, arguments.split, labels=arguments.labels)
     arguments = replace(arguments, split=split)
-    settings = _recorded_settings(arguments, [*models, *twins], rows)
+    settings = {name: value for name, value in asdict(arguments).items() if name not in _NOT_RECORDED}
+    settings["pictures"] = split_fingerprint(rows)["sha256"]
+    settings["weights"] = [model.detector.digest() for model in (*models, *twins)]
     begin_or_resume(arguments.output_dir / SETTINGS, settings, what="study")
     store = Store(arguments.output_dir)
     p_fake = {model.name: _scores(store, model, rows) for model in models}
@@ -181,12 +183,6 @@ def _scores(store: Store, model: StudyModel, rows: Dataset) -> NDArray[np.float3
         return {"values": model.detector.probabilities(images)}
 
     return store.arrays(f"verdicts-{model.name}", {}, score)["values"]
-
-
-def _recorded_settings(arguments: StudyArguments, models: Sequence[StudyModel], rows: Dataset) -> Plain:
-    settings = {name: value for name, value in asdict(arguments).items() if name not in _NOT_RECORDED}
-    images = split_fingerprint(rows)
-    return {**settings, "pictures": images["sha256"], "weights": [model.detector.digest() for model in models]}
 
 
 def _rounded(content: Any) -> Any:  # noqa: ANN401 - plain JSON

@@ -1,8 +1,7 @@
 """Tables of the explanation study with flags, and one finding per part, from the content of its results file."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from realfake_hf.attribution.methods import method_name
 from realfake_hf.estimate import Estimate
@@ -18,7 +17,7 @@ from realfake_hf.explain_study.names import (
     model_name,
     pair_name,
 )
-from realfake_hf.tables import Table
+from realfake_hf.tables import Table, plain_text
 
 NUMBER: Final = "z.3f"  # without negative zeros
 SIGNED: Final = "+z.3f"
@@ -98,7 +97,7 @@ def environment_tables(results: Results) -> list[Table]:
     return [
         Table("Models.", header, models, align="l", wrap=True),
         *(
-            Table(title, ("name", "value"), [(name, _setting(value)) for name, value in values.items()], wrap=True)
+            Table(title, ("name", "value"), [(name, plain_text(value)) for name, value in values.items()], wrap=True)
             for title, values in facts.items()
         ),
     ]
@@ -229,7 +228,7 @@ def _maps_table(results: Results) -> Table:
             map_name(*key.split()),
             made["layer"] or "",
             " x ".join(map(str, made["native_grid"])),
-            _setting(made["options"]),
+            plain_text(made["options"]),
             f"{made['empty']:,}",
             *(_cell(agreement[reference].get(key, {}).get(MEASURE)) for reference in ("centre", "ceiling")),
         ]
@@ -343,8 +342,8 @@ def _model_row(name: str, model: Results) -> list[str]:
         str(model["place"]),
         f"{model['accuracy']:.1%}",
         _listed(map(method_name, model["methods"])),
-        _setting(own),
-        _setting(twin),
+        plain_text(own),
+        plain_text(twin),
         "" if alike is None else "yes" if alike else "no",
     ]
 
@@ -386,11 +385,3 @@ def _better_than_random(order: Results) -> str:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
-
-
-def _setting(value: Any) -> str:  # noqa: ANN401 - any JSON
-    if isinstance(value, Mapping):
-        return _listed(f"{name}: {_setting(inner)}" for name, inner in value.items())
-    if isinstance(value, float):
-        return f"{value:,.6g}"
-    return value if isinstance(value, str) else json.dumps(value)

@@ -138,7 +138,9 @@ def _publish(repo_id: str, repo_type: str, stage: Callable[[Path], None], **opti
     with tempfile.TemporaryDirectory(prefix="realfake-publish-") as folder:
         staged = Path(folder)
         stage(staged)
-        _check_local_paths(staged)
+        for path, file in _files(staged).items():
+            if file.suffix in _TEXT and (local := _LOCAL_PATH.search(file.read_text(encoding="utf-8"))):
+                raise ValueError(f"expected no local path in published files; found {local[0]} in {path}.")
         return _upload(staged, repo_id, repo_type, **options)
 
 
@@ -161,13 +163,6 @@ def _stage_space(folder: Path, models: Mapping[str, str], staged: Path) -> None:
     write_package(staged / ARCHIVE)
     if models:
         write_json(staged / "pinned.json", dict(models))
-
-
-def _check_local_paths(staged: Path) -> None:
-    for path, file in _files(staged).items():
-        local = _LOCAL_PATH.search(file.read_text(encoding="utf-8")) if file.suffix in _TEXT else None
-        if local:
-            raise ValueError(f"expected no local path in published files; found {local[0]} in {path}.")
 
 
 def _files(staged: Path) -> dict[str, Path]:

@@ -12,14 +12,11 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from realfake_hf.cli import command, setting
 from realfake_hf.estimate import to_plain
 from realfake_hf.store import write_json, write_text
-
-if TYPE_CHECKING:
-    from realfake_hf.crosseval.grid import Grid
 
 PACKAGE: Final = Path(__file__).resolve().parents[1]
 ARCHIVE: Final = "realfake_hf.zip"
@@ -92,24 +89,22 @@ def measured(results: Path) -> dict[str, Any]:
     from realfake_hf.crosseval.grid import read_grid
 
     grid = read_grid(results / "crosseval.json")
-    models = {grid.facts["models"][name]["weights"]: _measured_of(grid, name) for name in grid.trained_models}
+    models = {}
+    for name in grid.trained_models:
+        [own] = grid.home(name)
+        wrong = [cell.confidence.wrong.value or 0 for cell in grid.away(name)]
+        models[grid.facts["models"][name]["weights"]] = {
+            "name": name,
+            "home": own.dataset,
+            "format": "JPEG",
+            "bins": [to_plain(row) for row in own.confidence.bins],
+            "wrong_elsewhere": [min(wrong), max(wrong)],
+            "elsewhere": (
+                f"{own.confidence.wrong.value:.1%} of its verdicts outside the unsure band were wrong there, and "
+                f"{min(wrong):.0%} to {max(wrong):.0%} on {len(wrong)} other data sets."
+            ),
+        }
     return {"commit": grid.facts["commit"], "models": models}
-
-
-def _measured_of(grid: "Grid", name: str) -> dict[str, Any]:
-    [own] = grid.home(name)
-    wrong = [cell.confidence.wrong.value or 0 for cell in grid.away(name)]
-    return {
-        "name": name,
-        "home": own.dataset,
-        "format": "JPEG",
-        "bins": [to_plain(row) for row in own.confidence.bins],
-        "wrong_elsewhere": [min(wrong), max(wrong)],
-        "elsewhere": (
-            f"{own.confidence.wrong.value:.1%} of its verdicts outside the unsure band were wrong there, and "
-            f"{min(wrong):.0%} to {max(wrong):.0%} on {len(wrong)} other data sets."
-        ),
-    }
 
 
 def write_examples(folder: Path, models: Path) -> None:

@@ -174,8 +174,9 @@ def choose_band(is_fake: ArrayLike, p_fake: ArrayLike, *, threshold: float, prom
     if not 0 < promised < 1:
         raise ValueError(f"expected a promised error rate in (0, 1); found {promised}.")
     distance, is_wrong = _distances(is_fake, p_fake, threshold)
-    half_width = None
-    for coverage in np.linspace(_least_coverage(len(distance), promised), 1, _BANDS):
+    half_width, n = None, len(distance)
+    enough = next((k for k in range(1, n) if _upper_bound(min(k, _ALLOWED_ERRORS), k) <= promised), n)
+    for coverage in np.linspace(max(_LEAST_COVERAGE, enough / n), 1, _BANDS):
         width = float(np.quantile(distance, 1 - coverage, method="lower")) if coverage < 1 else 0.0
         decided = distance >= width
         if _upper_bound(int(is_wrong[decided].sum()), int(decided.sum())) > promised:
@@ -210,12 +211,6 @@ def _distances(is_fake: ArrayLike, p_fake: ArrayLike, threshold: float) -> tuple
     """Return the distance of each image to the threshold, in log-odds, and whether it is misclassified: (n,) each."""
     truth, scores = _as_arrays(is_fake, p_fake)
     return np.abs(log_odds(scores) - log_odds(threshold)), (scores > threshold) != truth
-
-
-def _least_coverage(n: int, promised: float) -> float:
-    """Return the coverage of the widest band; 1 if there are too few images for any."""
-    enough = next((k for k in range(1, n) if _upper_bound(min(k, _ALLOWED_ERRORS), k) <= promised), n)
-    return max(_LEAST_COVERAGE, enough / n)
 
 
 def _upper_bound(wrong: int, n: int) -> float:

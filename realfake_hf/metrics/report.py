@@ -18,7 +18,6 @@ from realfake_hf.metrics.intervals import (
     bootstrap_estimate,
     confusion,
 )
-from realfake_hf.tables import markdown_table
 
 _UNDEFINED: Final = Estimate(None)
 _BATCH: Final = 50  # replicates of the ROC AUC whose weights are in memory at once
@@ -96,30 +95,6 @@ class Report:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Restore the result of `to_dict`."""
         return from_plain(cls, data)
-
-    def to_markdown(self) -> str:
-        """Render a table of the statistics with their number of images, and a table of the contents."""
-        counted_over = {
-            "accuracy_real": self.n_real,
-            "accuracy_fake": self.n_fake,
-            "recall": self.n_fake,
-            "tpr_at_5_fpr": self.n_fake,
-            "tpr_at_1_fpr": self.n_fake,
-            "precision": self.true_positives + self.false_positives,
-        }
-        rows = [(name, f"{counted_over.get(name, self.n):,}", getattr(self, name)) for name in STATISTICS]
-        contents = [
-            (name, f"{row.n:,}", row.accuracy, row.accuracy_real, row.accuracy_fake)
-            for name, row in self.by_content.items()
-        ]
-        parts = [markdown_table(["statistic", "n", "value"], rows)]
-        if contents:
-            parts.append(markdown_table(["content", "n", "accuracy", "on REAL", "on FAKE"], contents))
-        note = f"{self.n_real:,} REAL and {self.n_fake:,} FAKE images, threshold {self.threshold:g}."
-        if self.bootstrap_samples:
-            bootstrap = f"{self.bootstrap_samples:,} bootstrap samples, seed {self.seed}"
-            note = f"{note} In brackets: 95% intervals, {bootstrap}."
-        return "\n\n".join([*parts, note])
 
 
 def make_report(

@@ -21,7 +21,10 @@ def head_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
     labels, such as the CIFAKE CNN, the head is the last linear layer.
     """
     if model not in _KNOWN:
-        _KNOWN[model] = _head_names(model)
+        shapes, others = (_shapes(model, n_labels) for n_labels in (2, 3))
+        names = dict.fromkeys(name.rpartition(".")[0] for name, shape in shapes.items() if shape != others[name])
+        linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+        _KNOWN[model] = tuple(names) or tuple(linear[-1:])
     return {name: model.get_submodule(name) for name in _KNOWN[model]}
 
 
@@ -72,13 +75,6 @@ def collect_view_scores(model: PreTrainedModel) -> Iterator[list[Tensor]]:
         yield scores
     finally:
         handle.remove()
-
-
-def _head_names(model: PreTrainedModel) -> tuple[str, ...]:
-    shapes, others = (_shapes(model, n_labels) for n_labels in (2, 3))
-    names = dict.fromkeys(name.rpartition(".")[0] for name, shape in shapes.items() if shape != others[name])
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    return tuple(names) or tuple(linear[-1:])
 
 
 def _shapes(model: PreTrainedModel, n_labels: int) -> Mapping[str, torch.Size]:

@@ -156,12 +156,8 @@ def _measure(fitted: Fitted, run: RunArguments) -> tuple[Outcome, OperatingPoint
     test_leak_free = make_report(
         is_fake["test"][clean], p_fake["test"][clean], content=[content["test"][row] for row in clean], **settings
     )
-    outcome = Outcome(_best_epoch(trainer), reports["validation"], reports["test"], test_leak_free)
+    best_step = trainer.state.best_global_step or trainer.state.global_step
+    best_epoch = next(round(row["epoch"]) for row in trainer.state.log_history if row["step"] == best_step)
+    outcome = Outcome(best_epoch, reports["validation"], reports["test"], test_leak_free)
     digest = fitted.record["data"]["validation"]["sha256"]
     return outcome, choose_operating_point(is_fake["validation"], p_fake["validation"], sha256=digest)
-
-
-def _best_epoch(trainer: Trainer) -> int:
-    state = trainer.state
-    best_step = state.best_global_step or state.global_step
-    return next(round(row["epoch"]) for row in state.log_history if row["step"] == best_step)
