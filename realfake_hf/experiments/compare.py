@@ -177,11 +177,10 @@ def draw(results: Mapping[str, Any], *, paper_accuracy: float | None = None) -> 
 def main(arguments: CompareArguments, data: DataArguments) -> None:
     """Compare the models, and print the table."""
     from realfake_hf.data.folders import CIFAKE
-    from realfake_hf.data.loading import load_images
-    from realfake_hf.data.splits import add_missing_splits
     from realfake_hf.environment import data_fingerprint, environment
     from realfake_hf.metrics.operating_point import OPERATING_POINT
     from realfake_hf.run_folder import read_run
+    from realfake_hf.training.data import load_splits
 
     runs = {name: read_run(folder) for name, folder in arguments.folders.items()}
     for name, folder in arguments.folders.items():
@@ -190,9 +189,7 @@ def main(arguments: CompareArguments, data: DataArguments) -> None:
                 f"expected the operating point of {name} in {folder / OPERATING_POINT}; found none. Write it with "
                 "python -m realfake_hf.training.posthoc --operating_point."
             )
-    shares = {"validation_share": data.validation_share, "test_share": data.test_share}
-    images = load_images(data.data, labels=data.labels, fold=data.fold)
-    images = add_missing_splits(images, **shares, seed=data.split_seed)
+    images = load_splits(data)
     comparison = compare(runs, images, bootstrap_samples=arguments.bootstrap_samples)
     facts = {**environment(), "data": {"source": data.data, **data_fingerprint(images)}}
     print(write_results(arguments.output_file, {**facts, **comparison}, to_markdown(comparison)))
