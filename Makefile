@@ -115,7 +115,7 @@ space: .venv/installed ## serve the demo page
 	$(PY) space/app.py
 
 space-folder: .venv/installed ## stage the Space: package, examples, evaluation
-	$(PY) -m realfake_hf.hub.space
+	$(PY) -m tools.space_folder
 
 screenshot: .venv/installed ## update the README's screenshot of the demo page; requires Chromium
 	$(PY) -m pytest -m slow tests/test_space_server.py -k person
@@ -125,5 +125,5 @@ familiarity: .venv/installed ## measure which images the models see as far from 
 	$(PY) -m realfake_hf.training.posthoc --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --datasets cifake=cifake diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet progan-lsun=$(SECOND)/progan-lsun wild-art=$(SECOND)/wild-art-kaggle-layout --output_file results/familiarity.json
 
 results: .venv/installed ## write docs/results.md and the model card from results/
-	$(PY) -m benchmarks.results_page
+	$(PY) -m tools.results_page
 	$(PY) -m realfake_hf.hub.model_card --model_dir space/models/cifake-vit --output_file model_card.md

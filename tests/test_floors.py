@@ -20,7 +20,7 @@ ROOMS = (  # from the lowest floor to the highest
 )
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS, start=1) for room in rooms}
 FORBIDDEN = {  # file or room -> packages that it must not import
-    "": {"gradio", "train", "explain", "crosseval", "benchmarks", "space", "tests"},
+    "": {"gradio", "train", "explain", "crosseval", "benchmarks", "space", "tests", "tools"},
     "metrics": {"torch", "transformers"},
     "attribution/attention": {"transformers"},
     "figures": {"torch", "transformers"},
@@ -34,7 +34,7 @@ MAX_FILE = 450  # lines
 MAX_FUNCTION = 40  # lines, without the docstring
 SOURCES = sorted(
     file
-    for place in ("realfake_hf", "benchmarks", "space", "*.py")
+    for place in ("realfake_hf", "benchmarks", "space", "tools", "*.py")
     for file in ROOT.parent.glob(place if place.endswith(".py") else f"{place}/**/*.py")
 )
 FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.py"))

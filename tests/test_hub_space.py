@@ -17,9 +17,10 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from realfake_hf.detector import Detector
-from realfake_hf.hub.space import ARCHIVE, insert_tables, measured, package_files, requirements, write_package
+from realfake_hf.hub.push import ARCHIVE, package_files, write_package
 from realfake_space.answers import read_measured
 from realfake_space.models import MODELS
+from tools.space_folder import insert_tables, measured, requirements
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = ROOT / "space"

@@ -11,7 +11,6 @@ from benchmarks import (
     explanation_throughput,
     grid_throughput,
     processes,
-    results_page,
     scaling,
     scoring_throughput,
     space_load,
@@ -30,6 +29,7 @@ from realfake_hf.explain_study import report as explain_study
 from realfake_hf.store import read_json
 from realfake_hf.training import posthoc
 from tests.faults import __main__ as faults
+from tools import results_page
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"

@@ -8,7 +8,7 @@ import pytest
 from gradio_client import Client, handle_file
 
 from benchmarks.space_server import SPACE, Server
-from realfake_hf.hub.space import ARCHIVE, write_package
+from realfake_hf.hub.push import ARCHIVE, write_package
 
 
 @pytest.mark.slow

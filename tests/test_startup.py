@@ -25,7 +25,7 @@ def is_command(file):
     return "__name__ == '__main__'" in map(ast.unparse, tests)
 
 
-FILES = [file for place in ("realfake_hf", "benchmarks") for file in sorted((ROOT / place).rglob("*.py"))]
+FILES = [file for place in ("realfake_hf", "benchmarks", "tools") for file in sorted((ROOT / place).rglob("*.py"))]
 MODULES = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in FILES if is_command(file)]
 COMMANDS = ["train", "explain", "crosseval", *(name.removesuffix(".__main__") for name in MODULES)]
 

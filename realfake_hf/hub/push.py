@@ -9,7 +9,8 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,6 @@ from huggingface_hub.utils._validators import validate_repo_id
 from realfake_hf.data.loading import load_images
 from realfake_hf.data.shards import make_data_card, write_shards
 from realfake_hf.hub.model_card import make_card
-from realfake_hf.hub.space import ARCHIVE, write_package
 from realfake_hf.run_folder import MODEL_FILES, copy_model, read_run
 from realfake_hf.store import write_json
 from realfake_hf.tables import markdown_table
@@ -32,7 +32,11 @@ logger = logging.getLogger(__name__)
 
 BUSY: Final = (408, 429, 500, 502, 503, 504)  # HTTP statuses after which a request is repeated
 WAITS: Final = (1, 2, 4, 8)  # seconds
+PACKAGE: Final = Path(__file__).resolve().parents[1]
+ARCHIVE: Final = "realfake_hf.zip"
 _EXCLUDED: Final = ("__pycache__", "*.pyc", "*.pyi", ".gradio", "flagged", ARCHIVE)
+_PACKAGED: Final = (".py", ".j2", ".typed")  # the demo data are left out
+_EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # constant, so that equal files make equal archives
 _TEXT: Final = (".json", ".md", ".py", ".txt", ".yaml")
 _LOCAL_PATH: Final = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|mnt|work|private|var)/[^\s\"',)]+|[A-Z]:\\\\\w+")
 _RESUME: Final = "Repeat the command later: files that have arrived are not sent again."
@@ -163,6 +167,20 @@ def _stage_space(folder: Path, models: Mapping[str, str], staged: Path) -> None:
     write_package(staged / ARCHIVE)
     if models:
         write_json(staged / "pinned.json", dict(models))
+
+
+def package_files() -> Iterator[tuple[str, bytes]]:
+    """Yield the names and contents of the packaged files, sorted."""
+    for file in sorted(PACKAGE.rglob("*")):
+        if file.suffix in _PACKAGED and file.is_file():
+            yield str(Path(PACKAGE.name) / file.relative_to(PACKAGE)), file.read_bytes()
+
+
+def write_package(archive: Path) -> None:
+    """Write the package as a ZIP archive from which Python can import it."""
+    with zipfile.ZipFile(archive, "w") as stream:
+        for name, data in package_files():
+            stream.writestr(zipfile.ZipInfo(name, _EPOCH), data, compress_type=zipfile.ZIP_DEFLATED, compresslevel=9)
 
 
 def _files(staged: Path) -> dict[str, Path]:

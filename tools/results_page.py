@@ -1,6 +1,6 @@
 """Collect the tables of `results/` in one page.
 
-`python -m benchmarks.results_page` writes `docs/results.md` from the files `results/NAME.md`, which the
+`python -m tools.results_page` writes `docs/results.md` from the files `results/NAME.md`, which the
 measuring commands write beside `results/NAME.json`.
 """
 

@@ -1,6 +1,6 @@
 """Stage the Space: package, examples, and results.
 
-`python -m realfake_hf.hub.space` writes into `space/`: the package as `realfake_hf.zip`, `examples/` with the expected
+`python -m tools.space_folder` writes into `space/`: the package as `realfake_hf.zip`, `examples/` with the expected
 scores of the models in `space/models`, `measured.json`, the tables of `measured.md`, and `requirements.txt` with the
 versions of `uv.lock`. The archive is not tracked by git; in a checkout, `space/app.py` imports the package itself.
 """
@@ -8,7 +8,6 @@ versions of `uv.lock`. The archive is not tracked by git; in a checkout, `space/
 import re
 import sys
 import tomllib
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,8 @@ from realfake_hf.cli import command, setting
 from realfake_hf.estimate import to_plain
 from realfake_hf.store import write_json, write_text
 
-PACKAGE: Final = Path(__file__).resolve().parents[1]
-ARCHIVE: Final = "realfake_hf.zip"
 _PYTHON: Final = {"python_version": "3.11", "python_full_version": "3.11.0", "sys_platform": "linux"}  # of the Space
 _ANY_PYTHON: Final = "python_version > '3'"
-_SUFFIXES: Final = (".py", ".j2", ".typed")  # the demo data are left out
-_EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # constant, so that equal files make equal archives
 _DEMO_CONTENTS: Final = ("astronaut", "coffee")  # photographs of the demo data
 _PHOTOGRAPH: Final = "rocket.jpg"  # in scikit-image; as large as a usual upload
 _TABLE: Final = re.compile(r"(<!-- results: (\w+)(, first table)? -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -36,20 +31,6 @@ class SpaceArguments:
     space: Path = setting(Path("space"), "Folder of the Space.")
     results: Path = setting(Path("results"), "Folder of results.")
     lock: Path = setting(Path("uv.lock"), "The locked versions of the dependencies.")
-
-
-def package_files() -> Iterator[tuple[str, bytes]]:
-    """Yield the names and contents of the packaged files, sorted."""
-    for file in sorted(PACKAGE.rglob("*")):
-        if file.suffix in _SUFFIXES and file.is_file():
-            yield str(Path(PACKAGE.name) / file.relative_to(PACKAGE)), file.read_bytes()
-
-
-def write_package(archive: Path) -> None:
-    """Write the package as a ZIP archive from which Python can import it."""
-    with zipfile.ZipFile(archive, "w") as stream:
-        for name, data in package_files():
-            stream.writestr(zipfile.ZipInfo(name, _EPOCH), data, compress_type=zipfile.ZIP_DEFLATED, compresslevel=9)
 
 
 def requirements(lock: Path) -> str:
@@ -159,6 +140,8 @@ def _photograph(folder: Path) -> dict[str, Any]:
 @command(SpaceArguments, name="space", description=__doc__)
 def main(arguments: SpaceArguments) -> None:
     """Write the generated files of the Space."""
+    from realfake_hf.hub.push import ARCHIVE, write_package
+
     space, page = arguments.space, arguments.space / "measured.md"
     write_package(space / ARCHIVE)
     write_text(space / "requirements.txt", requirements(arguments.lock))

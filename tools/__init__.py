@@ -1,0 +1,1 @@
+"""Tools of the repository, which read and write files of a checkout."""
