@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from realfake_hf.estimate import Estimate
-from realfake_hf.figures.comparison import accuracy_against_time, topologies, transfer_matrices
+from realfake_hf.experiments.figures import accuracy_against_time, topologies, transfer_matrices
 
 PAPER = 0.9298
 Models = dict[str, tuple[float, Estimate]]
@@ -32,9 +32,19 @@ CASES: dict[str, tuple[Models, float | None]] = {
 }
 
 
+def compared(models: Models) -> dict[str, object]:
+    """The results of a comparison on 20,000 images."""
+    return {
+        "models": {
+            name: {"training": {"seconds": seconds}, "test": {"n": 20_000, "accuracy": accuracy.to_dict()}}
+            for name, (seconds, accuracy) in models.items()
+        }
+    }
+
+
 def draw(name: str) -> Figure:
     models, paper = CASES[name]
-    figure = accuracy_against_time(models, n=20_000, paper_accuracy=paper)
+    figure = accuracy_against_time(compared(models), paper_accuracy=paper)
     figure.draw_without_rendering()
     return figure
 
@@ -100,14 +110,23 @@ def test_without_the_paper_there_is_no_line() -> None:
 
 def test_thirty_five_models_all_look_different() -> None:
     models = {f"model {i}": (10 + i, Estimate(0.9)) for i in range(35)}
-    looks = {(point.get_color(), point.get_marker()) for point in points(accuracy_against_time(models, n=10))}
+    looks = {(point.get_color(), point.get_marker()) for point in points(accuracy_against_time(compared(models)))}
     assert len(looks) == 35
 
 
-PANELS = {
-    ("extractors", "convolutions", "filters"): {(1, 16): 0.9, (1, 32): None, (2, 16): 0.92, (2, 32): 0.95},
-}
-GROUPS = {"a": [(1000, 0.9), (2000, 0.85)], "b": [(9000, 0.95)]}
+def trained(stage: str, layers: int, filters: int, accuracy: float, parameters: int) -> dict[str, object]:
+    """A row of the search."""
+    shape = {"num_filters": filters, "num_conv_layers": layers, "dense_units": 64, "num_dense_layers": 1}
+    splits = {"validation": {"accuracy": accuracy}, "test": {"accuracy": accuracy}}
+    return {"stage": stage, "topology": shape, "parameters": parameters, **splits}
+
+
+SEARCH = {
+    "rows": [
+        trained("extractors", 1, 16, 0.9, 1000), trained("extractors", 2, 16, 0.85, 2000),
+        trained("extractors", 2, 32, 0.95, 9000), trained("top", 2, 32, 0.97, 9000),
+    ]
+}  # fmt: skip
 
 
 def cells(axes: plt.Axes) -> dict[tuple[str, str], str]:
@@ -119,30 +138,36 @@ def cells(axes: plt.Axes) -> dict[tuple[str, str], str]:
 
 
 def test_a_panel_of_topologies_has_each_accuracy_in_its_cell_and_leaves_others_empty() -> None:
-    panel, _ = topologies(PANELS, GROUPS).axes
+    panel, _ = topologies(SEARCH).axes
     assert (panel.get_title(), panel.get_ylabel(), panel.get_xlabel()) == ("extractors", "convolutions", "filters")
-    assert cells(panel) == {("1", "16"): "90.0", ("1", "32"): "", ("2", "16"): "92.0", ("2", "32"): "95.0"}
+    assert cells(panel) == {("1", "16"): "90.0", ("2", "16"): "85.0", ("2", "32"): "95.0"}
+    assert np.isnan(np.asarray(panel.images[0].get_array().filled(np.nan))[0, 1])
 
 
 def test_the_front_of_topologies_holds_those_that_no_smaller_one_reaches() -> None:
-    _, axes = topologies(PANELS, GROUPS, paper_accuracy=0.93).axes
+    _, axes = topologies(SEARCH).axes
     lines = {line.get_label(): line for line in axes.lines}
-    assert lines["best for its size"].get_xdata().tolist() == [1000, 9000]
-    assert lines["best for its size"].get_ydata().tolist() == pytest.approx([90, 95])
-    assert list(lines["paper, 93.00%"].get_ydata()) == pytest.approx([93, 93])
-    drawn = {group.get_label(): np.asarray(group.get_offsets()).tolist() for group in axes.collections}
-    assert drawn == {"a": [[1000, 90], [2000, 85]], "b": [[9000, 95]]}
+    assert list(lines["best for its size"].get_xdata()) == [1000, 9000]
+    assert list(lines["best for its size"].get_ydata()) == pytest.approx([90, 97])
+    assert list(lines["the paper, 92.98%"].get_ydata()) == pytest.approx([92.98] * 2)
+    drawn = {group.get_label(): sorted(np.asarray(group.get_offsets()).tolist()) for group in axes.collections}
+    assert drawn == {"extractors": [[1000, 90], [2000, 85], [9000, 95]], "top": [[9000, 97]]}
 
 
 def test_a_matrix_of_transfer_says_mean_and_deviation_by_training_and_test_data() -> None:
-    matrix = {
+    values = {
         ("a", "a"): (0.95, 0.01),
         ("a", "b"): (0.5, 0.02),
         ("both", "a"): (0.9, None),
         ("both", "b"): (0.8, None),
     }
-    first, second = transfer_matrices([{"cnn: ROC AUC": matrix}, {"cnn: accuracy": matrix}]).axes
-    assert (first.get_title(), second.get_title()) == ("cnn: ROC AUC", "cnn: accuracy")
+    rows = [
+        {"model": "cnn", "trained_on": trained, "tested_on": tested}
+        | {key: {"mean": mean, "sd": deviation} for key in ("balanced_accuracy", "roc_auc")}
+        for (trained, tested), (mean, deviation) in values.items()
+    ]
+    first, second = transfer_matrices({"plan": {"models": {"cnn": {}}}, "cells": rows}).axes
+    assert (first.get_title(), second.get_title()) == ("cnn: balanced accuracy", "cnn: ROC AUC")
     assert cells(first) == {
         ("a", "a"): "0.950\n± 0.010", ("a", "b"): "0.500\n± 0.020", ("both", "a"): "0.900", ("both", "b"): "0.800",
     }  # fmt: skip

@@ -24,7 +24,7 @@ from realfake_hf.experiments.search.plan import (
     with_other_seeds,
 )
 from realfake_hf.experiments.search.run import SharedStudy
-from realfake_hf.experiments.search.table import draw, to_markdown
+from realfake_hf.experiments.search.table import to_markdown
 
 ROOT = Path(__file__).parents[1]
 RECIPE = "data: demo\nmodel: cifake-cnn\nnum_train_epochs: 2\nbootstrap_samples: 0\nper_device_train_batch_size: 64\n"
@@ -261,7 +261,6 @@ def test_finished_trainings_keep_measurements_and_no_weights(folder, capsys):
     assert text.count("| 1 x 4 filters, 1 x 8 units | ") == 3
     assert text.strip() == to_markdown(table)
     assert (folder / "search.png").stat().st_size > 10_000
-    assert draw(table).axes
 
 
 @pytest.mark.slow

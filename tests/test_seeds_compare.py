@@ -12,7 +12,7 @@ import train
 from realfake_hf.data.loading import load_images
 from realfake_hf.detector import Detector
 from realfake_hf.estimate import to_plain
-from realfake_hf.experiments import compare, seeds
+from realfake_hf.experiments import compare, figures, seeds
 from realfake_hf.run_folder import Run, read_run
 
 ROOT = Path(__file__).parents[1]
@@ -152,7 +152,7 @@ def test_the_figure_of_a_comparison_can_be_opened(compared):
 
 @pytest.mark.parametrize(("paper", "lines"), [(0.93, 1), (None, 0)])
 def test_the_figure_has_a_label_for_each_model_and_for_the_paper(comparison, paper, lines):
-    [legend] = compare.draw(comparison, paper_accuracy=paper).legends
+    [legend] = figures.accuracy_against_time(comparison, paper_accuracy=paper).legends
     texts = [text.get_text() for text in legend.get_texts()]
     assert sum("the paper" in text for text in texts) == lines
     assert len(texts) == 2 + lines

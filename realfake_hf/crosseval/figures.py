@@ -63,7 +63,7 @@ def draw_transfer(cells: Iterable[Cell]) -> Figure:
             by_row = [{cell.model: getattr(cell.report, statistic) for cell in row}.get(model) for row in rows]
             values, arms = style.error_bars(by_row)
             places = np.arange(len(rows)) + 0.22 * (index - (len(models) - 1) / 2)
-            axes.errorbar(values, places, xerr=arms, label=model, linestyle="", markersize=5, **_look(index))
+            axes.errorbar(values, places, xerr=arms, label=model, linestyle="", markersize=5, **style.look(index))
         for index in range(1, len(rows)):
             if rows[index][0].dataset != rows[index - 1][0].dataset:
                 axes.axhline(index - 0.5, color=style.INK, linewidth=0.8)
@@ -171,7 +171,9 @@ def draw_robustness(measured: Sequence[Robustness]) -> Figure:
             for axes, estimates in zip(column, curves, strict=True):
                 values, arms = style.error_bars(estimates)
                 look = {"linestyle": "-" if unit else "", "linewidth": 1.5, "elinewidth": 1, "markersize": 4}
-                axes.errorbar(np.arange(len(steps)), values, yerr=arms, label=robustness.model, **look, **_look(index))
+                axes.errorbar(
+                    np.arange(len(steps)), values, yerr=arms, label=robustness.model, **look, **style.look(index)
+                )
             labels = ["none", *(step.name if len(kinds) > 1 else f"{step.strength:g}" for step in steps[1:])]
         for axes in column:
             style.style_axes(axes)
@@ -188,7 +190,3 @@ def _error_rate(accuracy: Estimate) -> Estimate:
     if accuracy.value is None or accuracy.low is None or accuracy.high is None:
         return Estimate(None)
     return Estimate(1 - accuracy.value, 1 - accuracy.high, 1 - accuracy.low)
-
-
-def _look(index: int) -> dict[str, str]:
-    return {"color": style.COLORS[index % len(style.COLORS)], "marker": style.MARKERS[index % len(style.MARKERS)]}

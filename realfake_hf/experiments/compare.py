@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realfake_hf.cli import command, read_names, setting
-from realfake_hf.estimate import Estimate
 from realfake_hf.experiments.search.plan import PAPER_ACCURACY
 from realfake_hf.labels import FAKE
 from realfake_hf.store import write_results
@@ -26,7 +25,6 @@ from realfake_hf.training.arguments import DataArguments
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
-    from matplotlib.figure import Figure
 
     from realfake_hf.metrics.report import Report
     from realfake_hf.run_folder import Run
@@ -162,17 +160,6 @@ def _model_row(name: str, model: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def draw(results: Mapping[str, Any], *, paper_accuracy: float | None = None) -> "Figure":
-    """Draw accuracy against training time; the accuracy reported by the paper, if given, is a dashed line."""
-    from realfake_hf.figures.comparison import accuracy_against_time
-
-    points = {}
-    for name, model in results["models"].items():
-        n, accuracy = model["test"]["n"], Estimate.from_dict(model["test"]["accuracy"])
-        points[name] = (model["training"]["seconds"], accuracy)
-    return accuracy_against_time(points, n=n, paper_accuracy=paper_accuracy)
-
-
 @command(CompareArguments, DataArguments, name="compare", description=__doc__)
 def main(arguments: CompareArguments, data: DataArguments) -> None:
     """Compare the models, and print the table."""
@@ -194,10 +181,12 @@ def main(arguments: CompareArguments, data: DataArguments) -> None:
     facts = {**environment(), "data": {"source": data.data, **data_fingerprint(images)}}
     print(write_results(arguments.output_file, {**facts, **comparison}, to_markdown(comparison)))
     if arguments.figure_file:
+        from realfake_hf.experiments.figures import accuracy_against_time
         from realfake_hf.figures.style import save_figure
 
         is_cifake = set(images["test"]["source"][:]) == {CIFAKE}
-        save_figure(draw(comparison, paper_accuracy=PAPER_ACCURACY if is_cifake else None), arguments.figure_file)
+        paper = PAPER_ACCURACY if is_cifake else None
+        save_figure(accuracy_against_time(comparison, paper_accuracy=paper), arguments.figure_file)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from realfake_hf.tables import markdown_table
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
-    from matplotlib.figure import Figure
     from PIL import Image
 
     from realfake_hf.crosseval.grid import Grid
@@ -220,19 +219,6 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     return f"{table}\n\n{note}"
 
 
-def draw(results: Mapping[str, Any]) -> "Figure":
-    """Draw the matrices: one row per measure, one column per model."""
-    from realfake_hf.figures.comparison import transfer_matrices
-
-    matrices: list[dict[str, dict[tuple[str, str], tuple[float, float | None]]]] = []
-    for measure in ("balanced_accuracy", "roc_auc"):
-        matrices.append({f"{model}: {SHOWN[measure]}": {} for model in results["plan"]["models"]})
-        for cell in results["cells"]:
-            matrix = matrices[-1][f"{cell['model']}: {SHOWN[measure]}"]
-            matrix[cell["trained_on"], cell["tested_on"]] = (cell[measure]["mean"], cell[measure]["sd"])
-    return transfer_matrices(matrices)
-
-
 @command(TransferArguments, name="transfer", description=__doc__, resumable="output_dir")
 def main(arguments: TransferArguments) -> None:
     """Train and evaluate the models, and print the table."""
@@ -242,9 +228,10 @@ def main(arguments: TransferArguments) -> None:
     results = summarize(plan, grid)
     print(write_results(arguments.output_file, results, to_markdown(results)))
     if arguments.figure_file:
+        from realfake_hf.experiments.figures import transfer_matrices
         from realfake_hf.figures.style import save_figure
 
-        save_figure(draw(results), arguments.figure_file)
+        save_figure(transfer_matrices(results), arguments.figure_file)
 
 
 if __name__ == "__main__":

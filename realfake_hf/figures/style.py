@@ -44,6 +44,11 @@ def save_figure(figure: Figure, path: Path) -> Path:
     return path
 
 
+def look(index: int) -> dict[str, Any]:
+    """Return the colour and marker of the n-th of several models; 35 differ."""
+    return {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
+
+
 def style_axes(axes: Axes) -> None:
     """Keep only the left and lower spine, and draw a light grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)

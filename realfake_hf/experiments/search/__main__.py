@@ -18,8 +18,9 @@ def main(arguments: SearchArguments) -> None:
     """Run a worker of the search, and print the table."""
     import optuna
 
+    from realfake_hf.experiments.figures import topologies
     from realfake_hf.experiments.search.run import search
-    from realfake_hf.experiments.search.table import draw, to_markdown
+    from realfake_hf.experiments.search.table import to_markdown
     from realfake_hf.figures.style import save_figure
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -27,7 +28,7 @@ def main(arguments: SearchArguments) -> None:
         table = to_markdown(results)
         write_results(arguments.output_file, results, table)
         if arguments.figure_file is not None and results["rows"]:
-            save_figure(draw(results), arguments.figure_file)
+            save_figure(topologies(results), arguments.figure_file)
     print(table)
 
 

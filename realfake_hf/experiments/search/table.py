@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import product
 from statistics import mean
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +10,7 @@ from realfake_hf.experiments.trainings import format_spread, spread
 from realfake_hf.tables import markdown_table
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 COLUMNS: Final = (
     "topology", "parameters", "n, test", "seeds", "accuracy, validation", "accuracy, test", "precision", "recall",
@@ -26,7 +25,7 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     tables = [
         f"### {stage.capitalize()}\n\n{markdown_table(COLUMNS, [_cells(*group) for group in groups])}"
         for stage in (EXTRACTORS, HEADS, TOP)
-        if (groups := _by_topology(results, stage))
+        if (groups := by_topology(results, stage))
     ]
     return "\n\n".join([*tables, _note(results)])
 
@@ -51,7 +50,7 @@ def _machine(row: Row) -> str:
     return f"{device} in {'bfloat16' if row.get('bf16') else 'float32'}"
 
 
-def _by_topology(results: Mapping[str, Any], stage: str) -> list[tuple[Topology, list[Row]]]:
+def by_topology(results: Mapping[str, Any], stage: str) -> list[tuple[Topology, list[Row]]]:
     """Group the rows of a stage by topology, sorted by validation accuracy."""
     groups: dict[Topology, list[Row]] = {}
     for row in results["rows"]:
@@ -85,27 +84,3 @@ def _seconds(rows: Sequence[Row]) -> str:
         seconds.setdefault(row["machine"].get("device", ""), []).append(row["seconds"])
     means = {device: f"{mean(values):,.0f}" for device, values in seconds.items()}
     return ", ".join(f"{value} ({device})" if len(means) > 1 else value for device, value in means.items())
-
-
-def draw(results: Mapping[str, Any]) -> "Figure":
-    """Draw test accuracy by filters and convolutions, by units and layers, and against the number of parameters."""
-    from realfake_hf.figures.comparison import topologies
-
-    accuracy, points = {}, {}
-    for stage in (EXTRACTORS, HEADS, TOP):
-        groups = _by_topology(results, stage)
-        accuracy[stage] = {topology: mean(row["test"]["accuracy"] for row in rows) for topology, rows in groups}
-        if groups:
-            points[stage] = [(rows[0]["parameters"], accuracy[stage][topology]) for topology, rows in groups]
-    panels = {
-        (EXTRACTORS, "convolutions", "filters"): _panel(accuracy[EXTRACTORS], "num_conv_layers", "num_filters"),
-        (HEADS, "dense layers", "units"): _panel(accuracy[HEADS], "num_dense_layers", "dense_units"),
-    }
-    return topologies({key: cells for key, cells in panels.items() if cells}, points, paper_accuracy=PAPER_ACCURACY)
-
-
-def _panel(accuracy: Mapping[Topology, float], row: str, column: str) -> dict[tuple[int, int], float | None]:
-    """Arrange accuracies by two parts of the topology; combinations that were not trained are None."""
-    cells = {(getattr(topology, row), getattr(topology, column)): value for topology, value in accuracy.items()}
-    rows, columns = ({shape[axis] for shape in cells} for axis in (0, 1))
-    return {shape: cells.get(shape) for shape in product(sorted(rows), sorted(columns))}
