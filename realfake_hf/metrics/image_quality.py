@@ -31,20 +31,15 @@ Luma = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ImageQuality:
-    """The quality of an image.
+    """The quality of an image."""
 
-    Attributes:
-        short_side: of the image in pixels.
-        jpeg: estimated quality of the last JPEG compression, 1 to 100; 100 if there is no trace of one.
-        blockiness: how much larger steps between neighbouring pixels are at the borders of 8 x 8 blocks than within
-            them, relative to these; about 0 without compression.
-        detail: share of the resolution that the image uses, in [0, 1]: about 1 for a sharp image, and 0.5 for one that
-            was enlarged twofold.
-    """
-
-    short_side: int
-    jpeg: float
+    short_side: int  # of the image in pixels
+    jpeg: float  # estimated quality of the last JPEG compression, 1 to 100; 100 if there is no trace of one
+    # how much larger steps between neighbouring pixels are at the borders of 8 x 8 blocks than within them, relative
+    # to these; about 0 without compression
     blockiness: float
+    # share of the resolution that the image uses, in [0, 1]: about 1 for a sharp image, and 0.5 for one that was
+    # enlarged twofold
     detail: float
 
 

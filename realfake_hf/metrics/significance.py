@@ -18,27 +18,17 @@ _TIE: Final = 1 + 1e-7  # relative tolerance for equal probabilities, as in R's 
 
 @dataclass(frozen=True)
 class McNemar:
-    """Comparison of two classifiers, a and b, on the same images.
+    """Comparison of two classifiers, a and b, on the same images."""
 
-    Attributes:
-        n: images, the sum of the next four counts.
-        only_a: images on which a is right and b is wrong.
-        only_b: images on which b is right and a is wrong.
-        p_value: two-sided p-value of equal accuracies.
-        difference: accuracy of a minus accuracy of b, in [-1, 1].
-        difference_low: lower end of its 95% interval.
-        difference_high: upper end of its 95% interval.
-    """
-
-    n: int
+    n: int  # images, the sum of the next four counts
     both_right: int
-    only_a: int
-    only_b: int
+    only_a: int  # images on which a is right and b is wrong
+    only_b: int  # images on which b is right and a is wrong
     both_wrong: int
-    p_value: float
-    difference: float
-    difference_low: float
-    difference_high: float
+    p_value: float  # two-sided p-value of equal accuracies
+    difference: float  # accuracy of a minus accuracy of b, in [-1, 1]
+    difference_low: float  # lower end of its 95% interval
+    difference_high: float  # upper end of its 95% interval
 
     def to_words(self, *, a: str, b: str) -> str:
         """Summarize the comparison in one clause; a and b are the names of the classifiers.
@@ -123,26 +113,16 @@ class Gap:
 
     Rates are means over the labels that occur on both sides, with equal weight, so that the composition of the group
     does not matter. If there is no such label, rates and difference are None.
-
-    Attributes:
-        n: images in the group with those labels.
-        n_rest: images in the rest with those labels.
-        rate: accuracy in the group, in [0, 1].
-        rate_rest: accuracy in the rest.
-        value: `rate` - `rate_rest`, in [-1, 1].
-        low: lower end of its 95% bootstrap interval; None without a bootstrap.
-        high: upper end.
-        p_value: exact p-value of equal accuracies; 1 if no label occurs on both sides.
     """
 
-    n: int
-    n_rest: int
-    rate: float | None
-    rate_rest: float | None
-    value: float | None
-    low: float | None
-    high: float | None
-    p_value: float
+    n: int  # images in the group with those labels
+    n_rest: int  # images in the rest with those labels
+    rate: float | None  # accuracy in the group, in [0, 1]
+    rate_rest: float | None  # accuracy in the rest
+    value: float | None  # `rate` - `rate_rest`, in [-1, 1]
+    low: float | None  # lower end of its 95% bootstrap interval; None without a bootstrap
+    high: float | None  # upper end
+    p_value: float  # exact p-value of equal accuracies; 1 if no label occurs on both sides
 
     def __str__(self) -> str:
         if self.value is None:
