@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "realfake_hf"
 ROOMS = (  # from the lowest floor to the highest
-    ("cli", "environment", "estimate", "labels", "parallel", "store", "tables"),
+    ("cli", "environment", "estimate", "labels", "parallel", "sampling", "store", "tables"),
     ("attribution", "data", "distributed", "figures", "metrics"),
     ("models", "pages", "run_folder"),
     ("detector",),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
-from realfake_hf.data.sampling import WeightedRows, balanced_weights, draw_evenly, round_robin, take_evenly
+from realfake_hf.sampling import WeightedRows, balanced_weights, draw_evenly, round_robin, take_evenly
 
 
 def test_missing_items_of_a_small_group_are_taken_from_the_others():

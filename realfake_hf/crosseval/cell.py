@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from realfake_hf.crosseval.datasets import EvalDataset
 from realfake_hf.crosseval.models import Model
-from realfake_hf.data.sampling import Flags
 from realfake_hf.estimate import Estimate, from_plain, to_plain
 from realfake_hf.metrics import calibration
 from realfake_hf.metrics.intervals import percentile_interval, share
 from realfake_hf.metrics.operating_point import Band, OperatingPoint
 from realfake_hf.metrics.report import Report, estimate_roc_auc, make_report
 from realfake_hf.metrics.significance import Gap, holm, rate_gap
+from realfake_hf.sampling import Flags
 
 LEAK_FREE: Final = "leak-free"  # suffix of the split name
 CHANCE: Final = 0.5  # ROC AUC of a random score

@@ -11,10 +11,10 @@ from realfake_hf.data.duplicates import absent_from
 from realfake_hf.data.folders import CIFAKE_CONTENTS
 from realfake_hf.data.loading import choose_split, load_images
 from realfake_hf.data.metadata import FileProperties, properties_of_files, read_file_properties
-from realfake_hf.data.sampling import Flags, draw_evenly
 from realfake_hf.data.streaming import COLUMNS, ShardedRows, find_shards
 from realfake_hf.environment import split_fingerprint
 from realfake_hf.labels import FAKE
+from realfake_hf.sampling import Flags, draw_evenly
 
 SAME_CONTENT: Final[Mapping[str, str]] = {
     "aeroplane": "airplane", "plane": "airplane", "boat": "ship", "car": "automobile", "cock": "bird", "hen": "bird",

@@ -16,10 +16,10 @@ from realfake_hf.crosseval.models import Model
 from realfake_hf.crosseval.scoring import cell_settings
 from realfake_hf.data.corruptions import PROTOCOLS
 from realfake_hf.data.decoding import to_rgb
-from realfake_hf.data.sampling import round_robin
 from realfake_hf.figures.images import error_sheet
 from realfake_hf.figures.style import save_figure
 from realfake_hf.labels import LABEL_NAMES
+from realfake_hf.sampling import round_robin
 from realfake_hf.store import Store
 
 Kind = Literal["false positive", "false negative"]

@@ -21,12 +21,12 @@ from realfake_hf.crosseval.robustness import Robustness, measure_robustness
 from realfake_hf.crosseval.scoring import Scores, cell_name, cell_settings, load_or_score
 from realfake_hf.crosseval.shortcuts import Shortcut, find_shortcuts
 from realfake_hf.data.loading import find_source, unreadable_files
-from realfake_hf.data.sampling import Flags
 from realfake_hf.data.streaming import find_shards
 from realfake_hf.distributed import join_processes, report_lost_processes
 from realfake_hf.environment import environment
 from realfake_hf.estimate import from_plain, to_plain
 from realfake_hf.metrics.significance import McNemar, holm, mcnemar
+from realfake_hf.sampling import Flags
 from realfake_hf.store import Store, read_json, without_local_paths
 
 CELL_VERSION: Final = 2  # increase whenever the content of a stored cell changes

@@ -20,9 +20,9 @@ from threadpoolctl import threadpool_limits
 
 from realfake_hf.crosseval.datasets import EvalDataset
 from realfake_hf.data.duplicates import THRESHOLD, ImageHashes, NearDuplicates, find_near_duplicates, hash_images
-from realfake_hf.data.sampling import Flags
 from realfake_hf.estimate import Estimate, from_plain, to_plain
 from realfake_hf.metrics.intervals import bootstrap_estimate
+from realfake_hf.sampling import Flags
 from realfake_hf.store import Store
 from realfake_hf.tables import markdown_table
 

@@ -29,7 +29,7 @@ from realfake_hf.data.augment import Augmentation
 from realfake_hf.data.decoding import UnreadableImageError, decode_image
 from realfake_hf.data.hub import bytes_of_row, check_training_files
 from realfake_hf.data.pixels import check_elongation, resize_images
-from realfake_hf.data.sampling import Flags
+from realfake_hf.sampling import Flags
 
 logger = logging.getLogger(__name__)
 

@@ -298,8 +298,8 @@ def _fit(recipe: "Recipe", data: FoldedImages, rows: NDArray[np.bool_]) -> "Fitt
     """Fit the heads of a recipe on some of the images."""
     from datasets import DatasetDict
 
-    from realfake_hf.data.sampling import balanced_weights
     from realfake_hf.data.splits import known_groups
+    from realfake_hf.sampling import balanced_weights
     from realfake_hf.training.data import build_model
     from realfake_hf.training.features import feature_sets, fit_heads
 

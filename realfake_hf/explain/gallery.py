@@ -21,7 +21,6 @@ from realfake_hf.data.decoding import UnreadableImageError, decode_image, to_rgb
 from realfake_hf.data.files import read_file
 from realfake_hf.data.folders import find_image_files
 from realfake_hf.data.loading import load_split
-from realfake_hf.data.sampling import take_evenly
 from realfake_hf.detector import NamedDetector, load_detector
 from realfake_hf.environment import environment
 from realfake_hf.estimate import to_plain
@@ -30,6 +29,7 @@ from realfake_hf.explain.sheets import Explained, Sheets, draw_explanations
 from realfake_hf.figures.style import save_figure
 from realfake_hf.labels import FAKE, LABEL_NAMES, LabelName
 from realfake_hf.run_folder import RECORD
+from realfake_hf.sampling import take_evenly
 from realfake_hf.store import file_names, read_object, without_local_paths
 from realfake_hf.tables import markdown_table
 

@@ -13,11 +13,11 @@ from tqdm.auto import tqdm
 
 from realfake_hf.attribution.methods import METHODS, Explanation, Target
 from realfake_hf.data.decoding import to_rgb
-from realfake_hf.data.sampling import take_evenly
 from realfake_hf.detector import Detector, NamedDetector, load_detector
 from realfake_hf.labels import FAKE
 from realfake_hf.metrics.intervals import Resampling
 from realfake_hf.run_folder import METRICS, RECORD, read_run
+from realfake_hf.sampling import take_evenly
 
 GRID: Final = (8, 8)  # the patches of a ViT at 32 px with patches of 4; finer maps are averaged
 METHOD_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {"integrated_gradients": {"steps": 16}}  # others: defaults

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from realfake_hf.attribution.methods import CLASS_METHODS
-from realfake_hf.data.sampling import take_evenly
 from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.explain_study.maps import GRID, Sample, StudyModel, Values, is_empty, maps_on_grid, mass_inside
 from realfake_hf.labels import LabelName
 from realfake_hf.metrics.intervals import Resampling
+from realfake_hf.sampling import take_evenly
 
 QUADRANTS: Final = 4  # numbered row by row from the upper left
 

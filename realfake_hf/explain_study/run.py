@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from realfake_hf.data.loading import load_split
-from realfake_hf.data.sampling import take_evenly
 from realfake_hf.environment import environment, split_fingerprint
 from realfake_hf.estimate import to_plain
 from realfake_hf.explain_study.agreement import measure_agreement
@@ -31,6 +30,7 @@ from realfake_hf.explain_study.pointing_game import measure_planted
 from realfake_hf.explain_study.sanity import measure_sanity
 from realfake_hf.labels import FAKE
 from realfake_hf.models.pretrained import random_weights
+from realfake_hf.sampling import take_evenly
 from realfake_hf.store import Store, begin_or_resume, without_local_paths
 
 DIGITS: Final = 5  # decimals of the numbers in the results

@@ -17,6 +17,7 @@ from realfake_hf.estimate import Estimate
 from realfake_hf.metrics.calibration import log_odds
 from realfake_hf.metrics.intervals import Flags, Floats, share
 from realfake_hf.metrics.operating_point import Band, Limits, OperatingPoint
+from realfake_hf.sampling import BALANCED, balanced_weights
 
 ERROR: Final = 0.10  # highest share of wrong verdicts among those that are sure
 FALSE_ALARMS: Final = 0.03  # highest share of real images that are surely called FAKE
@@ -162,7 +163,7 @@ def _prepare(
     limits: Limits | None,
 ) -> _Scores:  # fmt: skip
     truth, p = np.asarray(is_fake, np.bool_), np.asarray(p_fake, np.float64)
-    names, group, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
     pairs = np.unique(np.stack([group, np.unique(np.asarray(folds), return_inverse=True)[1]]), axis=1)
     several = names[np.flatnonzero(np.bincount(pairs[0]) > 1)]
     if len(several):
@@ -176,9 +177,8 @@ def _prepare(
     if limits and spread is not None:
         margin = limits.widening * np.asarray(spread, np.float64)
         sides = (expit(log_odds(p) + margin), expit(log_odds(p) - margin))
-    weights = 1 / np.sqrt(sizes[group])
-    totals = np.where(truth, weights[truth].sum(), weights[~truth].sum())
-    return _Scores(truth, p, *sides, group, weights / totals * len(p) / 2)
+    weights = balanced_weights(BALANCED, truth, [str(name) for name in names[group]])
+    return _Scores(truth, p, *sides, group, weights * len(p))
 
 
 def _platt(scores: _Scores) -> tuple[float, float]:

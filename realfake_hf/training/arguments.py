@@ -12,8 +12,8 @@ from typing import Final
 
 from realfake_hf.cli import setting
 from realfake_hf.data.augment import Augmentation
-from realfake_hf.data.sampling import BALANCED
 from realfake_hf.data.splits import FoldArguments
+from realfake_hf.sampling import BALANCED
 
 CIFAKE_CNN: Final = "cifake-cnn"
 MULTIVIEW: Final = "multiview"

@@ -15,7 +15,6 @@ from realfake_hf.data.augment import Augmentation
 from realfake_hf.data.duplicates import absent_from, leak_free_mask
 from realfake_hf.data.loading import find_source, load_images
 from realfake_hf.data.pixels import PixelDataset, cached_pixels
-from realfake_hf.data.sampling import balanced_weights
 from realfake_hf.data.splits import add_missing_splits, known_groups, stratified_split
 from realfake_hf.data.streaming import ShardedSplit, StreamedPixels, find_shards
 from realfake_hf.environment import data_fingerprint
@@ -25,6 +24,7 @@ from realfake_hf.models.multiview import MultiViewForImageClassification
 from realfake_hf.models.pretrained import build_multiview, load_pretrained
 from realfake_hf.models.views import MultiViewImageProcessor
 from realfake_hf.run_folder import VALIDATION, ValidationRun
+from realfake_hf.sampling import balanced_weights
 from realfake_hf.training.arguments import (
     CIFAKE_CNN,
     CNN_SHAPE,

@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 from transformers import BaseImageProcessor, Trainer
 
 from realfake_hf.data.pixels import ModelInput, geometry, is_reproducible
-from realfake_hf.data.sampling import WeightedRows
 from realfake_hf.labels import FAKE
 from realfake_hf.models.checkpoint import fake_output, load_classifier, load_processor
 from realfake_hf.models.pretrained import find_checkpoint
+from realfake_hf.sampling import WeightedRows
 
 logger = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realfake_hf.cli import command, read_names, setting
-from realfake_hf.data.sampling import take_evenly
 from realfake_hf.environment import environment, split_fingerprint
 from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.labels import FAKE, LabelArguments
+from realfake_hf.sampling import take_evenly
 from realfake_hf.store import write_json, write_results
 from realfake_hf.tables import markdown_table
 from realfake_hf.training.arguments import DataArguments
