@@ -282,7 +282,7 @@ def false_discovery_rate(
         return Estimate(None)
     generator = np.random.default_rng(seed)
     drawn = [generator.beta((rate.k or 0) + 0.5, (rate.n or 0) - (rate.k or 0) + 0.5, 20_000) for rate in rates]
-    real, fake = (np.append(draws, rate.value) for draws, rate in zip(drawn, rates, strict=True))
+    real, fake = (np.append(draws, rate.value or 0.0) for draws, rate in zip(drawn, rates, strict=True))
     false, true = (1 - prevalence) * real, prevalence * fake
     shares = np.asarray(false / (false + true), dtype=np.float64)
     return Estimate(float(shares[-1]), *percentile_interval(shares[:-1]))

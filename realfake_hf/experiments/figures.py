@@ -110,13 +110,14 @@ def _draw_paper(axes: Axes, accuracy: float | None) -> None:
 def _draw_parameters(axes: Axes, points: Mapping[str, Sequence[tuple[int, float]]]) -> None:
     """Draw accuracy in per cent against the number of parameters, and a line of the best for their size."""
     for index, (group, pairs) in enumerate(points.items()):
-        axes.scatter(*zip(*pairs, strict=True), s=28, label=group, zorder=3, **style.look(index))
+        parameters, percent = zip(*pairs, strict=True)
+        axes.scatter(parameters, percent, s=28, label=group, zorder=3, **style.look(index))
     every = sorted((pair for pairs in points.values() for pair in pairs), key=lambda pair: (pair[0], -pair[1]))
     front = [pair for i, pair in enumerate(every) if all(pair[1] > smaller[1] for smaller in every[:i])]
     axes.step(*zip(*front, strict=True), where="post", color=style.INK, linewidth=1, label="best for its size")
     _draw_paper(axes, PAPER_ACCURACY)
-    percent = np.array([100 * PAPER_ACCURACY, *(value for _, value in every)])
-    axes.set(xscale="log", xlabel="parameters", ylabel="test accuracy, %", ylim=style.percent_range(percent))
+    limits = style.percent_range(np.array([100 * PAPER_ACCURACY, *(value for _, value in every)]))
+    axes.set(xscale="log", xlabel="parameters", ylabel="test accuracy, %", ylim=limits)
     style.style_axes(axes)
     axes.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(points) + 2)
 
