@@ -23,16 +23,12 @@ def available_cores() -> int:
 def map_in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], *, workers: int | None = None
 ) -> Iterator[Result]:
-    """Yield `function(item)` for each item, in order, each computed on one core.
+    """Yield `function(item)` for each item of an iterable of any length, in order, each computed on one core.
 
     For the batches of a model this is faster than all cores on one batch. PyTorch uses one thread per item, so results
-    do not depend on the number of cores. Items are drawn in the caller's thread, at most one more than workers.
-
-    Args:
-        function: a thread-safe function.
-        items: an iterable of any length.
-        workers: number of threads; by default one per core, but a single item is computed in the caller's thread with
-            all threads of PyTorch.
+    do not depend on the number of cores. Items are drawn in the caller's thread, at most one more than workers. By
+    default there is one worker per core, but a single item is computed in the caller's thread with all threads of
+    PyTorch.
     """
     import torch
 

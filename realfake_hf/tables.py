@@ -23,16 +23,10 @@ class Table:
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Iterable[object]], *, align: str = "lr") -> str:
-    """Render a table as Markdown.
+    """Render a table as Markdown; cells are rendered with `str`, and vertical bars are escaped.
 
-    Args:
-        header: one name per column.
-        rows: one cell per column, rendered with `str`; vertical bars are escaped.
-        align: one letter per column, `l` for left or `r` for right; the last letter also applies to the columns after
-            it, so the default is text in the first column and numbers in the others.
-
-    Raises:
-        ValueError: a row has more or fewer cells than the header.
+    `align` has one letter per column, `l` for left or `r` for right; the last letter also applies to the columns after
+    it, so the default is text in the first column and numbers in the others.
 
     >>> print(markdown_table(["class", "n", "accuracy"], [["REAL", 20, 0.95], ["FAKE", 30, 0.9]]))
     | class | n | accuracy |

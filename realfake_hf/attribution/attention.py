@@ -17,11 +17,7 @@ _FUSIONS: Final[tuple[HeadFusion, ...]] = get_args(HeadFusion)
 
 
 def fuse_heads(attention: Tensor, *, head_fusion: HeadFusion = "mean") -> Tensor:
-    """Fuse the heads of a layer: (batch, heads, tokens, tokens) to (batch, tokens, tokens) float32.
-
-    Raises:
-        ValueError: an unknown fusion.
-    """
+    """Fuse the heads of a layer: (batch, heads, tokens, tokens) to (batch, tokens, tokens) float32."""
     if head_fusion not in _FUSIONS:
         raise ValueError(f"expected a head_fusion of {', '.join(_FUSIONS)}; found {head_fusion!r}.")
     heads = attention.float()
@@ -31,17 +27,9 @@ def fuse_heads(attention: Tensor, *, head_fusion: HeadFusion = "mean") -> Tensor
 def fuse_layer(attention: Tensor, *, head_fusion: HeadFusion = "mean", discard_ratio: float = 0.0) -> Tensor:
     """Fuse the heads of a layer, discard the lowest weights, and normalise the rows to sum to 1.
 
-    Args:
-        attention: (batch, heads, tokens, tokens), rows summing to 1.
-        head_fusion: how heads are fused.
-        discard_ratio: share of the weights of each image to discard, in [0, 1), the lowest first. Ties with the lowest
-            remaining weight are kept. A row without weights becomes that of the identity.
-
-    Returns:
-        (batch, tokens, tokens) float32, rows summing to 1.
-
-    Raises:
-        ValueError: an unknown fusion, or a ratio outside [0, 1).
+    The attention is (batch, heads, tokens, tokens), rows summing to 1; the result (batch, tokens, tokens) float32. A
+    share `discard_ratio` of the weights of each image, in [0, 1), is discarded, the lowest first. Ties with the lowest
+    remaining weight are kept. A row without weights becomes that of the identity.
     """
     if not 0 <= discard_ratio < 1:
         raise ValueError(f"expected a discard_ratio in [0, 1); found {discard_ratio}.")
@@ -111,13 +99,9 @@ def relevance(
     """Compute relevance (Chefer et al., 2021, *Generic Attention-model Explainability*, ICCV).
 
     It is the product over layers of W + I, where W is the mean over heads of (dA * A)+. The paper reads the row of the
-    class token; a classifier that pools other tokens reads a weighted sum of rows.
-
-    Args:
-        attentions: (batch, heads, tokens, tokens) of each layer.
-        gradients: gradient of the class score with respect to the attention of each layer.
-        pooling: as in `attention_rollout`.
-        read: as in `attention_rollout`.
+    class token; a classifier that pools other tokens reads a weighted sum of rows. Attentions, and gradients of the
+    class score with respect to them, are (batch, heads, tokens, tokens) of each layer; `pooling` and `read` are as in
+    `attention_rollout`.
 
     Returns:
         (batch, tokens, tokens) float32, non-negative: the relevance of input token j to output token i, on the scale

@@ -93,14 +93,10 @@ def explained(maps: Maps, *, method: str, target: Target, options: Mapping[str, 
 
 
 def scale(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale each map to [0, 1], its lowest value to 0 and its highest to 1; NaN remains.
+    """Scale maps, (batch, grid_h, grid_w), to [0, 1] each, the lowest value to 0 and the highest to 1; NaN remains.
 
-    Args:
-        maps: (batch, grid_h, grid_w).
-
-    Returns:
-        The scaled maps; and (batch,) bool, true where a map is empty: its range is at most a millionth of its largest
-        magnitude. Empty maps are all 0.
+    Return the scaled maps; and (batch,) bool, true where a map is empty: its range is at most a millionth of its
+    largest magnitude. Empty maps are all 0.
     """
     unknown = maps.isnan()
     low = maps.masked_fill(unknown, torch.inf).amin(dim=(1, 2), keepdim=True)

@@ -13,18 +13,11 @@ Image = NDArray[np.uint8]
 
 
 def overlay(image: Image, heat: NDArray[np.floating], *, strength: float = 0.6) -> Image:
-    """Blend a map with its image.
+    """Blend a map, (grid_h, grid_w) in [0, 1] or NaN, with its image, (height, width, 3) uint8 [0, 255].
 
     The image is shown in grey, so that colour encodes only the map. Cells keep their edges, because smoothing would
-    suggest a finer map. Cells that are NaN stay grey.
-
-    Args:
-        image: (height, width, 3) uint8 [0, 255].
-        heat: (grid_h, grid_w) in [0, 1], or NaN.
-        strength: weight of the colours in the blend, in [0, 1].
-
-    Returns:
-        uint8, of the size of `enlarge(image)`.
+    suggest a finer map. Cells that are NaN stay grey. The strength, in [0, 1], is the weight of the colours. The
+    result is uint8, of the size of `enlarge(image)`.
 
     Raises:
         ValueError: the shape, type or range of the image, map or strength is invalid.
@@ -50,13 +43,7 @@ def overlay(image: Image, heat: NDArray[np.floating], *, strength: float = 0.6) 
 
 
 def enlarge(image: Image) -> Image:
-    """Enlarge a small image by an integer factor, to at least 256 pixels on its longer side.
-
-    Args:
-        image: (height, width, 3) uint8 [0, 255].
-
-    Raises:
-        ValueError: the shape or type is invalid.
+    """Enlarge an image, (height, width, 3) uint8, by an integer factor, to at least 256 pixels on its longer side.
 
     >>> enlarge(np.zeros((32, 24, 3), dtype=np.uint8)).shape
     (256, 192, 3)

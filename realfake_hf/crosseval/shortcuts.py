@@ -210,13 +210,8 @@ def audit_shortcuts(
 
     Folds are stratified by label, and equal files share a fold. Both labels have the same weight in training, so the
     share of fakes carries no information. Intervals resample the out-of-fold predictions of each label; they do not
-    include the variance of the models themselves.
-
-    Args:
-        facts: (n,) each; strings are categorical, everything else is numeric, with NaN for missing values.
-        is_fake: (n,) true labels.
-        groups: (n,) codes, equal for equal files; None if all files differ.
-        seed: random seed of folds, models and bootstrap.
+    include the variance of the models themselves. Facts are (n,) each; strings are categorical, everything else is
+    numeric, with NaN for missing values. Groups, (n,), are codes, equal for equal files; by default, all files differ.
     """
     group = np.arange(len(is_fake)) if groups is None else np.unique(groups, return_inverse=True)[1]
     fold = _folds(is_fake, group, np.random.default_rng(seed))

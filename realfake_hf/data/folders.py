@@ -130,13 +130,10 @@ def find_records(
 
 
 def find_image_files(words: Sequence[str]) -> list[Path]:
-    """Find image files, each once, in the order given.
+    """Find image files, each once, in the order given; `FileNotFoundError` is raised if a word matches none.
 
     A word is a file; a folder, which is searched recursively for files with an image suffix; or a glob pattern, which
     matches all files that are not hidden.
-
-    Raises:
-        FileNotFoundError: a word matches no file.
     """
     files: dict[Path, None] = {}
     for word in words:
@@ -169,11 +166,7 @@ def names_split(text: str) -> bool:
 
 
 def parse_split(text: str, *, where: str) -> str:
-    """Convert a name of a split, such as Training, dev or test_set, to `train`, `validation` or `test`.
-
-    Raises:
-        ValueError: the name does not mean exactly one of them.
-    """
+    """Convert a name of a split, such as Training, dev or test_set, to `train`, `validation` or `test`, or fail."""
     splits = _splits_of(text)
     if len(splits) != 1 or splits == _UNCLEAR:
         raise ValueError(f"expected a split named train, validation or test in {where}; found {text!r}. Rename it.")

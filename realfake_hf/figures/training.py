@@ -90,12 +90,8 @@ def confusion_matrix(counts: NDArray[np.integer], *, title: str) -> Figure:
 def difficulty_map(p_true: NDArray[np.floating], *, is_fake: NDArray[np.bool_]) -> Figure:
     """Draw the data map of Swayamdipta et al. (2020), *Dataset Cartography*, EMNLP.
 
-    The confidence of an image is the mean over epochs of the probability of its true label; its variability is the
-    population standard deviation, 0 after a single epoch.
-
-    Args:
-        p_true: (epochs, n) validation probabilities of the true label after each epoch, in [0, 1].
-        is_fake: (n,) true labels.
+    The confidence of an image is the mean over epochs of the probability of its true label, (epochs, n) in [0, 1]; its
+    variability is the population standard deviation, 0 after a single epoch.
     """
     confidence, variability = p_true.mean(axis=0), np.minimum(p_true.std(axis=0), 0.5)  # rounding may exceed the bound
     figure = Figure(figsize=(style.WIDTH, 5.6), layout="constrained")

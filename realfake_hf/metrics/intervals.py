@@ -66,15 +66,9 @@ def bootstrap_estimate(value: float, replicates: Floats, /, **counts: int) -> Es
 class Resampling:
     """Bootstrap draws of a stratified sample, made once, so that all statistics share the same replicates.
 
-    The weight of an image is the number of images of its stratum in the population per image of it in the sample, so
-    that a weighted mean estimates the mean of the population. A replicate draws as many images of each stratum, with
-    replacement, as the sample contains.
-
-    Args:
-        weight: (n,) not negative.
-        stratum: (n,) codes; None means one stratum.
-        samples: number of replicates; 0 for no intervals.
-        seed: random seed of the draws.
+    The weight of an image, (n,), is the number of images of its stratum, (n,) codes, in the population per image of it
+    in the sample, so that a weighted mean estimates the mean of the population. A replicate draws as many images of
+    each stratum, with replacement, as the sample contains. Without samples, there are no intervals.
     """
 
     def __init__(
@@ -127,12 +121,8 @@ def _counts(chosen: Flags, defined: Flags) -> dict[str, int]:
 class ScoredImages:
     """Labels and scores as codes that `bootstrap` counts.
 
-    Args:
-        is_fake: (n,) true labels.
-        p_fake: (n,) scores in [0, 1].
-        content: (n,) codes below `contents`, or `contents` itself if unknown.
-        contents: number of known contents.
-        threshold: images with a higher score are called FAKE.
+    The contents, (n,), are codes below the number of known `contents`, which itself means unknown. Images with a score
+    above the threshold are called FAKE.
 
     Attributes:
         cell: (n,) 4 * content + 2 * is_fake + called_fake.

@@ -133,17 +133,10 @@ class Gap:
 
 
 def rate_gap(is_right: Flags, inside: Flags, is_fake: Flags, *, samples: int = 1000, seed: int = 0) -> Gap:
-    """Compare the accuracy on a group of images with the accuracy on the rest.
+    """Compare the accuracy on a group of images with the accuracy on the rest; all arguments are (n,) masks.
 
     The bootstrap draws images with replacement within each side and label. The number of right predictions in such a
-    draw is binomial, and is sampled directly.
-
-    Args:
-        is_right: (n,) whether the prediction is right.
-        inside: (n,) whether the image is in the group.
-        is_fake: (n,) true labels.
-        samples: number of replicates; 0 for no interval.
-        seed: random seed of the draws.
+    draw is binomial, and is sampled directly. Without samples, there is no interval.
 
     >>> right = np.array([True, True, False, True, False, False])
     >>> inside = np.array([True, True, True, False, False, False])

@@ -29,11 +29,8 @@ class PackedLinear(nn.Linear):
     """A linear layer, optionally with the GELU that follows it, computed by oneDNN from the original's parameters.
 
     It is an ordinary layer if gradients are enabled, the input is not float32 or the device is not a CPU. Changed
-    weights are packed again, except for changes through `.data`, which PyTorch does not record.
-
-    Attributes:
-        fuses_gelu: whether the GELU is included.
-        uses_bfloat16: whether the layer multiplies in bfloat16 and returns bfloat16.
+    weights are packed again, except for changes through `.data`, which PyTorch does not record. With `uses_bfloat16`,
+    the layer multiplies in bfloat16 and returns bfloat16.
     """
 
     def __init__(self, linear: nn.Linear) -> None:

@@ -40,19 +40,12 @@ _BLANK: Final = Image.new("RGB", (64, 64))
 def load_pretrained(
     name: str, *, image_size: int | None = None, patch_size: int | None = None, attn_implementation: str | None = None
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """Load an image classifier of transformers for fine-tuning on REAL and FAKE.
+    """Load an image classifier of transformers, from a folder or the Hub, for fine-tuning on REAL and FAKE.
 
     An existing head for REAL and FAKE is kept, with its outputs in the order of this project; any other head is
-    replaced by a new one.
-
-    Args:
-        name: a folder or a Hub id; see `find_checkpoint`.
-        image_size: pixels; resizes the position table (ViT, DeiT, DINOv2) and sets the size of the processor.
-        patch_size: pixels; resizes the patch kernel (ViT, DeiT, DINOv2).
-        attn_implementation: `sdpa` or `eager`; None leaves the choice to transformers.
-
-    Returns:
-        The model in float32, and the image processor to save with it.
+    replaced by a new one. The image size, in pixels, resizes the position table (ViT, DeiT, DINOv2) and sets the size
+    of the processor; the patch size resizes the patch kernel of these models. Return the model in float32, and the
+    image processor to save with it.
 
     Raises:
         OSError: the model or its image processor does not exist.
