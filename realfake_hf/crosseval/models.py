@@ -50,23 +50,19 @@ class Model:
 def check_models(places: Mapping[str, str]) -> None:
     """Check configuration, processor and operating point of each model by its folder or Hub id, without weights."""
     for name, place in places.items():
+        folder = Path(place).expanduser()
         try:
-            _check_model(place)
+            config = load_config(place)
+            fake_output(config)
+            weights = {*folder.glob("*.safetensors"), *folder.glob("*.bin")} - {folder / FAMILIARITY}
+            if folder.is_dir() and not weights:
+                raise OSError(f"expected weights beside the config.json in {place}; found none. Copy all files.")
+            load_processor(place, config)
+            load_operating_point(place)
         except OSError as error:
             raise OSError(f"cannot evaluate {name}: {error}") from error
         except ValueError as error:
             raise ValueError(f"cannot evaluate {name}: {error}") from error
-
-
-def _check_model(place: str) -> None:
-    config = load_config(place)
-    fake_output(config)
-    folder = Path(place).expanduser()
-    weights = {*folder.glob("*.safetensors"), *folder.glob("*.bin")} - {folder / FAMILIARITY}
-    if folder.is_dir() and not weights:
-        raise OSError(f"expected weights beside the config.json in {place}; found none. Copy all files.")
-    load_processor(place, config)
-    load_operating_point(place)
 
 
 def load_model(name: str, place: str, *, bf16: bool = False) -> Model:

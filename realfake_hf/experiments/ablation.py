@@ -52,19 +52,6 @@ def run_ablation(plan: Plan, folder: Path) -> dict[str, Any]:
     """
     from realfake_hf.environment import environment
 
-    rows = _train_all(plan, folder)
-    baseline = [row["eval_accuracy"] for row in rows[BASELINE]]
-    variants = {}
-    for name, changes in plan.variants.items():
-        gains = [row["eval_accuracy"] - accuracy for row, accuracy in zip(rows[name], baseline, strict=True)]
-        measures = {measure: spread([row[measure] for row in rows[name]]) for measure in MEASURES}
-        variants[name] = {"changes": changes, "seeds": list(plan.seeds), **measures, "gain": spread(gains)}
-    data = rows[BASELINE][0]["data"]
-    return {"base": plan.base, "settings": plan.settings, **environment(), "data": data, "variants": variants}
-
-
-def _train_all(plan: Plan, folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return the measurements of each variant, seed by seed."""
     store = Store(folder)
     shared = {"base": Path(plan.base).read_text(encoding="utf-8"), "settings": plan.settings}
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in plan.variants}
@@ -74,7 +61,14 @@ def _train_all(plan: Plan, folder: Path) -> dict[str, list[dict[str, Any]]]:
             row = store.json(f"{name}, seed {seed}", {**shared, "changes": changes}, train)
             logger.info("%s, seed %d: %.2f %%", name, seed, 100 * row["eval_accuracy"])
             rows[name].append(row)
-    return rows
+    baseline = [row["eval_accuracy"] for row in rows[BASELINE]]
+    variants = {}
+    for name, changes in plan.variants.items():
+        gains = [row["eval_accuracy"] - accuracy for row, accuracy in zip(rows[name], baseline, strict=True)]
+        measures = {measure: spread([row[measure] for row in rows[name]]) for measure in MEASURES}
+        variants[name] = {"changes": changes, "seeds": list(plan.seeds), **measures, "gain": spread(gains)}
+    data = rows[BASELINE][0]["data"]
+    return {"base": plan.base, "settings": plan.settings, **environment(), "data": data, "variants": variants}
 
 
 def _train(plan: Plan, changes: Mapping[str, Any], seed: int, folder: Path) -> dict[str, Any]:

@@ -58,7 +58,12 @@ def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImagePr
 def load_splits(arguments: DataArguments) -> DatasetDict:
     """Load a source as train, validation and test."""
     if "group" in arguments.balanced:
-        _require_groups(arguments)
+        source = find_source(arguments.data, labels=arguments.labels)
+        if not any(record.group for record in source.records()):
+            raise ValueError(
+                f"expected the groups of the images of {source.name} to balance them; found none. State them in a "
+                "column group, or remove group from --balance."
+            )
     with PartialState().main_process_first():  # one process reads the source, the others use its cache
         images = load_images(arguments.data, labels=arguments.labels, fold=arguments.fold)
     shares = {"validation_share": arguments.validation_share, "test_share": arguments.test_share}
@@ -69,15 +74,6 @@ def load_splits(arguments: DataArguments) -> DatasetDict:
             splits["train"], share=share, seed=arguments.split_seed, whole_groups=False
         )[1]
     return splits
-
-
-def _require_groups(arguments: DataArguments) -> None:
-    source = find_source(arguments.data, labels=arguments.labels)
-    if not any(record.group for record in source.records()):
-        raise ValueError(
-            f"expected the groups of the images of {source.name} to balance them; found none. State them in a column "
-            "group, or remove group from --balance."
-        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -76,7 +76,7 @@ def build_trainer(
         processing_class=processor,
         compute_loss_func=None if takes_labels else partial(_loss_of_logits, smoothing=run.label_smoothing_factor),
         compute_metrics=recorder.compute_metrics,
-        preprocess_logits_for_metrics=_first_logits,
+        preprocess_logits_for_metrics=lambda logits, _: logits[0] if isinstance(logits, tuple) else logits,
         callbacks=[recorder, EpochAugmentation(), EpochLines(), CheckpointChecksums()],
     )
     if model.layer_decay < 1:
@@ -172,7 +172,3 @@ def _loss_of_logits(
 ) -> Tensor:
     """Return the loss of a model that computes none: a distilled DeiT, whose logits are the mean of two heads."""
     return cross_entropy(outputs.logits, labels, label_smoothing=smoothing)
-
-
-def _first_logits(logits: Any, _: Tensor) -> Tensor:  # noqa: ANN401 - a tensor, or a tuple with the logits first
-    return logits[0] if isinstance(logits, tuple) else logits  # type: ignore[no-any-return]
