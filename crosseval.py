@@ -16,9 +16,8 @@ def main(arguments: CrossevalArguments) -> None:
     """Measure every model on every data set, write the report and print the table."""
     from accelerate import PartialState
 
-    from realfake_hf.crosseval.figures import draw_all
     from realfake_hf.crosseval.grid import run_grid
-    from realfake_hf.crosseval.report import write_report
+    from realfake_hf.crosseval.report import draw_all, write_report
     from realfake_hf.crosseval.tables import to_markdown
     from realfake_hf.figures.style import save_figure
     from realfake_hf.store import write_results

@@ -26,9 +26,8 @@ class PublishArguments:
 @command(PublishArguments, name="publish", description=__doc__)
 def main(arguments: PublishArguments) -> None:
     """Read the grid, write the files and print the findings."""
-    from realfake_hf.crosseval.figures import draw_robustness, draw_transfer
     from realfake_hf.crosseval.grid import read_grid
-    from realfake_hf.crosseval.report import write_report
+    from realfake_hf.crosseval.report import draw_robustness, draw_transfer, write_report
     from realfake_hf.crosseval.robustness import robustness_table
     from realfake_hf.crosseval.tables import findings, to_markdown
     from realfake_hf.estimate import to_plain
