@@ -20,7 +20,7 @@ import explain
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification, Detector, Verdict, load_images
 from realfake_hf.attribution.methods import METHODS
 from realfake_hf.cli import parse
-from realfake_hf.explain import gallery, sheets
+from realfake_hf.explain import gallery
 from realfake_hf.explain.arguments import ExplainArguments
 from realfake_hf.explain_study.arguments import StudyArguments
 from realfake_hf.labels import id2label, label2id
@@ -174,9 +174,9 @@ def test_the_only_split_of_a_data_set_is_explained(models, source, tmp_path):
 @pytest.mark.usefixtures("no_figures")
 def test_sheets_show_the_most_confident_first_and_state_the_number_of_images(models, source, tmp_path, monkeypatch):
     drawn = {}
-    monkeypatch.setattr(sheets, "MAX_TILES", 2)
-    monkeypatch.setattr(sheets, "explanation_sheet", lambda tiles, title, **_: drawn.setdefault(title, tiles))
-    monkeypatch.setattr(sheets, "save_figure", lambda _, file: file)
+    monkeypatch.setattr(gallery, "MAX_TILES", 2)
+    monkeypatch.setattr(gallery, "explanation_sheet", lambda tiles, title, **_: drawn.setdefault(title, tiles))
+    monkeypatch.setattr(gallery, "save_figure", lambda _, file: file)
     assert compare(models, tmp_path / "out", "--data", source, "--limit", 0) == 0
     rows = [row for row in read(tmp_path / "out")["explanations"] if row["model"] == "vit"]
     wrong = sorted((row["p_fake"] for row in rows if group_of(row) == "wrong-real"), reverse=True)
@@ -248,7 +248,7 @@ def test_the_target_is_the_explained_label(models, source, tmp_path, target):
 
 def test_strength_0_leaves_the_grey_image(models, photos, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(sheets, "image_with_maps", lambda _, panels, **__: seen.extend(panels))
+    monkeypatch.setattr(gallery, "image_with_maps", lambda _, panels, **__: seen.extend(panels))
     monkeypatch.setattr(gallery, "save_figure", lambda _, file: file)
     assert run(models, tmp_path / "out", "--images", photos, "--strength", 0) == 0
     assert all((panel.overlay == panel.overlay[..., :1]).all() for panel in seen)
