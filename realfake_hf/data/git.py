@@ -52,17 +52,11 @@ class MissingError(Exception):
 
 @dataclass(frozen=True)
 class Git:
-    """Git on one bare repository, without hooks, prompts, the user's settings, or a protocol other than the URL's.
+    """Git on one bare repository, without hooks, prompts, the user's settings, or a protocol other than the URL's."""
 
-    Attributes:
-        folder: the Git directory.
-        deadline: time of `time.monotonic` at which commands stop.
-        url: where to fetch from; None for a local copy.
-    """
-
-    folder: Path
-    deadline: float
-    url: str | None = None
+    folder: Path  # the Git directory
+    deadline: float  # time of `time.monotonic` at which commands stop
+    url: str | None = None  # where to fetch from; None for a local copy
 
     def run(self, *words: str, reason: Reason, lines: Sequence[str] = ()) -> bytes:
         """Run a command with lines on its standard input, and return its standard output.

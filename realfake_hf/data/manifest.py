@@ -32,31 +32,18 @@ _WHOLE: Final = (("group", "fold"), ("repository", "group"))  # the first lies i
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of a manifest; generator, content and licence are empty if unknown.
+    """A row of a manifest; generator, content and licence are empty if unknown."""
 
-    Attributes:
-        sha256: of the file.
-        label: `real` or `fake`.
-        generator: model that generated the image.
-        content: subject of the image.
-        group: images of one origin; they lie in one fold.
-        fold: number of the fold.
-        repository: `owner/name` on GitHub.
-        commit: full id of a commit.
-        path: of the file in the repository.
-        licence: as the repository states it.
-    """
-
-    sha256: str
-    label: str
-    generator: str
-    content: str
-    group: str
-    fold: str
-    repository: str
-    commit: str
-    path: str
-    licence: str
+    sha256: str  # of the file, in lower case
+    label: str  # `real` or `fake`
+    generator: str  # model that generated the image
+    content: str  # subject of the image
+    group: str  # images of one origin; they lie in one fold
+    fold: str  # its number
+    repository: str  # `owner/name` on GitHub
+    commit: str  # full id of a commit
+    path: str  # of the file in the repository
+    licence: str  # as the repository states it
 
 
 def read_manifest(file: Path) -> list[Entry]:

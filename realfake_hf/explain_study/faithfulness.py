@@ -35,19 +35,14 @@ class Trial:
         images: (n, height, width, 3) uint8 [0, 255].
         score: function that returns `p_fake` of images, (n,) in [0, 1].
         fill: replacement of hidden pixels.
-
-    Attributes:
-        called_fake: (n,) predictions on the intact images; the curves follow their probability.
-        intact: (n,) probability of these predictions with nothing hidden.
-        hidden: (n,) the same with everything hidden.
     """
 
     def __init__(self, images: Images, *, score: Score, fill: Fill) -> None:
         self.images, self.fill, self._score = images, fill, score
         p_fake = np.asarray(score(images), dtype=np.float64)
-        self.called_fake = p_fake > 0.5  # noqa: PLR2004 - one half
-        self.intact = np.where(self.called_fake, p_fake, 1 - p_fake)
-        self.hidden = self.probabilities(filled(images, fill=fill))
+        self.called_fake = p_fake > 0.5  # noqa: PLR2004 - (n,) predictions; the curves follow their probability
+        self.intact = np.where(self.called_fake, p_fake, 1 - p_fake)  # (n,) with nothing hidden
+        self.hidden = self.probabilities(filled(images, fill=fill))  # (n,) with everything hidden
 
     def probabilities(self, images: Images) -> Values:
         """Return the probability of the predictions on the intact images in changed images: (n,)."""
