@@ -145,14 +145,14 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
     best = choose(scores, data)
     point = choose_point(plan, data, joined[best])
     if model_dir:
-        keep(recipes[best], data, point, model_dir)
+        keep(recipes[best], data, point, Store(folder / best), model_dir)
     return {
         **facts,
         "n": len(data.fold),
         "n_fake": int(data.is_fake.sum()),
         "n_groups": len(set(data.images["group"][:])),
         "chosen": dict(zip(map(str, plan.folds), chosen, strict=True)),
-        "recipes": {name: _reports(plan, data, values.p_fake) for name, values in joined.items()},
+        "recipes": {name: _reports(plan, data, calibrated(plan, data, values)) for name, values in joined.items()},
         "kept": {"recipe": best, "operating_point": to_plain(point)},
         "bands": {
             str(fold): band_outcomes(plan, data, joined[NESTED], number) for number, fold in enumerate(plan.folds)
@@ -231,6 +231,22 @@ def choose_point(
     )
 
 
+def calibrated(plan: Plan, data: FoldedImages, scores: FoldScores) -> Array:
+    """Return probabilities, (variants, n), with a threshold of one half that was fitted on the other folds."""
+    from realfake_hf.metrics.calibration import log_odds
+    from realfake_hf.metrics.group_band import fit_threshold
+
+    p_fake, fitted_on = np.empty_like(scores.p_fake), plan.variants.index(plan.band_variants[0])
+    for fold in range(len(plan.folds)):
+        inside = data.fold == fold
+        threshold, temperature = fit_threshold(
+            data.is_fake[~inside], scores.p_fake[fitted_on, ~inside], data.groups[~inside]
+        )
+        odds = (log_odds(scores.p_fake[:, inside]) - log_odds(np.array(threshold))) / temperature
+        p_fake[:, inside] = 1 / (1 + np.exp(-odds))
+    return p_fake
+
+
 def band_outcomes(plan: Plan, data: FoldedImages, scores: FoldScores, fold: int) -> dict[str, Any]:
     """Choose the operating point on the other folds, and measure the verdicts on this one, by variant."""
     from realfake_hf.metrics.group_band import outcome
@@ -242,7 +258,7 @@ def band_outcomes(plan: Plan, data: FoldedImages, scores: FoldScores, fold: int)
     }
 
 
-def keep(recipe: "Recipe", data: FoldedImages, point: "OperatingPoint", folder: Path) -> None:
+def keep(recipe: "Recipe", data: FoldedImages, point: "OperatingPoint", store: Store, folder: Path) -> None:
     """Train a recipe on all images, and write model, image processor, operating point and familiarity to a folder.
 
     The familiarity is fitted on all folds but the first, on which its limit is chosen.
@@ -254,7 +270,8 @@ def keep(recipe: "Recipe", data: FoldedImages, point: "OperatingPoint", folder: 
     from realfake_hf.metrics.out_of_distribution import fit_familiarity
     from realfake_hf.training.features import cached_features
 
-    network, processor = _fit(recipe, data, np.ones(len(data.fold), dtype=np.bool_))
+    every = np.ones(len(data.fold), dtype=np.bool_)
+    network, processor = _fitted(recipe, data, every, name="all images", store=store)
     features = torch.from_numpy(cached_features(data.images, network, processor)[:][:, 1:])
     embeddings = np.concatenate(
         [network.window[0](part.float()).mean(1).numpy() for part in features.split(256)]  # type: ignore[operator]
@@ -287,38 +304,13 @@ def _read_recipe(file: str) -> "Recipe":
 
 
 def _out_of_fold(recipe: "Recipe", held: Held, plan: Plan, data: FoldedImages, store: Store) -> FoldScores:
-    """Fit heads without some folds, and score these."""
-    settings = {**asdict(recipe[1]), "balance": recipe[0].balance, "variants": list(plan.variants)}
-    settings["images"] = data.images["sha256"][:]
-    name = f"without {' and '.join(str(plan.folds[fold]) for fold in held)}"
-    return FoldScores(**store.arrays(name, settings, lambda: asdict(_fit_and_score(recipe, held, plan, data))))
-
-
-def _fit(recipe: "Recipe", data: FoldedImages, rows: NDArray[np.bool_]) -> "Fitted":
-    """Fit the heads of a recipe on some of the images."""
-    from datasets import DatasetDict
-
-    from realfake_hf.data.splits import known_groups
-    from realfake_hf.sampling import balanced_weights
-    from realfake_hf.training.data import build_model
-    from realfake_hf.training.features import feature_sets, fit_heads
-
-    arguments, settings = recipe
-    fitted: Any = build_model(settings)
-    train = data.images.select(np.flatnonzero(rows))
-    sets = feature_sets(DatasetDict(train=train), *fitted, delivered_copies=settings.delivered_copies, seed=0)
-    weights = balanced_weights(arguments.balanced, data.is_fake[rows], known_groups(train))
-    fit_heads(fitted[0], sets["train"], inverse_penalty=settings.head_c, weights=weights)
-    return fitted  # type: ignore[no-any-return]
-
-
-def _fit_and_score(recipe: "Recipe", held: Held, plan: Plan, data: FoldedImages) -> FoldScores:
+    """Fit heads without some folds, and score these in all variants."""
     import torch
 
     from realfake_hf.training.features import cached_features
 
-    is_held = np.isin(data.fold, held)
-    network, processor = _fit(recipe, data, ~is_held)
+    name, is_held = f"without {' and '.join(str(plan.folds[fold]) for fold in held)}", np.isin(data.fold, held)
+    network, processor = _fitted(recipe, data, ~is_held, name=name, store=store)
     p_fake = np.full((len(plan.variants), len(data.fold)), np.nan)
     spread = p_fake.copy()
     judged = data.images.select(np.flatnonzero(is_held))
@@ -328,6 +320,42 @@ def _fit_and_score(recipe: "Recipe", held: Held, plan: Plan, data: FoldedImages)
             p_fake[row, is_held] = network.score(features).sigmoid().numpy()
             spread[row, is_held] = network.view_scores(features).std(1, correction=0).numpy()
     return FoldScores(p_fake, spread)
+
+
+def _fitted(recipe: "Recipe", data: FoldedImages, rows: NDArray[np.bool_], *, name: str, store: Store) -> "Fitted":
+    """Build the model of a recipe with heads that are fitted on some of the images, or were before."""
+    import torch
+
+    from realfake_hf.training.data import build_model
+
+    fitted: Any = build_model(recipe[1])
+    settings = {**asdict(recipe[1]), "balance": recipe[0].balance, "images": data.images["sha256"][:]}
+    heads = store.arrays(name, settings, lambda: _fit(recipe, data, rows, *fitted))
+    fitted[0].load_state_dict({key: torch.from_numpy(value) for key, value in heads.items()}, strict=False)
+    return fitted  # type: ignore[no-any-return]
+
+
+def _fit(
+    recipe: "Recipe",
+    data: FoldedImages,
+    rows: NDArray[np.bool_],
+    *model: Any,  # noqa: ANN401
+) -> dict[str, NDArray[np.float32]]:
+    """Fit the heads of a model on some of the images, and return their parameters."""
+    from datasets import DatasetDict
+
+    from realfake_hf.data.splits import known_groups
+    from realfake_hf.sampling import balanced_weights
+    from realfake_hf.training.features import feature_sets, fit_heads
+
+    arguments, settings = recipe
+    train = data.images.select(np.flatnonzero(rows))
+    splits = DatasetDict(train=train)
+    sets = feature_sets(splits, *model, delivered_copies=settings.delivered_copies, seed=0)
+    weights = balanced_weights(arguments.balanced, data.is_fake[rows], known_groups(train))
+    fit_heads(model[0], sets["train"], inverse_penalty=settings.head_c, weights=weights)
+    values = model[0].state_dict().items()
+    return {name: value.numpy() for name, value in values if not name.startswith("tower.")}
 
 
 def _reports(plan: Plan, data: FoldedImages, p_fake: Array) -> dict[str, Any]:

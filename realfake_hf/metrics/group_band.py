@@ -122,7 +122,7 @@ def choose_for_groups(
             fake images have no higher scores, or less than a tenth of the images can be decided.
     """
     scores = _prepare(is_fake, p_fake, groups, folds, spread=spread, limits=limits)
-    threshold, temperature = _platt(scores)
+    threshold, temperature = fit_threshold(is_fake, p_fake, groups)
     low, high = _choose_ends(scores, threshold, error=error, false_alarms=false_alarms)
     n_groups = int(scores.group.max()) + 1
     return OperatingPoint(
@@ -134,6 +134,24 @@ def choose_for_groups(
         band=Band(low, high, error),
         limits=limits,
     )
+
+
+def fit_threshold(is_fake: ArrayLike, p_fake: ArrayLike, groups: ArrayLike) -> tuple[float, float]:
+    """Return threshold and temperature by logistic regression on the log-odds; see `choose_for_groups`.
+
+    Raises:
+        ValueError: fake images have no higher scores.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    truth, p = np.asarray(is_fake, np.bool_), np.asarray(p_fake, np.float64)
+    odds = log_odds(p)
+    scale = float(odds.std()) or 1.0
+    fitted = LogisticRegression().fit(odds[:, None] / scale, truth, sample_weight=_weights(truth, groups))
+    slope, intercept = float(fitted.coef_[0, 0]) / scale, float(fitted.intercept_[0])
+    if slope <= 0:
+        raise ValueError(f"expected higher scores of fake images; found a slope of {slope:.3g}. Train again.")
+    return float(expit(-intercept / slope)), 1 / slope
 
 
 def outcome(
@@ -177,19 +195,13 @@ def _prepare(
     if limits and spread is not None:
         margin = limits.widening * np.asarray(spread, np.float64)
         sides = (expit(log_odds(p) + margin), expit(log_odds(p) - margin))
-    weights = balanced_weights(BALANCED, truth, [str(name) for name in names[group]])
-    return _Scores(truth, p, *sides, group, weights * len(p))
+    return _Scores(truth, p, *sides, group, _weights(truth, groups))
 
 
-def _platt(scores: _Scores) -> tuple[float, float]:
-    """Return threshold and temperature by logistic regression."""
-    from sklearn.linear_model import LogisticRegression
-
-    fitted = LogisticRegression().fit(log_odds(scores.p_fake)[:, None], scores.is_fake, sample_weight=scores.weights)
-    slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
-    if slope <= 0:
-        raise ValueError(f"expected higher scores of fake images; found a slope of {slope:.3g}. Train again.")
-    return float(expit(-intercept / slope)), 1 / slope
+def _weights(truth: Flags, groups: ArrayLike) -> Floats:
+    """Return weights balanced over labels and groups, of mean 1."""
+    names = [str(name) for name in np.asarray(groups)]
+    return balanced_weights(BALANCED, truth, names) * len(truth)
 
 
 def _choose_ends(scores: _Scores, threshold: float, *, error: float, false_alarms: float) -> tuple[float, float]:
