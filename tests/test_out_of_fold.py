@@ -12,8 +12,10 @@ from small_multiview import N, save_images, save_tower
 from realfake_hf.data.loading import load_images
 from realfake_hf.detector import Detector
 from realfake_hf.estimate import to_plain
+from realfake_hf.experiments import fold_scores
 from realfake_hf.experiments import out_of_fold as module
-from realfake_hf.experiments.out_of_fold import FoldedImages, FoldScores, choose, main
+from realfake_hf.experiments.fold_scores import FoldedImages, FoldScores
+from realfake_hf.experiments.out_of_fold import choose, main
 
 HELD = [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)]
 
@@ -31,7 +33,13 @@ def plan(tmp_path_factory):
         (root / f"{name}.yaml").write_text(yaml.safe_dump(recipe | changes))
     file = root / "plan.yaml"
     recipes = [str(root / f"{name}.yaml") for name in ("weak", "strong")]
-    settings = {"recipes": recipes, "folds": [0, 1, 2], "variants": ["plain", "hard"], "band_variants": ["plain"]}
+    settings = {
+        "recipes": recipes,
+        "folds": [0, 1, 2],
+        "variants": ["plain", "hard"],
+        "sampled": 20,
+        "band_variants": ["plain"],
+    }
     promise = {"limits": {"short_side": 20, "widening": 0.1}, "error": 0.4, "false_alarms": 0.4}
     file.write_text(yaml.safe_dump(settings | promise))
     return file
@@ -45,14 +53,14 @@ def test_every_image_is_judged_once_by_heads_that_never_saw_its_fold(plan, tmp_p
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(module, "SAMPLES", 20)
     fitted = []
-    fit = module._fit
+    fit = fold_scores._fit
 
     def recorded(recipe, data, rows, *model):
         fitted.append(tuple(sorted({*data.fold} - {*data.fold[rows]})))
         assert rows.sum() == np.isin(data.fold, fitted[-1], invert=True).sum()
         return fit(recipe, data, rows, *model)
 
-    monkeypatch.setattr(module, "_fit", recorded)
+    monkeypatch.setattr(fold_scores, "_fit", recorded)
     assert main(words(plan, tmp_path)) == 0
     assert fitted == HELD * 2
     results = json.loads((tmp_path / "wild.json").read_text())
@@ -63,6 +71,7 @@ def test_every_image_is_judged_once_by_heads_that_never_saw_its_fold(plan, tmp_p
     assert report["plain"]["all"]["n"] == N
     assert [part["n"] for part in report["plain"]["folds"].values()] == [N // 3] * 3
     assert set(report) == {"plain", "hard"}
+    assert [part["n"] for part in report["hard"]["folds"].values()] == [20] * 3
     assert report["plain"]["generators"] == report["plain"]["contents"] == {}
     assert "| strong | hard |" in capsys.readouterr().out
 

@@ -12,7 +12,7 @@ fits are kept.
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,13 +22,21 @@ from numpy.typing import NDArray
 
 from realfake_hf.cli import command, parse, setting
 from realfake_hf.estimate import Estimate, to_plain
+from realfake_hf.experiments.fold_scores import (
+    Array,
+    FoldedImages,
+    FoldScores,
+    Held,
+    fitted_model,
+    join,
+    load_folds,
+    score_out_of_fold,
+)
 from realfake_hf.experiments.trainings import PlanArguments, read_plan
 from realfake_hf.store import Store, write_json, write_results
 from realfake_hf.tables import markdown_table
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from realfake_hf.metrics.operating_point import OperatingPoint
     from realfake_hf.models.multiview import MultiViewForImageClassification
     from realfake_hf.models.views import MultiViewImageProcessor
@@ -45,9 +53,8 @@ MIN_IMAGES: Final = 10  # of a generator or content that has a row of its own
 SHOWN: Final = ("roc_auc", "balanced_accuracy", "accuracy_real")
 SHARD: Final = "45MB"  # of the weights that are kept, at most
 COMPONENTS: Final = 128  # of the embedding, for the familiarity
-Held = tuple[int, ...]  # positions of the folds that are held out
-Array = NDArray[np.float64]
-Scores = Mapping[Held, "FoldScores"]
+SCORES: Final = "scores.npz"  # sha256 (n,), variants, and p_fake (variants, n) of the recipes chosen within
+Scores = Mapping[Held, FoldScores]
 
 
 @dataclass
@@ -59,19 +66,6 @@ class OutOfFoldArguments(PlanArguments):
     )
 
 
-@dataclass(frozen=True, eq=False)
-class FoldScores:
-    """Scores of images by heads that did not see their folds, NaN for images of other folds.
-
-    Attributes:
-        p_fake: (variants, n) probabilities.
-        spread: (variants, n) standard deviation of the log-odds of the views.
-    """
-
-    p_fake: Array
-    spread: Array
-
-
 @dataclass(frozen=True)
 class Plan:
     """Recipes of `train.py --model multiview` on one data set, its folds, and the variants in which it is judged.
@@ -80,6 +74,7 @@ class Plan:
         recipes: files of the recipes.
         folds: values of the fold column.
         variants: as in `training.features`; recipes are chosen by the first.
+        sampled: images of each fold that are judged in the other variants, the first by SHA-256.
         band_variants: those on which the operating point is chosen, all together.
         limits: the limits of the operating point, see `metrics.operating_point.Limits`.
         error: promised share of wrong verdicts among the sure ones, in the worst groups.
@@ -89,30 +84,11 @@ class Plan:
     recipes: Sequence[str]
     folds: Sequence[str | int]
     variants: Sequence[str]
+    sampled: int
     band_variants: Sequence[str]
     limits: Mapping[str, Any]
     error: float
     false_alarms: float
-
-
-@dataclass(frozen=True, eq=False)
-class FoldedImages:
-    """The images of a source, and the fold of each.
-
-    Attributes:
-        images: the images of all folds.
-        fold: (n,) position of the fold in the plan.
-        is_fake: (n,) labels.
-    """
-
-    images: "Dataset"
-    fold: NDArray[np.intp]
-    is_fake: NDArray[np.bool_]
-
-    @property
-    def groups(self) -> NDArray[np.str_]:
-        """The group of each image, (n,)."""
-        return np.array(self.images["group"][:])
 
 
 def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict[str, Any]:
@@ -132,17 +108,21 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
 
     facts = environment()  # before the folder of the model changes, which git may track
     recipes = {Path(file).stem: _read_recipe(file) for file in plan.recipes}
-    data = load_folds(plan, [recipe[0] for recipe in recipes.values()])
+    data = load_folds(plan.folds, [recipe[0] for recipe in recipes.values()])
     numbers = range(len(plan.folds))
     held_out: list[Held] = [*combinations(numbers, 1), *combinations(numbers, 2)]
     scores: dict[str, Scores] = {}
     for name, recipe in recipes.items():
         store = Store(folder / name)
-        scores[name] = {held: _out_of_fold(recipe, held, plan, data, store) for held in held_out}
+        scores[name] = {
+            held: score_out_of_fold(recipe, held, data, variants=plan.variants, sampled=plan.sampled, store=store)
+            for held in held_out
+        }
     chosen = [choose(scores, data, fold) for fold in numbers]
     by_fold = {name: [name] * len(plan.folds) for name in recipes} | {NESTED: chosen}
-    joined = {name: _join([scores[each][fold,] for fold, each in enumerate(names)]) for name, names in by_fold.items()}
-    best = choose(scores, data)
+    joined = {name: join([scores[each][fold,] for fold, each in enumerate(names)]) for name, names in by_fold.items()}
+    best, final = choose(scores, data), calibrated(plan, data, joined[NESTED])
+    np.savez(folder / SCORES, sha256=data.images["sha256"][:], variants=plan.variants, p_fake=final)
     point = choose_point(plan, data, joined[best])
     if model_dir:
         keep(recipes[best], data, point, Store(folder / best), model_dir)
@@ -158,36 +138,6 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
             str(fold): band_outcomes(plan, data, joined[NESTED], number) for number, fold in enumerate(plan.folds)
         },
     }
-
-
-def load_folds(plan: Plan, settings: Sequence["DataArguments"]) -> FoldedImages:
-    """Load the data set of the recipes.
-
-    Raises:
-        ValueError: the recipes differ in their data set, or an image lies in none of the folds of the plan.
-    """
-    from datasets import concatenate_datasets
-
-    from realfake_hf.data.loading import load_images
-    from realfake_hf.data.splits import Fold
-    from realfake_hf.labels import FAKE
-
-    sources = {(each.data, each.labels, each.fold_column, each.balance) for each in settings}
-    if len(sources) > 1 or settings[0].fold_column is None:
-        raise ValueError(
-            f"expected recipes with the same data, labels, fold_column and balance; found {sorted(map(str, sources))}."
-        )
-    first = settings[0]
-    splits = [
-        load_images(first.data, labels=first.labels, fold=Fold(str(first.fold_column), str(fold)))
-        for fold in plan.folds
-    ]
-    images = concatenate_datasets([splits[0]["train"], splits[0]["validation"]])
-    position = {each: number for number, split in enumerate(splits) for each in split["validation"]["id"][:]}
-    fold = np.array([position.get(each, -1) for each in images["id"][:]])
-    if (fold < 0).any():
-        raise ValueError(f"expected all images in the folds {list(plan.folds)}; found {(fold < 0).sum():,} in others.")
-    return FoldedImages(images, fold, np.asarray(images["label"][:]) == FAKE)
 
 
 def choose(scores: Mapping[str, Scores], data: FoldedImages, fold: int | None = None) -> str:
@@ -216,15 +166,15 @@ def choose_point(
     from realfake_hf.metrics.group_band import choose_for_groups
     from realfake_hf.metrics.operating_point import Limits
 
-    rows = np.ones(len(data.fold), dtype=np.bool_) if without is None else data.fold != without
     variants = [plan.variants.index(name) for name in plan.band_variants]
-    n = len(variants)
+    p_fake, spread = scores.p_fake[variants], scores.spread[variants]
+    _, rows = known = np.nonzero(np.isfinite(p_fake) & (data.fold != (-1 if without is None else without)))
     return choose_for_groups(
-        np.tile(data.is_fake[rows], n),
-        scores.p_fake[variants][:, rows].ravel(),
-        np.tile(data.groups[rows], n),
-        np.tile(data.fold[rows], n),
-        spread=scores.spread[variants][:, rows].ravel(),
+        data.is_fake[rows],
+        p_fake[known],
+        data.groups[rows],
+        data.fold[rows],
+        spread=spread[known],
         limits=Limits(**plan.limits),
         error=plan.error,
         false_alarms=plan.false_alarms,
@@ -251,11 +201,12 @@ def band_outcomes(plan: Plan, data: FoldedImages, scores: FoldScores, fold: int)
     """Choose the operating point on the other folds, and measure the verdicts on this one, by variant."""
     from realfake_hf.metrics.group_band import outcome
 
-    point, rows = choose_point(plan, data, scores, without=fold), data.fold == fold
-    return {
-        variant: to_plain(outcome(point, data.is_fake[rows], p_fake[rows], data.groups[rows], spread=spread[rows]))
-        for variant, p_fake, spread in zip(plan.variants, scores.p_fake, scores.spread, strict=True)
-    }
+    point, outcomes = choose_point(plan, data, scores, without=fold), {}
+    for variant, p_fake, spread in zip(plan.variants, scores.p_fake, scores.spread, strict=True):
+        rows = np.isfinite(p_fake) & (data.fold == fold)
+        found = outcome(point, data.is_fake[rows], p_fake[rows], data.groups[rows], spread=spread[rows])
+        outcomes[variant] = to_plain(found)
+    return outcomes
 
 
 def keep(recipe: "Recipe", data: FoldedImages, point: "OperatingPoint", store: Store, folder: Path) -> None:
@@ -271,7 +222,7 @@ def keep(recipe: "Recipe", data: FoldedImages, point: "OperatingPoint", store: S
     from realfake_hf.training.features import cached_features
 
     every = np.ones(len(data.fold), dtype=np.bool_)
-    network, processor = _fitted(recipe, data, every, name="all images", store=store)
+    network, processor = fitted_model(recipe, data, every, name="all images", store=store)
     features = torch.from_numpy(cached_features(data.images, network, processor)[:][:, 1:])
     embeddings = np.concatenate(
         [network.window[0](part.float()).mean(1).numpy() for part in features.split(256)]  # type: ignore[operator]
@@ -289,10 +240,6 @@ def keep(recipe: "Recipe", data: FoldedImages, point: "OperatingPoint", store: S
     familiarity.save(folder)
 
 
-def _join(scores: Sequence[FoldScores]) -> FoldScores:
-    return FoldScores(*(np.nanmax([getattr(each, name) for each in scores], axis=0) for name in ("p_fake", "spread")))
-
-
 def _read_recipe(file: str) -> "Recipe":
     from realfake_hf.training.arguments import MULTIVIEW, DataArguments, ModelArguments
     from realfake_hf.training.run_arguments import RunArguments
@@ -303,77 +250,22 @@ def _read_recipe(file: str) -> "Recipe":
     return data, model
 
 
-def _out_of_fold(recipe: "Recipe", held: Held, plan: Plan, data: FoldedImages, store: Store) -> FoldScores:
-    """Fit heads without some folds, and score these in all variants."""
-    import torch
-
-    from realfake_hf.training.features import cached_features
-
-    name, is_held = f"without {' and '.join(str(plan.folds[fold]) for fold in held)}", np.isin(data.fold, held)
-    network, processor = _fitted(recipe, data, ~is_held, name=name, store=store)
-    p_fake = np.full((len(plan.variants), len(data.fold)), np.nan)
-    spread = p_fake.copy()
-    judged = data.images.select(np.flatnonzero(is_held))
-    for row, variant in enumerate(plan.variants):
-        features = torch.from_numpy(cached_features(judged, network, processor, variant=variant)[:]).float()
-        with torch.inference_mode():
-            p_fake[row, is_held] = network.score(features).sigmoid().numpy()
-            spread[row, is_held] = network.view_scores(features).std(1, correction=0).numpy()
-    return FoldScores(p_fake, spread)
-
-
-def _fitted(recipe: "Recipe", data: FoldedImages, rows: NDArray[np.bool_], *, name: str, store: Store) -> "Fitted":
-    """Build the model of a recipe with heads that are fitted on some of the images, or were before."""
-    import torch
-
-    from realfake_hf.training.data import build_model
-
-    fitted: Any = build_model(recipe[1])
-    settings = {**asdict(recipe[1]), "balance": recipe[0].balance, "images": data.images["sha256"][:]}
-    heads = store.arrays(name, settings, lambda: _fit(recipe, data, rows, *fitted))
-    fitted[0].load_state_dict({key: torch.from_numpy(value) for key, value in heads.items()}, strict=False)
-    return fitted  # type: ignore[no-any-return]
-
-
-def _fit(
-    recipe: "Recipe",
-    data: FoldedImages,
-    rows: NDArray[np.bool_],
-    *model: Any,  # noqa: ANN401
-) -> dict[str, NDArray[np.float32]]:
-    """Fit the heads of a model on some of the images, and return their parameters."""
-    from datasets import DatasetDict
-
-    from realfake_hf.data.splits import known_groups
-    from realfake_hf.sampling import balanced_weights
-    from realfake_hf.training.features import feature_sets, fit_heads
-
-    arguments, settings = recipe
-    train = data.images.select(np.flatnonzero(rows))
-    splits = DatasetDict(train=train)
-    sets = feature_sets(splits, *model, delivered_copies=settings.delivered_copies, seed=0)
-    weights = balanced_weights(arguments.balanced, data.is_fake[rows], known_groups(train))
-    fit_heads(model[0], sets["train"], inverse_penalty=settings.head_c, weights=weights)
-    values = model[0].state_dict().items()
-    return {name: value.numpy() for name, value in values if not name.startswith("tower.")}
-
-
 def _reports(plan: Plan, data: FoldedImages, p_fake: Array) -> dict[str, Any]:
     """Report each variant: over all images, by fold, by generator and by content."""
-    columns = {"generators": data.images["generator"][:], "contents": data.images["content"][:]}
-    columns["folds"] = [str(plan.folds[fold]) for fold in data.fold]
-    every = np.ones(len(data.fold), dtype=np.bool_)
-    return {
-        variant: {"all": _report(data, values, every)}
-        | {name: _by_value(data, values, column) for name, column in columns.items()}
-        for variant, values in zip(plan.variants, p_fake, strict=True)
-    }
+    reports = {}
+    for variant, scores in zip(plan.variants, p_fake, strict=True):
+        judged, values = data.select(np.isfinite(scores)), scores[np.isfinite(scores)]
+        columns = {"generators": judged.images["generator"][:], "contents": judged.images["content"][:]}
+        columns["folds"] = [str(plan.folds[fold]) for fold in judged.fold]
+        reports[variant] = {"all": _report(judged, values, np.ones(len(values), dtype=np.bool_))}
+        reports[variant] |= {name: _by_value(judged, values, column) for name, column in columns.items()}
+    return reports
 
 
 def _report(data: FoldedImages, p_fake: Array, rows: NDArray[np.bool_]) -> dict[str, Any]:
     from realfake_hf.metrics.report import make_report
 
-    groups = data.images.select(np.flatnonzero(rows))["group"][:]
+    groups = data.groups[rows].tolist()
     return make_report(data.is_fake[rows], p_fake[rows], groups=groups, bootstrap_samples=SAMPLES).to_dict()
 
 

@@ -1,0 +1,165 @@
+"""Score images by heads on a frozen tower that never saw an image of their fold."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realfake_hf.labels import FAKE
+from realfake_hf.store import Store
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from realfake_hf.models.multiview import MultiViewForImageClassification
+    from realfake_hf.models.views import MultiViewImageProcessor
+    from realfake_hf.training.arguments import DataArguments, ModelArguments
+
+    Recipe = tuple[DataArguments, ModelArguments]
+    Fitted = tuple[MultiViewForImageClassification, MultiViewImageProcessor]
+
+Held = tuple[int, ...]  # positions of the folds that are held out
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class FoldScores:
+    """Scores of images by heads that did not see their folds, NaN for other folds and images that are not judged.
+
+    Attributes:
+        p_fake: (variants, n) probabilities.
+        spread: (variants, n) standard deviation of the log-odds of the views.
+    """
+
+    p_fake: Array
+    spread: Array
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedImages:
+    """The images of a source, and the fold of each.
+
+    Attributes:
+        images: the images of all folds.
+        fold: (n,) position of the fold in the plan.
+        is_fake: (n,) labels.
+    """
+
+    images: "Dataset"
+    fold: NDArray[np.intp]
+    is_fake: NDArray[np.bool_]
+
+    @property
+    def groups(self) -> NDArray[np.str_]:
+        """The group of each image, (n,)."""
+        return np.array(self.images["group"][:])
+
+    def select(self, rows: NDArray[np.bool_]) -> "FoldedImages":
+        """Return some of the images."""
+        return FoldedImages(self.images.select(np.flatnonzero(rows)), self.fold[rows], self.is_fake[rows])
+
+    def is_sampled(self, n: int) -> NDArray[np.bool_]:
+        """Whether each image is among the first n of its fold by SHA-256, (images,)."""
+        order = np.argsort(self.images["sha256"][:], kind="stable")
+        rank = np.empty(len(order), dtype=np.intp)
+        for fold in np.unique(self.fold):
+            inside = order[self.fold[order] == fold]
+            rank[inside] = np.arange(len(inside))
+        return rank < n
+
+
+def load_folds(folds: Sequence[str | int], settings: Sequence["DataArguments"]) -> FoldedImages:
+    """Load the data set of the recipes.
+
+    Raises:
+        ValueError: the recipes differ in their data set, or an image lies in none of the folds.
+    """
+    from datasets import concatenate_datasets
+
+    from realfake_hf.data.loading import load_images
+    from realfake_hf.data.splits import Fold
+
+    sources = {(each.data, each.labels, each.fold_column, each.balance) for each in settings}
+    if len(sources) > 1 or settings[0].fold_column is None:
+        raise ValueError(
+            f"expected recipes with the same data, labels, fold_column and balance; found {sorted(map(str, sources))}."
+        )
+    first = settings[0]
+    splits = [
+        load_images(first.data, labels=first.labels, fold=Fold(str(first.fold_column), str(fold))) for fold in folds
+    ]
+    images = concatenate_datasets([splits[0]["train"], splits[0]["validation"]])
+    position = {each: number for number, split in enumerate(splits) for each in split["validation"]["id"][:]}
+    fold = np.array([position.get(each, -1) for each in images["id"][:]])
+    if (fold < 0).any():
+        raise ValueError(f"expected all images in the folds {list(folds)}; found {(fold < 0).sum():,} in others.")
+    return FoldedImages(images, fold, np.asarray(images["label"][:]) == FAKE)
+
+
+def join(scores: Sequence[FoldScores]) -> FoldScores:
+    """Join the scores of the folds."""
+    return FoldScores(
+        *(np.fmax.reduce([getattr(each, name) for each in scores]) for name in ("p_fake", "spread"))
+    )  # a number wins over NaN
+
+
+def score_out_of_fold(
+    recipe: "Recipe", held: Held, data: FoldedImages, *, variants: Sequence[str], sampled: int, store: Store
+) -> FoldScores:
+    """Fit heads without some folds, and score these in all variants."""
+    import torch
+
+    from realfake_hf.training.features import cached_features
+
+    name, is_held = f"without {' and '.join(str(fold) for fold in held)}", np.isin(data.fold, held)
+    network, processor = fitted_model(recipe, data, ~is_held, name=name, store=store)
+    p_fake = np.full((len(variants), len(data.fold)), np.nan)
+    spread = p_fake.copy()
+    for row, variant in enumerate(variants):
+        judged = np.flatnonzero(is_held & data.is_sampled(sampled) if row else is_held)
+        stored = cached_features(data.images.select(judged), network, processor, variant=variant)
+        features = torch.from_numpy(stored[:]).float()
+        with torch.inference_mode():
+            p_fake[row, judged] = network.score(features).sigmoid().numpy()
+            spread[row, judged] = network.view_scores(features).std(1, correction=0).numpy()
+    return FoldScores(p_fake, spread)
+
+
+def fitted_model(
+    recipe: "Recipe", data: FoldedImages, rows: NDArray[np.bool_], *, name: str, store: Store
+) -> "Fitted":
+    """Build the model of a recipe with heads that are fitted on some of the images, or were before."""
+    import torch
+
+    from realfake_hf.training.data import build_model
+
+    fitted: Any = build_model(recipe[1])
+    settings = {**asdict(recipe[1]), "balance": recipe[0].balance, "images": data.images["sha256"][:]}
+    heads = store.arrays(name, settings, lambda: _fit(recipe, data, rows, *fitted))
+    fitted[0].load_state_dict({key: torch.from_numpy(value) for key, value in heads.items()}, strict=False)
+    return fitted  # type: ignore[no-any-return]
+
+
+def _fit(
+    recipe: "Recipe",
+    data: FoldedImages,
+    rows: NDArray[np.bool_],
+    *model: Any,  # noqa: ANN401
+) -> dict[str, NDArray[np.float32]]:
+    """Fit the heads of a model on some of the images, and return their parameters."""
+    from datasets import DatasetDict
+
+    from realfake_hf.data.splits import known_groups
+    from realfake_hf.sampling import balanced_weights
+    from realfake_hf.training.features import feature_sets, fit_heads
+
+    arguments, settings = recipe
+    train = data.images.select(np.flatnonzero(rows))
+    splits = DatasetDict(train=train)
+    sets = feature_sets(splits, *model, delivered_copies=settings.delivered_copies, seed=0)
+    weights = balanced_weights(arguments.balanced, data.is_fake[rows], known_groups(train))
+    fit_heads(model[0], sets["train"], inverse_penalty=settings.head_c, weights=weights)
+    values = model[0].state_dict().items()
+    return {name: value.numpy() for name, value in values if not name.startswith("tower.")}
