@@ -1,16 +1,13 @@
-"""The results of a search as a table and a figure."""
+"""The results of a search as tables."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import mean
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from realfake_hf.experiments.search.plan import EXTRACTORS, HEADS, PAPER_ACCURACY, TOP, Topology
 from realfake_hf.experiments.trainings import format_spread, spread
 from realfake_hf.tables import markdown_table
-
-if TYPE_CHECKING:
-    pass
 
 COLUMNS: Final = (
     "topology", "parameters", "n, test", "seeds", "accuracy, validation", "accuracy, test", "precision", "recall",
