@@ -111,6 +111,7 @@ def test_the_command_compares_on_the_same_images_and_resumes(wheels, images, tmp
     verdicts = results["elsewhere"]["again"]["verdicts"]
     assert verdicts["decided"]["n"] == 32
     assert "| hard, fold 1 | 10 |" in capsys.readouterr().out
-    assert Image.open(tmp_path / "auc.png").width > 500
+    with Image.open(tmp_path / "auc.png") as figure:
+        assert figure.width > 500
     monkeypatch.setattr(Peer, "p_fake", None)  # finished scores are kept
     assert main(words) == 0
