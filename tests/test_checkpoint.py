@@ -314,7 +314,7 @@ def test_images_with_logits_that_are_not_finite_get_an_error_and_the_others_a_ve
     with pytest.raises(NotFiniteError, match=r"b\.png"):
         detector.predict([tmp_path / f"{name}.png" for name in "abc"])
     monkeypatch.setattr(scoring, "load_detector", lambda *_: detector)
-    scoring.score(ScoreArguments("one", [str(tmp_path)], tmp_path / "scores"))
+    scoring.score(ScoreArguments(model="one", data=[str(tmp_path)], output=tmp_path / "scores"))
     rows = pq.read_table(tmp_path / "scores/part-000000.parquet").to_pylist()
     assert [row["label"] for row in rows] == [expected[0].label, None, expected[2].label]
     assert [row["p_fake"] for row in rows][::2] == pytest.approx([expected[0].p_fake, expected[2].p_fake], abs=1e-6)

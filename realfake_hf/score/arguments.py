@@ -11,11 +11,11 @@ from realfake_hf.labels import LabelArguments
 class ScoreArguments(LabelArguments):
     """The model, the images to score, and the output folder."""
 
-    model: str = field(metadata={"help": "A folder of train.py, or a Hub id."})
     data: list[str] = field(
         metadata={"help": "Image files, folders, globs; parquet shards; a Hub data set; or one source of train.py."}
     )
     output: Path = field(metadata={"help": "Folder of the scores. To resume, repeat the command."})
+    model: str = setting("space/models/wild", "A folder of train.py, or a Hub id.")
     batch_size: int = setting(32, "Images per forward pass, on each core.")
     part_size: int = setting(2048, "Images per file of scores; an interruption costs at most one part.")
 
