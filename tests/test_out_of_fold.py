@@ -81,7 +81,10 @@ def test_every_image_is_judged_once_by_heads_that_never_saw_its_fold(plan, tmp_p
     assert main([*words(plan, tmp_path), "--model_dir", str(tmp_path / "kept")]) == 0  # finished fits are kept
     assert fitted[12:] == [()]
     detector = Detector.from_pretrained(tmp_path / "kept")
-    assert results["kept"] == {"recipe": "strong", "operating_point": to_plain(detector.point)}
+    kept = json.loads((tmp_path / "wild.json").read_text())["kept"]
+    assert (kept["recipe"], kept["weights"]) == ("strong", detector.digest())
+    assert kept["operating_point"] == to_plain(detector.point)
+    assert sum(row["n"] for row in kept["bins"]) == N
     assert (detector.point.limits.short_side, detector.point.n) == (20, N)
     assert detector.familiarity.n == N * 2 // 3
     images = load_images(yaml.safe_load((plan.parent / "strong.yaml").read_text())["data"])["train"]

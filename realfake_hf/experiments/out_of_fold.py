@@ -105,6 +105,7 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
             the promise.
     """
     from realfake_hf.environment import environment
+    from realfake_hf.metrics.calibration import reliability
 
     facts = environment()  # before the folder of the model changes, which git may track
     recipes = {Path(file).stem: _read_recipe(file) for file in plan.recipes}
@@ -125,8 +126,7 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
     stored = {"sha256": data.images["sha256"][:], "fold": data.fold, "folds": [str(fold) for fold in plan.folds]}
     np.savez(folder / SCORES, variants=plan.variants, p_fake=final, **stored)
     point = choose_point(plan, data, joined[best])
-    if model_dir:
-        keep(recipes[best], data, point, Store(folder / best), model_dir)
+    weights = keep(recipes[best], data, point, Store(folder / best), model_dir) if model_dir else None
     return {
         **facts,
         "n": len(data.fold),
@@ -134,7 +134,12 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
         "n_groups": len(set(data.images["group"][:])),
         "chosen": dict(zip(map(str, plan.folds), chosen, strict=True)),
         "recipes": {name: _reports(plan, data, calibrated(plan, data, values)) for name, values in joined.items()},
-        "kept": {"recipe": best, "operating_point": to_plain(point)},
+        "kept": {
+            "recipe": best,
+            "weights": weights,
+            "operating_point": to_plain(point),
+            "bins": to_plain(reliability(data.is_fake, joined[best].p_fake[0])),
+        },
         "bands": {
             str(fold): band_outcomes(plan, data, joined[NESTED], number) for number, fold in enumerate(plan.folds)
         },
@@ -210,13 +215,14 @@ def band_outcomes(plan: Plan, data: FoldedImages, scores: FoldScores, fold: int)
     return outcomes
 
 
-def keep(recipe: "Recipe", data: FoldedImages, point: "OperatingPoint", store: Store, folder: Path) -> None:
+def keep(recipe: "Recipe", data: FoldedImages, point: "OperatingPoint", store: Store, folder: Path) -> str:
     """Train a recipe on all images, and write model, image processor, operating point and familiarity to a folder.
 
-    The familiarity is fitted on all folds but the first, on which its limit is chosen.
+    Return the digest of the weights. The familiarity is fitted on all folds but the first, on which its limit is chosen.
     """
     import torch
 
+    from realfake_hf.detector import Detector
     from realfake_hf.environment import split_fingerprint
     from realfake_hf.metrics.operating_point import OPERATING_POINT
     from realfake_hf.metrics.out_of_distribution import fit_familiarity
@@ -239,6 +245,7 @@ def keep(recipe: "Recipe", data: FoldedImages, point: "OperatingPoint", store: S
     processor.save_pretrained(folder)
     write_json(folder / OPERATING_POINT, to_plain(point))
     familiarity.save(folder)
+    return Detector.from_pretrained(folder).digest()
 
 
 def _read_recipe(file: str) -> "Recipe":
