@@ -138,7 +138,7 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
             "recipe": best,
             "weights": weights,
             "operating_point": to_plain(point),
-            "bins": to_plain(reliability(data.is_fake, joined[best].p_fake[0])),
+            "bins": [to_plain(row) for row in reliability(data.is_fake, joined[best].p_fake[0])],
         },
         "bands": {
             str(fold): band_outcomes(plan, data, joined[NESTED], number) for number, fold in enumerate(plan.folds)
@@ -218,7 +218,8 @@ def band_outcomes(plan: Plan, data: FoldedImages, scores: FoldScores, fold: int)
 def keep(recipe: "Recipe", data: FoldedImages, point: "OperatingPoint", store: Store, folder: Path) -> str:
     """Train a recipe on all images, and write model, image processor, operating point and familiarity to a folder.
 
-    Return the digest of the weights. The familiarity is fitted on all folds but the first, on which its limit is chosen.
+    Return the digest of the weights. The familiarity is fitted on all folds but the first, on which its limit is
+    chosen.
     """
     import torch
 
