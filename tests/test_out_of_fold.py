@@ -72,7 +72,9 @@ def test_every_image_is_judged_once_by_heads_that_never_saw_its_fold(plan, tmp_p
     assert [part["n"] for part in report["plain"]["folds"].values()] == [N // 3] * 3
     assert set(report) == {"plain", "hard"}
     assert [part["n"] for part in report["hard"]["folds"].values()] == [20] * 3
-    assert report["plain"]["generators"] == report["plain"]["contents"] == {}
+    assert results["recipes"]["chosen within"]["hard"]["generators"] == {}
+    assert all(n == 4 and n_fake == 2 for n, n_fake, _ in results["right"].values())
+    assert len(results["right"]) == N // 4
     assert "| strong | hard |" in capsys.readouterr().out
 
     assert list(results["bands"]) == ["0", "1", "2"]

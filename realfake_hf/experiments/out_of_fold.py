@@ -51,6 +51,7 @@ NESTED: Final = "chosen within"
 SAMPLES: Final = 1000  # of each bootstrap
 MIN_IMAGES: Final = 10  # of a generator or content that has a row of its own
 SHOWN: Final = ("roc_auc", "balanced_accuracy", "accuracy_real")
+REPORTED: Final = ("n", "n_real", "n_fake", *SHOWN, "accuracy_fake", "ece", "brier")
 SHARD: Final = "45MB"  # of the weights that are kept, at most
 COMPONENTS: Final = 128  # of the embedding, for the familiarity
 SCORES: Final = "scores.npz"  # sha256 and fold (n,), p_fake (variants, n) of the recipes chosen within, and names
@@ -133,7 +134,11 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
         "n_fake": int(data.is_fake.sum()),
         "n_groups": len(set(data.images["group"][:])),
         "chosen": dict(zip(map(str, plan.folds), chosen, strict=True)),
-        "recipes": {name: _reports(plan, data, calibrated(plan, data, values)) for name, values in joined.items()},
+        "recipes": {
+            name: _reports(plan, data, calibrated(plan, data, values), is_detailed=name == NESTED)
+            for name, values in joined.items()
+        },
+        "right": right_by_group(data, final[0]),
         "kept": {
             "recipe": best,
             "weights": weights,
@@ -259,13 +264,22 @@ def _read_recipe(file: str) -> "Recipe":
     return data, model
 
 
-def _reports(plan: Plan, data: FoldedImages, p_fake: Array) -> dict[str, Any]:
-    """Report each variant: over all images, by fold, by generator and by content."""
+def right_by_group(data: FoldedImages, p_fake: Array) -> dict[str, list[int]]:
+    """Count the images of each group, those that are fake, and those whose label at one half is right."""
+    names, group = np.unique(data.groups, return_inverse=True)
+    flags = (np.ones_like(data.is_fake), data.is_fake, (p_fake > 0.5) == data.is_fake)  # noqa: PLR2004
+    counts = np.stack([np.bincount(group, each) for each in flags], axis=1).astype(int)
+    return dict(zip(names.tolist(), counts.tolist(), strict=True))
+
+
+def _reports(plan: Plan, data: FoldedImages, p_fake: Array, *, is_detailed: bool) -> dict[str, Any]:
+    """Report each variant: over all images and by fold; in detail, also by generator and by content."""
     reports = {}
     for variant, scores in zip(plan.variants, p_fake, strict=True):
         judged, values = data.select(np.isfinite(scores)), scores[np.isfinite(scores)]
-        columns = {"generators": judged.images["generator"][:], "contents": judged.images["content"][:]}
-        columns["folds"] = [str(plan.folds[fold]) for fold in judged.fold]
+        columns = {"folds": [str(plan.folds[fold]) for fold in judged.fold]}
+        if is_detailed:
+            columns |= {"generators": judged.images["generator"][:], "contents": judged.images["content"][:]}
         reports[variant] = {"all": _report(judged, values, np.ones(len(values), dtype=np.bool_))}
         reports[variant] |= {name: _by_value(judged, values, column) for name, column in columns.items()}
     return reports
@@ -275,7 +289,8 @@ def _report(data: FoldedImages, p_fake: Array, rows: NDArray[np.bool_]) -> dict[
     from realfake_hf.metrics.report import make_report
 
     groups = data.groups[rows].tolist()
-    return make_report(data.is_fake[rows], p_fake[rows], groups=groups, bootstrap_samples=SAMPLES).to_dict()
+    report = make_report(data.is_fake[rows], p_fake[rows], groups=groups, bootstrap_samples=SAMPLES).to_dict()
+    return {name: report[name] for name in REPORTED}
 
 
 def _by_value(data: FoldedImages, p_fake: Array, column: Sequence[str | None]) -> dict[str, dict[str, Any]]:
