@@ -257,13 +257,14 @@ def test_an_endless_stream_is_judged_as_it_comes(detector, picture_bytes):
 
 
 @pytest.mark.skipif(not has_fast_bfloat16(), reason="this processor has no bfloat16 in hardware")
-def test_verdicts_in_bfloat16_are_nearly_those_of_float32_and_explanations_are_the_same(column):
+def test_verdicts_in_bfloat16_are_nearly_those_of_float32_and_maps_are_the_same(column):
     model = Path(__file__).parents[1] / "space/models/cifake-vit"
     exact, rough = (Detector.from_pretrained(model, bf16=bf16) for bf16 in (False, True))
     difference = np.abs(exact.probabilities(column) - rough.probabilities(column))
     assert 0 < difference.max() < 0.03
     ours, theirs = (one.explain(column[:4], method="rollout") for one in (exact, rough))
-    assert all(np.array_equal(a.map, b.map) and a.verdict == b.verdict for a, b in zip(ours, theirs, strict=True))
+    assert all(np.array_equal(a.map, b.map) for a, b in zip(ours, theirs, strict=True))
+    assert [each.verdict.label for each in theirs] == [each.label for each in rough.predict(column[:4])]
     assert exact.digest() == rough.digest()
 
 
