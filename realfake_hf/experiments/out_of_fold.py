@@ -111,44 +111,47 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
     facts = environment()  # before the folder of the model changes, which git may track
     recipes = {Path(file).stem: _read_recipe(file) for file in plan.recipes}
     data = load_folds(plan.folds, [recipe[0] for recipe in recipes.values()])
-    numbers = range(len(plan.folds))
-    held_out: list[Held] = [*combinations(numbers, 1), *combinations(numbers, 2)]
-    scores: dict[str, Scores] = {}
-    for name, recipe in recipes.items():
-        store = Store(folder / name)
-        scores[name] = {
-            held: score_out_of_fold(recipe, held, data, variants=plan.variants, sampled=plan.sampled, store=store)
-            for held in held_out
-        }
-    chosen = [choose(scores, data, fold) for fold in numbers]
+    scores = _score_all(plan, recipes, data, folder)
+    chosen = [choose(scores, data, fold) for fold in range(len(plan.folds))]
     by_fold = {name: [name] * len(plan.folds) for name in recipes} | {NESTED: chosen}
     joined = {name: join([scores[each][fold,] for fold, each in enumerate(names)]) for name, names in by_fold.items()}
     best, final = choose(scores, data), calibrated(plan, data, joined[NESTED])
     stored = {"sha256": data.images["sha256"][:], "fold": data.fold, "folds": [str(fold) for fold in plan.folds]}
     np.savez(folder / SCORES, variants=plan.variants, p_fake=final, **stored)
     point = choose_point(plan, data, joined[best])
-    weights = keep(recipes[best], data, point, Store(folder / best), model_dir) if model_dir else None
+    kept = {
+        "recipe": best,
+        "weights": keep(recipes[best], data, point, Store(folder / best), model_dir) if model_dir else None,
+        "operating_point": to_plain(point),
+        "bins": [to_plain(row) for row in reliability(data.is_fake, joined[best].p_fake[0])],
+    }
     return {
         **facts,
         "n": len(data.fold),
         "n_fake": int(data.is_fake.sum()),
-        "n_groups": len(set(data.images["group"][:])),
+        "n_groups": len(set(data.groups)),
         "chosen": dict(zip(map(str, plan.folds), chosen, strict=True)),
+        "kept": kept,
+        "bands": {
+            str(fold): band_outcomes(plan, data, joined[NESTED], number) for number, fold in enumerate(plan.folds)
+        },
         "recipes": {
             name: _reports(plan, data, calibrated(plan, data, values), is_detailed=name == NESTED)
             for name, values in joined.items()
         },
         "right": right_by_group(data, final[0]),
-        "kept": {
-            "recipe": best,
-            "weights": weights,
-            "operating_point": to_plain(point),
-            "bins": [to_plain(row) for row in reliability(data.is_fake, joined[best].p_fake[0])],
-        },
-        "bands": {
-            str(fold): band_outcomes(plan, data, joined[NESTED], number) for number, fold in enumerate(plan.folds)
-        },
     }
+
+
+def _score_all(plan: Plan, recipes: "Mapping[str, Recipe]", data: FoldedImages, folder: Path) -> dict[str, Scores]:
+    """Score the images of each fold, and of each pair of folds, by heads of each recipe that did not see them."""
+    numbers = range(len(plan.folds))
+    held_out: list[Held] = [*combinations(numbers, 1), *combinations(numbers, 2)]
+    scores: dict[str, Scores] = {}
+    for name, recipe in recipes.items():
+        settings: Any = {"variants": plan.variants, "sampled": plan.sampled, "store": Store(folder / name)}
+        scores[name] = {held: score_out_of_fold(recipe, held, data, **settings) for held in held_out}
+    return scores
 
 
 def choose(scores: Mapping[str, Scores], data: FoldedImages, fold: int | None = None) -> str:

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 MODELS: Final = Path(__file__).resolve().parents[1] / "models"
+FIRST: Final = "wild"  # the model that answers if none is named
 PINNED: Final = MODELS.with_name("pinned.json")
 ATTEMPTS: Final = 2  # processes that may die on an image before it is rejected
 SLOW_FILES: Final = 3  # of one request
@@ -233,7 +234,7 @@ def find_models(places: Sequence[str], *, trust_remote_code: bool = False, float
 
     Args:
         places: folders or Hub ids; by default those in `pinned.json`, with their revisions, or else all folders in
-            `models/`.
+            `models/`, `FIRST` before the others.
         trust_remote_code: whether code that comes with them may run.
         float32: predict in float32 also where bfloat16 is faster.
 
@@ -241,7 +242,8 @@ def find_models(places: Sequence[str], *, trust_remote_code: bool = False, float
         ValueError: two models have the same name.
     """
     pinned = json.loads(PINNED.read_text(encoding="utf-8")) if PINNED.is_file() and not places else {}
-    chosen = list(places) or list(pinned) or [str(folder) for folder in sorted(MODELS.iterdir()) if folder.is_dir()]
+    folders = sorted(filter(Path.is_dir, MODELS.iterdir()), key=lambda folder: (folder.name != FIRST, folder.name))
+    chosen = list(places) or list(pinned) or [str(folder) for folder in folders]
     names = [Path(place).resolve().name if Path(place).is_dir() else place for place in chosen]
     if len(set(names)) < len(names):
         raise ValueError(f"wanted models with different names; found {', '.join(names)}. Rename a folder.")
