@@ -202,3 +202,33 @@ def test_settings_of_other_models_and_layers_that_do_not_exist_are_refused(words
         status = stopped.code
     assert status
     assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shrinkage", [0.1, 0.6])
+def test_a_discriminant_is_fishers(shrinkage):
+    generator = np.random.default_rng(0)
+    values, labels = generator.normal(size=(60, 2, 5)).astype(np.float32), np.arange(60) % 2
+    values[labels == 1] += [1, 0.5, 0, 0, 0]
+    weights = generator.integers(1, 4, size=60).astype(np.float64)
+    head = torch.nn.Linear(5, 1)
+    tensors = (torch.from_numpy(each).float()[:, None] for each in (labels, weights))
+    module._discriminate(head, torch.from_numpy(values), *tensors, shrinkage=shrinkage)
+    rows = np.concatenate(
+        [np.repeat(np.flatnonzero(labels == label), weights[labels == label].astype(int)) for label in (0, 1)]
+    )
+    flat, own = values[rows].reshape(-1, 5), labels[rows].repeat(2)
+    centred = flat - np.stack([flat[own == label].mean(0) for label in (0, 1)])[own]
+    within = np.mean([np.cov(centred[own == label].T, bias=True) for label in (0, 1)], axis=0)
+    within = (1 - shrinkage) * within + shrinkage * np.trace(within) / 5 * np.eye(5)
+    means = [flat[own == label].mean(0) for label in (0, 1)]
+    expected = np.linalg.solve(within, means[1] - means[0])
+    np.testing.assert_allclose(head.weight.detach().numpy()[0], expected, rtol=1e-4)
+    assert head.bias.item() == pytest.approx(-expected @ (means[0] + means[1]) / 2, rel=1e-4)
+
+
+def test_discriminants_tell_the_images_apart(tower, images, tmp_path):
+    model, processor = build_multiview(str(tower), **LAYERS)
+    data = FeatureDataset([cached_features(images, model, processor, cache_dir=tmp_path)], images["label"][:])
+    fit_heads(model, data, inverse_penalty=1, shrinkage=0.1)
+    scores = model.score(torch.from_numpy(data.variants[0][:]).float()).detach()
+    assert roc_auc_score(images["label"][:], scores) > 0.95

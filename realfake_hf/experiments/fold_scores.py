@@ -160,6 +160,8 @@ def _fit(
     splits = DatasetDict(train=train)
     sets = feature_sets(splits, *model, delivered_copies=settings.delivered_copies, seed=0)
     weights = balanced_weights(arguments.balanced, data.is_fake[rows], known_groups(train))
-    fit_heads(model[0], sets["train"], inverse_penalty=settings.head_c, weights=weights)
+    fit_heads(
+        model[0], sets["train"], inverse_penalty=settings.head_c, shrinkage=settings.head_shrinkage, weights=weights
+    )
     values = model[0].state_dict().items()
     return {name: value.numpy() for name, value in values if not name.startswith("tower.")}

@@ -19,7 +19,7 @@ CIFAKE_CNN: Final = "cifake-cnn"
 MULTIVIEW: Final = "multiview"
 CNN_SHAPE: Final = ("num_filters", "num_conv_layers", "dense_units", "num_dense_layers")
 MULTIVIEW_SHAPE: Final = ("tower", "tower_layers", "feature_layers", "hidden_units", "n_windows")
-MULTIVIEW_TRAINING: Final = ("delivered_copies", "head_c")
+MULTIVIEW_TRAINING: Final = ("delivered_copies", "head_c", "head_shrinkage")
 
 _PRETRAINED_ONLY: Final = (
     "image_size", "patch_size", "attn_implementation", "freeze_backbone", "head_epochs", "layer_decay", "lora_rank",
@@ -88,6 +88,9 @@ class ModelArguments:
     head_c: float = setting(
         0.01, "multiview: C of the penalised logistic regression that fits the heads before the first epoch."
     )
+    head_shrinkage: float | None = setting(
+        None, "multiview: shrinkage, in (0, 1), of the linear discriminants that are fitted instead."
+    )
     image_size: int | None = setting(None, "Fine-tuning: input height and width in pixels; None: the model's.")
     patch_size: int | None = setting(None, "Fine-tuning: patch height and width in pixels; None: the model's.")
     attn_implementation: str | None = setting(
@@ -111,6 +114,11 @@ class ModelArguments:
                 raise ValueError(
                     f"expected settings that apply to --model {self.model}; found --{each.name}. Remove it."
                 )
+        if self.head_shrinkage is not None and (self.hidden_units or not 0 < self.head_shrinkage < 1):
+            raise ValueError(
+                f"expected --head_shrinkage in (0, 1), and no --hidden_units beside it; found {self.head_shrinkage} "
+                f"and {self.hidden_units}."
+            )
         if self.head_c <= 0 or self.delivered_copies < 0:
             raise ValueError(
                 f"expected --head_c above 0 and --delivered_copies of at least 0; found {self.head_c} and "

@@ -109,19 +109,23 @@ def fit_heads(
     data: FeatureDataset,
     *,
     inverse_penalty: float,
+    shrinkage: float | None = None,
     weights: NDArray[np.float64] | None = None,
     max_iter: int = 100,
 ) -> None:
-    """Fit each head to the labels of its views by penalised logistic regression, with L-BFGS on all variants at once.
+    """Fit each head to the labels of its views, in all variants at once.
 
-    The inputs are standardised, and the loss is the weighted mean cross-entropy of the views plus the sum of squared
-    weights / (2 C n), for n views, as in scikit-learn. Afterwards, the scores of both heads have the same standard
-    deviation, so that neither dominates their mean.
+    The inputs are standardised. By default, heads are fitted by penalised logistic regression, with L-BFGS: the loss
+    is the weighted mean cross-entropy of the views plus the sum of squared weights / (2 C n), for n views, as in
+    scikit-learn. With a shrinkage, a linear head is Fisher's discriminant of the weighted views. Afterwards, the
+    scores of both heads have the same standard deviation, so that neither dominates their mean.
 
     Args:
         model: the model; its heads and the statistics of their inputs are changed.
         data: the features and labels.
         inverse_penalty: C, above 0.
+        shrinkage: share of a multiple of the identity in the covariance within the labels, in (0, 1]; None means
+            logistic regression.
         weights: (n,) weight of each image; None means the same for all.
         max_iter: iterations of L-BFGS at most.
     """
@@ -137,8 +141,11 @@ def fit_heads(
             return
         head[0].fit(features.flatten(0, 1))  # type: ignore[operator]
         features = head[0](features)
-        penalty = 1 / (inverse_penalty * features.shape[0] * features.shape[1])
-        _minimise(head[1:], features, targets, importance, penalty=penalty, max_iter=max_iter)
+        if shrinkage is None:
+            penalty = 1 / (inverse_penalty * features.shape[0] * features.shape[1])
+            _minimise(head[1:], features, targets, importance, penalty=penalty, max_iter=max_iter)
+        else:
+            _discriminate(head[-1], features, targets, importance, shrinkage=shrinkage)
         with torch.no_grad():
             spreads.append(head[1:](features).squeeze(-1).mean(1).std().clamp_min(1e-6))
     for head, spread in zip((model.whole, model.window), spreads, strict=True):
@@ -161,6 +168,25 @@ def _minimise(
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
+
+
+@torch.no_grad()
+def _discriminate(
+    head: torch.nn.Linear, values: Tensor, targets: Tensor, importance: Tensor, *, shrinkage: float
+) -> None:
+    """Set a linear head to the discriminant of views (n, views, width), whose labels have the same prior."""
+    flat, width = values.flatten(0, 1), values.shape[2]
+    is_fake, weights = (each.expand(values.shape[:2]).flatten() for each in (targets > 0, importance))
+    shares = torch.stack([weights * ~is_fake, weights * is_fake])
+    shares /= shares.sum(1, keepdim=True)
+    means = shares @ flat  # (2, width)
+    covariance = (flat * (shares.sum(0) / 2)[:, None]).T @ flat - means.T @ means / 2
+    covariance *= 1 - shrinkage
+    covariance.diagonal().add_(shrinkage / (1 - shrinkage) * covariance.trace() / width)
+    factor = torch.linalg.cholesky(covariance)
+    direction = torch.cholesky_solve((means[1] - means[0])[:, None], factor)[:, 0]
+    head.weight.copy_(direction[None])
+    head.bias.fill_(-float(direction @ means.mean(0)))
 
 
 def cached_features(
