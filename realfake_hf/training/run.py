@@ -103,13 +103,8 @@ def fit(
     check_same_data(folder, record["data"])
     sets = input_sets(images, network, processor, model, run)
     if isinstance(network, MultiViewForImageClassification) and not checkpoint:
-        fit_heads(
-            network,
-            sets["train"],
-            inverse_penalty=model.head_c,
-            shrinkage=model.head_shrinkage,
-            weights=images.weights,
-        )  # type: ignore[arg-type]
+        penalties = {"inverse_penalty": model.head_c, "shrinkage": model.head_shrinkage}
+        fit_heads(network, sets["train"], weights=images.weights, **penalties)  # type: ignore[arg-type]
     recorder = validation_recorder(images.images, folder)
     trainer = build_trainer(
         network, processor, sets, recorder=recorder, model=model, run=run, teacher=teacher, weights=images.weights
