@@ -21,6 +21,8 @@ SECTIONS: Final[Mapping[str, tuple[str, str, str]]] = {  # name -> heading, desc
     "ablation_vit_tiny": ("Ablation of the ViT's recipe", "One setting changed at a time.", "make ablation"),
     "paper_search": ("Topologies of the CNN", "The paper's search, repeated.", "make search"),
     "crosseval": ("Other data sets", "Both models and a trivial baseline on new data sets.", "make crosseval"),
+    "wild": ("Images from the web", "Each judged by heads that saw no image of its owner.", "make wild"),
+    "wild_peers": ("Peers", "The kept model and two other detectors on the same images.", "make peers"),
     "transfer": ("Transfer between data sets", "Trained on each and on both, tested on each.", "make transfer"),
     "robustness_cifake": ("Robustness", "CIFAKE's test images, corrupted.", "make robust"),
     "familiarity": ("Distance from the training data", "Far images of each data set.", "make familiarity"),

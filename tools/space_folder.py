@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from realfake_hf.cli import command, setting
 from realfake_hf.estimate import to_plain
-from realfake_hf.store import write_json, write_text
+from realfake_hf.store import read_json, write_json, write_text
 
 _PYTHON: Final = {"python_version": "3.11", "python_full_version": "3.11.0", "sys_platform": "linux"}  # of the Space
 _ANY_PYTHON: Final = "python_version > '3'"
@@ -85,7 +85,26 @@ def measured(results: Path) -> dict[str, Any]:
                 f"{min(wrong):.0%} to {max(wrong):.0%} on {len(wrong)} other data sets."
             ),
         }
-    return {"commit": grid.facts["commit"], "models": models}
+    return {"commit": grid.facts["commit"], "models": models | _measured_wild(results)}
+
+
+def _measured_wild(results: Path) -> dict[str, Any]:
+    wild, peers = read_json(results / "wild.json"), read_json(results / "wild_peers.json")
+    inside = [variants["plain"]["wrong"]["value"] for variants in wild["bands"].values()]
+    outside = [facts["verdicts"]["wrong"]["value"] for facts in peers["elsewhere"].values()]
+    entry = {
+        "name": "wild",
+        "home": "wild",
+        "format": None,
+        "bins": wild["kept"]["bins"],
+        "wrong_elsewhere": [min(outside), max(outside)],
+        "elsewhere": (
+            f"Of its verdicts outside the unsure band, {min(inside):.0%} to {max(inside):.0%} were wrong on images of "
+            f"owners that it did not know, and {min(outside):.0%} to {max(outside):.0%} on {len(outside)} other data "
+            "sets."
+        ),
+    }
+    return {wild["kept"]["weights"]: entry}
 
 
 def write_examples(folder: Path, models: Path) -> None:

@@ -110,7 +110,7 @@ def _warnings(model: ModelFacts, prediction: Prediction, evaluation: Plain | Non
         yield "This image is far from the model's training data: its probability means little."
     if model.framing:
         yield from _framing_warnings(model.framing.view(prediction.size))
-    if evaluation and prediction.metadata.format != evaluation["format"]:
+    if evaluation and evaluation["format"] not in (None, prediction.metadata.format):
         yield f"The file is {prediction.metadata.format}; the model was trained on {evaluation['format']} files only."
 
 
