@@ -239,10 +239,10 @@ def keep(recipe: "Recipe", data: FoldedImages, point: "OperatingPoint", store: S
 
     every = np.ones(len(data.fold), dtype=np.bool_)
     network, processor = fitted_model(recipe, data, every, name="all images", store=store)
+    head: Any = network.window
     features = torch.from_numpy(cached_features(data.images, network, processor)[:][:, 1:])
-    embeddings = np.concatenate(
-        [network.window[0](part.float()).mean(1).numpy() for part in features.split(256)]  # type: ignore[operator]
-    )
+    batches = np.array_split(np.arange(len(features)), max(1, len(features) // 256))
+    embeddings = np.concatenate([head[0](features[rows].float()).mean(1).numpy() for rows in batches])
     first = data.fold == 0
     digest = split_fingerprint(data.images.select(np.flatnonzero(first)))["sha256"]
     inside = embeddings[~first]

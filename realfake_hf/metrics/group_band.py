@@ -160,7 +160,8 @@ def outcome(
     point: OperatingPoint, is_fake: ArrayLike, p_fake: ArrayLike, groups: ArrayLike, *, spread: ArrayLike | None = None
 ) -> GroupOutcome:
     """Measure the verdicts of an operating point on images within its limits; see the module."""
-    p, spreads = np.asarray(p_fake, np.float64), np.zeros(np.shape(p_fake)) if spread is None else np.asarray(spread)
+    p = np.asarray(p_fake, np.float64)
+    spreads = np.zeros(len(p)) if spread is None else np.asarray(spread, np.float64)
     verdicts = [point.judge(each, spread=own) for each, own in zip(p.tolist(), spreads.tolist(), strict=True)]
     return count_verdicts(verdicts, is_fake, groups)
 

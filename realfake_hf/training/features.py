@@ -145,7 +145,7 @@ def fit_heads(
             penalty = 1 / (inverse_penalty * features.shape[0] * features.shape[1])
             _minimise(head[1:], features, targets, importance, penalty=penalty, max_iter=max_iter)
         else:
-            _discriminate(head[-1], features, targets, importance, shrinkage=shrinkage)
+            _discriminate(head[-1], features, targets, importance, shrinkage=shrinkage)  # type: ignore[arg-type]
         with torch.no_grad():
             spreads.append(head[1:](features).squeeze(-1).mean(1).std().clamp_min(1e-6))
     for head, spread in zip((model.whole, model.window), spreads, strict=True):
