@@ -90,6 +90,13 @@ def test_intervals_of_differences_draw_the_same_groups():
 @pytest.mark.slow
 def test_the_command_compares_on_the_same_images_and_resumes(wheels, images, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "SAMPLES", 20)
+    (tmp_path / "other").mkdir()
+    for number in range(12):  # the first two are copies
+        first = Image.open(images / f"{number}.png") if number < 2 else None
+        pixels = np.random.default_rng(number).integers(256, size=(6, 8, 3), dtype=np.uint8)
+        (first or Image.fromarray(pixels).resize((60, 50))).save(tmp_path / "other" / f"{number}.png")
+    labels = [f"{number}.png,{('real', 'fake')[number % 2]}" for number in range(12)]
+    (tmp_path / "other" / "metadata.csv").write_text("\n".join(["file_name,label", *labels]))
     rows = load_images(str(images))["train"]
     is_fake = np.asarray(rows["label"][:]) == FAKE
     fold = np.array([int(group[5:]) % 2 for group in rows["group"][:]])
@@ -98,7 +105,8 @@ def test_the_command_compares_on_the_same_images_and_resumes(wheels, images, tmp
     np.savez(place, sha256=rows["sha256"][:], fold=fold, folds=["0", "1"], variants=["plain", "hard"], p_fake=scores)
     words = [
         "--wheels", str(wheels), "--data", str(images), "--scores", str(place),
-        "--model", str(ROOT / "space/models/cifake-cnn"), "--datasets", f"again={images}", "--per_fold", "10",
+        "--model", str(ROOT / "space/models/cifake-cnn"), "--datasets", f"other={tmp_path / 'other'}",
+        "--per_fold", "10",
         "--output_dir", str(tmp_path / "run"), "--output_file", str(tmp_path / "peers.json"),
         "--figure_file", str(tmp_path / "auc.png"),
     ]  # fmt: skip
@@ -108,8 +116,8 @@ def test_the_command_compares_on_the_same_images_and_resumes(wheels, images, tmp
     values = {name: row["value"] for name, row in results["out_of_fold"]["plain"]["all"]["roc_auc"].items()}
     assert (values[OWN], values["sdxl-detector"], values[f"{OWN} less sdxl-detector"]) == (1, 1, 0)
     assert results["out_of_fold"]["hard"]["all"]["roc_auc"][OWN]["value"] == 0
-    verdicts = results["elsewhere"]["again"]["verdicts"]
-    assert verdicts["decided"]["n"] == 32
+    other = results["elsewhere"]["other"]
+    assert (other["near_duplicates"], other["n"], other["verdicts"]["decided"]["n"]) == (2, 10, 10)
     assert "| hard, fold 1 | 10 |" in capsys.readouterr().out
     with Image.open(tmp_path / "auc.png") as figure:
         assert figure.width > 500

@@ -155,17 +155,15 @@ def score(peers: Mapping[str, Peer], images: "Dataset", *, name: str, variant: s
     return scores
 
 
-def compare_out_of_fold(arguments: PeersArguments, peers: Mapping[str, Peer], store: Store) -> dict[str, Any]:
+def compare_out_of_fold(
+    arguments: PeersArguments, images: "Dataset", peers: Mapping[str, Peer], store: Store
+) -> dict[str, Any]:
     """Compare on a sample of the images that were scored out of fold, by variant: all of them, and each fold."""
-    from datasets import concatenate_datasets
-
-    from realfake_hf.data.loading import load_images
     from realfake_hf.experiments.fold_scores import FoldedImages
 
     with np.load(arguments.scores) as stored:
         own, place = stored["p_fake"], {digest: row for row, digest in enumerate(stored["sha256"].tolist())}
         fold, names, variants = stored["fold"], stored["folds"].tolist(), stored["variants"].tolist()
-    images = concatenate_datasets(list(load_images(arguments.data, labels=arguments.labels).values()))
     rows = np.array([place[digest] for digest in images["sha256"][:]])
     data = FoldedImages(images, fold[rows], np.asarray(images["label"][:]) == FAKE)
     sampled = data.is_sampled(arguments.per_fold)
@@ -183,20 +181,31 @@ def compare_out_of_fold(arguments: PeersArguments, peers: Mapping[str, Peer], st
 
 
 def compare_elsewhere(
-    detector: "Detector", name: str, source: str, *, peers: Mapping[str, Peer], store: Store
+    detector: "Detector",
+    name: str,
+    source: str,
+    *,
+    training: NDArray[np.uint64],
+    peers: Mapping[str, Peer],
+    store: Store,
 ) -> dict[str, Any]:
-    """Compare on a data set of which no detector judges its own training images, and count the verdicts."""
+    """Compare on a data set without near-duplicates of the detector's training images, and count the verdicts."""
     from realfake_hf.crosseval.datasets import load_dataset
+    from realfake_hf.data.duplicates import THRESHOLD, hash_images
     from realfake_hf.metrics.group_band import count_verdicts
 
     data = load_dataset(name, source, seed=0)
     images: Any = data.rows
+    hashes = hash_images(images, name=name).hashes
+    is_new = np.bitwise_count(hashes[:, None] ^ training).min(axis=1) > THRESHOLD
+    images, is_fake = images.select(np.flatnonzero(is_new)), data.is_fake[is_new]
     verdicts = detector.predict(images["image"])
     scores = {OWN: np.array([verdict.p_fake for verdict in verdicts])}
     scores |= score(peers, images, name=name, variant="plain", store=store)
     each = list(range(len(verdicts)))
-    counts = count_verdicts(verdicts, data.is_fake, each)
-    return {**compare(data.is_fake, scores, each), "verdicts": to_plain(counts)}
+    counts = count_verdicts(verdicts, is_fake, each)
+    leaks = {"near_duplicates": int((~is_new).sum())}
+    return {**compare(is_fake, scores, each), **leaks, "verdicts": to_plain(counts)}
 
 
 def to_markdown(results: Mapping[str, Any]) -> str:
@@ -210,10 +219,12 @@ def to_markdown(results: Mapping[str, Any]) -> str:
         [place, *(Estimate.from_dict(facts["verdicts"][key]) for key in ("decided", "wrong", "false_alarms"))]
         for place, facts in results["elsewhere"].items()
     ]
+    leaks = sum(facts["near_duplicates"] for facts in results["elsewhere"].values())
     header = ["images", "decided", "wrong among the decided", "real images called AI-generated"]
     return (
         f"{markdown_table(['ROC AUC', 'n', 'groups', *names], rows)}\n\n95% intervals over groups; out of fold, "
-        f"{OWN} never saw an image of the same group.\n\n{markdown_table(header, counted)}"
+        f"{OWN} never saw an image of the same group. From the other data sets, {leaks} near-duplicates of training "
+        f"images were left out.\n\n{markdown_table(header, counted)}"
     )
 
 
@@ -249,6 +260,10 @@ def _places(results: Mapping[str, Any]) -> "Iterator[tuple[str, Mapping[str, Any
 @command(PeersArguments, name="peers", description=__doc__, resumable="output_dir")
 def main(arguments: PeersArguments) -> None:
     """Compare or resume, and print the tables."""
+    from datasets import concatenate_datasets
+
+    from realfake_hf.data.duplicates import hash_images
+    from realfake_hf.data.loading import load_images
     from realfake_hf.detector import load_detector
     from realfake_hf.environment import environment
     from realfake_hf.figures.style import save_figure
@@ -257,12 +272,17 @@ def main(arguments: PeersArguments) -> None:
     sources = read_names("--datasets", arguments.datasets, kind="SOURCE")
     peers = {name: Peer(files, arguments.wheels) for name, files in PEERS.items()}
     detector = load_detector("--model", arguments.model)
+    images = concatenate_datasets(list(load_images(arguments.data, labels=arguments.labels).values()))
+    settings = {"images": images["sha256"][:]}
+    hashes = store.arrays("hashes", settings, lambda: {"hashes": hash_images(images, name="training").hashes})[
+        "hashes"
+    ]
     results = {
         **facts,
         "weights": {OWN: detector.digest(), **{name: peer.sha256 for name, peer in peers.items()}},
-        "out_of_fold": compare_out_of_fold(arguments, peers, store),
+        "out_of_fold": compare_out_of_fold(arguments, images, peers, store),
         "elsewhere": {
-            name: compare_elsewhere(detector, name, source, peers=peers, store=store)
+            name: compare_elsewhere(detector, name, source, training=hashes, peers=peers, store=store)
             for name, source in sources.items()
         },
     }
