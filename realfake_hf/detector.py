@@ -79,7 +79,7 @@ class Detector:
         point: threshold, abstention band and limits of the verdicts; by default 0.5 and no others.
         familiarity: distribution of the embeddings of the training images, for `Verdict.is_far`; None if unknown.
         bf16: predict with a copy of the model in bfloat16, on CPUs that support it. It is faster for a ViT, especially
-            with AMX, and changes `p_fake` by less than 0.03. Maps are those of `model`.
+            with AMX, and changes `p_fake` of the ViT by less than 0.03. Maps are those of `model`.
 
     Attributes:
         inference_model: the model that predicts: `model`, or its copy in bfloat16.

@@ -41,7 +41,7 @@ def _predict_or_die(source, images):
 @pytest.mark.slow
 def test_models_are_loaded_on_first_use(photo):
     by_name = find_models([])
-    assert list(by_name) == ["cifake-cnn", "cifake-vit"]
+    assert list(by_name) == ["wild", "cifake-cnn", "cifake-vit"]
     process = by_name["cifake-cnn"]._process
     assert process._pool is None
     by_name["cifake-cnn"].predict([photo])
