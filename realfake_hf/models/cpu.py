@@ -193,7 +193,8 @@ def in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:
 
 def is_bfloat16(model: PreTrainedModel) -> bool:
     """Return whether a model is a copy that multiplies in bfloat16."""
-    return any(isinstance(module, PackedLinear) and module.uses_bfloat16 for module in model.modules())
+    is_packed = any(isinstance(module, PackedLinear) and module.uses_bfloat16 for module in model.modules())
+    return is_packed or any(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
 
 
 def logits_of(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
