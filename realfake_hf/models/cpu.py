@@ -200,10 +200,10 @@ def is_bfloat16(model: PreTrainedModel) -> bool:
 def logits_of(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
     """Return the logits of a batch, independent of the batch size.
 
-    For one or two images, oneDNN sums in another order than for more, which changes the third digit in bfloat16. The
+    For one or two images or views, oneDNN sums in another order than for more, which changes the third digit in bfloat16. The
     batches of a model from `in_bfloat16` are therefore padded to four images.
     """
-    missing = MIN_BATCH - len(pixel_values)
+    missing = MIN_BATCH - pixel_values[..., 0, 0, 0].numel()  # of (batch, channels, ...) or (batch, views, ...)
     if missing <= 0 or not is_bfloat16(model):
         return _logits(model, pixel_values)
     padded = torch.cat([pixel_values, pixel_values.new_zeros(missing, *pixel_values.shape[1:])])
