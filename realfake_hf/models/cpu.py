@@ -200,8 +200,8 @@ def is_bfloat16(model: PreTrainedModel) -> bool:
 def logits_of(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
     """Return the logits of a batch, independent of the batch size.
 
-    For one or two images or views, oneDNN sums in another order than for more, which changes the third digit in bfloat16. The
-    batches of a model from `in_bfloat16` are therefore padded to four images.
+    For one or two images or views, oneDNN sums in another order than for more, which changes the third digit in
+    bfloat16. The batches of a model from `in_bfloat16` are therefore padded to four.
     """
     missing = MIN_BATCH - pixel_values[..., 0, 0, 0].numel()  # of (batch, channels, ...) or (batch, views, ...)
     if missing <= 0 or not is_bfloat16(model):
