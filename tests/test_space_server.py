@@ -171,7 +171,7 @@ def test_a_refused_request_costs_no_other_answer(server):
     events = [server.get(f"call/predict/{joined[place].json()['event_id']}").text for place in (0, 1, 5)]
     assert "Upload an image." in events[1]
     for event in (events[0], events[2]):
-        assert '"model": "cifake-cnn"' in event  # the default
+        assert '"model": "wild"' in event  # the default
 
 
 @pytest.mark.parametrize("data", ["1e400", "[1e400]", "[null, null, null, NaN]", "[null, null, null, Infinity]"])
@@ -395,4 +395,4 @@ def test_components_have_names_for_screen_readers(opened):
     assert "looked" in page.get_attribute("#map-cifake-vit img", "alt")
     page.focus("#models input")
     page.keyboard.press("Space")
-    page.wait_for_selector("#verdict-cifake-cnn", state="hidden")
+    page.wait_for_selector("#verdict-wild", state="hidden")
