@@ -94,13 +94,13 @@ def prepare(
         output_dir=str(scratch),
         max_steps=warm_up_steps + timed_steps,
         per_device_train_batch_size=batch_size,
-        dataloader_drop_last=True,
         bf16=bf16,
         torch_compile=compiled,
         eval_strategy="no",
         save_strategy="no",
         load_best_model_at_end=False,
     )
+    run.dataloader_drop_last = True  # nothing is evaluated: all steps have one size
     images = load_splits(DataArguments(data=data))
     if len(images["train"]) < batch_size:
         raise ValueError(

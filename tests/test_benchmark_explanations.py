@@ -15,7 +15,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from benchmarks import explanation_throughput
 from benchmarks.comparison import run_apart
 from benchmarks.explanation_throughput import WAYS, Settings, run, script_rollout
-from realfake_hf.attribution import attention_methods
+from realfake_hf.attribution import maps
 from realfake_hf.attribution.explain import explain
 from realfake_hf.attribution.layout import layout_of
 from realfake_hf.labels import id2label, label2id
@@ -109,8 +109,8 @@ class OperatorsThatWrite(TorchDispatchMode):
 def test_an_explanation_calls_few_operators_beside_those_of_the_forward_pass(
     method: str, limit: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention_methods, "map_in_threads", map)  # a mode is seen by its own thread alone
-    monkeypatch.setattr(attention_methods, "available_cores", lambda: 1)
+    monkeypatch.setattr(maps, "map_in_threads", map)  # a mode is seen by its own thread alone
+    monkeypatch.setattr(maps, "available_cores", lambda: 1)
     model, pixels = tiny_vit(num_hidden_layers=12), torch.zeros(16, 3, 32, 32)
     layout_of(model, pixels)  # found once per model and size
     counts = []

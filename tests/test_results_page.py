@@ -23,7 +23,7 @@ from realfake_hf.crosseval import tables as crosseval
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.robustness import Robustness, robustness_table
 from realfake_hf.estimate import from_plain
-from realfake_hf.experiments import ablation, compare, data_audit, seeds, transfer
+from realfake_hf.experiments import ablation, compare, data_audit, out_of_fold, peers, seeds, transfer
 from realfake_hf.experiments.search import table as search
 from realfake_hf.explain_study import report as explain_study
 from realfake_hf.store import read_json
@@ -66,6 +66,8 @@ TABLES = {  # name of a results file -> what renders its content
     "two_nodes": two_nodes.to_markdown,
     "two_processes": processes.to_markdown,
     "vit_tiny_cifake_32": seeds.to_markdown,
+    "wild": out_of_fold.to_markdown,
+    "wild_peers": peers.to_markdown,
 }
 
 

@@ -149,7 +149,7 @@ def test_fields_of_gradio_that_a_client_could_misuse_are_dropped(uploads, page, 
     image = {"path": str(uploads / "hash/photo.png"), "url": "http://127.0.0.1/a.png", "is_stream": True, "size": "x"}
     received = join(client, predict, image, batched=True, event_data={"a": 1}, event_id="b", session_hash="c").json()
     assert received["json"] == {
-        "data": [{"path": image["path"], **META}, "cifake-cnn"], "fn_index": predict._id, "session_hash": "c",
+        "data": [{"path": image["path"], **META}, "wild"], "fn_index": predict._id, "session_hash": "c",
         "trigger_id": None,
     }  # fmt: skip
     body = {"data": [image], "fn_index": explain._id}  # Gradio calls by index where it has one, and by name else
@@ -159,11 +159,11 @@ def test_fields_of_gradio_that_a_client_could_misuse_are_dropped(uploads, page, 
 
 def test_missing_values_and_null_are_the_defaults(uploads, client):
     image = {"path": str(uploads / "hash/photo.png"), **META}
-    for data in ([image], [image, None], [image, None, None], [image, "cifake-cnn", "", 0.6]):
+    for data in ([image], [image, None], [image, None, None], [image, "wild", "", 0.6]):
         received = client.post("/gradio_api/call/explain", json={"data": data}).json()["json"]
-        assert received["data"] == [image, "cifake-cnn", "", 0.6]
+        assert received["data"] == [image, "wild", "", 0.6]
     received = client.post("/gradio_api/call/v2/explain", json={"strength": 0.5, "picture": image}).json()
-    assert (received["path"], received["json"]["data"]) == ("/gradio_api/call/explain", [image, "cifake-cnn", "", 0.5])
+    assert (received["path"], received["json"]["data"]) == ("/gradio_api/call/explain", [image, "wild", "", 0.5])
 
 
 @pytest.mark.parametrize(

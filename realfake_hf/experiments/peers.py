@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from realfake_hf.cli import command, read_names, setting
 from realfake_hf.estimate import Estimate, to_plain
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 
 OWN: Final = "wild"
 SAMPLES: Final = 1000  # of each bootstrap
+LEAST: Final = 50  # images of another data set that is shown
 
 Array = NDArray[np.float64]
 
@@ -109,6 +109,8 @@ class Peer:
 
     def p_fake(self, image: "Image.Image") -> float:
         """Return the probability that an RGB image is AI-generated."""
+        from scipy.special import expit
+
         values = self._processor(image, return_tensors="np")["pixel_values"]
         [output] = self._session.run(None, {self._session.get_inputs()[0].name: values})[0].astype(np.float64)
         if self._head is None:
@@ -217,15 +219,21 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     ]
     counted = [
         [place, *(Estimate.from_dict(facts["verdicts"][key]) for key in ("decided", "wrong", "false_alarms"))]
-        for place, facts in results["elsewhere"].items()
+        for place, facts in shown_elsewhere(results).items()
     ]
     leaks = sum(facts["near_duplicates"] for facts in results["elsewhere"].values())
     header = ["images", "decided", "wrong among the decided", "real images called AI-generated"]
     return (
         f"{markdown_table(['ROC AUC', 'n', 'groups', *names], rows)}\n\n95% intervals over groups; out of fold, "
         f"{OWN} never saw an image of the same group. From the other data sets, {leaks} near-duplicates of training "
-        f"images were left out.\n\n{markdown_table(header, counted)}"
+        f"images were left out; those with fewer than {LEAST} other images are not shown.\n\n"
+        f"{markdown_table(header, counted)}"
     )
+
+
+def shown_elsewhere(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts of the other data sets of which enough images are no near-duplicates of training images."""
+    return {place: facts for place, facts in results["elsewhere"].items() if facts["n"] >= LEAST}
 
 
 def auc_figure(results: Mapping[str, Any]) -> "Figure":
@@ -254,7 +262,7 @@ def _places(results: Mapping[str, Any]) -> "Iterator[tuple[str, Mapping[str, Any
     for variant, parts in results["out_of_fold"].items():
         for part, facts in parts.items():
             yield f"{variant}, {'all folds' if part == 'all' else f'fold {part}'}", facts
-    yield from results["elsewhere"].items()
+    yield from shown_elsewhere(results).items()
 
 
 @command(PeersArguments, name="peers", description=__doc__, resumable="output_dir")
