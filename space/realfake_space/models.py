@@ -242,7 +242,7 @@ def find_models(places: Sequence[str], *, trust_remote_code: bool = False, float
         ValueError: two models have the same name.
     """
     pinned = json.loads(PINNED.read_text(encoding="utf-8")) if PINNED.is_file() and not places else {}
-    folders = sorted(filter(Path.is_dir, MODELS.iterdir()), key=lambda folder: (folder.name != FIRST, folder.name))
+    folders = sorted(filter(Path.is_dir, MODELS.glob("*")), key=lambda folder: (folder.name != FIRST, folder.name))
     chosen = list(places) or list(pinned) or [str(folder) for folder in folders]
     names = [Path(place).resolve().name if Path(place).is_dir() else place for place in chosen]
     if len(set(names)) < len(names):
