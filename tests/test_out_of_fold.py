@@ -55,10 +55,11 @@ def test_every_image_is_judged_once_by_heads_that_never_saw_its_fold(plan, tmp_p
     fitted = []
     fit = fold_scores._fit
 
-    def recorded(recipe, data, rows, *model):
-        fitted.append(tuple(sorted({*data.fold} - {*data.fold[rows]})))
-        assert rows.sum() == np.isin(data.fold, fitted[-1], invert=True).sum()
-        return fit(recipe, data, rows, *model)
+    def recorded(recipe, train, *model):
+        folds = {int(group[5:]) // (N // 12) for group in train["group"][:]}  # of four images to a group
+        fitted.append(tuple(sorted({0, 1, 2} - folds)))
+        assert len(train) == len(folds) * N // 3
+        return fit(recipe, train, *model)
 
     monkeypatch.setattr(fold_scores, "_fit", recorded)
     assert main(words(plan, tmp_path)) == 0

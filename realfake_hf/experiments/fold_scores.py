@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class FoldedImages:
     fold: NDArray[np.intp]
     is_fake: NDArray[np.bool_]
 
-    @property
+    @cached_property
     def groups(self) -> NDArray[np.str_]:
         """The group of each image, (n,)."""
         return np.array(self.images["group"][:])
@@ -136,19 +137,15 @@ def fitted_model(
     from realfake_hf.training.data import build_model
 
     fitted: Any = build_model(recipe[1])
-    settings = {**asdict(recipe[1]), "balance": recipe[0].balance, "images": data.images["sha256"][:]}
-    heads = store.arrays(name, settings, lambda: _fit(recipe, data, rows, *fitted))
+    train = data.images.select(np.flatnonzero(rows))
+    settings = {**asdict(recipe[1]), "balance": recipe[0].balance, "images": train["sha256"][:]}
+    heads = store.arrays(name, settings, lambda: _fit(recipe, train, *fitted))
     fitted[0].load_state_dict({key: torch.from_numpy(value) for key, value in heads.items()}, strict=False)
     return fitted  # type: ignore[no-any-return]
 
 
-def _fit(
-    recipe: "Recipe",
-    data: FoldedImages,
-    rows: NDArray[np.bool_],
-    *model: Any,  # noqa: ANN401
-) -> dict[str, NDArray[np.float32]]:
-    """Fit the heads of a model on some of the images, and return their parameters."""
+def _fit(recipe: "Recipe", train: "Dataset", *model: Any) -> dict[str, NDArray[np.float32]]:  # noqa: ANN401
+    """Fit the heads of a model, and return their parameters."""
     from datasets import DatasetDict
 
     from realfake_hf.data.splits import known_groups
@@ -156,10 +153,8 @@ def _fit(
     from realfake_hf.training.features import feature_sets, fit_heads
 
     arguments, settings = recipe
-    train = data.images.select(np.flatnonzero(rows))
-    splits = DatasetDict(train=train)
-    sets = feature_sets(splits, *model, delivered_copies=settings.delivered_copies, seed=0)
-    weights = balanced_weights(arguments.balanced, data.is_fake[rows], known_groups(train))
+    sets = feature_sets(DatasetDict(train=train), *model, delivered_copies=settings.delivered_copies, seed=0)
+    weights = balanced_weights(arguments.balanced, np.asarray(train["label"][:]) == FAKE, known_groups(train))
     fit_heads(
         model[0], sets["train"], inverse_penalty=settings.head_c, shrinkage=settings.head_shrinkage, weights=weights
     )

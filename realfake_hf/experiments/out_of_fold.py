@@ -115,9 +115,9 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
     chosen = [choose(scores, data, fold) for fold in range(len(plan.folds))]
     by_fold = {name: [name] * len(plan.folds) for name in recipes} | {NESTED: chosen}
     joined = {name: join([scores[each][fold,] for fold, each in enumerate(names)]) for name, names in by_fold.items()}
-    best, final = choose(scores, data), calibrated(plan, data, joined[NESTED])
+    best, final = choose(scores, data), {name: calibrated(plan, data, each) for name, each in joined.items()}
     stored = {"sha256": data.images["sha256"][:], "fold": data.fold, "folds": [str(fold) for fold in plan.folds]}
-    np.savez(folder / SCORES, variants=plan.variants, p_fake=final, **stored)
+    np.savez(folder / SCORES, variants=plan.variants, p_fake=final[NESTED], **stored)
     point = choose_point(plan, data, joined[best])
     kept = {
         "recipe": best,
@@ -135,11 +135,8 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
         "bands": {
             str(fold): band_outcomes(plan, data, joined[NESTED], number) for number, fold in enumerate(plan.folds)
         },
-        "recipes": {
-            name: _reports(plan, data, calibrated(plan, data, values), is_detailed=name == NESTED)
-            for name, values in joined.items()
-        },
-        "right": right_by_group(data, final[0]),
+        "recipes": {name: _reports(plan, data, values, is_detailed=name == NESTED) for name, values in final.items()},
+        "right": right_by_group(data, final[NESTED][0]),
     }
 
 
@@ -197,6 +194,8 @@ def choose_point(
 
 def calibrated(plan: Plan, data: FoldedImages, scores: FoldScores) -> Array:
     """Return probabilities, (variants, n), with a threshold of one half that was fitted on the other folds."""
+    from scipy.special import expit
+
     from realfake_hf.metrics.calibration import log_odds
     from realfake_hf.metrics.group_band import fit_threshold
 
@@ -207,7 +206,7 @@ def calibrated(plan: Plan, data: FoldedImages, scores: FoldScores) -> Array:
             data.is_fake[~inside], scores.p_fake[fitted_on, ~inside], data.groups[~inside]
         )
         odds = (log_odds(scores.p_fake[:, inside]) - log_odds(np.array(threshold))) / temperature
-        p_fake[:, inside] = 1 / (1 + np.exp(-odds))
+        p_fake[:, inside] = expit(odds)
     return p_fake
 
 
