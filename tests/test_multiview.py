@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageClassification,
 
 from realfake_hf.detector import Detector
 from realfake_hf.metrics.operating_point import Band, Limits, OperatingPoint
-from realfake_hf.models import MultiViewConfig, MultiViewForImageClassification, MultiViewImageProcessor
+from realfake_hf.models import MultiViewConfig, MultiViewForImageClassification, MultiViewImageProcessor, multiview
 from realfake_hf.models.checkpoint import load_classifier
 from realfake_hf.models.heads import head_modules
 from realfake_hf.models.multiview import Int8Linear
@@ -224,3 +224,9 @@ def test_views_that_contradict_each_other_make_a_verdict_unsure(picture_bytes):
     calm = Detector(model, MultiViewImageProcessor(size=32, n_windows=0), point=point)
     assert all(one.is_sure for one in calm.predict(images))
     assert not all(expected)
+
+
+@pytest.mark.parametrize("name", ["multiview.py", "views.py"])
+def test_the_kept_model_has_the_code_of_the_package(name):
+    copy = Path(__file__).parents[1] / "space/models/wild" / name
+    assert copy.read_text() == (Path(multiview.__file__).parent / name).read_text()
