@@ -92,7 +92,7 @@ def _measured_wild(results: Path) -> dict[str, Any]:
     from realfake_hf.experiments.peers import shown_elsewhere
 
     wild, peers = read_json(results / "wild.json"), read_json(results / "wild_peers.json")
-    inside = [variants["plain"]["wrong"]["value"] for variants in wild["bands"].values()]
+    inside = [row["wrong"]["value"] for variants in wild["bands"].values() for row in variants.values()]
     outside = [facts["verdicts"]["wrong"]["value"] for facts in shown_elsewhere(peers).values()]
     entry = {
         "name": "wild",
@@ -102,7 +102,8 @@ def _measured_wild(results: Path) -> dict[str, Any]:
         "wrong_elsewhere": [min(outside), max(outside)],
         "elsewhere": (
             f"Of its verdicts outside the unsure band, {min(inside):.0%} to {max(inside):.0%} were wrong on images of "
-            f"owners that it did not know, and at most {max(outside):.0%} on other data sets."
+            f"owners that it did not know, compressed ones among them, and at most {max(outside):.0%} on other data "
+            "sets."
         ),
     }
     return {wild["kept"]["weights"]: entry}

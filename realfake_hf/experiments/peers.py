@@ -5,8 +5,8 @@
 art=PLACE --output_dir runs/wild-peers --output_file results/wild_peers.json`. It requires the extra `export`.
 
 On the images of `--data`, of which a sample of each fold is judged, the detector's scores are those out of fold; on
-`--datasets`, on which it was not trained, it is the model that is kept. Peers may have been trained on some of the
-images. To resume, repeat the command.
+`--datasets`, without near-duplicates of these images, it is the model that is kept. Peers may have been trained on
+some of the images. To resume, repeat the command.
 """
 
 import json
@@ -79,7 +79,7 @@ class PeersArguments(LabelArguments):
     data: str = field(metadata={"help": "The images that were scored out of fold."})
     scores: Path = field(metadata={"help": "scores.npz in the output folder of realfake_hf.experiments.out_of_fold."})
     model: str = field(metadata={"help": "The model that is kept: a folder or a Hub id."})
-    datasets: list[str] = field(metadata={"help": "NAME=SOURCE of images on which the model was not trained."})
+    datasets: list[str] = field(metadata={"help": "NAME=SOURCE of other images."})
     output_dir: Path = field(metadata={"help": "Folder of the finished scores; repeat the command to resume."})
     output_file: Path = field(metadata={"help": "JSON file of the results; the Markdown table is written beside it."})
     figure_file: Path | None = setting(None, "PNG file of the ROC AUCs.")
