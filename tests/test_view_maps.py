@@ -140,7 +140,7 @@ def test_a_view_counts_as_much_as_it_speaks_for_the_label():
         ({"method": "saliency"}, "a method of .*'saliency'"),
         ({"method": "relevance", "target": "fake"}, "a target of .*'fake'"),
         ({"method": "rollout", "options": {"steps": 2}}, "options of rollout .*steps"),
-        ({"method": "grad_cam", "options": {"layer": "head"}}, "a layer of OneView; found 'head'"),
+        ({"method": "grad_cam", "options": {"layer": "head"}}, "a layer of MultiViewForImageClassification; found"),
         ({"method": "grad_cam", "options": {"layer": "view_head"}}, "'view_head', which returns the shape"),
     ],
 )

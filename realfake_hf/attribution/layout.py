@@ -62,8 +62,13 @@ def check_input(model: PreTrainedModel) -> None:
     if "pixel_values" not in needed or "spatial_shapes" in needed:
         raise ValueError(
             "expected a model that predicts from pixel_values (batch, channels, height, width); found "
-            f"{type(model).__name__}, whose images are sequences. Explain a model of fixed image size."
+            f"{class_name(model)}, whose images are sequences. Explain a model of fixed image size."
         )
+
+
+def class_name(model: nn.Module) -> str:
+    """Return the class of a model to name in messages; a part of a model names that of the whole as `known_as`."""
+    return str(getattr(model, "known_as", type(model).__name__))
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from realfake_hf.attribution.layout import (
     Layout,
     attention_options,
     attention_weights,
+    class_name,
     first_tensor,
     layout_of,
     read_cells,
@@ -134,7 +135,7 @@ def _combinable(model: PreTrainedModel, pixel_values: Tensor) -> Layout:
     if layout.refusal:
         raise ValueError(
             "expected a model in which each token attends to all others, in every layer; found "
-            f"{type(model).__name__}: {layout.refusal}. Use grad_cam or integrated_gradients."
+            f"{class_name(model)}: {layout.refusal}. Use grad_cam or integrated_gradients."
         )
     return layout
 
@@ -192,7 +193,7 @@ def default_layer(model: PreTrainedModel, pixel_values: Tensor | None = None) ->
     if layout.last is None:
         raise ValueError(
             "expected a layer for grad_cam with a grid whose cells affect the prediction; found none in "
-            f"{type(model).__name__}. Use integrated_gradients."
+            f"{class_name(model)}. Use integrated_gradients."
         )
     return layout.last
 
@@ -262,7 +263,7 @@ def _find_layer(model: nn.Module, name: str) -> nn.Module:
     if name in layers:
         return layers[name]
     nearest = ", ".join(get_close_matches(name, layers, cutoff=0))
-    raise ValueError(f"expected a layer of {type(model).__name__}; found {name!r}. Similar names are {nearest}.")
+    raise ValueError(f"expected a layer of {class_name(model)}; found {name!r}. Similar names are {nearest}.")
 
 
 def _relu_after(model: nn.Module, name: str) -> nn.Module | None:

@@ -31,6 +31,7 @@ class OneView(PreTrainedModel):  # type: ignore[no-untyped-call]
     Attributes:
         view_head: maps features to the score.
         feature_layers: numbers of the layers from which the features come, 1 for the first.
+        known_as: class of the model, which messages name.
     """
 
     config_class = MultiViewConfig
@@ -41,6 +42,7 @@ class OneView(PreTrainedModel):  # type: ignore[no-untyped-call]
         super().__init__(model.config)
         self.tower, self.view_head = model.tower, model.get_submodule(head)
         self.feature_layers = sorted(set(model.config.feature_layers))
+        self.known_as = type(model).__name__
         self.training = model.training
         self._features = model.features
 
