@@ -35,7 +35,8 @@ VALIDATION: Final = "validation_probabilities.npz"
 FIGURES: Final = "figures"
 MODEL_FILES: Final = ("config.json", "model.safetensors", "preprocessor_config.json")
 
-_COPIED: Final = (*MODEL_FILES, "cifake_cnn.py", OPERATING_POINT, FAMILIARITY, METRICS, HISTORY, RECORD)
+_CODE: Final = ("cifake_cnn.py", "multiview.py", "views.py")  # that transformers saves with a model
+_COPIED: Final = (*MODEL_FILES, *_CODE, OPERATING_POINT, FAMILIARITY, METRICS, HISTORY, RECORD)
 _STATISTICS: Final = (
     "accuracy", "accuracy_real", "accuracy_fake", "precision", "recall", "f1", "roc_auc", "average_precision", "ece",
     "brier",

@@ -13,6 +13,8 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 from gradio_client import Client, handle_file
+from test_multiview import build
+from test_multiview import save as save_model
 from writable_hub import CLIENT, TOKEN, serve
 
 import train
@@ -65,7 +67,7 @@ def test_the_local_hub_follows_the_installed_client():
 
 @pytest.mark.parametrize(
     ("name", "code"),
-    [("cifake-vit", ""), ("cifake-cnn", ", trust_remote_code=True")],
+    [("cifake-vit", ""), ("cifake-cnn", ", trust_remote_code=True"), ("wild", ", trust_remote_code=True")],
 )
 @pytest.mark.slow
 def test_a_published_model_gives_the_same_scores_in_a_pipeline(hub, tmp_path, name, code):
@@ -134,6 +136,48 @@ def test_local_paths_are_removed_or_rejected(hub, tmp_path):
     (folder / "history.json").write_text('{"note": "/home/someone/secret.txt"}')
     with pytest.raises(ValueError, match=r"found /home/someone/secret\.txt in history\.json"):
         publish_model(folder, "user/cats")
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A small model that train.py did not write, with a card of its own."""
+    folder = save_model(build(), tmp_path / "kept")
+    shutil.copy(MODELS / "wild/operating_point.json", folder)
+    (folder / "README.md").write_text('---\nlicense: mit\n---\n\nLoad it as "user/name".\n')
+    (folder / "optimizer.pt").write_bytes(b"no part of a model")
+    return folder
+
+
+def test_a_model_without_a_run_is_published_with_its_own_card(hub, kept, tmp_path):
+    publish_model(kept, "user/kept")
+    files = hub.repositories["model", "user/kept"].files("main")
+    copied = {"config.json", "model.safetensors", "multiview.py", "views.py", "preprocessor_config.json"}
+    assert set(files) == {"README.md", "operating_point.json", *copied}
+    assert all(files[name] == (kept / name).read_bytes() for name in files if name != "README.md")
+    assert files["README.md"].decode().endswith('Load it as "user/kept".\n')
+    for name, digest in (("same", Detector.from_pretrained(kept).digest()), ("other", "0")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "wild.json").write_text(json.dumps({"kept": {"weights": digest}}))
+        (tmp_path / name / "wild.md").write_text("| fold | AUC |")
+        publish_model(kept, f"user/{name}", results=tmp_path / name)
+        card = hub.repositories["model", f"user/{name}"].files("main")["README.md"].decode()
+        assert ("## Evaluation\n\n| fold | AUC |" in card) is (name == "same")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "named"),
+    [
+        ("README.md", "hf_" + "a" * 30, "token or key .* in README.md"),
+        ("views.py", "-----BEGIN RSA PRIVATE KEY-----", "token or key .* in views.py"),
+        ("README.md", "/home/someone/model", "local path .* /home/someone/model in README.md"),
+        ("operating_point.json", None, "operating_point.json"),
+    ],
+)
+def test_a_model_with_a_secret_or_a_path_or_without_operating_point_is_refused(hub, kept, file, text, named):
+    (kept / file).unlink() if text is None else (kept / file).write_text(text)
+    with pytest.raises(ValueError, match=named):
+        publish_model(kept, "user/kept")
+    assert hub.requests == []
 
 
 def test_a_dry_run_lists_the_files_and_sends_no_request(hub, capsys):

@@ -3,6 +3,7 @@
 `python -m realfake_hf.hub.model_card --model_dir space/models/cifake-vit --output_file model_card.md`
 """
 
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from realfake_hf.cli import command, setting
 from realfake_hf.crosseval.arguments import TRIVIAL
 from realfake_hf.store import read_json, without_local_paths
+from realfake_hf.training.arguments import MULTIVIEW, MULTIVIEW_SHAPE, MULTIVIEW_TRAINING
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -26,9 +28,11 @@ CIFAKE_DESCRIPTION: Final = (
     "quality 75; published by its authors under the MIT licence."
 )
 SETTINGS: Final = (
-    "model", "image_size", "patch_size", "num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_steps",
-    "weight_decay", "per_device_train_batch_size", "bf16", "flip", "crop_padding", "robust_share", "ema_decay", "seed",
+    "labels", "balance", "model", "image_size", "patch_size", "num_train_epochs", "learning_rate", "lr_scheduler_type",
+    "warmup_steps", "weight_decay", "per_device_train_batch_size", "bf16", "flip", "crop_padding", "robust_share",
+    "ema_decay", "seed",
 )  # fmt: skip  # run.json holds all
+CARD: Final = "README.md"
 METRICS: Final = ("accuracy", "balanced_accuracy", "roc_auc", "f1", "brier")  # in the front matter
 WATTS_PER_CORE: Final = 10  # assumed: a server processor under load, with its share of cooling
 WATTS_PER_GPU: Final = 400
@@ -67,12 +71,28 @@ def make_card(folder: Path, *, repo_id: str, results: Path | None = None) -> "Mo
         "run": run,
         "detector": detector,
         "is_cnn": detector.model.config.model_type == "cifake_cnn",
+        "has_code": bool(getattr(detector.model.config, "auto_map", None)),
         "base": _base_model(run),
         **_training_fields(run, results),
         **_evaluation_fields(detector.digest(), grid, results),
     }
     text = environment.get_template("card.md.j2").render(**fields)
     return ModelCard(f"---\n{_front_matter(run, detector, repo_id, grid).to_yaml()}\n---\n{text}")
+
+
+def complete_card(folder: Path, *, repo_id: str, results: Path | None = None) -> str:
+    """Complete the hand-written card of a model that `train.py` did not write, with its measurements out of fold.
+
+    The card names the model as `user/name`. The measurements are those of `wild.json` in `results`, if its weights are
+    the same.
+    """
+    from realfake_hf.detector import Detector
+
+    digest = Detector.from_pretrained(folder).digest()
+    text = (folder / CARD).read_text(encoding="utf-8").replace(CardArguments.repo_id, repo_id)
+    if results is None or read_json(results / "wild.json")["kept"]["weights"] != digest:
+        return text
+    return f"{text}\n## Evaluation\n\n{(results / 'wild.md').read_text(encoding='utf-8')}"
 
 
 def _grid_of(digest: str, results: Path) -> "Grid | None":
@@ -94,10 +114,11 @@ def _training_fields(run: "Run", results: Path | None) -> dict[str, Any]:
     arguments, machine = record["arguments"], record["machine"]
     is_cifake, on_cpu = arguments["data"] == "cifake", machine["device"] == "cpu"
     watts, n_units = (WATTS_PER_CORE, machine["cores"]) if on_cpu else (WATTS_PER_GPU, record["processes"])
-    settings = {name: arguments[name] for name in SETTINGS if arguments.get(name) is not None}
-    flags = " ".join(f"--{name} {value}" for name, value in {"data": arguments["data"], **settings}.items())
+    names = (*SETTINGS, *(MULTIVIEW_SHAPE + MULTIVIEW_TRAINING if arguments["model"] == MULTIVIEW else ()))
+    settings = {name: arguments[name] for name in names if arguments.get(name) is not None}
+    flags = " ".join(f"--{name} {_words(value)}" for name, value in {"data": arguments["data"], **settings}.items())
     return {
-        "data_description": CIFAKE_DESCRIPTION if is_cifake else f"`{Path(arguments['data']).name}`.",
+        "data_description": CIFAKE_DESCRIPTION if is_cifake else f"`{_shown(arguments['data'])}`.",
         "audit": read_json(results / "cifake_audit.json") if results and is_cifake else None,
         "settings": settings,
         "on_cpu": on_cpu,
@@ -146,9 +167,20 @@ def _further_tables(name: str, digest: str, results: Path) -> Iterator[tuple[str
         yield "Explanations", f"In a comparison of {' and '.join(study['models'])}:\n\n{lines}"
 
 
+def _words(value: object) -> str:
+    """Return a setting as words of a command line."""
+    return " ".join(map(str, value)) if isinstance(value, list) else shlex.quote(str(value))
+
+
+def _shown(source: str) -> str:
+    """Return the name of one or several sources without their folders."""
+    return ", ".join(Path(part).name for part in source.split(","))
+
+
 def _base_model(run: "Run") -> str | None:
     """Return the Hub id of the model that was fine-tuned, if it has one."""
-    model: str = run.record["arguments"]["model"]
+    arguments = run.record["arguments"]
+    model: str = arguments["tower"] if arguments["model"] == MULTIVIEW else arguments["model"]
     return model if "/" in model and not Path(model).exists() else None
 
 
@@ -180,7 +212,7 @@ def _eval_results(source: str, split: str, report: "Report") -> "Iterator[EvalRe
 
     from realfake_hf.data.loading import CIFAKE_MIRROR
 
-    name, address = ("CIFAKE", CIFAKE_MIRROR) if source == "cifake" else (Path(source).name, Path(source).name)
+    name, address = ("CIFAKE", CIFAKE_MIRROR) if source == "cifake" else (_shown(source), _shown(source))
     for metric in METRICS:
         value = getattr(report, metric).value
         if value is not None:

@@ -23,8 +23,9 @@ from huggingface_hub.utils._validators import validate_repo_id
 
 from realfake_hf.data.loading import load_images
 from realfake_hf.data.shards import make_data_card, write_shards
-from realfake_hf.hub.model_card import make_card
-from realfake_hf.run_folder import MODEL_FILES, copy_model, read_run
+from realfake_hf.hub.model_card import CARD, complete_card, make_card
+from realfake_hf.metrics.operating_point import OPERATING_POINT
+from realfake_hf.run_folder import MODEL_FILES, RECORD, copy_model, read_run
 from realfake_hf.store import write_json
 from realfake_hf.tables import markdown_table
 
@@ -39,6 +40,8 @@ _PACKAGED: Final = (".py", ".j2", ".typed")  # the demo data are left out
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # constant, so that equal files make equal archives
 _TEXT: Final = (".json", ".md", ".py", ".txt", ".yaml")
 _LOCAL_PATH: Final = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|mnt|work|private|var)/[^\s\"',)]+|[A-Z]:\\\\\w+")
+_SECRET: Final = re.compile(r"\bhf_[A-Za-z0-9]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY")
+_KEPT: Final = ("*config.json", "*.safetensors", "*.safetensors.index.json", "*.py", OPERATING_POINT)
 _RESUME: Final = "Repeat the command later: files that have arrived are not sent again."
 _REFUSALS: Final = {
     401: "the token is missing or invalid. Set HF_TOKEN to a token with write access.",
@@ -77,11 +80,12 @@ class Published:
 def publish_model(folder: Path, repo_id: str, *, results: Path | None = None, **options: Unpack[Options]) -> Published:
     """Upload a finished run in one commit: weights, processor, operating point, measurements, figures and card.
 
-    The card includes further results of the same weights from the folder `results`, if given.
+    The card includes further results of the same weights from the folder `results`, if given. A model without
+    `run.json` is uploaded with its own README.md.
 
     Raises:
         OSError: there is no token, repository or access, or the Hub does not answer.
-        ValueError: the run is not finished, the name is invalid, or a file contains a local path.
+        ValueError: the run is not finished, the name is invalid, or a file contains a local path or a token.
     """
     return _publish(repo_id, "model", partial(_stage_model, folder, repo_id, results), **options)
 
@@ -143,13 +147,19 @@ def _publish(repo_id: str, repo_type: str, stage: Callable[[Path], None], **opti
         staged = Path(folder)
         stage(staged)
         for path, file in _files(staged).items():
-            if file.suffix in _TEXT and (local := _LOCAL_PATH.search(file.read_text(encoding="utf-8"))):
+            text = file.read_text(encoding="utf-8") if file.suffix in _TEXT else ""
+            if local := _LOCAL_PATH.search(text):
                 raise ValueError(f"expected no local path in published files; found {local[0]} in {path}.")
+            if _SECRET.search(text):
+                raise ValueError(f"expected no token or key in published files; found one in {path}. Remove it.")
         return _upload(staged, repo_id, repo_type, **options)
 
 
 def _stage_model(folder: Path, repo_id: str, results: Path | None, staged: Path) -> None:
-    """Copy the model of a run without local paths, and render its card."""
+    """Copy the model of a run without local paths, and render its card; or a model with a card of its own."""
+    if (folder / CARD).is_file() and not (folder / RECORD).exists():
+        _stage_kept(folder, repo_id, results, staged)
+        return
     run = read_run(folder)
     missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
     if missing:
@@ -158,6 +168,17 @@ def _stage_model(folder: Path, repo_id: str, results: Path | None, staged: Path)
         )
     copy_model(run, staged)
     make_card(folder, repo_id=repo_id, results=results).save(staged / "README.md")
+
+
+def _stage_kept(folder: Path, repo_id: str, results: Path | None, staged: Path) -> None:
+    """Copy a model that `train.py` did not write, and complete its card."""
+    if not (folder / OPERATING_POINT).is_file():
+        raise ValueError(
+            f"expected {OPERATING_POINT} beside the model in {folder}; found none. Choose a threshold first."
+        )
+    for file in (file for pattern in _KEPT for file in folder.glob(pattern)):
+        shutil.copy(file, staged / file.name)
+    (staged / CARD).write_text(complete_card(folder, repo_id=repo_id, results=results), encoding="utf-8")
 
 
 def _stage_space(folder: Path, models: Mapping[str, str], staged: Path) -> None:
