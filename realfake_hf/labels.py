@@ -25,6 +25,7 @@ REASONS: Final[Mapping[Reason, str]] = {  # why a verdict is unsure
 }
 
 LabelWords = Mapping[str, LabelName]  # words of a source, case-folded, and what they mean; from `parse_label_words`
+ALL: Final = "*"  # the word that means all images of a data set without a column of labels
 
 _WORDS: Final[LabelWords] = {
     **dict.fromkeys(("real", "reals", "authentic", "genuine"), "REAL"),
@@ -182,6 +183,8 @@ def read_label(text: str, *, column: str, words: LabelWords) -> LabelName | None
 def parse_label_words(text: str | None) -> LabelWords:
     """Parse the words of a source that mean real and fake, such as `0=REAL,1=FAKE`.
 
+    The word `*` means all images of a Hugging Face data set without a column of labels.
+
     Raises:
         ValueError: it is not a list of WORD=REAL or WORD=FAKE, or a word is repeated.
 
@@ -202,7 +205,10 @@ class LabelArguments:
     """The flag `--labels` of a command that reads a source."""
 
     labels: str | None = field(
-        default=None, metadata={"help": "Words of the source for the labels, where unclear: 0=REAL,1=FAKE."}
+        default=None,
+        metadata={
+            "help": "Words of the source for the labels, where unclear: 0=REAL,1=FAKE; *=REAL without a label column."
+        },
     )
 
     def __post_init__(self) -> None:

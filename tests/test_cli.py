@@ -22,6 +22,7 @@ from realfake_hf.training.run_arguments import RunArguments
 
 ROOT = Path(__file__).parents[1]
 TRAININGS = sorted(set((ROOT / "recipes").glob("*.yaml")) - {ROOT / "recipes/paper_search.yaml"})
+OPENFAKE, FORENSICS, COCO = "ComplexDataLab/OpenFake", "OwensLab/CommunityForensics-Small", "detection-datasets/coco"
 
 
 @dataclass
@@ -357,9 +358,9 @@ def test_every_recipe_fills_the_arguments_of_training_and_makes_no_folder(file, 
     kind = next(kind for kind in ("deit", "vit", "cifake-cnn", "multiview") if kind in model.model)
     assert file.stem.startswith({"cifake-cnn": ("cifake_cnn", "demo"), "multiview": "wild"}.get(kind, kind))
     assert run.output_dir == str(folder)
-    assert data.data == {"demo": "demo", "multiview": "data/wild"}.get(
-        file.stem if kind != "multiview" else kind, "cifake"
-    )
+    sources = {"demo": ["demo"], "wild_large": [OPENFAKE, FORENSICS, COCO]}
+    expected = sources.get(file.stem, ["data/wild" if kind == "multiview" else "cifake"])
+    assert [part.partition("[")[0] for part in data.data.split(",")] == expected
     assert run.learning_rate in (0.003, 0.0003, 0.0001, 0.000001)
     assert not folder.exists()
 

@@ -1,14 +1,31 @@
 """Open data sets in Hugging Face form: on the Hub, in parquet files, or saved to disk."""
 
 import glob
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain, repeat
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from datasets import ClassLabel, Dataset, DatasetDict, Image, load_dataset, load_dataset_builder, load_from_disk
+import pyarrow as pa
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetBuilder,
+    DatasetDict,
+    Image,
+    concatenate_datasets,
+    config,
+    load_dataset,
+    load_dataset_builder,
+    load_from_disk,
+)
 from datasets.exceptions import DatasetGenerationError, DatasetsError
+from filelock import FileLock
 from huggingface_hub.constants import HF_HUB_CACHE
+from tqdm.auto import tqdm
 
 from realfake_hf.data.decoding import UnreadableImageError
 from realfake_hf.data.files import read_file
@@ -23,12 +40,15 @@ from realfake_hf.data.folders import (
     split_of_path,
     stated_split,
 )
-from realfake_hf.labels import LabelWords, flag_label, read_label
+from realfake_hf.labels import ALL, LabelWords, flag_label, read_label
+from realfake_hf.store import read_json, write_json
 
 _LABEL_COLUMNS = ("label", "labels", "class")
 _OTHER_LABEL_COLUMNS = ("target", "targets")  # used if no other column states the label
 _DESCRIPTION_COLUMNS = ("content", "generator", "source", "group", "id", *SPLIT_COLUMNS)
 _TEXTS = ("string", "large_string")
+_FILES = ("binary", "large_binary")
+_PART = 200  # streamed rows in memory, and in a file of a sample
 _OPAQUE_ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -44,15 +64,12 @@ class HubRows:
         self._features = _common_features(splits, name)
         self._image = _image_column(self._features, name)
         self._splits = splits
-        self._images = {
-            split: rows.select_columns([self._image]).cast_column(self._image, Image(decode=False))
-            for split, rows in splits.items()
-        }
+        self._images = {split: _undecoded(rows.select_columns([self._image])) for split, rows in splits.items()}
 
     def records(self, words: LabelWords, fold_column: str | None = None) -> list[Record]:
         """Return one record for each row, given further words for the labels, and the column that states its fold."""
         label = _label_column(self._features, self._name, words)
-        for text in getattr(self._features[label], "names", ()):  # only a ClassLabel has names
+        for text in getattr(self._features.get(label), "names", ()):  # only a ClassLabel has names
             require_label(text, where=f"the column {label!r} of {self._name}", column=label, words=words)
         return [record for split in self._splits for record in self._split_records(split, label, words, fold_column)]
 
@@ -68,12 +85,14 @@ class HubRows:
 
     def _split_records(self, split: str, label: str, words: LabelWords, fold: str | None) -> Iterator[Record]:
         described = (name for name in (*_DESCRIPTION_COLUMNS, fold or label) if name in self._features)
-        columns = dict.fromkeys((label, *described))
+        columns = dict.fromkeys((*filter(None, [label]), *described))
         default = DEFAULT_SPLIT if len(self._splits) == 1 and not names_split(split) else None
-        for row, values in enumerate(self._splits[split].select_columns(list(columns))):
+        rows = self._splits[split]
+        for row, values in enumerate(rows.select_columns(list(columns)) if columns else repeat({}, len(rows))):
             texts = {column: self._text(column, value) for column, value in values.items()}
             where = f"row {row} of {split} of {self._name}, {label!r}"
-            name = require_label(texts[label] or "", where=where, column=label, words=words)
+            stated = require_label(texts[label] or "", where=where, column=label, words=words) if label else None
+            name = stated or words[ALL]
             yield Record(
                 key=f"{split}/{row}",
                 split=stated_split(texts, where=self._name) or default or parse_split(split, where=self._name),
@@ -106,10 +125,70 @@ def bytes_of_row(image: object) -> bytes:
 
 def download(name: str) -> DatasetDict:
     """Download a data set from the Hub, or load it from the cache; its name alone must suffice."""
-    try:
+    with _found_on_the_hub(name):
         builder = load_dataset_builder(name)
         builder.download_and_prepare()
         splits = _as_splits(builder.as_dataset())
+    check_training_files((builder.config.data_files or {}).get(DEFAULT_SPLIT, ()), name=name)
+    return splits
+
+
+def sample(name: str, n: int) -> DatasetDict:
+    """Stream n rows of each split of a data set on the Hub, without downloading the rest.
+
+    The rows are those of whole row groups of its parquet files, in random order, and are kept in the `datasets` cache.
+    An interrupted call is resumed by the next one.
+    """
+    with _found_on_the_hub(name):
+        builder = load_dataset_builder(name)
+        files = {str(split): list(urls) for split, urls in (builder.config.data_files or {}).items()}
+    others = [url for url in chain(*files.values()) if not url.endswith(".parquet")]
+    if others or not files:
+        raise ValueError(
+            f"expected parquet files in {name}, to stream some of its rows; found {others[:1] or 'none'}. Give {name} "
+            "without a number of rows."
+        )
+    check_training_files(files.get(DEFAULT_SPLIT, ()), name=name)
+    digest = hashlib.sha256("\n".join([str(n), *chain(*files.values())]).encode()).hexdigest()[:16]  # with the commit
+    folder = Path(config.HF_DATASETS_CACHE) / "realfake-samples" / f"{name.replace('/', '-')}-{digest}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"), _found_on_the_hub(name):
+        return DatasetDict({split: _sample_split(builder, split, n, folder / split) for split in files})
+
+
+def _sample_split(builder: DatasetBuilder, split: str, n: int, folder: Path) -> Dataset:
+    """Store n rows of a split in parts, each beside the position of the stream after it."""
+    folder.mkdir(exist_ok=True)
+    parts = sorted(folder.glob("*.arrow"))
+    done = sum(len(Dataset.from_file(str(part))) for part in parts)
+    rows: Any = builder.as_streaming_dataset(split)
+    rows = _undecoded(rows).reshard().shuffle(seed=0, buffer_size=1, max_buffer_input_shards=1).with_format("arrow")
+    if parts:
+        rows.load_state_dict(read_json(parts[-1].with_suffix(".json")))
+    with tqdm(total=n, initial=done, desc=f"streaming {builder.repo_id} {split}", unit="image", disable=None) as bar:
+        for table in rows.iter(_PART) if done < n else ():
+            part, kept = folder / f"{len(parts):06d}.arrow", table.slice(0, n - done)
+            write_json(part.with_suffix(".json"), rows.state_dict())
+            _write_rows(kept.replace_schema_metadata(rows.features.arrow_schema.metadata), part)
+            parts, done = [*parts, part], done + len(kept)
+            bar.update(len(kept))
+            if done == n:
+                break
+    return concatenate_datasets([Dataset.from_file(str(part)) for part in parts])
+
+
+def _write_rows(table: pa.Table, file: Path) -> None:
+    unfinished = file.with_suffix(".part")
+    with pa.OSFile(str(unfinished), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    unfinished.replace(file)
+
+
+@contextmanager
+def _found_on_the_hub(name: str) -> Iterator[None]:
+    """Raise FileNotFoundError or ValueError with one sentence for errors of `datasets` and of the network."""
+    try:
+        yield
     except OSError as error:  # network failures and refusals of the Hub
         raise FileNotFoundError(
             f"expected a local path or a data set on the Hugging Face Hub; found no path {name!r}, and the download "
@@ -121,8 +200,6 @@ def download(name: str) -> DatasetDict:
             f"expected a data set that loads by its name alone; loading {name!r} failed ({_first_line(error)}). "
             "Download it, and give the path of its parquet file or folder."
         ) from error
-    check_training_files((builder.config.data_files or {}).get(DEFAULT_SPLIT, ()), name=name)
-    return splits
 
 
 def check_training_files(files: Iterable[str], *, name: str) -> None:
@@ -189,6 +266,7 @@ def _common_features(splits: DatasetDict, name: str) -> Mapping[str, Any]:
 
 def _image_column(features: Mapping[str, Any], name: str) -> str:
     columns = [column for column, feature in features.items() if isinstance(feature, Image)]
+    columns = columns or [column for column, feature in features.items() if getattr(feature, "dtype", "") in _FILES]
     if len(columns) != 1 and "image" not in columns:
         raise ValueError(
             f"expected one image column in {name}; found {len(columns)} among {list(features)}. "
@@ -197,10 +275,22 @@ def _image_column(features: Mapping[str, Any], name: str) -> str:
     return "image" if "image" in columns else columns[0]
 
 
+def _undecoded(rows: Any) -> Any:  # noqa: ANN401 - a Dataset or an IterableDataset
+    """Return rows whose images are files."""
+    for column in [name for name, feature in rows.features.items() if isinstance(feature, Image)]:
+        rows = rows.cast_column(column, Image(decode=False))
+    return rows
+
+
 def _label_column(features: Mapping[str, Any], name: str, words: LabelWords) -> str:
-    """Return the column that states the label: by its name, its class names, or as a truth value such as `is_ai`."""
+    """Return the column that states the label: by its name, its class names, or as a truth value such as `is_ai`.
+
+    Return "" if there is none, and the words state the label of such data sets.
+    """
     ranks = {column: rank for column, feature in features.items() if (rank := _label_rank(feature, column, words))}
     candidates = [column for column in ranks if ranks[column] == min(ranks.values())]
+    if not candidates and ALL in words:
+        return ""
     if len(candidates) != 1:
         raise ValueError(
             f"expected one label column in {name} (a ClassLabel, strings, or a truth value such as is_ai); found "

@@ -178,7 +178,8 @@ def load_images(
             layout of CIFAKE, of the Kaggle data set "AI Generated Images vs Real Images", with folders named for the
             label, or with `metadata.csv` or `metadata.jsonl`; a parquet file or a folder of them; a folder written by
             `save_to_disk`; or a Hub id such as `user/name`. An existing path takes precedence over a Hub id. A
-            relative path is also searched below `REALFAKE_SHARED`.
+            relative path is also searched below `REALFAKE_SHARED`. `user/name[:1000]` streams 1,000 rows of each split
+            of a Hub data set, whole row groups in random order; several sources, separated by commas, are read as one.
         labels: meaning of words of the source, such as `0=REAL,1=FAKE`: folder names or values of the label column.
             Other words are read as usual.
         fold: the training images to return as the validation split; the cached rows are the same for all folds.
@@ -262,12 +263,39 @@ def _find_source(source: str | os.PathLike[str]) -> Source:
     path = next((root / path for root in _roots() if (root / path).exists()), path)
     if path.exists():
         return _from_path(path)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith(".") and path.suffix not in (".zip", ".parquet"):
-        return _from_hub(name)
+    if "," in name:
+        return _joined([_find_source(part.strip()) for part in name.split(",")])
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:\[:([1-9]\d*)\])?", name)
+    if match and not name.startswith(".") and path.suffix not in (".zip", ".parquet"):
+        return _from_hub(match[1], int(match[2]) if match[2] else None)
     raise FileNotFoundError(
         f"expected a source of images; found nothing at {name!r}. Give demo, cifake, a zip archive, a folder, "
-        "a parquet file, or a Hub id such as user/name."
+        "a parquet file, a Hub id such as user/name or user/name[:1000], or several, separated by commas."
     )
+
+
+def _joined(sources: Sequence[Source]) -> Source:
+    """Read several sources as one; a key begins with the number of its source."""
+
+    def find(words: LabelWords, fold_column: str | None) -> list[Record]:
+        return [
+            replace(record, key=f"{number}/{record.key}")
+            for number, source in enumerate(sources)
+            for record in source.find(words, fold_column)
+        ]
+
+    name = " and ".join(source.name for source in sources)
+    fingerprint = "\n".join(f"{source.name}\n{source.fingerprint}" for source in sources)
+    return Source(name, fingerprint, find, _JoinedReader(tuple(source.reader for source in sources)))
+
+
+@dataclass(frozen=True)
+class _JoinedReader:
+    readers: tuple[Reader, ...]
+
+    def read(self, key: str) -> bytes:
+        number, _, rest = key.partition("/")
+        return self.readers[int(number)].read(rest)
 
 
 def find_local_cifake() -> Path | None:
@@ -309,8 +337,8 @@ def _rows(splits: DatasetDict, *, name: str, fingerprint: str, are_files: bool =
     return Source(name, fingerprint, rows.records, rows)
 
 
-def _from_hub(name: str) -> Source:
-    splits = hub.download(name)
+def _from_hub(name: str, n: int | None = None) -> Source:
+    splits = hub.sample(name, n) if n else hub.download(name)
     files = [file["filename"] for rows in splits.values() for file in rows.cache_files]  # names contain the commit
     are_files = {rows.info.builder_name for rows in splits.values()} == {"imagefolder"}
     return _rows(splits, name=name, fingerprint="\n".join(files), are_files=are_files)

@@ -90,6 +90,8 @@ def build_multiview(
     if not 1 <= tower_layers <= config.num_hidden_layers:
         raise ValueError(f"expected --tower_layers from 1 to {config.num_hidden_layers}; found {tower_layers}.")
     config.num_hidden_layers = tower_layers
+    if hasattr(config, "vision_use_head"):
+        config.vision_use_head = False  # the pooling of SigLIP: it follows the layers, and reads float weights
     settings = MultiViewConfig(
         tower_config=config, feature_layers=list(feature_layers), hidden_units=hidden_units, id2label=id2label(),
         label2id=label2id(),

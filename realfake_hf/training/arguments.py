@@ -36,7 +36,9 @@ _NOT_STREAMED: Final = {
 class DataArguments(FoldArguments):
     """The data set and its splits."""
 
-    data: str = setting("cifake", "demo, cifake, a zip archive, a folder, a parquet file or a Hub id.")
+    data: str = setting(
+        "cifake", "demo, cifake, a zip archive, a folder, a parquet file, a Hub id, or several with commas."
+    )
     validation_share: float = setting(0.05, "Share of the training images used for validation if there is no split.")
     test_share: float = setting(0.2, "Share of the training images used for testing if there is no test split.")
     split_seed: int = setting(0, "Seed of these splits; keep it fixed to compare models and seeds.")
