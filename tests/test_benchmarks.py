@@ -10,6 +10,7 @@ import datasets
 import pytest
 import torch
 from small_grid import save_cnn
+from test_multiview import build, save
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from benchmarks import (
@@ -20,6 +21,7 @@ from benchmarks import (
     scoring_throughput,
     streaming_memory,
     training_throughput,
+    verdict_latency,
     vit_throughput,
 )
 from benchmarks.comparison import Pair, compare, comparison_tables, measure_in_turn, run_apart
@@ -194,6 +196,20 @@ def test_the_scoring_benchmark_measures_every_way(tmp_path: Path, capsys: pytest
     assert len(content["rows"]) == 4
     assert [entry["goal"] for entry in content["ratios"]] == [0.9, 0.9, None, None]
     assert "| score, files / model alone, ready tensors |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_benchmarks_of_scoring_and_of_a_verdict_measure_a_model_of_several_views(tmp_path: Path) -> None:
+    save(build(), tmp_path / "views")
+    words = ["--model", str(tmp_path / "views"), "--output_file", str(tmp_path / "file.json")]
+    assert scoring_throughput.main([*words, "--data", "demo", "--n", "40", "--rounds", "1"]) == 0
+    assert len(read(tmp_path / "file.json")["rows"]) == 4
+    assert verdict_latency.main([*words, "--rounds", "3"]) == 0
+    content = read(tmp_path / "file.json")
+    assert {name: row["n"] for name, row in content["rows"].items()} == {
+        f"{size}, {dtype}": 3 for size in ("1 megapixel", "12 megapixels") for dtype in ("bfloat16", "float32")
+    }
+    assert "s, median" in (tmp_path / "file.md").read_text()
 
 
 def test_a_model_that_is_not_there_is_refused_by_the_grid_benchmark(
