@@ -5,9 +5,10 @@ import pytest
 from PIL import Image
 
 from realfake_hf.crosseval.shortcuts import ALARM, audit_shortcuts
-from realfake_hf.data.delivery import CHANGES, SIDES, deliver, encode, hard, limit_side, web
+from realfake_hf.data.delivery import CHANGES, SIDES, compress, deliver, encode, hard, limit_side, web
 from realfake_hf.metrics.image_quality import measure_quality
 from realfake_hf.models.views import MultiViewImageProcessor
+from realfake_hf.training.features import RANDOM
 
 
 def photograph(width: int = 400, height: int = 300) -> Image.Image:
@@ -58,6 +59,24 @@ def test_chains_mirror_half_of_the_images_and_use_every_kind(monkeypatch):
     assert min(counts.values()) > 50
 
 
+def test_compressed_copies_have_a_new_size_and_end_compressed(monkeypatch):
+    encoded = []
+
+    def recorded(image, *, file_format, quality):
+        encoded.append(file_format)
+        return encode(image, file_format=file_format, quality=quality)
+
+    monkeypatch.setattr("realfake_hf.data.delivery.encode", recorded)
+    sizes = []
+    for seed in range(60):
+        before = len(encoded)
+        image = compress(photograph(1600, 1200), np.random.default_rng(seed))
+        assert 1 <= len(encoded) - before <= 2
+        sizes.append(max(image.size))
+    assert (min(sizes) >= SIDES[0], max(sizes) <= SIDES[1], len(set(sizes)) > 50) == (True, True, True)
+    assert {"JPEG", "WEBP"} <= set(encoded)
+
+
 def test_web_and_hard_limit_the_longer_side_and_never_enlarge():
     assert (web(photograph(2000, 1000)).size, hard(photograph(1000, 2000)).size) == ((768, 384), (256, 512))
     assert web(photograph(300, 200)).size == (300, 200)
@@ -80,21 +99,23 @@ def test_what_is_fed_does_not_tell_how_a_file_was_made(shared_data):
     """Copies of the same photographs: photographs are JPEG files of 4:3, and "generated" ones squares without loss."""
     files = sorted((shared_data / "wild" / "whole").iterdir())[::18][:150]
     processor = MultiViewImageProcessor(size=128, n_windows=2)
-    views: dict[str, list[np.ndarray]] = {"plain": [], "delivered": []}
+    views: dict[str, list[np.ndarray]] = {"plain": [], "delivered": [], "compressed": []}
     for number, file in enumerate(files):
         square = Image.open(file).convert("RGB")
         wide = square.crop((0, 0, square.width, square.height * 3 // 4))
         for is_fake, image in enumerate((encode(wide, file_format="JPEG", quality=90), square)):
-            generator = np.random.default_rng([number, is_fake])
             views["plain"].append(processor.views(image))
-            views["delivered"].append(processor.views(deliver(image, generator), generator.random((2, 2)).tolist()))
+            for kind, change in RANDOM.items():
+                generator = np.random.default_rng([number, is_fake])
+                views[kind].append(processor.views(change(image, generator), generator.random((2, 2)).tolist()))
     labels = np.tile([False, True], len(files))
-    plain, delivered = (audit_shortcuts(facts_of(each), is_fake=labels) for each in views.values())
+    plain, *changed = (audit_shortcuts(facts_of(each), is_fake=labels) for each in views.values())
     assert plain.worst.fact == "jpeg of view 1"  # the audit finds what is there: delivery must remove it
     assert plain.worst.balanced_accuracy.low > ALARM
-    assert delivered.warning is None
-    assert delivered.together.balanced_accuracy.low < 0.5
-    assert {fact.values for fact in delivered.single if fact.fact in ("height", "width", "views")} == {1}
+    for audit in changed:
+        assert audit.warning is None
+        assert audit.together.balanced_accuracy.low < 0.5
+        assert {fact.values for fact in audit.single if fact.fact in ("height", "width", "views")} == {1}
 
 
 def facts_of(images: list[np.ndarray]) -> dict[str, np.ndarray]:

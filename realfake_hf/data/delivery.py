@@ -38,6 +38,20 @@ def deliver(image: Image.Image, generator: np.random.Generator) -> Image.Image:
     return image
 
 
+def compress(image: Image.Image, generator: np.random.Generator) -> Image.Image:
+    """Rescale and compress an RGB image, as almost every page and messenger does, and mirror half of the images.
+
+    Before, one image in three is changed in one more way, see `CHANGES`.
+    """
+    if generator.random() < 0.5:  # noqa: PLR2004
+        image = ImageOps.mirror(image)
+    if generator.random() < 1 / 3:
+        kinds = list(CHANGES)
+        image = CHANGES[kinds[generator.integers(len(kinds))]](image, generator)
+    image = _rescale(image, generator)
+    return CHANGES["webp" if generator.random() < 1 / 4 else "jpeg"](image, generator)  # noqa: PLR2004
+
+
 def encode(image: Image.Image, *, file_format: str, quality: int) -> Image.Image:
     """Compress an RGB image with the JPEG or WEBP encoder of Pillow, and decode it."""
     buffer = io.BytesIO()

@@ -77,22 +77,20 @@ def load_folds(folds: Sequence[str | int], settings: Sequence["DataArguments"]) 
     Raises:
         ValueError: the recipes differ in their data set, or an image lies in none of the folds.
     """
-    from datasets import concatenate_datasets
-
-    from realfake_hf.data.loading import load_images
-    from realfake_hf.data.splits import Fold
+    from realfake_hf.data.loading import find_source, load_images
+    from realfake_hf.data.splits import Fold, held_out_ids
 
     sources = {(each.data, each.labels, each.fold_column, each.balance) for each in settings}
     if len(sources) > 1 or settings[0].fold_column is None:
         raise ValueError(
             f"expected recipes with the same data, labels, fold_column and balance; found {sorted(map(str, sources))}."
         )
-    first = settings[0]
-    splits = [
-        load_images(first.data, labels=first.labels, fold=Fold(str(first.fold_column), str(fold))) for fold in folds
-    ]
-    images = concatenate_datasets([splits[0]["train"], splits[0]["validation"]])
-    position = {each: number for number, split in enumerate(splits) for each in split["validation"]["id"][:]}
+    first, column = settings[0], str(settings[0].fold_column)
+    source = find_source(first.data, labels=first.labels)
+    records = source.records(column)
+    held = [held_out_ids(records, Fold(column, str(fold)), name=source.name) for fold in folds]
+    images = load_images(first.data, labels=first.labels)["train"]
+    position = {each: number for number, ids in enumerate(held) for each in ids}
     fold = np.array([position.get(each, -1) for each in images["id"][:]])
     if (fold < 0).any():
         raise ValueError(f"expected all images in the folds {list(folds)}; found {(fold < 0).sum():,} in others.")
@@ -153,7 +151,7 @@ def _fit(recipe: "Recipe", train: "Dataset", *model: Any) -> dict[str, NDArray[n
     from realfake_hf.training.features import feature_sets, fit_heads
 
     arguments, settings = recipe
-    sets = feature_sets(DatasetDict(train=train), *model, delivered_copies=settings.delivered_copies, seed=0)
+    sets = feature_sets(DatasetDict(train=train), *model, copies=settings.copies, seed=0)
     weights = balanced_weights(arguments.balanced, np.asarray(train["label"][:]) == FAKE, known_groups(train))
     fit_heads(
         model[0], sets["train"], inverse_penalty=settings.head_c, shrinkage=settings.head_shrinkage, weights=weights

@@ -74,7 +74,7 @@ class Plan:
     Attributes:
         recipes: files of the recipes.
         folds: values of the fold column.
-        variants: as in `training.features`; recipes are chosen by the first.
+        variants: as in `training.features`; recipes are chosen by the mean of all.
         sampled: images of each fold that are judged in the other variants, the first by SHA-256.
         band_variants: those on which the operating point is chosen, all together.
         limits: the limits of the operating point, see `metrics.operating_point.Limits`.
@@ -152,9 +152,9 @@ def _score_all(plan: Plan, recipes: "Mapping[str, Recipe]", data: FoldedImages, 
 
 
 def choose(scores: Mapping[str, Scores], data: FoldedImages, fold: int | None = None) -> str:
-    """Choose the recipe for a fold by its mean AUC on the other folds, of heads that saw neither of the two.
+    """Choose the recipe for a fold by its mean AUC on all variants of the other folds, of heads that saw neither of the two.
 
-    Without a fold, choose the one for new images, by the mean AUC of all folds.
+    Without a fold, choose the one for new images, by the mean AUC of all folds and variants.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -163,8 +163,10 @@ def choose(scores: Mapping[str, Scores], data: FoldedImages, fold: int | None = 
         aucs = []
         for held in each:
             if len(held) == 1 if fold is None else len(held) > 1 and fold in held:
-                rows = data.fold == sum(held) - (fold or 0)
-                aucs.append(roc_auc_score(data.is_fake[rows], each[held].p_fake[0, rows]))
+                inside = data.fold == sum(held) - (fold or 0)
+                for p_fake in each[held].p_fake:
+                    rows = inside & np.isfinite(p_fake)
+                    aucs.append(roc_auc_score(data.is_fake[rows], p_fake[rows]))
         means[name] = float(np.mean(aucs))
     logger.info("fold %s: %s", fold, ", ".join(f"{name} {value:.4f}" for name, value in means.items()))
     return max(means, key=means.__getitem__)

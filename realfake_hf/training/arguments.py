@@ -19,7 +19,7 @@ CIFAKE_CNN: Final = "cifake-cnn"
 MULTIVIEW: Final = "multiview"
 CNN_SHAPE: Final = ("num_filters", "num_conv_layers", "dense_units", "num_dense_layers")
 MULTIVIEW_SHAPE: Final = ("tower", "tower_layers", "feature_layers", "hidden_units", "n_windows")
-MULTIVIEW_TRAINING: Final = ("delivered_copies", "head_c", "head_shrinkage")
+MULTIVIEW_TRAINING: Final = ("delivered_copies", "compressed_copies", "head_c", "head_shrinkage")
 
 _PRETRAINED_ONLY: Final = (
     "image_size", "patch_size", "attn_implementation", "freeze_backbone", "head_epochs", "layer_decay", "lora_rank",
@@ -85,7 +85,10 @@ class ModelArguments:
     hidden_units: int = setting(0, "multiview: units of the hidden layer of a head; 0: a linear head.")
     n_windows: int = setting(3, "multiview: windows of an image's own pixels, besides the whole image.")
     delivered_copies: int = setting(
-        1, "multiview: copies of each training image that are changed as by the web; an epoch draws one, or the image."
+        1, "multiview: copies of each training image in a random chain of changes; an epoch draws a copy or the image."
+    )
+    compressed_copies: int = setting(
+        0, "multiview: copies of each training image that are rescaled and compressed, as platforms do."
     )
     head_c: float = setting(
         0.01, "multiview: C of the penalised logistic regression that fits the heads before the first epoch."
@@ -121,11 +124,11 @@ class ModelArguments:
                 f"expected --head_shrinkage in (0, 1), and no --hidden_units beside it; found {self.head_shrinkage} "
                 f"and {self.hidden_units}."
             )
-        if self.head_c <= 0 or self.delivered_copies < 0:
-            raise ValueError(
-                f"expected --head_c above 0 and --delivered_copies of at least 0; found {self.head_c} and "
-                f"{self.delivered_copies}."
-            )
+        if self.head_c <= 0:
+            raise ValueError(f"expected --head_c above 0; found {self.head_c}.")
+        for name in ("delivered_copies", "compressed_copies"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"expected --{name} of at least 0; found {getattr(self, name)}.")
         for name in ("head_epochs", "lora_rank"):
             if self.freeze_backbone and getattr(self, name):
                 raise ValueError(f"expected --freeze_backbone or --{name}; found both. Remove one of them.")
@@ -133,6 +136,11 @@ class ModelArguments:
             raise ValueError(f"expected --layer_decay above 0 and at most 1; found {self.layer_decay}.")
         if not 0 < self.teacher_weight <= 1:
             raise ValueError(f"expected --teacher_weight above 0 and at most 1; found {self.teacher_weight}.")
+
+    @property
+    def copies(self) -> dict[str, int]:
+        """Copies of each training image by the kind of change, see `data.delivery`."""
+        return {"delivered": self.delivered_copies, "compressed": self.compressed_copies}
 
 
 @dataclass

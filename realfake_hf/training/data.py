@@ -130,12 +130,12 @@ def input_sets(
     if data.stream or model.teacher or run.robust_share or run.crop_padding:
         raise ValueError(
             "expected --model multiview without --streaming, --teacher, --robust_share and --crop_padding; found one "
-            "of them. Remove it; --delivered_copies changes the training images."
+            "of them. Remove it; --delivered_copies and --compressed_copies change the training images."
         )
     return {
         **feature_sets(
             data.images, network, cast("MultiViewImageProcessor", processor),
-            delivered_copies=model.delivered_copies, seed=run.seed,
+            copies=model.copies, seed=run.seed,
         )
     }  # fmt: skip
 

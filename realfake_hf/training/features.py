@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from realfake_hf.data.decoding import decode_image
-from realfake_hf.data.delivery import deliver, hard, web
+from realfake_hf.data.delivery import compress, deliver, hard, web
 from realfake_hf.data.pixels import BatchDataset
 from realfake_hf.models.cpu import has_fast_bfloat16
 from realfake_hf.models.multiview import MultiViewForImageClassification
@@ -26,6 +26,7 @@ from realfake_hf.parallel import map_in_processes
 
 PLAIN: Final = "plain"
 FIXED: Final = {PLAIN: lambda image: image, "web": web, "hard": hard}  # variants without random numbers
+RANDOM: Final = {"delivered": deliver, "compressed": compress}  # with them, as `delivered-0`
 _VERSION: Final = 1  # increase it when the features of unchanged images, processor and tower change
 _VIEWS: Final = 8  # in a forward pass
 _LINE: Final = 65  # characters of a SHA-256 and the end of its line
@@ -84,7 +85,7 @@ def feature_sets(
     model: MultiViewForImageClassification,
     processor: MultiViewImageProcessor,
     *,
-    delivered_copies: int,
+    copies: Mapping[str, int],
     seed: int,
 ) -> dict[str, FeatureDataset]:
     """Return the features of each split.
@@ -93,12 +94,13 @@ def feature_sets(
         images: the splits.
         model: the model with the tower.
         processor: cuts the views.
-        delivered_copies: variants of each training image that are changed as by the web, besides the image itself.
+        copies: number of variants of each training image, besides the image itself, by the kind of change.
         seed: seed of the draw of a variant in each epoch.
     """
     sets = {}
     for split, rows in images.items():
-        names = [PLAIN, *(f"delivered-{n}" for n in range(delivered_copies if split == "train" else 0))]
+        changed = [f"{kind}-{n}" for kind, count in copies.items() for n in range(count)]
+        names = [PLAIN, *changed] if split == "train" else [PLAIN]
         variants = [cached_features(rows, model, processor, variant=name) for name in names]
         sets[split] = FeatureDataset(variants, rows["label"][:], seed=seed)
     return sets
@@ -205,8 +207,8 @@ def cached_features(
         images: a data set of the schema.
         model: the model with the tower.
         processor: cuts the views.
-        variant: `plain`, `web` or `hard`, see `data.delivery`; or `delivered-` and a number, for changes and positions
-            of the windows that are random, decided by this number and the SHA-256 of the image.
+        variant: `plain`, `web` or `hard`, see `data.delivery`; or `delivered-` or `compressed-` and a number, for
+            changes and positions of the windows that are random, decided by this number and the SHA-256 of the image.
         cache_dir: folder of the features; by default, a folder of the `datasets` cache.
     """
     folder = cache_dir or Path(config.HF_DATASETS_CACHE) / "realfake-features"
@@ -263,7 +265,7 @@ def _cut(encoded: Dataset, processor: MultiViewImageProcessor, variant: str, row
             image = FIXED[variant](image)
         else:
             generator = np.random.default_rng([int(variant.rpartition("-")[2]), int(digest[:_DIGITS], 16)])
-            image = deliver(image, generator)
+            image = RANDOM[variant.partition("-")[0]](image, generator)
             positions = generator.random((processor.n_windows, 2)).tolist()
         views.append(processor.views(image, positions))
     return np.stack(views)
