@@ -37,6 +37,7 @@ def plan(tmp_path_factory):
         "recipes": recipes,
         "folds": [0, 1, 2],
         "variants": ["plain", "hard"],
+        "shares": [0.5],
         "sampled": 20,
         "band_variants": ["plain"],
     }
@@ -52,18 +53,20 @@ def words(plan, folder):
 def test_every_image_is_judged_once_by_heads_that_never_saw_its_fold(plan, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(module, "SAMPLES", 20)
-    fitted = []
+    fitted, sizes = [], []
     fit = fold_scores._fit
 
     def recorded(recipe, train, *model):
-        folds = {int(group[5:]) // (N // 12) for group in train["group"][:]}  # of four images to a group
+        groups = {int(group[5:]) for group in train["group"][:]}  # of four images to a group
+        folds = {group // (N // 12) for group in groups}
         fitted.append(tuple(sorted({0, 1, 2} - folds)))
-        assert len(train) == len(folds) * N // 3
+        sizes.append((len(groups) * 12 // N / len(folds), len(train) / len(groups)))
         return fit(recipe, train, *model)
 
     monkeypatch.setattr(fold_scores, "_fit", recorded)
     assert main(words(plan, tmp_path)) == 0
-    assert fitted == HELD * 2
+    assert fitted == [*HELD, *HELD, *HELD[:3], *HELD[:3]]
+    assert sizes == [(1, 4)] * 12 + [(0.5, 4)] * 3 + [(1, 2)] * 3  # a share of the groups, and of their images
     results = json.loads((tmp_path / "wild.json").read_text())
     assert (results["n"], results["n_fake"], results["n_groups"]) == (N, N // 2, N // 4)
     assert set(results["recipes"]) == {"weak", "strong", "chosen within"}
@@ -78,11 +81,17 @@ def test_every_image_is_judged_once_by_heads_that_never_saw_its_fold(plan, tmp_p
     assert len(results["right"]) == N // 4
     assert "| strong | hard |" in capsys.readouterr().out
 
+    curve = {(row["of"], row["share"]): row for row in results["curve"] if row["variant"] == "plain"}
+    assert [(row["n"], row["n_groups"]) for row in curve.values()] == [
+        (N // 2, N // 8), (N, N // 4), (N // 2, N // 4), (N, N // 4)
+    ]  # fmt: skip
+    assert curve["groups", 1]["roc_auc"] == report["plain"]["all"]["roc_auc"]
+
     assert list(results["bands"]) == ["0", "1", "2"]
     assert results["bands"]["0"]["plain"]["groups"] == N // 4 // 3
 
     assert main([*words(plan, tmp_path), "--model_dir", str(tmp_path / "kept")]) == 0  # finished fits are kept
-    assert fitted[12:] == [()]
+    assert fitted[18:] == [()]
     detector = Detector.from_pretrained(tmp_path / "kept")
     kept = json.loads((tmp_path / "wild.json").read_text())["kept"]
     assert (kept["recipe"], kept["weights"]) == ("strong", detector.digest())

@@ -49,7 +49,7 @@ def compress(image: Image.Image, generator: np.random.Generator) -> Image.Image:
         kinds = list(CHANGES)
         image = CHANGES[kinds[generator.integers(len(kinds))]](image, generator)
     image = _rescale(image, generator)
-    return CHANGES["webp" if generator.random() < 1 / 4 else "jpeg"](image, generator)  # noqa: PLR2004
+    return CHANGES["webp" if generator.random() < 1 / 4 else "jpeg"](image, generator)
 
 
 def encode(image: Image.Image, *, file_format: str, quality: int) -> Image.Image:

@@ -70,6 +70,28 @@ class FoldedImages:
             rank[inside] = np.arange(len(inside))
         return rank < n
 
+    def is_among(self, share: float, *, of: str) -> NDArray[np.bool_]:
+        """Whether each image is in a share of the `groups` of its fold, or of the `images` of its group, (images,).
+
+        The groups are drawn; of its images, each group keeps the first by SHA-256, at least one.
+        """
+        if of == "groups":
+            drawn = [
+                name
+                for fold in np.unique(self.fold)
+                for name in _share(
+                    np.random.default_rng(0).permutation(np.unique(self.groups[self.fold == fold])), share
+                )
+            ]
+            return np.isin(self.groups, drawn)
+        order = np.argsort(self.images["sha256"][:], kind="stable")
+        kept = [_share(order[self.groups[order] == name], share) for name in np.unique(self.groups)]
+        return np.isin(np.arange(len(order)), np.concatenate(kept))
+
+
+def _share(values: NDArray[Any], share: float) -> NDArray[Any]:
+    return values[: max(1, round(share * len(values)))]
+
 
 def load_folds(folds: Sequence[str | int], settings: Sequence["DataArguments"]) -> FoldedImages:
     """Load the data set of the recipes.
@@ -105,15 +127,28 @@ def join(scores: Sequence[FoldScores]) -> FoldScores:
 
 
 def score_out_of_fold(
-    recipe: "Recipe", held: Held, data: FoldedImages, *, variants: Sequence[str], sampled: int, store: Store
+    recipe: "Recipe",
+    held: Held,
+    data: FoldedImages,
+    *,
+    variants: Sequence[str],
+    sampled: int,
+    store: Store,
+    part: tuple[float, str] | None = None,
 ) -> FoldScores:
-    """Fit heads without some folds, and score these in all variants."""
+    """Fit heads without some folds, and score these in all variants.
+
+    With `part`, such as `(0.5, "groups")`, they are fitted on a part of the other folds, see `is_among`.
+    """
     import torch
 
     from realfake_hf.training.features import cached_features
 
     name, is_held = f"without {' and '.join(str(fold) for fold in held)}", np.isin(data.fold, held)
-    network, processor = fitted_model(recipe, data, ~is_held, name=name, store=store)
+    trains = ~is_held
+    if part:
+        name, trains = f"{name}, {part[0]:.3f} of the {part[1]}", trains & data.is_among(part[0], of=part[1])
+    network, processor = fitted_model(recipe, data, trains, name=name, store=store)
     p_fake = np.full((len(variants), len(data.fold)), np.nan)
     spread = p_fake.copy()
     for row, variant in enumerate(variants):

@@ -13,12 +13,11 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from realfake_hf.cli import command, parse, setting
 from realfake_hf.estimate import Estimate, to_plain
@@ -50,6 +49,7 @@ logger = logging.getLogger(__name__)
 NESTED: Final = "chosen within"
 SAMPLES: Final = 1000  # of each bootstrap
 MIN_IMAGES: Final = 10  # of a generator or content that has a row of its own
+WORST: Final = 20  # groups in the table of errors
 SHOWN: Final = ("roc_auc", "balanced_accuracy", "accuracy_real")
 REPORTED: Final = ("n", "n_real", "n_fake", *SHOWN, "accuracy_fake", "ece", "brier")
 SHARD: Final = "45MB"  # of the weights that are kept, at most
@@ -75,6 +75,7 @@ class Plan:
         recipes: files of the recipes.
         folds: values of the fold column.
         variants: as in `training.features`; recipes are chosen by the mean of all.
+        shares: of the groups, and of the images of each group, that a learning curve trains on besides all.
         sampled: images of each fold that are judged in the other variants, the first by SHA-256.
         band_variants: those on which the operating point is chosen, all together.
         limits: the limits of the operating point, see `metrics.operating_point.Limits`.
@@ -85,6 +86,7 @@ class Plan:
     recipes: Sequence[str]
     folds: Sequence[str | int]
     variants: Sequence[str]
+    shares: Sequence[float]
     sampled: int
     band_variants: Sequence[str]
     limits: Mapping[str, Any]
@@ -136,8 +138,24 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
             str(fold): band_outcomes(plan, data, joined[NESTED], number) for number, fold in enumerate(plan.folds)
         },
         "recipes": {name: _reports(plan, data, values, is_detailed=name == NESTED) for name, values in final.items()},
+        "curve": _learning_curve(plan, recipes[best], data, Store(folder / best)),
         "right": right_by_group(data, final[NESTED][0]),
     }
+
+
+def _learning_curve(plan: Plan, recipe: "Recipe", data: FoldedImages, store: Store) -> list[dict[str, Any]]:
+    """Estimate the AUC of heads that are fitted on a part of the groups, or on a part of the images of each group."""
+    rows = []
+    for of, share in product(("groups", "images"), (*plan.shares, 1.0)):
+        trained = data.select(data.is_among(share, of=of))
+        part = None if share == 1 else (share, of)
+        settings: Any = {"variants": plan.variants, "sampled": plan.sampled, "store": store, "part": part}
+        scores = join([score_out_of_fold(recipe, (fold,), data, **settings) for fold in range(len(plan.folds))])
+        for variant, p_fake in zip(plan.variants, calibrated(plan, data, scores), strict=True):
+            auc = _report(data.select(np.isfinite(p_fake)), p_fake[np.isfinite(p_fake)])["roc_auc"]
+            n = {"n": len(trained.fold), "n_groups": len(set(trained.groups))}
+            rows.append({"of": of, "share": share, **n, "variant": variant, "roc_auc": auc})
+    return rows
 
 
 def _score_all(plan: Plan, recipes: "Mapping[str, Recipe]", data: FoldedImages, folder: Path) -> dict[str, Scores]:
@@ -152,7 +170,7 @@ def _score_all(plan: Plan, recipes: "Mapping[str, Recipe]", data: FoldedImages, 
 
 
 def choose(scores: Mapping[str, Scores], data: FoldedImages, fold: int | None = None) -> str:
-    """Choose the recipe for a fold by its mean AUC on all variants of the other folds, of heads that saw neither of the two.
+    """Choose the recipe for a fold by its mean AUC on the other folds, in all variants, of heads that saw neither.
 
     Without a fold, choose the one for new images, by the mean AUC of all folds and variants.
     """
@@ -284,16 +302,15 @@ def _reports(plan: Plan, data: FoldedImages, p_fake: Array, *, is_detailed: bool
         columns = {"folds": [str(plan.folds[fold]) for fold in judged.fold]}
         if is_detailed:
             columns |= {"generators": judged.images["generator"][:], "contents": judged.images["content"][:]}
-        reports[variant] = {"all": _report(judged, values, np.ones(len(values), dtype=np.bool_))}
+        reports[variant] = {"all": _report(judged, values)}
         reports[variant] |= {name: _by_value(judged, values, column) for name, column in columns.items()}
     return reports
 
 
-def _report(data: FoldedImages, p_fake: Array, rows: NDArray[np.bool_]) -> dict[str, Any]:
+def _report(data: FoldedImages, p_fake: Array) -> dict[str, Any]:
     from realfake_hf.metrics.report import make_report
 
-    groups = data.groups[rows].tolist()
-    report = make_report(data.is_fake[rows], p_fake[rows], groups=groups, bootstrap_samples=SAMPLES).to_dict()
+    report = make_report(data.is_fake, p_fake, groups=data.groups.tolist(), bootstrap_samples=SAMPLES).to_dict()
     return {name: report[name] for name in REPORTED}
 
 
@@ -309,7 +326,7 @@ def _by_value(data: FoldedImages, p_fake: Array, column: Sequence[str | None]) -
         rows = values == name
         for side in (data.is_fake, ~data.is_fake):
             rows = rows if (rows & side).any() else rows | side
-        reports[str(name)] = _report(data, p_fake, rows)
+        reports[str(name)] = _report(data.select(rows), p_fake[rows])
     return reports
 
 
@@ -327,7 +344,8 @@ def to_markdown(results: Mapping[str, Any]) -> str:
         "judged by heads that saw no image of its group; 95% intervals over groups. "
         f"“{NESTED}”: for each fold, the recipe that was best within the others."
     )
-    return f"{markdown_table(header, rows)}\n\n{note}\n\n{_bands_table(results)}"
+    tables = [_bands_table(results), _curve_table(results), _groups_table(results)]
+    return "\n\n".join([markdown_table(header, rows), note, *tables])
 
 
 def _bands_table(results: Mapping[str, Any]) -> str:
@@ -339,6 +357,25 @@ def _bands_table(results: Mapping[str, Any]) -> str:
     header = ["fold", "images", "decided", "wrong among the decided", "real images called AI-generated"]
     note = "Threshold and band of each fold are chosen on the other folds."
     return f"{markdown_table(header, rows)}\n\n{note}"
+
+
+def _curve_table(results: Mapping[str, Any]) -> str:
+    rows = [
+        [f"{row['share']:.1%} of the {row['of']}", f"{row['n']:,}", row["n_groups"], row["variant"],
+         Estimate.from_dict(row["roc_auc"])]
+        for row in results["curve"]
+    ]  # fmt: skip
+    header = ["trained on", "n", "groups", "images", "AUC"]
+    return f"{markdown_table(header, rows)}\n\nThe recipe {results['kept']['recipe']}, with less than all other folds."
+
+
+def _groups_table(results: Mapping[str, Any]) -> str:
+    """Render the groups with the smallest share of right labels."""
+    large = {name: counts for name, counts in results["right"].items() if counts[0] >= MIN_IMAGES}
+    worst = sorted(large, key=lambda name: large[name][2] / large[name][0])[:WORST]
+    rows = [[name, n, n_fake, f"{right / n:.0%}"] for name in worst for n, n_fake, right in [large[name]]]
+    n = f"{len(large)} groups have at least {MIN_IMAGES} images; these have the most errors at one half."
+    return f"{markdown_table(['group', 'n', 'AI-generated', 'right'], rows)}\n\n{n}"
 
 
 @command(OutOfFoldArguments, name="out_of_fold", description=__doc__, resumable="output_dir")

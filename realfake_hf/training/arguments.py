@@ -124,11 +124,11 @@ class ModelArguments:
                 f"expected --head_shrinkage in (0, 1), and no --hidden_units beside it; found {self.head_shrinkage} "
                 f"and {self.hidden_units}."
             )
-        if self.head_c <= 0:
-            raise ValueError(f"expected --head_c above 0; found {self.head_c}.")
-        for name in ("delivered_copies", "compressed_copies"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"expected --{name} of at least 0; found {getattr(self, name)}.")
+        if self.head_c <= 0 or min(self.copies.values()) < 0:
+            raise ValueError(
+                "expected --head_c above 0, and --delivered_copies and --compressed_copies of at least 0; found "
+                f"{self.head_c}, {self.delivered_copies} and {self.compressed_copies}."
+            )
         for name in ("head_epochs", "lora_rank"):
             if self.freeze_backbone and getattr(self, name):
                 raise ValueError(f"expected --freeze_backbone or --{name}; found both. Remove one of them.")
