@@ -3,6 +3,7 @@
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from realfake_hf.data.loading import load_images
 from realfake_hf.experiments import peers as module
-from realfake_hf.experiments.peers import OWN, PEERS, Peer, compare, main
+from realfake_hf.experiments.peers import LEAST, OWN, PEERS, Peer, compare, correct, main
 from realfake_hf.labels import FAKE
 
 ROOT = Path(__file__).parents[1]
@@ -85,6 +86,21 @@ def test_intervals_of_differences_draw_the_same_groups():
     assert gap["value"] == pytest.approx(roc_auc_score(is_fake, good) - roc_auc_score(is_fake, bad))
     assert 0 < gap["low"] < gap["value"] < gap["high"]
     assert none["low"] == none["high"] == 0
+    assert (found["p_values"]["other"] < 0.01, found["p_values"]["same"]) == (True, 1)
+
+
+def test_p_values_of_all_comparisons_are_corrected_together():
+    def facts(*p_values: float) -> dict[str, Any]:
+        return {"n": LEAST, "p_values": dict(zip(("a", "b"), p_values, strict=True))}
+
+    results = {
+        "out_of_fold": {"plain": {"all": facts(0.01, 0.2)}},
+        "elsewhere": {"art": facts(0.02, 0.5), "few": {**facts(0.3, 0.3), "n": 1}},  # the last is not shown
+    }
+    correct(results)
+    assert results["out_of_fold"]["plain"]["all"]["p_values"] == pytest.approx({"a": 0.04, "b": 0.4})
+    assert results["elsewhere"]["art"]["p_values"] == pytest.approx({"a": 0.06, "b": 0.5})
+    assert results["elsewhere"]["few"]["p_values"] == {"a": 0.3, "b": 0.3}
 
 
 @pytest.mark.slow

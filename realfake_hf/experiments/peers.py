@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 OWN: Final = "wild"
 SAMPLES: Final = 1000  # of each bootstrap
+LEVEL: Final = 0.05  # of the tests of all differences together
 LEAST: Final = 50  # images of another data set that is shown
 
 Array = NDArray[np.float64]
@@ -122,7 +123,12 @@ class Peer:
 def compare(
     is_fake: NDArray[np.bool_], scores: Mapping[str, Array], groups: Sequence[Any], *, seed: int = 0
 ) -> dict[str, Any]:
-    """Estimate the ROC AUC of each detector, and of `OWN` less each of the others, on the same draws of groups."""
+    """Estimate the ROC AUC of each detector, and of `OWN` less each of the others, on the same draws of groups.
+
+    The p-values of the differences, by peer, are those of a normal distribution with the deviation of the draws.
+    """
+    from scipy.stats import norm
+
     from realfake_hf.metrics.intervals import bootstrap_estimate
     from realfake_hf.metrics.report import roc_auc
 
@@ -133,7 +139,19 @@ def compare(
     values = {name: roc_auc(is_fake, p_fake, weights) for name, p_fake in scores.items()}
     values |= {f"{OWN} less {name}": values[OWN] - each for name, each in values.items() if name != OWN}
     rows = {name: to_plain(bootstrap_estimate(float(each[0]), each[1:])) for name, each in values.items()}
-    return {"n": len(group), "n_fake": int(is_fake.sum()), "n_groups": len(names), "roc_auc": rows}
+    gaps = {name: values[f"{OWN} less {name}"] for name in scores if name != OWN}
+    p_values = {name: float(2 * norm.sf(abs(gap[0]) / max(gap[1:].std(), 1e-9))) for name, gap in gaps.items()}
+    n = {"n": len(group), "n_fake": int(is_fake.sum()), "n_groups": len(names)}
+    return {**n, "roc_auc": rows, "p_values": p_values}
+
+
+def correct(results: Mapping[str, Any]) -> None:
+    """Correct the p-values of all comparisons that are shown together, in place (Holm, 1979)."""
+    from realfake_hf.metrics.significance import holm
+
+    tests = [(facts["p_values"], name) for _, facts in _places(results) for name in facts["p_values"]]
+    for (p_values, name), corrected in zip(tests, holm([p_values[name] for p_values, name in tests]), strict=True):
+        p_values[name] = corrected
 
 
 def score(peers: Mapping[str, Peer], images: "Dataset", *, name: str, variant: str, store: Store) -> dict[str, Array]:
@@ -221,12 +239,19 @@ def to_markdown(results: Mapping[str, Any]) -> str:
         [place, *(Estimate.from_dict(facts["verdicts"][key]) for key in ("decided", "wrong", "false_alarms"))]
         for place, facts in shown_elsewhere(results).items()
     ]
+    tests = [
+        (p_value, facts["roc_auc"][f"{OWN} less {name}"]["value"])
+        for _, facts in _places(results)
+        for name, p_value in facts["p_values"].items()
+    ]
+    better = sum(p_value < LEVEL and gap > 0 for p_value, gap in tests)
     leaks = sum(facts["near_duplicates"] for facts in results["elsewhere"].values())
     header = ["images", "decided", "wrong among the decided", "real images called AI-generated"]
     return (
         f"{markdown_table(['ROC AUC', 'n', 'groups', *names], rows)}\n\n95% intervals over groups; out of fold, "
-        f"{OWN} never saw an image of the same group. From the other data sets, {leaks} near-duplicates of training "
-        f"images were left out; those with fewer than {LEAST} other images are not shown.\n\n"
+        f"{OWN} never saw an image of the same group. In {better} of {len(tests)} comparisons with a peer, {OWN} has the "
+        f"higher AUC with a corrected p-value below {LEVEL} (paired by group, Holm). From the other data sets, {leaks} "
+        f"near-duplicates of training images were left out; those with fewer than {LEAST} other images are not shown.\n\n"
         f"{markdown_table(header, counted)}"
     )
 
@@ -294,6 +319,7 @@ def main(arguments: PeersArguments) -> None:
             for name, source in sources.items()
         },
     }
+    correct(results)
     print(write_results(arguments.output_file, results, to_markdown(results)))
     if arguments.figure_file:
         save_figure(auc_figure(results), arguments.figure_file)
