@@ -247,13 +247,14 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     better = sum(p_value < LEVEL and gap > 0 for p_value, gap in tests)
     leaks = sum(facts["near_duplicates"] for facts in results["elsewhere"].values())
     header = ["images", "decided", "wrong among the decided", "real images called AI-generated"]
-    return (
-        f"{markdown_table(['ROC AUC', 'n', 'groups', *names], rows)}\n\n95% intervals over groups; out of fold, "
-        f"{OWN} never saw an image of the same group. In {better} of {len(tests)} comparisons with a peer, {OWN} has the "
-        f"higher AUC with a corrected p-value below {LEVEL} (paired by group, Holm). From the other data sets, {leaks} "
-        f"near-duplicates of training images were left out; those with fewer than {LEAST} other images are not shown.\n\n"
-        f"{markdown_table(header, counted)}"
+    note = (
+        f"95% intervals over groups; out of fold, {OWN} never saw an image of the same group. In {better} of "
+        f"{len(tests)} comparisons with a peer, {OWN} has the higher AUC with a corrected p-value below {LEVEL} (paired "
+        f"by group, Holm). From the other data sets, {leaks} near-duplicates of training images were left out; those "
+        f"with fewer than {LEAST} other images are not shown."
     )
+    table = markdown_table(["ROC AUC", "n", "groups", *names], rows)
+    return f"{table}\n\n{note}\n\n{markdown_table(header, counted)}"
 
 
 def shown_elsewhere(results: Mapping[str, Any]) -> dict[str, Any]:
