@@ -249,9 +249,9 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     header = ["images", "decided", "wrong among the decided", "real images called AI-generated"]
     note = (
         f"95% intervals over groups; out of fold, {OWN} never saw an image of the same group. In {better} of "
-        f"{len(tests)} comparisons with a peer, {OWN} has the higher AUC with a corrected p-value below {LEVEL} (paired "
-        f"by group, Holm). From the other data sets, {leaks} near-duplicates of training images were left out; those "
-        f"with fewer than {LEAST} other images are not shown."
+        f"{len(tests)} comparisons with a peer, {OWN} has the higher AUC with a corrected p-value below {LEVEL} "
+        f"(paired by group, Holm). From the other data sets, {leaks} near-duplicates of training images were left "
+        f"out; those with fewer than {LEAST} other images are not shown."
     )
     table = markdown_table(["ROC AUC", "n", "groups", *names], rows)
     return f"{table}\n\n{note}\n\n{markdown_table(header, counted)}"
