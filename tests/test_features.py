@@ -14,8 +14,10 @@ import train
 from realfake_hf.data.decoding import decode_image
 from realfake_hf.data.loading import load_images
 from realfake_hf.detector import Detector
+from realfake_hf.models.multiview import Standardize
 from realfake_hf.models.pretrained import build_multiview
 from realfake_hf.training import features as module
+from realfake_hf.training.discriminant import Moments, set_discriminant
 from realfake_hf.training.features import FeatureDataset, Features, cached_features, fit_heads
 
 LAYERS = {"tower_layers": 2, "feature_layers": [1, 2], "n_windows": 2}
@@ -143,7 +145,7 @@ def test_heads_are_fitted_as_scikit_learn_fits_a_logistic_regression(tower):
     with torch.no_grad():
         whole, windows = (head(torch.from_numpy(values).float()).squeeze(-1) for head in (model.whole, model.window))
     assert np.corrcoef(whole[:, 0], expected.decision_function(inputs))[0, 1] > 0.9999
-    torch.testing.assert_close(whole[:, 0].std(), windows[:, 1:].mean(1).std(), rtol=1e-3, atol=0)
+    torch.testing.assert_close(whole[:, 0].std(), windows[:, 1:].std(), rtol=1e-3, atol=0)
     flat = model.window[0](torch.from_numpy(values[:, 1:]).float()).flatten(0, 1)
     torch.testing.assert_close(flat.mean(0), torch.zeros(model.feature_width), rtol=0, atol=1e-4)
 
@@ -210,20 +212,32 @@ def test_a_discriminant_is_fishers(shrinkage):
     values, labels = generator.normal(size=(60, 2, 5)).astype(np.float32), np.arange(60) % 2
     values[labels == 1] += [1, 0.5, 0, 0, 0]
     weights = generator.integers(1, 4, size=60).astype(np.float64)
-    head = torch.nn.Linear(5, 1)
-    tensors = (torch.from_numpy(each).float()[:, None] for each in (labels, weights))
-    module._discriminate(head, torch.from_numpy(values), *tensors, shrinkage=shrinkage)
+    head = torch.nn.Sequential(Standardize(5), torch.nn.Linear(5, 1))
+    offset = np.ones(5, np.float32)
+    parts = [
+        Moments.collect([values[part]], labels[part] > 0, weights[None, part], views=slice(0, 2), offset=offset)
+        for part in (slice(0, 25), slice(25, 60))
+    ]
+    set_discriminant(head, parts[0] + parts[1], shrinkage=shrinkage)
     rows = np.concatenate(
         [np.repeat(np.flatnonzero(labels == label), weights[labels == label].astype(int)) for label in (0, 1)]
     )
     flat, own = values[rows].reshape(-1, 5), labels[rows].repeat(2)
+    std = np.sqrt(mean_of(flat**2, own) - mean_of(flat, own) ** 2)
+    flat = (flat - mean_of(flat, own)) / std
     centred = flat - np.stack([flat[own == label].mean(0) for label in (0, 1)])[own]
     within = np.mean([np.cov(centred[own == label].T, bias=True) for label in (0, 1)], axis=0)
     within = (1 - shrinkage) * within + shrinkage * np.trace(within) / 5 * np.eye(5)
     means = [flat[own == label].mean(0) for label in (0, 1)]
     expected = np.linalg.solve(within, means[1] - means[0])
-    np.testing.assert_allclose(head.weight.detach().numpy()[0], expected, rtol=1e-4)
-    assert head.bias.item() == pytest.approx(-expected @ (means[0] + means[1]) / 2, rel=1e-4)
+    scores, found = flat @ expected, head(torch.from_numpy(values[rows].reshape(-1, 5))).detach().numpy()[:, 0]
+    spread = np.sqrt(mean_of(scores**2, own))
+    np.testing.assert_allclose(found, scores / spread, rtol=1e-3, atol=1e-4)
+
+
+def mean_of(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The mean over both labels, which count the same."""
+    return np.mean([values[labels == label].mean(0) for label in (0, 1)], axis=0)
 
 
 def test_discriminants_tell_the_images_apart(tower, images, tmp_path):

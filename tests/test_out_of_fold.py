@@ -4,18 +4,23 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from datasets import Dataset
 from sklearn.metrics import roc_auc_score
 from small_multiview import N, save_images, save_tower
 
+from realfake_hf.cli import parse
 from realfake_hf.data.loading import load_images
 from realfake_hf.detector import Detector
 from realfake_hf.estimate import to_plain
-from realfake_hf.experiments import fold_scores
 from realfake_hf.experiments import out_of_fold as module
-from realfake_hf.experiments.fold_scores import FoldedImages, FoldScores
+from realfake_hf.experiments.fold_scores import FoldedImages, FoldScores, RecipeFits, load_folds
 from realfake_hf.experiments.out_of_fold import choose, main
+from realfake_hf.store import Store
+from realfake_hf.training.arguments import DataArguments, ModelArguments
+from realfake_hf.training.data import build_model
+from realfake_hf.training.features import fit_heads
 
 HELD = [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)]
 
@@ -54,19 +59,19 @@ def test_every_image_is_judged_once_by_heads_that_never_saw_its_fold(plan, tmp_p
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(module, "SAMPLES", 20)
     fitted, sizes = [], []
-    fit = fold_scores._fit
+    training_set = RecipeFits._training_set
 
-    def recorded(recipe, train, *model):
-        groups = {int(group[5:]) for group in train["group"][:]}  # of four images to a group
+    def recorded(fits, rows):
+        groups = {int(group[5:]) for group in fits.data.groups[rows]}  # of four images to a group
         folds = {group // (N // 12) for group in groups}
         fitted.append(tuple(sorted({0, 1, 2} - folds)))
-        sizes.append((len(groups) * 12 // N / len(folds), len(train) / len(groups)))
-        return fit(recipe, train, *model)
+        sizes.append((len(groups) * 12 / N / len(folds), rows.sum() / len(groups)))
+        return training_set(fits, rows)
 
-    monkeypatch.setattr(fold_scores, "_fit", recorded)
+    monkeypatch.setattr(RecipeFits, "_training_set", recorded)
     assert main(words(plan, tmp_path)) == 0
-    assert fitted == [*HELD, *HELD, *HELD[:3], *HELD[:3]]
-    assert sizes == [(1, 4)] * 12 + [(0.5, 4)] * 3 + [(1, 2)] * 3  # a share of the groups, and of their images
+    assert fitted == [(), *HELD, (), *HELD, *HELD[:3], *HELD[:3]]
+    assert sizes == [(1, 4)] * 14 + [(0.5, 4)] * 3 + [(1, 2)] * 3  # a share of the groups, and of their images
     results = json.loads((tmp_path / "wild.json").read_text())
     assert (results["n"], results["n_fake"], results["n_groups"]) == (N, N // 2, N // 4)
     assert set(results["recipes"]) == {"weak", "strong", "chosen within"}
@@ -91,7 +96,7 @@ def test_every_image_is_judged_once_by_heads_that_never_saw_its_fold(plan, tmp_p
     assert results["bands"]["0"]["plain"]["groups"] == N // 4 // 3
 
     assert main([*words(plan, tmp_path), "--model_dir", str(tmp_path / "kept")]) == 0  # finished fits are kept
-    assert fitted[18:] == [()]
+    assert len(fitted) == 20
     detector = Detector.from_pretrained(tmp_path / "kept")
     kept = json.loads((tmp_path / "wild.json").read_text())["kept"]
     assert (kept["recipe"], kept["weights"]) == ("strong", detector.digest())
@@ -102,6 +107,21 @@ def test_every_image_is_judged_once_by_heads_that_never_saw_its_fold(plan, tmp_p
     images = load_images(yaml.safe_load((plan.parent / "strong.yaml").read_text())["data"])["train"]
     p_fake = detector.probabilities(images["image"])
     assert roc_auc_score(images["label"][:], p_fake) > 0.9
+
+
+def test_sums_of_the_folds_give_the_discriminants_of_a_direct_fit(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    words = ["--config", str(plan.parent / "strong.yaml"), "--head_shrinkage", "0.2", "--compressed_copies", "1"]
+    recipe = parse(DataArguments, ModelArguments, argv=words)
+    data = load_folds([0, 1, 2], [recipe[0]])
+    fits = RecipeFits(recipe, data, Store(tmp_path / "fits"))
+    fits.load((1,))
+    sets, weights = fits._training_set(data.fold != 1)
+    direct = build_model(recipe[1])[0]
+    fit_heads(direct, sets, inverse_penalty=1, shrinkage=0.2, weights=weights)
+    features = torch.from_numpy(fits.features(np.flatnonzero(data.fold == 1))[:]).float()
+    with torch.no_grad():
+        torch.testing.assert_close(fits.network.score(features), direct.score(features), rtol=1e-3, atol=1e-3)
 
 
 def test_the_choice_for_a_fold_does_not_depend_on_its_own_scores():

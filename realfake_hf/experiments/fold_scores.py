@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     from realfake_hf.models.multiview import MultiViewForImageClassification
     from realfake_hf.models.views import MultiViewImageProcessor
     from realfake_hf.training.arguments import DataArguments, ModelArguments
+    from realfake_hf.training.discriminant import Moments
+    from realfake_hf.training.features import FeatureDataset, Features
 
     Recipe = tuple[DataArguments, ModelArguments]
-    Fitted = tuple[MultiViewForImageClassification, MultiViewImageProcessor]
 
+Part = tuple[float, str] | None
 Held = tuple[int, ...]  # positions of the folds that are held out
 Array = NDArray[np.float64]
 
@@ -126,70 +129,96 @@ def join(scores: Sequence[FoldScores]) -> FoldScores:
     )  # a number wins over NaN
 
 
-def score_out_of_fold(
-    recipe: "Recipe",
-    held: Held,
-    data: FoldedImages,
-    *,
-    variants: Sequence[str],
-    sampled: int,
-    store: Store,
-    part: tuple[float, str] | None = None,
-) -> FoldScores:
-    """Fit heads without some folds, and score these in all variants.
+class RecipeFits:
+    """The heads of a recipe, fitted without some of the folds; those that were fitted before are read from a store.
 
-    With `part`, such as `(0.5, "groups")`, they are fitted on a part of the other folds, see `is_among`.
+    A part, such as `(0.5, "groups")`, limits the training images as `FoldedImages.is_among` says.
     """
-    import torch
 
-    from realfake_hf.training.features import cached_features
+    def __init__(self, recipe: "Recipe", data: FoldedImages, store: Store) -> None:
+        from realfake_hf.training.data import build_model
 
-    name, is_held = f"without {' and '.join(str(fold) for fold in held)}", np.isin(data.fold, held)
-    trains = ~is_held
-    if part:
-        name, trains = f"{name}, {part[0]:.3f} of the {part[1]}", trains & data.is_among(part[0], of=part[1])
-    network, processor = fitted_model(recipe, data, trains, name=name, store=store)
-    p_fake = np.full((len(variants), len(data.fold)), np.nan)
-    spread = p_fake.copy()
-    for row, variant in enumerate(variants):
-        judged = np.flatnonzero(is_held & data.is_sampled(sampled) if row else is_held)
-        stored = cached_features(data.images.select(judged), network, processor, variant=variant)
-        features = torch.from_numpy(stored[:]).float()
-        with torch.inference_mode():
-            p_fake[row, judged] = network.score(features).sigmoid().numpy()
-            spread[row, judged] = network.view_scores(features).std(1, correction=0).numpy()
-    return FoldScores(p_fake, spread)
+        self.recipe, self.data, self.store = recipe, data, store
+        model: Any = build_model(recipe[1])
+        self.network: MultiViewForImageClassification = model[0]
+        self.processor: MultiViewImageProcessor = model[1]
+        self._part: Part = None
+        self._moments: dict[int, list[Moments]] = {}  # of each fold, within the part
 
+    def load(self, held: Held = (), part: Part = None) -> None:
+        """Set the heads of the network to those that are fitted without some folds."""
+        import torch
 
-def fitted_model(
-    recipe: "Recipe", data: FoldedImages, rows: NDArray[np.bool_], *, name: str, store: Store
-) -> "Fitted":
-    """Build the model of a recipe with heads that are fitted on some of the images, or were before."""
-    import torch
+        name = f"without {' and '.join(map(str, held))}" if held else "all images"
+        name += f", {part[0]:.3f} of the {part[1]}" if part else ""
+        rows = self._rows(part) & ~np.isin(self.data.fold, held)
+        images = self.data.images["sha256"][np.flatnonzero(rows)]
+        settings = {**asdict(self.recipe[1]), "balance": self.recipe[0].balance, "images": images}
+        heads = self.store.arrays(name, settings, lambda: self._fit(held, part))
+        self.network.load_state_dict({key: torch.from_numpy(value) for key, value in heads.items()}, strict=False)
 
-    from realfake_hf.training.data import build_model
+    def score(self, held: Held, *, variants: Sequence[str], sampled: int, part: Part = None) -> FoldScores:
+        """Score the images of some folds, in all variants, by heads that are fitted without these folds."""
+        import torch
 
-    fitted: Any = build_model(recipe[1])
-    train = data.images.select(np.flatnonzero(rows))
-    settings = {**asdict(recipe[1]), "balance": recipe[0].balance, "images": train["sha256"][:]}
-    heads = store.arrays(name, settings, lambda: _fit(recipe, train, *fitted))
-    fitted[0].load_state_dict({key: torch.from_numpy(value) for key, value in heads.items()}, strict=False)
-    return fitted  # type: ignore[no-any-return]
+        self.load(held, part)
+        is_held = np.isin(self.data.fold, held)
+        p_fake = np.full((len(variants), len(self.data.fold)), np.nan)
+        spread = p_fake.copy()
+        for row, variant in enumerate(variants):
+            judged = np.flatnonzero(is_held & self.data.is_sampled(sampled) if row else is_held)
+            features = torch.from_numpy(self.features(judged, variant)[:]).float()
+            with torch.inference_mode():
+                p_fake[row, judged] = self.network.score(features).sigmoid().numpy()
+                spread[row, judged] = self.network.view_scores(features).std(1, correction=0).numpy()
+        return FoldScores(p_fake, spread)
 
+    def features(self, rows: NDArray[np.intp], variant: str = "plain") -> "Features":
+        """Return the features of some images."""
+        from realfake_hf.training.features import cached_features
 
-def _fit(recipe: "Recipe", train: "Dataset", *model: Any) -> dict[str, NDArray[np.float32]]:  # noqa: ANN401
-    """Fit the heads of a model, and return their parameters."""
-    from datasets import DatasetDict
+        return cached_features(self.data.images.select(rows), self.network, self.processor, variant=variant)
 
-    from realfake_hf.data.splits import known_groups
-    from realfake_hf.sampling import balanced_weights
-    from realfake_hf.training.features import feature_sets, fit_heads
+    def _rows(self, part: Part) -> NDArray[np.bool_]:
+        return self.data.is_among(part[0], of=part[1]) if part else np.ones(len(self.data.fold), dtype=np.bool_)
 
-    arguments, settings = recipe
-    sets = feature_sets(DatasetDict(train=train), *model, copies=settings.copies, seed=0)
-    weights = balanced_weights(arguments.balanced, np.asarray(train["label"][:]) == FAKE, known_groups(train))
-    fit_heads(
-        model[0], sets["train"], inverse_penalty=settings.head_c, shrinkage=settings.head_shrinkage, weights=weights
-    )
-    values = model[0].state_dict().items()
-    return {name: value.numpy() for name, value in values if not name.startswith("tower.")}
+    def _fit(self, held: Held, part: Part) -> dict[str, NDArray[np.float32]]:
+        """Fit the heads, and return their parameters."""
+        from realfake_hf.training.features import fit_heads, set_discriminants
+
+        settings, rows = self.recipe[1], self._rows(part)
+        if settings.head_shrinkage is None:
+            sets, weights = self._training_set(rows & ~np.isin(self.data.fold, held))
+            fit_heads(self.network, sets, inverse_penalty=settings.head_c, weights=weights)
+        else:
+            moments = [self._moments_of(fold, part) for fold in range(self.data.fold.max() + 1) if fold not in held]
+            sums = [reduce(add, kind) for kind in zip(*moments, strict=True)]
+            set_discriminants(self.network, sums, shrinkage=settings.head_shrinkage)
+        values = self.network.state_dict().items()
+        return {name: value.numpy() for name, value in values if not name.startswith("tower.")}
+
+    def _training_set(self, rows: NDArray[np.bool_]) -> "tuple[FeatureDataset, NDArray[np.float64]]":
+        from datasets import DatasetDict
+
+        from realfake_hf.sampling import balanced_weights
+        from realfake_hf.training.features import feature_sets
+
+        part = self.data.select(rows)
+        copies = self.recipe[1].copies
+        sets = feature_sets(DatasetDict(train=part.images), self.network, self.processor, copies=copies, seed=0)
+        return sets["train"], balanced_weights(self.recipe[0].balanced, part.is_fake, part.groups.tolist())
+
+    def _moments_of(self, fold: int, part: Part) -> "list[Moments]":
+        """Return the moments of a fold, within the part, of which all folds are summed at once."""
+        from realfake_hf.training.features import collect_moments, mean_features
+
+        if part != self._part or not self._moments:
+            self._part, self._moments = part, {}
+            rows = self._rows(part)
+            data, weights = self._training_set(rows)
+            for number in range(self.data.fold.max() + 1):
+                inside = self.data.fold[rows] == number
+                self._moments[number] = collect_moments(
+                    data.select(np.flatnonzero(inside)), weights[inside], offsets=mean_features(data)
+                )
+        return self._moments[fold]

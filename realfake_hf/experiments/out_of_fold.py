@@ -26,10 +26,9 @@ from realfake_hf.experiments.fold_scores import (
     FoldedImages,
     FoldScores,
     Held,
-    fitted_model,
+    RecipeFits,
     join,
     load_folds,
-    score_out_of_fold,
 )
 from realfake_hf.experiments.trainings import PlanArguments, read_plan
 from realfake_hf.store import Store, write_json, write_results
@@ -37,12 +36,9 @@ from realfake_hf.tables import markdown_table
 
 if TYPE_CHECKING:
     from realfake_hf.metrics.operating_point import OperatingPoint
-    from realfake_hf.models.multiview import MultiViewForImageClassification
-    from realfake_hf.models.views import MultiViewImageProcessor
     from realfake_hf.training.arguments import DataArguments, ModelArguments
 
     Recipe = tuple[DataArguments, ModelArguments]
-    Fitted = tuple[MultiViewForImageClassification, MultiViewImageProcessor]
 
 logger = logging.getLogger(__name__)
 
@@ -121,9 +117,10 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
     stored = {"sha256": data.images["sha256"][:], "fold": data.fold, "folds": [str(fold) for fold in plan.folds]}
     np.savez(folder / SCORES, variants=plan.variants, p_fake=final[NESTED], **stored)
     point = choose_point(plan, data, joined[best])
+    fits = RecipeFits(recipes[best], data, Store(folder / best))
     kept = {
         "recipe": best,
-        "weights": keep(recipes[best], data, point, Store(folder / best), model_dir) if model_dir else None,
+        "weights": keep(fits, point, model_dir) if model_dir else None,
         "operating_point": to_plain(point),
         "bins": [to_plain(row) for row in reliability(data.is_fake, joined[best].p_fake[0])],
     }
@@ -138,19 +135,19 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
             str(fold): band_outcomes(plan, data, joined[NESTED], number) for number, fold in enumerate(plan.folds)
         },
         "recipes": {name: _reports(plan, data, values, is_detailed=name == NESTED) for name, values in final.items()},
-        "curve": _learning_curve(plan, recipes[best], data, Store(folder / best)),
+        "curve": _learning_curve(plan, fits),
         "right": right_by_group(data, final[NESTED][0]),
     }
 
 
-def _learning_curve(plan: Plan, recipe: "Recipe", data: FoldedImages, store: Store) -> list[dict[str, Any]]:
+def _learning_curve(plan: Plan, fits: RecipeFits) -> list[dict[str, Any]]:
     """Estimate the AUC of heads that are fitted on a part of the groups, or on a part of the images of each group."""
-    rows = []
+    rows, data = [], fits.data
     for of, share in product(("groups", "images"), (*plan.shares, 1.0)):
         trained = data.select(data.is_among(share, of=of))
         part = None if share == 1 else (share, of)
-        settings: Any = {"variants": plan.variants, "sampled": plan.sampled, "store": store, "part": part}
-        scores = join([score_out_of_fold(recipe, (fold,), data, **settings) for fold in range(len(plan.folds))])
+        settings: Any = {"variants": plan.variants, "sampled": plan.sampled, "part": part}
+        scores = join([fits.score((fold,), **settings) for fold in range(len(plan.folds))])
         for variant, p_fake in zip(plan.variants, calibrated(plan, data, scores), strict=True):
             auc = _report(data.select(np.isfinite(p_fake)), p_fake[np.isfinite(p_fake)])["roc_auc"]
             n = {"n": len(trained.fold), "n_groups": len(set(trained.groups))}
@@ -164,8 +161,9 @@ def _score_all(plan: Plan, recipes: "Mapping[str, Recipe]", data: FoldedImages, 
     held_out: list[Held] = [*combinations(numbers, 1), *combinations(numbers, 2)]
     scores: dict[str, Scores] = {}
     for name, recipe in recipes.items():
-        settings: Any = {"variants": plan.variants, "sampled": plan.sampled, "store": Store(folder / name)}
-        scores[name] = {held: score_out_of_fold(recipe, held, data, **settings) for held in held_out}
+        fits = RecipeFits(recipe, data, Store(folder / name))
+        fits.load()  # on all images, for the model that may be kept
+        scores[name] = {held: fits.score(held, variants=plan.variants, sampled=plan.sampled) for held in held_out}
     return scores
 
 
@@ -242,7 +240,7 @@ def band_outcomes(plan: Plan, data: FoldedImages, scores: FoldScores, fold: int)
     return outcomes
 
 
-def keep(recipe: "Recipe", data: FoldedImages, point: "OperatingPoint", store: Store, folder: Path) -> str:
+def keep(fits: RecipeFits, point: "OperatingPoint", folder: Path) -> str:
     """Train a recipe on all images, and write model, image processor, operating point and familiarity to a folder.
 
     Return the digest of the weights. The familiarity is fitted on all folds but the first, on which its limit is
@@ -254,14 +252,15 @@ def keep(recipe: "Recipe", data: FoldedImages, point: "OperatingPoint", store: S
     from realfake_hf.environment import split_fingerprint
     from realfake_hf.metrics.operating_point import OPERATING_POINT
     from realfake_hf.metrics.out_of_distribution import fit_familiarity
-    from realfake_hf.training.features import cached_features
 
-    every = np.ones(len(data.fold), dtype=np.bool_)
-    network, processor = fitted_model(recipe, data, every, name="all images", store=store)
+    fits.load()
+    data, network, processor = fits.data, fits.network, fits.processor
     head: Any = network.window
-    features = torch.from_numpy(cached_features(data.images, network, processor)[:][:, 1:])
+    features = fits.features(np.arange(len(data.fold)))
     batches = np.array_split(np.arange(len(features)), max(1, len(features) // 256))
-    embeddings = np.concatenate([head[0](features[rows].float()).mean(1).numpy() for rows in batches])
+    embeddings = np.concatenate(
+        [head[0](torch.from_numpy(features[rows][:, 1:]).float()).mean(1).numpy() for rows in batches]
+    )
     first = data.fold == 0
     digest = split_fingerprint(data.images.select(np.flatnonzero(first)))["sha256"]
     inside = embeddings[~first]

@@ -23,10 +23,13 @@ from realfake_hf.models.cpu import has_fast_bfloat16
 from realfake_hf.models.multiview import MultiViewForImageClassification
 from realfake_hf.models.views import MultiViewImageProcessor
 from realfake_hf.parallel import map_in_processes
+from realfake_hf.training.discriminant import Moments, set_discriminant
 
 PLAIN: Final = "plain"
 FIXED: Final = {PLAIN: lambda image: image, "web": web, "hard": hard}  # variants without random numbers
 RANDOM: Final = {"delivered": deliver, "compressed": compress}  # with them, as `delivered-0`
+WHOLE: Final = slice(0, 1)  # the views of each head
+WINDOWS: Final = slice(1, None)
 _VERSION: Final = 1  # increase it when the features of unchanged images, processor and tower change
 _VIEWS: Final = 8  # in a forward pass
 _LINE: Final = 65  # characters of a SHA-256 and the end of its line
@@ -57,7 +60,8 @@ class FeatureDataset(BatchDataset):
     """Features and labels.
 
     Args:
-        variants: the features of the same images in several variants; in each epoch, one is drawn for each image.
+        variants: the features of the same images in several variants; in each epoch, one is drawn for each image, the
+            first as often as all others together.
         labels: (n,) 0 for REAL and 1 for FAKE.
         seed: seed of the draw.
     """
@@ -65,13 +69,20 @@ class FeatureDataset(BatchDataset):
     def __init__(self, variants: Sequence[Features], labels: Sequence[int], *, seed: int = 0) -> None:
         super().__init__(labels)
         self.variants, self.seed = variants, seed
+        copies = len(variants) - 1
+        self.shares = np.array([0.5] + [0.5 / copies] * copies if copies else [1.0])
         self.set_epoch(0)
+
+    def select(self, rows: NDArray[np.intp]) -> "FeatureDataset":
+        """Return some of the images."""
+        variants = [Features(variant.stored, variant.rows[rows]) for variant in self.variants]
+        return FeatureDataset(variants, self.labels.numpy()[rows], seed=self.seed)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the variants of an epoch; a callback of the `Trainer` calls this."""
         super().set_epoch(epoch)
         generator = np.random.default_rng([self.seed, epoch])
-        self._drawn = generator.integers(len(self.variants), size=len(self))
+        self._drawn = generator.choice(len(self.variants), p=self.shares, size=len(self))
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Fetch `features` (batch, views, width) float32 and `labels` (batch,)."""
@@ -115,12 +126,12 @@ def fit_heads(
     weights: NDArray[np.float64] | None = None,
     max_iter: int = 100,
 ) -> None:
-    """Fit each head to the labels of its views, in all variants at once.
+    """Fit each head to the labels of its views, in all variants at once; the first weighs as much as all others.
 
     The inputs are standardised. By default, heads are fitted by penalised logistic regression, with L-BFGS: the loss
     is the weighted mean cross-entropy of the views plus the sum of squared weights / (2 C n), for n views, as in
     scikit-learn. With a shrinkage, a linear head is Fisher's discriminant of the weighted views. Afterwards, the
-    scores of both heads have the same standard deviation, so that neither dominates their mean.
+    scores of the views have the same standard deviation in both heads, so that neither dominates their mean.
 
     Args:
         model: the model; its heads and the statistics of their inputs are changed.
@@ -132,27 +143,50 @@ def fit_heads(
         max_iter: iterations of L-BFGS at most.
     """
     each = np.ones(len(data)) if weights is None else weights * len(data)
-    targets, importance = (
-        values.float().repeat(len(data.variants))[:, None] for values in (data.labels, torch.as_tensor(each))
-    )
+    if shrinkage is not None:
+        set_discriminants(model, collect_moments(data, each, offsets=mean_features(data)), shrinkage=shrinkage)
+        return
+    targets = data.labels.float().repeat(len(data.variants))[:, None]
+    importance = torch.from_numpy(np.outer(data.shares * len(data.variants), each)).float().flatten()[:, None]
     spreads = []
-    for head, views in ((model.whole, slice(0, 1)), (model.window, slice(1, None))):
+    for head, views in ((model.whole, WHOLE), (model.window, WINDOWS)):
         joint = np.concatenate([variant[:][:, views] for variant in data.variants])  # (variants * n, views, width)
         features = torch.from_numpy(joint).float()
         if not features.shape[1]:
             return
         head[0].fit(features.flatten(0, 1))  # type: ignore[operator]
         features = head[0](features)
-        if shrinkage is None:
-            penalty = 1 / (inverse_penalty * features.shape[0] * features.shape[1])
-            _minimise(head[1:], features, targets, importance, penalty=penalty, max_iter=max_iter)
-        else:
-            _discriminate(head[-1], features, targets, importance, shrinkage=shrinkage)  # type: ignore[arg-type]
+        penalty = 1 / (inverse_penalty * features.shape[0] * features.shape[1])
+        _minimise(head[1:], features, targets, importance, penalty=penalty, max_iter=max_iter)
         with torch.no_grad():
-            spreads.append(head[1:](features).squeeze(-1).mean(1).std().clamp_min(1e-6))
+            spreads.append(head[1:](features).std().clamp_min(1e-6))
     for head, spread in zip((model.whole, model.window), spreads, strict=True):
         for parameter in head[-1].parameters():
             parameter.data.mul_(torch.stack(spreads).log().mean().exp() / spread)
+
+
+def mean_features(data: FeatureDataset) -> NDArray[np.float32]:
+    """Return the mean features of the whole images and of their windows, (2, width), in a sample."""
+    sample = data.variants[0][:: max(1, len(data) // 256)].astype(np.float32)
+    return np.stack([sample[:, WHOLE].mean((0, 1)), sample[:, WINDOWS if sample.shape[1] > 1 else WHOLE].mean((0, 1))])
+
+
+def collect_moments(
+    data: FeatureDataset, weights: NDArray[np.float64], *, offsets: NDArray[np.float32]
+) -> list[Moments]:
+    """Collect the moments of the whole images and, if there are any, of their windows; the weights are (n,)."""
+    shares, is_fake = np.outer(data.shares, weights), data.labels.numpy() > 0
+    kinds = (WHOLE, WINDOWS)[: data.variants[0].stored.shape[1]]
+    return [
+        Moments.collect(data.variants, is_fake, shares, views=views, offset=offset)
+        for views, offset in zip(kinds, offsets, strict=False)
+    ]
+
+
+def set_discriminants(model: MultiViewForImageClassification, moments: Sequence[Moments], *, shrinkage: float) -> None:
+    """Set the heads of a model to the discriminants of `collect_moments`."""
+    for head, each in zip((model.whole, model.window), moments, strict=False):
+        set_discriminant(head, each, shrinkage=shrinkage)
 
 
 def _minimise(
@@ -170,25 +204,6 @@ def _minimise(
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-
-
-@torch.no_grad()
-def _discriminate(
-    head: torch.nn.Linear, values: Tensor, targets: Tensor, importance: Tensor, *, shrinkage: float
-) -> None:
-    """Set a linear head to the discriminant of views (n, views, width), whose labels have the same prior."""
-    flat, width = values.flatten(0, 1), values.shape[2]
-    is_fake, weights = (each.expand(values.shape[:2]).flatten() for each in (targets > 0, importance))
-    shares = torch.stack([weights * ~is_fake, weights * is_fake])
-    shares /= shares.sum(1, keepdim=True)
-    means = shares @ flat  # (2, width)
-    covariance = (flat * (shares.sum(0) / 2)[:, None]).T @ flat - means.T @ means / 2
-    covariance *= 1 - shrinkage
-    covariance.diagonal().add_(shrinkage / (1 - shrinkage) * covariance.trace() / width)
-    factor = torch.linalg.cholesky(covariance)
-    direction = torch.cholesky_solve((means[1] - means[0])[:, None], factor)[:, 0]
-    head.weight.copy_(direction[None])
-    head.bias.fill_(-float(direction @ means.mean(0)))
 
 
 def cached_features(

@@ -1,0 +1,97 @@
+"""Linear discriminants of features, from sums that are collected in batches and added over parts of the data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_BATCH = 256  # images
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Weighted sums over views, for REAL and FAKE.
+
+    Attributes:
+        offset: (width,), subtracted from the features beforehand, because products of large numbers lose digits; close
+            to their mean. Moments with the same offset can be added.
+        weight: (2,) sums of the weights.
+        total: (2, width) sums of the features.
+        products: (2, width, width) sums of their products.
+    """
+
+    offset: Tensor
+    weight: Tensor
+    total: Tensor
+    products: Tensor
+
+    def __add__(self, other: "Moments") -> "Moments":
+        sums = (getattr(self, name) + getattr(other, name) for name in ("weight", "total", "products"))
+        return Moments(self.offset, *sums)
+
+    @classmethod
+    def collect(
+        cls,
+        variants: Sequence[Any],
+        is_fake: NDArray[np.bool_],
+        weights: NDArray[np.float64],
+        *,
+        views: slice,
+        offset: NDArray[np.float32],
+    ) -> "Moments":
+        """Sum over images, their variants and views.
+
+        Args:
+            variants: features (n, views, width) of the same images.
+            is_fake: (n,) labels.
+            weights: (variants, n) weights.
+            views: the views of each image.
+            offset: (width,).
+        """
+        width = len(offset)
+        weight, total, products = torch.zeros(2), torch.zeros(2, width), torch.zeros(2, width, width)
+        for label in (0, 1):
+            rows = np.flatnonzero(is_fake == bool(label))
+            for features, row_weights in zip(variants, weights, strict=True):
+                for part in np.split(rows, range(_BATCH, len(rows), _BATCH)):
+                    own = features[part][:, views].astype(np.float32) - offset
+                    values = torch.from_numpy(own).flatten(0, 1)
+                    each = torch.from_numpy(row_weights[part]).float().repeat_interleave(own.shape[1])
+                    weight[label] += each.sum()
+                    total[label] += each @ values
+                    products[label].addmm_((values * each[:, None]).T, values)
+        return cls(torch.from_numpy(offset), weight, total, products)
+
+
+@torch.no_grad()
+def set_discriminant(head: torch.nn.Sequential, moments: Moments, *, shrinkage: float) -> None:
+    """Set a head, of a `Standardize` and a `Linear` layer, to Fisher's discriminant.
+
+    Both labels have the same prior. The features are standardised before the covariance within the labels is shrunk
+    towards a multiple of the identity; the scores of all views have a standard deviation of one.
+
+    Args:
+        head: the head; features (..., width) to scores (..., 1).
+        moments: of both labels.
+        shrinkage: share of a multiple of the identity in the covariance, in (0, 1].
+    """
+    means = moments.total / moments.weight[:, None]
+    covariance = (moments.products / moments.weight[:, None, None]).mean(0) - means.T @ means / 2
+    half = (means[1] - means[0]) / 2
+    std = (covariance.diagonal() + half.square()).sqrt().clamp_min(1e-6)
+    covariance /= std * std[:, None]
+    half /= std
+    shrunk = (1 - shrinkage) * covariance
+    shrunk.diagonal().add_(shrinkage * covariance.trace() / len(std))
+    direction = torch.cholesky_solve(half[:, None], torch.linalg.cholesky(shrunk))[:, 0]
+    spread = (direction @ covariance @ direction + (direction @ half).square()).sqrt()
+    standardize: Any = head[0]
+    linear: Any = head[1]
+    standardize.mean.copy_(moments.offset + means.mean(0))
+    standardize.std.copy_(std)
+    linear.weight.copy_(direction[None] / spread)
+    linear.bias.zero_()
