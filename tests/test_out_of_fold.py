@@ -1,12 +1,14 @@
 """Recipes of heads compared out of fold, and chosen within the other folds."""
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from datasets import Dataset
+from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 from small_multiview import N, save_images, save_tower
 
@@ -16,7 +18,8 @@ from realfake_hf.detector import Detector
 from realfake_hf.estimate import to_plain
 from realfake_hf.experiments import out_of_fold as module
 from realfake_hf.experiments.fold_scores import FoldedImages, FoldScores, RecipeFits, load_folds
-from realfake_hf.experiments.out_of_fold import choose, main
+from realfake_hf.experiments.out_of_fold import calibrated_point, choose, main
+from realfake_hf.metrics.operating_point import Band, Limits, OperatingPoint
 from realfake_hf.store import Store
 from realfake_hf.training.arguments import DataArguments, ModelArguments
 from realfake_hf.training.data import build_model
@@ -102,11 +105,13 @@ def test_every_image_is_judged_once_by_heads_that_never_saw_its_fold(plan, tmp_p
     assert (kept["recipe"], kept["weights"]) == ("strong", detector.digest())
     assert kept["operating_point"] == to_plain(detector.point)
     assert sum(row["n"] for row in kept["bins"]) == N
+    assert (detector.point.threshold, detector.point.temperature) == (0.5, 1)
     assert (detector.point.limits.short_side, detector.point.n) == (20, N)
     assert detector.familiarity.n == N * 2 // 3
     images = load_images(yaml.safe_load((plan.parent / "strong.yaml").read_text())["data"])["train"]
     p_fake = detector.probabilities(images["image"])
     assert roc_auc_score(images["label"][:], p_fake) > 0.9
+    assert np.mean((p_fake > 0.5) == np.array(images["label"][:])) > 0.8
 
 
 def test_sums_of_the_folds_give_the_discriminants_of_a_direct_fit(plan, tmp_path, monkeypatch):
@@ -122,6 +127,15 @@ def test_sums_of_the_folds_give_the_discriminants_of_a_direct_fit(plan, tmp_path
     features = torch.from_numpy(fits.features(np.flatnonzero(data.fold == 1))[:]).float()
     with torch.no_grad():
         torch.testing.assert_close(fits.network.score(features), direct.score(features), rtol=1e-3, atol=1e-3)
+
+
+def test_a_calibrated_point_gives_the_same_verdicts():
+    limits = Limits(widening=0.5)
+    point = OperatingPoint(0.4, "here", temperature=0.3, band=Band(0.3, 0.5, 0.1), limits=limits)
+    for p_fake, spread in product(np.linspace(0.01, 0.99, 30), (0, 0.4)):
+        moved = expit((logit(p_fake) - logit(0.4)) / 0.3)
+        expected, found = point.judge(p_fake, spread=spread), calibrated_point(point).judge(moved, spread=spread / 0.3)
+        assert (found.label, found.is_sure, found.reasons) == (expected.label, expected.is_sure, expected.reasons)
 
 
 def test_the_choice_for_a_fold_does_not_depend_on_its_own_scores():

@@ -12,7 +12,7 @@ fits are kept.
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -121,8 +121,8 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
     kept = {
         "recipe": best,
         "weights": keep(fits, point, model_dir) if model_dir else None,
-        "operating_point": to_plain(point),
-        "bins": [to_plain(row) for row in reliability(data.is_fake, joined[best].p_fake[0])],
+        "operating_point": to_plain(calibrated_point(point)),
+        "bins": [to_plain(row) for row in reliability(data.is_fake, final[best][0])],
     }
     return {
         **facts,
@@ -240,9 +240,22 @@ def band_outcomes(plan: Plan, data: FoldedImages, scores: FoldScores, fold: int)
     return outcomes
 
 
+def calibrated_point(point: "OperatingPoint") -> "OperatingPoint":
+    """Return the operating point of a model whose log-odds are shifted and scaled by threshold and temperature."""
+    from scipy.special import expit
+
+    from realfake_hf.metrics.calibration import log_odds
+
+    band: Any = point.band
+    ends = log_odds(np.array([band.low, band.high])) - log_odds(np.array(point.threshold))
+    low, high = expit(ends / point.temperature).tolist()
+    return replace(point, threshold=0.5, temperature=1.0, band=replace(band, low=low, high=high))
+
+
 def keep(fits: RecipeFits, point: "OperatingPoint", folder: Path) -> str:
     """Train a recipe on all images, and write model, image processor, operating point and familiarity to a folder.
 
+    The heads are shifted and scaled by threshold and temperature, so that the probabilities are calibrated.
     Return the digest of the weights. The familiarity is fitted on all folds but the first, on which its limit is
     chosen.
     """
@@ -250,6 +263,7 @@ def keep(fits: RecipeFits, point: "OperatingPoint", folder: Path) -> str:
 
     from realfake_hf.detector import Detector
     from realfake_hf.environment import split_fingerprint
+    from realfake_hf.metrics.calibration import log_odds
     from realfake_hf.metrics.operating_point import OPERATING_POINT
     from realfake_hf.metrics.out_of_distribution import fit_familiarity
 
@@ -267,10 +281,15 @@ def keep(fits: RecipeFits, point: "OperatingPoint", folder: Path) -> str:
     familiarity = fit_familiarity(
         inside, data.is_fake[~first], embeddings[first], sha256=digest, components=min(COMPONENTS, *inside.shape)
     )
+    for each in (network.whole, network.window):
+        last: Any = each[-1]
+        last.bias.data.sub_(float(log_odds(np.array(point.threshold))))
+        for parameter in last.parameters():
+            parameter.data.div_(point.temperature)
     folder.mkdir(parents=True, exist_ok=True)
     network.save_pretrained(folder, max_shard_size=SHARD)
     processor.save_pretrained(folder)
-    write_json(folder / OPERATING_POINT, to_plain(point))
+    write_json(folder / OPERATING_POINT, to_plain(calibrated_point(point)))
     familiarity.save(folder)
     return Detector.from_pretrained(folder).digest()
 
