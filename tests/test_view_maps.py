@@ -1,5 +1,7 @@
 """Maps of a classifier of several views, computed for each view and stitched over the whole image."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,7 @@ from realfake_hf.models.view_maps import OneView
 from realfake_hf.models.views import window_box
 
 FAST = ("rollout", "last_attention", "gradient_rollout", "relevance", "grad_cam")
+KINDS = ("real", "fake")
 NOISY = (np.s_[:0], np.s_[:64, :64], np.s_[:64, 64:], np.s_[64:, :64], np.s_[64:, 64:], np.s_[:])
 SIDES = st.integers(1, 20_000)
 
@@ -72,6 +75,31 @@ def test_noise_in_a_quadrant_of_512_pixels_has_the_highest_values(noise_finder, 
     peak = np.unravel_index(np.nanargmax(explanation.map), explanation.map.shape)
     assert np.argmax(means) == quadrant
     assert divmod(quadrant, 2) == (peak[0] >= high, peak[1] >= wide)
+
+
+@pytest.mark.slow
+def test_the_kept_model_finds_a_generated_quadrant_in_a_photograph_of_512_pixels(shared_data):
+    """The parts are at native resolution, and of a data set that the model was not trained on."""
+    images = shared_data / "second/diffusiondb-coco-imagenet"
+    real, fake = (
+        [file for file in sorted((images / kind).rglob("*.*")) if is_large(file)] for kind in ("real", "fake")
+    )
+    wild = Detector.from_pretrained(Path(__file__).parents[1] / "space/models/wild")
+    hits = []
+    for number, (host, donor) in enumerate(zip(real[::7][:8], fake[::7], strict=False)):
+        mosaic = Image.open(host).convert("RGB").crop((0, 0, 512, 512))
+        row, column = divmod(number % 4, 2)
+        mosaic.paste(Image.open(donor).convert("RGB").crop((0, 0, 256, 256)), (256 * column, 256 * row))
+        [explanation] = wild.explain(mosaic, method="relevance", target="FAKE")
+        high, wide = (side // 2 for side in explanation.map.shape)
+        means = [np.nanmean(explanation.map[y : y + high, x : x + wide]) for y in (0, high) for x in (0, wide)]
+        hits.append(np.argmax(means) == number % 4)
+    assert sum(hits) >= 7  # of 8; by chance, with probability 0.0004
+
+
+def is_large(file: Path) -> bool:
+    with Image.open(file) as image:
+        return min(image.size) >= 512
 
 
 @pytest.mark.parametrize("method", FAST)
