@@ -105,7 +105,7 @@ benchmarks: .venv/installed ## measure speed and memory against named alternativ
 	$(PY) -m benchmarks.grid_throughput --datasets cifake=cifake diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet --n 1600 --output_file results/benchmark_grid.json
 	$(PY) -m benchmarks.detector_throughput --output_file results/benchmark_detector.json
 	$(PY) -m benchmarks.scoring_throughput --output_file results/benchmark_scoring.json
-	$(PY) -m benchmarks.scoring_throughput --model space/models/wild --data $(SECOND)/diffusiondb-coco-imagenet --n 128 --output_file results/benchmark_scoring_wild.json
+	$(PY) -m benchmarks.scoring_throughput --model space/models/wild --data $(SECOND)/diffusiondb-coco-imagenet --n 64 --output_file results/benchmark_scoring_wild.json
 	$(PY) -m benchmarks.verdict_latency --output_file results/benchmark_verdict.json
 	$(PY) -m benchmarks.streaming_memory --output_file results/benchmark_streaming.json
 	$(PY) -m benchmarks.bfloat16 --datasets cifake=cifake $(foreach name,$(OTHERS),$(name)=$(SECOND)/$(name)) --output_file results/bfloat16.json

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.scoring_throughput --output_file results/benchmark_scoring.json`
 
-For the model of large images: `--model space/models/wild --data DATA --n 128 --output_file
+For the model of large images: `--model space/models/wild --data DATA --n 64 --output_file
 results/benchmark_scoring_wild.json`. The tensors of all images are in memory: 2.4 MB for an image of four views.
 """
 

@@ -17,6 +17,7 @@ from benchmarks import (
     streaming_memory,
     training_throughput,
     two_nodes,
+    verdict_latency,
     vit_throughput,
 )
 from realfake_hf.crosseval import tables as crosseval
@@ -41,9 +42,11 @@ TABLES = {  # name of a results file -> what renders its content
     "benchmark_explanations_gpu": explanation_throughput.to_markdown,
     "benchmark_grid": grid_throughput.to_markdown,
     "benchmark_scoring": scoring_throughput.to_markdown,
+    "benchmark_scoring_wild": scoring_throughput.to_markdown,
     "benchmark_space": space_load.to_markdown,
     "benchmark_streaming": streaming_memory.to_markdown,
     "benchmark_training": training_throughput.to_markdown,
+    "benchmark_verdict": verdict_latency.to_markdown,
     "benchmark_vit": vit_throughput.to_markdown,
     "bfloat16": bfloat16.to_markdown,
     "cifake_audit": data_audit.to_markdown,

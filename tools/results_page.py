@@ -36,6 +36,8 @@ SECTIONS: Final[Mapping[str, tuple[str, str, str]]] = {  # name -> heading, desc
     "benchmark_vit": ("Speed of a ViT", "Training and prediction at several sizes.", "make benchmarks"),
     "benchmark_detector": ("Prediction speed", "Files through `Detector`, `pipeline` and ONNX.", "make benchmarks"),
     "benchmark_scoring": ("Batch scoring", "Images to parquet.", "make benchmarks"),
+    "benchmark_scoring_wild": ("Batch scoring of large images", "The model `wild`.", "make benchmarks"),
+    "benchmark_verdict": ("Time of one verdict", "The model `wild`, from the bytes of a file.", "make benchmarks"),
     "benchmark_grid": ("Speed of the cross-evaluation", "Images per second through both models.", "make benchmarks"),
     "benchmark_explanations": ("Cost of explanations on a CPU", "Time and memory.", "make benchmarks"),
     "benchmark_explanations_gpu": (
