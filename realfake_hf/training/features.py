@@ -76,7 +76,7 @@ class FeatureDataset(BatchDataset):
     def select(self, rows: NDArray[np.intp]) -> "FeatureDataset":
         """Return some of the images."""
         variants = [Features(variant.stored, variant.rows[rows]) for variant in self.variants]
-        return FeatureDataset(variants, self.labels.numpy()[rows], seed=self.seed)
+        return FeatureDataset(variants, self.labels[torch.from_numpy(rows)].tolist(), seed=self.seed)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the variants of an epoch; a callback of the `Trainer` calls this."""
