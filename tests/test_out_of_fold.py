@@ -18,7 +18,7 @@ from realfake_hf.detector import Detector
 from realfake_hf.estimate import to_plain
 from realfake_hf.experiments import out_of_fold as module
 from realfake_hf.experiments.fold_scores import FoldedImages, FoldScores, RecipeFits, load_folds
-from realfake_hf.experiments.out_of_fold import calibrated_point, choose, main
+from realfake_hf.experiments.out_of_fold import calibrated_point, choose, keep, main
 from realfake_hf.metrics.operating_point import Band, Limits, OperatingPoint
 from realfake_hf.store import Store
 from realfake_hf.training.arguments import DataArguments, ModelArguments
@@ -127,6 +127,20 @@ def test_sums_of_the_folds_give_the_discriminants_of_a_direct_fit(plan, tmp_path
     features = torch.from_numpy(fits.features(np.flatnonzero(data.fold == 1))[:]).float()
     with torch.no_grad():
         torch.testing.assert_close(fits.network.score(features), direct.score(features), rtol=1e-3, atol=1e-3)
+
+
+def test_heads_with_a_hidden_layer_are_kept_with_their_familiarity(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    words = ["--config", str(plan.parent / "strong.yaml"), "--hidden_units", "4"]
+    recipe = parse(DataArguments, ModelArguments, argv=words)
+    fits = RecipeFits(recipe, load_folds([0, 1, 2], [recipe[0]]), Store(tmp_path / "fits"))
+    keep(fits, OperatingPoint(0.4, "here", temperature=0.5, band=Band(0.3, 0.5, 0.1)), tmp_path / "kept")
+    detector = Detector.from_pretrained(tmp_path / "kept")
+    images = fits.data.images["image"][:8]
+    features = torch.from_numpy(fits.features(np.arange(8))[:]).float()
+    embeddings = fits.network.window[:-1](features[:, 1:]).mean(1).detach()
+    np.testing.assert_allclose(detector.embeddings(images), embeddings, atol=0.05)
+    assert all(verdict.is_far is not None for verdict in detector.predict(images))
 
 
 def test_a_calibrated_point_gives_the_same_verdicts():

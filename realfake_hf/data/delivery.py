@@ -30,9 +30,7 @@ def deliver(image: Image.Image, generator: np.random.Generator) -> Image.Image:
 
     The number of changes and their kinds are uniform; a kind may occur twice, as files are compressed again and again.
     """
-    if generator.random() < 0.5:  # noqa: PLR2004
-        image = ImageOps.mirror(image)
-    kinds = list(CHANGES)
+    image, kinds = _mirror_half(image, generator), list(CHANGES)
     for number in generator.integers(len(kinds), size=generator.integers(1, MAX_STEPS + 1)):
         image = CHANGES[kinds[number]](image, generator)
     return image
@@ -43,8 +41,7 @@ def compress(image: Image.Image, generator: np.random.Generator) -> Image.Image:
 
     Before, one image in three is changed in one more way, see `CHANGES`.
     """
-    if generator.random() < 0.5:  # noqa: PLR2004
-        image = ImageOps.mirror(image)
+    image = _mirror_half(image, generator)
     if generator.random() < 1 / 3:
         kinds = list(CHANGES)
         image = CHANGES[kinds[generator.integers(len(kinds))]](image, generator)
@@ -73,6 +70,10 @@ def web(image: Image.Image) -> Image.Image:
 def hard(image: Image.Image) -> Image.Image:
     """Return an image as a messenger passes it on: at most 512 pixels, JPEG of quality 40."""
     return encode(limit_side(image, 512), file_format="JPEG", quality=40)
+
+
+def _mirror_half(image: Image.Image, generator: np.random.Generator) -> Image.Image:
+    return ImageOps.mirror(image) if generator.random() < 0.5 else image  # noqa: PLR2004
 
 
 def _compress(file_format: str) -> Change:

@@ -142,8 +142,7 @@ class RecipeFits:
         model: Any = build_model(recipe[1])
         self.network: MultiViewForImageClassification = model[0]
         self.processor: MultiViewImageProcessor = model[1]
-        self._part: Part = None
-        self._moments: dict[int, list[Moments]] = {}  # of each fold, within the part
+        self._moments: dict[Part, list[list[Moments]]] = {}  # of each fold, for the last part only: they are large
 
     def load(self, held: Held = (), part: Part = None) -> None:
         """Set the heads of the network to those that are fitted without some folds."""
@@ -191,7 +190,7 @@ class RecipeFits:
             sets, weights = self._training_set(rows & ~np.isin(self.data.fold, held))
             fit_heads(self.network, sets, inverse_penalty=settings.head_c, weights=weights)
         else:
-            moments = [self._moments_of(fold, part) for fold in range(self.data.fold.max() + 1) if fold not in held]
+            moments = [each for fold, each in enumerate(self._fold_moments(part)) if fold not in held]
             sums = [reduce(add, kind) for kind in zip(*moments, strict=True)]
             set_discriminants(self.network, sums, shrinkage=settings.head_shrinkage)
         values = self.network.state_dict().items()
@@ -208,17 +207,17 @@ class RecipeFits:
         sets = feature_sets(DatasetDict(train=part.images), self.network, self.processor, copies=copies, seed=0)
         return sets["train"], balanced_weights(self.recipe[0].balanced, part.is_fake, part.groups.tolist())
 
-    def _moments_of(self, fold: int, part: Part) -> "list[Moments]":
-        """Return the moments of a fold, within the part, of which all folds are summed at once."""
+    def _fold_moments(self, part: Part) -> "list[list[Moments]]":
+        """Return the moments of each fold, within a part."""
         from realfake_hf.training.features import collect_moments, mean_features
 
-        if part != self._part or not self._moments:
-            self._part, self._moments = part, {}
+        if part not in self._moments:
+            self._moments.clear()
             rows = self._rows(part)
             data, weights = self._training_set(rows)
-            for number in range(self.data.fold.max() + 1):
-                inside = self.data.fold[rows] == number
-                self._moments[number] = collect_moments(
-                    data.select(np.flatnonzero(inside)), weights[inside], offsets=mean_features(data)
-                )
-        return self._moments[fold]
+            offsets, fold = mean_features(data), self.data.fold[rows]
+            self._moments[part] = [
+                collect_moments(data.select(np.flatnonzero(fold == each)), weights[fold == each], offsets=offsets)
+                for each in range(fold.max() + 1)
+            ]
+        return self._moments[part]

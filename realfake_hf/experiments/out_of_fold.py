@@ -273,7 +273,7 @@ def keep(fits: RecipeFits, point: "OperatingPoint", folder: Path) -> str:
     features = fits.features(np.arange(len(data.fold)))
     batches = np.array_split(np.arange(len(features)), max(1, len(features) // 256))
     embeddings = np.concatenate(
-        [head[0](torch.from_numpy(features[rows][:, 1:]).float()).mean(1).numpy() for rows in batches]
+        [head[:-1](torch.from_numpy(features[rows][:, 1:]).float()).mean(1).detach().numpy() for rows in batches]
     )
     first = data.fold == 0
     digest = split_fingerprint(data.images.select(np.flatnonzero(first)))["sha256"]
