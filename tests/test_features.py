@@ -17,8 +17,8 @@ from realfake_hf.detector import Detector
 from realfake_hf.models.multiview import Standardize
 from realfake_hf.models.pretrained import build_multiview
 from realfake_hf.training import features as module
-from realfake_hf.training.discriminant import Moments, set_discriminant
-from realfake_hf.training.features import FeatureDataset, Features, cached_features, fit_heads
+from realfake_hf.training.discriminant import Moments, Standardized, set_discriminant
+from realfake_hf.training.features import FeatureDataset, Features, cached_features, collect_moments, fit_heads
 
 LAYERS = {"tower_layers": 2, "feature_layers": [1, 2], "n_windows": 2}
 
@@ -160,6 +160,40 @@ def test_a_head_with_a_hidden_layer_is_fitted_too(tower):
     assert roc_auc_score(labels, score.detach()) > 0.95
 
 
+@pytest.mark.parametrize("shrinkage", [None, 0.1])
+def test_heads_start_from_new_weights_whatever_the_model_contains(tower, shrinkage):
+    values = np.random.default_rng(0).normal(size=(40, 3, 64)).astype(np.float16)
+    labels = (values[:, :, 0].mean(1) * values[:, :, 1].mean(1) > 0).astype(int)
+    data = FeatureDataset([Features(values, np.arange(40))], labels)
+    fitted = []
+    for seed, others in ((0, 20), (0, 40), (1, 40)):
+        model, _ = build_multiview(str(tower), **LAYERS, hidden_units=4)
+        assert model.feature_width == 64
+        part = data.select(np.arange(40)[-others:])  # as of images that are held out later
+        fit_heads(model, part, inverse_penalty=10.0, shrinkage=shrinkage)
+        fit_heads(model, data.select(np.arange(30)), inverse_penalty=10.0, shrinkage=shrinkage, seed=seed)
+        fitted.append(model.window[1].weight.detach())
+    assert torch.equal(fitted[0], fitted[1])
+    assert not torch.allclose(fitted[0], fitted[2])
+
+
+def test_a_hidden_layer_of_axes_gives_the_scores_of_its_components(tower):
+    """The covariance within the labels is half-whitened: the fourth root of a variance remains."""
+    model, _ = build_multiview(str(tower), **LAYERS, hidden_units=4)
+    generator = np.random.default_rng(0)
+    values = (generator.normal(size=(300, 2, 64)) @ generator.normal(size=(64, 64))).astype(np.float16)
+    labels = np.arange(300) % 2
+    data = FeatureDataset([Features(values, np.arange(300))], labels)
+    features = Standardized.of(collect_moments(data, np.ones(300), offsets=np.zeros((2, 64), np.float32))[0])
+    axes = features.axes(0.2, 10)
+    inner = axes.T @ features.shrunk(0.2) @ axes
+    expected = torch.linalg.eigvalsh(features.shrunk(0.2))[-10:].sqrt()
+    torch.testing.assert_close(inner, expected.diag(), rtol=1e-3, atol=1e-3)
+    fit_heads(model, data, inverse_penalty=1.0, shrinkage=0.2, max_iter=200)
+    scores = model.score(torch.from_numpy(values).float()).detach()
+    assert roc_auc_score(labels, scores) > 0.8
+
+
 def test_train_learns_on_features_and_saves_a_detector(tower, folder, tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     words = ["--model", "multiview", "--tower", str(tower), "--tower_layers", "2", "--feature_layers", "1", "2"]
@@ -218,7 +252,7 @@ def test_a_discriminant_is_fishers(shrinkage):
         Moments.collect([values[part]], labels[part] > 0, weights[None, part], views=slice(0, 2), offset=offset)
         for part in (slice(0, 25), slice(25, 60))
     ]
-    set_discriminant(head, parts[0] + parts[1], shrinkage=shrinkage)
+    set_discriminant(head, Standardized.of(parts[0] + parts[1]), shrinkage=shrinkage)
     rows = np.concatenate(
         [np.repeat(np.flatnonzero(labels == label), weights[labels == label].astype(int)) for label in (0, 1)]
     )

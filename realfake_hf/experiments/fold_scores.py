@@ -183,16 +183,18 @@ class RecipeFits:
 
     def _fit(self, held: Held, part: Part) -> dict[str, NDArray[np.float32]]:
         """Fit the heads, and return their parameters."""
-        from realfake_hf.training.features import fit_heads, set_discriminants
+        from realfake_hf.training.features import fit_heads
 
-        settings, rows = self.recipe[1], self._rows(part)
-        if settings.head_shrinkage is None:
-            sets, weights = self._training_set(rows & ~np.isin(self.data.fold, held))
-            fit_heads(self.network, sets, inverse_penalty=settings.head_c, weights=weights)
-        else:
-            moments = [each for fold, each in enumerate(self._fold_moments(part)) if fold not in held]
-            sums = [reduce(add, kind) for kind in zip(*moments, strict=True)]
-            set_discriminants(self.network, sums, shrinkage=settings.head_shrinkage)
+        settings, moments = self.recipe[1], None
+        rows = self._rows(part) & ~np.isin(self.data.fold, held)
+        sets, weights = self._training_set(rows)
+        if settings.head_shrinkage is not None:
+            kept = [each for fold, each in enumerate(self._fold_moments(part)) if fold not in held]
+            moments = [reduce(add, kind) for kind in zip(*kept, strict=True)]
+        fit_heads(
+            self.network, sets, inverse_penalty=settings.head_c, shrinkage=settings.head_shrinkage, weights=weights,
+            moments=moments,
+        )  # fmt: skip
         values = self.network.state_dict().items()
         return {name: value.numpy() for name, value in values if not name.startswith("tower.")}
 

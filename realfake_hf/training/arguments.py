@@ -94,7 +94,9 @@ class ModelArguments:
         0.01, "multiview: C of the penalised logistic regression that fits the heads before the first epoch."
     )
     head_shrinkage: float | None = setting(
-        None, "multiview: shrinkage, in (0, 1), of the linear discriminants that are fitted instead."
+        None,
+        "multiview: shrinkage, in (0, 1), of the covariance within the labels: linear heads are discriminants, and a "
+        "hidden layer is fitted on principal components.",
     )
     image_size: int | None = setting(None, "Fine-tuning: input height and width in pixels; None: the model's.")
     patch_size: int | None = setting(None, "Fine-tuning: patch height and width in pixels; None: the model's.")
@@ -119,11 +121,8 @@ class ModelArguments:
                 raise ValueError(
                     f"expected settings that apply to --model {self.model}; found --{each.name}. Remove it."
                 )
-        if self.head_shrinkage is not None and (self.hidden_units or not 0 < self.head_shrinkage < 1):
-            raise ValueError(
-                f"expected --head_shrinkage in (0, 1), and no --hidden_units beside it; found {self.head_shrinkage} "
-                f"and {self.hidden_units}."
-            )
+        if self.head_shrinkage is not None and not 0 < self.head_shrinkage < 1:
+            raise ValueError(f"expected --head_shrinkage in (0, 1); found {self.head_shrinkage}.")
         if self.head_c <= 0 or min(self.copies.values()) < 0:
             raise ValueError(
                 "expected --head_c above 0, and --delivered_copies and --compressed_copies of at least 0; found "

@@ -1,4 +1,4 @@
-"""Linear discriminants of features, from sums that are collected in batches and added over parts of the data."""
+"""Statistics of features within the labels, from sums that are added over parts of the data; linear discriminants."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,31 +67,66 @@ class Moments:
         return cls(torch.from_numpy(offset), weight, total, products)
 
 
+@dataclass(frozen=True, eq=False)
+class Standardized:
+    """Standardised features; both labels weigh the same.
+
+    Attributes:
+        mean: (width,), of the features.
+        std: (width,), of the features.
+        covariance: (width, width) of the standardised features, within the labels.
+        half: (width,), half of the difference between the standardised means of FAKE and REAL.
+    """
+
+    mean: Tensor
+    std: Tensor
+    covariance: Tensor
+    half: Tensor
+
+    @classmethod
+    def of(cls, moments: Moments) -> "Standardized":
+        """Derive the statistics from the moments of both labels."""
+        means = moments.total / moments.weight[:, None]
+        covariance = (moments.products / moments.weight[:, None, None]).mean(0) - means.T @ means / 2
+        half = (means[1] - means[0]) / 2
+        std = (covariance.diagonal() + half.square()).sqrt().clamp_min(1e-6)
+        covariance /= std * std[:, None]
+        return cls(moments.offset + means.mean(0), std, covariance, half / std)
+
+    def shrunk(self, shrinkage: float) -> Tensor:
+        """Return the covariance, a share of which is replaced by the same multiple of the identity."""
+        shrunk = (1 - shrinkage) * self.covariance
+        shrunk.diagonal().add_(shrinkage * self.covariance.trace() / len(self.std))
+        return shrunk
+
+    def axes(self, shrinkage: float, components: int) -> Tensor:
+        """Return principal axes, each divided by the fourth root of its shrunk variance: (width, components).
+
+        Directions that vary much within the labels count less than in the features as they are, and more than after
+        whitening, which divides by the square root.
+        """
+        variances, axes = torch.linalg.eigh(self.shrunk(shrinkage))
+        return axes[:, -components:] / variances[-components:].pow(0.25)
+
+
 @torch.no_grad()
-def set_discriminant(head: torch.nn.Sequential, moments: Moments, *, shrinkage: float) -> None:
+def set_discriminant(head: torch.nn.Sequential, features: Standardized, *, shrinkage: float) -> None:
     """Set a head, of a `Standardize` and a `Linear` layer, to Fisher's discriminant.
 
-    Both labels have the same prior. The features are standardised before the covariance within the labels is shrunk
-    towards a multiple of the identity; the scores of all views have a standard deviation of one.
+    Both labels have the same prior. The covariance within the labels is shrunk towards a multiple of the identity; the
+    scores of all views have a standard deviation of one.
 
     Args:
         head: the head; features (..., width) to scores (..., 1).
-        moments: of both labels.
+        features: the statistics of the features.
         shrinkage: share of a multiple of the identity in the covariance, in (0, 1].
     """
-    means = moments.total / moments.weight[:, None]
-    covariance = (moments.products / moments.weight[:, None, None]).mean(0) - means.T @ means / 2
-    half = (means[1] - means[0]) / 2
-    std = (covariance.diagonal() + half.square()).sqrt().clamp_min(1e-6)
-    covariance /= std * std[:, None]
-    half /= std
-    shrunk = (1 - shrinkage) * covariance
-    shrunk.diagonal().add_(shrinkage * covariance.trace() / len(std))
-    direction = torch.cholesky_solve(half[:, None], torch.linalg.cholesky(shrunk))[:, 0]
+    half, covariance = features.half, features.covariance
+    direction = torch.cholesky_solve(half[:, None], torch.linalg.cholesky(features.shrunk(shrinkage)))[:, 0]
     spread = (direction @ covariance @ direction + (direction @ half).square()).sqrt()
     standardize: Any = head[0]
     linear: Any = head[1]
-    standardize.mean.copy_(moments.offset + means.mean(0))
-    standardize.std.copy_(std)
+    standardize.mean.copy_(features.mean)
+    standardize.std.copy_(features.std)
     linear.weight.copy_(direction[None] / spread)
     linear.bias.zero_()

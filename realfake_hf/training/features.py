@@ -23,7 +23,7 @@ from realfake_hf.models.cpu import has_fast_bfloat16
 from realfake_hf.models.multiview import MultiViewForImageClassification
 from realfake_hf.models.views import MultiViewImageProcessor
 from realfake_hf.parallel import map_in_processes
-from realfake_hf.training.discriminant import Moments, set_discriminant
+from realfake_hf.training.discriminant import Moments, Standardized, set_discriminant
 
 PLAIN: Final = "plain"
 FIXED: Final = {PLAIN: lambda image: image, "web": web, "hard": hard}  # variants without random numbers
@@ -33,6 +33,7 @@ WINDOWS: Final = slice(1, None)
 _VERSION: Final = 1  # increase it when the features of unchanged images, processor and tower change
 _VIEWS: Final = 8  # in a forward pass
 _LINE: Final = 65  # characters of a SHA-256 and the end of its line
+_COMPONENTS: Final = 1536  # of the features on which a hidden layer is fitted
 _DIGITS: Final = 15  # of a SHA-256 that seed the changes of an image
 
 
@@ -124,43 +125,60 @@ def fit_heads(
     inverse_penalty: float,
     shrinkage: float | None = None,
     weights: NDArray[np.float64] | None = None,
+    moments: Sequence[Moments] | None = None,
+    seed: int = 0,
     max_iter: int = 100,
 ) -> None:
     """Fit each head to the labels of its views, in all variants at once; the first weighs as much as all others.
 
-    The inputs are standardised. By default, heads are fitted by penalised logistic regression, with L-BFGS: the loss
-    is the weighted mean cross-entropy of the views plus the sum of squared weights / (2 C n), for n views, as in
-    scikit-learn. With a shrinkage, a linear head is Fisher's discriminant of the weighted views. Afterwards, the
-    scores of the views have the same standard deviation in both heads, so that neither dominates their mean.
+    By default, the inputs are standardised, and heads are fitted by penalised logistic regression, with L-BFGS: the
+    loss is the weighted mean cross-entropy of the views plus the sum of squared weights / (2 C n), for n views, as in
+    scikit-learn. With a shrinkage, a linear head is Fisher's discriminant of the weighted views, and a hidden layer is
+    fitted as before, but on the `Standardized.axes` of the inputs. Heads start from new weights, whatever the model
+    contains. Afterwards, the scores of the views have the same standard deviation in both heads, so that neither
+    dominates their mean.
 
     Args:
         model: the model; its heads and the statistics of their inputs are changed.
         data: the features and labels.
         inverse_penalty: C, above 0.
         shrinkage: share of a multiple of the identity in the covariance within the labels, in (0, 1]; None means
-            logistic regression.
+            none of the two.
         weights: (n,) weight of each image; None means the same for all.
+        moments: of the data, as from `collect_moments`, for a shrinkage; None means that they are collected.
+        seed: seed of the weights that a hidden layer starts from.
         max_iter: iterations of L-BFGS at most.
     """
     each = np.ones(len(data)) if weights is None else weights * len(data)
+    statistics: list[Standardized] = []
     if shrinkage is not None:
-        set_discriminants(model, collect_moments(data, each, offsets=mean_features(data)), shrinkage=shrinkage)
+        moments = moments or collect_moments(data, each, offsets=mean_features(data))
+        statistics = [Standardized.of(kind) for kind in moments]
+    if shrinkage is not None and not model.config.hidden_units:
+        for head, features in zip((model.whole, model.window), statistics, strict=False):
+            set_discriminant(head, features, shrinkage=shrinkage)
         return
     targets = data.labels.float().repeat(len(data.variants))[:, None]
     importance = torch.from_numpy(np.outer(data.shares * len(data.variants), each)).float().flatten()[:, None]
     spreads = []
-    for head, views in ((model.whole, WHOLE), (model.window, WINDOWS)):
-        joint = np.concatenate([variant[:][:, views] for variant in data.variants])  # (variants * n, views, width)
-        features = torch.from_numpy(joint).float()
-        if not features.shape[1]:
-            return
-        head[0].fit(features.flatten(0, 1))  # type: ignore[operator]
-        features = head[0](features)
-        penalty = 1 / (inverse_penalty * features.shape[0] * features.shape[1])
-        _minimise(head[1:], features, targets, importance, penalty=penalty, max_iter=max_iter)
+    kinds = ((model.whole, WHOLE), (model.window, WINDOWS))[: data.variants[0].stored.shape[1]]
+    for number, (head, views) in enumerate(kinds):
+        axes = None
+        if shrinkage is not None:
+            axes = statistics[number].axes(shrinkage, _COMPONENTS)
+            head[0].mean.copy_(statistics[number].mean)  # type: ignore[operator, union-attr]
+            head[0].std.copy_(statistics[number].std)  # type: ignore[operator, union-attr]
+        else:
+            flat = np.concatenate([variant[:][:, views] for variant in data.variants])
+            head[0].fit(torch.from_numpy(flat).float().flatten(0, 1))  # type: ignore[operator]
+        inputs = torch.cat([_inputs(head[0], variant, views, axes) for variant in data.variants])
+        layers = _new_layers(head, inputs.shape[-1], seed=seed)
+        penalty = 1 / (inverse_penalty * inputs.shape[0] * inputs.shape[1])
+        _minimise(layers, inputs, targets, importance, penalty=penalty, max_iter=max_iter)
         with torch.no_grad():
-            spreads.append(head[1:](features).std().clamp_min(1e-6))
-    for head, spread in zip((model.whole, model.window), spreads, strict=True):
+            spreads.append(layers(inputs).std().clamp_min(1e-6))
+        _take_over(head, layers, axes)
+    for head, spread in zip((model.whole, model.window), spreads, strict=False):
         for parameter in head[-1].parameters():
             parameter.data.mul_(torch.stack(spreads).log().mean().exp() / spread)
 
@@ -183,10 +201,36 @@ def collect_moments(
     ]
 
 
-def set_discriminants(model: MultiViewForImageClassification, moments: Sequence[Moments], *, shrinkage: float) -> None:
-    """Set the heads of a model to the discriminants of `collect_moments`."""
-    for head, each in zip((model.whole, model.window), moments, strict=False):
-        set_discriminant(head, each, shrinkage=shrinkage)
+@torch.no_grad()
+def _inputs(standardize: torch.nn.Module, features: Features, views: slice, axes: Tensor | None) -> Tensor:
+    """Return standardised features, or their components along the axes: (n, views, width or components)."""
+    parts = []
+    for rows in np.array_split(np.arange(len(features)), max(1, len(features) // 256)):
+        values = standardize(torch.from_numpy(features[rows][:, views]).float())
+        parts.append(values if axes is None else values @ axes)
+    return torch.cat(parts)
+
+
+def _new_layers(head: torch.nn.Sequential, width: int, *, seed: int) -> torch.nn.Sequential:
+    """Return new layers like those of a head after the first, for inputs of that width."""
+    layers = copy.deepcopy(head[1:])
+    layers[0] = torch.nn.Linear(width, layers[0].out_features)  # type: ignore[arg-type]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for layer in layers:
+            if isinstance(layer, torch.nn.Linear):
+                layer.reset_parameters()
+    return layers
+
+
+@torch.no_grad()
+def _take_over(head: torch.nn.Sequential, layers: torch.nn.Sequential, axes: Tensor | None) -> None:
+    """Set the layers of a head to those that were fitted, along axes of the inputs if there are any."""
+    values: list[Tensor] = list(layers.parameters())
+    if axes is not None:
+        values[0] = values[0] @ axes.T
+    for own, value in zip(head[1:].parameters(), values, strict=True):
+        own.copy_(value)
 
 
 def _minimise(

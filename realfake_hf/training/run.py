@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from transformers import Trainer, TrainerCallback
@@ -103,8 +103,10 @@ def fit(
     check_same_data(folder, record["data"])
     sets = input_sets(images, network, processor, model, run)
     if isinstance(network, MultiViewForImageClassification) and not checkpoint:
-        penalties = {"inverse_penalty": model.head_c, "shrinkage": model.head_shrinkage}
-        fit_heads(network, sets["train"], weights=images.weights, **penalties)  # type: ignore[arg-type]
+        fit_heads(
+            network, cast("FeatureDataset", sets["train"]), inverse_penalty=model.head_c,
+            shrinkage=model.head_shrinkage, weights=images.weights, seed=run.seed,
+        )  # fmt: skip
     recorder = validation_recorder(images.images, folder)
     trainer = build_trainer(
         network, processor, sets, recorder=recorder, model=model, run=run, teacher=teacher, weights=images.weights
