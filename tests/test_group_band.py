@@ -92,6 +92,19 @@ def test_widening_by_the_views_is_part_of_the_choice():
     assert found.decided.k < outcome(point, is_fake, p_fake, groups).decided.k
 
 
+def test_the_promise_holds_in_each_variant_not_in_all_together():
+    is_fake, p_fake, groups, folds = planted(n_good=60, size=40)
+    variant = np.arange(len(groups)) % 10 == 0  # a tenth of the images, of each group
+    noise = np.random.default_rng(2).normal(0, 2, len(groups)) * variant
+    p_fake = expit(logit(p_fake) + noise)
+    together = choose_for_groups(is_fake, p_fake, groups, folds)
+    apart = choose_for_groups(is_fake, p_fake, groups, folds, variants=variant)
+    found = [outcome(point, is_fake[variant], p_fake[variant], groups[variant]) for point in (together, apart)]
+    assert found[0].worst_wrong > 0.1 >= found[1].worst_wrong
+    assert found[1].worst_false_alarms <= 0.03
+    assert outcome(apart, is_fake[~variant], p_fake[~variant], groups[~variant]).worst_wrong <= 0.1
+
+
 def test_the_order_and_the_names_of_the_groups_change_nothing():
     is_fake, p_fake, groups, folds = planted(bad=8, offset=1.5)
     order = np.random.default_rng(0).permutation(len(groups))

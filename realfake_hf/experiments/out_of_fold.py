@@ -73,7 +73,7 @@ class Plan:
         variants: as in `training.features`; recipes are chosen by the mean of all.
         shares: of the groups, and of the images of each group, that a learning curve trains on besides all.
         sampled: images of each fold that are judged in the other variants, the first by SHA-256.
-        band_variants: those on which the operating point is chosen, all together.
+        band_variants: those on which the operating point is chosen; it keeps the promise in each.
         limits: the limits of the operating point, see `metrics.operating_point.Limits`.
         error: promised share of wrong verdicts among the sure ones, in the worst groups.
         false_alarms: promised share of the real images that are surely called FAKE, in the worst groups.
@@ -197,12 +197,13 @@ def choose_point(
 
     variants = [plan.variants.index(name) for name in plan.band_variants]
     p_fake, spread = scores.p_fake[variants], scores.spread[variants]
-    _, rows = known = np.nonzero(np.isfinite(p_fake) & (data.fold != (-1 if without is None else without)))
+    kinds, rows = known = np.nonzero(np.isfinite(p_fake) & (data.fold != (-1 if without is None else without)))
     return choose_for_groups(
         data.is_fake[rows],
         p_fake[known],
         data.groups[rows],
         data.fold[rows],
+        variants=kinds,
         spread=spread[known],
         limits=Limits(**plan.limits),
         error=plan.error,

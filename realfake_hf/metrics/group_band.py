@@ -6,7 +6,7 @@ the limits of a model are left out beforehand. No other images have a part in th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 import numpy as np
@@ -30,6 +30,7 @@ _LEAST_GROUPS: Final = 14  # with fewer, even the worst group shows nothing abou
 _LEAST_COVERAGE: Final = 0.1  # share of the images that a band decides
 _PRIOR: Final = 2.0  # images at the common rate that are added to each group, for groups of few images
 _CANDIDATES: Final = 100  # for each end of the band
+_SIDES: Final = ("real_side", "fake_side")
 
 Counts = NDArray[np.float64]  # (groups, candidates)
 
@@ -76,6 +77,11 @@ class _Scores:
     group: NDArray[np.intp]
     weights: Floats
 
+    def select(self, images: Flags) -> "_Scores":
+        """Return the scores of some images, whose groups keep their numbers."""
+        values = (getattr(self, each.name)[images] for each in fields(self))
+        return _Scores(*values)
+
     def count(self, images: Flags, column: NDArray[np.intp], n_columns: int) -> Counts:
         """Count images by group and column: (groups, columns)."""
         n_groups = int(self.group.max()) + 1
@@ -89,6 +95,7 @@ def choose_for_groups(
     groups: ArrayLike,
     folds: ArrayLike,
     *,
+    variants: ArrayLike | None = None,
     spread: ArrayLike | None = None,
     limits: Limits | None = None,
     error: float = ERROR,
@@ -99,20 +106,22 @@ def choose_for_groups(
 
     Threshold and temperature are those of a logistic regression on the log-odds (Platt, 1999), in which an image
     weighs one over the root of its group's size, and both labels weigh the same. The ends of the band, on each side of
-    the threshold, decide as many images as possible, by these weights, of all pairs of ends that keep the promise: in
-    four of five groups the share of wrong verdicts among the sure ones is at most `error`, and the share of real
-    images surely called FAKE at most `false_alarms`, and so are the means over all groups. All groups count the same,
-    however large. To the images of each group two are added at the rate of all groups, so that one error in a group
-    of three is not a third, and a group without sure verdicts has the common rate. The rank of the group that counts
-    is that of a nonparametric tolerance limit (Wilks, 1941, Annals of Mathematical Statistics 12:91-96): if groups are
-    exchangeable, a given band that passes keeps its promise in four of five new groups with 95% confidence. The choice
-    among many bands costs a part of it: 90% of the choices of `tests/test_group_band.py` keep theirs.
+    the threshold, decide as many images as possible, by these weights, of all pairs of ends that keep the promise in
+    each variant: in four of five groups the share of wrong verdicts among the sure ones is at most `error`, and the
+    share of real images surely called FAKE at most `false_alarms`, and so are the means over all groups. All groups
+    count the same, however large. To the images of each group two are added at the rate of all groups, so that one
+    error in a group of three is not a third, and a group without sure verdicts has the common rate. The rank of the
+    group that counts is that of a nonparametric tolerance limit (Wilks, 1941, Annals of Mathematical Statistics
+    12:91-96): if groups are exchangeable, a given band that passes keeps its promise in four of five new groups with
+    95% confidence. The choice among many bands costs a part of it: 90% of the choices of `tests/test_group_band.py`
+    keep theirs.
 
     Args:
         is_fake: see the module.
         p_fake: see the module.
         groups: see the module.
         folds: see the module.
+        variants: (n,) variant of each image, such as its compression; None means that all are of one.
         spread: (n,) standard deviation of the log-odds of the views, for `limits.widening`; None means none.
         limits: recorded in the operating point, whose band is chosen with their widening.
         error: highest share of wrong verdicts among the sure ones.
@@ -125,7 +134,9 @@ def choose_for_groups(
     """
     scores = _prepare(is_fake, p_fake, groups, folds, spread=spread, limits=limits)
     threshold, temperature = fit_threshold(is_fake, p_fake, groups)
-    low, high = _choose_ends(scores, threshold, error=error, false_alarms=false_alarms)
+    kinds = np.zeros(len(scores.p_fake)) if variants is None else np.asarray(variants)
+    parts = [scores.select(kinds == kind) for kind in np.unique(kinds)]
+    low, high = _choose_ends(parts, threshold, error=error, false_alarms=false_alarms)
     n_groups = int(scores.group.max()) + 1
     return OperatingPoint(
         threshold=threshold,
@@ -173,12 +184,13 @@ def count_verdicts(verdicts: Sequence[Verdict], is_fake: ArrayLike, groups: Arra
     called_fake = np.array([verdict.label == "FAKE" for verdict in verdicts])
     wrong, alarm = is_sure & (called_fake != truth), is_sure & called_fake & ~truth
     sums = [np.bincount(group, flags).astype(np.float64)[:, None] for flags in (wrong, is_sure, alarm, ~truth)]
+    size = np.bincount(group).astype(np.float64)
     return GroupOutcome(
         decided=share(int(is_sure.sum()), len(truth)),
         wrong=share(int(wrong.sum()), int(is_sure.sum())),
         false_alarms=share(int(alarm.sum()), int((~truth).sum())),
-        worst_wrong=float(_worst_share(sums[0], sums[1])[0]),
-        worst_false_alarms=float(_worst_share(sums[2], sums[3])[0]),
+        worst_wrong=float(_worst_share(sums[0], sums[1], size)[0]),
+        worst_false_alarms=float(_worst_share(sums[2], sums[3], sums[3][:, 0])[0]),
         groups=len(sums[0]),
     )
 
@@ -211,10 +223,32 @@ def _weights(truth: Flags, groups: ArrayLike) -> Floats:
     return balanced_weights(BALANCED, truth, names) * len(truth)
 
 
-def _choose_ends(scores: _Scores, threshold: float, *, error: float, false_alarms: float) -> tuple[float, float]:
-    """Return the lower and the upper end of the band."""
-    lows = np.unique([0.0, *_between(scores.real_side[scores.real_side <= threshold]), threshold])
-    highs = np.unique([threshold, *_between(scores.fake_side[scores.fake_side >= threshold]), 1.0])
+def _choose_ends(
+    parts: Sequence[_Scores], threshold: float, *, error: float, false_alarms: float
+) -> tuple[float, float]:
+    """Return the lower and the upper end of the band that decides most of all parts and keeps the promise in each."""
+    real_side, fake_side = (np.concatenate([getattr(part, name) for part in parts]) for name in _SIDES)
+    lows = np.unique([0.0, *_between(real_side[real_side <= threshold]), threshold])
+    highs = np.unique([threshold, *_between(fake_side[fake_side >= threshold]), 1.0])
+    coverage, is_kept = np.zeros((len(lows), len(highs))), np.ones((len(lows), len(highs)), dtype=np.bool_)
+    for part in parts:
+        decided, kept = _judge_ends(part, lows, highs, threshold, error=error, false_alarms=false_alarms)
+        coverage += decided
+        is_kept &= kept
+    coverage[~is_kept] = 0
+    if coverage.max() < _LEAST_COVERAGE * len(real_side):
+        raise ValueError(
+            f"expected scores by which a tenth of the images can be decided with at most {error:.0%} wrong and "
+            f"{false_alarms:.0%} false alarms in the worst groups; found none. Train the model on more sources."
+        )
+    best = np.unravel_index(int(coverage.argmax()), coverage.shape)
+    return float(lows[best[0]]), float(highs[best[1]])
+
+
+def _judge_ends(
+    scores: _Scores, lows: Floats, highs: Floats, threshold: float, *, error: float, false_alarms: float
+) -> tuple[Floats, Flags]:
+    """Return the weight of the decided images for each pair of ends, and whether it keeps the promise."""
     first = np.searchsorted(lows, scores.real_side)  # the lowest end at which an image is a sure REAL
     last = np.searchsorted(highs, scores.fake_side, side="right") - 1  # the highest end at which it is a sure FAKE
     real, fake = first < len(lows), (last >= 0) & (scores.p_fake > threshold)
@@ -223,22 +257,14 @@ def _choose_ends(scores: _Scores, threshold: float, *, error: float, false_alarm
     called_fake, alarms = (
         scores.count(each, last, len(highs))[:, ::-1].cumsum(1)[:, ::-1] for each in (fake, fake & ~truth)
     )
-    n_real = np.bincount(scores.group[~truth], minlength=len(alarms))[:, None].astype(np.float64)
-    allowed = _worst_share(alarms, np.broadcast_to(n_real, alarms.shape)) <= false_alarms
-    coverage = (
+    size, n_real = (np.bincount(each, minlength=len(alarms)) * 1.0 for each in (scores.group, scores.group[~truth]))
+    allowed = _worst_share(alarms, np.broadcast_to(n_real[:, None], alarms.shape), n_real) <= false_alarms
+    decided = (
         np.bincount(first[real], scores.weights[real], len(lows)).cumsum()[:, None]
         + (np.bincount(last[fake], scores.weights[fake], len(highs))[::-1].cumsum()[::-1])
     )
-    for row in range(len(lows)):
-        wrong, decided = missed[:, [row]] + alarms, called_real[:, [row]] + called_fake
-        coverage[row, ~(allowed & (_worst_share(wrong, decided) <= error))] = 0
-    if coverage.max() < _LEAST_COVERAGE * len(scores.p_fake):
-        raise ValueError(
-            f"expected scores by which a tenth of the images can be decided with at most {error:.0%} wrong and "
-            f"{false_alarms:.0%} false alarms in the worst groups; found none. Train the model on more sources."
-        )
-    best = np.unravel_index(int(coverage.argmax()), coverage.shape)
-    return float(lows[best[0]]), float(highs[best[1]])
+    rows = ((missed[:, [row]] + alarms, called_real[:, [row]] + called_fake) for row in range(len(lows)))
+    return decided, np.stack([allowed & (_worst_share(*row, size) <= error) for row in rows])
 
 
 def _between(values: Floats) -> Floats:
@@ -248,10 +274,12 @@ def _between(values: Floats) -> Floats:
     return middles[np.unique(np.linspace(0, len(middles) - 1, min(_CANDIDATES, len(middles))).astype(np.intp))]
 
 
-def _worst_share(part: Counts, whole: Counts) -> Floats:
-    """Return the greater of the share that four of five groups do not pass and the mean share: (candidates,)."""
-    present = whole.max(axis=1) > 0
-    part, whole = part[present], whole[present]
+def _worst_share(part: Counts, whole: Counts, size: Floats) -> Floats:
+    """Return the greater of the share that four of five groups do not pass and the mean share: (candidates,).
+
+    Groups of size 0 do not count; size is (groups,).
+    """
+    part, whole = part[size > 0], whole[size > 0]
     if not len(whole):
         return np.zeros(whole.shape[1])
     roots = np.sqrt(np.maximum(whole, 1))
