@@ -2,6 +2,8 @@
 
 import json
 import zipfile
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +39,17 @@ def linear(matrix: np.ndarray) -> bytes:
     return model.SerializeToString()
 
 
+RED = np.array([[4.0, 0.0], [0.0, 0.0], [0.0, 0.0]])  # the first logit is that of FAKE
+MODELS = {"sdxl-detector": linear(RED), "CLIP probe": linear(np.eye(3))}
+SMALL = {name: replace(PEERS[name], sha256=sha256(model).hexdigest()) for name, model in MODELS.items()}
+
+
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheels")
-    red = np.array([[4.0, 0.0], [0.0, 0.0], [0.0, 0.0]])  # the first logit is that of FAKE
-    for files, matrix in zip(PEERS.values(), (red, np.eye(3)), strict=True):
+    for name, files in PEERS.items():
         with zipfile.ZipFile(folder / files.wheel, "w") as archive:
-            archive.writestr(files.model, linear(matrix))
+            archive.writestr(files.model, MODELS[name])
             for name, content in ((files.processor, PROCESSOR), (files.head, HEAD)):
                 if name:
                     archive.writestr(name, json.dumps(content))
@@ -68,11 +74,17 @@ def test_scores_are_those_of_the_formula(wheels):
     image = Image.fromarray(np.random.default_rng(1).integers(256, size=(224, 224, 3), dtype=np.uint8))
     values = np.asarray(image) / 255
     means = ((values - 0.5) / 0.5).mean((0, 1))
-    classifier, probe = (Peer(files, wheels) for files in PEERS.values())
+    classifier, probe = (Peer(files, wheels) for files in SMALL.values())
     assert classifier.p_fake(image) == pytest.approx(expit(4 * means[0]), abs=1e-5)
     clip = ((values - [0.48145466, 0.4578275, 0.40821073]) / [0.26862954, 0.26130258, 0.27577711]).mean((0, 1))
     expected = expit(clip @ HEAD["weights"] / np.linalg.norm(clip) + HEAD["bias"])
     assert probe.p_fake(image) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_another_model_of_the_same_name_is_not_run(wheels, name):
+    with pytest.raises(ValueError, match=PEERS[name].sha256):
+        Peer(PEERS[name], wheels)
 
 
 def test_intervals_of_differences_draw_the_same_groups():
@@ -106,6 +118,7 @@ def test_p_values_of_all_comparisons_are_corrected_together():
 @pytest.mark.slow
 def test_the_command_compares_on_the_same_images_and_resumes(wheels, images, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "SAMPLES", 20)
+    monkeypatch.setattr(module, "PEERS", SMALL)
     (tmp_path / "other").mkdir()
     for number in range(12):  # the first two are copies
         first = Image.open(images / f"{number}.png") if number < 2 else None

