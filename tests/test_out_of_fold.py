@@ -18,7 +18,15 @@ from realfake_hf.detector import Detector
 from realfake_hf.estimate import to_plain
 from realfake_hf.experiments import out_of_fold as module
 from realfake_hf.experiments.fold_scores import FoldedImages, FoldScores, RecipeFits, load_folds
-from realfake_hf.experiments.out_of_fold import calibrated_point, choose, keep, main
+from realfake_hf.experiments.out_of_fold import (
+    Plan,
+    band_outcomes,
+    calibrated_point,
+    choose,
+    choose_point,
+    keep,
+    main,
+)
 from realfake_hf.metrics.operating_point import Band, Limits, OperatingPoint
 from realfake_hf.store import Store
 from realfake_hf.training.arguments import DataArguments, ModelArguments
@@ -49,7 +57,7 @@ def plan(tmp_path_factory):
         "sampled": 20,
         "band_variants": ["plain"],
     }
-    promise = {"limits": {"short_side": 20, "widening": 0.1}, "error": 0.4, "false_alarms": 0.4}
+    promise = {"limits": {"short_side": 20, "widening": 0.1, "far": True}, "error": 0.4, "false_alarms": 0.4}
     file.write_text(yaml.safe_dump(settings | promise))
     return file
 
@@ -106,7 +114,8 @@ def test_every_image_is_judged_once_by_heads_that_never_saw_its_fold(plan, tmp_p
     assert kept["operating_point"] == to_plain(detector.point)
     assert sum(row["n"] for row in kept["bins"]) == N
     assert (detector.point.threshold, detector.point.temperature) == (0.5, 1)
-    assert (detector.point.limits.short_side, detector.point.n) == (20, N)
+    assert (detector.point.limits.short_side, detector.point.limits.far) == (20, True)
+    assert N * 0.9 < detector.point.n <= N
     assert detector.familiarity.n == N * 2 // 3
     images = load_images(yaml.safe_load((plan.parent / "strong.yaml").read_text())["data"])["train"]
     p_fake = detector.probabilities(images["image"])
@@ -141,6 +150,23 @@ def test_heads_with_a_hidden_layer_are_kept_with_their_familiarity(plan, tmp_pat
     embeddings = fits.network.window[:-1](features[:, 1:]).mean(1).detach()
     np.testing.assert_allclose(detector.embeddings(images), embeddings, atol=0.05)
     assert all(verdict.is_far is not None for verdict in detector.predict(images))
+
+
+def test_images_that_are_far_have_no_part_in_the_band_and_are_unsure():
+    plan = Plan([], [0, 1, 2], ["plain", "web"], [], 40, ["plain", "web"], {"far": True}, error=0.1, false_alarms=0.05)
+    number = np.arange(240)
+    groups = Dataset.from_dict({"group": [f"owner{each // 4}" for each in number]})
+    data, scores, far = FoldedImages(groups, number // 80, number % 2 == 1), np.empty((2, 240)), np.zeros((2, 240))
+    scores[:] = np.where(data.is_fake, 0.9, 0.1) + np.random.default_rng(0).normal(0, 0.02, (2, 240))
+    found = choose_point(plan, data, FoldScores(scores, 0 * scores), far)
+    far[1, ::8] = 1  # real images, which now look generated
+    scores[1, ::8] = 0.97
+    moved = choose_point(plan, data, FoldScores(scores, 0 * scores), far)
+    assert (found.n, moved.n) == (480, 450)
+    assert moved.band.high == pytest.approx(found.band.high, abs=0.05)
+    outcomes = band_outcomes(plan, data, FoldScores(scores, 0 * scores), far, 0)
+    assert outcomes["plain"]["decided"]["value"] == 1
+    assert (outcomes["web"]["decided"]["k"], outcomes["web"]["wrong"]["k"]) == (70, 0)
 
 
 def test_a_calibrated_point_gives_the_same_verdicts():

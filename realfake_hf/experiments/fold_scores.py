@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, reduce
 from operator import add
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from realfake_hf.store import Store
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from realfake_hf.metrics.out_of_distribution import Familiarity
     from realfake_hf.models.multiview import MultiViewForImageClassification
     from realfake_hf.models.views import MultiViewImageProcessor
     from realfake_hf.training.arguments import DataArguments, ModelArguments
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from realfake_hf.training.features import FeatureDataset, Features
 
     Recipe = tuple[DataArguments, ModelArguments]
+
+COMPONENTS: Final = 128  # of the embedding, for the familiarity
 
 Part = tuple[float, str] | None
 Held = tuple[int, ...]  # positions of the folds that are held out
@@ -161,22 +164,62 @@ class RecipeFits:
         import torch
 
         self.load(held, part)
-        is_held = np.isin(self.data.fold, held)
         p_fake = np.full((len(variants), len(self.data.fold)), np.nan)
         spread = p_fake.copy()
         for row, variant in enumerate(variants):
-            judged = np.flatnonzero(is_held & self.data.is_sampled(sampled) if row else is_held)
+            judged = self._judged(held, None if row == 0 else sampled)
             features = torch.from_numpy(self.features(judged, variant)[:]).float()
             with torch.inference_mode():
                 p_fake[row, judged] = self.network.score(features).sigmoid().numpy()
                 spread[row, judged] = self.network.view_scores(features).std(1, correction=0).numpy()
         return FoldScores(p_fake, spread)
 
+    def is_far(self, held: Held, *, variants: Sequence[str], sampled: int) -> Array:
+        """Return 1 for images of some folds that are far from those of the others, 0 for the rest; see `score`."""
+        self.load(held)
+        familiarity, far = self.familiarity(held), np.full((len(variants), len(self.data.fold)), np.nan)
+        for row, variant in enumerate(variants):
+            judged = self._judged(held, None if row == 0 else sampled)
+            far[row, judged] = familiarity.is_far(self.embeddings(judged, variant))
+        return far
+
+    def familiarity(self, held: Held = ()) -> "Familiarity":
+        """Fit the familiarity on all folds but those held out and the first other, on which its limit is chosen."""
+        from realfake_hf.environment import split_fingerprint
+        from realfake_hf.metrics.out_of_distribution import fit_familiarity
+
+        known = np.flatnonzero(~np.isin(self.data.fold, held))
+        first = self.data.fold[known] == self.data.fold[known].min()
+        embeddings = self.embeddings(known)
+        digest = split_fingerprint(self.data.images.select(known[first]))["sha256"]
+        return fit_familiarity(
+            embeddings[~first], self.data.is_fake[known[~first]], embeddings[first], sha256=digest,
+            components=min(COMPONENTS, *embeddings[~first].shape),
+        )  # fmt: skip
+
+    def embeddings(self, rows: NDArray[np.intp], variant: str = "plain") -> NDArray[np.float32]:
+        """Return the inputs of the last layer of the windows' head, averaged over the windows: (n, width)."""
+        import torch
+
+        head: Any = self.network.window
+        features = self.features(rows, variant)
+        with torch.inference_mode():
+            parts = [
+                head[:-1](torch.from_numpy(features[part][:, 1:]).float()).mean(1).numpy()
+                for part in np.array_split(np.arange(len(rows)), max(1, len(rows) // 256))
+            ]
+        return np.concatenate(parts)
+
     def features(self, rows: NDArray[np.intp], variant: str = "plain") -> "Features":
         """Return the features of some images."""
         from realfake_hf.training.features import cached_features
 
         return cached_features(self.data.images.select(rows), self.network, self.processor, variant=variant)
+
+    def _judged(self, held: Held, sampled: int | None) -> NDArray[np.intp]:
+        """Return the images of some folds, or a sample of each."""
+        is_held = np.isin(self.data.fold, held)
+        return np.flatnonzero(is_held if sampled is None else is_held & self.data.is_sampled(sampled))
 
     def _rows(self, part: Part) -> NDArray[np.bool_]:
         return self.data.is_among(part[0], of=part[1]) if part else np.ones(len(self.data.fold), dtype=np.bool_)

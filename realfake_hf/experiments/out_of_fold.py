@@ -49,7 +49,6 @@ WORST: Final = 20  # groups in the table of errors
 SHOWN: Final = ("roc_auc", "balanced_accuracy", "accuracy_real")
 REPORTED: Final = ("n", "n_real", "n_fake", *SHOWN, "accuracy_fake", "ece", "brier")
 SHARD: Final = "45MB"  # of the weights that are kept, at most
-COMPONENTS: Final = 128  # of the embedding, for the familiarity
 SCORES: Final = "scores.npz"  # sha256 and fold (n,), p_fake (variants, n) of the recipes chosen within, and names
 Scores = Mapping[Held, FoldScores]
 
@@ -116,11 +115,12 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
     best, final = choose(scores, data), {name: calibrated(plan, data, each) for name, each in joined.items()}
     stored = {"sha256": data.images["sha256"][:], "fold": data.fold, "folds": [str(fold) for fold in plan.folds]}
     np.savez(folder / SCORES, variants=plan.variants, p_fake=final[NESTED], **stored)
-    point = choose_point(plan, data, joined[best])
-    fits = RecipeFits(recipes[best], data, Store(folder / best))
+    fits = {name: RecipeFits(recipes[name], data, Store(folder / name)) for name in {best, *chosen}}
+    far = {name: _find_far(plan, [fits[each] for each in by_fold[name]]) for name in (best, NESTED)}
+    point = choose_point(plan, data, joined[best], far[best])
     kept = {
         "recipe": best,
-        "weights": keep(fits, point, model_dir) if model_dir else None,
+        "weights": keep(fits[best], point, model_dir) if model_dir else None,
         "operating_point": to_plain(calibrated_point(point)),
         "bins": [to_plain(row) for row in reliability(data.is_fake, final[best][0])],
     }
@@ -132,12 +132,21 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
         "chosen": dict(zip(map(str, plan.folds), chosen, strict=True)),
         "kept": kept,
         "bands": {
-            str(fold): band_outcomes(plan, data, joined[NESTED], number) for number, fold in enumerate(plan.folds)
+            str(fold): band_outcomes(plan, data, joined[NESTED], far[NESTED], number)
+            for number, fold in enumerate(plan.folds)
         },
         "recipes": {name: _reports(plan, data, values, is_detailed=name == NESTED) for name, values in final.items()},
-        "curve": _learning_curve(plan, fits),
+        "curve": _learning_curve(plan, fits[best]),
         "right": right_by_group(data, final[NESTED][0]),
     }
+
+
+def _find_far(plan: Plan, fits: Sequence[RecipeFits]) -> Array:
+    """Return which images are far from those of the other folds, (variants, n); or none if that is no limit."""
+    settings: Any = {"variants": plan.variants, "sampled": plan.sampled}
+    if not plan.limits.get("far"):
+        return np.zeros((len(plan.variants), len(fits[0].data.fold)))
+    return np.fmax.reduce([each.is_far((fold,), **settings) for fold, each in enumerate(fits)])  # type: ignore[no-any-return]
 
 
 def _learning_curve(plan: Plan, fits: RecipeFits) -> list[dict[str, Any]]:
@@ -189,15 +198,16 @@ def choose(scores: Mapping[str, Scores], data: FoldedImages, fold: int | None = 
 
 
 def choose_point(
-    plan: Plan, data: FoldedImages, scores: FoldScores, *, without: int | None = None
+    plan: Plan, data: FoldedImages, scores: FoldScores, far: Array, *, without: int | None = None
 ) -> "OperatingPoint":
-    """Choose the operating point on the scores out of fold, of all folds or without one."""
+    """Choose the operating point on the scores out of fold of images that are not far, of all folds or without one."""
     from realfake_hf.metrics.group_band import choose_for_groups
     from realfake_hf.metrics.operating_point import Limits
 
     variants = [plan.variants.index(name) for name in plan.band_variants]
     p_fake, spread = scores.p_fake[variants], scores.spread[variants]
-    kinds, rows = known = np.nonzero(np.isfinite(p_fake) & (data.fold != (-1 if without is None else without)))
+    is_used = np.isfinite(p_fake) & (far[variants] == 0) & (data.fold != (-1 if without is None else without))
+    kinds, rows = known = np.nonzero(is_used)
     return choose_for_groups(
         data.is_fake[rows],
         p_fake[known],
@@ -229,14 +239,16 @@ def calibrated(plan: Plan, data: FoldedImages, scores: FoldScores) -> Array:
     return p_fake
 
 
-def band_outcomes(plan: Plan, data: FoldedImages, scores: FoldScores, fold: int) -> dict[str, Any]:
+def band_outcomes(plan: Plan, data: FoldedImages, scores: FoldScores, far: Array, fold: int) -> dict[str, Any]:
     """Choose the operating point on the other folds, and measure the verdicts on this one, by variant."""
     from realfake_hf.metrics.group_band import outcome
 
-    point, outcomes = choose_point(plan, data, scores, without=fold), {}
-    for variant, p_fake, spread in zip(plan.variants, scores.p_fake, scores.spread, strict=True):
+    point, outcomes = choose_point(plan, data, scores, far, without=fold), {}
+    for variant, p_fake, spread, is_far in zip(plan.variants, scores.p_fake, scores.spread, far, strict=True):
         rows = np.isfinite(p_fake) & (data.fold == fold)
-        found = outcome(point, data.is_fake[rows], p_fake[rows], data.groups[rows], spread=spread[rows])
+        found = outcome(
+            point, data.is_fake[rows], p_fake[rows], data.groups[rows], spread=spread[rows], is_far=is_far[rows] == 1
+        )
         outcomes[variant] = to_plain(found)
     return outcomes
 
@@ -257,31 +269,14 @@ def keep(fits: RecipeFits, point: "OperatingPoint", folder: Path) -> str:
     """Train a recipe on all images, and write model, image processor, operating point and familiarity to a folder.
 
     The heads are shifted and scaled by threshold and temperature, so that the probabilities are calibrated.
-    Return the digest of the weights. The familiarity is fitted on all folds but the first, on which its limit is
-    chosen.
+    Return the digest of the weights.
     """
-    import torch
-
     from realfake_hf.detector import Detector
-    from realfake_hf.environment import split_fingerprint
     from realfake_hf.metrics.calibration import log_odds
     from realfake_hf.metrics.operating_point import OPERATING_POINT
-    from realfake_hf.metrics.out_of_distribution import fit_familiarity
 
     fits.load()
-    data, network, processor = fits.data, fits.network, fits.processor
-    head: Any = network.window
-    features = fits.features(np.arange(len(data.fold)))
-    batches = np.array_split(np.arange(len(features)), max(1, len(features) // 256))
-    embeddings = np.concatenate(
-        [head[:-1](torch.from_numpy(features[rows][:, 1:]).float()).mean(1).detach().numpy() for rows in batches]
-    )
-    first = data.fold == 0
-    digest = split_fingerprint(data.images.select(np.flatnonzero(first)))["sha256"]
-    inside = embeddings[~first]
-    familiarity = fit_familiarity(
-        inside, data.is_fake[~first], embeddings[first], sha256=digest, components=min(COMPONENTS, *inside.shape)
-    )
+    network, familiarity = fits.network, fits.familiarity()
     for each in (network.whole, network.window):
         last: Any = each[-1]
         last.bias.data.sub_(float(log_odds(np.array(point.threshold))))
@@ -289,7 +284,7 @@ def keep(fits: RecipeFits, point: "OperatingPoint", folder: Path) -> str:
             parameter.data.div_(point.temperature)
     folder.mkdir(parents=True, exist_ok=True)
     network.save_pretrained(folder, max_shard_size=SHARD)
-    processor.save_pretrained(folder)
+    fits.processor.save_pretrained(folder)
     write_json(folder / OPERATING_POINT, to_plain(calibrated_point(point)))
     familiarity.save(folder)
     return Detector.from_pretrained(folder).digest()

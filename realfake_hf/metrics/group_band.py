@@ -168,12 +168,19 @@ def fit_threshold(is_fake: ArrayLike, p_fake: ArrayLike, groups: ArrayLike) -> t
 
 
 def outcome(
-    point: OperatingPoint, is_fake: ArrayLike, p_fake: ArrayLike, groups: ArrayLike, *, spread: ArrayLike | None = None
+    point: OperatingPoint,
+    is_fake: ArrayLike,
+    p_fake: ArrayLike,
+    groups: ArrayLike,
+    *,
+    spread: ArrayLike | None = None,
+    is_far: ArrayLike | None = None,
 ) -> GroupOutcome:
-    """Measure the verdicts of an operating point on images within its limits; see the module."""
-    p = np.asarray(p_fake, np.float64)
-    spreads = np.zeros(len(p)) if spread is None else np.asarray(spread, np.float64)
-    verdicts = [point.judge(each, spread=own) for each, own in zip(p.tolist(), spreads.tolist(), strict=True)]
+    """Measure the verdicts of an operating point on images, some of which may be far; see the module."""
+    rows = zip(
+        *np.broadcast_arrays(p_fake, 0.0 if spread is None else spread, is_far is not None and is_far), strict=True
+    )
+    verdicts = [point.judge(float(p), spread=float(own), is_far=bool(far)) for p, own, far in rows]
     return count_verdicts(verdicts, is_fake, groups)
 
 
