@@ -281,7 +281,7 @@ def _between(values: Floats) -> Floats:
     return middles[np.unique(np.linspace(0, len(middles) - 1, min(_CANDIDATES, len(middles))).astype(np.intp))]
 
 
-def _worst_share(part: Counts, whole: Counts, size: Floats) -> Floats:
+def _worst_share(part: Floats, whole: Floats, size: Floats) -> Floats:
     """Return the greater of the share that four of five groups do not pass and the mean share: (candidates,).
 
     Groups of size 0 do not count; size is (groups,).

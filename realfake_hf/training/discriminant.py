@@ -106,7 +106,8 @@ class Standardized:
         whitening, which divides by the square root.
         """
         variances, axes = torch.linalg.eigh(self.shrunk(shrinkage))
-        return axes[:, -components:] / variances[-components:].pow(0.25)
+        scaled: Tensor = axes[:, -components:] / variances[-components:].pow(0.25)
+        return scaled
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -150,35 +150,28 @@ def fit_heads(
         max_iter: iterations of L-BFGS at most.
     """
     each = np.ones(len(data)) if weights is None else weights * len(data)
-    statistics: list[Standardized] = []
+    kinds: list[tuple[Any, slice]] = [(model.whole, WHOLE), (model.window, WINDOWS)]
+    statistics: list[Standardized | None] = [None] * len(kinds)
     if shrinkage is not None:
         moments = moments or collect_moments(data, each, offsets=mean_features(data))
         statistics = [Standardized.of(kind) for kind in moments]
     if shrinkage is not None and not model.config.hidden_units:
-        for head, features in zip((model.whole, model.window), statistics, strict=False):
-            set_discriminant(head, features, shrinkage=shrinkage)
+        for (head, _), features in zip(kinds, statistics, strict=False):
+            set_discriminant(head, cast("Standardized", features), shrinkage=shrinkage)
         return
-    targets = data.labels.float().repeat(len(data.variants))[:, None]
     importance = torch.from_numpy(np.outer(data.shares * len(data.variants), each)).float().flatten()[:, None]
     spreads = []
-    kinds = ((model.whole, WHOLE), (model.window, WINDOWS))[: data.variants[0].stored.shape[1]]
-    for number, (head, views) in enumerate(kinds):
-        axes = None
-        if shrinkage is not None:
-            axes = statistics[number].axes(shrinkage, _COMPONENTS)
-            head[0].mean.copy_(statistics[number].mean)  # type: ignore[operator, union-attr]
-            head[0].std.copy_(statistics[number].std)  # type: ignore[operator, union-attr]
-        else:
-            flat = np.concatenate([variant[:][:, views] for variant in data.variants])
-            head[0].fit(torch.from_numpy(flat).float().flatten(0, 1))  # type: ignore[operator]
-        inputs = torch.cat([_inputs(head[0], variant, views, axes) for variant in data.variants])
+    for (head, views), features in zip(kinds[: data.variants[0].stored.shape[1]], statistics, strict=False):
+        axes = features.axes(shrinkage, _COMPONENTS) if features and shrinkage else None
+        inputs = _standardized_inputs(head[0], data, views, features, axes)
         layers = _new_layers(head, inputs.shape[-1], seed=seed)
+        targets = data.labels.float().repeat(len(data.variants))[:, None]
         penalty = 1 / (inverse_penalty * inputs.shape[0] * inputs.shape[1])
         _minimise(layers, inputs, targets, importance, penalty=penalty, max_iter=max_iter)
+        _take_over(head, layers, axes)
         with torch.no_grad():
             spreads.append(layers(inputs).std().clamp_min(1e-6))
-        _take_over(head, layers, axes)
-    for head, spread in zip((model.whole, model.window), spreads, strict=False):
+    for (head, _), spread in zip(kinds, spreads, strict=False):
         for parameter in head[-1].parameters():
             parameter.data.mul_(torch.stack(spreads).log().mean().exp() / spread)
 
@@ -202,25 +195,41 @@ def collect_moments(
 
 
 @torch.no_grad()
-def _inputs(standardize: torch.nn.Module, features: Features, views: slice, axes: Tensor | None) -> Tensor:
-    """Return standardised features, or their components along the axes: (n, views, width or components)."""
+def _standardized_inputs(
+    standardize: Any,  # noqa: ANN401 - a `Standardize`, imported with a model's code
+    data: FeatureDataset,
+    views: slice,
+    features: Standardized | None,
+    axes: Tensor | None,
+) -> Tensor:
+    """Set mean and deviation to those of the features, and return the inputs of all variants, along the axes if given.
+
+    They are (variants * n, views, width or components).
+    """
+    if features is None:
+        flat = np.concatenate([variant[:][:, views] for variant in data.variants])
+        standardize.fit(torch.from_numpy(flat).float().flatten(0, 1))
+    else:
+        standardize.mean.copy_(features.mean)
+        standardize.std.copy_(features.std)
     parts = []
-    for rows in np.array_split(np.arange(len(features)), max(1, len(features) // 256)):
-        values = standardize(torch.from_numpy(features[rows][:, views]).float())
-        parts.append(values if axes is None else values @ axes)
+    for variant in data.variants:
+        for rows in np.array_split(np.arange(len(variant)), max(1, len(variant) // 256)):
+            values = standardize(torch.from_numpy(variant[rows][:, views]).float())
+            parts.append(values if axes is None else values @ axes)
     return torch.cat(parts)
 
 
 def _new_layers(head: torch.nn.Sequential, width: int, *, seed: int) -> torch.nn.Sequential:
     """Return new layers like those of a head after the first, for inputs of that width."""
-    layers = copy.deepcopy(head[1:])
-    layers[0] = torch.nn.Linear(width, layers[0].out_features)  # type: ignore[arg-type]
+    layers: Any = copy.deepcopy(head[1:])
+    layers[0] = torch.nn.Linear(width, layers[0].out_features)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for layer in layers:
             if isinstance(layer, torch.nn.Linear):
                 layer.reset_parameters()
-    return layers
+    return layers  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
