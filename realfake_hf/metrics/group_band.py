@@ -264,7 +264,9 @@ def _judge_ends(
     called_fake, alarms = (
         scores.count(each, last, len(highs))[:, ::-1].cumsum(1)[:, ::-1] for each in (fake, fake & ~truth)
     )
-    size, n_real = (np.bincount(each, minlength=len(alarms)) * 1.0 for each in (scores.group, scores.group[~truth]))
+    size, n_real = (
+        np.bincount(each, minlength=len(alarms)).astype(np.float64) for each in (scores.group, scores.group[~truth])
+    )
     allowed = _worst_share(alarms, np.broadcast_to(n_real[:, None], alarms.shape), n_real) <= false_alarms
     decided = (
         np.bincount(first[real], scores.weights[real], len(lows)).cumsum()[:, None]
