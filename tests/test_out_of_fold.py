@@ -70,7 +70,7 @@ def test_every_image_is_judged_once_by_heads_that_never_saw_its_fold(plan, tmp_p
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(module, "SAMPLES", 20)
     fitted, sizes = [], []
-    training_set = RecipeFits._training_set
+    training_set = RecipeFits.training_set
 
     def recorded(fits, rows):
         groups = {int(group[5:]) for group in fits.data.groups[rows]}  # of four images to a group
@@ -79,7 +79,7 @@ def test_every_image_is_judged_once_by_heads_that_never_saw_its_fold(plan, tmp_p
         sizes.append((len(groups) * 12 / N / len(folds), rows.sum() / len(groups)))
         return training_set(fits, rows)
 
-    monkeypatch.setattr(RecipeFits, "_training_set", recorded)
+    monkeypatch.setattr(RecipeFits, "training_set", recorded)
     assert main(words(plan, tmp_path)) == 0
     assert fitted == [(), *HELD, (), *HELD, *HELD[:3], *HELD[:3]]
     assert sizes == [(1, 4)] * 14 + [(0.5, 4)] * 3 + [(1, 2)] * 3  # a share of the groups, and of their images
@@ -130,7 +130,7 @@ def test_sums_of_the_folds_give_the_discriminants_of_a_direct_fit(plan, tmp_path
     data = load_folds([0, 1, 2], [recipe[0]])
     fits = RecipeFits(recipe, data, Store(tmp_path / "fits"))
     fits.load((1,))
-    sets, weights = fits._training_set(data.fold != 1)
+    sets, weights = fits.training_set(data.fold != 1)
     direct = build_model(recipe[1])[0]
     fit_heads(direct, sets, inverse_penalty=1, shrinkage=0.2, weights=weights)
     features = torch.from_numpy(fits.features(np.flatnonzero(data.fold == 1))[:]).float()

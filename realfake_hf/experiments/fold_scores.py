@@ -216,6 +216,18 @@ class RecipeFits:
 
         return cached_features(self.data.images.select(rows), self.network, self.processor, variant=variant)
 
+    def training_set(self, rows: NDArray[np.bool_]) -> "tuple[FeatureDataset, NDArray[np.float64]]":
+        """Return the features of some images as training data, and the balanced weight of each image."""
+        from datasets import DatasetDict
+
+        from realfake_hf.sampling import balanced_weights
+        from realfake_hf.training.features import feature_sets
+
+        part = self.data.select(rows)
+        copies = self.recipe[1].copies
+        sets = feature_sets(DatasetDict(train=part.images), self.network, self.processor, copies=copies, seed=0)
+        return sets["train"], balanced_weights(self.recipe[0].balanced, part.is_fake, part.groups.tolist())
+
     def _judged(self, held: Held, sampled: int | None) -> NDArray[np.intp]:
         """Return the images of some folds, or a sample of each."""
         is_held = np.isin(self.data.fold, held)
@@ -230,7 +242,7 @@ class RecipeFits:
 
         settings, moments = self.recipe[1], None
         rows = self._rows(part) & ~np.isin(self.data.fold, held)
-        sets, weights = self._training_set(rows)
+        sets, weights = self.training_set(rows)
         if settings.head_shrinkage is not None:
             kept = [each for fold, each in enumerate(self._fold_moments(part)) if fold not in held]
             moments = [reduce(add, kind) for kind in zip(*kept, strict=True)]
@@ -241,17 +253,6 @@ class RecipeFits:
         values = self.network.state_dict().items()
         return {name: value.numpy() for name, value in values if not name.startswith("tower.")}
 
-    def _training_set(self, rows: NDArray[np.bool_]) -> "tuple[FeatureDataset, NDArray[np.float64]]":
-        from datasets import DatasetDict
-
-        from realfake_hf.sampling import balanced_weights
-        from realfake_hf.training.features import feature_sets
-
-        part = self.data.select(rows)
-        copies = self.recipe[1].copies
-        sets = feature_sets(DatasetDict(train=part.images), self.network, self.processor, copies=copies, seed=0)
-        return sets["train"], balanced_weights(self.recipe[0].balanced, part.is_fake, part.groups.tolist())
-
     def _fold_moments(self, part: Part) -> "list[list[Moments]]":
         """Return the moments of each fold, within a part."""
         from realfake_hf.training.features import collect_moments, mean_features
@@ -259,7 +260,7 @@ class RecipeFits:
         if part not in self._moments:
             self._moments.clear()
             rows = self._rows(part)
-            data, weights = self._training_set(rows)
+            data, weights = self.training_set(rows)
             offsets, fold = mean_features(data), self.data.fold[rows]
             self._moments[part] = [
                 collect_moments(data.select(np.flatnonzero(fold == each)), weights[fold == each], offsets=offsets)

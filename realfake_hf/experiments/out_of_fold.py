@@ -106,7 +106,7 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
     from realfake_hf.metrics.calibration import reliability
 
     facts = environment()  # before the folder of the model changes, which git may track
-    recipes = {Path(file).stem: _read_recipe(file) for file in plan.recipes}
+    recipes = {Path(file).stem: read_recipe(file) for file in plan.recipes}
     data = load_folds(plan.folds, [recipe[0] for recipe in recipes.values()])
     scores = _score_all(plan, recipes, data, folder)
     chosen = [choose(scores, data, fold) for fold in range(len(plan.folds))]
@@ -290,7 +290,8 @@ def keep(fits: RecipeFits, point: "OperatingPoint", folder: Path) -> str:
     return Detector.from_pretrained(folder).digest()
 
 
-def _read_recipe(file: str) -> "Recipe":
+def read_recipe(file: str) -> "Recipe":
+    """Read the settings of data and model; another model than multiview is a `ValueError`."""
     from realfake_hf.training.arguments import MULTIVIEW, DataArguments, ModelArguments
     from realfake_hf.training.run_arguments import RunArguments
 
