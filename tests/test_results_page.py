@@ -24,7 +24,7 @@ from realfake_hf.crosseval import tables as crosseval
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.robustness import Robustness, robustness_table
 from realfake_hf.estimate import from_plain
-from realfake_hf.experiments import ablation, compare, data_audit, out_of_fold, peers, seeds, transfer
+from realfake_hf.experiments import ablation, compare, data_audit, heads, out_of_fold, peers, seeds, transfer
 from realfake_hf.experiments.search import table as search
 from realfake_hf.explain_study import report as explain_study
 from realfake_hf.store import read_json
@@ -70,6 +70,7 @@ TABLES = {  # name of a results file -> what renders its content
     "two_processes": processes.to_markdown,
     "vit_tiny_cifake_32": seeds.to_markdown,
     "wild": out_of_fold.to_markdown,
+    "wild_heads": heads.to_markdown,
     "wild_peers": peers.to_markdown,
 }
 

@@ -22,6 +22,7 @@ SECTIONS: Final[Mapping[str, tuple[str, str, str]]] = {  # name -> heading, desc
     "paper_search": ("Topologies of the CNN", "The paper's search, repeated.", "make search"),
     "crosseval": ("Other data sets", "Both models and a trivial baseline on new data sets.", "make crosseval"),
     "wild": ("Images from the web", "Each judged by heads that saw no image of its owner.", "make wild"),
+    "wild_heads": ("Heads", "Compared within the training images, on stored features.", "make heads"),
     "wild_peers": ("Peers", "The kept model and two other detectors on the same images.", "make peers"),
     "transfer": ("Transfer between data sets", "Trained on each and on both, tested on each.", "make transfer"),
     "robustness_cifake": ("Robustness", "CIFAKE's test images, corrupted.", "make robust"),
