@@ -166,9 +166,8 @@ class RecipeFits:
         self.load(held, part)
         p_fake = np.full((len(variants), len(self.data.fold)), np.nan)
         spread = p_fake.copy()
-        for row, variant in enumerate(variants):
-            judged = self._judged(held, None if row == 0 else sampled)
-            features = torch.from_numpy(self.features(judged, variant)[:]).float()
+        for row, judged in enumerate(self.judged(held, len(variants), sampled)):
+            features = torch.from_numpy(self.features(judged, variants[row])[:]).float()
             with torch.inference_mode():
                 p_fake[row, judged] = self.network.score(features).sigmoid().numpy()
                 spread[row, judged] = self.network.view_scores(features).std(1, correction=0).numpy()
@@ -178,9 +177,8 @@ class RecipeFits:
         """Return 1 for images of some folds that are far from those of the others, 0 for the rest; see `score`."""
         self.load(held)
         familiarity, far = self.familiarity(held), np.full((len(variants), len(self.data.fold)), np.nan)
-        for row, variant in enumerate(variants):
-            judged = self._judged(held, None if row == 0 else sampled)
-            far[row, judged] = familiarity.is_far(self.embeddings(judged, variant))
+        for row, judged in enumerate(self.judged(held, len(variants), sampled)):
+            far[row, judged] = familiarity.is_far(self.embeddings(judged, variants[row]))
         return far
 
     def familiarity(self, held: Held = ()) -> "Familiarity":
@@ -228,10 +226,11 @@ class RecipeFits:
         sets = feature_sets(DatasetDict(train=part.images), self.network, self.processor, copies=copies, seed=0)
         return sets["train"], balanced_weights(self.recipe[0].balanced, part.is_fake, part.groups.tolist())
 
-    def _judged(self, held: Held, sampled: int | None) -> NDArray[np.intp]:
-        """Return the images of some folds, or a sample of each."""
+    def judged(self, held: Held, n_variants: int, sampled: int) -> list[NDArray[np.intp]]:
+        """Return which images of some folds are judged in each variant: all in the first, a sample in the others."""
         is_held = np.isin(self.data.fold, held)
-        return np.flatnonzero(is_held if sampled is None else is_held & self.data.is_sampled(sampled))
+        sample = np.flatnonzero(is_held & self.data.is_sampled(sampled))
+        return [np.flatnonzero(is_held), *[sample] * (n_variants - 1)]
 
     def _rows(self, part: Part) -> NDArray[np.bool_]:
         return self.data.is_among(part[0], of=part[1]) if part else np.ones(len(self.data.fold), dtype=np.bool_)

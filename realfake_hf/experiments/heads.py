@@ -152,25 +152,23 @@ class Pair:
         key = {**self._settings, **self.comparison.optimization, **judged, "head": asdict(settings)}
         scores = self.comparison.fits.store.arrays(
             f"{name} {self.ending}", key, lambda: {"scores": self._run(settings)}
-        )
-        values = np.full((len(plan.variants), len(data.fold)), np.nan)
-        values[:, self.is_held] = scores["scores"]
-        rows = [[np.isfinite(each) & (data.fold == fold) for fold in self.held] for each in values]
+        )["scores"]
+        rows = [[each[data.fold[each] == fold] for fold in self.held] for each in self.judged]
         return np.array(
             [
-                [roc_auc_score(data.is_fake[inside], each[inside]) for inside in folds]
-                for each, folds in zip(values, rows, strict=True)
+                [roc_auc_score(data.is_fake[inside], values[inside]) for inside in folds]
+                for values, folds in zip(scores, rows, strict=True)
             ]
         )
 
     def _run(self, settings: "HeadSettings") -> Array:
-        """Train a head, and return the scores of the images that are held out: (variants, n), NaN if not sampled."""
+        """Train a head, and return the scores of the images that are judged: (variants, n), NaN for others."""
         from realfake_hf.experiments.view_heads import judge
 
         heads = [self.train(settings, seed) for seed in range(settings.seeds)]
-        values = np.full((len(self.judged), int(self.is_held.sum())), np.nan)
+        values = np.full((len(self.judged), len(self.is_held)), np.nan)
         for each, rows, inputs in zip(values, self.judged, self.inputs(settings)[1], strict=True):
-            each[rows[self.is_held]] = judge(heads, inputs)
+            each[rows] = judge(heads, inputs)
         return values
 
     def train(self, settings: "HeadSettings", seed: int) -> "ViewHeads":
@@ -189,11 +187,10 @@ class Pair:
         return self.comparison.fits.training_set(~self.is_held)
 
     @cached_property
-    def judged(self) -> "list[NDArray[np.bool_]]":
-        """Whether each image is judged, by variant."""
+    def judged(self) -> "list[NDArray[np.intp]]":
+        """The images that are judged, by variant."""
         plan = self.comparison.plan
-        sample = self.is_held & self.data.is_sampled(plan.sampled)
-        return [sample if number else self.is_held for number in range(len(plan.variants))]
+        return self.comparison.fits.judged(self.held, len(plan.variants), plan.sampled)
 
     def inputs(self, settings: "HeadSettings") -> "tuple[Inputs, list[Inputs]]":
         """Return what a head is trained on, and what it is judged on by variant."""
@@ -204,7 +201,7 @@ class Pair:
             spaces = [self._space("both" if settings.shared else kind) for kind in KINDS]
             project, plan = not settings.weighted_blocks, self.comparison.plan
             judged = [
-                self.comparison.fits.features(np.flatnonzero(rows), variant)
+                self.comparison.fits.features(rows, variant)
                 for rows, variant in zip(self.judged, plan.variants, strict=True)
             ]
             self._inputs[key] = (

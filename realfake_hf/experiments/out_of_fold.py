@@ -116,7 +116,7 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
     stored = {"sha256": data.images["sha256"][:], "fold": data.fold, "folds": [str(fold) for fold in plan.folds]}
     np.savez(folder / SCORES, variants=plan.variants, p_fake=final[NESTED], **stored)
     fits = {name: RecipeFits(recipes[name], data, Store(folder / name)) for name in {best, *chosen}}
-    far = {name: _find_far(plan, [fits[each] for each in by_fold[name]]) for name in (best, NESTED)}
+    far = _find_far(plan, fits, {name: by_fold[name] for name in (best, NESTED)})
     point = choose_point(plan, data, joined[best], far[best])
     kept = {
         "recipe": best,
@@ -141,12 +141,21 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
     }
 
 
-def _find_far(plan: Plan, fits: Sequence[RecipeFits]) -> Array:
-    """Return which images are far from those of the other folds, (variants, n); or none if that is no limit."""
+def _find_far(plan: Plan, fits: Mapping[str, RecipeFits], by_fold: Mapping[str, Sequence[str]]) -> dict[str, Array]:
+    """Return which images are far from those of the other folds, by the recipe of each fold: (variants, n) of 0 or 1.
+
+    None are if that is no limit.
+    """
     settings: Any = {"variants": plan.variants, "sampled": plan.sampled}
     if not plan.limits.get("far"):
-        return np.zeros((len(plan.variants), len(fits[0].data.fold)))
-    return np.fmax.reduce([each.is_far((fold,), **settings) for fold, each in enumerate(fits)])  # type: ignore[no-any-return]
+        n = len(next(iter(fits.values())).data.fold)
+        return dict.fromkeys(by_fold, np.zeros((len(plan.variants), n)))
+    pairs = {(recipe, fold) for recipes in by_fold.values() for fold, recipe in enumerate(recipes)}
+    found = {(recipe, fold): fits[recipe].is_far((fold,), **settings) for recipe, fold in pairs}
+    return {
+        name: np.fmax.reduce([found[recipe, fold] for fold, recipe in enumerate(recipes)])
+        for name, recipes in by_fold.items()
+    }
 
 
 def _learning_curve(plan: Plan, fits: RecipeFits) -> list[dict[str, Any]]:
