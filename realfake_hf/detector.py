@@ -270,7 +270,7 @@ class Detector:
     def _apply(self, function: Callable[[list[Image.Image]], Result], batch: Batch) -> Result:
         """Apply a function to the RGB images of a batch; errors name the image."""
         try:
-            return function(_read(batch, self.processor))
+            return function([_read(image, position, self.processor) for position, image in batch])
         except NotFiniteError as error:
             position, image = batch[error.row]
             raise NotFiniteError(_name(image, position), error.row) from error
@@ -324,20 +324,18 @@ class Detector:
 class SharedLock:
     """A lock held by any number of threads in shared mode, or by one thread in exclusive mode.
 
-    While a thread waits for exclusive mode, no other thread enters shared mode, so it does not starve.
+    A thread that waits for exclusive mode, or holds it, keeps the entrance, so it does not starve.
     """
 
     def __init__(self) -> None:
+        self._entrance = threading.Lock()
         self._changed = threading.Condition()
         self._n_shared = 0
-        self._n_waiting = 0
-        self._is_exclusive = False
 
     @contextmanager
     def shared(self) -> Iterator[None]:
         """Hold the lock in shared mode."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._is_exclusive and not self._n_waiting)
+        with self._entrance, self._changed:
             self._n_shared += 1
         try:
             yield
@@ -349,31 +347,18 @@ class SharedLock:
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the lock in exclusive mode."""
-        with self._changed:
-            self._n_waiting += 1
-            self._changed.wait_for(lambda: not self._is_exclusive and not self._n_shared)
-            self._n_waiting -= 1
-            self._is_exclusive = True
-        try:
-            yield
-        finally:
+        with self._entrance:
             with self._changed:
-                self._is_exclusive = False
-                self._changed.notify_all()
+                self._changed.wait_for(lambda: not self._n_shared)
+            yield
 
 
 @dataclass(frozen=True, kw_only=True)
 class NamedDetector:
-    """A detector and its name on the command line.
-
-    Attributes:
-        name: name on the command line.
-        place: folder or Hub id from which it was loaded.
-        detector: the loaded detector.
-    """
+    """A detector and its name on the command line."""
 
     name: str
-    place: str
+    place: str  # folder or Hub id from which it was loaded
     detector: Detector
 
 
@@ -391,10 +376,9 @@ def load_detector(name: str, place: str) -> Detector:
     device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
     try:
         return Detector.from_pretrained(place, device=device)
-    except OSError as error:
-        raise OSError(f"{name}: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+    except (OSError, ValueError) as error:
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(f"{name}: {error}") from error
 
 
 def _batches(images: ImageInput | Iterable[ImageInput], size: int) -> Iterator[Batch]:
@@ -404,23 +388,25 @@ def _batches(images: ImageInput | Iterable[ImageInput], size: int) -> Iterator[B
         yield batch
 
 
-def _read(batch: Batch, processor: BaseImageProcessor) -> list[Image.Image]:
-    images = [_to_rgb(image, position) for position, image in batch]
-    for (position, source), image in zip(batch, images, strict=True):
-        _readable(partial(check_elongation, image, processor), name=_name(source, position))
-    return images
+def _read(image: ImageInput, position: int, processor: BaseImageProcessor) -> Image.Image:
+    """Decode any input to an RGB image that the processor can take; errors name the image."""
+    try:
+        rgb = _to_rgb(image, position)
+        check_elongation(rgb, processor)
+    except (UnreadableImageError, OSError) as error:
+        raise UnreadableImageError(f"cannot read {_name(image, position)}: {error}") from error
+    return rgb
 
 
 def _to_rgb(image: ImageInput, position: int) -> Image.Image:
-    """Decode any input to an RGB image."""
     if isinstance(image, np.ndarray):
-        return _from_array(image, position)
+        return _from_array(image)
     if isinstance(image, Image.Image):
-        return _readable(lambda: to_rgb(image), name=_name(image, position))
+        return to_rgb(image)
     if isinstance(image, bytes):
-        return _readable(lambda: decode_image(image), name=_name(image, position))
+        return decode_image(image)
     if isinstance(image, (str, os.PathLike)):
-        return _readable(lambda: decode_image(read_file(image)), name=_name(image, position))
+        return decode_image(read_file(image))
     raise TypeError(
         f"expected a path, bytes, a Pillow image or an array as image {position}; found {type(image).__name__}."
     )
@@ -430,18 +416,11 @@ def _name(image: ImageInput, position: int) -> str:
     return os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {position}"
 
 
-def _readable(read: Callable[[], Result], *, name: str) -> Result:
-    try:
-        return read()
-    except (UnreadableImageError, OSError) as error:
-        raise UnreadableImageError(f"cannot read {name}: {error}") from error
-
-
-def _from_array(image: NDArray[np.uint8], position: int) -> Image.Image:
+def _from_array(image: NDArray[np.uint8]) -> Image.Image:
     has_shape = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)  # noqa: PLR2004
     if image.dtype != np.uint8 or not has_shape or not image.size:
         raise UnreadableImageError(
-            f"expected an array (height, width, 3) or (height, width) of uint8 as image {position}; found "
-            f"{image.shape} of {image.dtype}. Scale values to [0, 255] and cast them; pass several images as a list."
+            f"expected an array (height, width, 3) or (height, width) of uint8; found {image.shape} of {image.dtype}. "
+            "Scale values to [0, 255] and cast them; pass several images as a list."
         )
     return Image.fromarray(image).convert("RGB")

@@ -180,7 +180,7 @@ def test_an_unreadable_image_is_named_by_its_position(detector, column):
     ],
 )
 def test_arrays_of_another_form_are_refused(detector, column, array, found):
-    with pytest.raises(UnreadableImageError, match=f"uint8 as image 1; found {found}"):
+    with pytest.raises(UnreadableImageError, match=f"cannot read image 1: .* of uint8; found {found}"):
         detector.predict([column[0], array])
 
 

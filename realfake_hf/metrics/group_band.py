@@ -37,45 +37,28 @@ Counts = NDArray[np.float64]  # (groups, candidates)
 
 @dataclass(frozen=True)
 class GroupOutcome:
-    """How the verdicts of an operating point turn out.
+    """How the verdicts of an operating point turn out."""
 
-    Attributes:
-        decided: share of sure verdicts among all images.
-        wrong: share of wrong verdicts among the sure ones.
-        false_alarms: share of the real images that are surely called FAKE.
-        worst_wrong: upper bound of the share of wrong verdicts in four of five new groups, or the mean share of all
-            groups if that is higher; see `choose_for_groups`.
-        worst_false_alarms: the same for false alarms.
-        groups: number of groups.
-    """
-
-    decided: Estimate
-    wrong: Estimate
-    false_alarms: Estimate
+    decided: Estimate  # share of sure verdicts among all images
+    wrong: Estimate  # share of wrong verdicts among the sure ones
+    false_alarms: Estimate  # share of the real images that are surely called FAKE
+    # upper bound of the share of wrong verdicts in four of five new groups, or the mean share of all groups if that is
+    # higher; see `choose_for_groups`
     worst_wrong: float
-    worst_false_alarms: float
-    groups: int
+    worst_false_alarms: float  # the same for false alarms
+    groups: int  # number of groups
 
 
 @dataclass(frozen=True)
 class _Scores:
-    """Scores with what the choice needs.
+    """Scores with what the choice needs."""
 
-    Attributes:
-        is_fake: (n,) the true labels.
-        p_fake: (n,) probabilities.
-        real_side: (n,) probabilities that must be at most the lower end of the band for a sure REAL.
-        fake_side: (n,) probabilities that must be at least the upper end of the band for a sure FAKE.
-        group: (n,) indices from 0.
-        weights: (n,) one over the root of the group's size, the same in total for both labels.
-    """
-
-    is_fake: Flags
-    p_fake: Floats
-    real_side: Floats
-    fake_side: Floats
-    group: NDArray[np.intp]
-    weights: Floats
+    is_fake: Flags  # (n,) the true labels
+    p_fake: Floats  # (n,) probabilities
+    real_side: Floats  # (n,) probabilities that must be at most the lower end of the band for a sure REAL
+    fake_side: Floats  # (n,) probabilities that must be at least the upper end of the band for a sure FAKE
+    group: NDArray[np.intp]  # (n,) indices from 0
+    weights: Floats  # (n,) one over the root of the group's size, the same in total for both labels
 
     def select(self, images: Flags) -> "_Scores":
         """Return the scores of some images, whose groups keep their numbers."""

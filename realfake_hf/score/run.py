@@ -57,21 +57,14 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """The state of the scores after a call.
+    """The state of the scores after a call."""
 
-    Attributes:
-        n: number of images.
-        counts: verdicts and errors in all finished parts, by the names in `COUNTS`; empty outside the main process.
-        missing: number of unfinished parts, if another process died or is still running.
-        new: number of images that this call scored, in all processes.
-        seconds: duration of this call.
-    """
-
-    n: int
+    n: int  # number of images
+    # verdicts and errors in all finished parts, by the names in `COUNTS`; empty outside the main process
     counts: Mapping[str, int]
-    missing: int
-    new: int
-    seconds: float
+    missing: int  # number of unfinished parts, if another process died or is still running
+    new: int  # number of images that this call scored, in all processes
+    seconds: float  # duration of this call
 
     def to_markdown(self) -> str:
         """Render the counts, and the speed of this call."""

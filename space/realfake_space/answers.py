@@ -24,27 +24,16 @@ Plain = dict[str, Any]
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer of one model to one image.
+    """The answer of one model to one image."""
 
-    Attributes:
-        model: its name.
-        verdict: in words.
-        label: REAL or FAKE, by the model's threshold.
-        p_fake: probability that the image is AI-generated, in [0, 1].
-        decided: whether the verdict is sure; None if the model has neither a band nor limits.
-        reason: why the verdict is unsure, in a sentence; else empty.
-        meaning: share of AI-generated images among test images with such a probability.
-        warnings: warnings that apply to this image.
-    """
-
-    model: str
-    verdict: str
-    label: str
-    p_fake: float
-    decided: bool | None
-    reason: str
-    meaning: str
-    warnings: tuple[str, ...]
+    model: str  # its name
+    verdict: str  # in words
+    label: str  # REAL or FAKE, by the model's threshold
+    p_fake: float  # probability that the image is AI-generated, in [0, 1]
+    decided: bool | None  # whether the verdict is sure; None if the model has neither a band nor limits
+    reason: str  # why the verdict is unsure, in a sentence; else empty
+    meaning: str  # share of AI-generated images among test images with such a probability
+    warnings: tuple[str, ...]  # warnings that apply to this image
 
     def to_dict(self) -> Plain:
         """Return plain JSON."""

@@ -20,21 +20,13 @@ NOTE: Final = (
 
 @dataclass(frozen=True)
 class Example:
-    """An example.
+    """An example."""
 
-    Attributes:
-        file: its path.
-        title: displayed on the page.
-        origin: source and licence.
-        is_fake: the true label.
-        expected: `p_fake` by digest of the weights.
-    """
-
-    file: Path
-    title: str
-    origin: str
-    is_fake: bool
-    expected: dict[str, float]
+    file: Path  # its path
+    title: str  # displayed on the page
+    origin: str  # source and licence
+    is_fake: bool  # the true label
+    expected: dict[str, float]  # `p_fake` by digest of the weights
 
 
 @cache

@@ -20,34 +20,22 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class View:
-    """The part of an image that a model sees.
+    """The part of an image that a model sees."""
 
-    Attributes:
-        part: (width, height) of the part in pixels of the image.
-        size: (width, height) of the part in pixels of the model's input.
-        share: area of the part, of that of the image.
-    """
-
-    part: Size
-    size: Size
-    share: float
+    part: Size  # (width, height) of the part in pixels of the image
+    size: Size  # (width, height) of the part in pixels of the model's input
+    share: float  # area of the part, of that of the image
 
 
 @dataclass(frozen=True)
 class Framing:
-    """How a processor fits images into the model's input.
+    """How a processor fits images into the model's input."""
 
-    Attributes:
-        size: (width, height) in the input of a square image, in pixels.
-        seen: share of (width, height) of a square image that is not cropped.
-        crops: whether the sides that are longer than those of a square are cropped.
-        growth: exponent with which the area in the input grows with the aspect ratio of an image that keeps its shape;
-            None if all images get the same shape.
-    """
-
-    size: Size
-    seen: tuple[float, float]
-    crops: bool
+    size: Size  # (width, height) in the input of a square image, in pixels
+    seen: tuple[float, float]  # share of (width, height) of a square image that is not cropped
+    crops: bool  # whether the sides that are longer than those of a square are cropped
+    # exponent with which the area in the input grows with the aspect ratio of an image that keeps its shape; None if
+    # all images get the same shape
     growth: float | None
 
     def view(self, size: Size) -> View:

@@ -214,17 +214,11 @@ class Readers:
 
 @dataclass(frozen=True, order=True)
 class _Ticket:
-    """Place in the queue: those with fewer turns come first.
+    """Place in the queue: those with fewer turns come first."""
 
-    Attributes:
-        turn: how often a reader was taken from the file.
-        number: of the ticket.
-        is_large: whether it needs much memory.
-    """
-
-    turn: int
-    number: int
-    is_large: bool
+    turn: int  # how often a reader was taken from the file
+    number: int  # of the ticket
+    is_large: bool  # whether it needs much memory
 
 
 class _Reader:

@@ -28,21 +28,13 @@ class RejectedError(ValueError):
 
 @dataclass(frozen=True)
 class Upload:
-    """What was read of a file. Arrays are (height, width, 3) uint8.
+    """What was read of a file. Arrays are (height, width, 3) uint8."""
 
-    Attributes:
-        metadata: of the file.
-        size: (width, height) of the upright image in pixels.
-        resized: the image in each geometry that was asked for.
-        view: the image within `VIEW_SIDE` pixels, if it was asked for.
-        whole: the image itself, if it was asked for.
-    """
-
-    metadata: FileMetadata
-    size: tuple[int, int]
-    resized: "dict[Geometry, NDArray[np.uint8]]"
-    view: "NDArray[np.uint8] | None" = None
-    whole: "NDArray[np.uint8] | None" = None
+    metadata: FileMetadata  # of the file
+    size: tuple[int, int]  # (width, height) of the upright image in pixels
+    resized: "dict[Geometry, NDArray[np.uint8]]"  # the image in each geometry that was asked for
+    view: "NDArray[np.uint8] | None" = None  # the image within `VIEW_SIDE` pixels, if it was asked for
+    whole: "NDArray[np.uint8] | None" = None  # the image itself, if it was asked for
 
 
 def open_upload(path: str, geometries: Sequence[Geometry] = (), *, view: bool = False, whole: bool = False) -> Upload:

@@ -34,56 +34,35 @@ BATCH: Final = 32  # images of a forward pass
 
 @dataclass(frozen=True)
 class Source:
-    """Where to load a model from, and how.
+    """Where to load a model from, and how."""
 
-    Attributes:
-        place: its folder or Hub id.
-        trust_remote_code: whether code that comes with the model may run.
-        revision: commit, tag or branch of a Hub id.
-        float32: predict in float32 also where bfloat16 is faster.
-    """
-
-    place: str
-    trust_remote_code: bool = False
-    revision: str = "main"
-    float32: bool = False
+    place: str  # its folder or Hub id
+    trust_remote_code: bool = False  # whether code that comes with the model may run
+    revision: str = "main"  # commit, tag or branch of a Hub id
+    float32: bool = False  # predict in float32 also where bfloat16 is faster
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What the page needs to know about a model.
+    """What the page needs to know about a model."""
 
-    Attributes:
-        point: its threshold and unsure band.
-        methods: the explanation methods that it supports, its default first.
-        framing: how images fit into its input; None for several views.
-        geometry: how Pillow resizes an image for it; None if its processor does more, or if its operating point has
-            limits, which apply to the whole image.
-        digest: digest of its weights.
-        precision: precision of its predictions, float32 or bfloat16.
-    """
-
-    point: OperatingPoint
-    methods: tuple[str, ...]
-    framing: Framing | None
+    point: OperatingPoint  # its threshold and unsure band
+    methods: tuple[str, ...]  # the explanation methods that it supports, its default first
+    framing: Framing | None  # how images fit into its input; None for several views
+    # how Pillow resizes an image for it; None if its processor does more, or if its operating point has limits, which
+    # apply to the whole image
     geometry: Geometry | None
-    digest: str
-    precision: str
+    digest: str  # digest of its weights
+    precision: str  # precision of its predictions, float32 or bfloat16
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The result for one upload.
+    """The result for one upload."""
 
-    Attributes:
-        verdict: verdict of the model.
-        size: (width, height) of the upright image in pixels.
-        metadata: metadata of the file.
-    """
-
-    verdict: Verdict
-    size: tuple[int, int]
-    metadata: FileMetadata
+    verdict: Verdict  # verdict of the model
+    size: tuple[int, int]  # (width, height) of the upright image in pixels
+    metadata: FileMetadata  # metadata of the file
 
 
 def begin() -> None:
