@@ -8,32 +8,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from realfake_hf.attribution.methods import Explanation
-    from realfake_hf.data.duplicates import DuplicateReport, find_duplicates, leak_free_mask
-    from realfake_hf.data.loading import load_images
-    from realfake_hf.data.splits import add_missing_splits
-    from realfake_hf.detector import Detector
-    from realfake_hf.labels import Verdict
-    from realfake_hf.metrics.evaluate_metric import RealFakeMetric
-    from realfake_hf.metrics.report import Report, make_report
-    from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
+    from realfake_hf.attribution.methods import Explanation as Explanation
+    from realfake_hf.data.duplicates import DuplicateReport as DuplicateReport
+    from realfake_hf.data.duplicates import find_duplicates as find_duplicates
+    from realfake_hf.data.duplicates import leak_free_mask as leak_free_mask
+    from realfake_hf.data.loading import load_images as load_images
+    from realfake_hf.data.splits import add_missing_splits as add_missing_splits
+    from realfake_hf.detector import Detector as Detector
+    from realfake_hf.labels import Verdict as Verdict
+    from realfake_hf.metrics.evaluate_metric import RealFakeMetric as RealFakeMetric
+    from realfake_hf.metrics.report import Report as Report
+    from realfake_hf.metrics.report import make_report as make_report
+    from realfake_hf.models.cifake_cnn import CifakeCnnConfig as CifakeCnnConfig
+    from realfake_hf.models.cifake_cnn import CifakeCnnForImageClassification as CifakeCnnForImageClassification
 
 __version__ = "0.1.0"
-__all__ = [
-    "CifakeCnnConfig",
-    "CifakeCnnForImageClassification",
-    "Detector",
-    "DuplicateReport",
-    "Explanation",
-    "RealFakeMetric",
-    "Report",
-    "Verdict",
-    "add_missing_splits",
-    "find_duplicates",
-    "leak_free_mask",
-    "load_images",
-    "make_report",
-]
 
 _MODULES: Final = {
     "CifakeCnnConfig": "models.cifake_cnn",
@@ -50,6 +39,7 @@ _MODULES: Final = {
     "make_report": "metrics.report",
     "add_missing_splits": "data.splits",
 }
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - classes and functions

@@ -14,7 +14,7 @@ from transformers import CLIPImageProcessorPil
 
 from realfake_hf.detector import Detector
 from realfake_space.answers import COLUMNS
-from realfake_space.examples import check_installation, read_examples
+from realfake_space.examples import expected_table, read_examples
 from realfake_space.models import MODELS, Model, find_models
 from realfake_space.uploads import MAX_BYTES, MAX_PIXELS, RejectedError, open_upload
 from realfake_space.worker import Source
@@ -32,7 +32,7 @@ def api():
 def test_the_page_answers_with_the_verdict_of_the_detector(api, photo):
     for name in api.models:
         [verdict] = Detector.from_pretrained(MODELS / name, bf16=True).predict(photo)
-        [[answer]] = api.predict([photo], [name])
+        answer = api.predict(photo, name)
         assert answer["p_fake"] == pytest.approx(verdict.p_fake, abs=1e-5)
         assert (answer["label"], answer["decided"]) == (verdict.label, verdict.is_sure)
         assert answer["verdict"].startswith("Unsure, possibly" if not verdict.is_sure else "Likely")
@@ -41,7 +41,7 @@ def test_the_page_answers_with_the_verdict_of_the_detector(api, photo):
 def test_the_page_predicts_in_float32_on_request(photo):
     exact = api_here(str(MODELS / "cifake-vit"), float32=True)
     [verdict] = Detector.from_pretrained(MODELS / "cifake-vit").predict(photo)
-    [[answer]] = exact.predict([photo], ["cifake-vit"])
+    answer = exact.predict(photo, "cifake-vit")
     assert answer["p_fake"] == pytest.approx(verdict.p_fake, abs=1e-5)
 
 
@@ -52,15 +52,17 @@ def test_a_batch_of_requests_is_answered_in_order(api, tmp_path):
         Image.new("RGB", (32, 32), (shade, 30, 60)).save(paths[-1])
     paths[1:1] = [str(tmp_path / "text.png"), None]
     Path(paths[1]).write_bytes(b"text")
-    names = ["cifake-vit", "cifake-cnn", "cifake-cnn", "cifake-cnn", "other"]
-    [answers] = api.predict(paths, names)
-    assert answers[1]["error"].startswith("No verdict: not an image file (JPEG, PNG,")
-    assert list(answers[2]) == ["error"]
-    assert "cifake-cnn or cifake-vit; found 'other'" in answers[4]["error"]
-    for position in (0, 3):
-        [[alone]] = api.predict([paths[position]], [names[position]])
-        assert answers[position]["p_fake"] == pytest.approx(alone["p_fake"], abs=1e-5)
-        assert answers[position]["model"] == names[position]
+    for name in ("cifake-vit", "cifake-cnn"):
+        predictions = api.models[name].predict(paths)
+        answers = [api.predict(path, name) for path in paths]
+        assert predictions[1] == answers[1]["error"]
+        assert predictions[1].startswith("No verdict: not an image file (JPEG, PNG,")
+        assert predictions[2] is None
+        assert list(answers[2]) == ["error"]
+        for position in (0, 3, 4):
+            assert predictions[position].verdict.p_fake == pytest.approx(answers[position]["p_fake"], abs=1e-5)
+            assert answers[position]["model"] == name
+    assert "cifake-cnn or cifake-vit; found 'other'" in api.predict(paths[4], "other")["error"]
 
 
 def test_warnings_depend_on_size_shape_and_format(api, tmp_path):
@@ -69,7 +71,7 @@ def test_warnings_depend_on_size_shape_and_format(api, tmp_path):
     paths = [str(tmp_path / name) for name in sizes]
     for path, size in zip(paths, sizes.values(), strict=True):
         photograph.resize(size).save(path)
-    [answers] = api.predict(paths, ["cifake-cnn"] * 4)
+    answers = [api.predict(path, "cifake-cnn") for path in paths]
     same, large, narrow, tiny = (answer["warnings"] for answer in answers)
     assert same == []
     assert len(large) == 2
@@ -88,7 +90,7 @@ def test_the_warnings_of_a_model_that_crops_are_true(tmp_path):
     for name, size in sizes.items():
         picture(size).save(tmp_path / name)
     own = api_here(str(tmp_path / "crops"))
-    [answers] = own.predict([str(tmp_path / name) for name in sizes], ["crops"] * 3)
+    answers = [own.predict(str(tmp_path / name), "crops") for name in sizes]
     wide, square, small = (answer["warnings"] for answer in answers)
     assert "The model sees 50% of the image, 320 x 320 pixels in the middle" in wide[0]
     assert "That part was downscaled from 320 x 320" in wide[1]
@@ -101,7 +103,7 @@ def test_the_warnings_of_a_model_that_crops_are_true(tmp_path):
 def test_a_jpeg_of_a_camera_with_two_images_has_no_warning(api, tmp_path):
     file = tmp_path / "camera.jpg"
     picture((32, 32)).save(file, format="MPO", save_all=True, append_images=[picture((16, 16))])
-    [[answer]] = api.predict([str(file)], ["cifake-cnn"])
+    answer = api.predict(str(file), "cifake-cnn")
     assert not any("MPO" in warning or "trained on" in warning for warning in answer["warnings"])
 
 
@@ -110,7 +112,7 @@ def test_an_image_far_from_the_training_data_has_a_warning(api, tmp_path):
     Image.fromarray((np.indices((32, 32)).sum(axis=0) % 2 * 255).astype(np.uint8)).convert("RGB").save(file)
     detector = Detector.from_pretrained(MODELS / "cifake-vit")
     [verdict] = detector.predict([Image.open(file)])
-    [[answer]] = api.predict([str(file)], ["cifake-vit"])
+    answer = api.predict(str(file), "cifake-vit")
     assert verdict.is_far
     assert any("far from" in warning for warning in answer["warnings"])
     assert not any(verdict.is_far for verdict in detector.predict([Image.open(read_examples()[0].file)]))
@@ -123,15 +125,15 @@ def test_the_page_says_why_it_is_unsure_by_the_limits_of_the_whole_image(tmp_pat
     limited = api_here(str(tmp_path / "limited"))
     for side, is_small in ((199, True), (200, False)):
         picture((300, side)).save(file := tmp_path / f"{side}.jpg")
-        [[answer]] = limited.predict([str(file)], ["limited"])
+        answer = limited.predict(str(file), "limited")
         assert answer["decided"] is not is_small
         assert ("too small" in answer["reason"]) == is_small
-        card = Page(limited.show_verdicts("limited", [str(file)])[0][0]).words
+        card = Page(limited.show_verdict("limited", str(file))).words
         assert ("too small" in card) == is_small
 
 
 def test_a_probability_is_explained_by_the_evaluation(api, photo):
-    [[answer]] = api.predict([photo], ["cifake-vit"])
+    answer = api.predict(photo, "cifake-vit")
     grid = json.loads((ROOT / "results/crosseval.json").read_text())
     [cell] = [
         cell for cell in grid["cells"]
@@ -149,7 +151,7 @@ def test_another_model_is_reported_as_not_evaluated(tmp_path, photo):
     detector.model.save_pretrained(tmp_path / "mine")
     detector.processor.save_pretrained(tmp_path / "mine")
     own = api_here(str(tmp_path / "mine"))
-    [[answer]] = own.predict([photo], ["mine"])
+    answer = own.predict(photo, "mine")
     assert answer["decided"] is None
     assert "not evaluated" in answer["meaning"]
     assert "Likely" in answer["verdict"]
@@ -207,8 +209,8 @@ def test_large_images_are_downscaled_under_their_map(api, tmp_path):
 def test_every_file_gets_an_answer_or_an_error_message(api, tmp_path, name, data, is_image):
     file = tmp_path / (name if len(name.encode()) < 200 else "long.png")
     file.write_bytes(data)
-    [[answer]] = api.predict([str(file)], ["cifake-cnn"])
-    [[html]] = api.show_verdicts("cifake-cnn", [str(file)])
+    answer = api.predict(str(file), "cifake-cnn")
+    html = api.show_verdict("cifake-cnn", str(file))
     page = Page(html)
     assert ("error" not in answer) == is_image
     if is_image:
@@ -268,7 +270,7 @@ def test_many_images_make_a_table_and_a_csv_file(api, tmp_path):
 
 
 def test_the_examples_have_the_expected_answers(api):
-    table = check_installation(api)
+    table = expected_table(api)
     assert table.count("as expected") == 3 * len(read_examples()) == 15
     assert "differs" not in table
     assert {example.is_fake for example in read_examples()} == {True, False}
@@ -276,4 +278,4 @@ def test_the_examples_have_the_expected_answers(api):
 
 def test_an_installation_with_other_answers_is_reported(api, monkeypatch):
     monkeypatch.setattr("realfake_space.examples.TOLERANCES", {"float32": -1, "bfloat16": -1})
-    assert check_installation(api).count("**differs**") == 15
+    assert expected_table(api).count("**differs**") == 15

@@ -54,8 +54,8 @@ def test_a_process_of_their_own_changes_no_answer(apart, tmp_path, photo):
     (broken := tmp_path / "broken.jpg").write_bytes(b"text")
     for name in here.models:
         assert apart.models[name].facts == here.models[name].facts
-        [[answer, error]] = apart.predict([photo, str(broken)], [name] * 2)
-        [[expected, same_error]] = here.predict([photo, str(broken)], [name] * 2)
+        answer, error = (apart.predict(path, name) for path in (photo, str(broken)))
+        expected, same_error = (here.predict(path, name) for path in (photo, str(broken)))
         assert answer == {**expected, "p_fake": pytest.approx(expected["p_fake"], abs=1e-5)}
         assert error == same_error
         shown, about = apart.models[name].explain(photo, None, 0.5)
@@ -68,11 +68,11 @@ def test_a_process_of_their_own_changes_no_answer(apart, tmp_path, photo):
 
 @pytest.mark.slow
 def test_a_process_that_dies_is_started_again(apart, photo):
-    before = apart.predict([photo], ["cifake-cnn"])
+    before = apart.predict(photo, "cifake-cnn")
     process = psutil.Process(apart.models["cifake-cnn"]._process.call(os.getpid))
     process.kill()
     process.wait(10)
-    assert apart.predict([photo], ["cifake-cnn"]) == before
+    assert apart.predict(photo, "cifake-cnn") == before
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")

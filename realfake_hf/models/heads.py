@@ -2,8 +2,8 @@
 
 import copy
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -34,8 +34,7 @@ def backbone_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if id(parameter) not in heads]
 
 
-@contextmanager
-def collect_embeddings(model: PreTrainedModel) -> Iterator[list[Tensor]]:
+def collect_embeddings(model: PreTrainedModel) -> AbstractContextManager[list[Tensor]]:
     """Collect the inputs of the last head in each forward pass of this thread, averaged over positions if it has any.
 
     Each is (batch, width).
@@ -43,36 +42,34 @@ def collect_embeddings(model: PreTrainedModel) -> Iterator[list[Tensor]]:
     heads = list(head_modules(model).values())
     if not heads:
         raise ValueError(f"expected a classifier with a linear head; found none in {type(model).__name__}.")
-    embeddings: list[Tensor] = []
-    thread = threading.get_ident()
 
-    def hook(head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if threading.get_ident() == thread:
-            values = inputs[0].detach()  # (batch, width, height, width) of a map, or (batch, ..., width)
-            is_map = isinstance(head, nn.Conv2d)
-            embeddings.append(values.flatten(2).mean(2) if is_map else values.unsqueeze(1).flatten(1, -2).mean(1))
+    def read(head: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        values = inputs[0]  # (batch, width, height, width) of a map, or (batch, ..., width)
+        is_map = isinstance(head, nn.Conv2d)
+        return values.flatten(2).mean(2) if is_map else values.unsqueeze(1).flatten(1, -2).mean(1)
 
-    handle = heads[-1].register_forward_pre_hook(hook)
-    try:
-        yield embeddings
-    finally:
-        handle.remove()
+    return _collect(heads[-1].register_forward_pre_hook, read)
+
+
+def collect_view_scores(model: PreTrainedModel) -> AbstractContextManager[list[Tensor]]:
+    """Collect the `view_scores` (batch, views) of each forward pass of this thread, if the model returns them."""
+    return _collect(model.register_forward_hook, lambda _, __, output: getattr(output, "view_scores", None))
 
 
 @contextmanager
-def collect_view_scores(model: PreTrainedModel) -> Iterator[list[Tensor]]:
-    """Collect the `view_scores` (batch, views) of each forward pass of this thread, if the model returns them."""
-    scores: list[Tensor] = []
+def _collect(register: Callable[..., Any], read: Callable[..., Tensor | None]) -> Iterator[list[Tensor]]:
+    """Collect what `read` returns of each call of a hook in this thread, unless it is None."""
+    found: list[Tensor] = []
     thread = threading.get_ident()
 
-    def hook(_: nn.Module, __: tuple[Tensor, ...], output: object) -> None:
-        found = getattr(output, "view_scores", None)
-        if found is not None and threading.get_ident() == thread:
-            scores.append(found.detach())
+    def hook(*call: Any) -> None:  # noqa: ANN401 - module, inputs and perhaps output
+        value = read(*call) if threading.get_ident() == thread else None
+        if value is not None:
+            found.append(value.detach())
 
-    handle = model.register_forward_hook(hook)
+    handle = register(hook)
     try:
-        yield scores
+        yield found
     finally:
         handle.remove()
 

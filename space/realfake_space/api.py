@@ -39,16 +39,12 @@ class Api:
         self.models = models
         self.measured = read_measured()
 
-    def show_verdicts(self, name: str, paths: Sequence[str | None]) -> list[list[str]]:
-        """Predict uploads with one model; return HTML for each."""
-        point = self.models[name].facts.point
-
-        def render(item: Answer | str | None) -> str:
-            if item is None:
-                return placeholder(name)
-            return card(item, point) if isinstance(item, Answer) else rejection(item)
-
-        return [[render(item) for item in self._answers(name, paths)]]
+    def show_verdict(self, name: str, path: str | None) -> str:
+        """Predict an upload with one model; return HTML."""
+        [item] = self._answers(name, [path])
+        if item is None:
+            return placeholder(name)
+        return card(item, self.models[name].facts.point) if isinstance(item, Answer) else rejection(item)
 
     def show_map(self, name: str, path: str | None, method: str | None, strength: float) -> bytes | None:
         """Return a model's map over an upload as a PNG; None without an image."""
@@ -66,17 +62,12 @@ class Api:
         except RejectedError:
             return ""  # the message is shown in place of the verdict
 
-    def predict(self, picture: Sequence[str | None], model: Sequence[str]) -> list[list[Plain]]:
-        """Predict uploads, each with the model named; a dictionary with `error` if there is no answer."""
-        results: list[Plain] = [{} for _ in picture]
-        for name in dict.fromkeys(model):
-            positions = [position for position, other in enumerate(model) if other == name]
-            answers: Sequence[Answer | str | None] = [self._unknown(name)] * len(positions)
-            if name in self.models:
-                answers = self._answers(name, [picture[position] for position in positions])
-            for position, item in zip(positions, answers, strict=True):
-                results[position] = item.to_dict() if isinstance(item, Answer) else {"error": item or NO_IMAGE}
-        return [results]
+    def predict(self, picture: str | None, model: str) -> Plain:
+        """Predict an upload with the model named; a dictionary with `error` if there is no answer."""
+        if model not in self.models:
+            return {"error": self._unknown(model)}
+        [item] = self._answers(model, [picture])
+        return item.to_dict() if isinstance(item, Answer) else {"error": item or NO_IMAGE}
 
     def explain(self, picture: str | None, model: str, method: str, strength: float) -> tuple[bytes | None, Plain]:
         """Return a map over an upload as a PNG, and its description; a dictionary with `error` if there is none."""

@@ -37,14 +37,9 @@ def read_examples(folder: Path = FOLDER) -> tuple[Example, ...]:
 
 
 def expected_table(api: Api | None = None) -> str:
-    """Render the examples and their expected probabilities as Markdown; with an API, also its answers."""
+    """Render the examples and their expected probabilities as Markdown; with an API, compare its answers with them."""
     header = ["example", "label", "origin", "model", "expected", *(["this installation", "result"] if api else [])]
     return f"{markdown_table(header, _rows(api), align='llllrrl')}\n\n{NOTE}"
-
-
-def check_installation(api: Api) -> str:
-    """Predict every example with every model, and compare with the expected probabilities."""
-    return expected_table(api)
 
 
 def _rows(api: Api | None) -> Iterator[list[str]]:

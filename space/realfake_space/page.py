@@ -13,7 +13,7 @@ from realfake_hf.attribution.methods import METHODS, method_name
 from realfake_space.answers import COLUMNS, limitation, placeholder
 from realfake_space.api import Api
 from realfake_space.components import FilesUpload, ImageUpload, MapImage
-from realfake_space.examples import check_installation, expected_table, read_examples
+from realfake_space.examples import expected_table, read_examples
 from realfake_space.gate import Gate
 from realfake_space.models import Model
 from realfake_space.uploads import MAX_BYTES
@@ -107,7 +107,7 @@ def _one_image(page: gr.Blocks, api: Api) -> None:
     with gr.Accordion("Expected answers to the examples", open=False):
         table = gr.Markdown(expected_table(), elem_id="expected")
         button = gr.Button("Check this installation", elem_id="check")
-    button.click(partial(check_installation, api), None, table, api_name="check", concurrency_id="check")
+    button.click(partial(expected_table, api), None, table, api_name="check", concurrency_id="check")
 
 
 def _model_column(page: gr.Blocks, api: Api, name: str, upload: gr.Image, strength: gr.Slider) -> gr.Column:
@@ -124,7 +124,7 @@ def _model_column(page: gr.Blocks, api: Api, name: str, upload: gr.Image, streng
     explain = partial(api.show_map, name)
     inputs = [upload, method, strength]
     upload.change(
-        lambda path: api.show_verdicts(name, [path])[0][0], upload, verdict, show_progress="minimal", **own
+        partial(api.show_verdict, name), upload, verdict, show_progress="minimal", **own
     ).then(explain, inputs, shown, show_progress="minimal", **own)  # fmt: skip
     method.input(explain, inputs, shown, show_progress="minimal", **own)
     strength.release(explain, inputs, shown, show_progress="hidden", **own)
@@ -169,11 +169,8 @@ def _endpoints(api: Api) -> None:
         answer, about = gr.JSON(label="answer"), gr.JSON(label="explanation")
         shown = MapImage(label="map", format="png")
 
-    def predict_one(picture: str | None, model: str) -> dict[str, Any]:
-        return api.predict([picture], [model])[0][0]
-
     predict.click(
-        predict_one, [picture, model], answer, api_name="predict",
+        api.predict, [picture, model], answer, api_name="predict",
         concurrency_id="predict", concurrency_limit=4 * WAITING,
         api_description="Predict one image; the default model is the first of the page.",
     )  # fmt: skip

@@ -96,8 +96,10 @@ class Readers:
         try:
             return self._once((stamp, geometries, view, whole), ask, is_kept=not view and not whole)
         except LimitError as error:
+            failed: Future[Any] = Future()
+            failed.set_exception(error)
             with self._changed:
-                self._known[stamp] = _failed(error)
+                self._known[stamp] = failed
             raise
 
     def call(
@@ -349,9 +351,3 @@ def _stamp(path: str) -> tuple[object, ...]:
     except OSError:
         return (path,)
     return path, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _failed(error: LimitError) -> Future[Any]:
-    future: Future[Any] = Future()
-    future.set_exception(error)
-    return future

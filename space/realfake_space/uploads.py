@@ -52,10 +52,7 @@ def open_upload(path: str, geometries: Sequence[Geometry] = (), *, view: bool = 
     import numpy as np
 
     data, metadata = read_header(path)
-    try:
-        image = decode_image(data)
-    except UnreadableImageError as error:
-        raise _rejected(error) from error
+    image = _decode(data)
     size = image.size
     resized = {each: np.asarray(_resize(image, each)) for each in geometries}
     full = np.asarray(image) if whole else None
@@ -81,7 +78,7 @@ def read_header(path: str) -> tuple[bytes, FileMetadata]:
     except MemoryError:
         raise
     except Exception as error:  # a damaged header can raise anything; the decoder may have a better message
-        _reject_undecodable(data)
+        _decode(data)
         raise RejectedError("No verdict: the metadata of the file cannot be read.") from error
     if metadata.width * metadata.height > MAX_PIXELS:
         raise RejectedError(
@@ -121,12 +118,8 @@ def _resize(image: Image.Image, geometry: Geometry) -> Image.Image:
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling(resample))
 
 
-def _reject_undecodable(data: bytes) -> None:
+def _decode(data: bytes) -> Image.Image:
     try:
-        decode_image(data)
+        return decode_image(data)
     except UnreadableImageError as error:
-        raise _rejected(error) from error
-
-
-def _rejected(error: UnreadableImageError) -> RejectedError:
-    return RejectedError(f"No verdict: {str(error).rstrip('.')}.")
+        raise RejectedError(f"No verdict: {str(error).rstrip('.')}.") from error
