@@ -30,7 +30,7 @@ from realfake_hf.data.pixels import (
     resize_target,
 )
 from realfake_hf.labels import Verdict
-from realfake_hf.metrics.image_quality import ImageQuality, measure_quality
+from realfake_hf.metrics.image_quality import measure_quality
 from realfake_hf.metrics.operating_point import DEFAULT, OperatingPoint, load_operating_point
 from realfake_hf.metrics.out_of_distribution import Familiarity, load_familiarity
 from realfake_hf.models.checkpoint import (
@@ -288,12 +288,10 @@ class Detector:
                 scores, embeddings = self._p_fake_and_embeddings(images)
                 is_far = self.familiarity.is_far(embeddings).tolist()
         spreads = torch.cat(views)[:n].float().std(1, correction=0).tolist() if views else [0.0] * n
-        rows = zip(scores.tolist(), self._qualities(images), spreads, is_far, strict=True)
-        return [self.point.judge(p, quality=quality, spread=spread, is_far=far) for p, quality, spread, far in rows]
-
-    def _qualities(self, images: list[Image.Image]) -> list[ImageQuality | None]:
         limits = self.point.limits
-        return [measure_quality(image) if limits and limits.need_quality else None for image in images]
+        qualities = [measure_quality(image) if limits and limits.need_quality else None for image in images]
+        rows = zip(scores.tolist(), qualities, spreads, is_far, strict=True)
+        return [self.point.judge(p, quality=quality, spread=spread, is_far=far) for p, quality, spread, far in rows]
 
     def _p_fake_and_embeddings(self, images: list[Image.Image]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         with collect_embeddings(self.inference_model) as embeddings:
@@ -305,11 +303,9 @@ class Detector:
         pixel_values = self._pixel_values(images)
         with self._lock.shared():
             logits = logits_of(self.inference_model, pixel_values).float()  # (batch, 2)
-        no_verdict = ~logits.isfinite().all(dim=-1)
-        p_fake = logits.softmax(dim=-1)[:, self.fake].masked_fill(no_verdict, torch.nan).cpu().numpy()
-        for row in np.flatnonzero(np.isnan(p_fake)).tolist():
+        for row in (~logits.isfinite().all(dim=-1)).nonzero().flatten().tolist():
             raise NotFiniteError(f"image {row} of a batch", row)
-        return p_fake
+        return logits.softmax(dim=-1)[:, self.fake].cpu().numpy()  # type: ignore[no-any-return]
 
     def _pixel_values(self, images: list[Image.Image]) -> Tensor:
         """Preprocess RGB images: (batch, 3, height, width), on the device."""

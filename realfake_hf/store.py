@@ -200,8 +200,7 @@ class Store:
             self._check(name, stored.get("settings", {}), settings)
         else:
             began = time.monotonic()
-            cell = make()
-            cell = without_local_paths(json.loads(json.dumps(cell)))
+            cell = without_local_paths(json.loads(json.dumps(make())))
             stored = {"settings": recorded_settings(settings), "seconds": time.monotonic() - began, "cell": cell}
             if self.writes:
                 write_json(file, stored)

@@ -72,8 +72,14 @@ def maps(method, model, values, target="predicted", **options):
     return FUNCTIONS[method](model, values, target, **options).values
 
 
-def rollout_of(attentions, *, pooling=None, **options):
-    return attention_rollout([fuse_layer(layer, **options) for layer in attentions], pooling=pooling)
+def matrix_of(fold, *layers):
+    """The rows of all output tokens: (batch, tokens, tokens)."""
+    tokens = layers[0][0].shape[-1]
+    return torch.cat([fold(*layers, pooling=row) for row in torch.eye(tokens)], dim=1)
+
+
+def rollout_of(attentions, **options):
+    return matrix_of(attention_rollout, [fuse_layer(layer, **options) for layer in attentions])
 
 
 def plain_product(first, second):
@@ -187,7 +193,7 @@ def test_rows_of_rollouts_are_distributions(head_fusion, discard_ratio):
     assert (found >= 0).all()
     torch.testing.assert_close(found.sum(dim=-1), torch.ones(3, 18))
     gradients = [torch.randn(layer.shape, generator=torch.Generator().manual_seed(0)) for layer in layers]
-    torch.testing.assert_close(gradient_rollout(layers, gradients).sum(dim=-1), torch.ones(3, 18))
+    torch.testing.assert_close(matrix_of(gradient_rollout, layers, gradients).sum(dim=-1), torch.ones(3, 18))
 
 
 def test_weights_are_discarded_from_each_image_by_its_own_order():
@@ -327,7 +333,12 @@ NO_WEIGHTS = "attention weights of at least one layer.*attn_implementation='eage
 
 
 @pytest.mark.parametrize(
-    "fold", [attention_rollout, lambda none: relevance(none, ()), lambda none: gradient_rollout(none, ())]
+    "fold",
+    [
+        lambda none: attention_rollout(none, pooling=torch.ones(1)),
+        lambda none: relevance(none, (), pooling=torch.ones(1)),
+        lambda none: gradient_rollout(none, (), pooling=torch.ones(1)),
+    ],
 )
 def test_an_empty_tuple_of_attentions_is_refused_with_the_reason(fold):
     with pytest.raises(ValueError, match=NO_WEIGHTS):
@@ -374,8 +385,8 @@ def test_a_classifier_that_pools_its_patches_has_the_mean_of_their_maps(method):
     matrix = {
         "rollout": lambda: rollout_of(weights),
         "last_attention": lambda: weights[-1].mean(dim=1),
-        "relevance": lambda: relevance(weights, gradients),
-        "gradient_rollout": lambda: gradient_rollout(weights, gradients),
+        "relevance": lambda: matrix_of(relevance, weights, gradients),
+        "gradient_rollout": lambda: matrix_of(gradient_rollout, weights, gradients),
     }[method]()
     torch.testing.assert_close(found, matrix[:, 1:, 1:].mean(dim=1).reshape(2, 4, 4), rtol=1e-4, atol=1e-7)
     assert not torch.allclose(found, maps(method, build_beit(use_mean_pooling=False), values, "FAKE"), rtol=0.01)
@@ -394,13 +405,14 @@ def test_a_pooled_row_is_the_weighted_sum_of_those_of_the_whole_matrix(read):
     weights = torch.zeros(5)
     weights[read] = torch.rand(len(read), generator=torch.Generator().manual_seed(0)) + 0.1
     fused = [fuse_layer(layer, head_fusion="max", discard_ratio=0.3) for layer in layers]
-    for fold in (
-        lambda **pooling: attention_rollout(fused, **pooling),
-        lambda **pooling: relevance(layers, gradients, **pooling),
-        lambda **pooling: gradient_rollout(layers, gradients, **pooling),
+    for fold, *given in (
+        (attention_rollout, fused),
+        (relevance, layers, gradients),
+        (gradient_rollout, layers, gradients),
     ):
-        expected = torch.stack([sum(w * row for w, row in zip(weights, rows, strict=True)) for rows in fold()])
-        torch.testing.assert_close(fold(pooling=weights), expected[:, None])
+        matrices = matrix_of(fold, *given)
+        expected = torch.stack([sum(w * row for w, row in zip(weights, rows, strict=True)) for rows in matrices])
+        torch.testing.assert_close(fold(*given, pooling=weights), expected[:, None])
 
 
 def test_the_row_of_a_class_token_is_that_of_a_product_of_leading_rows_to_the_last_bit():

@@ -42,9 +42,7 @@ def fuse_layer(attention: Tensor, *, head_fusion: HeadFusion = "mean", discard_r
     return weights if is_normalised else _normalise_rows(weights)
 
 
-def attention_rollout(
-    layers: Sequence[Tensor], *, pooling: Tensor | None = None, read: Collection[int] = ()
-) -> Tensor:
+def attention_rollout(layers: Sequence[Tensor], *, pooling: Tensor, read: Collection[int] = ()) -> Tensor:
     """Compute attention rollout (Abnar & Zuidema, 2020, *Quantifying Attention Flow in Transformers*, ACL).
 
     It is the product over layers of 0.5 W + 0.5 I, where W is a layer fused by `fuse_layer` and I is the residual
@@ -52,14 +50,12 @@ def attention_rollout(
 
     Args:
         layers: (batch, tokens, tokens) each.
-        pooling: (tokens,) weights of the output tokens in one row, which is cheaper than a row per token; None means
-            a row per token.
+        pooling: (tokens,) weights of the output tokens, whose rows are added; one row is cheaper than one per token.
         read: numbers of the layers whose output tokens are pooled and weigh the same, 1 for the first; the last layer
             is among them, and by default the only one.
 
     Returns:
-        (batch, tokens, tokens) float32, rows summing to 1: the share of input token j in output token i; or
-        (batch, 1, tokens), the weighted sum of these rows.
+        (batch, 1, tokens) float32: the share of each input token in the weighted sum of the output tokens.
 
     Raises:
         ValueError: there are no layers; scaled-dot-product attention returns none.
@@ -68,11 +64,7 @@ def attention_rollout(
 
 
 def gradient_rollout(
-    attentions: Sequence[Tensor],
-    gradients: Sequence[Tensor],
-    *,
-    pooling: Tensor | None = None,
-    read: Collection[int] = (),
+    attentions: Sequence[Tensor], gradients: Sequence[Tensor], *, pooling: Tensor, read: Collection[int] = ()
 ) -> Tensor:
     """Compute attention rollout from the attention that favours a class.
 
@@ -83,18 +75,12 @@ def gradient_rollout(
     evidence = _evidence(required(attentions), gradients)
     layers = (_normalise_rows(weights + _identity(weights)) for weights in evidence)
     products = list(accumulate(layers, lambda product, weights: torch.matmul(weights, product)))
-    if pooling is None:
-        return products[-1]
     rows = [pool(products[number - 1], pooling) for number in read or [len(products)]]
     return torch.stack(rows).mean(dim=0)
 
 
 def relevance(
-    attentions: Sequence[Tensor],
-    gradients: Sequence[Tensor],
-    *,
-    pooling: Tensor | None = None,
-    read: Collection[int] = (),
+    attentions: Sequence[Tensor], gradients: Sequence[Tensor], *, pooling: Tensor, read: Collection[int] = ()
 ) -> Tensor:
     """Compute relevance (Chefer et al., 2021, *Generic Attention-model Explainability*, ICCV).
 
@@ -104,8 +90,8 @@ def relevance(
     `attention_rollout`.
 
     Returns:
-        (batch, tokens, tokens) float32, non-negative: the relevance of input token j to output token i, on the scale
-        of the score; or (batch, 1, tokens), the weighted sum of these rows.
+        (batch, 1, tokens) float32, non-negative: the relevance of each input token to the weighted sum of the output
+        tokens, on the scale of the score.
     """
     layers = _evidence(reversed(required(attentions)), reversed(gradients))
     return _product(layers, pooling, read or [len(attentions)], share=1)
@@ -150,14 +136,13 @@ def _evidence(attentions: Iterable[Tensor], gradients: Iterable[Tensor]) -> Iter
         yield (gradient.float() * weights.detach().float()).relu_().mean(dim=1)
 
 
-def _product(layers: Iterator[Tensor], pooling: Tensor | None, read: Collection[int], *, share: float) -> Tensor:
-    """Return the product of share * (I + W) over layers, from last to first, or the pooled rows of it."""
-    last, number = next(layers), max(read)
-    row = torch.empty(0) if pooling is None else pooling / len(read)
-    product = share * (_identity(last) + last) if pooling is None else share * (row + pool(last, row))
+def _product(layers: Iterator[Tensor], pooling: Tensor, read: Collection[int], *, share: float) -> Tensor:
+    """Return the pooled rows of the product of share * (I + W) over layers, from last to first."""
+    last, number, row = next(layers), max(read), pooling / len(read)
+    product = share * (row + pool(last, row))
     for weights in layers:
         number -= 1
-        product = product + row if pooling is not None and number in read else product
+        product = product + row if number in read else product
         product = torch.baddbmm(product, product, weights, beta=share, alpha=share)
     return product
 

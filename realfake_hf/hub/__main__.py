@@ -54,13 +54,12 @@ def main(arguments: PublishArguments) -> None:
     if arguments.space:
         print(publish_space(arguments.space_dir, arguments.space, models=models, **options).to_markdown())
     if arguments.dataset and arguments.data and arguments.license:
-        license, with_images = arguments.license, arguments.with_pictures
         data_set = publish_dataset(
             arguments.data,
             arguments.dataset,
             labels=arguments.labels,
-            license=license,
-            with_images=with_images,
+            license=arguments.license,
+            with_images=arguments.with_pictures,
             **options,
         )
         print(data_set.to_markdown())

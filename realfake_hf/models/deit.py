@@ -8,11 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import (
-    DeiTConfig,
-    DeiTForImageClassificationWithTeacher,
-    ViTForImageClassification,
-)
+from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, ViTForImageClassification
 
 from realfake_hf.cli import command
 from realfake_hf.models.checkpoint import load_classifier, load_processor

@@ -10,11 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import (
-    BaseImageProcessor,
-    PreTrainedModel,
-    ViTImageProcessorPil,
-)
+from transformers import BaseImageProcessor, PreTrainedModel, ViTImageProcessorPil
 
 from realfake_hf.data.pixels import processed, resize_target
 from realfake_hf.labels import LABEL_NAMES, id2label, label2id, parse_label

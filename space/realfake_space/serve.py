@@ -6,10 +6,10 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from realfake_hf.cli import parse
+from realfake_hf.cli import parse, setting
 
 if TYPE_CHECKING:
     from realfake_space.models import Model
@@ -19,13 +19,11 @@ if TYPE_CHECKING:
 class SpaceArguments:
     """The models, and where the page listens."""
 
-    model: list[str] = field(
-        default_factory=list, metadata={"help": "Folders or Hub ids; by default all folders in models/."}
-    )
-    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with these models."})
-    float32: bool = field(default=False, metadata={"help": "Predict in float32 also where bfloat16 is faster."})
-    host: str | None = field(default=None, metadata={"help": "Address; by default this machine only."})
-    port: int | None = field(default=None, metadata={"help": "Port; by default the first free one from 7860."})
+    model: list[str] = setting([], "Folders or Hub ids; by default all folders in models/.")
+    trust_remote_code: bool = setting(False, "Run code that comes with these models.")
+    float32: bool = setting(False, "Predict in float32 also where bfloat16 is faster.")
+    host: str | None = setting(None, "Address; by default this machine only.")
+    port: int | None = setting(None, "Port; by default the first free one from 7860.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
