@@ -30,7 +30,6 @@ _LEAST_GROUPS: Final = 14  # with fewer, even the worst group shows nothing abou
 _LEAST_COVERAGE: Final = 0.1  # share of the images that a band decides
 _PRIOR: Final = 2.0  # images at the common rate that are added to each group, for groups of few images
 _CANDIDATES: Final = 100  # for each end of the band
-_SIDES: Final = ("real_side", "fake_side")
 
 Counts = NDArray[np.float64]  # (groups, candidates)
 
@@ -217,7 +216,8 @@ def _choose_ends(
     parts: Sequence[_Scores], threshold: float, *, error: float, false_alarms: float
 ) -> tuple[float, float]:
     """Return the lower and the upper end of the band that decides most of all parts and keeps the promise in each."""
-    real_side, fake_side = (np.concatenate([getattr(part, name) for part in parts]) for name in _SIDES)
+    real_side = np.concatenate([part.real_side for part in parts])
+    fake_side = np.concatenate([part.fake_side for part in parts])
     lows = np.unique([0.0, *_between(real_side[real_side <= threshold]), threshold])
     highs = np.unique([threshold, *_between(fake_side[fake_side >= threshold]), 1.0])
     coverage, is_kept = np.zeros((len(lows), len(highs))), np.ones((len(lows), len(highs)), dtype=np.bool_)

@@ -151,10 +151,12 @@ def resize_model(
         )
     old_grid, grid = config.image_size // config.patch_size, image_size // patch_size
     config.image_size, config.patch_size = image_size, patch_size
-    weights = {
-        name: _resized(name, value, old_grid=old_grid, grid=grid, patch_size=patch_size)
-        for name, value in model.state_dict().items()
-    }
+    weights = model.state_dict()
+    for name, value in list(weights.items()):
+        if name.endswith(_KERNEL):
+            weights[name] = resize_patch_kernel(value, patch_size)
+        elif name.endswith(_POSITIONS):
+            weights[name] = resize_positions(value, old_grid=old_grid, grid=grid)
     resized: Any = type(model)(config)
     resized.to(model.dtype).load_state_dict(weights)
     return cast("PreTrainedModel", resized)
@@ -263,9 +265,3 @@ def _check_forward(model: PreTrainedModel, processor: BaseImageProcessor, name: 
             f"expected a classifier that returns logits of shape (1, 2) for one image and two labels; found {found} "
             f"from {type(model).__name__} at {name!r}. Use another model."
         )
-
-
-def _resized(name: str, value: Tensor, *, old_grid: int, grid: int, patch_size: int) -> Tensor:
-    if name.endswith(_KERNEL):
-        return resize_patch_kernel(value, patch_size)
-    return resize_positions(value, old_grid=old_grid, grid=grid) if name.endswith(_POSITIONS) else value
