@@ -50,7 +50,7 @@ def attention_rollout(layers: Sequence[Tensor], *, pooling: Tensor, read: Collec
 
     Args:
         layers: (batch, tokens, tokens) each.
-        pooling: (tokens,) weights of the output tokens, whose rows are added; one row is cheaper than one per token.
+        pooling: (tokens,) weights of the output tokens in the row that is computed.
         read: numbers of the layers whose output tokens are pooled and weigh the same, 1 for the first; the last layer
             is among them, and by default the only one.
 
