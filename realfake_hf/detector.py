@@ -305,7 +305,7 @@ class Detector:
             logits = logits_of(self.inference_model, pixel_values).float()  # (batch, 2)
         for row in (~logits.isfinite().all(dim=-1)).nonzero().flatten().tolist():
             raise NotFiniteError(f"image {row} of a batch", row)
-        return logits.softmax(dim=-1)[:, self.fake].cpu().numpy()  # type: ignore[no-any-return]
+        return logits.softmax(dim=-1)[:, self.fake].cpu().numpy()
 
     def _pixel_values(self, images: list[Image.Image]) -> Tensor:
         """Preprocess RGB images: (batch, 3, height, width), on the device."""
