@@ -24,8 +24,8 @@ from benchmarks.comparison import now
 from realfake_hf.data.pixels import ModelInput, PixelDataset
 from realfake_hf.data.streaming import StreamedPixels
 from realfake_hf.training.arguments import DataArguments, ModelArguments
-from realfake_hf.training.callbacks import EpochAugmentation
-from realfake_hf.training.data import TrainingData, build_model, load_splits, pixel_sets, validation_recorder
+from realfake_hf.training.callbacks import EpochAugmentation, ValidationRecorder
+from realfake_hf.training.data import TrainingData, build_model, load_splits, pixel_sets
 from realfake_hf.training.run_arguments import RunArguments
 from realfake_hf.training.trainer import build_trainer
 
@@ -213,7 +213,7 @@ class StepClock(TrainerCallback):
 def _project_trainer(work: Work) -> Trainer:
     set_seed(work.run.seed)
     model, _ = build_model(work.model)
-    recorder = validation_recorder(work.images, Path(str(work.run.output_dir)))
+    recorder = ValidationRecorder(work.images["validation"], Path(str(work.run.output_dir)))
     return build_trainer(model, work.processor, work.sets, recorder=recorder, model=work.model, run=work.run)
 
 

@@ -25,7 +25,7 @@ from realfake_hf.detector import Detector
 from realfake_hf.models.heads import head_modules
 from realfake_hf.models.pretrained import load_pretrained
 from realfake_hf.training.arguments import ModelArguments
-from realfake_hf.training.data import validation_recorder
+from realfake_hf.training.callbacks import ValidationRecorder
 from realfake_hf.training.run_arguments import RunArguments
 from realfake_hf.training.trainer import build_trainer
 
@@ -110,7 +110,7 @@ def _train(
         save_strategy="no", load_best_model_at_end=False, disable_tqdm=True, report_to=[], warmup_steps=0,
     )  # fmt: skip
     trainer = build_trainer(
-        model, processor, sets, recorder=validation_recorder(images, folder),
+        model, processor, sets, recorder=ValidationRecorder(images["validation"], folder),
         model=ModelArguments(model=str(folder), freeze_backbone=is_frozen), run=run,
     )  # fmt: skip
     return float(trainer.train().training_loss)

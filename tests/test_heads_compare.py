@@ -1,6 +1,7 @@
 """Heads compared on stored features: what they are trained on, how they pool windows, and the tests of differences."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,21 +13,24 @@ from small_multiview import N, save_images, save_tower
 
 from realfake_hf.experiments import view_heads
 from realfake_hf.experiments.fold_scores import FoldedImages, RecipeFits, load_folds
-from realfake_hf.experiments.heads import Comparison, Pair, Plan, compare, main
+from realfake_hf.experiments.heads import main
 from realfake_hf.experiments.out_of_fold import read_recipe
 from realfake_hf.experiments.trainings import read_plan
 from realfake_hf.experiments.view_heads import (
     HeadSettings,
-    Inputs,
-    Space,
+    Pair,
+    Plan,
+    compare,
+    fold_moments,
     judge,
     pool_windows,
+    read_inputs,
     supervised_contrastive,
     train_heads,
 )
 from realfake_hf.metrics.significance import holm
 from realfake_hf.store import Store
-from realfake_hf.training.features import Features
+from realfake_hf.training.features import FeatureDataset, Features
 
 SMALL = {"hidden_units": 4}
 
@@ -71,9 +75,9 @@ def words(plan, folder):
 def test_heads_are_judged_on_pairs_of_folds_and_finished_ones_are_read_back(root, tmp_path, monkeypatch, capsys):
     plan, trained, train = write_plan(root, tmp_path), [], view_heads.train_heads
 
-    def recorded(settings, inputs, labels, **others):
-        trained.append((settings.weighted_blocks, others["seed"], len(labels)))
-        return train(settings, inputs, labels, **others)
+    def recorded(settings, plan, inputs, images, weights, *, seed):
+        trained.append((settings.weighted_blocks, seed, len(images)))
+        return train(settings, plan, inputs, images, weights, seed=seed)
 
     monkeypatch.setattr(view_heads, "train_heads", recorded)
     assert main(words(plan, tmp_path)) == 0
@@ -107,8 +111,9 @@ def test_labels_of_the_folds_that_are_judged_change_no_trained_parameter(root, t
     images = data.images.remove_columns("label").add_column("label", is_fake.astype(int).tolist())
     parameters = []
     for number, each in enumerate((data, FoldedImages(images, data.fold, is_fake))):
-        comparison = Comparison(plan, RecipeFits(recipe, each, Store(tmp_path / str(number))))
-        heads = [Pair(comparison, held).train(HeadSettings(hidden_units=4), seed=0) for held in ((0, 1), (1, 2))]
+        fits = RecipeFits(recipe, each, Store(tmp_path / str(number)))
+        pairs = [Pair(plan, fits, partial(fold_moments, fits), held) for held in ((0, 1), (1, 2))]
+        heads = [pair.train(HeadSettings(hidden_units=4), seed=0) for pair in pairs]
         parameters.append([torch.nn.utils.parameters_to_vector(each.parameters()) for each in heads])
     (without, other), (without_too, other_too) = parameters
     assert torch.equal(without, without_too)
@@ -123,21 +128,21 @@ def test_the_most_suspicious_window_and_attention_find_what_the_mean_does_not():
     assert (pool_windows(scores, "mean", attention) > 0).tolist() == [False, False]
 
 
-def test_weighted_blocks_find_the_token_that_tells_the_labels_apart():
+def test_weighted_blocks_find_the_token_that_tells_the_labels_apart(root, tmp_path):
+    changes = {"epochs": 20, "batch_size": 32, "learning_rate": 0.04, "weight_decay": 0.0}
+    plan = read_plan(Plan, write_plan(root, tmp_path, **changes))
     generator, labels = np.random.default_rng(0), torch.arange(64) % 2
     features = generator.normal(size=(64, 3, 4 * 8)).astype(np.float16)  # four tokens of eight numbers
     features[:, :, 16:24] += 2 * labels.numpy()[:, None, None]
-    space = Space(torch.zeros(32), torch.ones(32), torch.eye(32))
+    space = {"mean": torch.zeros(32), "std": torch.ones(32), "axes": torch.eye(32)}
     variants = [Features(features, np.arange(64))] * 2
-    inputs = Inputs(variants, [space] * 2, project=False)
-    drawn, rows = np.array([1, 0]), np.array([5, 9])
-    torch.testing.assert_close(inputs(drawn, rows), Inputs(variants, [space] * 2, project=True)(drawn, rows))
+    inputs = read_inputs(variants, [space] * 2, token=8)
+    torch.testing.assert_close(inputs.flatten(3), read_inputs(variants, [space] * 2))
     heads = train_heads(
-        HeadSettings(hidden_units=4, weighted_blocks=True, contrastive=0.1, consistency=0.1), inputs, labels,
-        weights=np.full(64, 1 / 64), shares=np.array([0.5, 0.5]), token=8, seed=0, epochs=20, batch_size=32,
-        learning_rate=0.04, weight_decay=0.0,
+        HeadSettings(hidden_units=4, weighted_blocks=True, contrastive=0.1, consistency=0.1), plan, inputs,
+        FeatureDataset(variants, labels.tolist()), np.full(64, 1 / 64), seed=0,
     )  # fmt: skip
-    assert roc_auc_score(labels, judge([heads, heads], inputs)) > 0.9
+    assert roc_auc_score(labels, judge([heads, heads], inputs[0])) > 0.9
     for head in heads.kinds:
         assert head.blocks.softmax(0).mean(1).argmax() == 2
 

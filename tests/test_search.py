@@ -157,12 +157,13 @@ def test_the_training_of_a_dead_worker_is_resumed(folder, trained):
 def test_a_training_claimed_by_another_worker_is_not_claimed_again(folder):
     trainings = extractors(arguments_of(folder, num_filters=[4], num_conv_layers=[1]))
     mine, theirs = (SharedStudy(folder / "search", "extractors", trainings) for _ in range(2))
-    with mine.job() as job:
-        assert job is not None
-        with theirs.job() as other:
-            assert other is None
+
+    def work(_):
+        assert not theirs.run_next(work)
         assert theirs.n_unfinished
-        mine.finish(job, {"validation": {"accuracy": 0.7}})
+        return {split: {"accuracy": 0.7} for split in ("validation", "test")}
+
+    assert mine.run_next(work)
     assert not theirs.n_unfinished
     assert run.ranked([theirs]) == [trainings[0].topology]
 
@@ -193,11 +194,9 @@ def test_a_topology_that_cannot_be_trained_is_named_and_the_others_are_trained(f
 def test_each_worker_has_its_own_precision_and_a_resumed_training_keeps_its_own(folder):
     rough, exact = arguments_of(folder, bf16=True), arguments_of(folder)
     assert run._settings(rough) == run._settings(exact)
-    study = SharedStudy(rough.output_dir, "extractors", extractors(rough))
-    with study.job() as begun, study.job() as new:
-        jobs = [(begun, rough), (begun, exact), (new, exact)]
-        precisions = [run._training_arguments(*job)[2].bf16 for job in jobs]
-    assert precisions == [True, True, False]
+    begun, new = (run.Job(training, None, folder / training.name) for training in extractors(rough)[:2])
+    jobs = [(begun, rough), (begun, exact), (new, exact)]
+    assert [run._training_arguments(*job)[2].bf16 for job in jobs] == [True, True, False]
 
 
 def test_a_worker_killed_while_writing_a_recipe_leaves_no_partial_recipe(folder, monkeypatch):
@@ -206,14 +205,14 @@ def test_a_worker_killed_while_writing_a_recipe_leaves_no_partial_recipe(folder,
     def killed(*_):
         raise KeyboardInterrupt
 
-    with SharedStudy(settings.output_dir, "extractors", extractors(settings)).job() as job:
-        with monkeypatch.context() as patched:
-            patched.setattr(Path, "replace", killed)
-            with pytest.raises(KeyboardInterrupt):
-                run._training_arguments(job, settings)
-        job.folder.with_suffix(".yaml.part").write_text("")
-        assert run._training_arguments(job, settings)[2].output_dir == str(job.folder)
-        assert sorted(file.name for file in job.folder.parent.glob("*.yaml*")) == [f"{job.folder.name}.yaml"]
+    job = run.Job(extractors(settings)[0], None, folder / "trials/first")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run._training_arguments(job, settings)
+    job.folder.with_suffix(".yaml.part").write_text("")
+    assert run._training_arguments(job, settings)[2].output_dir == str(job.folder)
+    assert [file.name for file in job.folder.parent.glob("*.yaml*")] == ["first.yaml"]
 
 
 @pytest.mark.usefixtures("trained")

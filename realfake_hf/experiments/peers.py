@@ -132,9 +132,7 @@ class Peer:
         return float(expit(output @ weights / np.linalg.norm(output) + bias))
 
 
-def compare(
-    is_fake: NDArray[np.bool_], scores: Mapping[str, Array], groups: Sequence[Any], *, seed: int = 0
-) -> dict[str, Any]:
+def compare(is_fake: NDArray[np.bool_], scores: Mapping[str, Array], groups: Sequence[Any]) -> dict[str, Any]:
     """Estimate the ROC AUC of each detector, and of `OWN` less each of the others, on the same draws of groups.
 
     The p-values of the differences, by peer, are those of a normal distribution with the deviation of the draws.
@@ -145,8 +143,8 @@ def compare(
     from realfake_hf.metrics.report import roc_auc
 
     names, group = np.unique(np.asarray(groups), return_inverse=True)
-    generator = np.random.default_rng(seed)
-    draws = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=SAMPLES)
+    shares = np.full(len(names), 1 / len(names))
+    draws = np.random.default_rng(0).multinomial(len(names), shares, size=SAMPLES)
     weights = np.concatenate([np.ones((1, len(group))), draws[:, group].astype(np.float64)])
     values = {name: roc_auc(is_fake, p_fake, weights) for name, p_fake in scores.items()}
     values |= {f"{OWN} less {name}": values[OWN] - each for name, each in values.items() if name != OWN}
@@ -320,15 +318,13 @@ def main(arguments: PeersArguments) -> None:
     detector = load_detector("--model", arguments.model)
     images = concatenate_datasets(list(load_images(arguments.data, labels=arguments.labels).values()))
     settings = {"images": images["sha256"][:]}
-    hashes = store.arrays("hashes", settings, lambda: {"hashes": hash_images(images, name="training").hashes})[
-        "hashes"
-    ]
+    cell = store.arrays("hashes", settings, lambda: {"hashes": hash_images(images, name="training").hashes})
     results = {
         **facts,
         "weights": {OWN: detector.digest(), **{name: peer.sha256 for name, peer in peers.items()}},
         "out_of_fold": compare_out_of_fold(arguments, images, peers, store),
         "elsewhere": {
-            name: compare_elsewhere(detector, name, source, training=hashes, peers=peers, store=store)
+            name: compare_elsewhere(detector, name, source, training=cell["hashes"], peers=peers, store=store)
             for name, source in sources.items()
         },
     }

@@ -4,16 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
 from realfake_hf.cli import parse
 from realfake_hf.store import write_text
-
-if TYPE_CHECKING:
-    from realfake_hf.training.arguments import DataArguments, ModelArguments
-    from realfake_hf.training.run_arguments import RunArguments
 
 Plan = TypeVar("Plan")
 
@@ -39,17 +35,14 @@ def read_plan(kind: type[Plan], file: Path) -> Plan:
     return kind(**content)
 
 
-def write_recipe(
-    file: Path, *, base: str, changes: Mapping[str, Any]
-) -> "tuple[DataArguments, ModelArguments, RunArguments]":
-    """Write a base recipe with some settings changed, and parse it with the checks of `train.py`."""
+def write_recipe(file: Path, *, base: str, changes: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Write a base recipe with some settings changed, and return the arguments of `training.run.train` from it."""
     from realfake_hf.training.arguments import DataArguments, ModelArguments
     from realfake_hf.training.run_arguments import RunArguments
 
     settings = yaml.safe_load(Path(base).read_text(encoding="utf-8"))
     write_text(file, yaml.safe_dump({**settings, **changes, "disable_tqdm": True}))
-    data, model, run = parse(DataArguments, ModelArguments, RunArguments, argv=["--config", str(file)])
-    return data, model, run
+    return parse(DataArguments, ModelArguments, RunArguments, argv=["--config", str(file)])
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:

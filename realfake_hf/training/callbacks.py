@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from datasets import Dataset
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 from transformers import (
@@ -20,7 +21,7 @@ from transformers import (
 
 from realfake_hf.labels import FAKE
 from realfake_hf.metrics.evaluate_metric import RealFakeMetric
-from realfake_hf.run_folder import ValidationRun
+from realfake_hf.run_folder import VALIDATION, ValidationRun
 from realfake_hf.store import CHECKSUMS, write_checksums
 
 _FILES_OF_MAIN_PROCESS: Final = (
@@ -32,11 +33,13 @@ _FILES_OF_MAIN_PROCESS: Final = (
 class ValidationRecorder(TrainerCallback):
     """Record the validation probabilities of each epoch; pass `compute_metrics` to the same `Trainer`.
 
-    The file is that of a `ValidationRun`, to which a resumed run appends; `start` are the images, without epochs.
+    The file, in the folder of the run, is that of a `ValidationRun`, to which a resumed run appends.
     """
 
-    def __init__(self, file: Path, start: ValidationRun) -> None:
-        self.file, self.start = file, start
+    def __init__(self, images: Dataset, folder: Path) -> None:
+        is_fake = np.asarray(images["label"][:]) == FAKE
+        self.start = ValidationRun.begin(ids=images["id"][:], is_fake=is_fake, content=images["content"][:])
+        self.file = folder / VALIDATION
         self._metric = RealFakeMetric()
         self._latest: NDArray[np.float32] | None = None
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -23,7 +22,6 @@ from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClas
 from realfake_hf.models.multiview import MultiViewForImageClassification
 from realfake_hf.models.pretrained import build_multiview, load_pretrained
 from realfake_hf.models.views import MultiViewImageProcessor
-from realfake_hf.run_folder import VALIDATION, ValidationRun
 from realfake_hf.sampling import balanced_weights
 from realfake_hf.training.arguments import (
     CIFAKE_CNN,
@@ -33,7 +31,6 @@ from realfake_hf.training.arguments import (
     DataArguments,
     ModelArguments,
 )
-from realfake_hf.training.callbacks import ValidationRecorder
 from realfake_hf.training.features import FeatureDataset, feature_sets
 from realfake_hf.training.run_arguments import RunArguments
 
@@ -132,12 +129,8 @@ def input_sets(
             "expected --model multiview without --streaming, --teacher, --robust_share and --crop_padding; found one "
             "of them. Remove it; --delivered_copies and --compressed_copies change the training images."
         )
-    return {
-        **feature_sets(
-            data.images, network, cast("MultiViewImageProcessor", processor),
-            copies=model.copies, seed=run.seed,
-        )
-    }  # fmt: skip
+    cut = cast("MultiViewImageProcessor", processor)
+    return {**feature_sets(data.images, network, cut, copies=model.copies, seed=run.seed)}
 
 
 def pixel_sets(
@@ -158,11 +151,3 @@ def pixel_sets(
             multiple=run.gradient_accumulation_steps, augment=augment, seed=run.seed,
         )  # fmt: skip
     return sets
-
-
-def validation_recorder(images: DatasetDict, folder: Path) -> ValidationRecorder:
-    """Create the callback that records the validation probabilities of each epoch."""
-    rows = images["validation"]
-    is_fake = np.asarray(rows["label"][:]) == FAKE
-    start = ValidationRun.begin(ids=rows["id"][:], is_fake=is_fake, content=rows["content"][:])
-    return ValidationRecorder(folder / VALIDATION, start)

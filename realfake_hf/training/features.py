@@ -30,10 +30,10 @@ FIXED: Final = {PLAIN: lambda image: image, "web": web, "hard": hard}  # variant
 RANDOM: Final = {"delivered": deliver, "compressed": compress}  # with them, as `delivered-0`
 WHOLE: Final = slice(0, 1)  # the views of each head
 WINDOWS: Final = slice(1, None)
+COMPONENTS: Final = 1536  # of the features, on which a hidden layer is fitted
 _VERSION: Final = 1  # increase it when the features of unchanged images, processor and tower change
 _VIEWS: Final = 8  # in a forward pass
 _LINE: Final = 65  # characters of a SHA-256 and the end of its line
-_COMPONENTS: Final = 1536  # of the features on which a hidden layer is fitted
 _DIGITS: Final = 15  # of a SHA-256 that seed the changes of an image
 
 
@@ -162,7 +162,7 @@ def fit_heads(
     importance = torch.from_numpy(np.outer(data.shares * len(data.variants), each)).float().flatten()[:, None]
     spreads = []
     for (head, views), features in zip(kinds[: data.variants[0].stored.shape[1]], statistics, strict=False):
-        axes = features.axes(shrinkage, _COMPONENTS) if features and shrinkage else None
+        axes = features.axes(shrinkage, COMPONENTS) if features and shrinkage else None
         inputs = _standardized_inputs(head[0], data, views, features, axes)
         layers = _new_layers(head, inputs.shape[-1], seed=seed)
         targets = data.labels.float().repeat(len(data.variants))[:, None]

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from realfake_hf.crosseval.datasets import EvalDataset
     from realfake_hf.detector import Detector
-    from realfake_hf.metrics.operating_point import OperatingPoint
     from realfake_hf.metrics.out_of_distribution import Familiarity
 
 OPERATING_POINT_FLAG: Final = "--operating_point"
@@ -65,8 +64,9 @@ class OperatingPointArguments(LabelArguments):
     promised: float = setting(0.01, "Highest share of wrong verdicts among those that are not unsure.")
 
 
-def choose(arguments: OperatingPointArguments) -> "OperatingPoint":
-    """Choose the operating point of a model on its validation split, and write it into the model's folder."""
+@command(OperatingPointArguments, name="posthoc", description=__doc__)
+def choose(arguments: OperatingPointArguments) -> None:
+    """Choose the operating point of a model on its validation split, write it into its folder, and print it."""
     from realfake_hf.metrics.calibration import choose_operating_point
     from realfake_hf.metrics.operating_point import OPERATING_POINT
     from realfake_hf.run_folder import VALIDATION, read_run
@@ -80,7 +80,7 @@ def choose(arguments: OperatingPointArguments) -> "OperatingPoint":
     digest = run.record["data"]["validation"]["sha256"]
     point = choose_operating_point(is_fake, p_fake, sha256=digest, promised=arguments.promised)
     write_json(arguments.model_dir / OPERATING_POINT, to_plain(point))
-    return point
+    print(f"{arguments.model_dir}: FAKE above {point}; {point.band or 'no band meets the promised error rate'}")
 
 
 def fit(folder: Path, *, n: int, far: float, seed: int) -> "Familiarity":
@@ -121,39 +121,33 @@ def measure(detector: "Detector", familiarity: "Familiarity", sets: "Sequence[Ev
     return {**facts, "weights": detector.digest(), "sets": rows}
 
 
-def fit_and_measure(arguments: FamiliarityArguments) -> dict[str, Any]:
-    """Fit and measure the familiarity of each model, write the results, and return them."""
+@command(FamiliarityArguments, name="posthoc", description=__doc__)
+def fit_and_measure(arguments: FamiliarityArguments) -> None:
+    """Fit and measure the familiarity of each model, write the results, and print their table."""
     from realfake_hf.crosseval.datasets import load_dataset
     from realfake_hf.detector import Detector
 
     places = read_names("--models", arguments.models, kind="FOLDER")
     sources = read_names("--datasets", arguments.datasets, kind="SOURCE")
-    limit, labels, seed = arguments.limit, arguments.labels, arguments.seed
-    sets = [load_dataset(name, source, limit=limit, labels=labels, seed=seed) for name, source in sources.items()]
+    settings = {name: getattr(arguments, name) for name in ("limit", "labels", "seed")}
+    sets = [load_dataset(name, source, **settings) for name, source in sources.items()]
     code_and_machine = environment()  # before the folders of the models change, which git may track
     models = {}
     for name, place in places.items():
-        familiarity = fit(Path(place), n=arguments.n, far=arguments.far, seed=seed)
+        familiarity = fit(Path(place), n=arguments.n, far=arguments.far, seed=arguments.seed)
         models[name] = measure(Detector.from_pretrained(place), familiarity, sets)
-    settings = {**to_plain(arguments), "output_file": str(arguments.output_file)}
-    results = {"settings": settings, **code_and_machine, "models": models}
-    write_results(arguments.output_file, results, to_markdown(results))
-    return results
+    results = {"settings": to_plain(arguments), **code_and_machine, "models": models}
+    print(write_results(arguments.output_file, results, to_markdown(results)))
 
 
 def to_markdown(results: Mapping[str, Any]) -> str:
     """Render the content of results/familiarity.json as a table and a note."""
     rows = [
-        [
-            model,
-            name,
-            f"{row['far']['n']:,}",
-            Estimate.from_dict(row["far"]),
-            "" if row["roc_auc"] is None else f"{row['roc_auc']:.3f}",
-        ]
+        [model, name, f"{row['far']['n']:,}", Estimate.from_dict(row["far"]),
+         "" if row["roc_auc"] is None else f"{row['roc_auc']:.3f}"]
         for model, facts in results["models"].items()
         for name, row in facts["sets"].items()
-    ]
+    ]  # fmt: skip
     facts = next(iter(results["models"].values()))
     table = markdown_table(["model", "images", "n", "far", "ROC AUC"], rows, align="llr")
     return (
@@ -226,21 +220,10 @@ def _splits_of_training(record: Mapping[str, Any], **given: str | None) -> "Data
 def main(argv: Sequence[str] | None = None) -> int:
     """Fit the familiarity or the operating point, and print the result; return the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if OPERATING_POINT_FLAG in words:
-        words.remove(OPERATING_POINT_FLAG)
-        return _print_point(words)
-    return _print_familiarity(words)
-
-
-@command(OperatingPointArguments, name="posthoc", description=__doc__)
-def _print_point(arguments: OperatingPointArguments) -> None:
-    point = choose(arguments)
-    print(f"{arguments.model_dir}: FAKE above {point}; {point.band or 'no band meets the promised error rate'}")
-
-
-@command(FamiliarityArguments, name="posthoc", description=__doc__)
-def _print_familiarity(arguments: FamiliarityArguments) -> None:
-    print(to_markdown(fit_and_measure(arguments)))
+    if OPERATING_POINT_FLAG not in words:
+        return fit_and_measure(words)
+    words.remove(OPERATING_POINT_FLAG)
+    return choose(words)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ from realfake_hf.run_folder import (
 )
 from realfake_hf.store import write_json
 from realfake_hf.training.arguments import DataArguments, ModelArguments, RunSettings
-from realfake_hf.training.callbacks import p_fake_of
-from realfake_hf.training.data import TrainingData, build_model, input_sets, load_training_data, validation_recorder
+from realfake_hf.training.callbacks import ValidationRecorder, p_fake_of
+from realfake_hf.training.data import TrainingData, build_model, input_sets, load_training_data
 from realfake_hf.training.distillation import Teacher
 from realfake_hf.training.features import FeatureDataset, fit_heads
 from realfake_hf.training.run_arguments import RunArguments
@@ -107,7 +107,7 @@ def fit(
             network, cast("FeatureDataset", sets["train"]), inverse_penalty=model.head_c,
             shrinkage=model.head_shrinkage, weights=images.weights, seed=run.seed,
         )  # fmt: skip
-    recorder = validation_recorder(images.images, folder)
+    recorder = ValidationRecorder(images.images["validation"], folder)
     trainer = build_trainer(
         network, processor, sets, recorder=recorder, model=model, run=run, teacher=teacher, weights=images.weights
     )

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from peft import PeftModel
 from torch import Tensor, nn
@@ -59,7 +58,9 @@ def build_trainer(
     if teacher:
         teacher.check_student(processor)
     takes_labels = "labels" in inspect.signature(network.forward).parameters
-    learner = _learner(network, model)
+    learner = with_lora(network, rank=model.lora_rank) if model.lora_rank else network
+    if model.freeze_backbone:
+        freeze_backbone(network)
     if not isinstance(sets["train"], FeatureDataset):
         ModelInput(processor).attach(learner)
     run.label_names = ["labels"]
@@ -80,17 +81,14 @@ def build_trainer(
         callbacks=[recorder, EpochAugmentation(), EpochLines(), CheckpointChecksums()],
     )
     if model.layer_decay < 1:
-        trainer.optimizer = _layered_optimizer(trainer, learner, model, run)
+        optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(run)
+        groups = parameter_groups(
+            learner, learning_rate=run.learning_rate, weight_decay=run.weight_decay, layer_decay=model.layer_decay,
+            decayed=trainer.get_decay_parameter_names(learner),
+        )  # fmt: skip
+        trainer.optimizer = optimizer_class(groups, **settings)
     _set_callbacks(trainer, network, model, run)
     return trainer
-
-
-def _learner(network: PreTrainedModel, model: ModelArguments) -> PreTrainedModel | PeftModel:
-    """Return the model that trains: the network, frozen or with LoRA as in the settings."""
-    learner = with_lora(network, rank=model.lora_rank) if model.lora_rank else network
-    if model.freeze_backbone:
-        freeze_backbone(network)
-    return learner
 
 
 def freeze_backbone(network: PreTrainedModel) -> None:
@@ -146,21 +144,6 @@ def _set_callbacks(trainer: Trainer, network: PreTrainedModel, model: ModelArgum
         trainer.add_callback(EarlyStoppingCallback(run.early_stopping_patience))
     if isinstance(trainer, StreamTrainer):
         trainer.add_callback(StreamPosition(trainer))
-
-
-def _layered_optimizer(
-    trainer: Trainer, learner: PreTrainedModel | PeftModel, model: ModelArguments, run: RunArguments
-) -> torch.optim.Optimizer:
-    optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(run)
-    groups = parameter_groups(
-        learner,
-        learning_rate=run.learning_rate,
-        weight_decay=run.weight_decay,
-        layer_decay=model.layer_decay,
-        decayed=trainer.get_decay_parameter_names(learner),
-    )
-    optimizer: torch.optim.Optimizer = optimizer_class(groups, **settings)
-    return optimizer
 
 
 def _loss_of_logits(

@@ -61,9 +61,8 @@ class Topology:
     num_dense_layers: int
 
     def __str__(self) -> str:
-        return (
-            f"{self.num_conv_layers} x {self.num_filters} filters, {self.num_dense_layers} x {self.dense_units} units"
-        )
+        filters, layers, units, dense = astuple(self)
+        return f"{layers} x {filters} filters, {dense} x {units} units"
 
 
 @dataclass(frozen=True)

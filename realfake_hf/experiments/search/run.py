@@ -3,8 +3,8 @@
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,9 +24,7 @@ from realfake_hf.experiments.trainings import write_recipe
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.run_folder import HISTORY, METRICS, RECORD
 from realfake_hf.store import begin_or_resume, read_json
-from realfake_hf.training.arguments import DataArguments, ModelArguments
 from realfake_hf.training.run import train
-from realfake_hf.training.run_arguments import RunArguments
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +48,23 @@ def search(arguments: SearchArguments) -> Iterator[dict[str, Any]]:
     with FileLock(f"{arguments.output_dir}.lock"):  # several workers may start at once
         begin_or_resume(arguments.output_dir / "search.json", settings, what="search")
     stages: list[SharedStudy] = []
-    yield from _run_stage(arguments, stages, plan.EXTRACTORS, plan.extractors(arguments))
+
+    def run(stage: str, trainings: Sequence[Training]) -> Iterator[dict[str, Any]]:
+        study = SharedStudy(arguments.output_dir, stage, trainings)
+        stages.append(study)
+        while study.n_unfinished:
+            if study.run_next(lambda job: _train(job, arguments)):
+                yield _results(arguments, stages)
+            else:
+                time.sleep(POLL)
+
+    yield from run(plan.EXTRACTORS, plan.extractors(arguments))
     best = ranked(stages)
     if not best:
         raise ValueError("expected one or more trained extractors; found none. The log names the reasons.")
-    yield from _run_stage(arguments, stages, plan.HEADS, plan.heads(arguments, best[0]))
-    yield from _run_stage(arguments, stages, plan.TOP, plan.finalists(arguments, ranked(stages)))
-    yield from _run_stage(arguments, stages, plan.SEEDS, plan.with_other_seeds(arguments, ranked(stages[-1:])))
+    yield from run(plan.HEADS, plan.heads(arguments, best[0]))
+    yield from run(plan.TOP, plan.finalists(arguments, ranked(stages)))
+    yield from run(plan.SEEDS, plan.with_other_seeds(arguments, ranked(stages[-1:])))
     yield _results(arguments, stages)
 
 
@@ -64,22 +72,6 @@ def _settings(arguments: SearchArguments) -> dict[str, Any]:
     """Return the settings that all workers share."""
     own = ("output_dir", "output_file", "figure_file", "bf16")
     return {name: value for name, value in vars(arguments).items() if name not in own}
-
-
-def _run_stage(
-    arguments: SearchArguments, stages: "list[SharedStudy]", name: str, trainings: Sequence[Training]
-) -> Iterator[dict[str, Any]]:
-    """Append a stage, run its waiting trainings, yielding the results after each, and wait for other workers."""
-    study = SharedStudy(arguments.output_dir, name, trainings)
-    stages.append(study)
-    while study.n_unfinished:
-        with study.job() as job:
-            if job:
-                _run(study, job, arguments)
-        if job:
-            yield _results(arguments, stages)
-        else:
-            time.sleep(POLL)
 
 
 def ranked(stages: "Sequence[SharedStudy]") -> list[Topology]:
@@ -138,24 +130,30 @@ class SharedStudy:
             for training in trainings:
                 self._enqueue(training, skip_if_exists=True)
 
-    @contextmanager
-    def job(self) -> Iterator[Job | None]:
-        """Claim a waiting training for the duration of the context; None if none is waiting."""
+    def run_next(self, work: Callable[[Job], Facts]) -> bool:
+        """Claim a waiting training, run it, and record its measurements; return whether there was one.
+
+        A training that fails with a `ValueError` or is pruned is not repeated.
+        """
         with ExitStack() as locks:
             with self._lock:
                 job = self._claim()
-                if job:
-                    locks.enter_context(self._lock_of(job.training))
-            yield job
-
-    def finish(self, job: Job, facts: Facts) -> None:
-        """Record the measurements of a finished training."""
-        job.trial.set_user_attr(FACTS, facts)
-        self._study.tell(job.trial, facts["validation"]["accuracy"])
-
-    def abandon(self, job: Job, state: TrialState) -> None:
-        """Record that a training failed or was pruned; it is not repeated."""
-        self._study.tell(job.trial, state=state)
+                if job is None:
+                    return False
+                locks.enter_context(self._lock_of(job.training))
+            try:
+                facts = work(job)
+            except (optuna.TrialPruned, ValueError) as error:
+                is_pruned = isinstance(error, optuna.TrialPruned)
+                state, fate = (TrialState.PRUNED, "is pruned") if is_pruned else (TrialState.FAIL, "cannot be trained")
+                self._study.tell(job.trial, state=state)
+                logger.warning("%s %s: %s", job.training.name, fate, error)
+                return True
+            job.trial.set_user_attr(FACTS, facts)
+            self._study.tell(job.trial, facts["validation"]["accuracy"])
+        validation, test = (100 * facts[split]["accuracy"] for split in ("validation", "test"))
+        logger.info("%s: %.2f %% on validation, %.2f %% on test", job.training.name, validation, test)
+        return True
 
     @property
     def n_unfinished(self) -> int:
@@ -172,7 +170,7 @@ class SharedStudy:
         if not self._trials(TrialState.WAITING):
             return None
         trial = self._study.ask()
-        training = self._training_of(trial)
+        training = self._trainings[trial.user_attrs[TRAINING]]
         for name in training.parameters:  # recorded in the study
             choices = {other.parameters[name] for other in self._trainings.values()}
             trial.suggest_categorical(name, sorted(choices))
@@ -181,7 +179,7 @@ class SharedStudy:
     def _requeue_orphans(self) -> None:
         """Enqueue the running trainings whose worker has died."""
         for trial in self._trials(TrialState.RUNNING):
-            training = self._training_of(trial)
+            training = self._trainings[trial.user_attrs[TRAINING]]
             try:
                 with self._lock_of(training).acquire(timeout=0):
                     self._study.tell(trial.number, state=TrialState.FAIL)
@@ -194,27 +192,11 @@ class SharedStudy:
         name = {TRAINING: training.name}
         self._study.enqueue_trial(training.parameters, user_attrs=name, skip_if_exists=skip_if_exists)
 
-    def _training_of(self, trial: Trial | FrozenTrial) -> Training:
-        return self._trainings[trial.user_attrs[TRAINING]]
-
     def _lock_of(self, training: Training) -> FileLock:
         return FileLock(self._folder / f"{training.name}.lock")
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states)
-
-
-def _run(study: SharedStudy, job: Job, arguments: SearchArguments) -> None:
-    try:
-        facts = _train(job, arguments)
-    except (optuna.TrialPruned, ValueError) as error:
-        is_pruned = isinstance(error, optuna.TrialPruned)
-        study.abandon(job, TrialState.PRUNED if is_pruned else TrialState.FAIL)
-        logger.warning("%s %s: %s", job.training.name, "is pruned" if is_pruned else "cannot be trained", error)
-        return
-    study.finish(job, facts)
-    validation, test = (100 * facts[split]["accuracy"] for split in ("validation", "test"))
-    logger.info("%s: %.2f %% on validation, %.2f %% on test", job.training.name, validation, test)
 
 
 def _train(job: Job, arguments: SearchArguments) -> Facts:
@@ -232,7 +214,7 @@ def _train(job: Job, arguments: SearchArguments) -> Facts:
     return facts
 
 
-def _training_arguments(job: Job, arguments: SearchArguments) -> tuple[DataArguments, ModelArguments, RunArguments]:
+def _training_arguments(job: Job, arguments: SearchArguments) -> tuple[Any, ...]:
     """Write and parse the recipe of a training; a resumed training keeps the precision with which it began."""
     recipe, bf16 = job.folder.with_suffix(".yaml"), arguments.bf16
     if recipe.is_file():
