@@ -41,7 +41,6 @@ KINDS: Final = ("whole", "windows")  # of views
 _BATCH: Final = 256  # images whose features are read at once
 _TEMPERATURE: Final = 0.1  # of the contrastive term
 
-Rows = NDArray[np.intp]
 Space = Mapping[str, Tensor]  # statistics of one kind of views: mean and std (width,), axes (width, components)
 FoldMoments = list[dict[str, Moments]]  # by fold and kind
 
