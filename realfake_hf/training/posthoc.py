@@ -143,11 +143,16 @@ def fit_and_measure(arguments: FamiliarityArguments) -> None:
 def to_markdown(results: Mapping[str, Any]) -> str:
     """Render the content of results/familiarity.json as a table and a note."""
     rows = [
-        [model, name, f"{row['far']['n']:,}", Estimate.from_dict(row["far"]),
-         "" if row["roc_auc"] is None else f"{row['roc_auc']:.3f}"]
+        [
+            model,
+            name,
+            f"{row['far']['n']:,}",
+            Estimate.from_dict(row["far"]),
+            "" if row["roc_auc"] is None else f"{row['roc_auc']:.3f}",
+        ]
         for model, facts in results["models"].items()
         for name, row in facts["sets"].items()
-    ]  # fmt: skip
+    ]
     facts = next(iter(results["models"].values()))
     table = markdown_table(["model", "images", "n", "far", "ROC AUC"], rows, align="llr")
     return (

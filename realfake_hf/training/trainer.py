@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from peft import PeftModel
 from torch import Tensor, nn
@@ -81,12 +82,7 @@ def build_trainer(
         callbacks=[recorder, EpochAugmentation(), EpochLines(), CheckpointChecksums()],
     )
     if model.layer_decay < 1:
-        optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(run)
-        groups = parameter_groups(
-            learner, learning_rate=run.learning_rate, weight_decay=run.weight_decay, layer_decay=model.layer_decay,
-            decayed=trainer.get_decay_parameter_names(learner),
-        )  # fmt: skip
-        trainer.optimizer = optimizer_class(groups, **settings)
+        trainer.optimizer = _layered_optimizer(trainer, learner, model, run)
     _set_callbacks(trainer, network, model, run)
     return trainer
 
@@ -144,6 +140,21 @@ def _set_callbacks(trainer: Trainer, network: PreTrainedModel, model: ModelArgum
         trainer.add_callback(EarlyStoppingCallback(run.early_stopping_patience))
     if isinstance(trainer, StreamTrainer):
         trainer.add_callback(StreamPosition(trainer))
+
+
+def _layered_optimizer(
+    trainer: Trainer, learner: PreTrainedModel | PeftModel, model: ModelArguments, run: RunArguments
+) -> torch.optim.Optimizer:
+    optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(run)
+    groups = parameter_groups(
+        learner,
+        learning_rate=run.learning_rate,
+        weight_decay=run.weight_decay,
+        layer_decay=model.layer_decay,
+        decayed=trainer.get_decay_parameter_names(learner),
+    )
+    optimizer: torch.optim.Optimizer = optimizer_class(groups, **settings)
+    return optimizer
 
 
 def _loss_of_logits(
