@@ -121,7 +121,7 @@ def read_inputs(variants: Sequence[Features], spaces: Sequence[Space], *, token:
         values, parts = torch.from_numpy(features).float(), []
         for views, space in zip((WHOLE, WINDOWS), spaces, strict=True):
             part = (values[:, views] - space["mean"]) / space["std"]
-            parts.append(part.unflatten(-1, (-1, token)) if token else part @ space["axes"])
+            parts.append(part.reshape(*part.shape[:2], -1, token) if token else part @ space["axes"])
         return torch.cat(parts, dim=1)
 
     n = len(variants[0])
@@ -219,7 +219,7 @@ def train_heads(
             if settings.contrastive:
                 loss = loss + settings.contrastive * supervised_contrastive(hidden, targets)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
     return heads.eval()
