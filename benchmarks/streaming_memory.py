@@ -81,7 +81,7 @@ def _repeated(split: "ShardedSplit", images: int, folder: Path) -> "ShardedSplit
     from realfake_hf.data.streaming import ShardedSplit
 
     row_groups: list[tuple[str, int, int]] = []
-    for turn in range(-(-images // split.n)):
+    for turn in range(-(-images // len(split))):
         links = {file: folder / f"train-{turn:05d}-{number:05d}.parquet" for number, file in enumerate(split.files)}
         for file, link in links.items():
             link.symlink_to(Path(file).resolve())
@@ -103,7 +103,7 @@ def _stream(split: "ShardedSplit", settings: Settings) -> dict[str, Any]:
     )
     samples: list[tuple[int, float]] = []
     n, began = 0, time.perf_counter()
-    with tqdm(total=min(settings.images, split.n), unit="image", disable=None) as bar:
+    with tqdm(total=min(settings.images, len(split)), unit="image", disable=None) as bar:
         for batch in make_loader(stream, workers=settings.workers):
             n += len(batch["labels"])
             bar.update(len(batch["labels"]))

@@ -19,7 +19,7 @@ from realfake_hf.crosseval.datasets import load_dataset, sample_leak_free, strea
 from realfake_hf.crosseval.models import fit_baseline, load_model
 from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.data.shards import main as write_shards
-from realfake_hf.data.streaming import ShardedRows, find_shards, hash_keys
+from realfake_hf.data.streaming import find_shards, hash_keys
 
 ROOT = Path(__file__).parents[1]
 
@@ -66,7 +66,7 @@ def hashes(one):
 
 
 def test_what_is_said_of_the_images_is_what_it_is_of_kept_ones(streamed, kept):
-    assert len(streamed.rows.split.files) > 3
+    assert len(streamed.rows.files) > 3
     assert sorted(hashes(streamed)) == sorted(hashes(kept))
     for name in ("is_fake", "content", "generator", "is_leak_free"):
         found, expected = (in_order_of(one, map(str, getattr(one, name))) for one in (streamed, kept))
@@ -164,7 +164,7 @@ def test_an_image_that_cannot_be_read_is_named(folder, model, tmp_path, capsys):
 def test_shards_that_change_meanwhile_are_noticed(folder, tmp_path):
     train = sorted((folder / "data").glob("train-*.parquet"))
     (tmp_path / "train-0.parquet").write_bytes(train[0].read_bytes())
-    rows = ShardedRows(find_shards(str(tmp_path))["train"])
+    rows = find_shards(str(tmp_path))["train"]
     assert len(rows.keys) == len(rows)
     table = pq.read_table(train[0])
     pq.write_table(table.take(list(range(len(table)))[::-1]), tmp_path / "train-0.parquet", row_group_size=256)
@@ -255,5 +255,5 @@ def test_shards_on_the_hub_are_streamed_from_there(folder, model, tmp_path):
     assert crosseval.main(words(model, folder, tmp_path / "here", "--streaming", "true")) == 0
     assert cells_in(tmp_path / "hub") == cells_in(tmp_path / "here")
     passport = json.loads((tmp_path / "run/run.json").read_text())
-    assert passport["data"]["train"]["n"] == find_shards(str(folder))["train"].n
+    assert passport["data"]["train"]["n"] == len(find_shards(str(folder))["train"])
     assert not list((tmp_path / "home").rglob("train-*.parquet"))  # streamed, not downloaded

@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 from PIL import JpegImagePlugin
 from sklearn.metrics import roc_auc_score
 
-from realfake_hf.data.demo import demo_path
+from realfake_hf.data.loading import DEMO
 from realfake_hf.labels import FAKE, LABEL_NAMES
 
 Row = dict[str, Any]
@@ -25,7 +25,7 @@ SPLITS = ("train", "validation", "test")
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
-    return pq.read_table(demo_path()).to_pylist()
+    return pq.read_table(DEMO).to_pylist()
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +43,12 @@ def _region(row: Row) -> tuple[str, list[int]]:
 
 
 def test_the_file_is_small_and_contains_about_two_thousand_images(rows: list[Row]) -> None:
-    assert demo_path().stat().st_size <= 4_000_000
+    assert DEMO.stat().st_size <= 4_000_000
     assert 1800 <= len(rows) <= 2200
 
 
 def test_datasets_sees_images_and_named_labels(tmp_path: Path) -> None:
-    dataset = Dataset.from_parquet(str(demo_path()), cache_dir=str(tmp_path))
+    dataset = Dataset.from_parquet(str(DEMO), cache_dir=str(tmp_path))
     assert dataset.column_names == [
         "image", "label", "content", "generator", "source", "id", "sha256", "split", "region", "box",
     ]  # fmt: skip
@@ -154,7 +154,7 @@ def test_the_row_order_does_not_reveal_the_label(rows: list[Row]) -> None:
 
 
 def test_the_readme_states_the_counts_of_every_photograph(rows: list[Row]) -> None:
-    document = demo_path().with_name("README.md").read_text(encoding="utf-8")
+    document = DEMO.with_name("README.md").read_text(encoding="utf-8")
     counts = Counter((row["content"], row["split"]) for row in rows)
     totals = Counter(row["split"] for row in rows)
     for photograph in {row["content"] for row in rows}:

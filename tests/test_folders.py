@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
 
@@ -18,7 +18,8 @@ def read_layout(
         data = files[path]  # type: ignore[call-overload]
         return data if isinstance(data, bytes) else data.encode()
 
-    return {record.key: record for record in find_records(list(files), source=source, read=read, words=words)}
+    folder = SimpleNamespace(paths=list(files), read=read)
+    return {record.key: record for record in find_records(folder, source, words)}  # type: ignore[arg-type]
 
 
 TWO = ("real", "fake")

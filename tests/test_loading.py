@@ -23,10 +23,9 @@ from PIL import Image as Pillow
 from realfake_hf.data import files as data_files
 from realfake_hf.data import loading as sources
 from realfake_hf.data.decoding import MAX_BYTES, UnreadableImageError, decode_image, pixel_hash
-from realfake_hf.data.demo import demo_path
 from realfake_hf.data.files import FolderFiles, ZipFiles, read_file
 from realfake_hf.data.hub import HubRows
-from realfake_hf.data.loading import SCHEMA, choose_split, find_source, load_images, load_split
+from realfake_hf.data.loading import DEMO, SCHEMA, choose_split, find_source, load_images, load_split
 from realfake_hf.parallel import map_in_processes
 
 PictureBytes = Callable[..., bytes]
@@ -625,7 +624,7 @@ def test_saving_to_disk_and_loading_again_keeps_the_rows(make_folder: MakeFolder
 
 def test_the_demo_data_load_offline_with_their_splits_ids_and_hashes() -> None:
     images = load_images("demo")
-    stated = Dataset.from_parquet(str(demo_path())).remove_columns(["image", "region", "box"]).to_dict()
+    stated = Dataset.from_parquet(str(DEMO)).remove_columns(["image", "region", "box"]).to_dict()
     assert set(images) == {"train", "validation", "test"}
     loaded = {row["id"]: (row["sha256"], row["label"]) for rows in images.values() for row in rows}
     assert loaded == dict(zip(stated["id"], zip(stated["sha256"], stated["label"], strict=True), strict=True))

@@ -21,7 +21,7 @@ from realfake_hf.data.hub import HubRows, check_training_files
 from realfake_hf.data.loading import SCHEMA, find_source, load_images
 from realfake_hf.data.shards import main as shards
 from realfake_hf.data.splits import add_missing_splits
-from realfake_hf.data.streaming import ShardedRows, find_shards
+from realfake_hf.data.streaming import find_shards
 from realfake_hf.experiments.data_audit import main as audit
 from realfake_hf.labels import LabelArguments, parse_label_words
 
@@ -206,7 +206,7 @@ def test_commands_read_a_source_whose_words_are_given(
     assert "--labels 0=REAL,1=FAKE" in capsys.readouterr().err
     assert shards([*given, "--output_dir", str(tmp_path / "shards")]) == 0
     assert audit([*given, "--output_file", str(tmp_path / "audit.json")]) == 0
-    assert {split.n for split in find_shards(str(tmp_path / "shards")).values()} == {4}
+    assert {len(split) for split in find_shards(str(tmp_path / "shards")).values()} == {4}
     dataset = load_dataset("mine", str(folder), labels=MEANING, seed=0)
     assert (dataset.split, sorted(dataset.is_fake.tolist())) == ("test", [False, False, True, True])
     assert len(dataset.file_properties(8, seed=0).is_fake) == 8
@@ -323,9 +323,9 @@ def test_streams_do_not_open_what_a_row_names(
     with pytest.raises(ValueError, match="expected image files in the train shards; found 2 rows"):
         split.load()
     with pytest.raises(ValueError, match="expected image files in the train shards; found 1 rows"):
-        ShardedRows(split).select([1, 4])
-    assert len(ShardedRows(split).select([1, 2])) == 2
-    blocks = ShardedRows(split).share(8, processes=1, process=0)[1]
+        split.select([1, 4])
+    assert len(split.select([1, 2])) == 2
+    blocks = split.share(8, processes=1, process=0)[1]
     with pytest.raises(ValueError, match=r"expected readable images in the shards; found .*4: .*only the path"):
         [list(block) for block in blocks]
     batches = StreamedPixels(split, ViTImageProcessorPil(size={"height": 8, "width": 8}), batch_size=6)

@@ -59,7 +59,7 @@ def ids(batches, names):
 
 def test_the_shards_are_found_and_counted(images, folder, train):
     found = find_shards(str(folder))
-    assert {name: split.n for name, split in found.items()} == {name: len(rows) for name, rows in images.items()}
+    assert {name: len(split) for name, split in found.items()} == {name: len(rows) for name, rows in images.items()}
     assert len(train.files) > 4
     facts = train.fingerprint()
     assert (facts["n"], facts["n_fake"]) == (len(images["train"]), sum(images["train"]["label"][:]))

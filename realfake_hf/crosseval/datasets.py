@@ -11,7 +11,7 @@ from realfake_hf.data.duplicates import absent_from
 from realfake_hf.data.folders import CIFAKE_CONTENTS
 from realfake_hf.data.loading import choose_split, load_images
 from realfake_hf.data.metadata import FileProperties, properties_of_files, read_file_properties
-from realfake_hf.data.streaming import COLUMNS, ShardedRows, find_shards
+from realfake_hf.data.streaming import COLUMNS, ShardedSplit, find_shards
 from realfake_hf.environment import split_fingerprint
 from realfake_hf.labels import FAKE
 from realfake_hf.sampling import Flags, draw_evenly
@@ -29,7 +29,7 @@ class EvalDataset:
     name: str
     source: str
     split: str
-    rows: Dataset | ShardedRows  # n images, in the schema of `load_images`
+    rows: Dataset | ShardedSplit  # n images, in the schema of `load_images`
     is_fake: Flags  # (n,) true labels
     content: tuple[str | None, ...]  # (n,) content of each image; None if unknown
     generator: tuple[str | None, ...]  # (n,) generator of each image; None for real images and if unknown
@@ -53,7 +53,7 @@ class EvalDataset:
         The blocks do not depend on the number of processes. Images are decoded while a block is iterated.
         """
         rows = self.rows
-        if isinstance(rows, ShardedRows):
+        if isinstance(rows, ShardedSplit):
             return rows.share(size, processes=processes, process=process)
         starts = range(0, len(rows), size)[process::processes]
         blocks = [range(start, min(start + size, len(rows))) for start in starts]
@@ -61,8 +61,8 @@ class EvalDataset:
 
     def digests(self) -> Iterator[Sequence[str]]:
         """Iterate over the hashes of all images, in batches."""
-        if isinstance(self.rows, ShardedRows):
-            return self.rows.split.column("sha256")
+        if isinstance(self.rows, ShardedSplit):
+            return self.rows.column("sha256")
         return iter([self.rows["sha256"][:]])
 
     def file_properties(self, limit: int, *, seed: int) -> FileProperties:
@@ -105,14 +105,14 @@ def stream_dataset(
     """Load a data set from Parquet shards like `load_dataset`; images are read when needed, a sample is in memory."""
     shards = find_shards(source, columns=[*COLUMNS, "generator"])
     split = choose_split(shards, split, name)
-    rows = ShardedRows(shards[split])
+    rows = shards[split]
     is_leak_free = rows.absent_from(other for name, other in shards.items() if name != split)
-    is_fake = np.array([label == FAKE for batch in rows.split.column("label") for label in batch], dtype=np.bool_)
+    is_fake = np.array([label == FAKE for batch in rows.column("label") for label in batch], dtype=np.bool_)
     content = rows.names("content")
     if limit is not None:
         drawn = draw_evenly(is_fake, content, limit, seed=seed) if limit < len(rows) else np.arange(len(rows))
         return _from_rows(name, source, split, rows.select(drawn), is_leak_free[drawn], is_streamed=True)
-    generator, sha256 = rows.names("generator"), rows.split.fingerprint()["sha256"]
+    generator, sha256 = rows.names("generator"), rows.fingerprint()["sha256"]
     return EvalDataset(name, source, split, rows, is_fake, content, generator, is_leak_free, sha256, is_streamed=True)
 
 

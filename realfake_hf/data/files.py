@@ -48,7 +48,7 @@ class ZipFiles:
     def __init__(self, archive: Path) -> None:
         self.archive = archive
 
-    @property
+    @cached_property
     def paths(self) -> list[str]:
         """The sorted paths of the archive's entries, with forward slashes."""
         return sorted(self._entries)
@@ -94,6 +94,9 @@ class ZipFiles:
         return {name: value for name, value in self.__dict__.items() if name not in ("_handle", "_process")}
 
 
+Files = FolderFiles | ZipFiles
+
+
 def file_stamp(file: "Path | os.DirEntry[str]", *, follow_symlinks: bool = True) -> str:
     """Return the size and modification time of a file as one word."""
     status = file.stat(follow_symlinks=follow_symlinks)
@@ -112,6 +115,11 @@ def read_file(file: str | os.PathLike[str]) -> bytes:
     _check_size(size)
     with path.open("rb") as stream:
         return stream.read(size)
+
+
+def is_hidden(path: str) -> bool:
+    """Return whether a file or one of its folders is hidden, or made by macOS beside the real file."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(path).parts)
 
 
 def printable(path: str | os.PathLike[str]) -> str:

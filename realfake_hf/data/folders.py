@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from realfake_hf.data.files import FolderFiles
-from realfake_hf.data.listings import TABLES, Row, read_listings
+from realfake_hf.data.files import Files, FolderFiles, is_hidden
+from realfake_hf.data.listings import Row, read_listings
 from realfake_hf.labels import (
     LABEL_NAMES,
     LabelName,
@@ -82,12 +82,7 @@ class Record:
 
 
 def find_records(
-    paths: Sequence[str],
-    *,
-    source: str,
-    read: Callable[[str], bytes],
-    words: LabelWords = MappingProxyType({}),
-    fold_column: str | None = None,
+    files: Files, source: str, words: LabelWords = MappingProxyType({}), fold_column: str | None = None
 ) -> list[Record]:
     """Find the images of a source and infer their labels, splits and contents.
 
@@ -98,15 +93,14 @@ def find_records(
     images share is ignored. A file counts as an image if it has an image suffix or, in a label folder, any suffix that
     is not known for another kind of file.
 
-    Paths are relative to the root of the source, with forward slashes; `read` is called for these tables only. `words`
-    are further words for the labels, from `parse_label_words`; `fold_column` is the column of the tables that states
-    the fold of an image.
+    Of the files, only these tables are read. `words` are further words for the labels, from `parse_label_words`;
+    `fold_column` is the column of the tables that states the fold of an image.
 
     Raises:
         ValueError: there are no images, or some have no label, or contradictory labels or splits.
     """
     label_of = lru_cache(maxsize=4096)(partial(_folder_label, words=words))
-    images = [path for path in paths if _is_image(path, label_of)]
+    images = [path for path in files.paths if _is_image(path, label_of)]
     matches = [match for path in images if (match := _CIFAKE_FILE.fullmatch(path))]
     if matches and len(matches) == len(images) and any(match["number"] for match in matches):
         places = sorted({match["place"] or "./" for match in matches})
@@ -114,19 +108,22 @@ def find_records(
             copies = f"{len(places)}: {', '.join(places)}"
             raise ValueError(f"expected one copy of CIFAKE in {source}; found {copies}. Give the path of one.")
         return [_cifake_record(match) for match in matches]
-    tables = [path for path in paths if PurePosixPath(path).name in TABLES and not is_hidden(path)]
-    metadata = read_listings(tables, read, max_rows=2 * len(paths) + 1000)  # 1% of unreadable images are allowed
+    metadata = read_listings(files)
     images = list(dict.fromkeys([*metadata, *images]))  # a listed image that is missing counts as unreadable
     if not images:
         raise ValueError(
-            f"expected images in {source}; found {len(paths)} files, none of them with the suffix of an image or in a "
-            "folder named for its label. State the meaning of other names with --labels 0=REAL,1=FAKE."
+            f"expected images in {source}; found {len(files.paths)} files, none of them with the suffix of an image or in "
+            "a folder named for its label. State the meaning of other names with --labels 0=REAL,1=FAKE."
         )
-    records = _folder_records(images, metadata, source, words, label_of)
-    if fold_column is None:
-        return records
-    column = fold_column.strip().lower()
-    return [replace(record, fold=metadata.get(record.key, {}).get(column) or None) for record in records]
+    make = partial(
+        _folder_record,
+        source=source,
+        start=_first_distinct_folder(images, label_of),
+        words=words,
+        label_of=label_of,
+        fold_column=(fold_column or "").strip().lower(),
+    )
+    return _complete({path: make(path, metadata.get(path, {})) for path in images}, source)
 
 
 def find_image_files(words: Sequence[str]) -> list[Path]:
@@ -225,11 +222,6 @@ def has_image_suffix(path: str) -> bool:
     return PurePosixPath(path).suffix.lower() in _IMAGE_SUFFIXES and not is_hidden(path)
 
 
-def is_hidden(path: str) -> bool:
-    """Return whether a file or one of its folders is hidden, or made by macOS beside the real file."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(path).parts)
-
-
 def _cifake_record(match: re.Match[str]) -> Record:
     split, label = match["split"], LABEL_NAMES[match["label"] == "FAKE"]
     return Record(
@@ -243,18 +235,14 @@ def _cifake_record(match: re.Match[str]) -> Record:
     )
 
 
-def _folder_records(
-    images: Sequence[str], metadata: Mapping[str, Row], source: str, words: LabelWords, label_of: _Labeller
-) -> list[Record]:
-    start = _first_distinct_folder(images, label_of)
-    make = partial(_folder_record, source=source, start=start, words=words, label_of=label_of)
-    by_path = {path: make(path, metadata.get(path, {})) for path in images}
+def _complete(by_path: Mapping[str, Record | None], source: str) -> list[Record]:
+    """Check that every image has a label, and every image or none a split."""
     records = [record for record in by_path.values() if record]
     if unlabelled := [path for path, record in by_path.items() if not record]:
         raise ValueError(
             f"expected every image of {source} in a folder named for its label (real, fake, 0_real, 1_fake, ...) "
-            f"or in a metadata.csv with a column label; found {len(unlabelled)} of {len(images)} without one, such as "
-            f"{unlabelled[0]!r}. Move or remove them, or state what other words mean with --labels 0=REAL,1=FAKE."
+            f"or in a metadata.csv with a column label; found {len(unlabelled)} of {len(by_path)} without one, such "
+            f"as {unlabelled[0]!r}. Move or remove them, or state what other words mean with --labels 0=REAL,1=FAKE."
         )
     missing = [record.key for record in records if not record.split]
     if missing and len(missing) < len(records):
@@ -266,7 +254,7 @@ def _folder_records(
 
 
 def _folder_record(
-    path: str, row: Row, *, source: str, start: int, words: LabelWords, label_of: _Labeller
+    path: str, row: Row, *, source: str, start: int, words: LabelWords, label_of: _Labeller, fold_column: str
 ) -> Record | None:
     folders = PurePosixPath(path).parts[start:-1]
     label = _stated_label(row, where=f"the metadata of {source}", words=words)
@@ -283,6 +271,7 @@ def _folder_record(
         generator=(row.get("generator") or None) if label == "FAKE" else None,
         source=row.get("source") or source,
         group=row.get("group") or None,
+        fold=row.get(fold_column) or None,
     )
 
 

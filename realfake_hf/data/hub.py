@@ -84,11 +84,10 @@ class HubRows:
         return bytes_of_row(image)
 
     def _split_records(self, split: str, label: str, words: LabelWords, fold: str | None) -> Iterator[Record]:
-        described = (name for name in (*_DESCRIPTION_COLUMNS, fold or label) if name in self._features)
-        columns = dict.fromkeys((*filter(None, [label]), *described))
+        columns = [name for name in dict.fromkeys((label, *_DESCRIPTION_COLUMNS, fold)) if name in self._features]
         default = DEFAULT_SPLIT if len(self._splits) == 1 and not names_split(split) else None
         rows = self._splits[split]
-        for row, values in enumerate(rows.select_columns(list(columns)) if columns else repeat({}, len(rows))):
+        for row, values in enumerate(rows.select_columns(columns) if columns else repeat({}, len(rows))):
             texts = {column: self._text(column, value) for column, value in values.items()}
             where = f"row {row} of {split} of {self._name}, {label!r}"
             stated = require_label(texts[label] or "", where=where, column=label, words=words) if label else None

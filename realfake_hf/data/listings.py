@@ -4,14 +4,14 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Final
 
 from realfake_hf.data.decoding import UnreadableImageError
-from realfake_hf.data.files import escapes_folder
+from realfake_hf.data.files import Files, escapes_folder, is_hidden
 
-TABLES: Final = ("metadata.csv", "metadata.jsonl")
+_TABLES: Final = ("metadata.csv", "metadata.jsonl")
 MAX_TABLE_BYTES: Final = 64 * 2**20  # of all tables of a source
 _MAX_COLUMNS: Final = 1000
 _FILE_COLUMNS: Final = ("file_name", "path")
@@ -19,17 +19,18 @@ _FILE_COLUMNS: Final = ("file_name", "path")
 Row = Mapping[str, str]  # lower-case column -> text; empty if there is no value
 
 
-def read_listings(tables: Iterable[str], read: Callable[[str], bytes], *, max_rows: int) -> dict[str, Row]:
+def read_listings(files: Files) -> dict[str, Row]:
     """Read all tables of a source: the columns of each listed image, by its path.
 
     Raises:
         ValueError: a table cannot be read, is too large, lists an image twice, or lists one outside of its folder.
     """
+    max_rows = 2 * len(files.paths) + 1000  # 1% of unreadable images are allowed
     listed: dict[str, Row] = {}
     size = 0
-    for table in tables:
+    for table in [path for path in files.paths if PurePosixPath(path).name in _TABLES and not is_hidden(path)]:
         try:
-            data = read(table)
+            data = files.read(table)
         except UnreadableImageError as error:
             raise ValueError(f"expected a readable {table}; found an error: {error}.") from error
         size += len(data)

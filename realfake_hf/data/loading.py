@@ -24,9 +24,8 @@ from filelock import FileLock
 
 from realfake_hf.data import hub
 from realfake_hf.data.decoding import UnreadableImageError, pixel_hash, to_rgb_file
-from realfake_hf.data.demo import demo_path
-from realfake_hf.data.files import FolderFiles, ZipFiles, file_stamp, printable
-from realfake_hf.data.folders import CIFAKE, CIFAKE_GENERATOR, DEFAULT_SPLIT, Record, find_records, is_hidden
+from realfake_hf.data.files import Files, FolderFiles, ZipFiles, file_stamp, is_hidden, printable
+from realfake_hf.data.folders import CIFAKE, CIFAKE_GENERATOR, DEFAULT_SPLIT, Record, find_records
 from realfake_hf.data.splits import Fold, held_out_ids, hold_out
 from realfake_hf.labels import LABEL_NAMES, LabelName, LabelWords, parse_label_words
 from realfake_hf.parallel import map_in_processes
@@ -37,6 +36,7 @@ logger = logging.getLogger(__name__)
 CIFAKE_PAGE: Final = "https://www.kaggle.com/datasets/birdy654/cifake-real-and-ai-generated-synthetic-images"
 CIFAKE_MIRROR: Final = "dragonintelligence/CIFAKE-image-dataset"
 CIFAKE_PLACES: Final = ("data/cifake/archive.zip", "data/cifake", "archive.zip")
+DEMO: Final = Path(__file__).parent / "demo/demo.parquet"  # works offline; see README.md beside it
 SPLITS: Final = ("train", "validation", "test")
 
 _CACHE_VERSION = 3  # increase it when the rows of an unchanged source change
@@ -255,7 +255,7 @@ def find_source(source: str | os.PathLike[str], *, labels: str | None = None) ->
 def _find_source(source: str | os.PathLike[str]) -> Source:
     name = os.fspath(source)
     if name == "demo":
-        return _rows(hub.open_parquet(demo_path()), name="demo", fingerprint=file_stamp(demo_path()))
+        return _rows(hub.open_parquet(DEMO), name="demo", fingerprint=file_stamp(DEMO))
     if name == CIFAKE:
         local = find_local_cifake()
         return _only_cifake(_from_path(local), local) if local else _cifake_mirror()
@@ -323,13 +323,9 @@ def _from_path(path: Path) -> Source:
     return _files(files, name=name)
 
 
-def _files(files: FolderFiles | ZipFiles, *, name: str) -> Source:
+def _files(files: Files, *, name: str) -> Source:
     name = os.fsencode(name).decode(errors="replace")
-
-    def records(words: LabelWords, fold_column: str | None) -> list[Record]:
-        return find_records(files.paths, source=name, read=files.read, words=words, fold_column=fold_column)
-
-    return Source(name, files.fingerprint, records, files)
+    return Source(name, files.fingerprint, partial(find_records, files, name), files)
 
 
 def _rows(splits: DatasetDict, *, name: str, fingerprint: str, are_files: bool = False) -> Source:

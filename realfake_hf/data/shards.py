@@ -58,9 +58,6 @@ class ShardArguments(FoldArguments):
     output_dir: Path = field(metadata={"help": "Folder for the shards; to resume, repeat the command."})
     shard_mib: float = setting(256, "Maximum size of a shard in MiB.")
     all_splits: bool = setting(False, "Draw missing validation and test splits from the training images.")
-    validation_share: float = setting(0.05, "Share of the training images, as in train.py.")
-    test_share: float = setting(0.2, "Share of the training images, as in train.py.")
-    split_seed: int = setting(0, "Random seed of these splits, as in train.py.")
     license: str = setting("unknown", "License identifier of the Hub, for the data card.")
 
 
@@ -198,14 +195,12 @@ def _card_row(split: str, rows: "Dataset") -> list[str]:
 def main(arguments: ShardArguments) -> None:
     """Write the shards of a source and their card, and print their size."""
     from realfake_hf.data.loading import load_images
-    from realfake_hf.data.splits import add_missing_splits
 
     images = load_images(
         arguments.data, labels=arguments.labels, fold=arguments.fold, one_class=not arguments.all_splits
     )
     if arguments.all_splits:
-        shares = {"validation_share": arguments.validation_share, "test_share": arguments.test_share}
-        images = add_missing_splits(images, **shares, seed=arguments.split_seed)
+        images = arguments.complete(images)
     shards = write_shards(images, arguments.output_dir, shard_bytes=arguments.shard_mib * MIB)
     name = Path(arguments.data).stem or arguments.data
     make_data_card(images, name=name, license=arguments.license, has_images=True).save(arguments.output_dir / CARD)

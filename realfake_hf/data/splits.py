@@ -35,8 +35,11 @@ class Fold:
 
 @dataclass(kw_only=True)
 class FoldArguments(LabelArguments):
-    """The flags of a command that reads the splits of a source."""
+    """The flags of a command that reads the splits of a source, or draws them."""
 
+    validation_share: float = setting(0.05, "Share of the training images used for validation if there is no split.")
+    test_share: float = setting(0.2, "Share of the training images used for testing if there is no test split.")
+    split_seed: int = setting(0, "Seed of these splits; keep it fixed to compare models and seeds.")
     fold_column: str | None = setting(None, "Column of the source that states the fold of each training image.")
     validation_fold: str | None = setting(None, "Value in --fold_column of the validation images; the others train.")
 
@@ -51,6 +54,11 @@ class FoldArguments(LabelArguments):
         if self.fold_column is None or self.validation_fold is None:
             return None
         return Fold(self.fold_column, self.validation_fold)
+
+    def complete(self, images: "DatasetDict") -> "DatasetDict":
+        """Draw the splits that a source lacks, see `add_missing_splits`."""
+        shares = {"validation_share": self.validation_share, "test_share": self.test_share}
+        return add_missing_splits(images, **shares, seed=self.split_seed)
 
 
 def held_out_ids(records: "Sequence[Record]", fold: Fold, *, name: str) -> frozenset[str]:

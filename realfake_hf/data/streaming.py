@@ -44,7 +44,7 @@ Rows = Sequence[int] | NDArray[np.integer]
 
 @dataclass(frozen=True)
 class ShardedSplit:
-    """The shards of a split, of which only the row counts have been read.
+    """The shards of a split, of which only the row counts are held in memory, and `keys` once they are read.
 
     Each row group is a file (a local path or `hf://` URL), its position in the file, and its number of rows.
     """
@@ -62,10 +62,17 @@ class ShardedSplit:
         """The number of rows in each row group."""
         return [rows for _, _, rows in self.row_groups]
 
-    @property
-    def n(self) -> int:
-        """The number of images."""
-        return sum(self.sizes)
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """The first row of each row group, and the number of rows: (row groups + 1,)."""
+        return np.cumsum([0, *self.sizes])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, row: int) -> Row:
+        """Read the row group of a row, and return the row with its decoded image."""
+        return self.select([row])[0]  # type: ignore[no-any-return]
 
     def rows(self) -> IterableDataset:
         """Stream ids, encoded images and labels; each row group is one shard of the `IterableDataset`."""
@@ -98,7 +105,66 @@ class ShardedSplit:
             n_fake += sum(labels)
             lines = (f"{label} {sha256}\n" for label, sha256 in zip(labels, hashes, strict=True))
             digest.update("".join(lines).encode())
-        return {"n": self.n, "n_real": self.n - n_fake, "n_fake": n_fake, "sha256": digest.hexdigest()}
+        return {"n": len(self), "n_real": len(self) - n_fake, "n_fake": n_fake, "sha256": digest.hexdigest()}
+
+    @cached_property
+    def keys(self) -> Keys:
+        """The first eight bytes of each image's hash: (n,)."""
+        return np.concatenate([hash_keys(hashes) for hashes in self.column("sha256")])
+
+    def names(self, column: str) -> tuple[str | None, ...]:
+        """Return a column with few distinct values, each held in memory once."""
+        known: dict[str | None, str | None] = {}
+        return tuple(known.setdefault(name, name) for batch in self.column(column) for name in batch)
+
+    def absent_from(self, others: "Iterable[ShardedSplit]") -> Flags:
+        """Return, for each image, whether none of the other splits, which are streamed, contains it: (n,)."""
+        own, positions = np.unique(self.keys, return_inverse=True)
+        is_shared = np.zeros(len(own), dtype=np.bool_)
+        for hashes in itertools.chain.from_iterable(other.column("sha256") for other in others):
+            keys = hash_keys(hashes)
+            nearest = np.minimum(np.searchsorted(own, keys), len(own) - 1)
+            is_shared[nearest[own[nearest] == keys]] = True
+        return ~is_shared[positions]
+
+    def select(self, rows: Rows) -> Dataset:
+        """Load some rows, given in ascending order, with the columns of `load_images`."""
+        positions = np.asarray(rows)
+        groups = np.searchsorted(self.starts, positions, side="right") - 1
+        table = pa.concat_tables(
+            self.row_group(group).take(pa.array(positions[groups == group] - self.starts[group]))
+            for group in np.unique(groups).tolist()
+        )
+        _require_files(table.column("image"), self.name)
+        features = Features.from_arrow_schema(table.schema)
+        features["image"] = Image()
+        return Dataset.from_list(table.to_pylist(), features=features)
+
+    def share(self, size: int, *, processes: int, process: int) -> tuple[list[range], Iterator[Iterable[Row]]]:
+        """Return the row numbers and the rows of each block of at most `size` rows of a process.
+
+        Blocks lie within a row group, whatever the number of processes. Images are decoded during iteration; a
+        `ValueError` is raised if one is unreadable, or if the shards have changed since they were counted.
+        """
+        groups = np.array_split(np.arange(len(self.row_groups)), processes)[process].tolist()
+        blocks = [
+            range(start, min(start + size, self.starts[group + 1]))
+            for group in groups
+            for start in range(self.starts[group], self.starts[group + 1], size)
+        ]
+        return blocks, self._read(groups, size)
+
+    def _read(self, groups: Iterable[int], size: int) -> Iterator[Iterable[Row]]:
+        for group in groups:
+            table = self.row_group(group, ["id", "image", "sha256"])
+            keys = hash_keys(table.column("sha256").to_pylist())
+            if not np.array_equal(keys, self.keys[self.starts[group] : self.starts[group + 1]]):
+                raise ValueError(
+                    f"expected the {self.name} shards to be unchanged since they were counted; found other "
+                    "images. Wait until they are completely written, and start again."
+                )
+            for start in range(0, len(table), size):
+                yield _decode_rows(table[start : start + size])
 
 
 def find_shards(source: str, *, columns: Collection[str] = COLUMNS) -> dict[str, ShardedSplit]:
@@ -294,82 +360,6 @@ class StreamedPixels(torch_data.IterableDataset[dict[str, Tensor]]):
 def _is_not_about_the_shuffle_buffer(record: logging.LogRecord) -> bool:
     """Filter out the warning of `datasets` that a shuffle buffer is not resumed, as ours contains a single row."""
     return "shuffle buffer" not in record.getMessage()
-
-
-class ShardedRows:
-    """The rows of a split for evaluation. Images are read on access; only `keys` are held in memory."""
-
-    def __init__(self, split: ShardedSplit) -> None:
-        self.split = split
-        self._ends = np.cumsum(split.sizes)  # row after the last of each row group
-        self._starts = self._ends - split.sizes
-
-    def __len__(self) -> int:
-        return self.split.n
-
-    def __getitem__(self, row: int) -> Row:
-        """Read the row group of a row, and return the row with its decoded image."""
-        return self.select([row])[0]  # type: ignore[no-any-return]
-
-    @cached_property
-    def keys(self) -> Keys:
-        """The first eight bytes of each image's hash: (n,)."""
-        return np.concatenate([hash_keys(hashes) for hashes in self.split.column("sha256")])
-
-    def names(self, column: str) -> tuple[str | None, ...]:
-        """Return a column with few distinct values, each held in memory once."""
-        known: dict[str | None, str | None] = {}
-        return tuple(known.setdefault(name, name) for batch in self.split.column(column) for name in batch)
-
-    def absent_from(self, others: Iterable[ShardedSplit]) -> Flags:
-        """Return, for each image, whether none of the other splits, which are streamed, contains it: (n,)."""
-        own, positions = np.unique(self.keys, return_inverse=True)
-        is_shared = np.zeros(len(own), dtype=np.bool_)
-        for hashes in itertools.chain.from_iterable(other.column("sha256") for other in others):
-            keys = hash_keys(hashes)
-            nearest = np.minimum(np.searchsorted(own, keys), len(own) - 1)
-            is_shared[nearest[own[nearest] == keys]] = True
-        return ~is_shared[positions]
-
-    def select(self, rows: Rows) -> Dataset:
-        """Load some rows, given in ascending order, with the columns of `load_images`."""
-        positions = np.asarray(rows)
-        groups = np.searchsorted(self._ends, positions, side="right")
-        tables = [
-            self.split.row_group(group).take(pa.array(positions[groups == group] - self._starts[group]))
-            for group in np.unique(groups).tolist()
-        ]
-        table = pa.concat_tables(tables)
-        _require_files(table.column("image"), self.split.name)
-        features = Features.from_arrow_schema(table.schema)
-        features["image"] = Image()
-        return Dataset.from_list(table.to_pylist(), features=features)
-
-    def share(self, size: int, *, processes: int, process: int) -> tuple[list[range], Iterator[Iterable[Row]]]:
-        """Return the row numbers and the rows of each block of at most `size` rows of a process.
-
-        Blocks lie within a row group, whatever the number of processes. Images are decoded during iteration; a
-        `ValueError` is raised if one is unreadable, or if the shards have changed since they were counted.
-        """
-        groups = np.array_split(np.arange(len(self._ends)), processes)[process].tolist()
-        blocks = [
-            range(start, min(start + size, self._ends[group]))
-            for group in groups
-            for start in range(self._starts[group], self._ends[group], size)
-        ]
-        return blocks, self._read(groups, size)
-
-    def _read(self, groups: Iterable[int], size: int) -> Iterator[Iterable[Row]]:
-        for group in groups:
-            table = self.split.row_group(group, ["id", "image", "sha256"])
-            keys = hash_keys(table.column("sha256").to_pylist())
-            if not np.array_equal(keys, self.keys[self._starts[group] : self._ends[group]]):
-                raise ValueError(
-                    f"expected the {self.split.name} shards to be unchanged since they were counted; found other "
-                    "images. Wait until they are completely written, and start again."
-                )
-            for start in range(0, len(table), size):
-                yield _decode_rows(table[start : start + size])
 
 
 def hash_keys(digests: Sequence[str]) -> Keys:

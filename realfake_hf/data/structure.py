@@ -166,9 +166,6 @@ def bounded(data: bytes) -> bytes:
     Raises:
         ExcessError: the file has more scans, chunks, tiles, blocks or boxes than a decoder should walk.
     """
-    if len(data) < _SMALL and data.startswith(b"\xff\xd8") and b"Exif\0\0" not in data and b"MPF\0" not in data:
-        _check_scans(data)
-        return data  # too small for anything else
     check = next((check for magic, check in _CHECKS.items() if data.startswith(magic)), None)
     if check:
         check(data)
@@ -286,12 +283,8 @@ def gif_images(data: bytes, *, limit: int) -> Iterator[int]:
         yield blocks
 
 
-def _check_scans(data: bytes) -> None:
-    check_limit(data.count(b"\xff\xda\0"), MAX_SCANS, "scans")
-
-
 def _check_jpeg(data: bytes) -> None:
-    _check_scans(data)
+    check_limit(data.count(b"\xff\xda\0"), MAX_SCANS, "scans")
     if len(data) > _SMALL:
         tables = sum(marker not in _JPEG_METADATA for marker, _, _ in jpeg_segments(data))
         check_limit(tables, MAX_TABLES, "tables before the first scan")

@@ -39,9 +39,6 @@ class DataArguments(FoldArguments):
     data: str = setting(
         "cifake", "demo, cifake, a zip archive, a folder, a parquet file, a Hub id, or several with commas."
     )
-    validation_share: float = setting(0.05, "Share of the training images used for validation if there is no split.")
-    test_share: float = setting(0.2, "Share of the training images used for testing if there is no test split.")
-    split_seed: int = setting(0, "Seed of these splits; keep it fixed to compare models and seeds.")
     train_size: int | None = setting(None, "Train on this many images, balanced by label and content; None: all.")
     balance: str | None = setting(
         None, "Draw training images evenly from label, group or label,group; None: all once."

@@ -14,7 +14,7 @@ from realfake_hf.data.augment import Augmentation
 from realfake_hf.data.duplicates import absent_from, leak_free_mask
 from realfake_hf.data.loading import find_source, load_images
 from realfake_hf.data.pixels import PixelDataset, cached_pixels
-from realfake_hf.data.splits import add_missing_splits, known_groups, stratified_split
+from realfake_hf.data.splits import known_groups, stratified_split
 from realfake_hf.data.streaming import ShardedSplit, StreamedPixels, find_shards
 from realfake_hf.environment import data_fingerprint
 from realfake_hf.labels import FAKE, id2label, label2id
@@ -63,8 +63,7 @@ def load_splits(arguments: DataArguments) -> DatasetDict:
             )
     with PartialState().main_process_first():  # one process reads the source, the others use its cache
         images = load_images(arguments.data, labels=arguments.labels, fold=arguments.fold)
-    shares = {"validation_share": arguments.validation_share, "test_share": arguments.test_share}
-    splits = add_missing_splits(images, **shares, seed=arguments.split_seed)
+    splits = arguments.complete(images)
     if arguments.train_size is not None and arguments.train_size < len(splits["train"]):
         share = arguments.train_size / len(splits["train"])
         splits["train"] = stratified_split(
@@ -87,7 +86,7 @@ class TrainingData:
     def fingerprint(self) -> dict[str, Any]:
         """Return size, class balance and digest of each split."""
         fingerprints = data_fingerprint(self.images)
-        return {"train": self.stream.fingerprint(), **fingerprints} if self.stream else fingerprints
+        return {"train": self.stream.fingerprint(), **fingerprints} if self.stream is not None else fingerprints
 
     def leak_free(self) -> NDArray[np.bool_]:
         """Return a mask of the test images that occur in no other split, (n_test,)."""

@@ -53,7 +53,7 @@ class StreamTrainer(DistillationTrainer):
     def num_examples(self, dataloader: DataLoader[dict[str, Tensor]]) -> int:
         """Return the number of images in an epoch, in all processes."""
         assert isinstance(self.train_dataset, StreamedPixels)
-        return self.train_dataset.split.n
+        return len(self.train_dataset.split)
 
 
 class StreamEpoch(TrainerCallback):
