@@ -5,7 +5,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -44,27 +43,23 @@ def _on_pixels(function: Callable[..., NDArray[np.uint8]], image: Image.Image, *
     return Image.fromarray(function(np.asarray(image), **options))
 
 
-CORRUPTIONS: Final[Mapping[str, Corruption]] = MappingProxyType(
-    {
-        "jpeg": Corruption(
-            (90, 75, 60, 40, 25, 10), "quality", lambda image, s, _: _on_pixels(augment.jpeg, image, quality=int(s))
-        ),
-        "blur": Corruption(
-            (0.3, 0.5, 0.8, 1.0, 1.5), "sigma, pixels", lambda image, s, _: _on_pixels(augment.blur, image, sigma=s)
-        ),
-        "noise": Corruption(
-            (2, 4, 8, 16, 32), "sigma, of 255",
-            lambda image, s, seed: _on_pixels(augment.noise, image, sigma=s, seed=seed),
-        ),
-        "rescale": Corruption(
-            (24 / 32, 16 / 32, 12 / 32), "of the sides",
-            lambda image, s, _: _on_pixels(augment.rescale, image, factor=s),
-        ),
-        "crop": Corruption((28 / 32, 24 / 32), "of the sides", lambda image, s, _: crop(image, s)),
-        "mirror": Corruption((1,), "", lambda image, *_: ImageOps.mirror(image)),
-        "upside down": Corruption((1,), "", lambda image, *_: ImageOps.flip(image)),
-    }
-)  # fmt: skip
+CORRUPTIONS: Final[Mapping[str, Corruption]] = {
+    "jpeg": Corruption(
+        (90, 75, 60, 40, 25, 10), "quality", lambda image, s, _: _on_pixels(augment.jpeg, image, quality=int(s))
+    ),
+    "blur": Corruption(
+        (0.3, 0.5, 0.8, 1.0, 1.5), "sigma, pixels", lambda image, s, _: _on_pixels(augment.blur, image, sigma=s)
+    ),
+    "noise": Corruption(
+        (2, 4, 8, 16, 32), "sigma, of 255", lambda image, s, seed: _on_pixels(augment.noise, image, sigma=s, seed=seed)
+    ),
+    "rescale": Corruption(
+        (24 / 32, 16 / 32, 12 / 32), "of the sides", lambda image, s, _: _on_pixels(augment.rescale, image, factor=s)
+    ),
+    "crop": Corruption((28 / 32, 24 / 32), "of the sides", lambda image, s, _: crop(image, s)),
+    "mirror": Corruption((1,), "", lambda image, *_: ImageOps.mirror(image)),
+    "upside down": Corruption((1,), "", lambda image, *_: ImageOps.flip(image)),
+}
 
 
 def seed_of_image(sha256: str, seed: int) -> int:
@@ -90,6 +85,4 @@ def center_square(image: Image.Image) -> Image.Image:
     return _center(image, min(image.size), min(image.size))
 
 
-PROTOCOLS: Final[Mapping[str, Protocol]] = MappingProxyType(
-    {"native": native, "matched": matched, "crop": center_square}
-)
+PROTOCOLS: Final[Mapping[str, Protocol]] = {"native": native, "matched": matched, "crop": center_square}

@@ -112,17 +112,11 @@ def find_records(
     images = list(dict.fromkeys([*metadata, *images]))  # a listed image that is missing counts as unreadable
     if not images:
         raise ValueError(
-            f"expected images in {source}; found {len(files.paths)} files, none of them with the suffix of an image or in "
-            "a folder named for its label. State the meaning of other names with --labels 0=REAL,1=FAKE."
+            f"expected images in {source}; found {len(files.paths)} files, none of them with the suffix of an image "
+            "or in a folder named for its label. State the meaning of other names with --labels 0=REAL,1=FAKE."
         )
-    make = partial(
-        _folder_record,
-        source=source,
-        start=_first_distinct_folder(images, label_of),
-        words=words,
-        label_of=label_of,
-        fold_column=(fold_column or "").strip().lower(),
-    )
+    start, fold = _first_distinct_folder(images, label_of), (fold_column or "").strip().lower()
+    make = partial(_folder_record, source=source, start=start, words=words, label_of=label_of, fold_column=fold)
     return _complete({path: make(path, metadata.get(path, {})) for path in images}, source)
 
 
