@@ -311,8 +311,7 @@ def _check_jpeg_metadata(data: bytes) -> None:
 
 
 def _check_png(data: bytes) -> None:
-    if len(data) > 12 * MAX_CHUNKS:
-        check_limit(sum(1 for _ in islice(png_chunks(data), MAX_CHUNKS + 1)), MAX_CHUNKS, "chunks")
+    check_limit(sum(1 for _ in islice(png_chunks(data), MAX_CHUNKS + 1)), MAX_CHUNKS, "chunks")
 
 
 def _check_gif(data: bytes) -> None:
