@@ -146,10 +146,10 @@ def test_the_number_of_batches_is_rounded_up_to_a_multiple(train):
 
 
 def test_a_batch_of_a_single_image_is_replaced_if_batch_norms_need_two(train):
-    for skips, last in ((False, 1), (True, train.n - 1)):
-        one = stream(train, batch_size=train.n - 1, buffer_size=train.n)
+    for skips, last in ((False, 1), (True, len(train) - 1)):
+        one = stream(train, batch_size=len(train) - 1, buffer_size=len(train))
         one.skips_single = skips
-        assert [len(batch["labels"]) for batch in one] == [train.n - 1, last]
+        assert [len(batch["labels"]) for batch in one] == [len(train) - 1, last]
 
 
 def test_a_damaged_image_is_skipped_and_logged(images, tmp_path, caplog, names):
