@@ -21,6 +21,7 @@ from realfake_hf.crosseval.models import check_models, load_model
 from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.data.corruptions import matched
 from realfake_hf.detector import Detector
+from realfake_hf.estimate import from_plain
 from realfake_hf.metrics.calibration import scale
 from realfake_hf.metrics.intervals import share
 from realfake_hf.metrics.operating_point import Band
@@ -50,7 +51,7 @@ def done(models, images, tmp_path_factory):
 
 def cells_of(folder):
     found = json.loads((folder / "grid.json").read_text())["cells"]
-    return {(cell["model"], cell["protocol"]): Cell.from_dict(cell) for cell in found}
+    return {(cell["model"], cell["protocol"]): from_plain(Cell, cell) for cell in found}
 
 
 def test_a_cell_is_the_report_of_the_models_own_scores_at_its_own_threshold(done, models, images):
@@ -234,7 +235,7 @@ def test_a_grid_survives_its_dictionary(done):
 def test_real_images_called_fake_are_counted_by_content(done, models, images):
     dataset = load_dataset("boats", str(images), seed=0)
     called = Detector.from_pretrained(models / "one").probabilities(dataset.rows["image"]) > 0.45
-    found = {row.content: row.called_fake for row in cells_of(done)["one", "native"].false_alarms}
+    found = {row.content: row.called_fake for row in cells_of(done)["one", "native"].harm}
     for content in ("boat", "bottle"):
         chosen = np.array([name == content for name in dataset.content]) & ~dataset.is_fake
         assert (found[content].k, found[content].n) == ((called & chosen).sum(), chosen.sum())

@@ -14,7 +14,7 @@ from realfake_hf.crosseval.cell import Cell
 from realfake_hf.crosseval.grid import Grid, read_grid
 from realfake_hf.crosseval.report import write_report
 from realfake_hf.crosseval.tables import findings, to_markdown, warnings
-from realfake_hf.estimate import Estimate
+from realfake_hf.estimate import Estimate, from_plain, to_plain
 from realfake_hf.metrics.intervals import share
 from realfake_hf.metrics.operating_point import DEFAULT, Band
 from realfake_hf.pages import page as page_parts
@@ -112,11 +112,11 @@ def test_warnings_come_before_all_numbers(grid, page):
 
 
 def test_a_model_is_at_home_on_what_it_was_trained_on_and_away_elsewhere(grid):
-    assert [cell.dataset for cell in grid.home("one")] == ["boats"]
+    assert [cell.dataset for cell in grid.whole_splits("one")] == ["boats", "other"]
     assert [cell.dataset for cell in grid.away("one")] == ["other"]
     models = {"one": {**grid.facts["models"]["one"], "trained_on": None}}
     unknown = replace(grid, facts={**grid.facts, "models": models})
-    assert unknown.home("one") == []
+    assert unknown.away("one") == unknown.whole_splits("one")
     assert len(unknown.away("one")) == 2
 
 
@@ -172,8 +172,8 @@ def test_a_promise_is_reported_as_it_was_kept(grid):
 
 def test_that_nothing_is_known_of_people_is_said_unless_something_is(grid):
     assert "no content is known to show people" in findings(grid)[-1]
-    alarms = (replace(grid.cells[0].false_alarms[0], content="person", shows_people=True),)
-    known = replace(grid, cells=(replace(grid.cells[0], false_alarms=alarms), *grid.cells[1:]))
+    harm = (replace(grid.cells[0].harm[0], content="person", shows_people=True),)
+    known = replace(grid, cells=(replace(grid.cells[0], harm=harm), *grid.cells[1:]))
     assert "no content is known to show people" not in findings(known)[-1]
     assert len(findings(grid)) <= 5
 
@@ -223,9 +223,9 @@ def test_robustness_is_published_with_its_table(folder, grid, tmp_path, capsys):
 
 
 def test_a_cell_survives_its_dictionary(grid):
-    plain = json.loads(json.dumps(grid.cells[0].to_dict()))
+    plain = json.loads(json.dumps(to_plain(grid.cells[0])))
     assert "harm" in plain
-    assert Cell.from_dict(plain) == grid.cells[0]
+    assert from_plain(Cell, plain) == grid.cells[0]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

@@ -8,7 +8,6 @@ from study_models import sample_of
 
 from realfake_hf.explain_study import run
 from realfake_hf.explain_study.arguments import StudyArguments
-from realfake_hf.explain_study.maps import MapSet
 from realfake_hf.store import Store
 
 N = 20
@@ -27,7 +26,7 @@ def study(tmp_path, monkeypatch):
     def compute_maps(model, method, images, **_):
         made.append((model.name, method))
         heat = np.random.default_rng(len(made)).random((len(images), 8, 8)).astype(np.float32)
-        return MapSet(model.name, method, "features.3" if method == "grad_cam" else None, heat)
+        return {"heat": heat, "layer": np.array("features.3" if method == "grad_cam" else "")}
 
     monkeypatch.setattr(run, "compute_maps", compute_maps)
     rows = {"id": [*reversed(sample.ids)]}

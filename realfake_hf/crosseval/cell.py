@@ -1,16 +1,16 @@
 """One cell of the grid: the measurements of a model on a data set under a protocol."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from realfake_hf.crosseval.datasets import EvalDataset
 from realfake_hf.crosseval.models import Model
-from realfake_hf.estimate import Estimate, from_plain, to_plain
+from realfake_hf.estimate import Estimate
 from realfake_hf.metrics import calibration
 from realfake_hf.metrics.intervals import percentile_interval, share
 from realfake_hf.metrics.operating_point import Band, OperatingPoint
@@ -100,7 +100,7 @@ class Cell:
     generators: dict[str, GroupGap]
     shared: Gap | None  # contents that CIFAKE contains compared with those it lacks; None if only one kind occurs
     confidence: Confidence
-    false_alarms: tuple[FalseAlarms, ...]  # REAL images called FAKE, by content; `harm` in JSON
+    harm: tuple[FalseAlarms, ...]  # REAL images called FAKE, by content
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -134,17 +134,6 @@ class Cell:
             return Estimate(None)
         fake_called_fake = share(self.report.true_positives, self.report.n_fake)
         return false_discovery_rate(self.false_alarm_rate, fake_called_fake, prevalence=PREVALENCE)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the cell as plain JSON, with None for undefined values."""
-        plain = to_plain(self)
-        plain["harm"] = plain.pop("false_alarms")
-        return plain
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Restore the result of `to_dict`."""
-        return from_plain(cls, {**data, "false_alarms": data["harm"]})
 
 
 def measure_cell(
@@ -184,7 +173,7 @@ def measure_cell(
         generators=_group_gaps(generator, is_fake, scores, point.threshold, among=is_fake, **draws),
         shared=_shared_gap([shared[row] for row in rows], is_fake, scores > point.threshold, **draws),
         confidence=_measure_confidence(is_fake, scores, point, report, **draws),
-        false_alarms=false_alarms_by_content(is_fake, scores > point.threshold, content),
+        harm=false_alarms_by_content(is_fake, scores > point.threshold, content),
     )
 
 
@@ -253,7 +242,7 @@ def shows_people(content: str) -> bool:
 
 
 def false_alarms_by_content(
-    is_fake: NDArray[np.bool_], called_fake: NDArray[np.bool_], content: Sequence[str | None]
+    is_fake: Flags, called_fake: Flags, content: Sequence[str | None]
 ) -> tuple[FalseAlarms, ...]:
     """Count false alarms by content; all arguments are (n,), and unknown contents are None.
 

@@ -19,7 +19,7 @@ from realfake_hf.data.decoding import to_rgb
 from realfake_hf.figures.images import error_sheet
 from realfake_hf.figures.style import save_figure
 from realfake_hf.labels import LABEL_NAMES
-from realfake_hf.sampling import round_robin
+from realfake_hf.sampling import Flags, round_robin
 from realfake_hf.store import Store
 
 Kind = Literal["false positive", "false negative"]
@@ -87,12 +87,7 @@ class TrainingEmbeddings:
 
 
 def most_confident_errors(
-    is_fake: NDArray[np.bool_],
-    p_fake: NDArray[np.floating],
-    content: Sequence[str | None],
-    *,
-    threshold: float,
-    n: int,
+    is_fake: Flags, p_fake: NDArray[np.floating], content: Sequence[str | None], *, threshold: float, n: int
 ) -> dict[Kind, list[int]]:
     """Return the rows of at most n errors of each kind: the most confident of each content, then the second of each.
 
@@ -101,7 +96,7 @@ def most_confident_errors(
     scores = np.asarray(p_fake)
     called_fake = scores > threshold
 
-    def choose(is_error: NDArray[np.bool_], order: NDArray[np.floating]) -> list[int]:
+    def choose(is_error: Flags, order: NDArray[np.floating]) -> list[int]:
         rows = np.flatnonzero(is_error)
         rows = rows[np.argsort(order[rows], kind="stable")]
         ranks = round_robin([content[row] for row in rows.tolist()])

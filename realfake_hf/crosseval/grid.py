@@ -73,8 +73,7 @@ class Grid:
 
     def to_dict(self) -> Plain:
         """Return the grid as plain JSON."""
-        parts = {name: [to_plain(item) for item in getattr(self, name)] for name in PARTS}
-        return {**self.facts, **parts, "cells": [cell.to_dict() for cell in self.cells]}
+        return self.facts | to_plain({name: getattr(self, name) for name in PARTS})
 
     @property
     def trained_models(self) -> list[str]:
@@ -88,17 +87,10 @@ class Grid:
             cell for cell in self.cells if cell.model == model and cell.protocol == protocol and cell.is_whole_split
         ]
 
-    def home(self, model: str) -> list[Cell]:
-        """Return the cell of a model on the data it was trained on: one or none."""
-        return [cell for cell in self.whole_splits(model) if self._is_home(cell)]
-
     def away(self, model: str) -> list[Cell]:
-        """Return the cells of a model on other data."""
-        return [cell for cell in self.whole_splits(model) if not self._is_home(cell)]
-
-    def _is_home(self, cell: Cell) -> bool:
-        trained_on = self.facts["models"][cell.model]["trained_on"]
-        return bool(trained_on == self.facts["data"][cell.dataset]["source"])
+        """Return the cells of a model on other data than it was trained on."""
+        home, data = self.facts["models"][model]["trained_on"], self.facts["data"]
+        return [cell for cell in self.whole_splits(model) if data[cell.dataset]["source"] != home]
 
 
 def read_grid(file: Path) -> Grid:
@@ -205,10 +197,10 @@ def _load_or_measure(
 
     def measure() -> Plain:
         cell = measure_cell(model, dataset, p_fake, protocol=protocol, samples=samples, seed=seed, where=where)
-        return cell.to_dict()
+        return to_plain(cell)
 
     name = cell_name(dataset, protocol, model)
-    return Cell.from_dict(store.json(name if where is None else f"{name}-{LEAK_FREE}", settings, measure))
+    return from_plain(Cell, store.json(name if where is None else f"{name}-{LEAK_FREE}", settings, measure))
 
 
 def _compare(dataset: EvalDataset, cells: Sequence[Cell], scores: Scores, where: Flags | None) -> Iterator[Pair]:

@@ -59,10 +59,9 @@ def check_models(places: Mapping[str, str]) -> None:
                 raise OSError(f"expected weights beside the config.json in {place}; found none. Copy all files.")
             load_processor(place, config)
             load_operating_point(place)
-        except OSError as error:
-            raise OSError(f"cannot evaluate {name}: {error}") from error
-        except ValueError as error:
-            raise ValueError(f"cannot evaluate {name}: {error}") from error
+        except (OSError, ValueError) as error:
+            kind = OSError if isinstance(error, OSError) else ValueError
+            raise kind(f"cannot evaluate {name}: {error}") from error
 
 
 def load_model(name: str, place: str, *, bf16: bool = False) -> Model:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from threadpoolctl import threadpool_limits
 
@@ -168,8 +169,8 @@ def _load_or_audit(dataset: EvalDataset, store: Store, seed: int) -> Shortcut:
     settings = {"source": dataset.source, "seed": seed}
     if dataset.is_streamed:
         settings["pictures"] = dataset.sha256
-    plain = store.json(f"{dataset.name}-files", settings, lambda: to_plain(_audit(dataset, seed)))
-    shortcut = from_plain(Shortcut, plain)
+    audited = store.json(f"{dataset.name}-files", settings, lambda: to_plain(_audit(dataset, seed)))
+    shortcut = from_plain(Shortcut, audited)
     if shortcut.warning:
         logger.warning("WARNING: %s", shortcut.text)
     return shortcut
@@ -251,17 +252,20 @@ def _folds(is_fake: Flags, group: NDArray[np.intp], generator: np.random.Generat
 
 def _predict_out_of_fold(facts: Mapping[str, Column], *, is_fake: Flags, fold: NDArray[np.intp], seed: int) -> Flags:
     """Predict whether each image is fake, (n,), by a model fitted on the other folds."""
-    categorical = [position for position, column in enumerate(facts.values()) if column.dtype.kind == "U"]
     table = _table(facts)
-    called_fake = np.zeros(len(is_fake), dtype=np.bool_)
     if (table == table[0]).all():  # no information
-        return called_fake
-    for number in np.unique(fold):
-        own = fold == number
-        with threadpool_limits(1):  # with so few rows, threads wait for each other, for minutes on a busy machine
-            model = _model(categorical, seed).fit(table[~own], is_fake[~own])
-            called_fake[own] = model.predict_proba(table[own])[:, 1] > _DECISION
-    return called_fake
+        return np.zeros(len(is_fake), dtype=np.bool_)
+    categorical = [position for position, column in enumerate(facts.values()) if column.dtype.kind == "U"]
+    one_hot = OneHotEncoder(max_categories=_MAX_CATEGORIES, handle_unknown="infrequent_if_exist", sparse_output=False)
+    trees = HistGradientBoostingClassifier(
+        max_iter=50, max_leaf_nodes=8, min_samples_leaf=5, early_stopping=False, class_weight="balanced",
+        random_state=seed,
+    )  # fmt: skip
+    columns = ColumnTransformer([("categorical", one_hot, categorical)], remainder="passthrough")
+    model, folds = make_pipeline(columns, trees), PredefinedSplit(fold)
+    with threadpool_limits(1):  # with so few rows, threads wait for each other, for minutes on a busy machine
+        p_fake = cross_val_predict(model, table, is_fake, cv=folds, method="predict_proba")[:, 1]
+    return np.asarray(p_fake > _DECISION)
 
 
 def _table(facts: Mapping[str, Column]) -> NDArray[np.float64]:
@@ -275,16 +279,6 @@ def _to_numbers(column: Column) -> NDArray[np.float64]:
     numbers = column.astype(np.float64)
     known = numbers[~np.isnan(numbers)]
     return np.where(np.isnan(numbers), known.min(initial=0.0) - 1, numbers)
-
-
-def _model(categorical: Sequence[int], seed: int) -> Pipeline:
-    one_hot = OneHotEncoder(max_categories=_MAX_CATEGORIES, handle_unknown="infrequent_if_exist", sparse_output=False)
-    trees = HistGradientBoostingClassifier(
-        max_iter=50, max_leaf_nodes=8, min_samples_leaf=5, early_stopping=False, class_weight="balanced",
-        random_state=seed,
-    )  # fmt: skip
-    columns = ColumnTransformer([("categorical", one_hot, list(categorical))], remainder="passthrough")
-    return make_pipeline(columns, trees)
 
 
 def _balanced_accuracy(is_right: Flags, is_fake: Flags, *, seed: int) -> Estimate:

@@ -97,7 +97,7 @@ def _alarms(cells: Sequence[Cell]) -> Iterator[str]:
     rates = [(cell.false_alarm_rate, cell) for cell in cells if cell.report.n_real]
     if rates:
         rate, worst = max(rates, key=lambda entry: entry[0].low or 0)
-        people = any(row.shows_people for cell in cells for row in cell.false_alarms)
+        people = any(row.shows_people for cell in cells for row in cell.harm)
         yield (
             f"The highest false alarm rate is that of {worst.model} on {worst.dataset}: {rate.format('.1%')} of "
             f"{rate.n:,} real images are called FAKE{'' if people else '; no content is known to show people'}."
@@ -247,7 +247,7 @@ def _false_alarms(grid: Grid) -> Table:
 
 def _false_alarms_by_content(grid: Grid) -> Table:
     trained = [cell for model in grid.trained_models for cell in grid.whole_splits(model)]
-    contents = [(cell, row) for cell in trained for row in cell.false_alarms if (row.called_fake.n or 0) >= MIN_REAL]
+    contents = [(cell, row) for cell in trained for row in cell.harm if (row.called_fake.n or 0) >= MIN_REAL]
     contents.sort(key=lambda content: (not content[1].shows_people, -(content[1].called_fake.low or 0)))
     rows = [
         [*_place(cell), row.content, "yes" if row.shows_people else "no", f"{row.called_fake.n:,}", row.called_fake]

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from heapq import heappush, heapreplace
 from itertools import chain, count, islice, repeat
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -96,8 +96,7 @@ class Sheets:
         self.counts: Counter[tuple[str, Group]] = Counter()
         self.empty: Counter[str] = Counter()
         self._strength = strength
-        self._best: dict[tuple[str, Group], list[tuple[float, int, Tile]]] = defaultdict(list)
-        self._order = count()  # of equally confident images, the first ones are kept
+        self._best: dict[tuple[str, Group], list[tuple[float, Tile]]] = defaultdict(list)  # most confident first
 
     def add(self, model: str, explanation: Explanation, view: Pixels, *, truth: LabelName | None) -> None:
         """Add a model's explanation of one image, and the view of the image that its map covers."""
@@ -107,17 +106,17 @@ class Sheets:
         if truth is None:
             return
         best, confidence = self._best[model, group], explanation.verdict.confidence
-        if len(best) < MAX_TILES:
-            heappush(best, (confidence, -next(self._order), self._tile(explanation, view)))
-        elif best[0][0] < confidence:
-            heapreplace(best, (confidence, -next(self._order), self._tile(explanation, view)))
+        if len(best) < MAX_TILES or best[-1][0] < confidence:
+            best.append((confidence, self._tile(explanation, view)))
+            best.sort(key=itemgetter(0), reverse=True)  # stable: of equally confident images, the first ones are kept
+            del best[MAX_TILES:]
 
     def write(self, folder: Path, models: Sequence[str]) -> None:
         """Write one sheet for each model and group that has images, the most confident first."""
         for (model, group), best in self._best.items():
             prefix = f"{model}-" if len(models) > 1 else ""
             file = folder / f"{prefix}{GROUPS[group].lower().replace(' ', '-')}.png"
-            tiles = [tile for *_, tile in sorted(best, key=lambda entry: entry[:2], reverse=True)]
+            tiles = [tile for _, tile in best]
             save_figure(explanation_sheet(tiles, title=self._title(model, group, models), color_map=COLOR_MAP), file)
 
     def to_row(self, model: str) -> dict[str, int]:

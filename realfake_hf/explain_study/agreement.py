@@ -7,15 +7,16 @@ undefined. Cells that tie at the threshold of the highest cells count in part.
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import hypergeom, rankdata
 
 from realfake_hf.estimate import Estimate, to_plain
-from realfake_hf.explain_study.maps import GRID, Maps, MapSet, Sample, Values, is_empty, to_grid
+from realfake_hf.explain_study.maps import GRID, Maps, MapSet, Plain, Sample, Values, is_empty, to_grid
 from realfake_hf.metrics.intervals import Resampling
+from realfake_hf.sampling import Flags
 
 SSIM_WINDOW: Final = 3  # cells; the usual 7 would leave two windows per side on a grid of 8
 CENTRE_SIGMA: Final = 0.25  # standard deviation of the Gaussian in the centre, as a share of the sides
@@ -114,7 +115,7 @@ def measure_agreement(
     *,
     samples: int = 1000,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Plain:
     """Compare every two kinds of map of the images of a sample, on the common grid.
 
     The models under study have one set of maps per method; so have models with random weights and twins, which have
@@ -132,12 +133,13 @@ def measure_agreement(
     for a, b in combinations(trained, 2):
         first, second = maps[a.name], maps[b.name]
         same, shuffled = agreement(first, second), agreement(first, second[partner])
-        controls = {
+        agreements = {
+            "same_picture": same,
             "shuffled": shuffled,
             "random_weights": agreement(untrained[a.name], untrained[b.name]),
             "above_shuffled": {name: same[name] - shuffled[name] for name in same},
         }
-        pairs.append(_compare_pair(a, b, same, controls, sample=sample, resampling=resampling))
+        pairs.append(_compare_pair(a, b, agreements, sample, resampling))
     return to_plain(
         {
             "maps": {maps.name: maps.to_dict() for maps in trained},
@@ -150,20 +152,15 @@ def measure_agreement(
 
 
 def _compare_pair(
-    a: MapSet,
-    b: MapSet,
-    same: Mapping[str, Values],
-    controls: Mapping[str, Mapping[str, Values]],
-    *,
-    sample: Sample,
-    resampling: Resampling,
-) -> dict[str, Any]:
-    """Summarize the agreement of two kinds of map, the controls, and the agreement in groups of images.
+    a: MapSet, b: MapSet, agreements: Mapping[str, Mapping[str, Values]], sample: Sample, resampling: Resampling
+) -> Plain:
+    """Summarize the agreement of two kinds of map on the same image, the controls, and the agreement in groups.
 
     Maps of two models are also compared by label and by content.
     """
+    same = agreements["same_picture"]
     right = sample.is_right[a.model] & sample.is_right[b.model]
-    by_kind = {name: _means(values, resampling) for name, values in {"same_picture": same, **controls}.items()}
+    by_kind = {kind: _means(values, resampling) for kind, values in agreements.items()}
     split = {name: same[name] for name in SPLIT_MEASURES}
     labels, contents = {"REAL": ~sample.is_fake, "FAKE": sample.is_fake}, sample.by_content
     if a.model == b.model:
@@ -182,9 +179,7 @@ def _compare_pair(
     }
 
 
-def _means(
-    values: Mapping[str, Values], resampling: Resampling, *, where: NDArray[np.bool_] | None = None
-) -> dict[str, Estimate]:
+def _means(values: Mapping[str, Values], resampling: Resampling, *, where: Flags | None = None) -> dict[str, Estimate]:
     return {name: resampling.mean(column, where=where) for name, column in values.items()}
 
 

@@ -7,7 +7,7 @@ centre.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from realfake_hf.estimate import to_plain
 from realfake_hf.explain_study.agreement import centre_gaussian
-from realfake_hf.explain_study.maps import GRID, Sample, StudyModel, Values, maps_on_grid
+from realfake_hf.explain_study.maps import GRID, Images, Plain, Sample, StudyModel, Values, maps_on_grid
 from realfake_hf.explain_study.names import CENTRE_PRIOR, RANDOM_ORDER
 from realfake_hf.explain_study.occlusion import FILLS, Fill, fill_in, filled
 from realfake_hf.metrics.intervals import Resampling
@@ -23,7 +23,6 @@ from realfake_hf.metrics.intervals import Resampling
 STEPS: Final = 8  # in which all cells are hidden, or shown
 RANDOM_ORDERS: Final = 2  # per image; each is read forward and backward
 
-Images = NDArray[np.uint8]
 Orders = NDArray[np.intp]
 Score = Callable[[Images], NDArray[np.floating]]
 
@@ -69,9 +68,7 @@ class Curves:
         return np.asarray(np.trapezoid(self.insertion, self.shares, axis=1))
 
 
-def measure_faithfulness(
-    models: Sequence[StudyModel], sample: Sample, *, samples: int = 1000, seed: int = 0
-) -> dict[str, Any]:
+def measure_faithfulness(models: Sequence[StudyModel], sample: Sample, *, samples: int = 1000, seed: int = 0) -> Plain:
     """Hide and show the cells of images in the order of each map, in random order, and from the centre outwards.
 
     Each model is tested on its own predictions. The seed is that of ties, random orders and the bootstrap. The result
@@ -146,7 +143,7 @@ def _trace_random(trial: Trial, *, seeds: Iterable[int]) -> Curves:
     return Curves(traced[0].shares, deletion=deletion, insertion=deletion[:, ::-1])
 
 
-def _summarize(curves: Curves, random: Curves, resampling: Resampling) -> dict[str, Any]:
+def _summarize(curves: Curves, random: Curves, resampling: Resampling) -> Plain:
     """Average the areas and curves; differences to random order are paired by image, and absent for itself."""
     areas = {"deletion": curves.deletion_auc, "insertion": curves.insertion_auc}
     if curves is not random:

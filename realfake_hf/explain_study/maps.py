@@ -23,15 +23,17 @@ GRID: Final = (8, 8)  # the patches of a ViT at 32 px with patches of 4; finer m
 METHOD_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {"integrated_gradients": {"steps": 16}}  # others: defaults
 CHUNK: Final = 128  # images between two updates of the progress bar
 
+Images = NDArray[np.uint8]
 Maps = NDArray[np.floating]
 Values = NDArray[np.float64]
+Plain = dict[str, Any]  # JSON
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
     """Images that every model scores and explains."""
 
-    images: NDArray[np.uint8]  # (n, height, width, 3) uint8 [0, 255]
+    images: Images  # (n, height, width, 3) uint8 [0, 255]
     is_fake: NDArray[np.bool_]  # (n,) true labels
     content: tuple[str, ...]  # what each image shows; "unknown" if the source does not name it
     ids: tuple[str, ...]  # opaque id of each row
@@ -48,7 +50,7 @@ class Sample:
         """Return the bootstrap of this sample."""
         return Resampling(self.weight, stratum=self.stratum, samples=samples, seed=seed)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Plain:
         """Count the images by label, content and correctness, and the images of the split that they represent."""
         return {
             "n": len(self),
@@ -102,7 +104,7 @@ def draw_sample(
     )
 
 
-def _stack_images(rows: Dataset) -> NDArray[np.uint8]:
+def _stack_images(rows: Dataset) -> Images:
     images = [np.asarray(to_rgb(image)) for image in rows["image"]]
     shapes = sorted({image.shape[:2] for image in images})
     if len(shapes) > 1:
@@ -119,12 +121,12 @@ class StudyModel(NamedDetector):
 
     methods: tuple[str, ...]
 
-    def explain(self, images: NDArray[np.uint8], method: str, *, target: Target = "predicted") -> list[Explanation]:
+    def explain(self, images: Images, method: str, *, target: Target = "predicted") -> list[Explanation]:
         """Explain images, (n, height, width, 3) uint8, by one method with the options of the study."""
         options = METHOD_OPTIONS.get(method, {})
         return self.detector.explain(list(images), method=method, target=target, options=options, batch_size=64)
 
-    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def probabilities(self, images: Images) -> NDArray[np.float32]:
         """Return `p_fake` of images, (n, height, width, 3) uint8: (n,)."""
         return self.detector.probabilities(list(images))
 
@@ -140,7 +142,7 @@ def load_model(name: str, place: str) -> StudyModel:
     return StudyModel(name=name, place=place, detector=detector, methods=methods)
 
 
-def training_summary(place: str) -> dict[str, Any] | None:
+def training_summary(place: str) -> Plain | None:
     """Return seed, epochs, number of training images and test accuracy of a run folder; None for other places."""
     folder = Path(place).expanduser()
     if not all((folder / name).is_file() for name in (RECORD, METRICS)):
@@ -168,7 +170,7 @@ class MapSet:
         """Model and method."""
         return f"{self.model} {self.method}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Plain:
         """Return the method with its options and layer, the grid, and the number of empty maps."""
         return {
             "model": self.model,
@@ -180,18 +182,20 @@ class MapSet:
         }
 
 
-def compute_maps(model: StudyModel, method: str, images: NDArray[np.uint8], *, note: str = "") -> MapSet:
-    """Explain images, (n, height, width, 3) uint8, with a progress bar; `note` follows the model's name there."""
+def compute_maps(model: StudyModel, method: str, images: Images, *, note: str = "") -> dict[str, NDArray[Any]]:
+    """Explain images, (n, height, width, 3) uint8, with a progress bar; `note` follows the model's name there.
+
+    Returns:
+        `heat` and `layer` of a `MapSet`, as arrays; the layer is empty for methods that read none.
+    """
     explanations: list[Explanation] = []
     starts = range(0, len(images), CHUNK)
     for start in tqdm(starts, desc=f"{model.name}{note}: {method}", unit=f"{CHUNK} images", disable=None):
         explanations += model.explain(images[start : start + CHUNK], method)
-    return MapSet(model.name, method, explanations[0].layer, _stack(explanations))
+    return {"heat": _stack(explanations), "layer": np.array(explanations[0].layer or "")}
 
 
-def maps_on_grid(
-    model: StudyModel, images: NDArray[np.uint8], method: str, *, target: Target = "predicted"
-) -> NDArray[np.float64]:
+def maps_on_grid(model: StudyModel, images: Images, method: str, *, target: Target = "predicted") -> Values:
     """Explain images, (n, height, width, 3) uint8, and return maps, (n, *GRID) in [0, 1]; empty maps are all NaN."""
     maps = to_grid(_stack(model.explain(images, method, target=target)))
     return np.where(is_empty(maps)[:, None, None], np.nan, maps)

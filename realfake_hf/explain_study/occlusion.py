@@ -9,14 +9,14 @@ not in each image. No model was trained on occluded images, so only occlusions o
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from realfake_hf.estimate import Estimate, to_plain
-from realfake_hf.explain_study.maps import Maps, Sample, StudyModel, Values, mass_inside
+from realfake_hf.explain_study.maps import Images, Maps, Plain, Sample, StudyModel, Values, mass_inside
 from realfake_hf.metrics.intervals import Resampling
 from realfake_hf.metrics.report import roc_auc
 
@@ -30,7 +30,7 @@ AREAS: Final = (0.25, 0.5, 0.75)
 MAP_AREAS: Final = (0.25, 0.5)
 
 
-def fill_in(images: NDArray[np.uint8], hidden: Mask, *, fill: Fill) -> NDArray[np.uint8]:
+def fill_in(images: Images, hidden: Mask, *, fill: Fill) -> Images:
     """Replace the hidden pixels, (n, height, width) or (height, width) for all, of images (n, height, width, 3) uint8.
 
     Neither fill adds a colour that the image lacks, as black would: "blur" is the image blurred by a Gaussian,
@@ -40,7 +40,7 @@ def fill_in(images: NDArray[np.uint8], hidden: Mask, *, fill: Fill) -> NDArray[n
     return np.where(hidden[..., None], filled(images, fill=fill), images)
 
 
-def filled(images: NDArray[np.uint8], *, fill: Fill) -> NDArray[np.uint8]:
+def filled(images: Images, *, fill: Fill) -> Images:
     """Return images with all pixels hidden: (n, height, width, 3) uint8."""
     pixels = images.astype(np.float32)
     if fill == "blur":
@@ -84,9 +84,7 @@ def mass_share(maps: Maps, mask: Mask) -> Values:
     return mass_inside(maps, inside, whole)
 
 
-def measure_occlusion(
-    models: Sequence[StudyModel], sample: Sample, *, samples: int = 1000, seed: int = 0
-) -> dict[str, Any]:
+def measure_occlusion(models: Sequence[StudyModel], sample: Sample, *, samples: int = 1000, seed: int = 0) -> Plain:
     """Score models on images with the centre, an equal area of the rim, everything, or nothing hidden.
 
     Every model scores each image 15 times. The bootstrap replicates are the same for all estimates. The result is
@@ -108,9 +106,7 @@ def measure_occlusion(
     return to_plain({"n": len(sample), "areas": AREAS, "fills": FILLS, "models": results})
 
 
-def map_shares(
-    maps: Mapping[str, Maps], resampling: Resampling, *, shape: tuple[int, int]
-) -> dict[str, list[dict[str, Any]]]:
+def map_shares(maps: Mapping[str, Maps], resampling: Resampling, *, shape: tuple[int, int]) -> dict[str, list[Plain]]:
     """Compute the share of each kind of map's mass in the centre and in the rim.
 
     The maps, (n, grid_h, grid_w) and not negative, are of the same images, whose height and width are `shape`. The
@@ -130,9 +126,7 @@ def map_shares(
     )
 
 
-def _hide_centre_and_rim(
-    model: StudyModel, sample: Sample, resampling: Resampling, area: float, fill: Fill
-) -> dict[str, Any]:
+def _hide_centre_and_rim(model: StudyModel, sample: Sample, resampling: Resampling, area: float, fill: Fill) -> Plain:
     """Score the same images with the centre and with the rim hidden; differences are centre minus rim, paired."""
     masks = (make(sample.images.shape[1:3], area) for make in (centre_mask, rim_mask))
     centre, rim = (model.probabilities(fill_in(sample.images, mask, fill=fill)) for mask in masks)

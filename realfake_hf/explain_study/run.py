@@ -1,8 +1,10 @@
 """The whole study: score the split, draw the sample, compute the maps, measure each part."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 import numpy as np
 from datasets import Dataset
@@ -17,7 +19,9 @@ from realfake_hf.explain_study.arguments import StudyArguments
 from realfake_hf.explain_study.faithfulness import measure_faithfulness
 from realfake_hf.explain_study.maps import (
     GRID,
+    Images,
     MapSet,
+    Plain,
     Sample,
     StudyModel,
     compute_maps,
@@ -37,8 +41,6 @@ DIGITS: Final = 5  # decimals of the numbers in the results
 SETTINGS: Final = "study.json"
 _NOT_RECORDED: Final = ("output_dir", "parts", "gallery", "results_file", "page_file", "figure_file")
 
-Plain = dict[str, Any]  # JSON
-
 
 @dataclass(frozen=True, eq=False)
 class ExplainedImage:
@@ -48,7 +50,7 @@ class ExplainedImage:
     [0, 1], are by model and method.
     """
 
-    image: NDArray[np.uint8]
+    image: Images
     is_fake: bool
     content: str
     p_fake: dict[str, float]
@@ -76,7 +78,8 @@ def run_study(arguments: StudyArguments) -> tuple[Plain, list[ExplainedImage]]:
     study = _Study(arguments, store, models, twins, rows, p_fake, sample)
     measurements = study.measurements()
     parts = {name: store.json(name, {}, measurements[name]) for name in arguments.parts}
-    return _rounded({**study.facts(), "seconds": store.seconds, **parts}), study.gallery()
+    results = json.dumps({**study.facts(), "seconds": store.seconds, **parts})
+    return json.loads(results, parse_float=lambda digits: round(float(digits), DIGITS)), study.gallery()
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,10 +161,7 @@ class _Study:
         return [self._map_set(model, method, kind) for model in models for method in model.methods]
 
     def _map_set(self, model: StudyModel, method: str, kind: str) -> MapSet:
-        def make() -> dict[str, NDArray[Any]]:
-            maps = compute_maps(model, method, self.sample.images, note=f", {kind}" if kind else "")
-            return {"heat": maps.heat, "layer": np.array(maps.layer or "")}
-
+        make = partial(compute_maps, model, method, self.sample.images, note=f", {kind}" if kind else "")
         cell = self.store.arrays("-".join(["maps", model.name, method, *kind.split()]), {}, make)
         return MapSet(model.name, method, str(cell["layer"]) or None, cell["heat"])
 
@@ -183,15 +183,3 @@ def _scores(store: Store, model: StudyModel, rows: Dataset) -> NDArray[np.float3
         return {"values": model.detector.probabilities(images)}
 
     return store.arrays(f"verdicts-{model.name}", {}, score)["values"]
-
-
-def _rounded(content: Any) -> Any:  # noqa: ANN401 - plain JSON
-    """Round all floats to `DIGITS`."""
-    match content:
-        case dict():
-            return {name: _rounded(value) for name, value in content.items()}
-        case list():
-            return [_rounded(value) for value in content]
-        case float():
-            return round(content, DIGITS)
-    return content

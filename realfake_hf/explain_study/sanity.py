@@ -7,17 +7,16 @@ show what the model learned.
 import copy
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from realfake_hf.attribution.methods import CLASS_METHODS
 from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.explain_study.agreement import spearman
-from realfake_hf.explain_study.maps import GRID, Sample, StudyModel, Values, maps_on_grid
+from realfake_hf.explain_study.maps import GRID, Images, Plain, Sample, StudyModel, Values, maps_on_grid
 from realfake_hf.labels import LabelName
 from realfake_hf.metrics.intervals import Resampling
 from realfake_hf.models.pretrained import random_weights
@@ -25,9 +24,7 @@ from realfake_hf.models.pretrained import random_weights
 TARGET: Final[LabelName] = "FAKE"  # explained throughout, because the prediction changes with the weights
 
 
-def measure_sanity(
-    models: Sequence[StudyModel], sample: Sample, *, samples: int = 1000, seed: int = 0
-) -> dict[str, Any]:
+def measure_sanity(models: Sequence[StudyModel], sample: Sample, *, samples: int = 1000, seed: int = 0) -> Plain:
     """Compare the maps of each trained model with those after each stage of its randomisation.
 
     The seed is that of the weights and the bootstrap. The result is plain JSON: the settings, and for each of the
@@ -68,9 +65,7 @@ def stages(model: PreTrainedModel, *, max_stages: int = 6) -> dict[str, list[str
     return {head: blocks[head], **joined}
 
 
-def _cascade_maps(
-    model: StudyModel, images: NDArray[np.uint8], resampling: Resampling, *, seed: int
-) -> dict[str, Any]:
+def _cascade_maps(model: StudyModel, images: Images, resampling: Resampling, *, seed: int) -> Plain:
     order = list(stages(model.detector.model))
     trained = _all_maps(model, images)
     methods: dict[str, list[Estimate]] = {method: [] for method in model.methods}
@@ -82,7 +77,7 @@ def _cascade_maps(
     return {"stages": order, "methods": methods}
 
 
-def _all_maps(model: StudyModel, images: NDArray[np.uint8]) -> dict[str, Values]:
+def _all_maps(model: StudyModel, images: Images) -> dict[str, Values]:
     return {method: maps_on_grid(model, images, method, target=TARGET) for method in model.methods}
 
 
