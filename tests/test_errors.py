@@ -112,6 +112,14 @@ def test_sheets_of_before_do_not_stay_and_embeddings_do(done, base, monkeypatch)
     assert not stale.exists()
 
 
+def test_training_images_of_one_label_are_refused_before_anything_is_scored(base, capsys):
+    save_images(base / "photos", labels=("real",))
+    words = ["--errors", "1", "--training_data", str(base / "photos")]
+    assert crosseval.main(arguments(base, base / "boats", base / "none", *words, names=("one",))) == 1
+    assert "real and fake images in --training_data; found 9 and 0" in capsys.readouterr().err
+    assert not (base / "none/cells").exists()
+
+
 @pytest.mark.slow
 def test_without_training_data_errors_have_no_neighbours(base):
     given = arguments(base, base / "boats", base / "bare", "--protocols", "native", "--errors", "1", names=("one",))

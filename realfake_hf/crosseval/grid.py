@@ -113,6 +113,7 @@ def run_grid(arguments: CrossevalArguments) -> Grid:
     ]
     compared = arguments.duplicates_of
     training = load("--duplicates_of", compared, split="train") if compared else None
+    neighbours = _load_neighbours(arguments, load)
     baseline = []
     if source := arguments.baseline_data:
         images = load("--baseline_data", source, split="train", limit=arguments.baseline_n)
@@ -130,7 +131,7 @@ def run_grid(arguments: CrossevalArguments) -> Grid:
     ]
     draws = {"samples": arguments.bootstrap_samples, "seed": arguments.seed}
     robustness = tuple(row for sample in leak_free for row in measure_robustness(models, sample, store, **draws))
-    errors = tuple(_show_errors(arguments, store, models, datasets, load))
+    errors = tuple(_show_errors(arguments, store, models, datasets, neighbours))
     return Grid(_facts(arguments, models, datasets), cells, pairs, shortcuts, robustness, errors)
 
 
@@ -215,20 +216,32 @@ def _compare(dataset: EvalDataset, cells: Sequence[Cell], scores: Scores, where:
         yield Pair(a, b, *cells[0].place, test, test.p_value)
 
 
+def _load_neighbours(arguments: CrossevalArguments, load: Callable[..., EvalDataset]) -> EvalDataset | None:
+    """Load the training images that are compared with errors, of which each label has some; None without any."""
+    source = arguments.training_data
+    if not source or not arguments.errors:
+        return None
+    training = load("--training_data", source, split="train", limit=arguments.neighbours_n)
+    if training.is_fake.all() or not training.is_fake.any():
+        raise ValueError(
+            f"expected real and fake images in --training_data; found {(~training.is_fake).sum():,} and "
+            f"{training.is_fake.sum():,} in {source}. Choose a source with both."
+        )
+    return training
+
+
 def _show_errors(
     arguments: CrossevalArguments,
     store: Store,
     models: Sequence[Model],
     datasets: Sequence[EvalDataset],
-    load: Callable[..., EvalDataset],
+    training: EvalDataset | None,
 ) -> Iterator[ShownError]:
     """Show errors under the first protocol, from stored scores, on the main process only."""
     if not arguments.errors or not PartialState().is_main_process:
         return
     folder, protocol = arguments.output_dir, arguments.protocols[0]
     shutil.rmtree(folder / ERRORS, ignore_errors=True)
-    source = arguments.training_data
-    training = load("--training_data", source, split="train", limit=arguments.neighbours_n) if source else None
     for model in models:
         if model.detector is None:
             continue
