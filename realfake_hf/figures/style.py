@@ -8,12 +8,12 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import Collection
-from matplotlib.colors import to_rgba_array
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.text import Text
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from realfake_hf.estimate import Estimate
 
@@ -124,8 +124,16 @@ def _recolor(artist: Artist) -> None:
 def _to_dark(color: Any) -> Any:  # noqa: ANN401 - a name, a tuple or an array, as in matplotlib
     if isinstance(color, str) and color in ("none", "auto"):
         return color
-    rgb, alpha = np.split(to_rgba_array(color), [3], axis=1)  # (n, 3), (n, 1); n = 1 for a single colour
-    is_grey = np.ptp(rgb, axis=1, keepdims=True) <= _GREY
-    grey = BRIGHT + rgb.mean(axis=1, keepdims=True) * np.subtract(GROUND, BRIGHT)
-    dark = np.hstack([np.where(is_grey, grey, rgb + _TINT * (1 - rgb)), alpha])
-    return dark if np.ndim(color) > 1 else dark[0]
+    if isinstance(color, np.ndarray) and color.ndim == 2:  # noqa: PLR2004 - the colours of a collection
+        return [_rgba_to_dark(row) for row in color]
+    return _rgba_to_dark(to_rgba(color))
+
+
+def _rgba_to_dark(color: ArrayLike) -> tuple[float, float, float, float]:
+    red, green, blue, alpha = np.asarray(color, dtype=np.float64).tolist()
+    if max(red, green, blue) - min(red, green, blue) > _GREY:
+        red, green, blue = (channel + _TINT * (1 - channel) for channel in (red, green, blue))
+        return red, green, blue, alpha
+    lightness = (red + green + blue) / 3
+    red, green, blue = (bright + lightness * (dark - bright) for dark, bright in zip(GROUND, BRIGHT, strict=True))
+    return red, green, blue, alpha
