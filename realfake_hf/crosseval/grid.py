@@ -87,10 +87,17 @@ class Grid:
             cell for cell in self.cells if cell.model == model and cell.protocol == protocol and cell.is_whole_split
         ]
 
+    def home(self, model: str) -> list[Cell]:
+        """Return the cell of a model on the data it was trained on: one or none."""
+        return [cell for cell in self.whole_splits(model) if self._is_home(cell)]
+
     def away(self, model: str) -> list[Cell]:
-        """Return the cells of a model on other data than it was trained on."""
-        home, data = self.facts["models"][model]["trained_on"], self.facts["data"]
-        return [cell for cell in self.whole_splits(model) if data[cell.dataset]["source"] != home]
+        """Return the cells of a model on other data."""
+        return [cell for cell in self.whole_splits(model) if not self._is_home(cell)]
+
+    def _is_home(self, cell: Cell) -> bool:
+        trained_on = self.facts["models"][cell.model]["trained_on"]
+        return bool(trained_on == self.facts["data"][cell.dataset]["source"])
 
 
 def read_grid(file: Path) -> Grid:
