@@ -265,7 +265,7 @@ def _folder_record(
         generator=(row.get("generator") or None) if label == "FAKE" else None,
         source=row.get("source") or source,
         group=row.get("group") or None,
-        fold=row.get(fold_column) or None,
+        fold=(row.get(fold_column) or None) if fold_column else None,
     )
 
 

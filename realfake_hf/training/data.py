@@ -123,7 +123,7 @@ def input_sets(
     """Return the inputs of each split in batches: the features of a frozen tower, or else pixels."""
     if not isinstance(network, MultiViewForImageClassification):
         return {**pixel_sets(data, processor, run)}
-    if data.stream or model.teacher or run.robust_share or run.crop_padding:
+    if data.stream is not None or model.teacher or run.robust_share or run.crop_padding:
         raise ValueError(
             "expected --model multiview without --streaming, --teacher, --robust_share and --crop_padding; found one "
             "of them. Remove it; --delivered_copies and --compressed_copies change the training images."
@@ -143,7 +143,7 @@ def pixel_sets(
         )
         for split, rows in data.images.items()
     }
-    if data.stream:
+    if data.stream is not None:
         sets["train"] = StreamedPixels(
             data.stream, processor, batch_size=run.train_batch_size, buffer_size=data.buffer_size,
             processes=run.world_size, process=run.process_index, workers=run.dataloader_num_workers,
