@@ -112,11 +112,11 @@ def test_warnings_come_before_all_numbers(grid, page):
 
 
 def test_a_model_is_at_home_on_what_it_was_trained_on_and_away_elsewhere(grid):
-    assert [cell.dataset for cell in grid.whole_splits("one")] == ["boats", "other"]
+    assert [cell.dataset for cell in grid.home("one")] == ["boats"]
     assert [cell.dataset for cell in grid.away("one")] == ["other"]
     models = {"one": {**grid.facts["models"]["one"], "trained_on": None}}
     unknown = replace(grid, facts={**grid.facts, "models": models})
-    assert unknown.away("one") == unknown.whole_splits("one")
+    assert unknown.home("one") == []
     assert len(unknown.away("one")) == 2
 
 
