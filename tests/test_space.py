@@ -14,6 +14,7 @@ from transformers import CLIPImageProcessorPil
 
 from realfake_hf.detector import Detector
 from realfake_space.answers import COLUMNS
+from realfake_space.components import MapImage
 from realfake_space.examples import expected_table, read_examples
 from realfake_space.models import MODELS, Model, find_models
 from realfake_space.uploads import MAX_BYTES, MAX_PIXELS, RejectedError, open_upload
@@ -279,3 +280,11 @@ def test_the_examples_have_the_expected_answers(api):
 def test_an_installation_with_other_answers_is_reported(api, monkeypatch):
     monkeypatch.setattr("realfake_space.examples.TOLERANCES", {"float32": -1, "bfloat16": -1})
     assert expected_table(api).count("**differs**") == 15
+
+
+def test_a_map_that_is_being_sent_is_not_written_again(tmp_path, monkeypatch):
+    shown = MapImage(format="png", render=False)
+    monkeypatch.setattr(shown, "GRADIO_CACHE", str(tmp_path))
+    first, second = shown.postprocess(b"map"), shown.postprocess(b"map")
+    assert first.path != second.path
+    assert Path(first.path).read_bytes() == Path(second.path).read_bytes() == b"map"

@@ -5,6 +5,7 @@ which takes longer than the model. Its file component leaves an empty temporary 
 """
 
 from abc import ABCMeta
+from secrets import token_hex
 from typing import Any
 
 import gradio as gr
@@ -34,7 +35,7 @@ class ImageUpload(gr.Image, metaclass=Unstubbed):
         """Return the path of the upload, or None."""
         try:
             return uploaded_file(payload.path) if payload and payload.path else None
-        except RefusedError:  # deleted while it waited; an error would end the requests of others in the same batch
+        except RefusedError:  # deleted while it waited; the page shows that there is no image
             return None
 
 
@@ -44,10 +45,10 @@ class MapImage(gr.Image, metaclass=Unstubbed):
     is_template = True
 
     def postprocess(self, value: bytes | None) -> ImageData | None:  # type: ignore[override]
-        """Store the bytes for the browser to fetch."""
+        """Store the bytes for the browser to fetch, in a file of their own: Gradio would write an equal one again."""
         if value is None:
             return None
-        path = save_bytes_to_cache(value, "map.png", self.GRADIO_CACHE)
+        path = save_bytes_to_cache(value, f"map-{token_hex(8)}.png", self.GRADIO_CACHE)
         return ImageData(path=path, orig_name="map.png", mime_type="image/png", size=len(value))
 
 
