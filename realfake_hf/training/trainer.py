@@ -59,9 +59,7 @@ def build_trainer(
     if teacher:
         teacher.check_student(processor)
     takes_labels = "labels" in inspect.signature(network.forward).parameters
-    learner = with_lora(network, rank=model.lora_rank) if model.lora_rank else network
-    if model.freeze_backbone:
-        freeze_backbone(network)
+    learner = _learner(network, model)
     if not isinstance(sets["train"], FeatureDataset):
         ModelInput(processor).attach(learner)
     run.label_names = ["labels"]
@@ -85,6 +83,14 @@ def build_trainer(
         trainer.optimizer = _layered_optimizer(trainer, learner, model, run)
     _set_callbacks(trainer, network, model, run)
     return trainer
+
+
+def _learner(network: PreTrainedModel, model: ModelArguments) -> PreTrainedModel | PeftModel:
+    """Return the model that trains: the network, frozen or with LoRA as in the settings."""
+    learner = with_lora(network, rank=model.lora_rank) if model.lora_rank else network
+    if model.freeze_backbone:
+        freeze_backbone(network)
+    return learner
 
 
 def freeze_backbone(network: PreTrainedModel) -> None:
