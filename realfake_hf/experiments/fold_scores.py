@@ -151,11 +151,15 @@ class RecipeFits:
         """Set the heads of the network to those that are fitted without some folds."""
         import torch
 
+        from realfake_hf.training.features import FIT_VERSION
+
         name = f"without {' and '.join(map(str, held))}" if held else "all images"
         name += f", {part[0]:.3f} of the {part[1]}" if part else ""
         rows = self._rows(part) & ~np.isin(self.data.fold, held)
         images = self.data.images["sha256"][np.flatnonzero(rows)]
-        settings = {**asdict(self.recipe[1]), "balance": self.recipe[0].balance, "images": images}
+        settings = {
+            **asdict(self.recipe[1]), "balance": self.recipe[0].balance, "images": images, "fit_version": FIT_VERSION
+        }  # fmt: skip
         heads = self.store.arrays(name, settings, lambda: self._fit(held, part))
         self.network.load_state_dict({key: torch.from_numpy(value) for key, value in heads.items()}, strict=False)
 

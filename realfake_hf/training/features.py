@@ -32,6 +32,7 @@ WHOLE: Final = slice(0, 1)  # the views of each head
 WINDOWS: Final = slice(1, None)
 COMPONENTS: Final = 1536  # of the features, on which a hidden layer is fitted
 _VERSION: Final = 1  # increase it when the features of unchanged images, processor and tower change
+FIT_VERSION: Final = 2  # increase it when other heads are fitted to the same features
 _VIEWS: Final = 8  # in a forward pass
 _LINE: Final = 65  # characters of a SHA-256 and the end of its line
 _DIGITS: Final = 15  # of a SHA-256 that seed the changes of an image
