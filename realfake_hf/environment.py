@@ -6,28 +6,32 @@ import platform
 import resource
 import subprocess
 import sys
-from importlib.metadata import version
+from collections.abc import Mapping
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-_PACKAGES: Final = ("realfake-hf", "torch", "transformers", "datasets", "accelerate", "evaluate", "numpy", "pillow")
+MAIN_PACKAGES: Final = (
+    "realfake-hf", "torch", "transformers", "datasets", "accelerate", "evaluate", "numpy", "pillow"
+)  # fmt: skip
 
 
 def environment() -> dict[str, Any]:
-    """Return the commit, package versions, processor, number of cores, and device."""
+    """Return the commit, the versions of all imported packages, processor, number of cores and threads, and device."""
     import torch
 
     return {
         "commit": commit(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in _PACKAGES},
+        "versions": _versions(),
         "machine": {
             "system": platform.system(),
             "processor": _processor(),
             "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         },
     }
@@ -74,6 +78,17 @@ def peak_memory_gib() -> float:
                 return int(line.split()[1]) / 1024**2
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1024**3
+
+
+def main_versions(versions: Mapping[str, str]) -> dict[str, str]:
+    """Return the recorded versions of `MAIN_PACKAGES`, for tables and cards."""
+    return {name: versions[name] for name in MAIN_PACKAGES if name in versions}
+
+
+def _versions() -> dict[str, str]:
+    imported = {name.partition(".")[0] for name in sys.modules}
+    packages = {name for module, names in packages_distributions().items() if module in imported for name in names}
+    return {name: version(name) for name in sorted({*packages, *MAIN_PACKAGES}, key=str.lower)}
 
 
 def _git(*words: str, folder: Path) -> str | None:

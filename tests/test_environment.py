@@ -2,13 +2,22 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from importlib.metadata import version
 
 import pytest
+import torch
 from datasets import Dataset, DatasetDict
 
 from realfake_hf import environment as module
-from realfake_hf.environment import commit, data_fingerprint, environment, peak_memory_gib
+from realfake_hf.environment import (
+    MAIN_PACKAGES,
+    commit,
+    data_fingerprint,
+    environment,
+    main_versions,
+    peak_memory_gib,
+)
 
 ROWS = {"id": ["a", "b", "c"], "label": [0, 1, 1], "sha256": ["11", "22", "33"]}
 
@@ -121,10 +130,27 @@ def test_without_git_there_is_no_commit(monkeypatch, tmp_path):
 def test_the_environment_contains_versions_and_machine_and_is_plain_json():
     found = json.loads(json.dumps(environment()))
     assert found["versions"]["torch"] == version("torch")
-    assert {"realfake-hf", "transformers", "datasets", "pillow"} <= found["versions"].keys()
+    assert {*MAIN_PACKAGES, "pytest"} <= found["versions"].keys()
+    assert main_versions(found["versions"]).keys() == set(MAIN_PACKAGES)
     assert found["machine"]["cores"] >= 1
     assert found["machine"]["processor"]
     assert set(found) == {"commit", "python", "versions", "machine"}
+
+
+def test_the_environment_contains_the_number_of_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert environment()["machine"]["threads"] == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_package_that_is_not_imported_has_no_version_in_the_environment(monkeypatch):
+    assert "iniconfig" in environment()["versions"]
+    for name in [name for name in sys.modules if name.partition(".")[0] == "iniconfig"]:
+        monkeypatch.delitem(sys.modules, name)
+    assert "iniconfig" not in environment()["versions"]
 
 
 def test_peak_memory_is_positive_and_never_falls():

@@ -1,5 +1,6 @@
 """Image classifiers of transformers are fine-tuned by `train.py`: tiny random models on a few demo images."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -27,7 +28,7 @@ import train
 from realfake_hf.data.loading import load_images
 from realfake_hf.detector import Detector
 from realfake_hf.models.heads import head_modules
-from realfake_hf.models.pretrained import find_checkpoint, load_pretrained
+from realfake_hf.models.pretrained import find_checkpoint, load_pretrained, weight_files
 from realfake_hf.training.callbacks import EpochLines
 
 SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 32}
@@ -232,6 +233,14 @@ def test_a_checkpoint_is_found_by_its_name_below_the_shared_weights(checkpoints,
     assert find_checkpoint("somebody/vit-small") == str(tmp_path / "weights/vit-small")
     assert find_checkpoint("somebody/vit-large") == "somebody/vit-large"
     assert find_checkpoint(str(checkpoints / "vit")) == str(checkpoints / "vit")
+
+
+def test_the_weights_of_a_checkpoint_are_identified_by_their_bytes(checkpoints, tmp_path):
+    found = weight_files(str(checkpoints / "vit"))
+    digest = hashlib.sha256((checkpoints / "vit/model.safetensors").read_bytes()).hexdigest()
+    assert found == {"name": str(checkpoints / "vit"), "revision": None, "files": {"model.safetensors": digest}}
+    with pytest.raises(OSError, match=r"expected the config.json of a model at .*; found none"):
+        weight_files(str(tmp_path))
 
 
 WRONG_MODELS = [

@@ -74,6 +74,8 @@ def test_the_record_names_the_arguments_and_the_images(run):
     assert {split: facts["n"] for split, facts in record["data"].items()} == {
         split: len(rows) for split, rows in load_images("demo").items()
     }
+    assert record["source"] == "demo"
+    assert record["base_weights"] is None
     assert record["seconds"] > 0
     assert record["peak_memory_gib"] > 0
 

@@ -1,5 +1,6 @@
 """recipes/wild_large.yaml is run as it is, on a local Hub with small towers and few images under the same names."""
 
+import hashlib
 import json
 import os
 import re
@@ -200,6 +201,10 @@ def test_the_recipe_trains_for_two_steps_on_each_tower_and_the_model_is_publishe
         record = json.loads(Path(words[-1], "run.json").read_text())
         counts = {split: (rows["n_real"], rows["n_fake"]) for split, rows in record["data"].items()}
         assert counts == {"train": (12 + 8 + 12, 12 + 8), "validation": (4 + 4, 4), "test": (4, 4)}
+        repository = hub.repositories["model", name]
+        weights = repository.files("main")["model.safetensors"]
+        digests = {"model.safetensors": hashlib.sha256(weights).hexdigest()}
+        assert record["base_weights"] == {"name": name, "revision": repository.names["main"], "files": digests}
         detector = Detector.from_pretrained(words[-1])
         assert type(detector.model.tower) is type(getattr(towers()[name][0], "vision_model", towers()[name][0]))
         assert 0 <= detector.probabilities(image)[0] <= 1

@@ -8,6 +8,7 @@ from realfake_hf.crosseval.arguments import TRIVIAL
 from realfake_hf.crosseval.cell import PREVALENCE, Cell
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.robustness import robustness_table
+from realfake_hf.environment import main_versions
 from realfake_hf.metrics.operating_point import DEFAULT
 from realfake_hf.metrics.significance import holm
 from realfake_hf.tables import Table, plain_text
@@ -300,6 +301,7 @@ def settings_tables(grid: Grid) -> list[Table]:
         for name, data in facts["data"].items()
     ]
     environment = {name: facts.get(name) for name in ("commit", "python", "versions", "machine")}
+    environment["versions"] = main_versions(facts["versions"])
     settings = [[name, plain_text(value)] for name, value in {**facts["settings"], **environment}.items()]
     return [
         Table("Models.", ["model", "place", "trained on", "SHA-256", "operating point"], models, wrap=True),

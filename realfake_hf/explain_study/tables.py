@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from realfake_hf.attribution.methods import method_name
+from realfake_hf.environment import main_versions
 from realfake_hf.estimate import Estimate
 from realfake_hf.explain_study.names import (
     FILL_NAMES,
@@ -92,6 +93,7 @@ def environment_tables(results: Results) -> list[Table]:
     data.pop("sample")
     models = [_model_row(name, model) for name, model in results["models"].items()]
     machine = {name: results.get(name) for name in ("commit", "python", "seconds", "versions", "machine")}
+    machine["versions"] = main_versions(results["versions"])
     header = ("model", "place", "accuracy on this split", "methods", "training", "twin", "twin trained alike")
     facts = {"Images.": data, "Settings.": results["settings"], "Code and machine.": machine}
     return [

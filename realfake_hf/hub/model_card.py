@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from realfake_hf.cli import command, setting
 from realfake_hf.crosseval.arguments import TRIVIAL
+from realfake_hf.data.folders import CIFAKE
+from realfake_hf.environment import main_versions
 from realfake_hf.store import read_json, without_local_paths
 from realfake_hf.training.arguments import MULTIVIEW, MULTIVIEW_SHAPE, MULTIVIEW_TRAINING
 
@@ -110,17 +112,24 @@ def _grid_of(digest: str, results: Path) -> "Grid | None":
 
 
 def _training_fields(run: "Run", results: Path | None) -> dict[str, Any]:
+    from realfake_hf.data.loading import CIFAKE_MIRROR, CIFAKE_PAGE
+
     record = run.record
     arguments, machine = record["arguments"], record["machine"]
-    is_cifake, on_cpu = arguments["data"] == "cifake", machine["device"] == "cpu"
+    is_cifake, on_cpu = arguments["data"] == CIFAKE, machine["device"] == "cpu"
+    description = f"`{_shown(arguments['data'])}`."
+    if is_cifake:
+        place = CIFAKE_MIRROR if record.get("source") == CIFAKE_MIRROR else CIFAKE_PAGE
+        description = f"{CIFAKE_DESCRIPTION} Read from {place}."
     watts, n_units = (WATTS_PER_CORE, machine["cores"]) if on_cpu else (WATTS_PER_GPU, record["processes"])
     names = (*SETTINGS, *(MULTIVIEW_SHAPE + MULTIVIEW_TRAINING if arguments["model"] == MULTIVIEW else ()))
     settings = {name: arguments[name] for name in names if arguments.get(name) is not None}
     flags = " ".join(f"--{name} {_words(value)}" for name, value in {"data": arguments["data"], **settings}.items())
     return {
-        "data_description": CIFAKE_DESCRIPTION if is_cifake else f"`{_shown(arguments['data'])}`.",
+        "data_description": description,
         "audit": read_json(results / "cifake_audit.json") if results and is_cifake else None,
         "settings": settings,
+        "versions": main_versions(record["versions"]),
         "on_cpu": on_cpu,
         "hardware": f"{machine['cores']} cores ({machine['processor']})" if on_cpu else machine["device"],
         "watts": watts,
@@ -187,9 +196,7 @@ def _base_model(run: "Run") -> str | None:
 def _front_matter(run: "Run", detector: "Detector", repo_id: str, grid: "Grid | None") -> "ModelCardData":
     from huggingface_hub import ModelCardData
 
-    from realfake_hf.data.loading import CIFAKE_MIRROR
-
-    source = run.record["arguments"]["data"]
+    source = run.record.get("source", run.record["arguments"]["data"])
     reports = [(source, "test", run.outcome.test), (source, "test, leak-free", run.outcome.test_leak_free)]
     if grid:
         reports += [(cell.dataset, cell.split, cell.report) for cell in grid.away(*grid.trained_models)]
@@ -198,7 +205,7 @@ def _front_matter(run: "Run", detector: "Detector", repo_id: str, grid: "Grid | 
         library_name="transformers",
         pipeline_tag="image-classification",
         base_model=_base_model(run),
-        datasets=[CIFAKE_MIRROR] if source == "cifake" else None,
+        datasets=[source] if "/" in source and "," not in source and not Path(source).exists() else None,
         metrics=["accuracy", "roc_auc", "f1", "brier_score"],
         tags=["image-classification", "ai-generated-image-detection", "calibration", "explainability", "realfake"],
         model_name=repo_id.rpartition("/")[2],
@@ -210,16 +217,13 @@ def _front_matter(run: "Run", detector: "Detector", repo_id: str, grid: "Grid | 
 def _eval_results(source: str, split: str, report: "Report") -> "Iterator[EvalResult]":
     from huggingface_hub import EvalResult
 
-    from realfake_hf.data.loading import CIFAKE_MIRROR
-
-    name, address = ("CIFAKE", CIFAKE_MIRROR) if source == "cifake" else (_shown(source), _shown(source))
     for metric in METRICS:
         value = getattr(report, metric).value
         if value is not None:
             yield EvalResult(
                 task_type="image-classification",
-                dataset_type=address,
-                dataset_name=name,
+                dataset_type=_shown(source),
+                dataset_name="CIFAKE, archive of its authors" if source == CIFAKE else _shown(source),
                 dataset_split=split,
                 metric_type=metric,
                 metric_name=f"{metric.replace('_', ' ')}, n = {report.n:,}",

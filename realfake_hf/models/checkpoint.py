@@ -34,7 +34,7 @@ SOFTMAX: Final = "single_label_classification"  # the `problem_type` of this pro
 _CONFIG: Final = "config.json"
 _PROCESSOR: Final = ("preprocessor_config.json", "processor_config.json")
 _ADAPTER: Final = "adapter_config.json"
-_WEIGHTS: Final = (".safetensors", ".bin")
+WEIGHT_SUFFIXES: Final = (".safetensors", ".bin")
 _PROCESSOR_CLASS: Final = re.compile(r"(?!Auto)\w+(ImageProcessor|FeatureExtractor)(Fast|Pil)?")
 _SEARCHED: Final = 1000  # folders in which to look for a model of a similar name
 
@@ -199,7 +199,7 @@ def _objects(place: str, revision: str, *names: str) -> list[dict[str, Any] | No
 def _check_weight_files(place: str) -> None:
     folder = Path(place)
     for file in folder.iterdir() if folder.is_dir() else ():
-        if file.suffix in _WEIGHTS:
+        if file.suffix in WEIGHT_SUFFIXES:
             check_not_pointer(file)
 
 

@@ -14,8 +14,10 @@ from transformers import BaseImageProcessor, PreTrainedModel, ViTImageProcessorP
 
 from realfake_hf.data.pixels import processed, resize_target
 from realfake_hf.labels import LABEL_NAMES, id2label, label2id, parse_label
+from realfake_hf.metrics.operating_point import find_beside
 from realfake_hf.models.checkpoint import (
     SOFTMAX,
+    WEIGHT_SUFFIXES,
     first_sentence,
     load_classifier,
     load_config,
@@ -25,6 +27,7 @@ from realfake_hf.models.checkpoint import (
 from realfake_hf.models.heads import head_modules
 from realfake_hf.models.multiview import MultiViewConfig, MultiViewForImageClassification
 from realfake_hf.models.views import MultiViewImageProcessor
+from realfake_hf.store import sha256_of
 
 WEIGHTS: Final = "weights"  # folder of downloaded checkpoints, in the working directory or in REALFAKE_SHARED
 _KERNEL: Final = "embeddings.patch_embeddings.projection.weight"
@@ -112,6 +115,21 @@ def find_checkpoint(name: str) -> str:
     roots = [Path(), *([Path(shared)] if (shared := os.environ.get("REALFAKE_SHARED")) else [])]
     places = [root / WEIGHTS / name.rpartition("/")[2] for root in roots]
     return next((str(place) for place in places if (place / "config.json").is_file()), name)
+
+
+def weight_files(name: str) -> dict[str, Any]:
+    """Return what identifies the weights of a checkpoint that `load_pretrained` loads.
+
+    The result has the `name`, the `revision`, which is the commit on the Hub or None for a folder, and `files`, the
+    SHA-256 of each file of weights by name.
+    """
+    place = find_checkpoint(name)
+    config = find_beside(place, "config.json")
+    if config is None:
+        raise OSError(f"expected the config.json of a model at {name!r}; found none.")
+    files = sorted(file for file in config.parent.iterdir() if file.suffix in WEIGHT_SUFFIXES)
+    revision = None if Path(place).is_dir() else config.parent.name  # the folder of a snapshot
+    return {"name": name, "revision": revision, "files": {file.name: sha256_of(file) for file in files}}
 
 
 def is_resizable(model: PreTrainedModel) -> bool:

@@ -20,7 +20,7 @@ from realfake_hf.environment import data_fingerprint
 from realfake_hf.labels import FAKE, id2label, label2id
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.models.multiview import MultiViewForImageClassification
-from realfake_hf.models.pretrained import build_multiview, load_pretrained
+from realfake_hf.models.pretrained import build_multiview, load_pretrained, weight_files
 from realfake_hf.models.views import MultiViewImageProcessor
 from realfake_hf.sampling import balanced_weights
 from realfake_hf.training.arguments import (
@@ -50,6 +50,18 @@ def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImagePr
     config = CifakeCnnConfig(**shape, id2label=id2label(), label2id=label2id())
     size = {"height": config.image_size, "width": config.image_size}
     return CifakeCnnForImageClassification(config), ViTImageProcessorPil(size=size)
+
+
+def base_weights(arguments: ModelArguments) -> dict[str, Any] | None:
+    """Return which pretrained weights a model starts from, see `weight_files`; None if it is trained from scratch."""
+    if arguments.model == CIFAKE_CNN:
+        return None
+    return weight_files(arguments.tower if arguments.model == MULTIVIEW else arguments.model)
+
+
+def source_name(arguments: DataArguments) -> str:
+    """Return the name of the source that is read; `cifake` is the archive, and its mirror has another name."""
+    return arguments.data if arguments.streaming else find_source(arguments.data, labels=arguments.labels).name
 
 
 def load_splits(arguments: DataArguments) -> DatasetDict:

@@ -33,7 +33,14 @@ from realfake_hf.run_folder import (
 from realfake_hf.store import write_json
 from realfake_hf.training.arguments import DataArguments, ModelArguments, RunSettings
 from realfake_hf.training.callbacks import ValidationRecorder, p_fake_of
-from realfake_hf.training.data import TrainingData, build_model, input_sets, load_training_data
+from realfake_hf.training.data import (
+    TrainingData,
+    base_weights,
+    build_model,
+    input_sets,
+    load_training_data,
+    source_name,
+)
 from realfake_hf.training.distillation import Teacher
 from realfake_hf.training.features import FeatureDataset, fit_heads
 from realfake_hf.training.run_arguments import RunArguments
@@ -98,7 +105,7 @@ def fit(
     teacher = Teacher.from_pretrained(model.teacher, weight=model.teacher_weight) if model.teacher else None
     images = load_training_data(data)
     record = {"finished": False, "arguments": _all_settings(data, model, run), **environment()}
-    record["data"] = images.fingerprint()
+    record |= {"base_weights": base_weights(model), "source": source_name(data), "data": images.fingerprint()}
     folder = Path(str(run.output_dir))
     check_same_data(folder, record["data"])
     sets = input_sets(images, network, processor, model, run)
