@@ -2,6 +2,7 @@
 
 import json
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -62,6 +63,27 @@ def plan(tmp_path_factory):
     return file
 
 
+def test_differences_between_recipes_are_corrected_for_recipes_and_variants(monkeypatch):
+    def compare(*arguments, **_):  # every difference has p = 0.02
+        return {"p_values": dict.fromkeys(list(arguments[1])[1:], 0.02)}
+
+    monkeypatch.setattr("realfake_hf.metrics.significance.compare_auc", compare)
+    plan = SimpleNamespace(variants=["plain", "web"])
+    data = SimpleNamespace(select=lambda rows: SimpleNamespace(is_fake=rows, groups=rows))
+    scores = dict.fromkeys(["first", "second", module.NESTED], np.ones((2, 5)))
+    pairs = module.compare_recipes(plan, data, scores)
+    assert {p for pair in pairs.values() for p in pair["p_values"].values()} == {0.08}
+    assert all(list(pair["p_values"]) == ["first", "second"] for pair in pairs.values())
+
+
+def check_pairs(results):
+    pairs = results["pairs"]
+    assert {variant: pair["n"] for variant, pair in pairs.items()} == {"plain": N, "hard": 60}
+    strong, weak = (results["recipes"][name]["plain"]["all"]["roc_auc"]["value"] for name in ("strong", "weak"))
+    assert pairs["plain"]["roc_auc"]["chosen within less weak"]["value"] == pytest.approx(strong - weak)
+    assert pairs["plain"]["p_values"]["strong"] == pairs["hard"]["p_values"]["strong"] == 1  # chosen for each fold
+
+
 def words(plan, folder):
     return ["--plan", str(plan), "--output_dir", str(folder / "run"), "--output_file", str(folder / "wild.json")]
 
@@ -103,6 +125,7 @@ def test_every_image_is_judged_once_by_heads_that_never_saw_its_fold(plan, tmp_p
     ]  # fmt: skip
     assert curve["groups", 1]["roc_auc"] == report["plain"]["all"]["roc_auc"]
 
+    check_pairs(results)
     assert list(results["bands"]) == ["0", "1", "2"]
     assert results["bands"]["0"]["plain"]["groups"] == N // 4 // 3
 

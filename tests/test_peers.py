@@ -12,11 +12,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from scipy.special import expit
-from sklearn.metrics import roc_auc_score
 
 from realfake_hf.data.loading import load_images
 from realfake_hf.experiments import peers as module
-from realfake_hf.experiments.peers import LEAST, OWN, PEERS, Peer, compare, correct, main
+from realfake_hf.experiments.peers import LEAST, OWN, PEERS, Peer, correct, main
 from realfake_hf.labels import FAKE
 
 ROOT = Path(__file__).parents[1]
@@ -87,20 +86,6 @@ def test_another_model_of_the_same_name_is_not_run(wheels, name):
         Peer(PEERS[name], wheels)
 
 
-def test_intervals_of_differences_draw_the_same_groups():
-    generator = np.random.default_rng(0)
-    is_fake, groups = np.tile([False, True], 60), np.repeat(np.arange(30), 4)
-    good, bad = is_fake + generator.normal(size=120), is_fake + 3 * generator.normal(size=120)
-    found = compare(is_fake, {OWN: good, "other": bad, "same": good}, groups)
-    assert (found["n"], found["n_fake"], found["n_groups"]) == (120, 60, 30)
-    assert found["roc_auc"][OWN]["value"] == pytest.approx(roc_auc_score(is_fake, good))
-    gap, none = (found["roc_auc"][f"{OWN} less {name}"] for name in ("other", "same"))
-    assert gap["value"] == pytest.approx(roc_auc_score(is_fake, good) - roc_auc_score(is_fake, bad))
-    assert 0 < gap["low"] < gap["value"] < gap["high"]
-    assert none["low"] == none["high"] == 0
-    assert (found["p_values"]["other"] < 0.05, found["p_values"]["same"]) == (True, 1)
-
-
 def test_p_values_of_all_comparisons_are_corrected_together():
     def facts(*p_values: float) -> dict[str, Any]:
         return {"n": LEAST, "p_values": dict(zip(("a", "b"), p_values, strict=True))}
@@ -117,7 +102,6 @@ def test_p_values_of_all_comparisons_are_corrected_together():
 
 @pytest.mark.slow
 def test_the_command_compares_on_the_same_images_and_resumes(wheels, images, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(module, "SAMPLES", 20)
     monkeypatch.setattr(module, "PEERS", SMALL)
     (tmp_path / "other").mkdir()
     for number in range(12):  # the first two are copies

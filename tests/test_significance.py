@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import fisher_exact
+from sklearn.metrics import roc_auc_score
 
-from realfake_hf.metrics.significance import Gap, McNemar, holm, mcnemar, rate_gap
+from realfake_hf.metrics.significance import Gap, McNemar, compare_auc, holm, mcnemar, rate_gap
 
 cells = st.tuples(*[st.integers(0, 40)] * 4).filter(any)
 
@@ -218,3 +219,17 @@ def test_a_gap_prints_points() -> None:
 def test_holm_never_lets_a_smaller_p_value_overtake_a_larger_one():
     assert holm([0.001, 0.5, 0.02, 0.9]) == pytest.approx([0.004, 1.0, 0.06, 1.0])
     assert holm([]) == []
+
+
+def test_intervals_of_differences_draw_the_same_groups():
+    generator = np.random.default_rng(0)
+    is_fake, groups = np.tile([False, True], 60), np.repeat(np.arange(30), 4)
+    good, bad = is_fake + generator.normal(size=120), is_fake + 3 * generator.normal(size=120)
+    found = compare_auc(is_fake, {"wild": good, "other": bad, "same": good}, groups)
+    assert (found["n"], found["n_fake"], found["n_groups"]) == (120, 60, 30)
+    assert found["roc_auc"]["wild"]["value"] == pytest.approx(roc_auc_score(is_fake, good))
+    gap, none = (found["roc_auc"][f"wild less {name}"] for name in ("other", "same"))
+    assert gap["value"] == pytest.approx(roc_auc_score(is_fake, good) - roc_auc_score(is_fake, bad))
+    assert 0 < gap["low"] < gap["value"] < gap["high"]
+    assert none["low"] == none["high"] == 0
+    assert (found["p_values"]["other"] < 0.05, found["p_values"]["same"]) == (True, 1)

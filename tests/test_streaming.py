@@ -106,6 +106,20 @@ def test_processes_and_workers_share_a_stream_completely(images, train, names, s
     assert max(counts.values()) <= 2
 
 
+def test_no_two_images_are_augmented_alike_whatever_their_part_and_block(train, monkeypatch):
+    numbers = []
+
+    def record(pixels, rows, **_):
+        numbers.extend(rows.tolist())
+        return pixels
+
+    for process, worker in itertools.product(range(2), range(2)):
+        monkeypatch.setattr(StreamedPixels, "_worker", lambda _, worker=worker: worker)
+        list(stream(train, augment=record, processes=2, process=process, workers=2, buffer_size=32)._lap(0, {}))
+    assert len(numbers) == len(train)
+    assert len(set(numbers)) == len(train)
+
+
 @pytest.mark.parametrize("given", [1, 7, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 20))])
 def test_a_stream_resumes_after_any_batch_as_if_uninterrupted(train, given):
     augment = Augmentation(flip=True, robust_share=0.5)

@@ -121,11 +121,22 @@ def test_the_figures_can_be_opened(run):
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run, tmp_path):
     assert train.main(small(tmp_path / "again")) == 0
-    assert train.main(small(tmp_path / "other", "--seed", "1", "--num_train_epochs", "1")) == 0
+    assert train.main(small(tmp_path / "other", "--seed", "1")) == 0
     first, again, other = (load_file(folder / "model.safetensors") for folder in
                            (run, tmp_path / "again", tmp_path / "other"))  # fmt: skip
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_the_seed_draws_the_first_weights(tmp_path):
+    drawn = []
+    for name, seed in (("first", "3"), ("again", "3"), ("other", "4")):
+        untrained = ("--seed", seed, "--learning_rate", "0", "--max_steps", "1")
+        assert train.main(small(tmp_path / name, *untrained)) == 0
+        drawn.append(load_file(tmp_path / name / "model.safetensors"))
+    first, again, other = drawn
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first if name.endswith("weight"))
 
 
 @pytest.mark.slow

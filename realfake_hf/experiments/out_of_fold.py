@@ -135,10 +135,30 @@ def run_plan(plan: Plan, folder: Path, *, model_dir: Path | None = None) -> dict
             str(fold): band_outcomes(plan, data, joined[NESTED], far[NESTED], number)
             for number, fold in enumerate(plan.folds)
         },
+        "pairs": compare_recipes(plan, data, final),
         "recipes": {name: _reports(plan, data, values, is_detailed=name == NESTED) for name, values in final.items()},
         "curve": _learning_curve(plan, fits[best]),
         "right": right_by_group(data, final[NESTED][0]),
     }
+
+
+def compare_recipes(plan: Plan, data: FoldedImages, scores: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
+    """Compare the recipes that are chosen within with each recipe, on the same draws of groups, by variant.
+
+    The p-values are corrected for the number of recipes and variants (Holm, 1979).
+    """
+    from realfake_hf.metrics.significance import compare_auc, holm
+
+    order, pairs = (NESTED, *(name for name in scores if name != NESTED)), {}
+    for number, variant in enumerate(plan.variants):
+        rows = np.isfinite(scores[NESTED][number])
+        judged = data.select(rows)
+        values = {name: scores[name][number, rows] for name in order}
+        pairs[variant] = compare_auc(judged.is_fake, values, judged.groups.tolist(), samples=SAMPLES)
+    tests = [(pair["p_values"], name) for pair in pairs.values() for name in pair["p_values"]]
+    for (p_values, name), corrected in zip(tests, holm([p_values[name] for p_values, name in tests]), strict=True):
+        p_values[name] = corrected
+    return pairs
 
 
 def _find_far(plan: Plan, fits: Mapping[str, RecipeFits], by_fold: Mapping[str, Sequence[str]]) -> dict[str, Array]:
@@ -368,19 +388,36 @@ def to_markdown(results: Mapping[str, Any]) -> str:
         "judged by heads that saw no image of its group; 95% intervals over groups. "
         f"“{NESTED}”: for each fold, the recipe that was best within the others."
     )
-    tables = [_bands_table(results), _curve_table(results), _groups_table(results)]
+    tables = [_pairs_table(results), _bands_table(results), _curve_table(results), _groups_table(results)]
     return "\n\n".join([markdown_table(header, rows), note, *tables])
+
+
+def _pairs_table(results: Mapping[str, Any]) -> str:
+    rows = [
+        [f"less {name}", variant, pair["n"], Estimate.from_dict(pair["roc_auc"][f"{NESTED} less {name}"]), f"{p:.2g}"]
+        for variant, pair in results["pairs"].items()
+        for name, p in pair["p_values"].items()
+    ]
+    note = (
+        f"Difference in AUC, “{NESTED}” less each recipe, on the same images and draws of groups; p is corrected for "
+        f"{len(rows)} comparisons (Holm). Heads that `make heads` tried are corrected among themselves."
+    )
+    return f"{markdown_table(['difference', 'images', 'n', 'AUC', 'corrected p'], rows)}\n\n{note}"
 
 
 def _bands_table(results: Mapping[str, Any]) -> str:
     rows = [
-        [fold, variant, *(Estimate.from_dict(outcome[key]) for key in ("decided", "wrong", "false_alarms"))]
+        [fold, variant, *(_of(outcome[key]) for key in ("decided", "wrong", "false_alarms"))]
         for fold, outcomes in results["bands"].items()
         for variant, outcome in outcomes.items()
     ]
     header = ["fold", "images", "decided", "wrong among the decided", "real images called AI-generated"]
     note = "Threshold and band of each fold are chosen on the other folds."
     return f"{markdown_table(header, rows)}\n\n{note}"
+
+
+def _of(share: Mapping[str, Any]) -> str:
+    return f"{Estimate.from_dict(share)} of {share['n']:,}"
 
 
 def _curve_table(results: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ some of the images. To resume, repeat the command.
 import json
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from realfake_hf.detector import Detector
 
 OWN: Final = "wild"
-SAMPLES: Final = 1000  # of each bootstrap
 LEVEL: Final = 0.05  # of the tests of all differences together
 LEAST: Final = 50  # images of another data set that is shown
 
@@ -132,29 +131,6 @@ class Peer:
         return float(expit(output @ weights / np.linalg.norm(output) + bias))
 
 
-def compare(is_fake: NDArray[np.bool_], scores: Mapping[str, Array], groups: Sequence[Any]) -> dict[str, Any]:
-    """Estimate the ROC AUC of each detector, and of `OWN` less each of the others, on the same draws of groups.
-
-    The p-values of the differences, by peer, are those of a normal distribution with the deviation of the draws.
-    """
-    from scipy.stats import norm
-
-    from realfake_hf.metrics.intervals import bootstrap_estimate
-    from realfake_hf.metrics.report import roc_auc
-
-    names, group = np.unique(np.asarray(groups), return_inverse=True)
-    shares = np.full(len(names), 1 / len(names))
-    draws = np.random.default_rng(0).multinomial(len(names), shares, size=SAMPLES)
-    weights = np.concatenate([np.ones((1, len(group))), draws[:, group].astype(np.float64)])
-    values = {name: roc_auc(is_fake, p_fake, weights) for name, p_fake in scores.items()}
-    values |= {f"{OWN} less {name}": values[OWN] - each for name, each in values.items() if name != OWN}
-    rows = {name: to_plain(bootstrap_estimate(float(each[0]), each[1:])) for name, each in values.items()}
-    gaps = {name: values[f"{OWN} less {name}"] for name in scores if name != OWN}
-    p_values = {name: float(2 * norm.sf(abs(gap[0]) / max(gap[1:].std(), 1e-9))) for name, gap in gaps.items()}
-    n = {"n": len(group), "n_fake": int(is_fake.sum()), "n_groups": len(names)}
-    return {**n, "roc_auc": rows, "p_values": p_values}
-
-
 def correct(results: Mapping[str, Any]) -> None:
     """Correct the p-values of all comparisons that are shown together, in place (Holm, 1979)."""
     from realfake_hf.metrics.significance import holm
@@ -190,6 +166,7 @@ def compare_out_of_fold(
 ) -> dict[str, Any]:
     """Compare on a sample of the images that were scored out of fold, by variant: all of them, and each fold."""
     from realfake_hf.experiments.fold_scores import FoldedImages
+    from realfake_hf.metrics.significance import compare_auc
 
     with np.load(arguments.scores) as stored:
         own, place = stored["p_fake"], {digest: row for row, digest in enumerate(stored["sha256"].tolist())}
@@ -203,8 +180,8 @@ def compare_out_of_fold(
     for variant, p_fake in zip(variants, own, strict=True):
         scores = {OWN: p_fake, **score(peers, sample.images, name="sample", variant=variant, store=store)}
         results[variant] = {
-            part: compare(sample.is_fake[inside], {key: each[inside] for key, each in scores.items()},
-                          sample.groups[inside].tolist())
+            part: compare_auc(sample.is_fake[inside], {key: each[inside] for key, each in scores.items()},
+                              sample.groups[inside].tolist())
             for part, inside in parts.items()
         }  # fmt: skip
     return results
@@ -223,6 +200,7 @@ def compare_elsewhere(
     from realfake_hf.crosseval.datasets import load_dataset
     from realfake_hf.data.duplicates import THRESHOLD, hash_images
     from realfake_hf.metrics.group_band import count_verdicts
+    from realfake_hf.metrics.significance import compare_auc
 
     data = load_dataset(name, source, seed=0)
     images: Any = data.rows
@@ -235,7 +213,7 @@ def compare_elsewhere(
     each = list(range(len(verdicts)))
     counts = count_verdicts(verdicts, is_fake, each)
     leaks = {"near_duplicates": int((~is_new).sum())}
-    return {**compare(is_fake, scores, each), **leaks, "verdicts": to_plain(counts)}
+    return {**compare_auc(is_fake, scores, each), **leaks, "verdicts": to_plain(counts)}
 
 
 def to_markdown(results: Mapping[str, Any]) -> str:

@@ -1,15 +1,17 @@
-"""Significance tests: two classifiers on the same images, and one classifier on two groups of images."""
+"""Significance tests: classifiers on the same images, and one classifier on two groups of images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest, hypergeom
+from scipy.stats import binomtest, hypergeom, norm
 
-from realfake_hf.metrics.intervals import Flags, percentile_interval
+from realfake_hf.estimate import to_plain
+from realfake_hf.metrics.intervals import Flags, Floats, bootstrap_estimate, percentile_interval
+from realfake_hf.metrics.report import roc_auc
 from realfake_hf.tables import markdown_table
 
 _SMALLEST_P: Final = 1e-4  # smaller p-values are printed as "p < 0.0001"
@@ -170,6 +172,29 @@ def _fisher(right: NDArray[np.int64], total: NDArray[np.int64]) -> float:
         lowest += int(support[0])
     observed = probabilities[int(right[:, 0].sum()) - lowest]
     return min(1.0, float(probabilities[probabilities <= observed * _TIE].sum()))
+
+
+def compare_auc(
+    is_fake: Flags, scores: Mapping[str, Floats], groups: Sequence[Any], *, samples: int = 1000
+) -> dict[str, Any]:
+    """Estimate the ROC AUC of scores (n,) by name, and of the first less each of the others, on the same draws.
+
+    Whole groups, (n,), are drawn with replacement. The result is plain JSON: the numbers of images and groups;
+    `roc_auc` by name, where "a less b" is a difference; and `p_values` of the differences by the name of the other,
+    which are those of a normal distribution with the standard deviation of the draws.
+    """
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    shares = np.full(len(names), 1 / len(names))
+    draws = np.random.default_rng(0).multinomial(len(names), shares, size=samples)
+    weights = np.concatenate([np.ones((1, len(group))), draws[:, group].astype(np.float64)])
+    values = {name: roc_auc(is_fake, p_fake, weights) for name, p_fake in scores.items()}
+    first, *others = values
+    gaps = {name: values[first] - values[name] for name in others}
+    values |= {f"{first} less {name}": gap for name, gap in gaps.items()}
+    rows = {name: to_plain(bootstrap_estimate(float(each[0]), each[1:])) for name, each in values.items()}
+    p_values = {name: float(2 * norm.sf(abs(gap[0]) / max(gap[1:].std(), 1e-9))) for name, gap in gaps.items()}
+    n = {"n": len(group), "n_fake": int(is_fake.sum()), "n_groups": len(names)}
+    return {**n, "roc_auc": rows, "p_values": p_values}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
