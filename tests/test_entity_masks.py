@@ -8,7 +8,7 @@ from PIL import Image
 from small_multiview import save_tower
 
 from realfake_hf.experiments.entity_masks import (
-    cut_patches,
+    cluster_patches,
     geodesic_mask,
     largest_part,
     main,
@@ -39,12 +39,12 @@ def mean_colours(_, images):
     return images.reshape(len(images), 8, 4, 8, 4, 3).mean((2, 4))
 
 
-def test_a_cut_separates_patches_of_different_features():
+def test_clusters_separate_patches_of_different_features():
     mask = square(8, 2, 6)
     generator = np.random.default_rng(0)
     features = np.where(mask[..., None], 1.0, -1.0) * np.ones(16) + generator.normal(0, 0.3, (8, 8, 16))
-    assert (cut_patches(features) == mask).all()
-    assert (cut_patches(-features) == mask).all()  # what touches the border less is the entity
+    assert (cluster_patches(features) == mask).all()
+    assert (cluster_patches(-features) == mask).all()  # what touches the border less is the entity
 
 
 @pytest.mark.parametrize(("start", "stop"), [(8, 24), (4, 16), (14, 29)])

@@ -3,10 +3,9 @@
 `python -m realfake_hf.experiments.entity_masks --output_file recipes/studies/entity_masks.npz` writes the masks of the
 images on which both agree, without those that a person has struck out, and a sheet of all of them to look at.
 
-One segmenter cuts the graph of similar patches in two, by the features of a vision transformer (normalised cut, as in
-TokenCut: Wang et al., 2022, CVPR). The other follows the colours inwards from the border of the image (geodesic
-saliency: Wei et al., 2012, ECCV). They share no weights, but both take what touches the border for
-background.
+One segmenter divides the patches in two clusters by the features of a vision transformer (Amir et al., 2021, *Deep ViT
+Features as Dense Visual Descriptors*). The other follows the colours inwards from the border of the image (geodesic
+saliency: Wei et al., 2012, ECCV). They share no weights, but both take what touches the border for background.
 """
 
 import sys
@@ -30,8 +29,7 @@ if TYPE_CHECKING:
 
     from realfake_hf.models.multiview import MultiViewForImageClassification
 
-SIMILAR: Final = 0.2  # patches with a greater cosine similarity are connected, as in TokenCut
-APART: Final = 1e-5  # weight of all other pairs of patches
+LAYER: Final = 6  # of the tower: later layers mark some patches of the background for their own use
 FINE: Final = 64  # side of the image, in pixels, on which colours are followed
 BATCH: Final = 32
 
@@ -46,8 +44,8 @@ class MaskArguments:
     data: str = setting("cifake", "The data set of the study.")
     split: str = setting("test", "Its split.")
     tower: str = setting("space/models/wild", "Folder of a model with a vision tower, for the features of patches.")
-    n: int = setting(2000, "Images to segment, balanced by label and content.")
-    overlap: float = setting(0.6, "Least intersection over union of the two masks.")
+    n: int = setting(1200, "Images to segment, balanced by label and content.")
+    overlap: float = setting(0.5, "Least intersection over union of the two masks.")
     smallest: float = setting(0.1, "Least share of the image that the entity covers.")
     largest: float = setting(0.45, "Greatest share, so that as much background remains.")
     excluded_file: Path = setting(
@@ -59,22 +57,18 @@ class MaskArguments:
     sheet_file: Path = setting(Path("runs/entity_masks.png"), "All masks as outlines, to be looked at.")
 
 
-def cut_patches(features: NDArray[np.floating]) -> Mask:
-    """Divide the patches of an image by a normalised cut (Shi & Malik, 2000), and return the part that is the entity.
+def cluster_patches(features: NDArray[np.floating]) -> Mask:
+    """Divide the patches of an image into two clusters, and return the one that is the entity: (rows, columns).
 
-    The features are (rows, columns, width); the mask is (rows, columns). The entity is the part with fewer patches on
-    the border of the image.
+    The features are (rows, columns, width). The entity is the cluster with fewer patches on the border of the image.
     """
+    from sklearn.cluster import KMeans
+    from sklearn.preprocessing import normalize
+
     rows, columns, width = features.shape
-    tokens = features.reshape(-1, width) - features.mean(axis=(0, 1))
-    tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
-    weights = np.where(tokens @ tokens.T > SIMILAR, 1.0, APART)
-    scale = 1 / np.sqrt(weights.sum(axis=1))
-    _, vectors = np.linalg.eigh(np.eye(len(weights)) - scale[:, None] * weights * scale)
-    second = vectors[:, 1] * scale
-    part = (second > second.mean()).reshape(rows, columns)
-    border = _border(part.shape)
-    return part if part[border].mean() < 1 / 2 else ~part
+    tokens = normalize(features.reshape(-1, width) - features.mean(axis=(0, 1)))
+    part = KMeans(2, n_init=3, random_state=0).fit_predict(tokens).reshape(rows, columns) == 1
+    return part if part[_border(part.shape)].mean() < 1 / 2 else ~part
 
 
 def geodesic_mask(image: Image) -> Mask:
@@ -106,7 +100,7 @@ def largest_part(mask: Mask) -> Mask:
 
 
 def patch_features(model: "MultiViewForImageClassification", images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the patch tokens after the last layer of a model's tower, (n, rows, columns, width), of enlarged images.
+    """Return the patch tokens after `LAYER` of a model's tower, (n, rows, columns, width), of enlarged images.
 
     The images are (n, height, width, 3) uint8.
     """
@@ -118,7 +112,8 @@ def patch_features(model: "MultiViewForImageClassification", images: NDArray[np.
     pixels = torch.nn.functional.interpolate(pixels, size=config.image_size, mode="bicubic", antialias=True)
     pixels = (pixels - pixels.mean((0, 2, 3), keepdim=True)) / pixels.std((0, 2, 3), keepdim=True)
     with torch.inference_mode():
-        tokens = model.tower(pixel_values=pixels).last_hidden_state[:, -side * side :]
+        hidden = model.tower(pixel_values=pixels, output_hidden_states=True).hidden_states
+    tokens = hidden[min(LAYER, len(hidden) - 1)][:, -side * side :]
     return tokens.reshape(len(images), side, side, -1).float().numpy()  # type: ignore[no-any-return]
 
 
@@ -140,14 +135,16 @@ def mark_entities(model: "MultiViewForImageClassification", images: NDArray[np.u
     from tqdm.auto import tqdm
 
     shape = images.shape[1:3]
-    cuts, colours = [], []
+    clusters, colours = [], []
     with tqdm(total=len(images), desc="segmenting", unit="image", disable=None) as bar:
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
-            cuts += [resize_mask(largest_part(cut_patches(each)), shape) for each in patch_features(model, batch)]
+            clusters += [
+                resize_mask(largest_part(cluster_patches(each)), shape) for each in patch_features(model, batch)
+            ]
             colours += [geodesic_mask(image) for image in batch]
             bar.update(len(batch))
-    return np.stack(cuts), np.stack(colours)
+    return np.stack(clusters), np.stack(colours)
 
 
 def select_masks(arguments: MaskArguments) -> tuple[dict[str, Any], "Dataset", Mask]:
@@ -161,9 +158,9 @@ def select_masks(arguments: MaskArguments) -> tuple[dict[str, Any], "Dataset", M
     is_fake = np.asarray(rows["label"][:]) == FAKE
     rows = rows.select(draw_evenly(is_fake, rows["content"][:], arguments.n, seed=arguments.seed))
     model: Any = load_classifier(arguments.tower).eval()
-    cuts, colours = mark_entities(model, np.stack([np.asarray(image) for image in rows["image"]]))
-    both = cuts & colours
-    agree = np.array([overlap(a, b) for a, b in zip(cuts, colours, strict=True)]) >= arguments.overlap
+    clusters, colours = mark_entities(model, np.stack([np.asarray(image) for image in rows["image"]]))
+    both = clusters & colours
+    agree = np.array([overlap(a, b) for a, b in zip(clusters, colours, strict=True)]) >= arguments.overlap
     area = both.mean(axis=(1, 2))
     fits = (arguments.smallest <= area) & (area <= arguments.largest)
     excluded = _excluded(arguments.excluded_file)
