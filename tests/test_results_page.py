@@ -24,7 +24,17 @@ from realfake_hf.crosseval import tables as crosseval
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.robustness import Robustness, robustness_table
 from realfake_hf.estimate import from_plain
-from realfake_hf.experiments import ablation, compare, data_audit, heads, out_of_fold, peers, seeds, transfer
+from realfake_hf.experiments import (
+    ablation,
+    compare,
+    data_audit,
+    entity_masks,
+    heads,
+    out_of_fold,
+    peers,
+    seeds,
+    transfer,
+)
 from realfake_hf.experiments.search import table as search
 from realfake_hf.explain_study import report as explain_study
 from realfake_hf.store import read_json
@@ -53,6 +63,7 @@ TABLES = {  # name of a results file -> what renders its content
     "cifake_cnn": seeds.to_markdown,
     "cifake_comparison": compare.to_markdown,
     "crosseval": lambda content: crosseval.to_markdown(Grid.from_dict(content), folded=False),
+    "entity_masks": entity_masks.to_markdown,
     "explanation_study": explain_study.to_markdown,
     "familiarity": posthoc.to_markdown,
     "faults": faults.to_markdown,

@@ -32,6 +32,7 @@ SECTIONS: Final[Mapping[str, tuple[str, str, str]]] = {  # name -> heading, desc
     "shortcuts_progan_lsun": ("File facts of ProGAN and LSUN", "The same.", "make shortcuts"),
     "shortcuts_wild_art_kaggle_layout": ("File facts of wild art", "The same.", "make shortcuts"),
     "explanation_study": ("Explanations", "Agreement, faithfulness and sanity checks of maps.", "make study"),
+    "entity_masks": ("Masks of entities", "Images on which two segmenters agree.", "make masks"),
     "benchmark_training": ("Training speed", "Against a bare loop and the Hugging Face example.", "make benchmarks"),
     "benchmark_data": ("Loading speed", "From CIFAKE's archive to rows and pixels.", "make benchmarks"),
     "benchmark_vit": ("Speed of a ViT", "Training and prediction at several sizes.", "make benchmarks"),

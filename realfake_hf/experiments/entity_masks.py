@@ -25,13 +25,16 @@ from realfake_hf.tables import markdown_table
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from matplotlib.figure import Figure
+    from PIL.Image import Image as PillowImage
 
     from realfake_hf.models.multiview import MultiViewForImageClassification
 
 LAYER: Final = 6  # of the tower: later layers mark some patches of the background for their own use
 FINE: Final = 64  # side of the image, in pixels, on which colours are followed
 BATCH: Final = 32
+COLUMNS: Final = 12  # images in a row of the sheet
+TILE, GAP = 128, 8  # pixels
+OUTLINE: Final = (255, 60, 0)
 
 Mask = NDArray[np.bool_]
 Image = NDArray[np.uint8]
@@ -186,23 +189,23 @@ def select_masks(arguments: MaskArguments) -> tuple[dict[str, Any], "Dataset", M
     return counts, rows.select(kept), both[kept]
 
 
-def sheet(images: "Dataset", masks: Mask) -> "Figure":
+def sheet(images: "Dataset", masks: Mask) -> "PillowImage":
     """Draw each image with the outline of its mask and its id, to be looked at."""
-    from matplotlib.figure import Figure
+    from PIL import Image as Pillow
+    from PIL import ImageDraw
+    from scipy.ndimage import binary_erosion
 
-    from realfake_hf.figures import style
-
-    columns = 12
-    rows = -(-len(masks) // columns)
-    figure = Figure(figsize=(2 * style.WIDTH, 1.45 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for each in axes:
-        each.axis("off")
-    for each, name, image, mask in zip(axes, images["id"][:], images["image"], masks, strict=False):
-        each.imshow(np.asarray(image))
-        each.contour(mask, levels=[0.5], colors=[style.VERMILLION], linewidths=1.2)
-        each.set_title(name, fontsize=6)
-    return figure
+    rows = -(-len(masks) // COLUMNS)
+    page = Pillow.new("RGB", (COLUMNS * (TILE + GAP), rows * (TILE + 2 * GAP)), "white")
+    draw = ImageDraw.Draw(page)
+    for number, (name, image, mask) in enumerate(zip(images["id"][:], images["image"], masks, strict=True)):
+        left, top = number % COLUMNS * (TILE + GAP), number // COLUMNS * (TILE + 2 * GAP)
+        large = np.array(image.resize((TILE, TILE), Pillow.Resampling.NEAREST))
+        inside = np.array(Pillow.fromarray(mask).resize((TILE, TILE), Pillow.Resampling.NEAREST))
+        large[inside & ~binary_erosion(inside, iterations=2)] = OUTLINE
+        page.paste(Pillow.fromarray(large), (left, top))
+        draw.text((left, top + TILE), name, "black")
+    return page
 
 
 def to_markdown(results: dict[str, Any]) -> str:
@@ -223,12 +226,11 @@ def read_masks(file: Path) -> dict[str, Mask]:
 @command(MaskArguments, name="entity_masks", description=__doc__)
 def main(arguments: MaskArguments) -> None:
     """Write masks, sheet and counts, and print the counts."""
-    from realfake_hf.figures.style import save_figure
-
     facts = environment()
     counts, images, masks = select_masks(arguments)
     np.savez_compressed(arguments.output_file, id=np.array(images["id"][:]), mask=masks)
-    save_figure(sheet(images, masks), arguments.sheet_file)
+    arguments.sheet_file.parent.mkdir(parents=True, exist_ok=True)
+    sheet(images, masks).save(arguments.sheet_file)
     results = {"settings": to_plain(arguments), **facts, **counts}
     print(write_results(arguments.results_file, results, to_markdown(results)))
 
