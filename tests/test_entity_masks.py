@@ -113,7 +113,7 @@ def test_the_command_keeps_images_on_which_both_agree_without_those_that_are_wro
     assert (found["n_real"], found["n_fake"], len(masks)) == (5, 5, 10)
     assert all(overlap(mask, square(32, 8, 24)) > 0.7 for mask in masks.values())
     with Image.open(files["sheet.png"]) as figure:
-        assert min(figure.size) > 200
+        assert figure.size == (12 * 136, 144)
     assert "| kept | 10 |" in capsys.readouterr().out
 
     struck_out = next(iter(masks))
