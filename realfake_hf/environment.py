@@ -3,11 +3,12 @@
 import hashlib
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import distributions, packages_distributions, requires
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +21,7 @@ MAIN_PACKAGES: Final = (
 
 
 def environment() -> dict[str, Any]:
-    """Return the commit, the versions of all imported packages, processor, number of cores and threads, and device."""
+    """Return the commit, the versions of packages, processor, number of cores and threads, and device."""
     import torch
 
     return {
@@ -86,9 +87,13 @@ def main_versions(versions: Mapping[str, str]) -> dict[str, str]:
 
 
 def _versions() -> dict[str, str]:
+    """Return the versions of the installed packages that are imported or required, by their names in lower case."""
     imported = {name.partition(".")[0] for name in sys.modules}
     packages = {name for module, names in packages_distributions().items() if module in imported for name in names}
-    return {name: version(name) for name in sorted({*packages, *MAIN_PACKAGES}, key=str.lower)}
+    packages |= {re.split(r"[^\w.-]", requirement)[0] for requirement in requires("realfake-hf") or ()}
+    installed = {distribution.metadata["Name"].lower(): distribution for distribution in distributions()}
+    names = {name.lower() for name in (*packages, *MAIN_PACKAGES)}
+    return {name: installed[name].version for name in sorted(names & installed.keys())}
 
 
 def _git(*words: str, folder: Path) -> str | None:

@@ -130,7 +130,7 @@ def test_without_git_there_is_no_commit(monkeypatch, tmp_path):
 def test_the_environment_contains_versions_and_machine_and_is_plain_json():
     found = json.loads(json.dumps(environment()))
     assert found["versions"]["torch"] == version("torch")
-    assert {*MAIN_PACKAGES, "pytest"} <= found["versions"].keys()
+    assert {*MAIN_PACKAGES, "pytest", "scikit-learn"} <= found["versions"].keys()
     assert main_versions(found["versions"]).keys() == set(MAIN_PACKAGES)
     assert found["machine"]["cores"] >= 1
     assert found["machine"]["processor"]
