@@ -387,9 +387,11 @@ def with_copies(tmp_path):
 
 
 def test_images_with_a_near_duplicate_in_training_are_left_out_apart(models, images, with_copies, tmp_path):
+    other = shutil.copytree(images, tmp_path / "other")  # with a copy of a training image, but from another source
+    shutil.copy(with_copies / "train/fake/0.png", other / "fake/0.png")
     given = arguments(models, with_copies, tmp_path / "grid", names=("one",))
     place = given.index(f"boats={with_copies}") + 1
-    given = [*given[:place], f"other={images}", *given[place:], "--duplicates_of", str(with_copies)]
+    given = [*given[:place], f"other={other}", *given[place:], "--duplicates_of", str(with_copies)]
     assert crosseval.main(given) == 0
     found = grid.read_grid(tmp_path / "grid/grid.json")
     parts = [("boats", "test", 12), ("boats", "test leak-free", 8), ("boats", "test no near-duplicate", 6)]
