@@ -69,14 +69,15 @@ class NotFiniteError(ValueError):
 class Detector:
     """A trained classifier with its image processor; threads may share one.
 
-    Images are decoded to RGB, resized and normalised as by the processor, and passed through the model. The softmax of
-    the logits gives `p_fake`, and the operating point turns `p_fake` into a verdict.
+    Images are decoded to RGB, resized and normalised as by the processor, and passed through the model. The logits are
+    divided by the temperature of the operating point, if it has one. Their softmax gives the calibrated `p_fake`, from
+    which the operating point derives a verdict. The `pipeline` of transformers does not divide by the temperature.
 
     Args:
         model: any image classifier with one label for real and one for fake.
         processor: the image processor saved with it.
         batch_size: images per forward pass, if the processor returns images of one size.
-        point: threshold, abstention band and limits of the verdicts; by default 0.5 and no others.
+        point: temperature, threshold, abstention band and limits; by default a threshold of 0.5 and no others.
         familiarity: distribution of the embeddings of the training images, for `Verdict.is_far`; None if unknown.
         bf16: predict with a copy of the model in bfloat16, on CPUs that support it. It is faster for a ViT, especially
             with AMX, and changes `p_fake` of the ViT by less than 0.03. Maps are those of `model`.
@@ -186,7 +187,7 @@ class Detector:
         yield from chain.from_iterable(self._map_batches(images, self._verdicts))
 
     def probabilities(self, images: ImageInput | Iterable[ImageInput]) -> NDArray[np.float32]:
-        """Return the `p_fake` of each image: (n,) float32 in [0, 1]; see `predict`."""
+        """Return the calibrated `p_fake` of each image: (n,) float32 in [0, 1]; see `predict`."""
         return np.concatenate([np.empty(0, dtype=np.float32), *self._map_batches(images, self._p_fake)])
 
     def embeddings(self, images: ImageInput | Iterable[ImageInput]) -> NDArray[np.float32]:
@@ -287,11 +288,11 @@ class Detector:
             else:
                 scores, embeddings = self._p_fake_and_embeddings(images)
                 is_far = self.familiarity.is_far(embeddings).tolist()
-        spreads = torch.cat(views)[:n].float().std(1, correction=0).tolist() if views else [0.0] * n
+        spread = torch.cat(views)[:n].float().std(1, correction=0) / self._temperature if views else torch.zeros(n)
         limits = self.point.limits
         qualities = [measure_quality(image) if limits and limits.need_quality else None for image in images]
-        rows = zip(scores.tolist(), qualities, spreads, is_far, strict=True)
-        return [self.point.judge(p, quality=quality, spread=spread, is_far=far) for p, quality, spread, far in rows]
+        rows = zip(scores.tolist(), qualities, spread.tolist(), is_far, strict=True)
+        return [self.point.judge(p, quality=quality, spread=own, is_far=far) for p, quality, own, far in rows]
 
     def _p_fake_and_embeddings(self, images: list[Image.Image]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         with collect_embeddings(self.inference_model) as embeddings:
@@ -305,7 +306,11 @@ class Detector:
             logits = logits_of(self.inference_model, pixel_values).float()  # (batch, 2)
         for row in (~logits.isfinite().all(dim=-1)).nonzero().flatten().tolist():
             raise NotFiniteError(f"image {row} of a batch", row)
-        return logits.softmax(dim=-1)[:, self.fake].cpu().numpy()
+        return (logits / self._temperature).softmax(dim=-1)[:, self.fake].cpu().numpy()
+
+    @property
+    def _temperature(self) -> float:
+        return self.point.temperature or 1.0
 
     def _pixel_values(self, images: list[Image.Image]) -> Tensor:
         """Preprocess RGB images: (batch, 3, height, width), on the device."""

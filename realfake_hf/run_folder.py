@@ -3,14 +3,14 @@
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from realfake_hf.estimate import from_plain, to_plain
+from realfake_hf.estimate import Estimate, from_plain, to_plain
 from realfake_hf.metrics.operating_point import OPERATING_POINT
 from realfake_hf.metrics.out_of_distribution import FAMILIARITY
 from realfake_hf.metrics.report import Report
@@ -33,6 +33,9 @@ METRICS: Final = "metrics.json"
 HISTORY: Final = "history.json"
 VALIDATION: Final = "validation_probabilities.npz"
 FIGURES: Final = "figures"
+TESTS: Final = {  # reports of an outcome on the test split and its parts
+    "test": "official", "test_leak_free": "leak-free", "test_no_near_duplicate": "no near-duplicate",
+}  # fmt: skip
 MODEL_FILES: Final = ("config.json", "model.safetensors", "preprocessor_config.json")
 
 _CODE: Final = ("cifake_cnn.py", "multiview.py", "views.py")  # that transformers saves with a model
@@ -45,22 +48,38 @@ _STATISTICS: Final = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """The measurements of a finished run.
+    """The measurements of a finished run: calibrated probabilities at a threshold of one half.
 
-    The best epoch is counted from 1; `test_leak_free` reports on the test images that occur in no other split.
+    Attributes:
+        best_epoch: counted from 1.
+        validation: the validation split.
+        test: the whole test split.
+        test_leak_free: the test images that occur in no other split.
+        test_no_near_duplicate: the test images without a near-duplicate in another split; None if not measured.
+        ece_before: the calibration error before temperature scaling, by the name of the report; empty in runs of
+            version 0.1, whose reports are of these probabilities.
     """
 
     best_epoch: int
     validation: Report
     test: Report
     test_leak_free: Report
+    test_no_near_duplicate: Report | None = None
+    ece_before: dict[str, Estimate] = field(default_factory=dict)
+
+    @property
+    def tests(self) -> dict[str, Report]:
+        """The reports on the test split and its parts, by name: keys of `TESTS`."""
+        return {name: report for name in TESTS if (report := getattr(self, name)) is not None}
 
     def to_markdown(self) -> str:
-        """Render the test results, official and leak-free side by side."""
-        official, clean = self.test, self.test_leak_free
-        header = [f"test, epoch {self.best_epoch}", f"official, n = {official.n:,}", f"leak-free, n = {clean.n:,}"]
-        rows = [[name, getattr(official, name), getattr(clean, name)] for name in _STATISTICS]
-        return markdown_table(header, rows)
+        """Render the test results side by side: official, leak-free, and without near-duplicates."""
+        titles = [f"{TESTS[name]}, n = {report.n:,}" for name, report in self.tests.items()]
+        rows = [[name, *(getattr(report, name) for report in self.tests.values())] for name in _STATISTICS]
+        if self.ece_before:
+            before = ["ece before temperature scaling", *(self.ece_before[name] for name in self.tests)]
+            rows.insert(_STATISTICS.index("ece"), before)
+        return markdown_table([f"test, epoch {self.best_epoch}", *titles], rows)
 
 
 @dataclass(frozen=True)
@@ -79,7 +98,7 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class ValidationRun:
-    """The predictions for n validation images after each of k epochs."""
+    """The predictions for n validation images after each of k epochs, before temperature scaling."""
 
     id: NDArray[np.str_]
     is_fake: NDArray[np.bool_]
@@ -221,14 +240,11 @@ def write_outcome(folder: Path, outcome: Outcome, history: Sequence[Mapping[str,
     from realfake_hf.figures import training as figures
     from realfake_hf.figures.style import save_figure
 
-    write_json(folder / METRICS, to_plain(outcome))
+    write_measurements(folder, outcome)
     write_json(folder / HISTORY, history)
     validation = ValidationRun.read(folder / VALIDATION)
-    test = outcome.test
-    counts = [[test.true_negatives, test.false_positives], [test.false_negatives, test.true_positives]]
     drawings = {
         "learning_curves": figures.learning_curves(history, best_epoch=outcome.best_epoch),
-        "confusion_matrix": figures.confusion_matrix(np.array(counts), title="test"),
         "difficulty_map": figures.difficulty_map(validation.p_true(), is_fake=validation.is_fake),
     }
     accuracy = validation.content_accuracy()
@@ -236,6 +252,17 @@ def write_outcome(folder: Path, outcome: Outcome, history: Sequence[Mapping[str,
         drawings["content_accuracy"] = figures.content_accuracy(accuracy, epochs=validation.epoch.tolist())
     for name, figure in drawings.items():
         save_figure(figure, folder / FIGURES / f"{name}.png")
+
+
+def write_measurements(folder: Path, outcome: Outcome) -> None:
+    """Write the measurements of a run and the figure of its confusion matrix."""
+    from realfake_hf.figures.style import save_figure
+    from realfake_hf.figures.training import confusion_matrix
+
+    write_json(folder / METRICS, to_plain(outcome))
+    test = outcome.test
+    counts = [[test.true_negatives, test.false_positives], [test.false_negatives, test.true_positives]]
+    save_figure(confusion_matrix(np.array(counts), title="test"), folder / FIGURES / "confusion_matrix.png")
 
 
 def _last_checkpoint(folder: Path) -> str | None:

@@ -2,14 +2,16 @@
 
 import json
 from dataclasses import asdict
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
 from scipy.special import expit
 from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score
 
 from realfake_hf.estimate import from_plain
 from realfake_hf.labels import Verdict
@@ -17,6 +19,7 @@ from realfake_hf.metrics.calibration import (
     best_threshold,
     choose_band,
     choose_operating_point,
+    choose_threshold,
     confidence_histogram,
     fit_temperature,
     log_odds,
@@ -53,6 +56,58 @@ def test_no_threshold_is_more_accurate_than_the_best_one(scored_images):
     )
 
 
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 1, width=32)), min_size=1, max_size=40))
+def test_the_best_threshold_is_that_of_all_midpoints_by_scikit_learn(scored_images):
+    truth, scores = (np.array(column) for column in zip(*scored_images, strict=True))
+    values = sorted(set(scores.tolist()))
+    midpoints = [0.0, *((low + high) / 2 for low, high in pairwise(values)), 1.0]
+    accuracy = {middle: accuracy_score(truth, scores > middle) for middle in midpoints}
+    best = [middle for middle in midpoints if accuracy[middle] == max(accuracy.values())]
+    assert best_threshold(truth, scores) == min(best, key=lambda middle: abs(middle - 0.5))
+
+
+def test_one_half_is_kept_where_another_threshold_is_better_by_chance_only():
+    others, p_others = scored(n=200_000, seed=99)
+    gains, gains_elsewhere, choices = [], [], []
+    for seed in range(20):  # the scores are calibrated, so that one half is the best threshold on other images
+        is_fake, p_fake = scored(n=5000, seed=seed)
+        found = best_threshold(is_fake, p_fake)
+        gains.append(count_right(is_fake, p_fake, found) - count_right(is_fake, p_fake, 0.5))
+        gains_elsewhere.append(count_right(others, p_others, found) - count_right(others, p_others, 0.5))
+        choices.append(choose_threshold(is_fake, p_fake))
+    assert min(gains) > 0 > np.mean(gains_elsewhere)
+    kept = [chosen for threshold, chosen in choices if threshold == 0.5]
+    assert len(kept) >= 19  # in one of forty cases chance is significant
+    assert all(chosen.startswith("one half: a cross-fitted threshold changes the accuracy by ") for chosen in kept)
+    assert all("points on 5,000 validation images, p = " in chosen for chosen in kept)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_threshold_moves_where_the_scores_are_shifted(seed):
+    is_fake, p_fake = scored(n=5000, seed=seed)
+    shifted = expit(log_odds(p_fake) + 1.5)
+    threshold, chosen = choose_threshold(is_fake, shifted)
+    assert threshold == best_threshold(is_fake, shifted)
+    assert threshold == pytest.approx(expit(1.5), abs=0.1)
+    assert chosen.startswith("most accurate on validation instead of one half: a cross-fitted threshold changes ")
+    assert ", p < 0.0001" in chosen
+
+
+def test_a_threshold_that_is_significantly_worse_is_not_chosen(monkeypatch):
+    is_fake, p_fake = scored(n=5000)
+    monkeypatch.setattr("realfake_hf.metrics.calibration.best_threshold", lambda *_: 0.9)
+    threshold, chosen = choose_threshold(is_fake, p_fake)
+    assert threshold == 0.5
+    assert "changes the accuracy by -" in chosen
+    assert "p < 0.0001" in chosen
+
+
+def test_the_choice_of_a_threshold_is_the_same_each_time_and_needs_few_images():
+    is_fake, p_fake = scored(n=30)
+    assert choose_threshold(is_fake, p_fake) == choose_threshold(is_fake, p_fake)
+    assert choose_threshold([False, True], [0.2, 0.8])[0] == 0.5
+
+
 def test_one_half_is_kept_where_nothing_is_better():
     assert best_threshold([False, True], [0.2, 0.8]) == 0.5
     assert best_threshold([False, True], [0.5, 0.5]) in (0.0, 1.0)
@@ -65,25 +120,46 @@ def test_the_best_threshold_follows_the_scores():
     assert abs(best_threshold(truth, scores) - 0.25) < 0.02
 
 
-def test_the_temperature_of_scores_without_an_error_is_positive():
+@pytest.mark.parametrize("spread", [0.02, 0.1, 0.5, 0.9])
+def test_scores_without_an_error_do_not_become_certain(spread):
     is_fake = np.arange(40) % 2 == 1
-    for spread in (1e-3, 0.1, 0.5):
-        temperature = fit_temperature(is_fake, np.where(is_fake, 0.5 + spread / 2, 0.5 - spread / 2))
-        assert 0 < temperature < 1
-        assert OperatingPoint(0.5, "on validation", temperature=temperature).temperature == temperature
+    p_fake = np.where(is_fake, 0.5 + spread / 2, 0.5 - spread / 2)
+    scaled = scale(p_fake, fit_temperature(is_fake, p_fake))
+    assert scaled == pytest.approx(np.where(is_fake, 21 / 22, 1 / 22), abs=1e-6)  # Platt's targets for 20 images each
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_the_temperature_is_the_one_that_minimises_the_log_loss(temperature):
+def test_the_temperature_is_that_of_a_logistic_regression_on_the_smoothed_labels(temperature):
     is_fake, p_fake = scored(temperature=temperature)
-
-    def loss(log_t):
-        p = expit(log_odds(p_fake) / np.exp(log_t))
-        return -np.log(np.where(is_fake, p, 1 - p)).mean()
-
+    n = np.where(is_fake, is_fake.sum(), (~is_fake).sum())
+    target = np.where(is_fake, (n + 1) / (n + 2), 1 / (n + 2))
+    odds = np.tile(log_odds(p_fake), 2)[:, None]
+    labels, weights = np.repeat([True, False], len(n)), np.concatenate([target, 1 - target])
+    slope = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10).fit(odds, labels, sample_weight=weights)
     found = fit_temperature(is_fake, p_fake)
-    assert found == pytest.approx(np.exp(minimize_scalar(loss, bounds=(-3, 3), options={"xatol": 1e-9}).x), rel=1e-4)
+    assert found == pytest.approx(1 / slope.coef_[0, 0], rel=1e-4)
     assert found == pytest.approx(temperature, rel=0.1)
+
+
+def test_scaling_with_the_reciprocal_undoes_a_temperature():
+    p_fake = expit(np.linspace(-10, 10, 41))
+    assert scale(scale(p_fake, 2.5), 1 / 2.5) == pytest.approx(p_fake, abs=1e-12)
+
+
+def test_an_operating_point_is_on_the_scale_of_the_calibrated_scores():
+    is_fake, p_fake = scored(n=5000, temperature=3.0)
+    moved = expit(log_odds(p_fake) + 3.0)  # shifted and overconfident
+    point = choose_operating_point(is_fake, moved, promised=0.05)
+    scaled = scale(moved, point.temperature)
+    assert point.temperature > 2
+    right = count_right(is_fake, scaled, point.threshold)
+    assert right == max(count_right(is_fake, scaled, other) for other in np.linspace(0, 1, 501))
+    assert point.threshold < 0.8 < best_threshold(is_fake, moved)
+    decided = np.array([point.band.decides(p) for p in scaled])
+    assert 0.3 < decided.mean() < 0.95
+    assert ((scaled > point.threshold) != is_fake)[decided].mean() <= 0.05
+    before, after = (make_report(is_fake, p, bootstrap_samples=0).ece.value for p in (moved, scaled))
+    assert after < before
 
 
 def test_scaling_improves_the_calibration_and_keeps_the_order():

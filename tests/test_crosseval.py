@@ -14,19 +14,22 @@ from small_grid import arguments, save_cnn, save_images
 from transformers import ViTConfig, ViTForImageClassification
 
 import crosseval
-from realfake_hf.crosseval import grid, scoring, shortcuts
+from realfake_hf.crosseval import grid, near_duplicates, protocols, scoring
 from realfake_hf.crosseval.cell import Cell
 from realfake_hf.crosseval.datasets import load_dataset
 from realfake_hf.crosseval.models import check_models, load_model
+from realfake_hf.crosseval.protocols import ProtocolGap, correct
 from realfake_hf.crosseval.scoring import score_all
 from realfake_hf.data.corruptions import matched
+from realfake_hf.data.duplicates import perceptual_hash
+from realfake_hf.data.loading import load_images
 from realfake_hf.detector import Detector
-from realfake_hf.estimate import from_plain
-from realfake_hf.metrics.calibration import scale
+from realfake_hf.estimate import from_plain, to_plain
+from realfake_hf.metrics.calibration import reliability, scale
 from realfake_hf.metrics.intervals import share
-from realfake_hf.metrics.operating_point import Band
+from realfake_hf.metrics.operating_point import Band, OperatingPoint
 from realfake_hf.metrics.report import make_report
-from realfake_hf.metrics.significance import holm, mcnemar
+from realfake_hf.metrics.significance import holm, mcnemar, paired_bootstrap
 
 
 @pytest.fixture(scope="module")
@@ -66,20 +69,29 @@ def test_a_cell_is_the_report_of_the_models_own_scores_at_its_own_threshold(done
 
 def test_confidence_is_measured_with_the_temperature_and_band_that_the_model_carries(images, tmp_path):
     save_cnn(tmp_path / "own")
-    band = {"low": 0.4, "high": 0.6, "promised": 0.02}
-    point = {"threshold": 0.5, "chosen": "by hand", "n": 9, "temperature": 2.0, "band": band}
-    (tmp_path / "own/operating_point.json").write_text(json.dumps(point))
+    point = OperatingPoint(0.5, "by hand", n=9, temperature=2.0, band=Band(0.4, 0.6, promised=0.02))
+    (tmp_path / "own/operating_point.json").write_text(json.dumps(to_plain(point)))
     given = arguments(tmp_path, images, tmp_path / "grid", "--protocols", "native", names=("own",))
     assert crosseval.main(given) == 0
-    found = cells_of(tmp_path / "grid")["own", "native"].confidence
+    cell = cells_of(tmp_path / "grid")["own", "native"]
+    found = cell.confidence
     dataset = load_dataset("boats", str(images), seed=0)
-    p_fake = Detector.from_pretrained(tmp_path / "own").probabilities(dataset.rows["image"])
+    detector = Detector.from_pretrained(tmp_path / "own")
+    p_fake = detector.probabilities(dataset.rows["image"])
+    raw = Detector(detector.model, detector.processor).probabilities(dataset.rows["image"])
+    assert p_fake == pytest.approx(scale(raw, 2.0), abs=1e-6)
     decided = (p_fake <= 0.4) | (p_fake >= 0.6)
     assert 0 < decided.sum() < 18
     assert (found.decided.k, found.decided.n) == (decided.sum(), 18)
     assert (found.wrong.k, found.wrong.n) == ((((p_fake > 0.5) != dataset.is_fake) & decided).sum(), decided.sum())
-    scaled = make_report(dataset.is_fake, scale(p_fake, 2.0), bootstrap_samples=20)
-    assert found.after == {"ece": scaled.ece, "nll": scaled.nll, "brier": scaled.brier}
+    before, after = (make_report(dataset.is_fake, p, bootstrap_samples=20) for p in (raw, p_fake))
+    assert found.after == {"ece": after.ece, "nll": after.nll, "brier": after.brier}
+    assert (cell.report.ece, cell.report.roc_auc) == (after.ece, after.roc_auc)
+    for name in ("ece", "nll", "brier"):
+        assert found.before[name].value == pytest.approx(getattr(before, name).value, abs=1e-4)
+        assert found.before[name].value != pytest.approx(found.after[name].value, abs=1e-3)
+    assert [row.n for row in found.bins] == [row.n for row in reliability(dataset.is_fake, raw)]
+    assert found.bins_after == reliability(dataset.is_fake, p_fake)
     assert f"| {found.decided} | {found.wrong} |" in (tmp_path / "grid/grid.md").read_text()
 
 
@@ -106,6 +118,70 @@ def test_the_pairs_are_mcnemars_test_at_both_thresholds(done, models, images):
     assert (pair["a"], pair["b"], pair["protocol"]) == ("one", "two", "native")
     assert pair["test"] == asdict(mcnemar(*right))
     assert [pair["p_holm"], other["p_holm"]] == holm([pair["test"]["p_value"], other["test"]["p_value"]])
+
+
+def test_both_protocols_are_compared_on_the_same_images(done, models, images):
+    dataset = load_dataset("boats", str(images), seed=0)
+    found = [from_plain(ProtocolGap, gap) for gap in json.loads((done / "grid.json").read_text())["protocol_gaps"]]
+    names = ("roc_auc", "recall", "false_positive_rate")
+    assert [(gap.model, gap.statistic) for gap in found] == [(m, name) for m in ("one", "two") for name in names]
+    assert {(gap.dataset, gap.split) for gap in found} == {("boats", "train")}
+    assert [gap.p_holm for gap in found] == holm([gap.p_value for gap in found])
+    cells = cells_of(done)
+    for gap in found:
+        detector = Detector.from_pretrained(models / gap.model)
+        native = detector.probabilities(dataset.rows["image"]).astype(np.float64)
+        both = (native, detector.probabilities([matched(it) for it in dataset.rows["image"]]).astype(np.float64))
+        draws = {"threshold": detector.point.threshold, "samples": 10_000, "seed": 0}
+        expected = paired_bootstrap(dataset.is_fake, *both, **draws)[gap.statistic]
+        assert (gap.difference, gap.p_value) == (expected.difference, expected.p_value)
+        for protocol, value in (("native", gap.native), ("matched", gap.matched)):
+            report = cells[gap.model, protocol].report
+            rate = {
+                "roc_auc": report.roc_auc.value,
+                "recall": report.accuracy_fake.value,
+                "false_positive_rate": report.false_positives / report.n_real,
+            }
+            assert value == pytest.approx(rate[gap.statistic])
+    [first, *_] = found
+    row = f"| boats train | one | ROC AUC | {first.native:.3f} | {first.matched:.3f} | "
+    assert f"{row}{first.difference.format('+.3f')} | {first.p_holm:.2g} |" in (done / "grid.md").read_text()
+
+
+def test_the_correction_for_all_comparisons_removes_chance_findings_and_keeps_real_ones():
+    def gaps(seed, change):
+        generator, is_fake = np.random.default_rng(seed), np.arange(80) % 2 == 1
+        scores = generator.normal(0.4 + 0.2 * is_fake, 0.15)
+        both = [np.clip(scores + generator.normal(0, 0.1, 80) - shift, 0, 1) for shift in (0.0, change)]
+        found = paired_bootstrap(is_fake, *both, threshold=0.5, samples=protocols.SAMPLES, seed=seed)
+        for name, each in found.items():
+            values = (each.first, each.second, each.difference, each.p_value, each.p_value)
+            yield ProtocolGap(f"model {seed}", "data", "test", name, *values)
+
+    by_chance = [gap for seed in range(16) for gap in gaps(seed, change=0.0)]
+    real = list(gaps(99, change=0.3))
+    assert any(gap.p_value < 0.05 for gap in by_chance)
+    *corrected, _, recall, alarms = correct([*by_chance, *real])
+    assert not any(gap.p_holm < 0.05 for gap in corrected)
+    assert recall.p_holm < 0.05 > alarms.p_holm
+    assert replace(recall, p_holm=recall.p_value) == real[1]
+
+
+def test_a_single_protocol_is_not_compared(models, images, tmp_path):
+    given = arguments(models, images, tmp_path / "grid", "--protocols", "native", "crop", names=("one",))
+    assert crosseval.main(given) == 0
+    assert json.loads((tmp_path / "grid/grid.json").read_text())["protocol_gaps"] == []
+    assert "Protocols compared" not in (tmp_path / "grid/grid.md").read_text()
+
+
+def test_scores_at_another_temperature_are_not_used_again(images, tmp_path, capsys):
+    save_cnn(tmp_path / "own")
+    given = arguments(tmp_path, images, tmp_path / "grid", "--protocols", "native", names=("own",))
+    for temperature, status in ((2.0, 0), (2.0, 0), (3.0, 1)):
+        point = OperatingPoint(0.5, "by hand", temperature=temperature)
+        (tmp_path / "own/operating_point.json").write_text(json.dumps(to_plain(point)))
+        assert crosseval.main(given) == status
+    assert "found other values of temperature. Repeat the original settings" in capsys.readouterr().err
 
 
 def test_groups_are_contents_generators_and_what_cifake_has(done, models, images):
@@ -214,7 +290,7 @@ def test_near_duplicates_of_the_training_are_counted_once_and_kept(models, image
     def again(*_, **__):
         raise AssertionError
 
-    monkeypatch.setattr(shortcuts, "hash_images", again)
+    monkeypatch.setattr(near_duplicates, "hash_images", again)
     assert crosseval.main([*given, "--duplicates_of", str(images)]) == 0
 
 
@@ -292,6 +368,75 @@ def test_a_leak_is_measured_apart(models, tmp_path):
     assert crosseval.main(given) == 0
     cells = json.loads((tmp_path / "grid/grid.json").read_text())["cells"]
     assert [(cell["split"], cell["report"]["n"]) for cell in cells] == [("test", 12), ("test leak-free", 8)]
+
+
+@pytest.fixture
+def with_copies(tmp_path):
+    """Images in two splits: of the 12 test images 4 are copies and 2 re-encoded copies of training images."""
+    for split, numbers in (("train", range(4)), ("test", range(2, 8))):
+        for label, offset in (("real", 0), ("fake", 100)):
+            for number in numbers:
+                file = tmp_path / "data" / split / label / f"{number}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                small = np.random.default_rng(offset + number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(small).resize((32, 32), Image.Resampling.BICUBIC).save(file)
+    for label in ("real", "fake"):
+        folder = tmp_path / "data"
+        Image.open(folder / "train" / label / "0.png").save(folder / "test" / label / "7.png", "JPEG", quality=75)
+    return tmp_path / "data"
+
+
+def test_images_with_a_near_duplicate_in_training_are_left_out_apart(models, images, with_copies, tmp_path):
+    other = shutil.copytree(images, tmp_path / "other")  # with a copy of a training image, but from another source
+    shutil.copy(with_copies / "train/fake/0.png", other / "fake/0.png")
+    given = arguments(models, with_copies, tmp_path / "grid", names=("one",))
+    place = given.index(f"boats={with_copies}") + 1
+    given = [*given[:place], f"other={other}", *given[place:], "--duplicates_of", str(with_copies)]
+    assert crosseval.main(given) == 0
+    found = grid.read_grid(tmp_path / "grid/grid.json")
+    parts = [("boats", "test", 12), ("boats", "test leak-free", 8), ("boats", "test no near-duplicate", 6)]
+    expected = [(name, split, protocol, n) for protocol in ("native", "matched") for name, split, n in parts]
+    expected += [("other", "train", protocol, 18) for protocol in ("native", "matched")]
+    assert [(cell.dataset, cell.split, cell.protocol, cell.report.n) for cell in found.cells] == expected
+    assert {cell.split for cell in found.cells if cell.is_whole_split} == {"test", "train"}
+    assert len(found.whole_splits("one")) == 2
+    places = {(gap.dataset, gap.split) for gap in found.protocol_gaps}
+    assert places == {(name, split) for name, split, *_ in expected}
+    dataset = load_dataset("boats", str(with_copies), seed=0)
+    p_fake = Detector.from_pretrained(models / "one").probabilities(dataset.rows["image"])
+    training = [perceptual_hash(image) for image in load_images(with_copies)["train"]["image"]]
+    hashes = [perceptual_hash(image) for image in dataset.rows["image"]]
+    far = np.array([all((own ^ other).bit_count() > 4 for other in training) for own in hashes])
+    assert found.cells[2].report.roc_auc.value == pytest.approx(roc_auc_score(dataset.is_fake[far], p_fake[far]))
+    text = (tmp_path / "grid/grid.md").read_text()
+    assert "| boats test no near-duplicate | one | ROC AUC |" in text
+
+
+def test_marked_images_are_read_from_the_store_and_depend_on_the_training_images(
+    models, with_copies, tmp_path, monkeypatch, capsys
+):
+    more = ("--protocols", "native", "--duplicates_of", str(with_copies))
+    given = arguments(models, with_copies, tmp_path / "grid", *more, names=("one",))
+    assert crosseval.main(given) == 0
+    before = (tmp_path / "grid/grid.json").read_text()
+
+    def again(*_, **__):
+        raise AssertionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(near_duplicates, "hash_images", again)
+        assert crosseval.main(given) == 0
+    assert (tmp_path / "grid/grid.json").read_text() == before
+    (with_copies / "train/real/0.png").unlink()
+    assert crosseval.main(given) == 1
+    assert "boats" in capsys.readouterr().err
+
+
+def test_a_training_split_has_no_part_without_near_duplicates_of_itself(models, with_copies, tmp_path):
+    more = ("--protocols", "native", "--split", "train", "--duplicates_of", str(with_copies))
+    assert crosseval.main(arguments(models, with_copies, tmp_path / "grid", *more, names=("one",))) == 0
+    splits = [cell.split for cell in grid.read_grid(tmp_path / "grid/grid.json").cells]
+    assert splits == ["train", "train leak-free"]
 
 
 def test_a_data_set_of_one_label_is_measured_on_it(models, tmp_path, capsys):

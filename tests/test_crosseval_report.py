@@ -16,7 +16,7 @@ from realfake_hf.crosseval.report import write_report
 from realfake_hf.crosseval.tables import findings, to_markdown, warnings
 from realfake_hf.estimate import Estimate, from_plain, to_plain
 from realfake_hf.metrics.intervals import share
-from realfake_hf.metrics.operating_point import DEFAULT, Band
+from realfake_hf.metrics.operating_point import DEFAULT, Band, OperatingPoint
 from realfake_hf.pages import page as page_parts
 
 pytestmark = pytest.mark.slow
@@ -38,9 +38,8 @@ def folder(tmp_path_factory):
     for name in ("one", "two"):
         save_cnn(base / name, seed=len(name), threshold=0.5)
         (base / name / "run.json").write_text(json.dumps({"arguments": {"data": str(home)}}))
-    band = {"low": 0.4, "high": 0.6, "promised": 0.02}
-    point = {"threshold": 0.5, "chosen": "by hand", "n": 9, "temperature": 2.0, "band": band}
-    (base / "one/operating_point.json").write_text(json.dumps(point))
+    point = OperatingPoint(0.5, "by hand", n=9, temperature=2.0, band=Band(0.4, 0.6, promised=0.02))
+    (base / "one/operating_point.json").write_text(json.dumps(to_plain(point)))
     argv = arguments(base, home, base / "grid", "--robustness", "other", "--robustness_n", "8")
     argv += ["--errors", "3", "--training_data", str(home), "--neighbours_n", "10"]
     place = argv.index(f"boats={home}") + 1
@@ -147,14 +146,18 @@ def test_models_that_rank_no_better_than_the_trivial_baseline_are_not_counted(gr
     assert any("trivial baseline in 2 of 2 cases" in finding for finding in findings(better))
 
 
-def test_a_changed_protocol_counts_where_intervals_do_not_overlap(grid):
-    apart = changed(grid, lambda cell: cell.protocol == "matched", roc_auc=Estimate(0.9, 0.85, 0.95))
-    apart = changed(apart, lambda cell: cell.protocol == "native", roc_auc=Estimate(0.6, 0.5, 0.7))
-    assert any("changes the ROC AUC in 2 of 2 cases" in finding for finding in findings(apart))
-    equal = changed(grid, lambda _: True, roc_auc=Estimate(0.6, 0.5, 0.7))
-    assert any("changes the ROC AUC in 0 of 2 cases" in finding for finding in findings(equal))
-    native = replace(grid, cells=tuple(cell for cell in grid.cells if cell.protocol == "native"))
-    assert not any("Matching" in finding for finding in findings(native))
+def test_a_changed_protocol_counts_where_the_corrected_p_value_is_small(grid):
+    def finding(**p_by_statistic):
+        gaps = tuple(replace(gap, p_holm=p_by_statistic.get(gap.statistic, 1.0)) for gap in grid.protocol_gaps)
+        return next(text for text in findings(replace(grid, protocol_gaps=gaps)) if "matching resolution" in text)
+
+    assert {gap.dataset for gap in grid.protocol_gaps} == {"boats", "other"}  # of which only the second is away
+    none = "changes the ROC AUC in 0 of 2, the recall in 0 of 2, the false positive rate in 0 of 2 cases"
+    assert none in finding()
+    assert none.replace("recall in 0", "recall in 2") in finding(recall=0.05, false_positive_rate=0.051)
+    uncorrected = replace(grid, protocol_gaps=tuple(replace(gap, p_value=0.001) for gap in grid.protocol_gaps))
+    assert findings(uncorrected) == findings(grid)
+    assert not any("matching" in text for text in findings(replace(grid, protocol_gaps=())))
 
 
 def test_a_promise_is_reported_as_it_was_kept(grid):

@@ -16,6 +16,7 @@ from realfake_hf import parallel as threads
 from realfake_hf.data.decoding import UnreadableImageError
 from realfake_hf.data.loading import load_images
 from realfake_hf.detector import Detector, Verdict
+from realfake_hf.metrics.calibration import scale
 from realfake_hf.metrics.operating_point import Limits, OperatingPoint
 from realfake_hf.models.cpu import has_fast_bfloat16, logits_of
 
@@ -225,6 +226,29 @@ def test_a_picture_below_the_limits_is_unsure_wherever_it_is_judged(column):
     for found in (detector.predict(images), [one.verdict for one in detector.explain(images, method="grad_cam")]):
         assert [verdict.reasons for verdict in found] == [("size",), ()]
         assert [verdict.is_sure for verdict in found] == [False, True]
+
+
+def test_probabilities_and_all_verdicts_are_calibrated_by_the_temperature(detector, column):
+    raw = detector.probabilities(column)
+    hot = Detector(detector.model, detector.processor, point=OperatingPoint(0.5, "by hand", temperature=2.5))
+    found = hot.probabilities(column)
+    assert found == pytest.approx(scale(raw, 2.5), abs=1e-6)
+    assert np.abs(found - raw).max() > 0.01
+    expected = pytest.approx(found.tolist(), abs=1e-6)
+    for verdicts in (
+        hot.predict(column),
+        list(hot.stream(column)),
+        [one.verdict for one in hot.explain(column, method="grad_cam")],
+    ):
+        assert [verdict.p_fake for verdict in verdicts] == expected
+    assert [one.target for one in hot.explain(column, method="grad_cam")] == [
+        one.target for one in detector.explain(column, method="grad_cam")
+    ]
+
+
+def test_a_temperature_of_one_changes_no_bit(detector, column):
+    one = Detector(detector.model, detector.processor, point=OperatingPoint(0.5, "by hand", temperature=1.0))
+    assert one.probabilities(column).tobytes() == detector.probabilities(column).tobytes()
 
 
 def test_the_digest_changes_with_any_weight_and_with_nothing_else(detector):

@@ -4,7 +4,7 @@ import io
 import json
 import time
 from collections import Counter
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import imagehash
@@ -15,18 +15,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from realfake_hf.data.decoding import pixel_hash
 from realfake_hf.data.duplicates import (
     THRESHOLD,
     ImageHashes,
     NearDuplicates,
     Pair,
+    far_from,
     find_duplicates,
     find_near_duplicates,
     hash_images,
     leak_free_mask,
+    leaks_by_split,
+    near_duplicate_free_mask,
     perceptual_hash,
 )
-from realfake_hf.data.loading import SCHEMA
+from realfake_hf.data.loading import SCHEMA, load_images
+from realfake_hf.data.splits import add_missing_splits
 from realfake_hf.estimate import from_plain, to_plain
 from realfake_hf.experiments.data_audit import main
 
@@ -96,6 +101,32 @@ def test_the_leak_free_mask_marks_test_images_that_are_in_no_other_split() -> No
     rows: list[Row] = [("test", 0, None, name) for name in "abcd"]
     images = data_set([*rows, ("train", 0, None, "a"), ("validation", 0, None, "c")])
     assert leak_free_mask(images).tolist() == [False, True, False, True]
+
+
+def test_leaks_are_counted_by_split() -> None:
+    rows: list[Row] = [("test", 0, None, name) for name in "aabcd"]
+    images = data_set([*rows, *[("train", 0, None, name) for name in "aacx"], ("validation", 0, None, "c")])
+    assert leaks_by_split(images) == {"train": 3, "validation": 1}
+
+
+def test_the_audit_says_how_many_copies_lie_in_train_and_in_the_drawn_validation_split(tmp_path: Path) -> None:
+    for split, number in product(("train", "test"), range(40)):
+        seed = number if split == "train" else number + 20  # the first twenty test images are in train
+        for label, offset in (("real", 0), ("fake", 1000)):
+            file = tmp_path / "data" / split / label / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            texture(offset + seed).save(file)
+    output = tmp_path / "audit.json"
+    assert main(["--data", str(tmp_path / "data"), "--output_file", str(output)]) == 0
+    kept = json.loads(output.read_text())
+    splits = add_missing_splits(load_images(tmp_path / "data"))
+    shared = {split: set(splits["test"]["sha256"][:]) & set(splits[split]["sha256"][:]) for split in splits}
+    assert kept["leaked"] == 40
+    assert kept["leaked_to"] == {"train": len(shared["train"]), "validation": len(shared["validation"])}
+    assert 0 < kept["leaked_to"]["validation"] < kept["leaked_to"]["train"]
+    assert sum(kept["leaked_to"].values()) == 40
+    text = output.with_suffix(".md").read_text()
+    assert f"| test images also in validation, as split for training | {kept['leaked_to']['validation']} |" in text
 
 
 def test_without_a_test_split_nothing_leaks() -> None:
@@ -180,6 +211,37 @@ def test_counts_of_near_duplicates_agree_with_comparing_all_pairs(one, two, thre
     assert found.across_labels == sum(i % 2 != j % 2 for i, j, _ in close)
     assert found.first_found == len({i for i, *_ in close})
     assert found.second_found == len({j for _, j, _ in close})
+
+
+@settings(deadline=None)
+@given(
+    one=st.lists(st.sampled_from([0, 1, 3, 7, 2**63, 2**64 - 1]), min_size=1, max_size=12),
+    two=st.lists(st.sampled_from([0, 1, 12, 2**63 + 1, 2**64 - 2]), max_size=12),
+    threshold=st.integers(0, 4),
+)
+def test_a_hash_is_far_from_others_if_all_differ_in_more_bits(one, two, threshold):
+    found = far_from(np.array(one, np.uint64), np.array(two, np.uint64), threshold=threshold)
+    assert found.tolist() == [all((a ^ b).bit_count() > threshold for b in two) for a in one]
+
+
+def test_an_image_with_a_re_encoded_copy_in_another_split_is_leak_free_but_has_a_near_duplicate():
+    def rows(*images):
+        columns = {"content": None, "group": None, "generator": None, "source": "s"}
+        return Dataset.from_list(
+            [
+                {"image": image, "label": n % 2, "id": f"{n}", "sha256": pixel_hash(image.convert("RGB")), **columns}
+                for n, image in enumerate(images)
+            ],
+            features=SCHEMA,
+        )
+
+    images = DatasetDict({
+        "train": rows(texture(0), saved(texture(1), format="JPEG", quality=75), texture(4)),
+        "validation": rows(saved(texture(2), format="JPEG", quality=75)),
+        "test": rows(texture(0), texture(1), texture(2), texture(3)),
+    })  # fmt: skip
+    assert leak_free_mask(images).tolist() == [False, True, True, True]
+    assert near_duplicate_free_mask(images).tolist() == [False, False, False, True]
 
 
 def test_sets_larger_than_a_tile_are_searched_completely():

@@ -10,6 +10,9 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from realfake_hf.hub.model_card import make_card
+from realfake_hf.metrics.operating_point import load_operating_point
+from realfake_hf.run_folder import read_run
+from realfake_hf.store import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "space/models"
@@ -49,9 +52,11 @@ def test_the_evaluation_in_the_card_is_that_of_the_published_grid(name):
         assert row.startswith(f"| {cell['dataset']} {cell['split']} | {cell['protocol']} | {cell['report']['n']:,} |")
         for value in (cell["report"]["roc_auc"], cell["report"]["ece"], cell["confidence"]["wrong"]):
             assert f"| {value['value']:.3f} (" in row
-    point = json.loads((MODELS / name / "operating_point.json").read_text())
-    assert f"**Threshold:** {point['threshold']:.4g} (" in card
-    assert f"**Unsure band:** {point['band']['low']:.4g} to {point['band']['high']:.4g}, " in card
+    point = load_operating_point(MODELS / name)
+    assert f"**Threshold:** {point.threshold:.4g} (" in card
+    assert f"**Temperature:** {point.temperature:.4g}, the divisor of the log-odds" in card
+    assert f"**Unsure band:** {point.band.low:.4g} to {point.band.high:.4g}, " in card
+    assert "its scores are those before temperature scaling" in card
 
 
 def test_the_card_of_the_repository_is_that_of_the_best_checkpoint():
@@ -62,6 +67,28 @@ def test_the_card_of_the_repository_is_that_of_the_best_checkpoint():
     )
     assert f"# {best.name}" in card.text
     assert f"{_metrics(best)['test']['accuracy']['value']:.3f} (" in card.text
+
+
+def test_the_card_has_the_tests_without_near_duplicates_and_where_the_copies_lie(tmp_path):
+    folder = shutil.copytree(MODELS / "cifake-cnn", tmp_path / "run")
+    outcome, metrics = read_run(folder).outcome, json.loads((folder / "metrics.json").read_text())
+    metrics["test_no_near_duplicate"] = {**metrics["test"], "n": 19_491}
+    metrics["ece_before"] = {
+        name: {"value": 0.0123, "low": None, "high": None}
+        for name in ("validation", *outcome.tests, "test_no_near_duplicate")
+    }
+    write_json(folder / "metrics.json", metrics)
+    results = shutil.copytree(
+        ROOT / "results", tmp_path / "results", ignore=shutil.ignore_patterns("*.html", "figures")
+    )
+    audit = json.loads((results / "cifake_audit.json").read_text())
+    write_json(results / "cifake_audit.json", {**audit, "leaked_to": {"train": 366, "validation": 12}})
+    card = make_card(folder, repo_id="user/mine", results=results)
+    assert "| official, n = 20,000 | leak-free, n = 19,622 | no near-duplicate, n = 19,491 |" in card.text
+    assert "| ece before temperature scaling | 0.012 | 0.012 | 0.012 |" in card.text
+    assert "also occur in train or validation (366 in train, 12 in validation); the leak-free" in card.text
+    _, rows = model_index_to_eval_results(json.loads(json.dumps(ModelCard(str(card)).data.to_dict()["model-index"])))
+    assert "test, no near-duplicate" in {row.dataset_split for row in rows}
 
 
 def _metrics(folder):

@@ -205,7 +205,8 @@ def test_without_the_package_the_saved_folder_gives_the_same_scores(tmp_path, fi
     np.testing.assert_allclose(scores, Detector.from_pretrained(folder).probabilities(files), atol=1e-6)
 
 
-def test_views_that_contradict_each_other_make_a_verdict_unsure(picture_bytes):
+@pytest.mark.parametrize("temperature", [None, 4.0])
+def test_views_that_contradict_each_other_make_a_verdict_unsure(picture_bytes, temperature):
     model, processor = build(), MultiViewImageProcessor(size=32, n_windows=2)
     images = [picture_bytes(seed, size=(100, 64)) for seed in range(3)]
     with torch.no_grad():
@@ -214,16 +215,19 @@ def test_views_that_contradict_each_other_make_a_verdict_unsure(picture_bytes):
         pixels = plain._pixel_values([Image.open(io.BytesIO(data)).convert("RGB") for data in images])
         views = model(pixel_values=pixels).view_scores
     assert views.shape == (3, 3)
-    point = OperatingPoint(0.5, "by hand", band=Band(0.5, 0.5, promised=0.1), limits=Limits(widening=1))
-    found = Detector(model, processor, point=point).predict(images)
     scores = (views[:, 0] + views[:, 1:].mean(1)) / 2
-    assert [one.p_fake for one in found] == pytest.approx(scores.sigmoid().tolist(), abs=1e-6)
-    expected = (scores.abs() >= views.std(1, correction=0)).tolist()
+    ratio = scores.abs() / views.std(1, correction=0)
+    widening = float(ratio.sort().values[1:].mean())  # the image with the highest ratio is sure
+    band, limits = Band(0.5, 0.5, promised=0.1), Limits(widening=widening)
+    point = OperatingPoint(0.5, "by hand", temperature=temperature, band=band, limits=limits)
+    found = Detector(model, processor, point=point).predict(images)
+    assert [one.p_fake for one in found] == pytest.approx((scores / (temperature or 1)).sigmoid().tolist(), abs=1e-6)
+    expected = (ratio >= widening).tolist()
     assert [one.is_sure for one in found] == expected
     assert all(one.is_sure or one.reasons == ("views",) for one in found)
     calm = Detector(model, MultiViewImageProcessor(size=32, n_windows=0), point=point)
     assert all(one.is_sure for one in calm.predict(images))
-    assert not all(expected)
+    assert sorted(expected) == [False, False, True]
 
 
 @pytest.mark.parametrize("name", ["multiview.py", "views.py"])

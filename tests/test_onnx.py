@@ -7,11 +7,14 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from small_grid import save_cnn
 
 from benchmarks.detector_throughput import OnnxDetector
 from realfake_hf.detector import Detector
 from realfake_hf.estimate import to_plain
 from realfake_hf.hub.onnx import export, main
+from realfake_hf.metrics.calibration import scale
+from realfake_hf.metrics.operating_point import OperatingPoint
 
 MODELS = Path(__file__).resolve().parents[1] / "space/models"
 
@@ -32,6 +35,20 @@ def test_an_exported_model_gives_the_same_probabilities_for_any_batch(name, imag
     exact = detector.probabilities(images)
     assert found.probabilities(images) == pytest.approx(exact, abs=1e-4)
     assert found.probabilities(images[:1]) == pytest.approx(exact[:1], abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("temperature", [None, 3.0])
+def test_an_exported_model_is_calibrated_as_the_detector(temperature, images, tmp_path):
+    folder = save_cnn(tmp_path / "model")
+    point = OperatingPoint(0.5, "by hand", temperature=temperature)
+    (folder / "operating_point.json").write_text(json.dumps(to_plain(point)))
+    export(folder, tmp_path / "model.onnx")
+    detector = Detector.from_pretrained(folder)
+    found = OnnxDetector(tmp_path / "model.onnx", detector).probabilities(images)
+    assert found == pytest.approx(detector.probabilities(images), abs=1e-5)
+    raw = Detector(detector.model, detector.processor).probabilities(images)
+    assert found == pytest.approx(raw if temperature is None else scale(raw, temperature), abs=1e-5)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 
 from realfake_hf.estimate import from_plain, to_plain
 from realfake_hf.labels import REASONS, Verdict
-from realfake_hf.metrics.calibration import log_odds
+from realfake_hf.metrics.calibration import log_odds, scale
 from realfake_hf.metrics.image_quality import ImageQuality
 from realfake_hf.metrics.operating_point import DEFAULT, Band, Limits, OperatingPoint, load_operating_point, shift
 
@@ -33,6 +33,42 @@ def test_an_invalid_file_is_refused(text, tmp_path):
 def test_an_operating_point_survives_its_dictionary():
     point = OperatingPoint(0.25, "on validation", n=10, sha256="ab")
     assert from_plain(OperatingPoint, json.loads(json.dumps(to_plain(point)))) == point
+
+
+OLD = {  # of version 0.1: threshold and band before the temperature
+    "threshold": 0.6, "chosen": "on validation", "n": 9, "temperature": 2.0,
+    "band": {"low": 0.1, "high": 0.95, "promised": 0.01},
+}  # fmt: skip
+
+
+def test_an_operating_point_of_version_0_1_gives_the_same_verdicts_on_calibrated_probabilities(tmp_path):
+    (tmp_path / "operating_point.json").write_text(json.dumps(OLD))
+    found = load_operating_point(tmp_path)
+    assert (found.threshold, found.temperature) == (pytest.approx(scale(0.6, 2.0)), 2.0)
+    before = from_plain(OperatingPoint, OLD)
+    for p_fake in (0.0, 0.05, 0.0999, 0.1001, 0.5, 0.599, 0.601, 0.9499, 0.9501, 1.0):
+        old, new = before.judge(p_fake), found.judge(float(scale(p_fake, 2.0)))
+        assert (old.label, old.is_sure, old.reasons) == (new.label, new.is_sure, new.reasons)
+
+
+def test_an_operating_point_is_not_converted_twice(tmp_path):
+    (tmp_path / "operating_point.json").write_text(json.dumps(OLD))
+    found = load_operating_point(tmp_path)
+    (tmp_path / "operating_point.json").write_text(json.dumps(to_plain(found)))
+    assert load_operating_point(tmp_path) == found
+
+
+@pytest.mark.parametrize("temperature", [None, 1.0])
+def test_without_a_temperature_an_old_operating_point_keeps_its_numbers(temperature, tmp_path):
+    (tmp_path / "operating_point.json").write_text(json.dumps({**OLD, "temperature": temperature}))
+    found = load_operating_point(tmp_path)
+    assert (found.threshold, found.band.low, found.band.high) == (0.6, 0.1, 0.95)
+
+
+def test_a_threshold_that_calls_nothing_or_everything_fake_stays(tmp_path):
+    for threshold in (0.0, 1.0):
+        (tmp_path / "operating_point.json").write_text(json.dumps({**OLD, "threshold": threshold}))
+        assert load_operating_point(tmp_path).threshold == threshold
 
 
 def test_one_with_limits_survives_its_file_and_one_without_reads_as_before(tmp_path):

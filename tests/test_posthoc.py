@@ -1,6 +1,8 @@
 """What is fitted after a training: the operating point on its validation split, and the familiarity of its images."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -8,13 +10,13 @@ import numpy as np
 import pytest
 
 import train
-from realfake_hf.data.loading import load_images
-from realfake_hf.data.splits import add_missing_splits
-from realfake_hf.detector import Detector
-from realfake_hf.metrics.calibration import best_threshold
+from realfake_hf.estimate import to_plain
+from realfake_hf.metrics.calibration import choose_operating_point, scale
 from realfake_hf.metrics.operating_point import load_operating_point
 from realfake_hf.metrics.out_of_distribution import FAMILIARITY, load_familiarity
-from realfake_hf.run_folder import ValidationRun
+from realfake_hf.metrics.report import make_report
+from realfake_hf.run_folder import VALIDATION, ValidationRun, read_run
+from realfake_hf.store import write_json
 from realfake_hf.training import posthoc
 
 ROOT = Path(__file__).parents[1]
@@ -31,28 +33,76 @@ def run(tmp_path_factory):
     return folder
 
 
-def test_the_threshold_is_the_best_of_the_kept_epoch_on_validation(run, capsys):
+def test_the_operating_point_is_that_of_the_kept_epoch_on_validation(run, capsys):
+    trained = load_operating_point(run)
     assert posthoc.main(["--operating_point", "--model_dir", str(run)]) == 0
-    point = load_operating_point(run)
     validation = ValidationRun.read(run / "validation_probabilities.npz")
     epoch = json.loads((run / "metrics.json").read_text())["best_epoch"]
-    assert point.threshold == best_threshold(validation.is_fake, validation.p_fake[epoch - 1])
     expected = json.loads((run / "run.json").read_text())["data"]["validation"]
-    assert (point.n, point.sha256) == (expected["n"], expected["sha256"])
+    p_fake = validation.p_fake[epoch - 1]
+    assert load_operating_point(run) == choose_operating_point(validation.is_fake, p_fake, sha256=expected["sha256"])
+    assert load_operating_point(run).n == expected["n"]
+    assert trained.temperature == pytest.approx(load_operating_point(run).temperature, rel=1e-3)
     assert "FAKE above" in capsys.readouterr().out
 
 
-def test_without_recorded_probabilities_the_validation_split_is_scored(run):
-    kept = run / "validation_probabilities.npz"
-    aside = kept.rename(run / "aside.npz")
-    try:
-        assert posthoc.main(["--operating_point", "--model_dir", str(run)]) == 0
-    finally:
-        aside.rename(kept)
-    rows = add_missing_splits(load_images("demo"))["validation"]
-    p_fake = Detector.from_pretrained(run).probabilities(rows["image"])
-    expected = best_threshold(np.array(rows["label"][:]) == 1, p_fake)
-    assert load_operating_point(run).threshold == pytest.approx(expected, abs=1e-4)
+def test_without_recorded_probabilities_validation_is_scored_without_the_temperature_in_the_folder(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint-*", VALIDATION))
+    expected = load_operating_point(run)
+    write_json(folder / "operating_point.json", to_plain(replace(expected, temperature=7.0)))
+    assert posthoc.main(["--operating_point", "--model_dir", str(folder)]) == 0
+    found = load_operating_point(folder)
+    assert found.temperature == pytest.approx(expected.temperature, rel=1e-3)
+    assert (found.threshold, found.sha256) == (pytest.approx(expected.threshold, abs=1e-3), expected.sha256)
+
+
+def test_the_measurements_of_a_training_are_those_of_calibrated_probabilities(run):
+    outcome, temperature = read_run(run).outcome, load_operating_point(run).temperature
+    validation = ValidationRun.read(run / "validation_probabilities.npz")
+    raw = validation.p_fake[outcome.best_epoch - 1]
+    for p_fake, ece in (
+        (raw, outcome.ece_before["validation"]),
+        (scale(raw, temperature), outcome.validation.ece),
+    ):
+        expected = make_report(validation.is_fake, p_fake, bootstrap_samples=0).ece.value
+        assert ece.value == pytest.approx(expected, abs=2e-3)
+        assert ece.low < ece.high
+    assert abs(outcome.validation.ece.value - outcome.ece_before["validation"].value) > 5e-3
+    assert outcome.ece_before.keys() == {"validation", *outcome.tests}
+    assert outcome.test_no_near_duplicate.n <= outcome.test_leak_free.n
+
+
+def test_a_finished_run_is_measured_again_from_its_weights(run, tmp_path, capsys):
+    folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint-*", VALIDATION))
+    before, metrics = read_run(run), json.loads((folder / "metrics.json").read_text())
+    old = {name: metrics[name] for name in ("best_epoch", "validation", "test", "test_leak_free")}  # of version 0.1
+    write_json(folder / "metrics.json", {**old, "best_epoch": 1})
+    history = (folder / "history.json").read_text()
+    (folder / "figures/confusion_matrix.png").unlink()
+    assert posthoc.main(["--outcome", "--model_dir", str(folder)]) == 0
+    found = read_run(folder)
+    assert found.outcome.best_epoch == 1
+    assert (folder / "history.json").read_text() == history
+    assert (folder / "figures/confusion_matrix.png").is_file()
+    assert found.record == {**before.record, "measured": found.record["measured"]}
+    for name, report in before.outcome.tests.items():
+        again = found.outcome.tests[name]
+        assert (again.n, again.threshold, again.bootstrap_samples, again.seed) == (report.n, 0.5, 20, report.seed)
+        for statistic in ("accuracy", "roc_auc", "ece"):
+            value = getattr(report, statistic).value
+            assert getattr(again, statistic).value == pytest.approx(value, abs=5e-3)
+        expected = before.outcome.ece_before[name].value
+        assert found.outcome.ece_before[name].value == pytest.approx(expected, abs=5e-3)
+    assert found.outcome.to_markdown() in capsys.readouterr().out
+
+
+def test_other_test_images_than_those_of_the_training_are_refused(run, tmp_path, capsys):
+    folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint-*"))
+    record = json.loads((folder / "run.json").read_text())
+    record["data"]["test"]["sha256"] = "0" * 64
+    write_json(folder / "run.json", record)
+    assert posthoc.main(["--outcome", "--model_dir", str(folder)]) == 1
+    assert "expected the 390 test images of the training run in demo; found 390 others." in capsys.readouterr().err
 
 
 def test_probabilities_of_another_run_are_refused(run, tmp_path, capsys):

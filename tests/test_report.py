@@ -366,7 +366,7 @@ def test_the_interval_of_roc_auc_contains_the_value_and_narrows_with_more_images
 
 def test_the_bootstrap_of_roc_auc_draws_each_label_as_often_as_it_occurs():
     is_fake = np.array([True, False, False, True, False])
-    weights = report_module._draw_by_label(is_fake, 7, np.random.default_rng(0))
+    weights = report_module.draw_by_label(is_fake, 7, np.random.default_rng(0))
     assert (weights[:, is_fake].sum(axis=1) == 2).all()
     assert (weights[:, ~is_fake].sum(axis=1) == 3).all()
     assert len(np.unique(weights, axis=0)) > 1

@@ -1,10 +1,11 @@
 import json
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from realfake_hf.estimate import from_plain, to_plain
+from realfake_hf.estimate import Estimate, from_plain, to_plain
 from realfake_hf.metrics.report import make_report
 from realfake_hf.run_folder import (
     FIGURES,
@@ -15,6 +16,7 @@ from realfake_hf.run_folder import (
     Outcome,
     ValidationRun,
     epoch_rows,
+    read_run,
     resume_point,
     write_outcome,
 )
@@ -43,7 +45,13 @@ def make_outcome():
     content = ["frog", "ship"] * (N // 2)
     whole = [make_report(*scores(seed), content=content, bootstrap_samples=20) for seed in (0, 1)]
     is_fake, p_fake = scores(1)
-    return Outcome(2, *whole, make_report(is_fake[:30], p_fake[:30], bootstrap_samples=20))
+    parts = [make_report(is_fake[:n], p_fake[:n], bootstrap_samples=20) for n in (30, 20)]
+    before = {
+        "test": Estimate(0.3, 0.2, 0.4),
+        "test_leak_free": Estimate(0.2),
+        "test_no_near_duplicate": Estimate(0.1),
+    }
+    return Outcome(2, *whole, *parts, {"validation": Estimate(0.4), **before})
 
 
 @pytest.fixture
@@ -133,12 +141,30 @@ def test_an_outcome_survives_json():
     assert from_plain(Outcome, json.loads(json.dumps(to_plain(outcome), allow_nan=False))) == outcome
 
 
-def test_an_outcome_renders_official_and_leak_free_figures_side_by_side():
+def test_an_outcome_renders_its_test_figures_side_by_side():
     outcome = make_outcome()
     lines = outcome.to_markdown().splitlines()
+    assert lines[0] == "| test, epoch 2 | official, n = 40 | leak-free, n = 30 | no near-duplicate, n = 20 |"
+    accuracies = [report.accuracy for report in (outcome.test, outcome.test_leak_free, outcome.test_no_near_duplicate)]
+    assert lines[2] == f"| accuracy | {' | '.join(map(str, accuracies))} |"
+    assert {line.count("|") for line in lines} == {5}
+    place = next(place for place, line in enumerate(lines) if line.startswith("| ece | "))
+    assert lines[place - 1] == "| ece before temperature scaling | 0.300 (0.200 to 0.400) | 0.200 | 0.100 |"
+
+
+def test_an_outcome_without_near_duplicates_and_temperature_has_two_columns():
+    old = to_plain(make_outcome())
+    del old["test_no_near_duplicate"], old["ece_before"]
+    outcome = from_plain(Outcome, old)
+    lines = outcome.to_markdown().splitlines()
     assert lines[0] == "| test, epoch 2 | official, n = 40 | leak-free, n = 30 |"
-    assert lines[2] == f"| accuracy | {outcome.test.accuracy} | {outcome.test_leak_free.accuracy} |"
     assert {line.count("|") for line in lines} == {4}
+    assert not any("before" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["cifake-cnn", "cifake-vit"])
+def test_the_measurements_of_the_published_models_are_read(name):
+    assert read_run(Path(__file__).parents[1] / "space/models" / name).outcome.test.n == 20_000
 
 
 def test_the_log_becomes_one_row_an_epoch():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,12 +64,29 @@ def test_the_table_has_both_test_splits_and_every_content(runs):
     table = seeds.to_markdown(summary)
     accuracy = summary["test"]["statistics"]["accuracy"]
     assert f"| accuracy | {100 * accuracy['mean']:.2f} ± {100 * accuracy['sd']:.2f}% |" in table
-    assert "| 2 seeds | test, n = 390 | leak-free test, n = " in table
+    clean, far = (summary[name]["n"] for name in ("test_leak_free", "test_no_near_duplicate"))
+    columns = f"test, n = 390 | leak-free test, n = {clean} | test without near-duplicates, n = {far}"
+    assert f"| 2 seeds | {columns} |" in table
+    runs_before = [read_run(folder).outcome.ece_before["test"].value for folder in runs]
+    before = summary["test"]["statistics"]["ece_before"]
+    assert before["runs"] == runs_before
+    assert f"| calibration error (ECE) before temperature scaling | {100 * before['mean']:.2f} ± " in table
     for content, row in summary["test"]["by_content"].items():
         assert f"| {content} | {row['n']} | {100 * row['mean']:.2f} ± " in table
     single = seeds.to_markdown(seeds.summarize([read_run(runs[0])]))
     assert "| 1 seed | " in single
     assert "±" not in single
+
+
+def test_a_run_of_version_0_1_leaves_out_the_column_and_the_row_that_it_lacks(runs):
+    first, second = (read_run(folder) for folder in runs)
+    old = replace(second, outcome=replace(second.outcome, test_no_near_duplicate=None, ece_before={}))
+    summary = seeds.summarize([first, old])
+    assert "test_no_near_duplicate" not in summary
+    table = seeds.to_markdown(summary)
+    assert "near-duplicates" not in table
+    assert "before temperature scaling" not in table
+    assert "| calibration error (ECE) | " in table
 
 
 def test_runs_that_differ_in_more_than_their_seed_are_rejected(runs):

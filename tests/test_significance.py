@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from scipy.stats import fisher_exact
 from sklearn.metrics import roc_auc_score
 
-from realfake_hf.metrics.significance import Gap, McNemar, compare_auc, holm, mcnemar, rate_gap
+from realfake_hf.metrics.report import make_report
+from realfake_hf.metrics.significance import (
+    Gap,
+    McNemar,
+    compare_auc,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+    rate_gap,
+)
 
 cells = st.tuples(*[st.integers(0, 40)] * 4).filter(any)
 
@@ -233,3 +242,69 @@ def test_intervals_of_differences_draw_the_same_groups():
     assert 0 < gap["low"] < gap["value"] < gap["high"]
     assert none["low"] == none["high"] == 0
     assert (found["p_values"]["other"] < 0.05, found["p_values"]["same"]) == (True, 1)
+
+
+def scorings(n=400, *, change=0.0, noise=0.0, seed=0):
+    """Labels, scores, and the same scores with noise, those of the fakes also lower by `change`."""
+    generator = np.random.default_rng(seed)
+    is_fake = np.arange(n) % 2 == 1
+    first = np.clip(generator.normal(0.4 + 0.2 * is_fake, 0.15), 0, 1)
+    second = np.clip(first + generator.normal(0, noise, n) - change * is_fake, 0, 1)
+    return is_fake, first, second
+
+
+def test_a_small_change_of_all_images_is_found_where_the_intervals_of_both_overlap():
+    is_fake, first, second = scorings(change=0.02, noise=0.005)
+    found = paired_bootstrap(is_fake, first, second, threshold=0.5, samples=2000, seed=0)
+    reports = [make_report(is_fake, scores, bootstrap_samples=500) for scores in (first, second)]
+    for name, statistic in (("roc_auc", "roc_auc"), ("recall", "recall")):
+        before, after = (getattr(report, statistic) for report in reports)
+        assert after.high > before.low  # they overlap
+        assert (found[name].first, found[name].second) == (pytest.approx(before.value), pytest.approx(after.value))
+        assert found[name].difference.value == pytest.approx(after.value - before.value)
+        assert found[name].difference.high < 0
+        assert found[name].p_value < 0.01
+    alarms = [1 - report.accuracy_real.value for report in reports]
+    assert [found["false_positive_rate"].first, found["false_positive_rate"].second] == pytest.approx(alarms)
+    assert found["false_positive_rate"].p_value > 0.05
+
+
+def test_equal_scores_do_not_differ():
+    is_fake, first, _ = scorings()
+    for each in paired_bootstrap(is_fake, first, first, threshold=0.5, samples=200, seed=0).values():
+        assert (each.difference.value, each.difference.low, each.difference.high, each.p_value) == (0, 0, 0, 1)
+
+
+def test_the_smallest_p_value_is_that_of_the_number_of_replicates():
+    is_fake, first, _ = scorings()
+    found = paired_bootstrap(is_fake, first, 1 - first, threshold=0.5, samples=120, seed=0)  # not a multiple of 50
+    assert found["roc_auc"].p_value == pytest.approx(2 / 121)
+    assert found["recall"].p_value == pytest.approx(2 / 121)
+
+
+@pytest.mark.parametrize("label", [False, True])
+def test_with_one_label_only_its_rate_is_compared(label):
+    is_fake, first, second = scorings(noise=0.1)
+    own = is_fake == label
+    found = paired_bootstrap(is_fake[own], first[own], second[own], threshold=0.5, samples=100, seed=0)
+    assert set(found) == {"recall" if label else "false_positive_rate"}
+
+
+def test_without_a_change_one_of_twenty_p_values_is_below_one_twentieth():
+    def p_value(seed):
+        is_fake, scores, first = scorings(n=200, noise=0.1, seed=seed)
+        second = np.clip(scores + np.random.default_rng(1000 + seed).normal(0, 0.1, len(scores)), 0, 1)
+        return paired_bootstrap(is_fake, first, second, threshold=0.5, samples=400, seed=seed)["roc_auc"].p_value
+
+    p_values = np.array([p_value(seed) for seed in range(200)])
+    assert (p_values < 0.05).mean() < 0.1
+    assert 0.35 < (p_values < 0.5).mean() < 0.65
+
+
+def test_the_interval_of_a_paired_difference_is_that_of_drawing_both_scores_of_an_image_together():
+    is_fake, first, second = scorings(n=100, change=0.05, noise=0.05)
+    found = paired_bootstrap(is_fake, first, second, threshold=0.5, samples=4000, seed=0)["recall"].difference
+    generator, fakes = np.random.default_rng(1), np.flatnonzero(is_fake)
+    drawn = generator.choice(fakes, (4000, len(fakes)))
+    replicates = (second > 0.5)[drawn].mean(axis=1) - (first > 0.5)[drawn].mean(axis=1)
+    assert [found.low, found.high] == pytest.approx(np.percentile(replicates, [2.5, 97.5]), abs=0.015)

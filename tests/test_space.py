@@ -140,7 +140,7 @@ def test_a_probability_is_explained_by_the_evaluation(api, photo):
         cell for cell in grid["cells"]
         if (cell["model"], cell["dataset"], cell["split"], cell["protocol"]) == ("vit", "cifake", "test", "native")
     ]  # fmt: skip
-    [row] = [row for row in cell["confidence"]["bins"] if row["low"] <= answer["p_fake"] < row["high"] + 1e-9]
+    [row] = [row for row in cell["confidence"]["bins_after"] if row["low"] <= answer["p_fake"] < row["high"] + 1e-9]
     assert f"{row['share_fake']:.1%} of the {row['n']:,} test images of CIFAKE" in answer["meaning"]
     assert f"from {row['low']:.2f} to {row['high']:.2f}" in answer["meaning"]
     assert f"{cell['confidence']['wrong']['value']:.1%} of its verdicts" in answer["meaning"]

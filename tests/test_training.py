@@ -18,6 +18,7 @@ from realfake_hf.data.loading import load_images
 from realfake_hf.data.pixels import PixelDataset
 from realfake_hf.data.shards import main as write_shards
 from realfake_hf.detector import Detector
+from realfake_hf.metrics.calibration import scale
 from realfake_hf.run_folder import ValidationRun
 from realfake_hf.training.arguments import DataArguments
 from realfake_hf.training.callbacks import EpochLines
@@ -99,8 +100,9 @@ def test_the_saved_model_is_that_of_the_kept_epoch(run):
     recorded = ValidationRun.read(run / "validation_probabilities.npz")
     validation = load_images("demo")["validation"]
     assert recorded.id.tolist() == validation["id"][:]
-    again = Detector.from_pretrained(run).probabilities(validation["image"])
-    np.testing.assert_allclose(again, recorded.p_fake[kept - 1], atol=1e-5)
+    detector = Detector.from_pretrained(run)
+    again = detector.probabilities(validation["image"])
+    np.testing.assert_allclose(again, scale(recorded.p_fake[kept - 1], detector.point.temperature), atol=1e-5)
 
 
 def test_the_test_figures_are_those_of_the_saved_folder(run):
@@ -433,8 +435,9 @@ def test_two_processes_give_the_same_files(tmp_path):
     assert process.stdout.count("model, measurements and figures") == 1
     recorded = ValidationRun.read(tmp_path / "run/validation_probabilities.npz")
     kept = json.loads((tmp_path / "run/metrics.json").read_text())["best_epoch"]
-    again = Detector.from_pretrained(tmp_path / "run").probabilities(load_images("demo")["validation"]["image"])
-    np.testing.assert_allclose(again, recorded.p_fake[kept - 1], atol=1e-5)
+    detector = Detector.from_pretrained(tmp_path / "run")
+    again = detector.probabilities(load_images("demo")["validation"]["image"])
+    np.testing.assert_allclose(again, scale(recorded.p_fake[kept - 1], detector.point.temperature), atol=1e-5)
 
 
 @pytest.mark.slow

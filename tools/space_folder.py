@@ -78,7 +78,7 @@ def measured(results: Path) -> dict[str, Any]:
             "name": name,
             "home": own.dataset,
             "format": "JPEG",
-            "bins": [to_plain(row) for row in own.confidence.bins],
+            "bins": [to_plain(row) for row in own.confidence.bins_after or own.confidence.bins],  # as the page shows
             "wrong_elsewhere": [min(wrong), max(wrong)],
             "elsewhere": (
                 f"{own.confidence.wrong.value:.1%} of its verdicts outside the unsure band were wrong there, and "

@@ -43,7 +43,9 @@ class CrossevalArguments(LabelArguments):
         None, "Source of training images, the nearest of which are shown beside each error."
     )
     neighbours_n: int = setting(5000, "Training images to search for nearest neighbours.")
-    duplicates_of: str | None = setting(None, "Source of training images whose near-duplicates are counted.")
+    duplicates_of: str | None = setting(
+        None, "Source of training images whose near-duplicates are counted, and left out in further rows."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

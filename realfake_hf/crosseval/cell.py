@@ -8,7 +8,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from realfake_hf.crosseval.datasets import EvalDataset
+from realfake_hf.crosseval.datasets import LEAK_FREE, NO_NEAR_DUPLICATE, EvalDataset
 from realfake_hf.crosseval.models import Model
 from realfake_hf.estimate import Estimate
 from realfake_hf.metrics import calibration
@@ -18,7 +18,6 @@ from realfake_hf.metrics.report import Report, estimate_roc_auc, make_report
 from realfake_hf.metrics.significance import Gap, holm, rate_gap
 from realfake_hf.sampling import Flags
 
-LEAK_FREE: Final = "leak-free"  # suffix of the split name
 CHANCE: Final = 0.5  # ROC AUC of a random score
 PREVALENCE: Final = 0.01  # share of fakes for which the false discovery rate is reported
 CALIBRATION: Final = ("ece", "nll", "brier")
@@ -49,9 +48,9 @@ class Confidence:
     """Calibration and selective prediction of a model on a data set."""
 
     temperature: float | None  # temperature fitted on validation; if None, `after` and `bins_after` are None as well
-    before: dict[str, Estimate]  # ECE, log loss and Brier score of the probabilities as predicted
-    after: dict[str, Estimate] | None  # the same after temperature scaling
-    bins: tuple[calibration.Bin, ...]
+    before: dict[str, Estimate]  # ECE, log loss and Brier score of the probabilities before temperature scaling
+    after: dict[str, Estimate] | None  # the same of the calibrated probabilities, from the report of the cell
+    bins: tuple[calibration.Bin, ...]  # of the probabilities before temperature scaling
     bins_after: tuple[calibration.Bin, ...] | None
     histogram: calibration.Histogram
     risk_coverage: calibration.RiskCoverage
@@ -88,10 +87,10 @@ class Cell:
 
     model: str
     dataset: str
-    split: str  # split, with the suffix `LEAK_FREE` if only its leak-free images were measured
+    split: str  # split, with the suffix `LEAK_FREE` or `NO_NEAR_DUPLICATE` if only these images were measured
     protocol: str
     point: OperatingPoint
-    report: Report
+    report: Report  # of the calibrated probabilities
     majority: float  # accuracy of always predicting the more frequent label, in [0.5, 1]
     oracle_threshold: float | None  # best threshold on these very images, an upper bound; None with one label only
     oracle_accuracy: float | None
@@ -109,8 +108,8 @@ class Cell:
 
     @property
     def is_whole_split(self) -> bool:
-        """Whether all images of the split were measured, not only its leak-free ones."""
-        return not self.split.endswith(LEAK_FREE)
+        """Whether all images of the split were measured, not only a part of them."""
+        return not self.split.endswith((LEAK_FREE, NO_NEAR_DUPLICATE))
 
     @property
     def above_chance(self) -> str:
@@ -144,13 +143,13 @@ def measure_cell(
     protocol: str,
     samples: int,
     seed: int,
-    where: Flags | None = None,
+    split: str,
 ) -> Cell:
-    """Measure the scores of a model on a data set under a protocol.
+    """Measure the scores of a model on a data set, or on another one of its `parts`, under a protocol.
 
-    `p_fake` is (n,) in [0, 1]; the mask `where`, (n,), selects images. `samples` and `seed` belong to the bootstrap.
+    `p_fake` is (n,) in [0, 1], calibrated; `samples` and `seed` belong to the bootstrap.
     """
-    rows = np.arange(len(dataset.is_fake)) if where is None else np.flatnonzero(where)
+    rows = np.flatnonzero(dataset.parts[split])
     is_fake, scores = dataset.is_fake[rows], np.asarray(p_fake, dtype=np.float64)[rows]
     content, generator = ([values[row] for row in rows] for values in (dataset.content, dataset.generator))
     shared = dataset.is_shared
@@ -162,7 +161,7 @@ def measure_cell(
     return Cell(
         model=model.name,
         dataset=dataset.name,
-        split=dataset.split if where is None else f"{dataset.split} {LEAK_FREE}",
+        split=split,
         protocol=protocol,
         point=point,
         report=report,
@@ -180,18 +179,20 @@ def measure_cell(
 def _measure_confidence(
     is_fake: Flags, p_fake: NDArray[np.float64], point: OperatingPoint, report: Report, *, samples: int, seed: int
 ) -> Confidence:
-    """Measure calibration and selective prediction; the report is that of the unscaled scores."""
-    scaled = None if point.temperature is None else calibration.scale(p_fake, point.temperature)
-    after = None if scaled is None else make_report(is_fake, scaled, bootstrap_samples=samples, seed=seed)
+    """Measure calibration and selective prediction of calibrated scores, given their report."""
+    temperature, unscaled, before = point.temperature, p_fake, report
+    if temperature is not None:
+        unscaled = calibration.scale(p_fake, 1 / temperature)
+        before = make_report(is_fake, unscaled, bootstrap_samples=samples, seed=seed)
     is_wrong = (p_fake > point.threshold) != is_fake
     band = point.band or Band(point.threshold, point.threshold, promised=1)
     is_decided = (p_fake <= band.low) | (p_fake >= band.high)
     return Confidence(
-        temperature=point.temperature,
-        before={name: getattr(report, name) for name in CALIBRATION},
-        after=None if after is None else {name: getattr(after, name) for name in CALIBRATION},
-        bins=calibration.reliability(is_fake, p_fake),
-        bins_after=None if scaled is None else calibration.reliability(is_fake, scaled),
+        temperature=temperature,
+        before={name: getattr(before, name) for name in CALIBRATION},
+        after=None if temperature is None else {name: getattr(report, name) for name in CALIBRATION},
+        bins=calibration.reliability(is_fake, unscaled),
+        bins_after=None if temperature is None else calibration.reliability(is_fake, p_fake),
         histogram=calibration.confidence_histogram(is_fake, p_fake, threshold=point.threshold),
         risk_coverage=calibration.risk_coverage(is_fake, p_fake, threshold=point.threshold),
         band=point.band,

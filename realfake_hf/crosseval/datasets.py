@@ -16,6 +16,8 @@ from realfake_hf.environment import split_fingerprint
 from realfake_hf.labels import FAKE
 from realfake_hf.sampling import Flags, draw_evenly
 
+LEAK_FREE: Final = "leak-free"  # suffixes of the split name
+NO_NEAR_DUPLICATE: Final = "no near-duplicate"
 SAME_CONTENT: Final[Mapping[str, str]] = {
     "aeroplane": "airplane", "plane": "airplane", "boat": "ship", "car": "automobile", "cock": "bird", "hen": "bird",
     "ostrich": "bird",
@@ -37,6 +39,18 @@ class EvalDataset:
     sha256: str
     is_streamed: bool = False  # whether the images were read from shards, without a local copy of the source
     labels: str | None = None  # as for `load_images`
+    # (n,) whether no training image of the source is a near-duplicate of the image; None if unknown
+    is_near_duplicate_free: Flags | None = None
+
+    @property
+    def parts(self) -> dict[str, Flags]:
+        """The images to measure, (n,), by split name: all of them, then the parts that leave out some, not all."""
+        parts = {LEAK_FREE: self.is_leak_free, NO_NEAR_DUPLICATE: self.is_near_duplicate_free}
+        return {self.split: np.ones_like(self.is_fake)} | {
+            f"{self.split} {name}": where
+            for name, where in parts.items()
+            if where is not None and where.any() and not where.all()
+        }
 
     @property
     def is_shared(self) -> tuple[bool | None, ...]:

@@ -4,19 +4,19 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import combinations, product
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final, Self
 
-import numpy as np
 from accelerate import PartialState
-from numpy.typing import NDArray
 
 from realfake_hf.crosseval.arguments import TRIVIAL, CrossevalArguments
-from realfake_hf.crosseval.cell import LEAK_FREE, Cell, measure_cell
+from realfake_hf.crosseval.cell import Cell, measure_cell
 from realfake_hf.crosseval.datasets import EvalDataset, load_dataset, sample_leak_free, stream_dataset
 from realfake_hf.crosseval.errors import ERRORS, ShownError, TrainingEmbeddings, show_errors
 from realfake_hf.crosseval.models import Model, check_models, fit_baseline, load_model
+from realfake_hf.crosseval.near_duplicates import TrainingImages
+from realfake_hf.crosseval.protocols import ProtocolGap, compare_protocols, correct
 from realfake_hf.crosseval.robustness import Robustness, measure_robustness
 from realfake_hf.crosseval.scoring import Scores, cell_name, cell_settings, load_or_score
 from realfake_hf.crosseval.shortcuts import Shortcut, find_shortcuts
@@ -26,11 +26,10 @@ from realfake_hf.distributed import join_processes, report_lost_processes
 from realfake_hf.environment import environment
 from realfake_hf.estimate import from_plain, to_plain
 from realfake_hf.metrics.significance import McNemar, holm, mcnemar
-from realfake_hf.sampling import Flags
 from realfake_hf.store import Store, read_json, without_local_paths
 
-CELL_VERSION: Final = 2  # increase whenever the content of a stored cell changes
-PARTS: Final = ("cells", "pairs", "shortcuts", "robustness", "errors")
+CELL_VERSION: Final = 3  # increase whenever the content of a stored cell changes
+PARTS: Final = ("cells", "pairs", "protocol_gaps", "shortcuts", "robustness", "errors")
 
 Plain = dict[str, Any]  # JSON
 
@@ -65,6 +64,7 @@ class Grid:
     shortcuts: tuple[Shortcut, ...] = ()
     robustness: tuple[Robustness, ...] = ()
     errors: tuple[ShownError, ...] = ()
+    protocol_gaps: tuple[ProtocolGap, ...] = ()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -119,7 +119,7 @@ def run_grid(arguments: CrossevalArguments) -> Grid:
         load(name, source, split=arguments.split, limit=arguments.limit) for name, source in arguments.sources.items()
     ]
     compared = arguments.duplicates_of
-    training = load("--duplicates_of", compared, split="train") if compared else None
+    training = TrainingImages(load("--duplicates_of", compared, split="train"), store) if compared else None
     neighbours = _load_neighbours(arguments, load)
     baseline = []
     if source := arguments.baseline_data:
@@ -130,7 +130,8 @@ def run_grid(arguments: CrossevalArguments) -> Grid:
         store.clear()
         PartialState().wait_for_everyone()
     shortcuts = find_shortcuts(datasets, store, seed=arguments.seed, training=training)
-    cells, pairs = _measure(arguments, store, models, datasets)
+    datasets = [training.mark(dataset) for dataset in datasets] if training else datasets
+    cells, pairs, gaps = _measure(arguments, store, models, datasets)
     leak_free = [
         sample_leak_free(dataset, arguments.robustness_n, seed=arguments.seed)
         for dataset in datasets
@@ -139,7 +140,7 @@ def run_grid(arguments: CrossevalArguments) -> Grid:
     draws = {"samples": arguments.bootstrap_samples, "seed": arguments.seed}
     robustness = tuple(row for sample in leak_free for row in measure_robustness(models, sample, store, **draws))
     errors = tuple(_show_errors(arguments, store, models, datasets, neighbours))
-    return Grid(_facts(arguments, models, datasets), cells, pairs, shortcuts, robustness, errors)
+    return Grid(_facts(arguments, models, datasets), cells, pairs, shortcuts, robustness, errors, gaps)
 
 
 def _open_store(folder: Path) -> Store:
@@ -167,24 +168,26 @@ def _loader(arguments: CrossevalArguments) -> Callable[..., EvalDataset]:
 
 def _measure(
     arguments: CrossevalArguments, store: Store, models: Sequence[Model], datasets: Sequence[EvalDataset]
-) -> tuple[tuple[Cell, ...], tuple[Pair, ...]]:
-    """Measure and compare all models on each whole split, then on its leak-free part if that is smaller."""
+) -> tuple[tuple[Cell, ...], tuple[Pair, ...], tuple[ProtocolGap, ...]]:
+    """Measure and compare all models and both protocols on each whole split, then on its parts."""
     cells: list[Cell] = []
     pairs: list[Pair] = []
-    for dataset, protocol in product(datasets, arguments.protocols):
-        scores = load_or_score(models, dataset, store, protocol=protocol)
-        subsets: list[Flags | None] = [None]
-        if not dataset.is_leak_free.all() and dataset.is_leak_free.any():
-            subsets.append(dataset.is_leak_free)
-        for where in subsets:
-            group = [
-                _load_or_measure(arguments, store, model, dataset, protocol, p_fake=scores[model.name], where=where)
-                for model in models
-            ]
-            cells += group
-            pairs += _compare(dataset, group, scores, where)
+    gaps: list[ProtocolGap] = []
+    for dataset in datasets:
+        scores: dict[str, Scores] = {}
+        for protocol in arguments.protocols:
+            scores[protocol] = load_or_score(models, dataset, store, protocol=protocol)
+            for split in dataset.parts:
+                group = [
+                    _load_or_measure(arguments, store, model, dataset, protocol, split=split, scores=scores[protocol])
+                    for model in models
+                ]
+                cells += group
+                pairs += _compare(dataset, group, scores[protocol], split)
+        gaps += compare_protocols(models, dataset, scores, store, seed=arguments.seed)
     adjusted = holm([pair.test.p_value for pair in pairs])
-    return tuple(cells), tuple(replace(pair, p_holm=p) for pair, p in zip(pairs, adjusted, strict=True))
+    corrected = tuple(replace(pair, p_holm=p) for pair, p in zip(pairs, adjusted, strict=True))
+    return tuple(cells), corrected, correct(gaps)
 
 
 def _load_or_measure(
@@ -194,27 +197,25 @@ def _load_or_measure(
     dataset: EvalDataset,
     protocol: str,
     *,
-    p_fake: NDArray[np.float64],
-    where: Flags | None,
+    split: str,
+    scores: Scores,
 ) -> Cell:
-    samples, seed = arguments.bootstrap_samples, arguments.seed
+    p_fake, samples, seed = scores[model.name], arguments.bootstrap_samples, arguments.seed
     settings = {
-        **cell_settings(dataset, model), "protocol": protocol, "point": to_plain(model.point),
+        **cell_settings(dataset, model, dataset.parts[split]), "protocol": protocol, "point": to_plain(model.point),
         "bootstrap_samples": samples, "seed": seed, "version": CELL_VERSION,
     }  # fmt: skip
 
     def measure() -> Plain:
-        cell = measure_cell(model, dataset, p_fake, protocol=protocol, samples=samples, seed=seed, where=where)
+        cell = measure_cell(model, dataset, p_fake, protocol=protocol, samples=samples, seed=seed, split=split)
         return to_plain(cell)
 
-    name = cell_name(dataset, protocol, model)
-    return from_plain(Cell, store.json(name if where is None else f"{name}-{LEAK_FREE}", settings, measure))
+    return from_plain(Cell, store.json(cell_name(dataset, protocol, model, split=split), settings, measure))
 
 
-def _compare(dataset: EvalDataset, cells: Sequence[Cell], scores: Scores, where: Flags | None) -> Iterator[Pair]:
-    chosen = slice(None) if where is None else where
+def _compare(dataset: EvalDataset, cells: Sequence[Cell], scores: Scores, split: str) -> Iterator[Pair]:
     is_right = {
-        cell.model: ((scores[cell.model] > cell.point.threshold) == dataset.is_fake)[chosen]
+        cell.model: ((scores[cell.model] > cell.point.threshold) == dataset.is_fake)[dataset.parts[split]]
         for cell in cells
         if cell.model != TRIVIAL
     }

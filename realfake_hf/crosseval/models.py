@@ -43,7 +43,7 @@ class Model:
     digest: str  # hash of the weights
     trained_on: str | None = None  # source of the training data, as recorded in `run.json`; None if unknown
     detector: Detector | None = None  # detector with these weights; None for the baseline
-    # function from n RGB images to (n,) `p_fake` in [0, 1]
+    # function from n RGB images to (n,) `p_fake` in [0, 1], calibrated by the temperature of the operating point
     score: Callable[[Sequence[Image.Image]], NDArray[np.floating]]
 
 

@@ -47,17 +47,21 @@ SHEETS: Final = (
 )
 METHODS: Final = """\
 FAKE is the positive class. Each model is evaluated at the threshold stored with it, which was chosen on the validation
-split of its training data; nothing was tuned on the images reported here.
+split of its training data, and probabilities are those after temperature scaling, unless stated otherwise; nothing was
+tuned on the images reported here.
 
 Brackets contain 95% intervals: bootstrap percentiles over images, and exact Clopper-Pearson intervals for rates.
-p-values are corrected for the number of tests in their table by Holm's method.
+p-values are corrected for the number of tests in their table by Holm's method. Protocols are compared on the same
+images: both scores of an image are drawn together in a paired bootstrap.
 
 ECE is the expected calibration error over 15 equal-width bins of the probability of FAKE. Temperature and unsure band
-were fitted on validation images; the promise is the highest error rate outside the band that an exact test on
-validation images admits with 95% confidence.
+were fitted on validation images; the promise is the error rate outside the band that the upper bound of an exact test
+at 95% on validation images does not exceed. The same images chose the epoch and perhaps the threshold, so the
+confidence in the promise is below 95%.
 
 The trivial baseline is a logistic regression on colours and power spectra of images resized to 32 x 32 pixels.
-Leak-free rows exclude images that also occur, pixel for pixel, in another split of the same source.
+Leak-free rows exclude images that also occur, pixel for pixel, in another split of the same source. Rows without
+near-duplicates exclude images whose perceptual hash is within 4 of 64 bits of that of a training image.
 """
 CITATIONS: Final = """\
 The realfake developers, realfake: telling real photographs from AI-generated images, version 0.1.0.
@@ -142,7 +146,7 @@ def draw_reliability(cells: Iterable[Cell]) -> Figure:
 def _draw_bins(axes: Axes, confidence: Confidence, *, title: str) -> None:
     style.style_axes(axes)
     axes.plot([0, 1], [0, 1], color=style.INK, linestyle=":", linewidth=1, label="perfectly calibrated")
-    axes.plot(*_curve(confidence.bins), color=style.BLUE, marker="o", markersize=4, label="as predicted")
+    axes.plot(*_curve(confidence.bins), color=style.BLUE, marker="o", markersize=4, label="before temperature scaling")
     if confidence.bins_after:
         points = _curve(confidence.bins_after)
         axes.plot(

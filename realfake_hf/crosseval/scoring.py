@@ -1,5 +1,6 @@
 """Score the images of a data set with all models: each image decoded once, blocks distributed over processes."""
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -19,6 +20,7 @@ from realfake_hf.data.decoding import to_rgb
 from realfake_hf.data.pixels import geometry, resize_images, resize_target
 from realfake_hf.distributed import cores_each, this_process
 from realfake_hf.parallel import map_in_threads
+from realfake_hf.sampling import Flags
 from realfake_hf.store import Store
 
 logger = logging.getLogger(__name__)
@@ -30,9 +32,10 @@ Change = Callable[[Image.Image, str], Image.Image]
 Scores = Mapping[str, NDArray[np.float64]]
 
 
-def cell_name(dataset: EvalDataset, condition: str, model: Model) -> str:
-    """Return the name of the results of a model on a data set in the store."""
-    return f"{dataset.name}-{dataset.split}-{condition}-{model.name}"
+def cell_name(dataset: EvalDataset, condition: str, model: Model, *, split: str | None = None) -> str:
+    """Return the name of the results of a model on a data set in the store; `split` names a part of its images."""
+    part = "" if split is None else split.removeprefix(dataset.split).replace(" ", "-")
+    return f"{dataset.name}-{dataset.split}-{condition}-{model.name}{part}"
 
 
 def load_or_score(
@@ -61,15 +64,20 @@ def load_or_score(
     return {name: p_fake.astype(np.float64) for name, p_fake in {**new, **old}.items()}
 
 
-def cell_settings(dataset: EvalDataset, model: Model) -> dict[str, Any]:
-    """Return the digests of weights and images, on which all results of a model on a data set depend."""
-    return {"weights": model.digest, "pictures": dataset.sha256}
+def cell_settings(dataset: EvalDataset, model: Model, where: Flags | None = None) -> dict[str, Any]:
+    """Return what all results of a model on a data set, or its images `where`, (n,), depend on.
+
+    These are the digests of weights and images, and the temperature, by which the scores are calibrated.
+    """
+    part = {} if where is None else {"part": hashlib.sha256(where.tobytes()).hexdigest()}
+    digests = {"weights": model.digest, "pictures": dataset.sha256}
+    return {**digests, "temperature": model.point.temperature, **part}
 
 
 def score_all(
     models: Sequence[Model], dataset: EvalDataset, protocol: str, *, change: Change | None = None, title: str = ""
 ) -> dict[str, NDArray[np.floating]]:
-    """Score the images of a data set with several models: (n,) `p_fake` in [0, 1] each, by name.
+    """Score the images of a data set with several models: (n,) calibrated `p_fake` in [0, 1] each, by name.
 
     A change, a function of an image and its SHA-256, is applied after the protocol. The title is that of the progress
     bar, by default the protocol.

@@ -5,9 +5,8 @@ from fake, a detector can too, without learning anything about the images.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +19,8 @@ from sklearn.preprocessing import OneHotEncoder
 from threadpoolctl import threadpool_limits
 
 from realfake_hf.crosseval.datasets import EvalDataset
-from realfake_hf.data.duplicates import THRESHOLD, ImageHashes, NearDuplicates, find_near_duplicates, hash_images
+from realfake_hf.crosseval.near_duplicates import TrainingImages
+from realfake_hf.data.duplicates import NearDuplicates
 from realfake_hf.estimate import Estimate, from_plain, to_plain
 from realfake_hf.metrics.intervals import bootstrap_estimate
 from realfake_hf.sampling import Flags
@@ -149,18 +149,14 @@ def _describe(together: Estimate | None, n: int, worst: str | None, worst_alone:
 
 
 def find_shortcuts(
-    datasets: Sequence[EvalDataset], store: Store, *, seed: int, training: EvalDataset | None = None
+    datasets: Sequence[EvalDataset], store: Store, *, seed: int, training: TrainingImages | None = None
 ) -> tuple[Shortcut, ...]:
-    """Audit the files of each data set, log warnings, and count near-duplicates of training images, if given.
-
-    The training images are hashed once, and only if a comparison is not in the store.
-    """
+    """Audit the files of each data set, log warnings, and count near-duplicates of training images, if given."""
     shortcuts = [_load_or_audit(dataset, store, seed) for dataset in datasets]
     if training is None:
         return tuple(shortcuts)
-    hash_training = cache(partial(hash_images, training.rows, name=f"{training.source} {training.split}"))
     return tuple(
-        replace(shortcut, duplicates=_load_or_compare(dataset, training, hash_training, store))
+        replace(shortcut, duplicates=training.compare(dataset))
         for shortcut, dataset in zip(shortcuts, datasets, strict=True)
     )
 
@@ -191,17 +187,6 @@ def _audit(dataset: EvalDataset, seed: int) -> Shortcut:
         warning=audit.warning,
         same_encoding=audit.same_encoding,
     )
-
-
-def _load_or_compare(
-    dataset: EvalDataset, training: EvalDataset, hash_training: Callable[[], ImageHashes], store: Store
-) -> NearDuplicates:
-    def compare() -> dict[str, Any]:
-        own = hash_images(dataset.rows, name=f"{dataset.name} {dataset.split}")
-        return to_plain(find_near_duplicates(hash_training(), own))
-
-    settings = {"pictures": dataset.sha256, "training": training.sha256, "threshold": THRESHOLD}
-    return from_plain(NearDuplicates, store.json(f"{dataset.name}-duplicates", settings, compare))
 
 
 def audit_shortcuts(

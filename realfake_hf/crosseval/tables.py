@@ -7,6 +7,7 @@ from typing import Final
 from realfake_hf.crosseval.arguments import TRIVIAL
 from realfake_hf.crosseval.cell import PREVALENCE, Cell
 from realfake_hf.crosseval.grid import Grid
+from realfake_hf.crosseval.protocols import STATISTICS as COMPARED
 from realfake_hf.crosseval.robustness import robustness_table
 from realfake_hf.environment import main_versions
 from realfake_hf.metrics.operating_point import DEFAULT
@@ -75,13 +76,14 @@ def _transfer(grid: Grid, away: Sequence[Cell]) -> Iterator[str]:
             f"There, their ROC AUC exceeds that of the trivial baseline in {sum(better)} of {len(better)} cases, with "
             "intervals that do not overlap."
         )
-    matched = {(cell.model, cell.dataset): cell.report.roc_auc for cell in grid.cells if cell.protocol == "matched"}
-    pairs = [(cell.report.roc_auc, matched.get((cell.model, cell.dataset))) for cell in away]
-    changed = [a.is_above(b) or b.is_above(a) for a, b in pairs if b and b.value is not None]
-    if changed and grid.cells[0].protocol == "native":
+    places = {(cell.model, cell.dataset, cell.split) for cell in away}
+    gaps = [gap for gap in grid.protocol_gaps if (gap.model, gap.dataset, gap.split) in places]
+    if gaps:
+        flags = {name: [gap.p_holm <= NOTABLE for gap in gaps if gap.statistic == name] for name in COMPARED}
+        counts = [f"the {COMPARED[name]} in {sum(own)} of {len(own)}" for name, own in flags.items() if own]
         yield (
-            f"Matching resolution and codec to CIFAKE changes the ROC AUC in {sum(changed)} of {len(changed)} cases, "
-            "with intervals that do not overlap."
+            f"Elsewhere, matching resolution and codec to CIFAKE changes {', '.join(counts)} cases (paired bootstrap "
+            f"on the same images, corrected p of at most {NOTABLE})."
         )
 
 
@@ -109,7 +111,7 @@ def tables_by_section(grid: Grid) -> dict[str, list[Table]]:
     """Return the tables that have rows, by section of the report."""
     by_dataset = groupby(grid.robustness, lambda robustness: robustness.dataset)
     tables = {
-        "results": [_cells(grid), _more_statistics(grid), _pairs(grid)],
+        "results": [_cells(grid), _protocols(grid), _more_statistics(grid), _pairs(grid)],
         "confidence": [_confidence(grid)],
         "groups": [_shared_contents(grid), _notable_groups(grid)],
         "false_alarms": [_false_alarms(grid), _false_alarms_by_content(grid)],
@@ -136,7 +138,7 @@ def _cells(grid: Grid) -> Table:
         if cell.is_whole_split
     ]
     caption = (
-        "Each model at its own threshold, with 95% bootstrap intervals. Small: fewer than "
+        "Each model at its own threshold on calibrated probabilities, with 95% bootstrap intervals. Small: fewer than "
         f"{SMALL} images of a label. Above chance: whether the interval of the ROC AUC lies above 0.5. Promise: "
         "whether the error rate outside the unsure band is at most the promised one (missed: higher, but its interval "
         "includes it)."
@@ -147,6 +149,28 @@ def _cells(grid: Grid) -> Table:
 
 def _place(cell: Cell) -> list[str]:
     return [f"{cell.dataset} {cell.split}", cell.protocol, cell.model]
+
+
+def _protocols(grid: Grid) -> Table:
+    rows = [
+        [
+            f"{gap.dataset} {gap.split}",
+            gap.model,
+            COMPARED[gap.statistic],
+            f"{gap.native:.3f}",
+            f"{gap.matched:.3f}",
+            gap.difference.format("+.3f"),
+            f"{gap.p_holm:.2g}",
+        ]
+        for gap in grid.protocol_gaps
+    ]
+    caption = (
+        "Protocols compared on the same images, each model at its own threshold: matched minus native, with 95% "
+        "intervals and p-values of a paired bootstrap within the labels, corrected for the "
+        f"{len(rows):,} comparisons of the grid."
+    )
+    header = ["data", "model", "statistic", "native", "matched", "difference", "corrected p"]
+    return Table(caption, header, rows, align="lllr")
 
 
 def _more_statistics(grid: Grid) -> Table:
@@ -161,8 +185,9 @@ def _more_statistics(grid: Grid) -> Table:
         for cell in grid.cells
     ]
     caption = (
-        "Further statistics, also of leak-free images. Majority: accuracy of always predicting the more frequent "
-        "label. Oracle: accuracy at the threshold that is best on these very images, an upper bound and not a result."
+        "Further statistics, also of leak-free images and of those without a near-duplicate in training. Majority: "
+        "accuracy of always predicting the more frequent label. Oracle: accuracy at the threshold that is best on "
+        "these very images, an upper bound and not a result."
     )
     header = [*PLACE, "n", "majority", *STATISTICS.values(), "oracle"]
     return Table(caption, header, rows, align="lllr", folded=True)

@@ -3,7 +3,8 @@
 `python -m realfake_hf.experiments.compare --models cnn=space/models/cifake-cnn vit=runs/vit --data cifake
 --output_file results/cifake_comparison.json`
 
-Each model scores the test split once; the accuracy must agree with the `metrics.json` of its training.
+Each model scores the test split once, with the temperature of its operating point; the accuracy must agree with the
+`metrics.json` of its training.
 """
 
 import sys
@@ -128,9 +129,10 @@ def to_markdown(results: Mapping[str, Any]) -> str:
         "errors", "minutes",
     ]  # fmt: skip
     note = (
-        f"Images above {THRESHOLD} are called FAKE, and in the fifth column images above the threshold shipped with "
-        "the model, chosen on validation. ROC AUC, ECE and errors refer to the whole test split. In parentheses: 95% "
-        "intervals; real images called FAKE + fake images called REAL; the machine of the training."
+        f"Images with a calibrated probability over {THRESHOLD} are called FAKE, and in the fifth column images above "
+        "the threshold shipped with the model, chosen on validation. ROC AUC, ECE and errors refer to the whole test "
+        "split. In parentheses: 95% intervals; real images called FAKE + fake images called REAL; the machine of the "
+        "training."
     )
     tests = [
         McNemar(**pair[split]).to_markdown(a=pair["a"], b=pair["b"])

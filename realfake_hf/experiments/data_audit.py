@@ -1,22 +1,29 @@
 """Audit a data set: exact duplicates, or what its files reveal about the label.
 
 `python -m realfake_hf.experiments.data_audit --data cifake --output_file results/cifake_audit.json` counts images that
-are equal pixel by pixel. With `--file_facts`, a small model predicts the label from file facts alone; with it,
-`--splits` and `--against` find near-duplicates between splits and in other sources, and `--limit` bounds the files.
+are equal pixel by pixel, and test images that also occur in the train or validation split of `train.py`. With
+`--file_facts`, a small model predicts the label from file facts alone; with it, `--splits` and `--against` find
+near-duplicates between splits and in other sources, and `--limit` bounds the files.
 """
 
+import logging
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from realfake_hf.cli import command, setting
 from realfake_hf.estimate import from_plain, to_plain
 from realfake_hf.labels import LabelArguments
 from realfake_hf.store import write_results
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -41,12 +48,11 @@ class AuditArguments(LabelArguments):
 def audit(arguments: AuditArguments) -> dict[str, Any]:
     """Audit a source, and return the content of the results file."""
     from realfake_hf.crosseval.shortcuts import audit_shortcuts
-    from realfake_hf.data.duplicates import find_duplicates
     from realfake_hf.data.loading import find_source, load_images
     from realfake_hf.data.metadata import read_file_properties
 
     if not arguments.file_facts:
-        return to_plain(find_duplicates(load_images(arguments.data, labels=arguments.labels)))
+        return _exact_duplicates(load_images(arguments.data, labels=arguments.labels))
     for source in (arguments.data, *arguments.against):
         find_source(source, labels=arguments.labels)
     seed = arguments.seed
@@ -60,6 +66,20 @@ def audit(arguments: AuditArguments) -> dict[str, Any]:
         "shortcuts": shortcuts.to_dict(),
         "near_duplicates": _near_duplicates(arguments),
     }
+
+
+def _exact_duplicates(images: "DatasetDict") -> dict[str, Any]:
+    from realfake_hf.data.duplicates import find_duplicates, leaks_by_split
+    from realfake_hf.data.splits import add_missing_splits
+
+    report = find_duplicates(images)
+    if {"train", "test"} <= images.keys():
+        try:
+            images = add_missing_splits(images)
+        except ValueError as error:  # too few images to draw a validation split
+            logger.warning("%s", error)
+        report = replace(report, leaked_to=leaks_by_split(images))
+    return to_plain(report)
 
 
 def _near_duplicates(arguments: AuditArguments) -> list[dict[str, Any]]:

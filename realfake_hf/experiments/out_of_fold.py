@@ -291,7 +291,7 @@ def calibrated_point(point: "OperatingPoint") -> "OperatingPoint":
     band: Any = point.band
     ends = log_odds(np.array([band.low, band.high])) - log_odds(np.array(point.threshold))
     low, high = expit(ends / (point.temperature or 1)).tolist()
-    return replace(point, threshold=0.5, temperature=1.0, band=replace(band, low=low, high=high))
+    return replace(point, threshold=0.5, temperature=1.0, band=replace(band, low=low, high=high), calibrated=True)
 
 
 def keep(fits: RecipeFits, point: "OperatingPoint", folder: Path) -> str:

@@ -27,10 +27,14 @@ SHOWN: Final = {
     "f1": "F1",
     "roc_auc": "ROC AUC",
     "average_precision": "average precision",
+    "ece_before": "calibration error (ECE) before temperature scaling",
     "ece": "calibration error (ECE)",
     "brier": "Brier score",
 }
-PERCENT: Final = ("accuracy", "accuracy_real", "accuracy_fake", "precision", "f1", "ece")
+PERCENT: Final = ("accuracy", "accuracy_real", "accuracy_fake", "precision", "f1", "ece_before", "ece")
+TITLES: Final = {  # of the reports of an outcome on the test split and its parts
+    "test": "test", "test_leak_free": "leak-free test", "test_no_near_duplicate": "test without near-duplicates",
+}  # fmt: skip
 
 
 @dataclass
@@ -53,9 +57,8 @@ def summarize(runs: "Sequence[Run]") -> dict[str, Any]:
         "best_epoch": [run.outcome.best_epoch for run in runs],
         "seconds": [round(run.record["seconds"], 1) for run in runs],
         "peak_memory_gib": [round(run.record["peak_memory_gib"], 3) for run in runs],
-        "validation": _over_seeds([run.outcome.validation for run in runs]),
-        "test": _over_seeds([run.outcome.test for run in runs]),
-        "test_leak_free": _over_seeds([run.outcome.test_leak_free for run in runs]),
+        "validation": _over_seeds(runs, "validation"),
+        **{name: _over_seeds(runs, name) for name in TITLES if all(name in run.outcome.tests for run in runs)},
     }
 
 
@@ -74,8 +77,14 @@ def _without_seed(run: "Run") -> dict[str, Any]:
     return {name: value for name, value in run.record["arguments"].items() if name != "seed"}
 
 
-def _over_seeds(reports: "Sequence[Report]") -> dict[str, Any]:
-    first, values = reports[0], [report.point_values() for report in reports]
+def _over_seeds(runs: "Sequence[Run]", name: str) -> dict[str, Any]:
+    reports: list[Report] = [getattr(run.outcome, name) for run in runs]
+    before = [run.outcome.ece_before[name].value if run.outcome.ece_before else None for run in runs]
+    values = [
+        {**report.point_values(), **({} if ece is None else {"ece_before": ece})}
+        for report, ece in zip(reports, before, strict=True)
+    ]
+    first = reports[0]
     return {
         **{name: getattr(first, name) for name in ("n", "n_real", "n_fake")},
         "statistics": {  # runs of older versions lack some
@@ -91,11 +100,14 @@ def _over_seeds(reports: "Sequence[Report]") -> dict[str, Any]:
 
 
 def to_markdown(results: Mapping[str, Any]) -> str:
-    """Render the statistics on the whole and the leak-free test split, and the accuracy by content."""
-    whole, clean, n_seeds = results["test"], results["test_leak_free"], len(results["seeds"])
+    """Render the statistics on the whole test split and its parts, and the accuracy by content."""
+    whole, n_seeds = results["test"], len(results["seeds"])
     seeds, statistics = ("1 seed", "") if n_seeds == 1 else (f"{n_seeds} seeds", "Mean ± standard deviation. ")
-    header = [seeds, f"test, n = {whole['n']:,}", f"leak-free test, n = {clean['n']:,}"]
-    rows = [[title, _statistic(name, whole), _statistic(name, clean)] for name, title in SHOWN.items()]
+    splits = {
+        f"{title}, n = {results[name]['n']:,}": results[name] for name, title in TITLES.items() if name in results
+    }
+    shown = {name: title for name, title in SHOWN.items() if name in whole["statistics"]}
+    rows = [[title, *(_statistic(name, split) for split in splits.values())] for name, title in shown.items()]
     note = (
         f"{statistics}Errors per run on the whole test split: {_range(whole['false_positives'])} real images called "
         f"FAKE, {_range(whole['false_negatives'])} fake images called REAL. One training took "
@@ -105,7 +117,9 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     contents = [
         [name, f"{row['n']:,}", f"{format_spread(row, scale=100)}%"] for name, row in whole["by_content"].items()
     ]
-    return "\n\n".join([markdown_table(header, rows), note, markdown_table(["content", "n", "accuracy"], contents)])
+    return "\n\n".join(
+        [markdown_table([seeds, *splits], rows), note, markdown_table(["content", "n", "accuracy"], contents)]
+    )
 
 
 def _statistic(name: str, split: Mapping[str, Any]) -> str:

@@ -71,6 +71,7 @@ def run_study(arguments: StudyArguments) -> tuple[Plain, list[ExplainedImage]]:
     settings = {name: value for name, value in asdict(arguments).items() if name not in _NOT_RECORDED}
     settings["pictures"] = split_fingerprint(rows)["sha256"]
     settings["weights"] = [model.detector.digest() for model in (*models, *twins)]
+    settings["temperature"] = [model.detector.point.temperature for model in (*models, *twins)]
     begin_or_resume(arguments.output_dir / SETTINGS, settings, what="study")
     store = Store(arguments.output_dir)
     p_fake = {model.name: _scores(store, model, rows) for model in models}

@@ -108,7 +108,8 @@ def _grid_of(digest: str, results: Path) -> "Grid | None":
     shown = (names[digest], TRIVIAL)
     models = {name: facts for name, facts in grid.facts["models"].items() if name in shown}
     cells = tuple(cell for cell in grid.cells if cell.model in shown)
-    return replace(grid, facts={**grid.facts, "models": models}, cells=cells, pairs=(), robustness=(), errors=())
+    unused: dict[str, Any] = dict.fromkeys(("pairs", "protocol_gaps", "robustness", "errors"), ())
+    return replace(grid, facts={**grid.facts, "models": models}, cells=cells, **unused)
 
 
 def _training_fields(run: "Run", results: Path | None) -> dict[str, Any]:
@@ -197,7 +198,8 @@ def _front_matter(run: "Run", detector: "Detector", repo_id: str, grid: "Grid | 
     from huggingface_hub import ModelCardData
 
     source = run.record.get("source", run.record["arguments"]["data"])
-    reports = [(source, "test", run.outcome.test), (source, "test, leak-free", run.outcome.test_leak_free)]
+    splits = {"test": "test", "test_leak_free": "test, leak-free", "test_no_near_duplicate": "test, no near-duplicate"}
+    reports = [(source, splits[name], report) for name, report in run.outcome.tests.items()]
     if grid:
         reports += [(cell.dataset, cell.split, cell.report) for cell in grid.away(*grid.trained_models)]
     return ModelCardData(

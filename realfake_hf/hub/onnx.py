@@ -2,7 +2,8 @@
 
 `python -m realfake_hf.hub.onnx --model_dir space/models/cifake-vit --output_file model.onnx` requires the extra
 `export`. The exported model maps `pixel_values`, (batch, 3, height, width) float32 as the processor returns them, to
-`p_fake`, (batch,) in [0, 1]. Its metadata contain the settings of the processor and the operating point.
+`p_fake`, (batch,) in [0, 1], calibrated by the temperature of the operating point as in `Detector`. Its metadata
+contain the settings of the processor and the operating point.
 """
 
 import importlib
@@ -93,8 +94,10 @@ def _export(detector: "Detector", size: tuple[int, int]) -> Any:  # noqa: ANN401
 
 
 def _probability_model(detector: "Detector") -> "nn.Module":
-    """Return a module from pixel values, (batch, 3, height, width), to `p_fake`, (batch,)."""
+    """Return a module from pixel values, (batch, 3, height, width), to the calibrated `p_fake`, (batch,)."""
     from torch import Tensor, nn
+
+    temperature = detector.point.temperature or 1.0
 
     class Probability(nn.Module):
         def __init__(self) -> None:
@@ -102,8 +105,8 @@ def _probability_model(detector: "Detector") -> "nn.Module":
             self.model = detector.model
 
         def forward(self, pixel_values: Tensor) -> Tensor:
-            logits = self.model(pixel_values=pixel_values).logits
-            return logits.float().softmax(dim=-1)[:, detector.fake]  # type: ignore[no-any-return]
+            logits = self.model(pixel_values=pixel_values).logits.float() / temperature
+            return logits.softmax(dim=-1)[:, detector.fake]  # type: ignore[no-any-return]
 
     return Probability().eval()
 

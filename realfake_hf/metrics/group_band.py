@@ -128,6 +128,7 @@ def choose_for_groups(
         temperature=temperature,
         band=Band(low, high, error),
         limits=limits,
+        calibrated=False,
     )
 
 

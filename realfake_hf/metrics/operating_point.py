@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +28,8 @@ class Band:
     Attributes:
         low: highest probability below the band that is decided, in [0, 1].
         high: lowest probability above the band that is decided, in [low, 1]; if equal to `low`, nothing is unsure.
-        promised: the highest error rate among decided images of the same kind as the validation images.
+        promised: the error rate among decided images that an exact test on the validation images does not exceed, see
+            `choose_band`.
 
     Raises:
         ValueError: the ends are not in order or outside [0, 1].
@@ -110,22 +111,31 @@ def shift(p_fake: float, log_odds: float) -> float:
     >>> round(shift(0.5, math.log(3)), 6)
     0.75
     """
+    return _probability(_log_odds(p_fake) + log_odds)
+
+
+def _log_odds(p_fake: float) -> float:
     p = min(max(p_fake, _LEAST_P), 1 - _LEAST_P)
-    return 0.5 + 0.5 * math.tanh((math.log(p / (1 - p)) + log_odds) / 2)
+    return math.log(p / (1 - p))
+
+
+def _probability(log_odds: float) -> float:
+    return 0.5 + 0.5 * math.tanh(log_odds / 2)
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """How the probabilities of a model become verdicts.
+    """How the logits of a model become probabilities, and these verdicts.
 
     Attributes:
         threshold: in [0, 1]; images with a greater `p_fake` are called FAKE.
         chosen: how the threshold was chosen.
         n: number of validation images; 0 for a default.
         sha256: fingerprint of the validation split, as in the training's `run.json`; None if unknown.
-        temperature: divisor that calibrates log-odds; None if not fitted.
+        temperature: divisor of the log-odds that calibrates `p_fake`; `Detector` applies it. None if not fitted.
         band: abstention band; None if not chosen, or if no band keeps the promise.
         limits: what else makes a verdict unsure; None for nothing.
+        calibrated: whether threshold and band are on the scale of the calibrated `p_fake`, after the temperature.
 
     Raises:
         ValueError: the threshold is outside [0, 1], or the temperature is not positive.
@@ -141,6 +151,7 @@ class OperatingPoint:
     temperature: float | None = None
     band: Band | None = None
     limits: Limits | None = None
+    calibrated: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
@@ -151,6 +162,17 @@ class OperatingPoint:
     def __str__(self) -> str:
         text = f"{self.threshold:.4g}, {self.chosen}"
         return f"{text} (n = {self.n:,})" if self.n else text
+
+    def on_calibrated_scale(self) -> "OperatingPoint":
+        """Return the point with threshold and band on the scale of the calibrated `p_fake`; verdicts are the same."""
+        if self.calibrated or self.temperature in (None, 1):
+            return replace(self, calibrated=True)
+
+        def scaled(p_fake: float) -> float:
+            return p_fake if p_fake in (0, 1) else _probability(_log_odds(p_fake) / (self.temperature or 1))
+
+        band = self.band and replace(self.band, low=scaled(self.band.low), high=scaled(self.band.high))
+        return replace(self, threshold=scaled(self.threshold), band=band, calibrated=True)
 
     def judge(
         self,
@@ -163,7 +185,7 @@ class OperatingPoint:
         """Return the verdict for an image: its label, whether it is sure, and why not.
 
         Args:
-            p_fake: probability that it is AI-generated.
+            p_fake: calibrated probability that it is AI-generated.
             quality: its quality; None if unknown.
             spread: standard deviation of the log-odds of its views.
             is_far: whether it is far from the training images; None if unknown.
@@ -186,6 +208,9 @@ DEFAULT: Final = OperatingPoint(0.5, "one half by default: no threshold was chos
 def load_operating_point(place: str | os.PathLike[str], *, revision: str = "main") -> OperatingPoint:
     """Load the operating point from a model's folder or Hub repository; return `DEFAULT` if it has none.
 
+    Threshold and band in files of version 0.1, which lack `calibrated`, are those before the temperature; they are
+    converted.
+
     Raises:
         OSError: the file cannot be read.
         ValueError: the file does not contain an operating point.
@@ -195,7 +220,7 @@ def load_operating_point(place: str | os.PathLike[str], *, revision: str = "main
         return DEFAULT
     content = read_object(file)
     try:
-        return from_plain(OperatingPoint, content)
+        return from_plain(OperatingPoint, {"calibrated": False, **content}).on_calibrated_scale()
     except ValueError as error:
         raise ValueError(
             f"expected an operating point in {file}; found something else ({error}). Write it again with "

@@ -176,7 +176,7 @@ def estimate_roc_auc(is_fake: Flags, p_fake: NDArray[np.floating], *, samples: i
     value = float(roc_auc(is_fake, p_fake, np.ones((1, len(is_fake))))[0])
     generator = np.random.default_rng(seed)
     sizes = [min(_BATCH, samples - start) for start in range(0, samples, _BATCH)]
-    replicates = [roc_auc(is_fake, p_fake, _draw_by_label(is_fake, size, generator)) for size in sizes]
+    replicates = [roc_auc(is_fake, p_fake, draw_by_label(is_fake, size, generator)) for size in sizes]
     return bootstrap_estimate(value, np.concatenate([np.empty(0), *replicates]))
 
 
@@ -185,15 +185,16 @@ def roc_auc(is_fake: Flags, p_fake: NDArray[np.floating], weights: Floats) -> Fl
 
     The result is (weightings,) in [0, 1]; NaN where the weights of one label sum to 0.
     """
-    order = np.argsort(p_fake, kind="stable")
-    starts = np.flatnonzero(np.diff(p_fake[order], prepend=-np.inf))  # first position of each distinct score
-    fake, real = (np.add.reduceat((weights * mask)[:, order], starts, axis=1) for mask in (is_fake, ~is_fake))
-    lower = np.cumsum(real, axis=1) - real / 2  # REAL images below each score, ties counting half
+    order = np.argsort(p_fake[~is_fake])
+    fake, real = weights[:, is_fake], weights[:, ~is_fake][:, order]
+    below = np.pad(np.cumsum(real, axis=1), ((0, 0), (1, 0)))  # sums of the weights of the lowest REAL images
+    ends = (np.searchsorted(p_fake[~is_fake][order], p_fake[is_fake], side) for side in ("left", "right"))
+    lower = sum(below[:, end] for end in ends) / 2  # REAL images below each FAKE one, ties counting half
     with np.errstate(invalid="ignore"):  # 0 / 0 without FAKE or without REAL images
         return np.asarray((fake * lower).sum(axis=1) / (fake.sum(axis=1) * real.sum(axis=1)))
 
 
-def _draw_by_label(is_fake: Flags, samples: int, generator: np.random.Generator) -> Floats:
+def draw_by_label(is_fake: Flags, samples: int, generator: np.random.Generator) -> Floats:
     """Return how often each image is drawn if each label is drawn as often as it occurs: (samples, n)."""
     weights = np.empty((samples, len(is_fake)))
     for mask in (is_fake, ~is_fake):

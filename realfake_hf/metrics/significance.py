@@ -1,4 +1,4 @@
-"""Significance tests: classifiers on the same images, and one classifier on two groups of images."""
+"""Significance tests: classifiers or scorings of the same images, and one classifier on two groups of images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest, hypergeom, norm
 
-from realfake_hf.estimate import to_plain
+from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.metrics.intervals import Flags, Floats, bootstrap_estimate, percentile_interval
-from realfake_hf.metrics.report import roc_auc
+from realfake_hf.metrics.report import draw_by_label, roc_auc
 from realfake_hf.tables import markdown_table
 
 _SMALLEST_P: Final = 1e-4  # smaller p-values are printed as "p < 0.0001"
+_BATCH: Final = 50  # bootstrap replicates whose weights are in memory at once
 _TIE: Final = 1 + 1e-7  # relative tolerance for equal probabilities, as in R's fisher.test
 
 
@@ -39,10 +40,9 @@ class McNemar:
         only one is right on 2 of 4 images, only two on 0: one minus two +50.00 points (-13.55 to +78.91), p = 0.5
         """
         low, high = 100 * self.difference_low, 100 * self.difference_high
-        p = f"p = {self.p_value:.2g}" if self.p_value >= _SMALLEST_P else f"p < {_SMALLEST_P:.4f}"
         return (
             f"only {a} is right on {self.only_a:,} of {self.n:,} images, only {b} on {self.only_b:,}: {a} minus {b} "
-            f"{100 * self.difference:+.2f} points ({low:+.2f} to {high:+.2f}), {p}"
+            f"{100 * self.difference:+.2f} points ({low:+.2f} to {high:+.2f}), {format_p(self.p_value)}"
         )
 
     def to_markdown(self, *, a: str = "a", b: str = "b") -> str:
@@ -54,6 +54,15 @@ class McNemar:
         ]
         note = "McNemar's exact test, and the difference in accuracy with its 95% interval: "
         return f"{markdown_table(header, rows)}\n\n{note}{self.to_words(a=a, b=b)}."
+
+
+def format_p(p_value: float) -> str:
+    """Format a p-value in words.
+
+    >>> format_p(0.0123), format_p(1e-9)
+    ('p = 0.012', 'p < 0.0001')
+    """
+    return f"p = {p_value:.2g}" if p_value >= _SMALLEST_P else f"p < {_SMALLEST_P:.4f}"
 
 
 def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> McNemar:
@@ -107,6 +116,56 @@ def _wilson_distances(right: int, n: int) -> tuple[float, float]:
     """Return the distances from an accuracy to the lower and upper end of its Wilson score interval."""
     interval = binomtest(right, n).proportion_ci(method="wilson")
     return right / n - float(interval.low), float(interval.high) - right / n
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """A statistic of two scorings of the same images, and the second minus the first with its 95% interval."""
+
+    first: float
+    second: float
+    difference: Estimate
+    p_value: float  # two-sided p-value of no difference
+
+
+def paired_bootstrap(
+    is_fake: Flags, first: Floats, second: Floats, *, threshold: float, samples: int, seed: int
+) -> dict[str, PairedDifference]:
+    """Compare two scorings of the same images, (n,) in [0, 1] each: `roc_auc`, `recall` and `false_positive_rate`.
+
+    Both are measured on the same replicates, which draw images with replacement within each label. The p-value is
+    twice the share of replicates on the smaller side of 0, those at 0 counting on both (Davison & Hinkley, 1997,
+    *Bootstrap Methods and their Application*, section 4.2), and at least 2 / (samples + 1). Statistics without images
+    of the labels that they need are left out.
+    """
+    scorings = (first, second)
+    called = [scores > threshold for scores in scorings]
+    rates = {"recall": is_fake, "false_positive_rate": ~is_fake}
+    rates = {name: among for name, among in rates.items() if among.any()}
+
+    def measure(weights: Floats) -> dict[str, list[Floats]]:
+        found = {"roc_auc": [roc_auc(is_fake, scores, weights) for scores in scorings]} if len(rates) > 1 else {}
+        for name, among in rates.items():
+            found[name] = [weights[:, among] @ flags[among] / among.sum() for flags in called]
+        return found
+
+    generator = np.random.default_rng(seed)
+    sizes = [min(_BATCH, samples - start) for start in range(0, samples, _BATCH)]
+    drawn = [measure(draw_by_label(is_fake, size, generator)) for size in sizes]
+    return {
+        name: _paired_difference(a, b, np.concatenate([batch[name][1] - batch[name][0] for batch in drawn]))
+        for name, (a, b) in measure(np.ones((1, len(is_fake)))).items()
+    }
+
+
+def _paired_difference(first: Floats, second: Floats, replicates: Floats) -> PairedDifference:
+    extreme = min((replicates <= 0).sum(), (replicates >= 0).sum())
+    return PairedDifference(
+        float(first[0]),
+        float(second[0]),
+        bootstrap_estimate(float(second[0] - first[0]), replicates),
+        p_value=min(1.0, 2 * (float(extreme) + 1) / (len(replicates) + 1)),
+    )
 
 
 @dataclass(frozen=True)

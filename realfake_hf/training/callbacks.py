@@ -33,7 +33,8 @@ _FILES_OF_MAIN_PROCESS: Final = (
 class ValidationRecorder(TrainerCallback):
     """Record the validation probabilities of each epoch; pass `compute_metrics` to the same `Trainer`.
 
-    The file, in the folder of the run, is that of a `ValidationRun`, to which a resumed run appends.
+    The file, in the folder of the run, is that of a `ValidationRun`, to which a resumed run appends. Its probabilities
+    are those before temperature scaling, because the temperature is fitted on them.
     """
 
     def __init__(self, images: Dataset, folder: Path) -> None:
@@ -122,6 +123,6 @@ def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
     return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
 
 
-def p_fake_of(logits: Any) -> NDArray[np.float32]:
-    """Convert logits (n, 2), REAL first, to the probability of FAKE, (n,) float32 in [0, 1]."""
-    return torch.from_numpy(logits).float().softmax(dim=-1)[:, FAKE].numpy()
+def p_fake_of(logits: Any, *, temperature: float | None = None) -> NDArray[np.float32]:
+    """Convert logits (n, 2), REAL first, to the probability of FAKE, (n,) float32 in [0, 1], calibrated if wanted."""
+    return (torch.from_numpy(logits).float() / (temperature or 1.0)).softmax(dim=-1)[:, FAKE].numpy()

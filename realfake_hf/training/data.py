@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from transformers import BaseImageProcessor, PreTrainedModel, ViTImageProcessorPil
 
 from realfake_hf.data.augment import Augmentation
-from realfake_hf.data.duplicates import absent_from, leak_free_mask
+from realfake_hf.data.duplicates import absent_from, leak_free_mask, near_duplicate_free_mask
 from realfake_hf.data.loading import find_source, load_images
 from realfake_hf.data.pixels import PixelDataset, cached_pixels
 from realfake_hf.data.splits import known_groups, stratified_split
@@ -106,6 +106,16 @@ class TrainingData:
             return leak_free_mask(self.images)
         test, validation = (self.images[split]["sha256"][:] for split in ("test", "validation"))
         return absent_from(test, chain(self.stream.column("sha256"), [validation]))
+
+    def near_duplicate_free(self) -> NDArray[np.bool_] | None:
+        """Return a mask of the test images without a near-duplicate in another split, (n_test,).
+
+        It is None if train is streamed, or if all test images have one, such as images of a single colour.
+        """
+        if self.stream is not None:
+            return None
+        mask = near_duplicate_free_mask(self.images)
+        return mask if mask.any() else None
 
 
 def load_training_data(arguments: DataArguments) -> TrainingData:

@@ -1,11 +1,14 @@
-"""Fit the familiarity and the operating point of a trained model.
+"""Fit the familiarity and the operating point of a trained model, or measure it again.
 
 `python -m realfake_hf.training.posthoc --models cnn=space/models/cifake-cnn --datasets cifake=cifake art=PLACE
 --output_file results/familiarity.json` writes familiarity.safetensors into the folder of each model, and measures
 the share of images of other data sets that are far from the training images.
 
-`python -m realfake_hf.training.posthoc --operating_point --model_dir space/models/cifake-cnn` chooses threshold,
-temperature and band on the validation split of the training, and writes operating_point.json into the folder.
+`python -m realfake_hf.training.posthoc --operating_point --model_dir space/models/cifake-cnn` chooses temperature,
+threshold and band on the validation split of the training, and writes operating_point.json into the folder.
+
+`python -m realfake_hf.training.posthoc --outcome --model_dir space/models/cifake-cnn` measures the weights in the
+folder, with the temperature of its operating point, on validation and test, and writes metrics.json and its figure.
 """
 
 import sys
@@ -32,8 +35,10 @@ if TYPE_CHECKING:
     from realfake_hf.crosseval.datasets import EvalDataset
     from realfake_hf.detector import Detector
     from realfake_hf.metrics.out_of_distribution import Familiarity
+    from realfake_hf.training.outcome import Predictions
 
 OPERATING_POINT_FLAG: Final = "--operating_point"
+OUTCOME_FLAG: Final = "--outcome"
 
 Distances = NDArray[np.float64]
 Scores = tuple[NDArray[np.bool_], NDArray[np.floating]]  # is_fake and p_fake, (n,) each
@@ -53,11 +58,17 @@ class FamiliarityArguments(LabelArguments):
 
 
 @dataclass
-class OperatingPointArguments(LabelArguments):
+class OutcomeArguments(LabelArguments):
+    """The model, and the data set of its training."""
+
+    model_dir: Path = field(metadata={"help": "A folder of train.py, into which the result is written."})
+    data: str | None = setting(None, "The data set of the training; None: as in run.json.")
+
+
+@dataclass
+class OperatingPointArguments(OutcomeArguments):
     """The model, and the predictions or images of its validation split."""
 
-    model_dir: Path = field(metadata={"help": "A folder of train.py; operating_point.json is written into it."})
-    data: str | None = setting(None, "The data set of the training; None: as in run.json.")
     probabilities: Path | None = setting(
         None, "validation_probabilities.npz of the run; None: the file in the folder, else score the images."
     )
@@ -81,6 +92,39 @@ def choose(arguments: OperatingPointArguments) -> None:
     point = choose_operating_point(is_fake, p_fake, sha256=digest, promised=arguments.promised)
     write_json(arguments.model_dir / OPERATING_POINT, to_plain(point))
     print(f"{arguments.model_dir}: FAKE above {point}; {point.band or 'no band meets the promised error rate'}")
+
+
+@command(OutcomeArguments, name="posthoc", description=__doc__)
+def measure_again(arguments: OutcomeArguments) -> None:
+    """Measure a finished run again from its weights, keep its epoch and history, and print the test results."""
+    from realfake_hf.detector import Detector
+    from realfake_hf.run_folder import RECORD, read_run, write_measurements
+    from realfake_hf.training.data import TrainingData
+    from realfake_hf.training.outcome import make_outcome
+
+    run, measured = read_run(arguments.model_dir), environment()
+    data = TrainingData(_splits_of_training(run.record, data=arguments.data, labels=arguments.labels))
+    detector = Detector.from_pretrained(arguments.model_dir)
+    outcome = make_outcome(
+        _predictions(detector, data.images["validation"], "validation"),
+        _predictions(detector, data.images["test"], "test"),
+        {"test_leak_free": data.leak_free(), "test_no_near_duplicate": data.near_duplicate_free()},
+        best_epoch=run.outcome.best_epoch,
+        bootstrap_samples=run.outcome.test.bootstrap_samples,
+        seed=run.outcome.test.seed,
+    )
+    write_measurements(arguments.model_dir, outcome)
+    write_json(arguments.model_dir / RECORD, {**run.record, "measured": measured})
+    print(outcome.to_markdown())
+
+
+def _predictions(detector: "Detector", rows: "Dataset", title: str) -> "Predictions":
+    from realfake_hf.metrics.calibration import scale
+    from realfake_hf.training.outcome import Predictions
+
+    p_fake = _probabilities(detector, rows, title)
+    before = scale(p_fake, 1 / (detector.point.temperature or 1.0))
+    return Predictions(np.asarray(rows["label"][:]) == FAKE, rows["content"][:], p_fake, before)
 
 
 def fit(folder: Path, *, n: int, far: float, seed: int) -> "Familiarity":
@@ -194,41 +238,51 @@ def _recorded_scores(file: Path, record: Mapping[str, Any], *, epoch: int) -> Sc
 
 
 def _new_scores(arguments: OperatingPointArguments, record: Mapping[str, Any]) -> Scores:
-    from tqdm.auto import tqdm
-
+    """Score the validation split without the temperature of an operating point that the folder may have."""
     from realfake_hf.detector import Detector
+    from realfake_hf.metrics.operating_point import DEFAULT
 
     rows = _splits_of_training(record, data=arguments.data, labels=arguments.labels)["validation"]
     detector = Detector.from_pretrained(arguments.model_dir)
-    images = tqdm(rows["image"], desc="validation", unit="image", disable=None)
-    return np.asarray(rows["label"][:]) == FAKE, detector.probabilities(images)
+    detector.point = DEFAULT
+    return np.asarray(rows["label"][:]) == FAKE, _probabilities(detector, rows, "validation")
+
+
+def _probabilities(detector: "Detector", rows: "Dataset", title: str) -> NDArray[np.float32]:
+    from tqdm.auto import tqdm
+
+    return detector.probabilities(tqdm(rows["image"], desc=title, unit="image", disable=None))
 
 
 def _splits_of_training(record: Mapping[str, Any], **given: str | None) -> "DatasetDict":
-    """Load the splits of a training run, with other settings if given, and check the validation split."""
+    """Load the splits of a training run, with other settings if given, and check the validation and the test split."""
     from realfake_hf.training.data import load_splits
 
-    names = ("data", "labels", "fold_column", "validation_fold", "validation_share", "test_share", "split_seed")
+    names = (
+        "data", "labels", "fold_column", "validation_fold", "validation_share", "test_share", "split_seed",
+        "train_size",
+    )  # fmt: skip
     recorded = {name: record["arguments"][name] for name in names if name in record["arguments"]}
     settings = recorded | {name: value for name, value in given.items() if value}
     images = load_splits(DataArguments(**settings))
-    expected = record["data"]["validation"]
-    actual = split_fingerprint(images["validation"])
-    if actual["sha256"] != expected["sha256"]:
-        raise ValueError(
-            f"expected the {expected['n']:,} validation images of the training run in {settings['data']}; found "
-            f"{actual['n']:,} others. Use the --data of the training run."
-        )
+    for split in ("validation", "test"):
+        expected, actual = record["data"][split], split_fingerprint(images[split])
+        if actual["sha256"] != expected["sha256"]:
+            raise ValueError(
+                f"expected the {expected['n']:,} {split} images of the training run in {settings['data']}; found "
+                f"{actual['n']:,} others. Use the --data of the training run."
+            )
     return images
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Fit the familiarity or the operating point, and print the result; return the exit status."""
+    """Fit the familiarity or the operating point, or measure again, and print the result; return the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if OPERATING_POINT_FLAG not in words:
-        return fit_and_measure(words)
-    words.remove(OPERATING_POINT_FLAG)
-    return choose(words)
+    for flag, work in ((OPERATING_POINT_FLAG, choose), (OUTCOME_FLAG, measure_again)):
+        if flag in words:
+            words.remove(flag)
+            return work(words)
+    return fit_and_measure(words)
 
 
 if __name__ == "__main__":

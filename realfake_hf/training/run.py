@@ -19,7 +19,6 @@ from realfake_hf.estimate import to_plain
 from realfake_hf.labels import FAKE
 from realfake_hf.metrics.calibration import choose_operating_point
 from realfake_hf.metrics.operating_point import OPERATING_POINT, OperatingPoint
-from realfake_hf.metrics.report import make_report
 from realfake_hf.models.multiview import MultiViewForImageClassification
 from realfake_hf.run_folder import (
     RECORD,
@@ -43,6 +42,7 @@ from realfake_hf.training.data import (
 )
 from realfake_hf.training.distillation import Teacher
 from realfake_hf.training.features import FeatureDataset, fit_heads
+from realfake_hf.training.outcome import Predictions, make_outcome
 from realfake_hf.training.run_arguments import RunArguments
 from realfake_hf.training.streaming import StreamTrainer, resume_within_epoch
 from realfake_hf.training.trainer import build_trainer, merge_lora, native_weight_names
@@ -151,23 +151,25 @@ def _all_settings(data: DataArguments, model: ModelArguments, run: RunArguments)
 
 
 def _measure(fitted: Fitted, run: RunArguments) -> tuple[Outcome, OperatingPoint]:
-    """Measure validation and test once each, and choose the operating point on validation."""
-    trainer, images = fitted.trainer, fitted.data.images
+    """Choose the operating point on validation, and measure validation and test once each with its temperature."""
+    trainer, data = fitted.trainer, fitted.data
     trainer.compute_metrics = None  # the probabilities of the last epoch are recorded already
-    settings: dict[str, Any] = {"bootstrap_samples": run.bootstrap_samples, "seed": run.seed}
     splits = ("validation", "test")
-    p_fake = {split: p_fake_of(trainer.predict(fitted.sets[split]).predictions) for split in splits}
-    is_fake = {split: np.asarray(images[split]["label"][:]) == FAKE for split in splits}
-    content = {split: images[split]["content"][:] for split in splits}
-    reports = {
-        split: make_report(is_fake[split], p_fake[split], content=content[split], **settings) for split in splits
+    logits = {split: trainer.predict(fitted.sets[split]).predictions for split in splits}
+    is_fake = {split: np.asarray(data.images[split]["label"][:]) == FAKE for split in splits}
+    digest = fitted.record["data"]["validation"]["sha256"]
+    point = choose_operating_point(is_fake["validation"], p_fake_of(logits["validation"]), sha256=digest)
+    scored = {
+        split: Predictions(
+            is_fake[split],
+            data.images[split]["content"][:],
+            p_fake=p_fake_of(logits[split], temperature=point.temperature),
+            p_before=p_fake_of(logits[split]),
+        )
+        for split in splits
     }
-    clean = np.flatnonzero(fitted.data.leak_free())
-    test_leak_free = make_report(
-        is_fake["test"][clean], p_fake["test"][clean], content=[content["test"][row] for row in clean], **settings
-    )
     best_step = trainer.state.best_global_step or trainer.state.global_step
     best_epoch = next(round(row["epoch"]) for row in trainer.state.log_history if row["step"] == best_step)
-    outcome = Outcome(best_epoch, reports["validation"], reports["test"], test_leak_free)
-    digest = fitted.record["data"]["validation"]["sha256"]
-    return outcome, choose_operating_point(is_fake["validation"], p_fake["validation"], sha256=digest)
+    parts = {"test_leak_free": data.leak_free(), "test_no_near_duplicate": data.near_duplicate_free()}
+    draws: dict[str, Any] = {"bootstrap_samples": run.bootstrap_samples, "seed": run.seed}
+    return make_outcome(scored["validation"], scored["test"], parts, best_epoch=best_epoch, **draws), point
