@@ -96,7 +96,7 @@ def choose_for_groups(
     group that counts is that of a nonparametric tolerance limit (Wilks, 1941, Annals of Mathematical Statistics
     12:91-96): if groups are exchangeable, a given band that passes keeps its promise in four of five new groups with
     95% confidence. The choice among many bands costs a part of it: 90% of the choices of `tests/test_group_band.py`
-    keep theirs.
+    keep theirs. Threshold and band are on the scale of `p_fake` as given, before the temperature.
 
     Args:
         is_fake: see the module.
