@@ -44,6 +44,7 @@ def launch(script, given):
 def grid_in(folder):
     found = json.loads((folder / "grid.json").read_text())
     found["settings"].pop("output_dir")
+    del found["versions"], found["machine"]["threads"]  # of the process: what it imports, its share of the cores
     return found
 
 
