@@ -71,7 +71,7 @@ def cluster_patches(features: NDArray[np.floating]) -> Mask:
     rows, columns, width = features.shape
     tokens = normalize(features.reshape(-1, width) - features.mean(axis=(0, 1)))
     part = KMeans(2, n_init=3, random_state=0).fit_predict(tokens).reshape(rows, columns) == 1
-    return part if part[_border(part.shape)].mean() < 1 / 2 else ~part
+    return np.asarray(part if part[_border(part.shape)].mean() < 1 / 2 else ~part)
 
 
 def geodesic_mask(image: Image) -> Mask:
@@ -87,10 +87,11 @@ def geodesic_mask(image: Image) -> Mask:
 
     fine = np.asarray(Pillow.fromarray(image).resize((FINE, FINE), Pillow.Resampling.BICUBIC))
     colours = gaussian_filter(rgb2lab(fine), (1, 1, 0))
-    edges = np.sqrt(sum(sobel(colours[..., channel]) ** 2 for channel in range(3)))
+    edges = np.sqrt(sum(sobel(colours[..., channel]) ** 2 for channel in range(3)))  # type: ignore[no-untyped-call]
     starts = list(zip(*np.nonzero(_border(edges.shape)), strict=True))
     distance, _ = MCP_Geometric(edges + np.finfo(np.float32).eps).find_costs(starts)
-    return resize_mask(largest_part(distance > threshold_otsu(distance)), image.shape[:2])
+    is_inside = distance > threshold_otsu(distance)  # type: ignore[no-untyped-call]
+    return resize_mask(largest_part(is_inside), image.shape[:2])
 
 
 def largest_part(mask: Mask) -> Mask:
@@ -160,7 +161,8 @@ def select_masks(arguments: MaskArguments) -> tuple[dict[str, Any], "Dataset", M
     split, rows = load_split(arguments.data, arguments.split)
     is_fake = np.asarray(rows["label"][:]) == FAKE
     rows = rows.select(draw_evenly(is_fake, rows["content"][:], arguments.n, seed=arguments.seed))
-    model: Any = load_classifier(arguments.tower).eval()
+    model: Any = load_classifier(arguments.tower)
+    model.eval()
     clusters, colours = mark_entities(model, np.stack([np.asarray(image) for image in rows["image"]]))
     both = clusters & colours
     agree = np.array([overlap(a, b) for a, b in zip(clusters, colours, strict=True)]) >= arguments.overlap
