@@ -23,6 +23,7 @@ from realfake_hf.data.loading import load_images
 from realfake_hf.detector import Detector
 from realfake_hf.hub.__main__ import main
 from realfake_hf.hub.push import publish_model
+from realfake_hf.metrics.calibration import scale
 from realfake_hf.training.callbacks import EpochLines
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,7 +71,7 @@ def test_the_local_hub_follows_the_installed_client():
     [("cifake-vit", ""), ("cifake-cnn", ", trust_remote_code=True"), ("wild", ", trust_remote_code=True")],
 )
 @pytest.mark.slow
-def test_a_published_model_gives_the_same_scores_in_a_pipeline(hub, tmp_path, name, code):
+def test_a_published_model_gives_the_scores_before_temperature_scaling_in_a_pipeline(hub, tmp_path, name, code):
     publish_model(MODELS / name, f"user/{name}")
     script = (
         "import json\nfrom transformers import pipeline\n"
@@ -85,8 +86,9 @@ def test_a_published_model_gives_the_same_scores_in_a_pipeline(hub, tmp_path, na
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     scores = json.loads(done.stdout.splitlines()[-1])
-    [verdict] = Detector.from_pretrained(MODELS / name).predict(str(EXAMPLE))
-    assert scores["FAKE"] == pytest.approx(verdict.p_fake, abs=1e-5)
+    detector = Detector.from_pretrained(MODELS / name)
+    [verdict] = detector.predict(str(EXAMPLE))
+    assert scale(scores["FAKE"], detector.point.temperature) == pytest.approx(verdict.p_fake, abs=1e-5)
 
 
 @pytest.mark.slow
@@ -272,7 +274,7 @@ def test_the_published_space_serves_the_published_model(hub, tmp_path):
         server.stop()
     [verdict] = Detector.from_pretrained(MODELS / "cifake-cnn").predict(str(EXAMPLE))
     assert answer["p_fake"] == pytest.approx(verdict.p_fake, abs=1e-5)
-    assert "9,033 test images of CIFAKE" in answer["meaning"]
+    assert "240 test images of CIFAKE" in answer["meaning"]
     commit = hub.repositories["model", "user/cifake-cnn"].names["main"]
     assert any(f"/{commit}/" in path for _, path in hub.requests)
 
