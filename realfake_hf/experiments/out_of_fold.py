@@ -147,7 +147,7 @@ def compare_recipes(plan: Plan, data: FoldedImages, scores: Mapping[str, Array])
 
     The p-values are corrected for the number of recipes and variants (Holm, 1979).
     """
-    from realfake_hf.metrics.significance import compare_auc, holm
+    from realfake_hf.metrics.significance import compare_auc, correct_together
 
     order, pairs = (NESTED, *(name for name in scores if name != NESTED)), {}
     for number, variant in enumerate(plan.variants):
@@ -155,9 +155,7 @@ def compare_recipes(plan: Plan, data: FoldedImages, scores: Mapping[str, Array])
         judged = data.select(rows)
         values = {name: scores[name][number, rows] for name in order}
         pairs[variant] = compare_auc(judged.is_fake, values, judged.groups.tolist(), samples=SAMPLES)
-    tests = [(pair["p_values"], name) for pair in pairs.values() for name in pair["p_values"]]
-    for (p_values, name), corrected in zip(tests, holm([p_values[name] for p_values, name in tests]), strict=True):
-        p_values[name] = corrected
+    correct_together([pair["p_values"] for pair in pairs.values()])
     return pairs
 
 

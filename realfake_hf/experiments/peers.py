@@ -133,11 +133,9 @@ class Peer:
 
 def correct(results: Mapping[str, Any]) -> None:
     """Correct the p-values of all comparisons that are shown together, in place (Holm, 1979)."""
-    from realfake_hf.metrics.significance import holm
+    from realfake_hf.metrics.significance import correct_together
 
-    tests = [(facts["p_values"], name) for _, facts in _places(results) for name in facts["p_values"]]
-    for (p_values, name), corrected in zip(tests, holm([p_values[name] for p_values, name in tests]), strict=True):
-        p_values[name] = corrected
+    correct_together([facts["p_values"] for _, facts in _places(results)])
 
 
 def score(peers: Mapping[str, Peer], images: "Dataset", *, name: str, variant: str, store: Store) -> dict[str, Array]:

@@ -267,3 +267,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(p_values))
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return adjusted.tolist()
+
+
+def correct_together(tests: Sequence[dict[str, float]]) -> None:
+    """Adjust the p-values of all dictionaries together, in place; see `holm`.
+
+    >>> tests = [{"a": 0.01, "b": 0.04}, {"a": 0.03}]
+    >>> correct_together(tests); tests
+    [{'a': 0.03, 'b': 0.06}, {'a': 0.06}]
+    """
+    adjusted = iter(holm([p_value for p_values in tests for p_value in p_values.values()]))
+    for p_values in tests:
+        p_values.update({name: next(adjusted) for name in p_values})
