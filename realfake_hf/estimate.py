@@ -1,10 +1,12 @@
-"""A measured value with its 95% interval and its number of items."""
+"""A measured value with its 95% interval and its number of items, and a difference with its p-value."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Final, Self, TypeVar, get_args, get_origin, get_type_hints
+
+LEVEL: Final = 0.05  # corrected p-values below it are significant
 
 Kind = TypeVar("Kind")
 
@@ -73,6 +75,30 @@ class Estimate:
         Estimate(value=0.5, low=0.4, high=0.6, n=20, k=None, undefined=None)
         """
         return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
+
+
+@dataclass(frozen=True)
+class Difference(Estimate):
+    """An estimate that is tested against 0.
+
+    Attributes:
+        p_value: two-sided p-value; None without a value or an interval.
+        p_holm: the p-value corrected for a family of comparisons (Holm, 1979); None if it belongs to none.
+    """
+
+    p_value: float | None = None
+    p_holm: float | None = None
+
+    @property
+    def side(self) -> int:
+        """1 if it is significantly positive, -1 if negative, else 0, by `p_holm`; without it, by the interval.
+
+        >>> Difference(0.1, 0.02, 0.18, p_value=0.02, p_holm=0.2).side
+        0
+        """
+        if self.p_holm is None or self.value is None:
+            return super().side
+        return int(self.p_holm < LEVEL) * (int(self.value > 0) - int(self.value < 0))
 
 
 def to_plain(item: object) -> dict[str, Any]:

@@ -219,12 +219,6 @@ def to_markdown(results: dict[str, Any]) -> str:
     return markdown_table(["images", "n"], [[words, f"{results[name]:,}"] for name, words in steps.items()])
 
 
-def read_masks(file: Path) -> dict[str, Mask]:
-    """Read the masks, (height, width), of images by their ids."""
-    with np.load(file) as stored:
-        return dict(zip(stored["id"].tolist(), stored["mask"], strict=True))
-
-
 @command(MaskArguments, name="entity_masks", description=__doc__)
 def main(arguments: MaskArguments) -> None:
     """Write masks, sheet and counts, and print the counts."""

@@ -1,7 +1,9 @@
 """Agreement of maps of the same image: overlap, correlation, structure and distance, with chance and controls.
 
 Maps are first resampled to one grid. If one of two maps is empty (constant), their agreement is NaN and counted as
-undefined. Cells that tie at the threshold of the highest cells count in part.
+undefined. Cells that tie at the threshold of the highest cells count in part. Both maps of a pair explain the same
+label, except with the target "predicted": there, each explains the verdict of its own model, and where the verdicts
+differ, the maps are about opposite labels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +17,9 @@ from scipy.stats import hypergeom, rankdata
 
 from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.explain_study.maps import GRID, Maps, MapSet, Plain, Sample, Values, is_empty, to_grid
+from realfake_hf.explain_study.names import MEASURE, key_pairs
 from realfake_hf.metrics.intervals import Resampling
+from realfake_hf.metrics.significance import correct_differences
 from realfake_hf.sampling import Flags
 
 SSIM_WINDOW: Final = 3  # cells; the usual 7 would leave two windows per side on a grid of 8
@@ -99,11 +103,20 @@ def centre_gaussian() -> Values:
     return np.asarray(np.exp(-0.5 * (rows[:, None] ** 2 + columns[None, :] ** 2)))
 
 
-def derangement(n: int, *, seed: int) -> NDArray[np.intp]:
-    """Draw a random partner for each of two or more images: (n,) positions; no image is its own partner."""
-    order = np.random.default_rng(seed).permutation(n)
-    partner = np.empty(n, dtype=np.intp)
-    partner[order] = np.roll(order, 1)
+def draw_partners(sample: Sample, *, seed: int) -> NDArray[np.intp]:
+    """Draw another image of the same label and content for each image, with probabilities by weight: (n,) positions.
+
+    It is -1 for an image without another one of its kind.
+    """
+    generator = np.random.default_rng(seed)
+    partner = np.full(len(sample), -1, dtype=np.intp)
+    for of_label in (sample.is_fake, ~sample.is_fake):
+        for of_content in sample.by_content.values():
+            members = np.flatnonzero(of_label & of_content)
+            for row in members if len(members) > 1 else ():
+                others = members[members != row]
+                weights = sample.weight[others]
+                partner[row] = generator.choice(others, p=weights / weights.sum())
     return partner
 
 
@@ -120,24 +133,23 @@ def measure_agreement(
 
     The models under study have one set of maps per method; so have models with random weights and twins, which have
     another training seed, and may be missing. Means are estimates for the whole split, see `Sample.weight`. The seed
-    is that of the bootstrap and of the shuffled pairs. The result is plain JSON: how the `maps` were made; the
-    agreement of independent maps by `chance`; `pairs`, see `_compare_pair`; and each kind of map against the `centre`
-    of the image, and against its twin (`ceiling`).
+    is that of the bootstrap and of the partners, see `draw_partners`. The result is plain JSON: how the `maps` were
+    made; the agreement of independent maps by `chance`; `pairs`, see `_compare_pair`; and each kind of map against the
+    `centre` of the image, and against its twin (`ceiling`).
     """
     resampling = sample.resampling(samples=samples, seed=seed)
     maps, untrained, other = ({maps.name: to_grid(maps.heat) for maps in sets} for sets in (trained, random, twins))
-    partner = derangement(len(sample), seed=seed)
+    partner = draw_partners(sample, seed=seed)
     centre = np.broadcast_to(centre_gaussian(), (len(sample), *GRID))
     overlaps = {f"iou_top_{percent}": chance_iou(GRID[0] * GRID[1], share=percent / 100) for percent in (10, 20)}
     pairs = []
     for a, b in combinations(trained, 2):
         first, second = maps[a.name], maps[b.name]
-        same, shuffled = agreement(first, second), agreement(first, second[partner])
+        shuffled = agreement(first, second[partner])
         agreements = {
-            "same_picture": same,
-            "shuffled": shuffled,
+            "same_picture": agreement(first, second),
+            "shuffled": {name: np.where(partner < 0, np.nan, values) for name, values in shuffled.items()},
             "random_weights": agreement(untrained[a.name], untrained[b.name]),
-            "above_shuffled": {name: same[name] - shuffled[name] for name in same},
         }
         pairs.append(_compare_pair(a, b, agreements, sample, resampling))
     return to_plain(
@@ -151,6 +163,13 @@ def measure_agreement(
     )
 
 
+def correct_agreement(by_target: Mapping[str, Plain]) -> None:
+    """Add `p_holm` to both differences of each key pair with every target, by `MEASURE`, in place: one family."""
+    pairs = [pair for measured in by_target.values() for pair in key_pairs(measured["pairs"])]
+    differences = [(pair["measures"][MEASURE]["above_shuffled"], pair["right_less_wrong"][MEASURE]) for pair in pairs]
+    correct_differences([difference for both in differences for difference in both])
+
+
 def _compare_pair(
     a: MapSet, b: MapSet, agreements: Mapping[str, Mapping[str, Values]], sample: Sample, resampling: Resampling
 ) -> Plain:
@@ -158,9 +177,10 @@ def _compare_pair(
 
     Maps of two models are also compared by label and by content.
     """
-    same = agreements["same_picture"]
+    same, shuffled = agreements["same_picture"], agreements["shuffled"]
     right = sample.is_right[a.model] & sample.is_right[b.model]
     by_kind = {kind: _means(values, resampling) for kind, values in agreements.items()}
+    by_kind["above_shuffled"] = {name: resampling.change(same[name] - shuffled[name]) for name in same}
     split = {name: same[name] for name in SPLIT_MEASURES}
     labels, contents = {"REAL": ~sample.is_fake, "FAKE": sample.is_fake}, sample.by_content
     if a.model == b.model:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Final
 
 from realfake_hf.cli import read_names, setting
+from realfake_hf.explain_study.names import TARGETS
 from realfake_hf.labels import LabelArguments
 
-PARTS: Final = ("agreement", "faithfulness", "sanity", "planted", "causal")
+PARTS: Final = ("agreement", "faithfulness", "sanity", "planted", "causal", "entity")
 
 
 @dataclass
@@ -24,13 +25,17 @@ class StudyArguments(LabelArguments):
     data: str = setting("cifake", "The data set, as for train.py.")
     split: str | None = setting(None, "Split not used for training; by default test, or the only split.")
     parts: list[str] = setting(list(PARTS), f"Parts to measure: {', '.join(PARTS)}.")
+    targets: list[str] = setting(
+        list(TARGETS), f"Labels that maps explain in the agreement part, the main one first: {', '.join(TARGETS)}."
+    )
+    entity_masks: Path | None = setting(None, "Masks of entities, as `make masks` writes; without, no part entity.")
     n: int = setting(1000, "Images of the agreement part, balanced by label, content and correctness.")
     faithfulness_n: int = setting(120, "Images of the deletion and insertion tests.")
     sanity_n: int = setting(60, "Images of the weight randomisation.")
     planted_n: int = setting(100, "Image pairs for each kind of planted evidence.")
-    causal_n: int = setting(2000, "Images of the occlusion test of centre and rim.")
+    causal_n: int = setting(2000, "Images of the occlusion test of centre, rim and corner.")
     gallery: int = setting(12, "Images shown on the page.")
-    bootstrap_samples: int = setting(1000, "Bootstrap replicates of each interval.")
+    bootstrap_samples: int = setting(10_000, "Bootstrap replicates of each interval and p-value.")
     seed: int = setting(0, "Seed of all random draws.")
     results_file: Path = setting(
         Path("results/explanation_study.json"), "JSON file of the results; their table goes beside it as Markdown."
@@ -44,8 +49,11 @@ class StudyArguments(LabelArguments):
             raise ValueError("expected one or more models, --compare NAME=MODEL; found none.")
         if unknown := sorted(self.twin_places.keys() - self.models.keys()):
             raise ValueError(f"expected --twins of {', '.join(self.models)}; found {', '.join(unknown)}.")
-        if unknown := sorted(set(self.parts) - set(PARTS)):
-            raise ValueError(f"expected --parts among {', '.join(PARTS)}; found {', '.join(unknown)}.")
+        for name, given, known in (("parts", self.parts, PARTS), ("targets", self.targets, TARGETS)):
+            if unknown := sorted(set(given) - set(known)):
+                raise ValueError(f"expected --{name} among {', '.join(known)}; found {', '.join(unknown)}.")
+        if not self.targets:
+            raise ValueError("expected one or more --targets; found none.")
         if small := [f"--{name} {n}" for name in _COUNTS if (n := getattr(self, name)) < _LEAST]:
             raise ValueError(f"expected at least {_LEAST} images in each part; found {', '.join(small)}.")
         if self.bootstrap_samples < 1 or self.gallery < 0:
@@ -53,6 +61,11 @@ class StudyArguments(LabelArguments):
                 "expected --bootstrap_samples of at least 1 and --gallery of at least 0; found "
                 f"{self.bootstrap_samples} and {self.gallery}."
             )
+
+    @property
+    def measured_parts(self) -> list[str]:
+        """The parts to measure, in the order of `PARTS`."""
+        return [part for part in PARTS if part in self.parts and (part != "entity" or self.entity_masks)]
 
     @property
     def models(self) -> dict[str, str]:

@@ -19,8 +19,10 @@ from realfake_hf.explain_study.maps import GRID, Images, Plain, Sample, StudyMod
 from realfake_hf.explain_study.names import CENTRE_PRIOR, RANDOM_ORDER
 from realfake_hf.explain_study.occlusion import FILLS, Fill, fill_in, filled
 from realfake_hf.metrics.intervals import Resampling
+from realfake_hf.metrics.significance import correct_differences
 
 STEPS: Final = 8  # in which all cells are hidden, or shown
+DIFFERENCES: Final = ("deletion_less_random", "insertion_less_random")
 RANDOM_ORDERS: Final = 2  # per image; each is read forward and backward
 
 Orders = NDArray[np.intp]
@@ -73,7 +75,7 @@ def measure_faithfulness(models: Sequence[StudyModel], sample: Sample, *, sample
 
     Each model is tested on its own predictions. The seed is that of ties, random orders and the bootstrap. The result
     is plain JSON: the settings, and for each of the `models`, by fill and by order (a method, `RANDOM_ORDER` or
-    `CENTRE_PRIOR`), the mean areas and curves.
+    `CENTRE_PRIOR`), the mean areas and curves. The p-values of all differences to random order are corrected together.
     """
     resampling = sample.resampling(samples=samples, seed=seed)
     results = {}
@@ -84,7 +86,12 @@ def measure_faithfulness(models: Sequence[StudyModel], sample: Sample, *, sample
             for fill, by_name in traced.items()
         }
     settings = {"n": len(sample), "grid": GRID, "steps": STEPS, "random_orders": RANDOM_ORDERS, "fills": FILLS}
-    return to_plain(settings | {"models": results})
+    measured = to_plain(settings | {"models": results})
+    orders = [
+        order for fills in measured["models"].values() for by_name in fills.values() for order in by_name.values()
+    ]
+    correct_differences([order[name] for order in orders for name in DIFFERENCES if name in order])
+    return measured
 
 
 def trace(trial: Trial, orders: Orders, *, grid: tuple[int, int], steps: int) -> Curves:
@@ -146,13 +153,13 @@ def _trace_random(trial: Trial, *, seeds: Iterable[int]) -> Curves:
 def _summarize(curves: Curves, random: Curves, resampling: Resampling) -> Plain:
     """Average the areas and curves; differences to random order are paired by image, and absent for itself."""
     areas = {"deletion": curves.deletion_auc, "insertion": curves.insertion_auc}
+    means = {name: resampling.mean(values) for name, values in areas.items()}
     if curves is not random:
-        areas["deletion_less_random"] = curves.deletion_auc - random.deletion_auc
-        areas["insertion_less_random"] = curves.insertion_auc - random.insertion_auc
+        baselines = (random.deletion_auc, random.insertion_auc)
+        for name, values, baseline in zip(DIFFERENCES, areas.values(), baselines, strict=True):
+            means[name] = resampling.change(values - baseline)
     steps = {"deletion_curve": curves.deletion.T, "insertion_curve": curves.insertion.T}
-    return {name: resampling.mean(values) for name, values in areas.items()} | {
-        name: [resampling.mean(values).value for values in curve] for name, curve in steps.items()
-    }
+    return means | {name: [resampling.mean(values).value for values in curve] for name, curve in steps.items()}
 
 
 def _score_hidden(trial: Trial, cells: NDArray[np.bool_]) -> Values:

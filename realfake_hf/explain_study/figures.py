@@ -10,13 +10,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from realfake_hf.attribution.methods import method_name
-from realfake_hf.estimate import Estimate
+from realfake_hf.estimate import Difference, Estimate
 from realfake_hf.explain_study.names import (
     FILL_NAMES,
     MEASURE,
     MEASURE_NAMES,
     REFERENCES,
     Results,
+    agreement_of,
     estimate,
     is_across,
     key_pairs,
@@ -28,18 +29,19 @@ from realfake_hf.explain_study.names import (
 from realfake_hf.figures import style
 
 MATRIX_COLORS: Final = "cividis"  # made for colour-blind readers: Nuñez, Anderton & Renslow (2018), PLOS ONE
-PALE: Final = "#999999"  # for differences whose interval includes 0
+PALE: Final = "#999999"  # for differences that are not significant
 SIDES: Final = {
     1: ("better than random order", style.BLUE),
     0: ("no clear difference", PALE),
     -1: ("worse", style.VERMILLION),
 }
+REGIONS: Final = {"centre": (style.VERMILLION, "o"), "rim": (style.BLUE, "s"), "corner": (style.COLORS[2], "^")}
 GROUP_NAMES: Final = {True: "maps of two models", False: "two methods on one model"}
 ROW: Final = 0.55  # height of a pair with its controls, in inches
 CONTROLS: Final = (  # key in the results, label, colour, marker, offset in the row
     ("same_picture", "the pair, same image", style.BLUE, "o", 0.3),
     ("ceiling", "each map and its twin from another training seed", style.COLORS[2], "^", 0.15),
-    ("shuffled", "the pair, different images", style.VERMILLION, "D", 0.0),
+    ("shuffled", "the pair, other images of the same kind", style.VERMILLION, "D", 0.0),
     ("random_weights", "the pair, random weights", style.COLORS[3], "v", -0.15),
     ("centre", "each map and a spot in the centre", style.COLORS[4], "s", -0.3),
 )
@@ -47,7 +49,8 @@ CONTROLS: Final = (  # key in the results, label, colour, marker, offset in the 
 
 def agreement_and_controls(results: Results) -> Figure:
     """Draw the agreement of the key pairs beside their controls: the main figure of the study."""
-    pairs = key_pairs(results)
+    agreement = agreement_of(results)
+    pairs = key_pairs(agreement["pairs"])
     groups = [(GROUP_NAMES[across], list(members)) for across, members in groupby(pairs, key=is_across)]
     figure = Figure(figsize=(style.WIDTH, ROW * (len(pairs) + 0.7 * len(groups)) + 1.5), layout="constrained")
     axes = figure.subplots()
@@ -59,7 +62,7 @@ def agreement_and_controls(results: Results) -> Figure:
         marks = [
             (place + offset, mark)
             for place, pair in zip(places, pairs, strict=True)
-            for mark in _marks(results, pair, kind)
+            for mark in _marks(agreement, pair, kind)
         ]
         if marks:
             values, distances = style.error_bars([mark for _, mark in marks])
@@ -67,7 +70,7 @@ def agreement_and_controls(results: Results) -> Figure:
                 values, [place for place, _ in marks], xerr=distances, fmt=marker, color=color, label=label,
                 markersize=8 if kind == "same_picture" else 6, elinewidth=1.8, clip_on=False, zorder=3,
             )  # fmt: skip
-    chance = results["agreement"]["chance"][MEASURE]
+    chance = agreement["chance"][MEASURE]
     axes.axvline(chance, color=style.INK, linestyle="--", linewidth=1.2, zorder=1, label="chance")
     n = results["data"]["sample"]["n"]
     axes.set(xlabel=MEASURE_NAMES[MEASURE], title=f"n = {n:,} test images, bars: 95% intervals")
@@ -78,7 +81,7 @@ def agreement_and_controls(results: Results) -> Figure:
 
 def agreement_matrix(results: Results, measure: str) -> Figure:
     """Draw the agreement of every pair of maps as a lower triangle of numbers, by a measure in `chance`."""
-    agreement = results["agreement"]
+    agreement = agreement_of(results)
     keys, values = list(agreement["maps"]), _agreement_values(agreement, measure)
     chance = agreement["chance"][measure]
     figure = Figure(figsize=(style.WIDTH, 1.9 + 0.55 * len(keys)), layout="constrained")
@@ -119,7 +122,7 @@ def faithfulness_curves(results: Results, fill: str) -> Figure:
 
 
 def faithfulness_gaps(results: Results, fill: str) -> Figure:
-    """Draw each method's areas minus those of random order, coloured by sign if the interval excludes 0."""
+    """Draw each method's areas minus those of random order, coloured by sign if significant."""
     rows = [
         (model, name, order)
         for model, fills in results["faithfulness"]["models"].items()
@@ -129,7 +132,7 @@ def faithfulness_gaps(results: Results, fill: str) -> Figure:
     figure = Figure(figsize=(style.WIDTH, 1.7 + 0.34 * len(rows)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, test, better in zip(panels, ("deletion", "insertion"), (-1, 1), strict=True):
-        _draw_gaps(axes, [estimate(order[f"{test}_less_random"]) for *_, order in rows], better=better)
+        _draw_gaps(axes, [Difference.from_dict(order[f"{test}_less_random"]) for *_, order in rows], better=better)
         direction = "lower" if better < 0 else "higher"
         axes.set(title=f"{test}: {direction} is better", xlabel="area minus that of random order")
         for index, (before, after) in enumerate(pairwise(rows)):
@@ -167,7 +170,7 @@ def weight_randomization(results: Results) -> Figure:
 
 
 def planted_hits(results: Results) -> Figure:
-    """Draw the hits of the pointing game (Zhang et al., 2018, IJCV) with their intervals, one panel per model."""
+    """Draw the hits of the pointing game (Zhang et al., 2018, IJCV) and those of the control, one panel per model."""
     planted = results["planted"]
     methods = method_names(results)
     figure = Figure(figsize=(style.WIDTH, 0.8 + 2.5 * len(planted["models"])), layout="constrained")
@@ -184,8 +187,8 @@ def planted_hits(results: Results) -> Figure:
     return figure
 
 
-def centre_and_rim(results: Results, measure: str) -> Figure:
-    """Draw a measure, `accuracy` or `roc_auc`, over the hidden area of centre or rim: columns models, rows fills."""
+def hidden_regions(results: Results, measure: str) -> Figure:
+    """Draw a measure, `accuracy` or `roc_auc`, over the area of the hidden region: columns models, rows fills."""
     causal = results["causal"]
     models, fills = causal["models"], causal["fills"]
     figure = Figure(figsize=(style.WIDTH, 1.2 + 2.4 * len(fills)), layout="constrained")
@@ -198,13 +201,40 @@ def centre_and_rim(results: Results, measure: str) -> Figure:
             axes.set_title(f"{model_name(model)}, hidden by {FILL_NAMES[fill]}", parse_math=False)
             axes.set(xlabel="hidden area, % of the image", ylabel={"roc_auc": "ROC AUC"}.get(measure, measure))
             axes.label_outer()
-    style.legend_below(figure, grid.ravel().tolist(), columns=4, order=["centre hidden", "rim hidden"])
+    order = [f"{region} hidden" for region in REGIONS]
+    style.legend_below(figure, grid.ravel().tolist(), columns=5, order=order)
     return figure
 
 
-def _marks(results: Results, pair: Results, kind: str) -> list[Estimate]:
+def hidden_entity(results: Results) -> Figure:
+    """Draw the ROC AUC with entity or background hidden, one panel per model and one colour per fill."""
+    entity = results["entity"]
+    models = entity["models"]
+    figure = Figure(figsize=(style.WIDTH, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(models), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (model, tested) in zip(panels, models.items(), strict=True):
+        style.style_axes(axes)
+        axes.grid(visible=False, axis="y")
+        for index, (fill, row) in enumerate(tested["fills"].items()):
+            means = [tested["untouched"], *row["hidden"].values()]
+            values, distances = style.error_bars([estimate(each["roc_auc"]) for each in means])
+            places = np.arange(len(means)) + 0.2 * (index - (len(tested["fills"]) - 1) / 2)
+            axes.errorbar(
+                values, places, xerr=distances, fmt="os"[index % 2], color=style.COLORS[index],
+                label=f"hidden by {FILL_NAMES[fill]}",
+            )  # fmt: skip
+            axes.set_yticks(range(len(means)), ["nothing", *row["hidden"]])
+        axes.axvline(0.5, color=style.INK, linestyle="--", linewidth=1, label="chance")
+        axes.set_title(model_name(model), parse_math=False)
+        axes.set_xlabel("ROC AUC")
+    panels[0].invert_yaxis()
+    panels[0].set_ylabel("hidden")
+    style.legend_below(figure, panels.tolist(), columns=3)
+    return figure
+
+
+def _marks(agreement: Results, pair: Results, kind: str) -> list[Estimate]:
     """Return the defined estimates of a pair's agreement, or of one of its controls."""
-    agreement = results["agreement"]
     if kind in ("centre", "ceiling"):
         means = [agreement[kind].get(pair[side], {}).get(MEASURE) for side in "ab"]
     else:
@@ -271,13 +301,13 @@ def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[float]], styles: Mapp
         axes.plot(places, np.array(values, dtype=np.float64), color=color, linestyle=line, linewidth=1.8, label=name)
 
 
-def _draw_gaps(axes: Axes, gaps: Sequence[Estimate | None], *, better: int) -> None:
+def _draw_gaps(axes: Axes, gaps: Sequence[Difference], *, better: int) -> None:
     style.style_axes(axes)
     axes.grid(visible=False, axis="y")
     axes.axvline(0, color=style.INK, linewidth=1)
     values, distances = style.error_bars(gaps)
     for side, (label, color) in SIDES.items():
-        chosen = [index for index, gap in enumerate(gaps) if gap is not None and better * gap.side == side]
+        chosen = [index for index, gap in enumerate(gaps) if gap.value is not None and better * gap.side == side]
         if chosen:
             axes.barh(chosen, values[chosen], height=0.62, color=color, label=label)
     axes.errorbar(values, range(len(values)), xerr=distances, fmt="none", ecolor=style.INK, elinewidth=1.4)
@@ -286,18 +316,24 @@ def _draw_gaps(axes: Axes, gaps: Sequence[Estimate | None], *, better: int) -> N
 def _draw_hits(axes: Axes, plantings: Sequence[Results], styles: Mapping[str, style.LineStyle]) -> None:
     methods = plantings[0]["methods"]
     for position, method in enumerate(methods):
-        values, distances = style.error_bars([estimate(planting["methods"][method]["hits"]) for planting in plantings])
+        rows = [planting["methods"][method] for planting in plantings]
+        values, distances = style.error_bars([estimate(row["planted"]["hits"]) for row in rows])
+        control, spreads = style.error_bars([estimate(row["control"]["hits"]) for row in rows])
         places = np.arange(len(values)) + (position - (len(methods) - 1) / 2) * 0.8 / len(methods)
-        name = method_name(method)
+        name, shift = method_name(method), 0.18 / len(methods)
         axes.bar(places, values, width=0.72 / len(methods), color=styles[name][0], label=name)
-        axes.errorbar(places, values, yerr=distances, fmt="none", ecolor=style.INK, elinewidth=1.4)
+        axes.errorbar(places - shift, values, yerr=distances, fmt="none", ecolor=style.INK, elinewidth=1.4)
+        axes.errorbar(
+            places + shift, control, yerr=spreads, fmt="D", color=style.INK, markerfacecolor="white", markersize=5,
+            elinewidth=1.0, label=None if position else "control: a quadrant of the host's label",
+        )  # fmt: skip
 
 
 def _draw_occlusion(axes: Axes, rows: Iterable[Results], measure: str) -> None:
     style.style_axes(axes)
     by_area = {100 * row["area"]: row for row in rows}
-    for region, color, marker in (("centre", style.VERMILLION, "o"), ("rim", style.BLUE, "s")):
-        values, distances = style.error_bars([estimate(row[region][measure]) for row in by_area.values()])
+    for region, (color, marker) in REGIONS.items():
+        values, distances = style.error_bars([estimate(row["hidden"][region][measure]) for row in by_area.values()])
         label = f"{region} hidden"
         axes.errorbar(list(by_area), values, yerr=distances, color=color, marker=marker, label=label, capsize=2)
     axes.set_xticks(list(by_area), [f"{area:g}" for area in by_area])

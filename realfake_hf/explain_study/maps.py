@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
-from realfake_hf.attribution.methods import METHODS, Explanation, Target
+from realfake_hf.attribution.methods import CLASS_METHODS, METHODS, Explanation, Target
 from realfake_hf.data.decoding import to_rgb
 from realfake_hf.detector import Detector, NamedDetector, load_detector
-from realfake_hf.labels import FAKE
+from realfake_hf.labels import FAKE, LabelName
 from realfake_hf.metrics.intervals import Resampling
 from realfake_hf.run_folder import METRICS, RECORD, read_run
 from realfake_hf.sampling import take_evenly
@@ -63,6 +63,12 @@ class Sample:
             "strata": len(np.unique(self.stratum)),
         }
 
+    def is_target_fake(self, target: str, *, model: str) -> NDArray[np.bool_]:
+        """Return whether the label that a model's maps explain is FAKE, (n,), given one of `TARGETS`."""
+        if target in ("FAKE", "REAL"):
+            return np.full(len(self), target == "FAKE")
+        return self.is_fake if target == "truth" else self.is_right[model] == self.is_fake
+
     @property
     def by_content(self) -> dict[str, NDArray[np.bool_]]:
         """The images of each content as masks, (n,), in alphabetical order."""
@@ -84,23 +90,37 @@ def draw_sample(
     `by_verdict` false, correctness is ignored, and errors are as rare as in the split.
     """
     is_fake = np.asarray(rows["label"][:]) == FAKE
-    is_right = {name: (scores > 0.5) == is_fake for name, scores in p_fake.items()}  # noqa: PLR2004 - one half
-    content = tuple(name or "unknown" for name in rows["content"][:])
-    verdicts = [right.tolist() for right in is_right.values()] if by_verdict else []
-    groups = list(zip(is_fake.tolist(), content, *verdicts, strict=True))
+    verdicts = [((scores > 0.5) == is_fake).tolist() for scores in p_fake.values()] if by_verdict else []  # noqa: PLR2004
+    groups = list(zip(is_fake.tolist(), rows["content"][:], *verdicts, strict=True))
     codes = {group: code for code, group in enumerate(dict.fromkeys(groups))}
     stratum = np.array([codes[group] for group in groups], dtype=np.intp)
     order = np.random.default_rng(seed).permutation(len(rows))
     chosen = np.sort(order[take_evenly(stratum[order].tolist(), n)])
     drawn = stratum[chosen]
+    return sample_rows(
+        rows, p_fake, chosen, stratum=drawn, weight=np.bincount(stratum)[drawn] / np.bincount(drawn)[drawn]
+    )
+
+
+def sample_rows(
+    rows: Dataset,
+    p_fake: Mapping[str, NDArray[np.floating]],
+    chosen: NDArray[np.intp],
+    *,
+    stratum: NDArray[np.intp],
+    weight: Values,
+) -> Sample:
+    """Return the chosen rows, (n,), of a split as a sample with the given strata and weights, (n,)."""
+    drawn = rows.select(chosen)
+    is_fake = np.asarray(drawn["label"][:]) == FAKE
     return Sample(
-        images=_stack_images(rows.select(chosen)),
-        is_fake=is_fake[chosen],
-        content=tuple(content[row] for row in chosen),
-        ids=tuple(rows["id"][row] for row in chosen.tolist()),
-        is_right={name: right[chosen] for name, right in is_right.items()},
-        stratum=drawn,
-        weight=np.bincount(stratum)[drawn] / np.bincount(drawn)[drawn],
+        images=_stack_images(drawn),
+        is_fake=is_fake,
+        content=tuple(name or "unknown" for name in drawn["content"][:]),
+        ids=tuple(drawn["id"][:]),
+        is_right={name: (scores[chosen] > 0.5) == is_fake for name, scores in p_fake.items()},  # noqa: PLR2004
+        stratum=stratum,
+        weight=weight,
     )
 
 
@@ -182,7 +202,9 @@ class MapSet:
         }
 
 
-def compute_maps(model: StudyModel, method: str, images: Images, *, note: str = "") -> dict[str, NDArray[Any]]:
+def compute_maps(
+    model: StudyModel, method: str, images: Images, *, target: LabelName, note: str = ""
+) -> dict[str, NDArray[Any]]:
     """Explain images, (n, height, width, 3) uint8, with a progress bar; `note` follows the model's name there.
 
     Returns:
@@ -190,8 +212,9 @@ def compute_maps(model: StudyModel, method: str, images: Images, *, note: str = 
     """
     explanations: list[Explanation] = []
     starts = range(0, len(images), CHUNK)
-    for start in tqdm(starts, desc=f"{model.name}{note}: {method}", unit=f"{CHUNK} images", disable=None):
-        explanations += model.explain(images[start : start + CHUNK], method)
+    title = f"{model.name}{note}: {method}" + (f", {target}" if method in CLASS_METHODS else "")
+    for start in tqdm(starts, desc=title, unit=f"{CHUNK} images", disable=None):
+        explanations += model.explain(images[start : start + CHUNK], method, target=target)
     return {"heat": _stack(explanations), "layer": np.array(explanations[0].layer or "")}
 
 

@@ -1,11 +1,13 @@
 """Names of models, maps and measures in tables and figures, and the pairs of maps that the study is about."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from realfake_hf.attribution.methods import method_name
 from realfake_hf.estimate import Estimate
 
+TARGETS: Final = ("truth", "predicted", "FAKE", "REAL")  # labels that maps explain; the first is the main one
+TARGET_NAMES: Final = {"truth": "the true label", "predicted": "each model's verdict", "FAKE": "FAKE", "REAL": "REAL"}
 MODEL_NAMES: Final = {"cnn": "CNN", "vit": "ViT"}
 MEASURE_NAMES: Final = {
     "iou_top_10": "IoU, top 10%",
@@ -54,21 +56,26 @@ def estimate(mean: Results | None) -> Estimate | None:
     return None if mean is None or mean["value"] is None else Estimate.from_dict(mean)
 
 
-def key_pairs(results: Results) -> list[Results]:
+def agreement_of(results: Results) -> Results:
+    """Return the agreement of maps of the first target that was measured."""
+    by_target: Mapping[str, Results] = results["agreement"]["by_target"]
+    return next(iter(by_target.values()))
+
+
+def key_pairs(pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the pairs that the study is about, or all pairs if there are none.
 
     Maps of two models, at least one of them by Grad-CAM; then, for comparison, Grad-CAM with relevance or integrated
     gradients on one model.
     """
-    pairs: list[Results] = results["agreement"]["pairs"]
     across = [pair for pair in pairs if is_across(pair) and "grad_cam" in _methods(pair)]
     within = [pair for pair in pairs if not is_across(pair) and _methods(pair) in WITHIN]
-    return across + within or pairs
+    return across + within or list(pairs)
 
 
-def main_pair(results: Results) -> Results:
+def main_pair(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the first of the key pairs: the maps of two models, with relevance if possible."""
-    pairs = key_pairs(results)
+    pairs = key_pairs(pairs)
     across = [pair for pair in pairs if is_across(pair)]
     relevance = [pair for pair in across if "relevance" in _methods(pair)]
     return (relevance or across or pairs)[0]

@@ -1,7 +1,8 @@
 """Planted evidence: do maps find a quadrant of one image that was pasted into another?
 
-Host and donor show the same kind of content, and the model classifies both correctly. A real quadrant in a real image
-is the control: a map that finds it reacts to the seam, not to the origin of the quadrant.
+Host and donor show the same kind of content, and the model classifies both correctly. The control plants a quadrant of
+another image of the host's own label in the same place of the same host: a map that finds it reacts to the seam, not
+to the origin of the quadrant.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.explain_study.maps import GRID, Sample, StudyModel, Values, is_empty, maps_on_grid, mass_inside
 from realfake_hf.labels import LabelName
 from realfake_hf.metrics.intervals import Resampling
+from realfake_hf.metrics.significance import correct_differences
 from realfake_hf.sampling import take_evenly
 
 QUADRANTS: Final = 4  # numbered row by row from the upper left
@@ -27,17 +29,15 @@ Rows = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Kind:
-    """Labels of host and donor, and the label whose evidence is explained."""
+    """The label of the hosts, and the label of the donors, whose evidence is explained."""
 
     host: LabelName
     donor: LabelName
-    target: LabelName
 
 
 KINDS: Final[Mapping[str, Kind]] = {
-    "fake in real": Kind(host="REAL", donor="FAKE", target="FAKE"),
-    "real in fake": Kind(host="FAKE", donor="REAL", target="REAL"),
-    "real in real": Kind(host="REAL", donor="REAL", target="FAKE"),
+    "fake in real": Kind(host="REAL", donor="FAKE"),
+    "real in fake": Kind(host="FAKE", donor="REAL"),
 }
 
 
@@ -50,11 +50,11 @@ def measure_planted(
     weights are not used: each planted image counts once, because it is not an image of the split that the weights
     represent. The seed is that of the pairs, the quadrants and the bootstrap. The result is plain JSON: the hits of an
     uninformative map (`chance`), the `class_methods`, whose maps depend on the label, and for each of the `models` and
-    each of `KINDS` the number of planted images, the label that is explained (`target`), `p_fake` of the planted image
-    minus that of its host, and the `methods`, see `_localize`.
+    each of `KINDS` the number of hosts, `p_fake_moved`, which is `p_fake` of the image with the quadrant minus that of
+    its host, and the `methods`, see `_localize`. The p-values of the differences to controls are corrected together.
     """
-    pairs = {
-        (model.name, name): _draw_pairs(sample, kind, model=model.name, n=n, seed=seed)
+    draws = {
+        (model.name, name): _draw_hosts(sample, kind, model=model.name, n=n, seed=seed)
         for model in models
         for name, kind in KINDS.items()
     }
@@ -62,11 +62,16 @@ def measure_planted(
     for model in models:
         progress = tqdm(KINDS.items(), desc=f"{model.name}: planted", unit="kind", disable=None)
         results[model.name] = {
-            name: _measure_kind(model, sample.images, pairs[model.name, name], kind, samples=samples, seed=seed)
+            name: _measure_kind(model, sample.images, draws[model.name, name], kind, samples=samples, seed=seed)
             for name, kind in progress
         }
     settings = {"chance": 1 / QUADRANTS, "grid": GRID, "class_methods": sorted(CLASS_METHODS)}
-    return to_plain(settings | {"models": results})
+    measured = to_plain(settings | {"models": results})
+    rows = [
+        row for kinds in measured["models"].values() for kind in kinds.values() for row in kind["methods"].values()
+    ]
+    correct_differences([row["difference"][measure] for row in rows for measure in row["difference"]])
+    return measured
 
 
 def draw_quadrants(n: int, *, seed: int) -> Rows:
@@ -103,65 +108,64 @@ def pointing_game(maps: NDArray[np.floating], where: Flags) -> Values:
     return np.where(is_empty(maps), np.nan, hits)
 
 
-def _draw_pairs(sample: Sample, kind: Kind, *, model: str, n: int, seed: int) -> tuple[Rows, Rows]:
-    """Draw hosts, balanced by content, and a donor of the same content for each; few donors are used repeatedly."""
+def _draw_hosts(sample: Sample, kind: Kind, *, model: str, n: int, seed: int) -> Rows:
+    """Draw hosts, balanced by content, and two donors of the same content for each: (3, hosts).
+
+    The first has the donor's label, the second, for the control, that of the host. Few donors are used repeatedly.
+    """
     order = np.random.default_rng(seed).permutation(len(sample))
     order = order[sample.is_right[model][order]]
     is_host, is_donor = (sample.is_fake == (label == "FAKE") for label in (kind.host, kind.donor))
-    pairs = [
-        _pair_up(order[(where & is_host)[order]], order[(where & is_donor)[order]])
+    drawn = [
+        _give_donors(order[(where & is_host)[order]], order[(where & is_donor)[order]])
         for where in sample.by_content.values()
     ]
-    hosts, donors = np.concatenate(pairs, axis=1)
-    if not len(hosts):
+    rows = np.concatenate(drawn, axis=1)
+    if not rows.size:
         raise ValueError(
-            f"expected a {kind.host} and a {kind.donor} image of the same content that {model} classifies correctly; "
-            "found none. Draw a larger sample."
+            f"expected two {kind.host} images and a {kind.donor} one of the same content that {model} classifies "
+            "correctly; found none. Draw a larger sample."
         )
-    chosen = np.asarray(take_evenly([sample.content[row] for row in hosts], n))
-    return hosts[chosen], donors[chosen]
+    return rows[:, take_evenly([sample.content[row] for row in rows[0]], n)]
 
 
-def _pair_up(hosts: Rows, donors: Rows) -> Rows:
-    """Give each host the next donor, (2, pairs): no image is its own donor."""
-    if not len(donors):
-        return np.empty((2, 0), dtype=np.intp)
-    pairs = np.stack([hosts, np.resize(np.roll(donors, 1), len(hosts))])
-    return pairs[:, pairs[0] != pairs[1]]
+def _give_donors(hosts: Rows, donors: Rows) -> Rows:
+    """Give each host a donor, and the next host as that of the control: (3, hosts), none if there are too few."""
+    if not len(donors) or len(hosts) < 2:  # noqa: PLR2004 - no image is its own donor
+        return np.empty((3, 0), dtype=np.intp)
+    return np.stack([hosts, np.resize(donors, len(hosts)), np.roll(hosts, 1)])
 
 
 def _measure_kind(
-    model: StudyModel, images: NDArray[np.uint8], pairs: tuple[Rows, Rows], kind: Kind, *, samples: int, seed: int
+    model: StudyModel, images: NDArray[np.uint8], rows: Rows, kind: Kind, *, samples: int, seed: int
 ) -> dict[str, Any]:
-    hosts, donors = (images[rows] for rows in pairs)
+    hosts, donors, controls = (images[each] for each in rows)
     quadrants = draw_quadrants(len(hosts), seed=seed)
-    planted = plant(hosts, donors, inside(quadrants, (hosts.shape[1], hosts.shape[2])))
+    pixels, cells = inside(quadrants, (hosts.shape[1], hosts.shape[2])), inside(quadrants, GRID)
+    pasted = {"planted": plant(hosts, donors, pixels), "control": plant(hosts, controls, pixels)}
     resampling = Resampling(np.ones(len(hosts)), samples=samples, seed=seed)
+    before = model.probabilities(hosts)
+    moved = {name: model.probabilities(given) - before for name, given in pasted.items()}
+    methods = {}
+    for method in model.methods:
+        maps = {name: maps_on_grid(model, given, method, target=kind.donor) for name, given in pasted.items()}
+        methods[method] = _localize(maps, where=cells, resampling=resampling)
     return {
         "n": len(hosts),
-        "target": kind.target,
-        "p_fake_moved": resampling.mean(model.probabilities(planted) - model.probabilities(hosts)),
-        "methods": {
-            method: _localize(
-                maps_on_grid(model, planted, method, target=kind.target),
-                before=maps_on_grid(model, hosts, method, target=kind.target),
-                where=inside(quadrants, GRID),
-                resampling=resampling,
-            )
-            for method in model.methods
-        },
+        "target": kind.donor,
+        "p_fake_moved": {name: resampling.change(values) for name, values in moved.items()},
+        "methods": methods,
     }
 
 
-def _localize(maps: Values, *, before: Values, where: Flags, resampling: Resampling) -> dict[str, Estimate]:
-    """Measure how well maps find the quadrant, compared with the maps `before` it was planted.
+def _localize(maps: Mapping[str, Values], *, where: Flags, resampling: Resampling) -> dict[str, dict[str, Estimate]]:
+    """Measure how well maps find the quadrant in `planted` and in `control` images, and the paired `difference`.
 
     `mass` is the share of a map's sum in the quadrant; the lowest cell of a map counts as 0.
     """
-    mass, mass_before = mass_inside(maps, where), mass_inside(before, where)
-    return {
-        "hits": resampling.mean(pointing_game(maps, where)),
-        "mass": resampling.mean(mass),
-        "mass_before": resampling.mean(mass_before),
-        "mass_gain": resampling.mean(mass - mass_before),
+    found = {
+        name: {"hits": pointing_game(heat, where), "mass": mass_inside(heat, where)} for name, heat in maps.items()
     }
+    planted, control = found["planted"], found["control"]
+    means = {name: {key: resampling.mean(each) for key, each in values.items()} for name, values in found.items()}
+    return means | {"difference": {key: resampling.change(planted[key] - control[key]) for key in planted}}

@@ -11,6 +11,7 @@ from realfake_hf.attribution.methods import method_name
 from realfake_hf.attribution.overlay import overlay
 from realfake_hf.explain_study import figures, tables
 from realfake_hf.explain_study.arguments import StudyArguments
+from realfake_hf.explain_study.findings import findings
 from realfake_hf.explain_study.maps import is_empty
 from realfake_hf.explain_study.names import FILL_NAMES, MEASURE, MEASURE_NAMES, Results, map_name, model_name
 from realfake_hf.explain_study.run import ExplainedImage
@@ -22,8 +23,9 @@ from realfake_hf.store import write_results
 INTRODUCTION: Final = (
     "A map colours the cells of an image by the evidence that a method attributes to them. It is a claim about a "
     "model, not proof of what the model uses; the tests below compare it with controls. Numbers in brackets are 95% "
-    "bootstrap intervals over images. The images are balanced between {strata} groups of label, content and "
-    "correctness, and weighted so that means are estimates for the whole split."
+    "bootstrap intervals over images, and differences have p-values that are corrected for all comparisons of their "
+    "part (Holm); a flag says what is significant at 5%. The images are balanced between {strata} groups of label, "
+    "content and correctness, and weighted so that means are estimates for the whole split."
 )
 GALLERY: Final = (
     "Each image is shown beside the maps of every model and method. Bright cells are the highest of their own map and "
@@ -35,9 +37,10 @@ AGREEMENT: Final = (
     "empty has no agreement and is counted as undefined."
 )
 CONTROLS: Final = (
-    "Each row is a pair of maps; values to the right mean more agreement. Only agreement beyond that of different "
-    "images is about the image, and only agreement beyond that of random weights is about what was learned. Different "
-    "models cannot be expected to agree more than a model agrees with its twin from another training seed."
+    "Each row is a pair of maps; values to the right mean more agreement. Only agreement beyond that of other images "
+    "of the same label and content is about the image, and only agreement beyond that of random weights is about what "
+    "was learned. Different models cannot be expected to agree more than a model agrees with its twin from another "
+    "training seed."
 )
 MATRIX: Final = "Each number is the mean of one pair of maps. Lines separate the models."
 CURVES: Final = (
@@ -45,8 +48,8 @@ CURVES: Final = (
     "early and the insertion curve rise early. Random order and the centre prior know nothing of the model."
 )
 GAPS: Final = (
-    "Bars are differences to random order on the same images, with 95% intervals. Grey bars have an interval that "
-    "includes 0. A result that holds for one fill only may be an artefact of the fill."
+    "Bars are differences to random order on the same images, with 95% intervals. Grey bars are not significant after "
+    "correction for all of these comparisons. A result that holds for one fill only may be an artefact of the fill."
 )
 CASCADE: Final = (
     "Weights become random from the classifier downwards (Adebayo et al., 2018). A map that stays near 1 shows the "
@@ -54,12 +57,18 @@ CASCADE: Final = (
     "and cannot change at the first stage."
 )
 HITS: Final = (
-    "A quadrant of an image of the other class is pasted in. A hit is a map whose highest cell lies in that quadrant; "
-    "chance is one in four. A real quadrant in a real image is the control: only its seam can attract a map."
+    "A quadrant of an image of the other label is pasted in. A hit is a map whose highest cell lies in that quadrant; "
+    "chance is one in four. In the control, the quadrant is of an image of the same label: only its seam can attract "
+    "a map, so a method is credited with the difference."
 )
 OCCLUSION: Final = (
-    "Centre and rim have equal areas. If the evidence were in the background, hiding the rim would cost more than "
-    "hiding the centre. Hiding can also push all predictions to one label, which lowers accuracy but not ROC AUC."
+    "The regions have equal areas; a square in a corner is compact like the centre, and from half of the area on it "
+    "covers a part of the centre. The centre is not the entity. Hiding can also push all predictions to one label, "
+    "which lowers accuracy but not ROC AUC."
+)
+ENTITY: Final = (
+    "The hidden background is as large as the entity and as far from it as possible. With all but the entity hidden, "
+    "only the entity informs the model; with everything hidden, only the fill does."
 )
 
 
@@ -70,10 +79,10 @@ def publish_study(results: Results, gallery: Sequence[ExplainedImage], arguments
     """
     write_results(arguments.results_file, results, to_markdown(results))
     if "agreement" not in results:
-        return [*tables.findings(results), f"results: {arguments.results_file}"]
+        return [*findings(results), f"results: {arguments.results_file}"]
     page = write_study_page(results, gallery, arguments.page_file)
     figure = save_figure(figures.agreement_and_controls(results), arguments.figure_file)
-    return [*tables.findings(results), f"results: {arguments.results_file}\npage: {page}\nfigure: {figure}"]
+    return [*findings(results), f"results: {arguments.results_file}\npage: {page}\nfigure: {figure}"]
 
 
 def to_markdown(results: Results) -> str:
@@ -95,7 +104,7 @@ def write_study_page(results: Results, gallery: Sequence[ExplainedImage], file: 
         title="Where real-or-fake detectors look",
         subtitle=f"Do the maps that explain the detectors agree, and are they faithful? Measured on {sample['n']:,} "
         f"images of {data['source']}, split {data['split']} ({sample['n_real']:,} real, {sample['n_fake']:,} fake).",
-        findings=tables.findings(results),
+        findings=findings(results),
         introduction=INTRODUCTION.format(strata=sample["strata"]),
         sections=[
             *sections(results),
@@ -153,14 +162,26 @@ def _occlusion_section(results: Results) -> Section:
     n = f"n = {results['causal']['n']:,} images, with 95% intervals"
     shown = [
         _figure(
-            partial(figures.centre_and_rim, results, measure),
-            f"{name} with the centre or the rim hidden: {n}.",
+            partial(figures.hidden_regions, results, measure),
+            f"{name} with the centre, the rim or a corner hidden: {n}.",
             OCCLUSION,
         )
         for measure, name in (("accuracy", "Accuracy"), ("roc_auc", "ROC AUC"))
     ]
-    text = "Bird and Lotfi (2024) conclude that the evidence lies in the background and not in the entity."
-    return Section("causal", "Is the evidence in the background?", [text], shown, tables.occlusion_tables(results))
+    return Section("causal", "Is the evidence in the centre?", [], shown, tables.occlusion_tables(results))
+
+
+def _entity_section(results: Results) -> Section:
+    part = results["entity"]
+    n = f"n = {part['n']:,} images ({part['n_real']:,} real, {part['n_fake']:,} fake), with 95% intervals"
+    shown = [
+        _figure(partial(figures.hidden_entity, results), f"ROC AUC with entity or background hidden: {n}.", ENTITY)
+    ]
+    text = (
+        "Bird and Lotfi (2024) conclude that the evidence lies in the background and not in the entity. The masks are "
+        "of images on which two unsupervised segmenters agree; a person struck out wrong ones."
+    )
+    return Section("entity", "Is the evidence in the entity?", [text], shown, tables.entity_tables(results))
 
 
 _SECTIONS: Final[Mapping[str, Callable[[Results], Section]]] = {
@@ -169,6 +190,7 @@ _SECTIONS: Final[Mapping[str, Callable[[Results], Section]]] = {
     "sanity": _sanity_section,
     "planted": _planted_section,
     "causal": _occlusion_section,
+    "entity": _entity_section,
 }
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -11,11 +11,13 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from realfake_hf.attribution.methods import CLASS_METHODS
 from realfake_hf.data.loading import load_split
 from realfake_hf.environment import environment, split_fingerprint
 from realfake_hf.estimate import to_plain
-from realfake_hf.explain_study.agreement import measure_agreement
+from realfake_hf.explain_study.agreement import correct_agreement, measure_agreement
 from realfake_hf.explain_study.arguments import StudyArguments
+from realfake_hf.explain_study.entity import check_masks, draw_entities, measure_entity, read_masks
 from realfake_hf.explain_study.faithfulness import measure_faithfulness
 from realfake_hf.explain_study.maps import (
     GRID,
@@ -29,13 +31,13 @@ from realfake_hf.explain_study.maps import (
     load_model,
     training_summary,
 )
-from realfake_hf.explain_study.occlusion import map_shares, measure_occlusion
+from realfake_hf.explain_study.occlusion import Mask, map_shares, measure_occlusion
 from realfake_hf.explain_study.pointing_game import measure_planted
 from realfake_hf.explain_study.sanity import measure_sanity
-from realfake_hf.labels import FAKE
+from realfake_hf.labels import FAKE, LabelName
 from realfake_hf.models.pretrained import random_weights
 from realfake_hf.sampling import take_evenly
-from realfake_hf.store import Store, begin_or_resume, without_local_paths
+from realfake_hf.store import Store, begin_or_resume, sha256_of, without_local_paths
 
 DIGITS: Final = 5  # decimals of the numbers in the results
 SETTINGS: Final = "study.json"
@@ -69,6 +71,9 @@ def run_study(arguments: StudyArguments) -> tuple[Plain, list[ExplainedImage]]:
     split, rows = load_split(arguments.data, arguments.split, labels=arguments.labels)
     arguments = replace(arguments, split=split)
     settings = {name: value for name, value in asdict(arguments).items() if name not in _NOT_RECORDED}
+    masks = read_masks(arguments.entity_masks) if arguments.entity_masks else {}
+    check_masks(masks, rows["id"][:])
+    settings["entity_masks"] = arguments.entity_masks and sha256_of(arguments.entity_masks)
     settings["pictures"] = split_fingerprint(rows)["sha256"]
     settings["weights"] = [model.detector.digest() for model in (*models, *twins)]
     settings["temperature"] = [model.detector.point.temperature for model in (*models, *twins)]
@@ -76,9 +81,9 @@ def run_study(arguments: StudyArguments) -> tuple[Plain, list[ExplainedImage]]:
     store = Store(arguments.output_dir)
     p_fake = {model.name: _scores(store, model, rows) for model in models}
     sample = draw_sample(rows, p_fake, n=arguments.n, seed=arguments.seed)
-    study = _Study(arguments, store, models, twins, rows, p_fake, sample)
+    study = _Study(arguments, store, models, twins, rows, p_fake, sample, masks)
     measurements = study.measurements()
-    parts = {name: store.json(name, {}, measurements[name]) for name in arguments.parts}
+    parts = {name: store.json(name, {}, measurements[name]) for name in arguments.measured_parts}
     results = json.dumps({**study.facts(), "seconds": store.seconds, **parts})
     return json.loads(results, parse_float=lambda digits: round(float(digits), DIGITS)), study.gallery()
 
@@ -94,6 +99,7 @@ class _Study:
     rows: Dataset
     p_fake: Mapping[str, NDArray[np.float32]]
     sample: Sample
+    masks: Mapping[str, Mask] = field(default_factory=dict)  # of entities, by the ids of their images
 
     def measurements(self) -> Mapping[str, Callable[[], Plain]]:
         """Return a function for each of `PARTS` that measures it."""
@@ -106,6 +112,7 @@ class _Study:
             "sanity": lambda: measure_sanity(self.models, self._draw(arguments.sanity_n), **bootstrap),
             "planted": lambda: measure_planted(self.models, self.sample, n=arguments.planted_n, **bootstrap),
             "causal": self._occlusion,
+            "entity": self._entity,
         }
 
     def facts(self) -> Plain:
@@ -123,7 +130,7 @@ class _Study:
         """Choose images of each label, with and without an error of any model."""
         groups = list(zip(self.sample.is_fake.tolist(), self.sample.all_right.tolist(), strict=True))
         row_of = {name: row for row, name in enumerate(self.rows["id"][:])}
-        map_sets = self._maps(self.models)
+        map_sets = self._maps(self.models, "predicted")
         return [
             ExplainedImage(
                 image=self.sample.images[row],
@@ -140,15 +147,30 @@ class _Study:
             model.with_weights_of(random_weights(model.detector.model, seed=self.arguments.seed))
             for model in self.models
         ]
-        random, twins = self._maps(untrained, "random weights"), self._maps(self.twins, "another seed")
-        return measure_agreement(self._maps(self.models), random, twins, self.sample, **self._bootstrap)
+        by_target = {
+            target: measure_agreement(
+                self._maps(self.models, target),
+                self._maps(untrained, target, "random weights"),
+                self._maps(self.twins, target, "another seed"),
+                self.sample,
+                **self._bootstrap,
+            )
+            for target in self.arguments.targets
+        }
+        correct_agreement(by_target)
+        return {"by_target": by_target}
 
     def _occlusion(self) -> Plain:
-        maps = {maps.name: maps.heat for maps in self._maps(self.models)}
+        maps = {maps.name: maps.heat for maps in self._maps(self.models, "predicted")}
         height, width = self.sample.images.shape[1:3]
         shares = map_shares(maps, self.sample.resampling(**self._bootstrap), shape=(height, width))
         sample = self._draw(self.arguments.causal_n)
         return {**measure_occlusion(self.models, sample, **self._bootstrap), "map_shares": shares}
+
+    def _entity(self) -> Plain:
+        sample, masks = draw_entities(self.rows, self.p_fake, self.masks)
+        maps = replace(self, sample=sample)._maps(self.models, "predicted", "entity")
+        return measure_entity(self.models, maps, sample, masks, **self._bootstrap)
 
     def _draw(self, n: int) -> Sample:
         """Draw images balanced by label and content alone, because a stratum of few images has no interval."""
@@ -158,12 +180,25 @@ class _Study:
     def _bootstrap(self) -> dict[str, int]:
         return {"samples": self.arguments.bootstrap_samples, "seed": self.arguments.seed}
 
-    def _maps(self, models: Sequence[StudyModel], kind: str = "") -> list[MapSet]:
-        return [self._map_set(model, method, kind) for model in models for method in model.methods]
+    def _maps(self, models: Sequence[StudyModel], target: str, kind: str = "") -> list[MapSet]:
+        """Explain a label of each image by every method of each model; a twin explains that of the model itself."""
+        return [self._map_set(model, method, target, kind) for model in models for method in model.methods]
 
-    def _map_set(self, model: StudyModel, method: str, kind: str) -> MapSet:
-        make = partial(compute_maps, model, method, self.sample.images, note=f", {kind}" if kind else "")
-        cell = self.store.arrays("-".join(["maps", model.name, method, *kind.split()]), {}, make)
+    def _map_set(self, model: StudyModel, method: str, target: str, kind: str) -> MapSet:
+        is_fake = self.sample.is_target_fake(target, model=model.name)
+        if method not in CLASS_METHODS or is_fake.all():
+            return self._map_cell(model, method, "FAKE", kind)
+        real = self._map_cell(model, method, "REAL", kind)
+        if not is_fake.any():
+            return real
+        fake = self._map_cell(model, method, "FAKE", kind)
+        return replace(real, heat=np.where(is_fake[:, None, None], fake.heat, real.heat))
+
+    def _map_cell(self, model: StudyModel, method: str, label: LabelName, kind: str) -> MapSet:
+        note = f", {kind}" if kind else ""
+        make = partial(compute_maps, model, method, self.sample.images, target=label, note=note)
+        label_words = [label] if method in CLASS_METHODS else []
+        cell = self.store.arrays("-".join(["maps", model.name, method, *label_words, *kind.split()]), {}, make)
         return MapSet(model.name, method, str(cell["layer"]) or None, cell["heat"])
 
     def _describe(self, model: StudyModel) -> Plain:

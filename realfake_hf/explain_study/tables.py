@@ -1,16 +1,28 @@
-"""Tables of the explanation study with flags, and one finding per part, from the content of its results file."""
-
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+"""Tables of the explanation study, with flags, from the content of its results file."""
 
 from realfake_hf.attribution.methods import method_name
 from realfake_hf.environment import main_versions
-from realfake_hf.estimate import Estimate
+from realfake_hf.explain_study.cells import (
+    NUMBER,
+    PERCENT,
+    POINTS,
+    SIGNED,
+    above,
+    better_than_random,
+    cell,
+    costs_more,
+    count,
+    listed,
+    sign,
+    tested_cells,
+)
 from realfake_hf.explain_study.names import (
     FILL_NAMES,
     MEASURE,
     MEASURE_NAMES,
+    TARGET_NAMES,
     Results,
+    agreement_of,
     estimate,
     key_pairs,
     main_pair,
@@ -20,20 +32,10 @@ from realfake_hf.explain_study.names import (
 )
 from realfake_hf.tables import Table, plain_text
 
-NUMBER: Final = "z.3f"  # without negative zeros
-SIGNED: Final = "+z.3f"
-PERCENT: Final = ".1%"
-POINTS: Final = "+z.1%"
-
-
-def findings(results: Results) -> list[str]:
-    """Return one sentence for each part of a study."""
-    return [find(results) for part, find in _FINDINGS.items() if part in results]
-
 
 def agreement_tables(results: Results) -> list[Table]:
     """Return the key pairs with their controls and by correctness; folded, every pair, group and kind of map."""
-    open_tables = [_controls_table(results), _correctness_table(results)]
+    open_tables = [_controls_table(results), _correctness_table(results), _targets_table(results)]
     return [*open_tables, _pairs_table(results), *_group_tables(results), _maps_table(results)]
 
 
@@ -50,8 +52,8 @@ def faithfulness_tables(results: Results) -> list[Table]:
             [
                 [
                     map_name(model, name),
-                    *(_cell(order.get(column), spec) for column, spec in columns.items()),
-                    _better_than_random(order),
+                    *(cell(order.get(column), spec) for column, spec in columns.items()),
+                    better_than_random(order),
                 ]
                 for model, fills in results["faithfulness"]["models"].items()
                 for name, order in fills[fill].items()
@@ -68,7 +70,7 @@ def sanity_tables(results: Results) -> list[Table]:
             f"{model_name(model)}: Spearman correlation with the trained model's map after each stage.",
             ("method", *cascade["stages"], "above 0.5 at the end"),
             [
-                [method_name(method), *map(_cell, means), _above(means[-1], 0.5)]
+                [method_name(method), *map(cell, means), above(means[-1], 0.5)]
                 for method, means in cascade["methods"].items()
             ],
         )
@@ -82,9 +84,55 @@ def planted_tables(results: Results) -> list[Table]:
 
 
 def occlusion_tables(results: Results) -> list[Table]:
-    """Return what hiding centre and rim costs; folded, every measure and the mass of the maps."""
+    """Return what hiding centre, rim and corner costs; folded, every measure and the mass of the maps."""
     part = results["causal"]
     return [*_difference_tables(part), _performance_table(part), _shares_table(part)]
+
+
+def entity_tables(results: Results) -> list[Table]:
+    """Return what hiding the entity costs, and the mass of the maps in it."""
+    part, differences, hidden = results["entity"], [], []
+    for model, tested in part["models"].items():
+        names = ("accuracy", "roc_auc", "accuracy_real", "accuracy_fake")
+        cases = [("nothing", tested["untouched"])]
+        for fill, row in tested["fills"].items():
+            differences += [
+                [
+                    model_name(model),
+                    fill,
+                    name,
+                    *tested_cells(test["accuracy"], POINTS),
+                    *tested_cells(test["roc_auc"], SIGNED),
+                ]
+                for name, test in row["differences"].items()
+            ]
+            cases += [(f"{region}, {fill}", means) for region, means in row["hidden"].items()]
+        hidden += [[model_name(model), case, *(cell(row[name]) for name in names)] for case, row in cases]
+    maps = [
+        [map_name(*key.split()), cell(row["mass"], PERCENT), *tested_cells(row["mass_less_area"], POINTS)]
+        for key, row in part["maps"].items()
+    ]
+    n = f"n = {part['n']:,} images, whose entities cover {cell(part['area'], PERCENT)}"
+    return [
+        Table(
+            f"Scores with one part hidden less those with another part hidden, paired: {n}.",
+            ("model", "fill", "difference", "accuracy", "p (Holm)", "ROC AUC", "p (Holm)"),
+            differences,
+            align="lllr",
+        ),
+        Table(
+            "Share of each map's mass in the entity, and that less the share of the area.",
+            ("map", "in the entity", "less the area", "p (Holm)"),
+            maps,
+        ),
+        Table(
+            "Every measure with every part hidden.",
+            ("model", "hidden", "accuracy", "ROC AUC", "accuracy on real", "accuracy on fake"),
+            hidden,
+            align="llr",
+            folded=True,
+        ),
+    ]
 
 
 def environment_tables(results: Results) -> list[Table]:
@@ -105,68 +153,9 @@ def environment_tables(results: Results) -> list[Table]:
     ]
 
 
-def _find_agreement(results: Results) -> str:
-    pair = main_pair(results)
-    means = pair["measures"][MEASURE]
-    return (
-        f"{pair_name(pair)}: {MEASURE_NAMES[MEASURE]} is {_cell(means['same_picture'])} on the same image, "
-        f"{_cell(means['shuffled'])} on different images; the difference, {_cell(means['above_shuffled'], SIGNED)}, "
-        f"is {_sign(means['above_shuffled'])}."
-    )
-
-
-def _find_faithfulness(results: Results) -> str:
-    better = [
-        map_name(model, name)
-        for model, fills in results["faithfulness"]["models"].items()
-        for name in next(iter(fills.values()))
-        if all(_better_than_random(orders[name]) == "both" for orders in fills.values())
-    ]
-    return f"Better than random order in deletion and insertion with every fill: {_listed(better)}."
-
-
-def _find_sanity(results: Results) -> str:
-    stable = [
-        map_name(model, method)
-        for model, cascade in results["sanity"]["models"].items()
-        for method, means in cascade["methods"].items()
-        if _above(means[-1], 0.5) == "yes"
-    ]
-    return f"Still correlated above 0.5 with the original maps when all weights are random: {_listed(stable)}."
-
-
-def _find_planted(results: Results) -> str:
-    chance = results["planted"]["chance"]
-    above = [
-        map_name(model, method)
-        for model, plantings in results["planted"]["models"].items()
-        for method, row in plantings["fake in real"]["methods"].items()
-        if _above(row["hits"], chance) == "yes"
-    ]
-    return f"Locate a fake quadrant in a real image more often than chance: {_listed(above)}."
-
-
-def _find_occlusion(results: Results) -> str:
-    rows = [row for tested in results["causal"]["models"].values() for row in tested["hiding"]]
-    costs = [_costs_more(row["roc_auc_difference"]) for row in rows]
-    return (
-        f"Of {len(rows)} comparisons at equal area, hiding the centre costs more ROC AUC in {costs.count('centre')}, "
-        f"hiding the rim in {costs.count('rim')}."
-    )
-
-
-_FINDINGS: Final[Mapping[str, Callable[[Results], str]]] = {
-    "agreement": _find_agreement,
-    "faithfulness": _find_faithfulness,
-    "sanity": _find_sanity,
-    "planted": _find_planted,
-    "causal": _find_occlusion,
-}
-
-
 def _controls_table(results: Results) -> Table:
-    agreement, rows = results["agreement"], []
-    for pair in key_pairs(results):
+    agreement, rows = agreement_of(results), []
+    for pair in key_pairs(agreement["pairs"]):
         means = pair["measures"][MEASURE]
         centre = [estimate(agreement["centre"].get(pair[side], {}).get(MEASURE)) for side in "ab"]
         same = estimate(means["same_picture"])
@@ -174,19 +163,21 @@ def _controls_table(results: Results) -> Table:
         rows.append(
             [
                 pair_name(pair),
-                _cell(means["same_picture"]),
-                _above(means["same_picture"], agreement["chance"][MEASURE]),
-                _cell(means["shuffled"]),
-                _cell(means["above_shuffled"], SIGNED),
-                _sign(means["above_shuffled"]),
-                _cell(means["random_weights"]),
+                cell(means["same_picture"]),
+                above(means["same_picture"], agreement["chance"][MEASURE]),
+                cell(means["shuffled"]),
+                *tested_cells(means["above_shuffled"], SIGNED),
+                cell(means["random_weights"]),
                 "" if same is None else "yes" if beats_centre else "no",
-                _count(means["same_picture"]),
+                count(means["same_picture"]),
             ]
         )
-    caption = f"{MEASURE_NAMES[MEASURE]} of the key pairs; chance is {agreement['chance'][MEASURE]:.3f}."
+    caption = (
+        f"{MEASURE_NAMES[MEASURE]} of the key pairs, for {_target(results)}; chance is "
+        f"{agreement['chance'][MEASURE]:.3f}. Other images are of the same label and content."
+    )
     header = (
-        "pair", "same image", "above chance", "different images", "difference", "sign", "random weights",
+        "pair", "same image", "above chance", "other images", "difference", "p (Holm)", "random weights",
         "above a centre spot", "n",
     )  # fmt: skip
     return Table(caption, header, rows)
@@ -194,20 +185,44 @@ def _controls_table(results: Results) -> Table:
 
 def _correctness_table(results: Results) -> Table:
     rows = []
-    for pair in key_pairs(results):
+    for pair in key_pairs(agreement_of(results)["pairs"]):
         right, wrong, gap = (pair[name][MEASURE] for name in ("all_right", "some_wrong", "right_less_wrong"))
-        n = f"{_count(right)} / {_count(wrong)}"
-        rows.append([pair_name(pair), _cell(right), _cell(wrong), _cell(gap, SIGNED), _sign(gap), n])
-    caption = f"{MEASURE_NAMES[MEASURE]} on images that both models classify correctly, and on the others."
-    return Table(caption, ("pair", "both correct", "one or both wrong", "difference", "sign", "n"), rows)
+        n = f"{count(right)} / {count(wrong)}"
+        rows.append([pair_name(pair), cell(right), cell(wrong), *tested_cells(gap, SIGNED), n])
+    caption = (
+        f"{MEASURE_NAMES[MEASURE]} on images that both models classify correctly, and on the others, for "
+        f"{_target(results)}."
+    )
+    return Table(caption, ("pair", "both correct", "one or both wrong", "difference", "p (Holm)", "n"), rows)
+
+
+def _targets_table(results: Results) -> Table:
+    """Return both differences of the main pair for every target."""
+    rows = []
+    for target, measured in results["agreement"]["by_target"].items():
+        pair = main_pair(measured["pairs"])
+        means, gap = pair["measures"][MEASURE], pair["right_less_wrong"][MEASURE]
+        gain = tested_cells(means["above_shuffled"], SIGNED)
+        rows.append([TARGET_NAMES[target], cell(means["same_picture"]), *gain, *tested_cells(gap, SIGNED)])
+    header = (
+        "label explained", "same image", "less other images", "p (Holm)", "both correct less others", "p (Holm)",
+    )  # fmt: skip
+    name = pair_name(main_pair(agreement_of(results)["pairs"]))
+    note = "Maps of each model's verdict are about opposite labels where one model is wrong."
+    return Table(f"{name}: {MEASURE_NAMES[MEASURE]} by the label that both maps explain. {note}", header, rows)
+
+
+def _target(results: Results) -> str:
+    return f"maps of {TARGET_NAMES[next(iter(results['agreement']['by_target']))]}"
 
 
 def _pairs_table(results: Results) -> Table:
-    chance = results["agreement"]["chance"]
+    agreement = agreement_of(results)
+    chance = agreement["chance"]
     rows = [["chance", *(f"{chance[name]:.3f}" if name in chance else "" for name in MEASURE_NAMES)]]
     rows += [
-        [pair_name(pair), *(_cell(pair["measures"][name]["same_picture"]) for name in MEASURE_NAMES)]
-        for pair in results["agreement"]["pairs"]
+        [pair_name(pair), *(cell(pair["measures"][name]["same_picture"]) for name in MEASURE_NAMES)]
+        for pair in agreement["pairs"]
     ]
     caption = "Every pair of maps by every measure. Distances of centres are shares of the image: lower is closer."
     return Table(caption, ("pair", *MEASURE_NAMES.values()), rows, folded=True)
@@ -216,15 +231,15 @@ def _pairs_table(results: Results) -> Table:
 def _group_tables(results: Results) -> list[Table]:
     tables = []
     for part, words in (("by_label", "label"), ("by_content", "content")):
-        pairs = [pair for pair in key_pairs(results) if pair[part]]
+        pairs = [pair for pair in key_pairs(agreement_of(results)["pairs"]) if pair[part]]
         names = list(dict.fromkeys(name for pair in pairs for name in pair[part]))
-        rows = [[pair_name(pair), *(_cell(pair[part][name][MEASURE]) for name in names)] for pair in pairs]
+        rows = [[pair_name(pair), *(cell(pair[part][name][MEASURE]) for name in names)] for pair in pairs]
         tables.append(Table(f"{MEASURE_NAMES[MEASURE]} by {words}.", ("pair", *names), rows, folded=True))
     return [table for table in tables if table.rows]
 
 
 def _maps_table(results: Results) -> Table:
-    agreement = results["agreement"]
+    agreement = agreement_of(results)
     rows = [
         [
             map_name(*key.split()),
@@ -232,7 +247,7 @@ def _maps_table(results: Results) -> Table:
             " x ".join(map(str, made["native_grid"])),
             plain_text(made["options"]),
             f"{made['empty']:,}",
-            *(_cell(agreement[reference].get(key, {}).get(MEASURE)) for reference in ("centre", "ceiling")),
+            *(cell(agreement[reference].get(key, {}).get(MEASURE)) for reference in ("centre", "ceiling")),
         ]
         for key, made in agreement["maps"].items()
     ]
@@ -246,9 +261,11 @@ def _planted_table(part: Results) -> Table:
     for model, plantings in part["models"].items():
         for name, planting in plantings.items():
             moved, n = planting["p_fake_moved"], f"{planting['n']:,}"
-            rows.append([model_name(model), name, _cell(moved, SIGNED), _sign(moved), n])
+            cells = (cell(moved["planted"], SIGNED), sign(moved["planted"]), cell(moved["control"], SIGNED))
+            rows.append([model_name(model), name, *cells, n])
     caption = "Effect of planting on p(fake). A map cannot be blamed where the model itself did not react."
-    return Table(caption, ("model", "planting", "change of p(fake)", "sign", "n"), rows, align="llr")
+    header = ("model", "planting", "change of p(fake)", "sign", "change in the control", "n")
+    return Table(caption, header, rows, align="llr")
 
 
 def _hits_table(part: Results) -> Table:
@@ -257,20 +274,25 @@ def _hits_table(part: Results) -> Table:
             map_name(model, method),
             name,
             "yes" if method in part["class_methods"] else "no",
-            _cell(row["hits"], PERCENT),
-            _above(row["hits"], part["chance"]),
-            *(_cell(row[column], PERCENT) for column in ("mass", "mass_before")),
-            _cell(row["mass_gain"], POINTS),
+            cell(row["planted"]["hits"], PERCENT),
+            above(row["planted"]["hits"], part["chance"]),
+            cell(row["control"]["hits"], PERCENT),
+            *tested_cells(row["difference"]["hits"], POINTS),
+            *(cell(row[kind]["mass"], PERCENT) for kind in ("planted", "control")),
+            *tested_cells(row["difference"]["mass"], POINTS),
         ]
         for model, plantings in part["models"].items()
         for name, planting in plantings.items()
         for method, row in planting["methods"].items()
     ]
     header = (
-        "map", "planting", "depends on the label", "hits", "above chance", "mass in the quadrant", "without planting",
-        "gain",
+        "map", "planting", "depends on the label", "hits", "above chance", "hits in the control", "difference",
+        "p (Holm)", "mass in the quadrant", "in the control", "difference", "p (Holm)",
     )  # fmt: skip
-    caption = "Hits, and the share of the map's mass in the planted quadrant; the gain is in points."
+    caption = (
+        "Hits, and the share of the map's mass in the quadrant. The control plants one of another image "
+        "of the host's label in the same place; differences are paired, in points."
+    )
     return Table(caption, header, rows, align="llr")
 
 
@@ -279,20 +301,20 @@ def _difference_tables(part: Results) -> list[Table]:
     for model, tested in part["models"].items():
         for row in tested["hiding"]:
             names = [model_name(model), row["fill"], f"{row['area']:.0%}"]
-            accuracy, auc = row["accuracy_difference"], row["roc_auc_difference"]
-            centre, fill = row["rim"]["roc_auc"], tested["all_hidden"][row["fill"]]["roc_auc"]
-            differences.append(
-                [*names, _cell(accuracy, POINTS), _costs_more(accuracy), _cell(auc, SIGNED), _costs_more(auc)]
-            )
-            alone.append([*names, _cell(centre), _cell(fill), _above(centre, fill["high"])])
-            contents.append([*names, *(_cell(mean, POINTS) for mean in row["by_content"].values())])
+            for other, gap in row["centre_less"].items():
+                cells = (*tested_cells(gap["accuracy"], POINTS), *tested_cells(gap["roc_auc"], SIGNED))
+                differences.append([*names, other, *cells, costs_more(gap["roc_auc"], other)])
+            by_content = row["centre_less"]["rim"]["by_content"]
+            centre, fill = row["hidden"]["rim"]["roc_auc"], tested["all_hidden"][row["fill"]]["roc_auc"]
+            alone.append([*names, cell(centre), cell(fill), above(centre, fill["high"])])
+            contents.append([*names, *(cell(mean, POINTS) for mean in by_content.values())])
     header = ("model", "fill", "area")
     return [
         Table(
-            "Centre hidden minus rim hidden, paired (accuracy in points); below 0, the centre matters more.",
-            (*header, "accuracy", "costs more", "ROC AUC", "costs more"),
+            "Centre hidden minus rim or corner hidden, paired (accuracy in points); below 0, the centre matters more.",
+            (*header, "compared with", "accuracy", "p (Holm)", "ROC AUC", "p (Holm)", "costs more"),
             differences,
-            align="lllr",
+            align="llllr",
         ),
         Table(
             "ROC AUC of the centre alone (the rim hidden), and of the fill alone (everything hidden).",
@@ -302,7 +324,7 @@ def _difference_tables(part: Results) -> list[Table]:
         ),
         Table(
             "Accuracy with the centre hidden minus accuracy with the rim hidden, in points, by content.",
-            (*header, *row["by_content"]),
+            (*header, *by_content),
             contents,
             align="lllr",
             folded=True,
@@ -316,19 +338,19 @@ def _performance_table(part: Results) -> Table:
     for model, tested in part["models"].items():
         cases = [("nothing", tested["untouched"])]
         cases += [
-            (f"{region}, {row['area']:.0%}, {row['fill']}", row[region])
+            (f"{region}, {row['area']:.0%}, {row['fill']}", means)
             for row in tested["hiding"]
-            for region in ("centre", "rim")
+            for region, means in row["hidden"].items()
         ]
         cases += [(f"everything, {fill}", row) for fill, row in tested["all_hidden"].items()]
-        rows += [[model_name(model), hidden, *(_cell(row[name]) for name in measures)] for hidden, row in cases]
+        rows += [[model_name(model), hidden, *(cell(row[name]) for name in measures)] for hidden, row in cases]
     header = ("model", "hidden", "accuracy", "ROC AUC", "accuracy on real", "accuracy on fake", "predicted fake")
     return Table("Every measure with every part hidden.", header, rows, align="llr", folded=True)
 
 
 def _shares_table(part: Results) -> Table:
     rows = [
-        [map_name(*key.split()), f"{row['area']:.0%}", _cell(row["centre"], PERCENT), _cell(row["rim"], PERCENT)]
+        [map_name(*key.split()), f"{row['area']:.0%}", cell(row["centre"], PERCENT), cell(row["rim"], PERCENT)]
         for key, areas in part["map_shares"].items()
         for row in areas
     ]
@@ -343,47 +365,8 @@ def _model_row(name: str, model: Results) -> list[str]:
         model_name(name),
         str(model["place"]),
         f"{model['accuracy']:.1%}",
-        _listed(map(method_name, model["methods"])),
+        listed(map(method_name, model["methods"])),
         plain_text(own),
         plain_text(twin),
         "" if alike is None else "yes" if alike else "no",
     ]
-
-
-def _cell(mean: Results | None, spec: str = NUMBER) -> str:
-    return Estimate.from_dict(mean).format(spec) if mean else ""
-
-
-def _count(mean: Results) -> str:
-    return f"{mean['n']:,}, {mean['undefined']:,} undefined" if mean.get("undefined") else f"{mean['n']:,}"
-
-
-def _sign(difference: Results, below: str = "negative", above: str = "positive") -> str:
-    """Name the sign of a difference, if its interval excludes 0."""
-    return {-1: below, 0: "unclear", 1: above}[Estimate.from_dict(difference).side]
-
-
-def _above(mean: Results, reference: float | None) -> str:
-    """Flag an estimate whose whole interval lies above a number."""
-    if mean["low"] is None or reference is None:
-        return ""
-    return "yes" if mean["low"] > reference else "no"
-
-
-def _costs_more(centre_minus_rim: Results) -> str:
-    """Name the region whose hiding costs more."""
-    return _sign(centre_minus_rim, "centre", "rim")
-
-
-def _better_than_random(order: Results) -> str:
-    if "deletion_less_random" not in order:
-        return ""
-    deletion = Estimate.from_dict(order["deletion_less_random"]).side < 0
-    insertion = Estimate.from_dict(order["insertion_less_random"]).side > 0
-    if deletion and insertion:
-        return "both"
-    return "deletion" if deletion else "insertion" if insertion else "neither"
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"

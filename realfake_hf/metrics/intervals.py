@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from realfake_hf.estimate import Estimate
+from realfake_hf.estimate import Difference, Estimate
 
 ECE_BINS: Final = 15  # Guo et al. (2017), On Calibration of Modern Neural Networks
 RATES: Final = ("accuracy", "accuracy_real", "accuracy_fake")
@@ -63,6 +63,24 @@ def bootstrap_estimate(value: float, replicates: Floats, /, **counts: int) -> Es
     return Estimate(float(value), *percentile_interval(replicates), **counts)
 
 
+def bootstrap_p(replicates: Floats) -> float:
+    """Return the two-sided p-value of no difference, given bootstrap replicates of the difference, (samples,).
+
+    It is twice the share of replicates on the smaller side of 0, those at 0 counting on both (Davison & Hinkley, 1997,
+    *Bootstrap Methods and their Application*, section 4.2), and at least 2 / (samples + 1). NaN is left out.
+    """
+    defined = replicates[~np.isnan(replicates)]
+    extreme = min((defined <= 0).sum(), (defined >= 0).sum())
+    return min(1.0, 2 * (float(extreme) + 1) / (len(defined) + 1))
+
+
+def bootstrap_difference(value: float, replicates: Floats, /, **counts: int) -> Difference:
+    """Combine a difference, NaN if undefined, with its replicates; see `bootstrap_estimate` and `bootstrap_p`."""
+    estimate = bootstrap_estimate(value, replicates, **counts)
+    p_value = None if estimate.low is None else bootstrap_p(replicates)
+    return Difference(**estimate.to_dict(), p_value=p_value)
+
+
 class Resampling:
     """Bootstrap draws of a stratified sample, made once, so that all statistics share the same replicates.
 
@@ -93,18 +111,30 @@ class Resampling:
         defined = chosen & ~np.isnan(values)
         return bootstrap_estimate(*self._means(values, defined), **_counts(chosen, defined))
 
-    def difference(self, values: NDArray[Any], *, of: Flags, less: Flags) -> Estimate:
-        """Return the mean of the images `of` minus the mean of the images `less`, (n,) masks that do not overlap."""
+    def change(self, values: NDArray[Any], *, where: Flags | None = None) -> Difference:
+        """Test the weighted mean of paired differences (n,), such as a new score less the old one; see `mean`."""
+        chosen = np.ones(len(values), dtype=np.bool_) if where is None else where
+        defined = chosen & ~np.isnan(values)
+        return bootstrap_difference(*self._means(values, defined), **_counts(chosen, defined))
+
+    def difference(self, values: NDArray[Any], *, of: Flags, less: Flags) -> Difference:
+        """Test the mean of the images `of` minus the mean of the images `less`, (n,) masks that do not overlap."""
         known = ~np.isnan(values)
         mean, replicates = self._means(values, of & known)
         other_mean, other_replicates = self._means(values, less & known)
         counts = _counts(of | less, (of | less) & known)
-        return bootstrap_estimate(mean - other_mean, replicates - other_replicates, **counts)
+        return bootstrap_difference(mean - other_mean, replicates - other_replicates, **counts)
 
     def statistic(self, of: Callable[[Floats], Floats]) -> Estimate:
         """Estimate a statistic that maps weights (weightings, n) to values (weightings,), NaN where undefined."""
-        value = float(of(self._weight[None])[0])
-        return bootstrap_estimate(value, of(self._drawn), n=len(self._weight), undefined=0)
+        return bootstrap_estimate(*self._statistic(of), n=len(self._weight), undefined=0)
+
+    def statistic_change(self, of: Callable[[Floats], Floats]) -> Difference:
+        """Test a statistic that is a difference; see `statistic`."""
+        return bootstrap_difference(*self._statistic(of), n=len(self._weight), undefined=0)
+
+    def _statistic(self, of: Callable[[Floats], Floats]) -> tuple[float, Floats]:
+        return float(of(self._weight[None])[0]), of(self._drawn)
 
     def _means(self, values: NDArray[Any], defined: Flags) -> tuple[float, Floats]:
         plain = np.where(defined, values, 0.0).astype(np.float64)

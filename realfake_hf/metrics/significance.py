@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest, hypergeom, norm
 
 from realfake_hf.estimate import Estimate, to_plain
-from realfake_hf.metrics.intervals import Flags, Floats, bootstrap_estimate, percentile_interval
+from realfake_hf.metrics.intervals import Flags, Floats, bootstrap_estimate, bootstrap_p, percentile_interval
 from realfake_hf.metrics.report import draw_by_label, roc_auc
 from realfake_hf.tables import markdown_table
 
@@ -133,10 +133,8 @@ def paired_bootstrap(
 ) -> dict[str, PairedDifference]:
     """Compare two scorings of the same images, (n,) in [0, 1] each: `roc_auc`, `recall` and `false_positive_rate`.
 
-    Both are measured on the same replicates, which draw images with replacement within each label. The p-value is
-    twice the share of replicates on the smaller side of 0, those at 0 counting on both (Davison & Hinkley, 1997,
-    *Bootstrap Methods and their Application*, section 4.2), and at least 2 / (samples + 1). Statistics without images
-    of the labels that they need are left out.
+    Both are measured on the same replicates, which draw images with replacement within each label; the p-value is that
+    of `bootstrap_p`. Statistics without images of the labels that they need are left out.
     """
     scorings = (first, second)
     called = [scores > threshold for scores in scorings]
@@ -159,13 +157,8 @@ def paired_bootstrap(
 
 
 def _paired_difference(first: Floats, second: Floats, replicates: Floats) -> PairedDifference:
-    extreme = min((replicates <= 0).sum(), (replicates >= 0).sum())
-    return PairedDifference(
-        float(first[0]),
-        float(second[0]),
-        bootstrap_estimate(float(second[0] - first[0]), replicates),
-        p_value=min(1.0, 2 * (float(extreme) + 1) / (len(replicates) + 1)),
-    )
+    difference = bootstrap_estimate(float(second[0] - first[0]), replicates)
+    return PairedDifference(float(first[0]), float(second[0]), difference, bootstrap_p(replicates))
 
 
 @dataclass(frozen=True)
@@ -279,3 +272,13 @@ def correct_together(tests: Sequence[dict[str, float]]) -> None:
     adjusted = iter(holm([p_value for p_values in tests for p_value in p_values.values()]))
     for p_values in tests:
         p_values.update({name: next(adjusted) for name in p_values})
+
+
+def correct_differences(differences: Sequence[dict[str, Any]]) -> None:
+    """Add `p_holm` to differences in plain JSON, which are one family, in place; see `holm`.
+
+    Undefined differences stay as they are and do not count.
+    """
+    tested = [difference for difference in differences if difference.get("p_value") is not None]
+    for difference, p_holm in zip(tested, holm([each["p_value"] for each in tested]), strict=True):
+        difference["p_holm"] = p_holm
