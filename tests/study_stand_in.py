@@ -1,5 +1,6 @@
 """Made-up results of an explanation study, in the shape of `results/explanation_study.json`, and a gallery."""
 
+import copy
 from itertools import combinations
 
 import numpy as np
@@ -13,7 +14,8 @@ METHODS = {
 MEASURES = ("iou_top_10", "iou_top_20", "spearman", "pearson", "ssim", "centre_distance")
 CONTENT = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 AREAS, FILLS, STEPS = (0.25, 0.5, 0.75), ("blur", "mean"), 8
-PLANTINGS = ("fake in real", "real in fake", "real in real")
+PLANTINGS = ("fake in real", "real in fake")
+TARGETS = ("truth", "predicted", "FAKE", "REAL")
 
 
 def mean(value, *, half=0.012, n=1200, undefined=0):
@@ -21,6 +23,16 @@ def mean(value, *, half=0.012, n=1200, undefined=0):
     if value is None:
         return {"value": None, "low": None, "high": None, "n": 0, "undefined": n}
     return {"value": value, "low": value - half, "high": value + half, "n": n, "undefined": undefined}
+
+
+def gap(value, *, p_holm=None, **others):
+    """A difference, significant where its interval excludes 0 if no corrected p-value is given."""
+    found = mean(value, **others)
+    if value is None:
+        return found
+    is_clear = not found["low"] < 0 < found["high"]
+    p_holm = (0.001 if is_clear else 0.6) if p_holm is None else p_holm
+    return found | {"p_value": p_holm / 10, "p_holm": p_holm}
 
 
 def made_up_study():
@@ -43,11 +55,12 @@ def made_up_study():
             },
         },
         "grid": [8, 8],
-        "agreement": agreement(rng),
+        "agreement": {"by_target": {target: agreement(rng) for target in TARGETS}},
         "faithfulness": faithfulness(rng),
         "sanity": {"n": 100, "models": {model: cascades(model) for model in METHODS}},
         "planted": planted(rng),
         "causal": causal(),
+        "entity": entity(),
     }  # fmt: skip
 
 
@@ -87,14 +100,14 @@ def a_pair(a, b, rng):
             "same_picture": mean(level if measure != "spearman" else 2 * level - 0.4),
             "shuffled": mean(level - 0.03),
             "random_weights": mean(0.12 + rng.uniform(-0.02, 0.02)),
-            "above_shuffled": mean(0.03),
+            "above_shuffled": gap(0.03),
         }
         for measure in MEASURES
     }
     groups = {
         "all_right": mean(level + 0.01, n=700),
         "some_wrong": mean(level - 0.01, n=490, undefined=10),
-        "right_less_wrong": mean(0.02),
+        "right_less_wrong": gap(0.02),
     }
     return {
         "a": a, "b": b, "measures": found,
@@ -111,14 +124,14 @@ def faithfulness(rng):
         for position, method in enumerate([*methods, "random order", "centre prior"]):
             pull = 0.3 + 0.4 * position + rng.uniform(0, 0.1)
             share = np.linspace(0, 1, STEPS + 1)
-            gap = 0.02 * (position - 2)
+            less = 0.02 * (position - 2)
             rows[method] = {
                 "deletion": mean(0.6, n=256), "insertion": mean(0.7, n=256),
                 "deletion_curve": (0.97 - 0.47 * share**pull).tolist(),
                 "insertion_curve": (0.5 + 0.47 * share**pull).tolist(),
             }  # fmt: skip
             if method != "random order":
-                rows[method] |= {"deletion_less_random": mean(gap, n=256), "insertion_less_random": mean(-gap, n=256)}
+                rows[method] |= {"deletion_less_random": gap(less, n=256), "insertion_less_random": gap(-less, n=256)}
         models[model] = dict.fromkeys(FILLS, rows)
     return {"n": 256, "steps": STEPS, "fills": list(FILLS), "models": models}
 
@@ -137,19 +150,20 @@ def cascades(model):
 
 
 def planted(rng):
-    def row(planting):
-        hits = 0.28 if planting == "real in real" else rng.uniform(0.2, 0.7)
+    def row():
+        hits = rng.uniform(0.3, 0.7)
         return {
-            "hits": mean(hits, half=0.06, n=200), "mass": mean(0.33, n=200), "mass_before": mean(0.25, n=200),
-            "mass_gain": mean(0.08, n=200),
-        }  # fmt: skip
+            "planted": {"hits": mean(hits, half=0.06, n=200), "mass": mean(0.33, n=200)},
+            "control": {"hits": mean(0.28, half=0.06, n=200), "mass": mean(0.25, n=200)},
+            "difference": {"hits": gap(hits - 0.28, half=0.06, n=200), "mass": gap(0.08, n=200)},
+        }
 
     models = {
         model: {
             planting: {
                 "n": 200,
-                "p_fake_moved": mean(0.2, n=200),
-                "methods": {name: row(planting) for name in methods},
+                "p_fake_moved": {"planted": gap(0.2, n=200), "control": gap(0.01, n=200)},
+                "methods": {name: row() for name in methods},
             }
             for planting in PLANTINGS
         }
@@ -158,30 +172,55 @@ def planted(rng):
     return {"models": models, "chance": 0.25, "class_methods": ["gradient_rollout", "grad_cam", "relevance"]}
 
 
-def causal():
-    def performance(loss):
-        accuracy = mean(0.95 - loss, n=4000)
-        rates = dict.fromkeys(("accuracy", "accuracy_real", "accuracy_fake"), accuracy)
-        return {**rates, "called_fake": mean(0.5, n=4000), "roc_auc": mean(0.99 - loss, n=4000)}
+def performance(loss):
+    accuracy = mean(0.95 - loss, n=4000)
+    rates = dict.fromkeys(("accuracy", "accuracy_real", "accuracy_fake"), accuracy)
+    return {**rates, "called_fake": mean(0.5, n=4000), "roc_auc": mean(0.99 - loss, n=4000)}
 
+
+def both(value):
+    return {"accuracy": gap(value), "roc_auc": gap(value)}
+
+
+def causal():
     def hiding(area, fill):
         loss = area * (1 if fill == "blur" else 0.8)
+        less = {**both(-0.2 * area), "by_content": dict.fromkeys(CONTENT, mean(-0.1))}
+        hidden = {"centre": performance(0.5 * loss), "rim": performance(0.3 * loss), "corner": performance(0.4 * loss)}
         return {
-            "area": area, "fill": fill, "centre": performance(0.5 * loss), "rim": performance(0.3 * loss),
-            "accuracy_difference": mean(-0.2 * area), "roc_auc_difference": mean(-0.2 * area),
-            "by_content": dict.fromkeys(CONTENT, mean(-0.1)),
-        }  # fmt: skip
+            "area": area,
+            "fill": fill,
+            "hidden": hidden,
+            "centre_less": {"rim": less, "corner": copy.deepcopy(less)},
+        }
 
-    model = {
-        "untouched": performance(0),
-        "all_hidden": {fill: performance(0.3) for fill in FILLS},
-        "hiding": [hiding(area, fill) for area in AREAS for fill in FILLS],
-    }
+    def model():
+        return {
+            "untouched": performance(0),
+            "all_hidden": {fill: performance(0.3) for fill in FILLS},
+            "hiding": [hiding(area, fill) for area in AREAS for fill in FILLS],
+        }
+
     shares = [{"area": area, "centre": mean(0.6), "rim": mean(0.4)} for area in (0.25, 0.5)]
     return {
-        "n": 4000, "areas": list(AREAS), "fills": list(FILLS), "models": dict.fromkeys(METHODS, model),
+        "n": 4000, "areas": list(AREAS), "fills": list(FILLS), "models": {name: model() for name in METHODS},
         "map_shares": {"cnn grad_cam": shares},
     }  # fmt: skip
+
+
+def entity():
+    regions = {"entity": 0.3, "background": 0.1, "all but the entity": 0.2, "everything": 0.4}
+
+    def row():
+        return {
+            "hidden": {region: performance(loss) for region, loss in regions.items()},
+            "differences": {"entity less background": both(-0.2), "entity alone less fill": both(0.2)},
+        }
+
+    models = {name: {"untouched": performance(0), "fills": {fill: row() for fill in FILLS}} for name in METHODS}
+    maps = {"cnn grad_cam": {"mass": mean(0.4), "mass_less_area": gap(0.15)}}
+    counts = {"n": 500, "n_real": 240, "n_fake": 260, "area": mean(0.25), "fills": list(FILLS)}
+    return {**counts, "models": models, "maps": maps}
 
 
 def made_up_gallery(content="cat"):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from realfake_hf.explain_study.agreement import (
     centre_distance,
     centre_gaussian,
     chance_iou,
-    derangement,
+    correct_agreement,
+    draw_partners,
     measure_agreement,
     pearson,
     spearman,
@@ -21,6 +23,7 @@ from realfake_hf.explain_study.agreement import (
     top_iou,
 )
 from realfake_hf.explain_study.maps import GRID, MapSet, Sample
+from realfake_hf.metrics.significance import holm
 
 
 def maps(n=6, side=8, seed=0):
@@ -114,12 +117,31 @@ def test_the_centre_map_peaks_in_the_centre_and_is_symmetric():
     assert 0 < centre.min() < centre.max() <= 1
 
 
-@pytest.mark.parametrize("n", [2, 3, 100])
-def test_no_image_is_its_own_partner(n):
-    partner = derangement(n, seed=0)
-    assert sorted(partner.tolist()) == list(range(n))
-    assert (partner != np.arange(n)).all()
-    assert derangement(n, seed=0).tolist() == partner.tolist()
+def test_the_centre_map_has_a_standard_deviation_of_a_quarter_of_the_sides():
+    # squared distances of cells from the centre, in standard deviations
+    nearest, edge = (1 / 16 / 0.25) ** 2, (7 / 16 / 0.25) ** 2
+    assert centre_gaussian()[3, 3] == pytest.approx(np.exp(-nearest))
+    assert centre_gaussian()[0, 4] == pytest.approx(np.exp(-(nearest + edge) / 2))
+
+
+def test_a_partner_is_another_image_of_the_same_label_and_content():
+    sample = sample_of(80)
+    partner = draw_partners(sample, seed=0)
+    content = np.array(sample.content)
+    assert (partner != np.arange(80)).all()
+    assert (sample.is_fake[partner] == sample.is_fake).all()
+    assert (content[partner] == content).all()
+    assert draw_partners(sample, seed=0).tolist() == partner.tolist() != draw_partners(sample, seed=1).tolist()
+
+
+def test_partners_are_drawn_by_weight():
+    sample = replace(sample_of(400), weight=np.where(np.arange(400) < 200, 3.0, 1.0))
+    assert (draw_partners(sample, seed=0) < 200).mean() == pytest.approx(0.75, abs=0.06)
+
+
+def test_an_image_without_another_of_its_kind_has_no_partner():
+    sample = replace(sample_of(5), content=("cat", "cat", "cat", "cat", "ship"))
+    assert draw_partners(sample, seed=0).tolist() == [2, 3, 0, 1, -1]
 
 
 def test_the_measures_and_their_order():
@@ -173,6 +195,7 @@ class TestAgreement:
             means = apart["measures"][name]
             assert means["same_picture"]["value"] == pytest.approx(chance, abs=0.05)
             assert means["above_shuffled"]["low"] < 0 < means["above_shuffled"]["high"]
+            assert means["above_shuffled"]["p_value"] > 0.05
 
     def test_shuffling_removes_the_agreement_that_is_specific_to_an_image(self):
         """Agreement on a pattern common to all images survives; agreement specific to an image is lost."""
@@ -186,6 +209,38 @@ class TestAgreement:
         assert stuck["measures"]["spearman"]["shuffled"]["value"] == pytest.approx(1)
         assert free["measures"]["spearman"]["shuffled"]["value"] == pytest.approx(0, abs=0.1)
         assert free["measures"]["spearman"]["above_shuffled"]["value"] == pytest.approx(1, abs=0.1)
+
+    def test_maps_that_show_no_more_than_label_and_content_agree_no_more_than_those_of_other_images(self):
+        sample = sample_of(self.n)
+        kinds = 2 * sample.is_fake + (np.array(sample.content) == "cat")
+        patterns = np.random.default_rng(7).random((4, *GRID)).astype(np.float32)
+        a, b = (MapSet(model, "grad_cam", None, patterns[kinds]) for model in ("vit", "cnn"))
+        [pair] = self.study([a, b])["pairs"]
+        gap = pair["measures"]["spearman"]["above_shuffled"]
+        assert (gap["value"], gap["p_value"]) == (pytest.approx(0), 1)
+        any_other = np.roll(np.arange(self.n), 1)  # partners of other kinds would suggest agreement on the image
+        assert spearman(a.heat, b.heat).mean() - spearman(a.heat, b.heat[any_other]).mean() > 0.5
+
+    def test_the_differences_of_key_pairs_are_corrected_together_over_the_targets(self):
+        trained = [
+            maps_of(self.n, seed=seed, model=model, method=method)
+            for seed, (model, method) in enumerate([("cnn", "grad_cam"), ("vit", "relevance"), ("vit", "rollout")])
+        ]
+        right = np.arange(self.n) % 4 > 0
+        by_target = {target: self.study(trained, right=right) for target in ("truth", "FAKE")}
+        correct_agreement(by_target)
+        family = [
+            difference
+            for study in by_target.values()
+            for pair in study["pairs"][:2]  # the third is of one model and not a key pair
+            for difference in (
+                pair["measures"]["iou_top_20"]["above_shuffled"],
+                pair["right_less_wrong"]["iou_top_20"],
+            )
+        ]
+        assert [each["p_holm"] for each in family] == holm([each["p_value"] for each in family])
+        assert "p_holm" not in by_target["truth"]["pairs"][2]["right_less_wrong"]["iou_top_20"]
+        assert "p_holm" not in by_target["truth"]["pairs"][0]["right_less_wrong"]["spearman"]
 
     def test_agreement_is_split_by_correctness(self):
         right = np.arange(self.n) < 30

@@ -14,9 +14,9 @@ from realfake_hf.experiments.entity_masks import (
     main,
     overlap,
     patch_features,
-    read_masks,
     resize_mask,
 )
+from realfake_hf.explain_study.entity import read_masks
 from realfake_hf.models.pretrained import build_multiview
 
 

@@ -135,6 +135,7 @@ class TestFaithfulness:
         found = self.study()["models"]["cnn"][fill]["grad_cam"]
         assert found["deletion_less_random"]["high"] < -0.1
         assert found["insertion_less_random"]["low"] > 0.1
+        assert found["deletion_less_random"]["p_holm"] >= found["deletion_less_random"]["p_value"] > 0
         assert found["deletion_less_random"]["n"] == 12  # the images that have a map
 
     def test_images_with_an_empty_map_are_counted(self):

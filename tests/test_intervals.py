@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import ttest_1samp
 
-from realfake_hf.estimate import Estimate
-from realfake_hf.metrics.intervals import Resampling
+from realfake_hf.estimate import Difference, Estimate, to_plain
+from realfake_hf.metrics.intervals import Resampling, bootstrap_p
+from realfake_hf.metrics.significance import correct_differences
 
 COUNTS = st.lists(st.integers(1, 9), min_size=1, max_size=5)
 
@@ -73,3 +75,49 @@ def test_the_same_seed_gives_the_same_interval():
     one, same, other = (Resampling(np.ones(30), samples=100, seed=seed).mean(values) for seed in (0, 0, 1))
     assert one == same
     assert one != other
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.1, 0.2, 0.3])
+def test_the_p_value_of_a_change_is_about_that_of_a_paired_t_test(shift):
+    values = np.random.default_rng(5).normal(size=200) + shift
+    change = Resampling(np.ones(200), samples=20_000).change(values)
+    assert change.p_value == pytest.approx(ttest_1samp(values, 0).pvalue, rel=0.25, abs=0.005)
+    assert (change.value, change.n) == (pytest.approx(values.mean()), 200)
+
+
+def test_the_p_value_counts_replicates_at_0_on_both_sides_and_leaves_out_undefined_ones():
+    assert bootstrap_p(np.array([0.1, 0.2, -0.1, 0.0, np.nan])) == min(1, 2 * 3 / 5)
+    assert bootstrap_p(np.full(99, 0.5)) == 0.02
+    assert bootstrap_p(np.zeros(99)) == 1
+
+
+def test_an_undefined_difference_has_no_p_value():
+    assert Resampling(np.ones(2)).change(np.full(2, np.nan)) == Difference(None, n=0, undefined=2)
+    assert Resampling(np.ones(2), samples=0).change(np.ones(2)).p_value is None
+
+
+def test_a_difference_of_statistics_is_tested_on_the_same_replicates():
+    values = np.random.default_rng(3).normal(size=30)
+    resampling = Resampling(np.ones(30), samples=500)
+    found = resampling.statistic_change(lambda weights: weights @ values / weights.sum(axis=1))
+    assert to_plain(found) == pytest.approx(to_plain(resampling.change(values)))
+
+
+def test_only_the_p_values_that_exist_are_corrected_together():
+    differences = [{"p_value": 0.01}, {"value": None}, {"p_value": 0.04}, {"p_value": None}]
+    correct_differences(differences)
+    assert [each.get("p_holm") for each in differences] == [0.02, None, 0.04, None]
+
+
+@pytest.mark.parametrize(
+    ("difference", "side"),
+    [
+        (Difference(0.1, 0.05, 0.15, p_value=0.01, p_holm=0.04), 1),
+        (Difference(-0.1, -0.15, -0.05, p_value=0.01, p_holm=0.04), -1),
+        (Difference(0.1, 0.05, 0.15, p_value=0.01, p_holm=0.06), 0),
+        (Difference(0.1, 0.05, 0.15, p_value=0.01), 1),
+        (Difference(None), 0),
+    ],
+)
+def test_the_corrected_p_value_decides_the_side_of_a_difference(difference, side):
+    assert difference.side == Difference.from_dict(to_plain(difference)).side == side

@@ -11,6 +11,7 @@ from realfake_hf.explain_study.occlusion import (
     BLUR,
     FILLS,
     centre_mask,
+    corner_masks,
     fill_in,
     filled,
     map_shares,
@@ -19,6 +20,7 @@ from realfake_hf.explain_study.occlusion import (
     rim_mask,
 )
 from realfake_hf.metrics.intervals import Resampling
+from realfake_hf.metrics.significance import holm
 
 SIDE = 16
 MIDDLE, CORNER = (8, 8), (0, 0)  # where a bright pixel says FAKE; opposite, it says REAL
@@ -103,6 +105,23 @@ def test_centre_and_rim_of_one_half_are_complementary():
     assert np.array_equal(centre_mask((32, 32), 0.5), ~rim_mask((32, 32), 0.5))
 
 
+@given(SIDES, SIDES, SHARES)
+def test_corners_have_the_area_of_the_centre_and_are_mirror_images(height, width, share):
+    masks = corner_masks((height, width), share, np.arange(4))
+    assert masks.sum(axis=(1, 2)).tolist() == [centre_mask((height, width), share).sum()] * 4
+    upper_left, upper_right, lower_left, lower_right = masks
+    np.testing.assert_array_equal(upper_left, upper_right[:, ::-1])
+    np.testing.assert_array_equal(upper_left, lower_left[::-1])
+    np.testing.assert_array_equal(upper_left, lower_right[::-1, ::-1])
+    assert not share * height * width >= 1 or upper_left[0, 0]
+
+
+def test_a_corner_of_a_quarter_does_not_reach_the_middle():
+    masks = corner_masks((32, 32), 0.25, np.arange(4))
+    assert masks.sum(axis=0).max() == 1  # together they are the image
+    assert (masks[0, :16, :16].sum(), masks[3, 16:, 16:].sum()) == (256, 256)
+
+
 def test_a_quarter_of_the_image_is_a_central_square_and_corners_come_last():
     square = np.zeros((32, 32), dtype=bool)
     square[8:24, 8:24] = True
@@ -170,22 +189,37 @@ def test_a_model_loses_most_when_the_region_that_it_uses_is_hidden(causal, name,
     found = causal["models"][name]
     assert found["untouched"]["accuracy"]["value"] == found["untouched"]["roc_auc"]["value"] == 1
     assert [(one["area"], one["fill"]) for one in found["hiding"]] == [
-        (0.25, "blur"),
-        (0.25, "mean"),
-        (0.5, "blur"),
-        (0.5, "mean"),
-        (0.75, "blur"),
-        (0.75, "mean"),
+        (area, fill) for area in (0.25, 0.5, 0.75) for fill in ("blur", "mean")
     ]
     for one in found["hiding"]:
-        difference = one["accuracy_difference"]
-        assert difference["value"] == pytest.approx(sign * 0.75)  # all FAKE, which are three quarters, are missed
-        assert difference["n"] == 24
-        assert one["fill"] == "blur" or sign * one["roc_auc_difference"]["value"] > 0.2  # a blur lets some through
-        kept, lost = (one["rim"], one["centre"]) if sign < 0 else (one["centre"], one["rim"])
+        difference = one["centre_less"]["rim"]
+        assert difference["accuracy"]["value"] == pytest.approx(sign * 0.75)  # all FAKE, three quarters, are missed
+        assert difference["accuracy"]["n"] == 24
+        assert one["fill"] == "blur" or sign * difference["roc_auc"]["value"] > 0.2  # a blur lets some through
+        regions = ("rim", "centre") if sign < 0 else ("centre", "rim")
+        kept, lost = (one["hidden"][region] for region in regions)
         assert kept["accuracy"]["value"] == 1
         assert (lost["accuracy_fake"]["value"], lost["accuracy_real"]["value"]) == (0, 1)
         assert lost["called_fake"]["value"] == 0
+
+
+def test_a_corner_costs_the_images_whose_corner_is_hidden(causal):
+    for one in causal["models"]["rim"]["hiding"][:2]:
+        missed = 1 - one["hidden"]["corner"]["accuracy_fake"]["value"]
+        assert 0 < missed < 0.7  # the evidence is in one of four corners
+    for one in causal["models"]["middle"]["hiding"][:2]:
+        less = one["centre_less"]["corner"]["accuracy"]  # the pixel in the middle is also in one of four corners
+        assert less["value"] < -0.5
+        assert less["p_value"] < 0.05
+
+
+def test_the_comparisons_of_all_models_areas_fills_and_measures_are_corrected_together(causal):
+    rows = [row for tested in causal["models"].values() for row in tested["hiding"]]
+    tests = [
+        less[measure] for row in rows for less in row["centre_less"].values() for measure in ("accuracy", "roc_auc")
+    ]
+    assert len(tests) == 48
+    assert [test["p_holm"] for test in tests] == holm([test["p_value"] for test in tests])
 
 
 def test_estimates_equal_those_of_a_weighted_loop_over_the_images(sample):
@@ -206,10 +240,11 @@ def test_estimates_equal_those_of_a_weighted_loop_over_the_images(sample):
         for kind in {"all", sample.content[number]} & set(sums):
             sums[kind] += sample.weight[number] * (right[0] - right[1])
             weights[kind] += sample.weight[number]
-    assert one["accuracy_difference"]["value"] == pytest.approx(sums["all"] / weights["all"])
-    assert one["by_content"]["ship"]["value"] == pytest.approx(sums["ship"] / weights["ship"])
-    assert one["centre"]["called_fake"]["value"] == pytest.approx(sums["called"] / weights["called"])
-    assert sum(mean["n"] for mean in one["by_content"].values()) == one["accuracy_difference"]["n"] == 24
+    less = one["centre_less"]["rim"]
+    assert less["accuracy"]["value"] == pytest.approx(sums["all"] / weights["all"])
+    assert less["by_content"]["ship"]["value"] == pytest.approx(sums["ship"] / weights["ship"])
+    assert one["hidden"]["centre"]["called_fake"]["value"] == pytest.approx(sums["called"] / weights["called"])
+    assert sum(mean["n"] for mean in less["by_content"].values()) == less["accuracy"]["n"] == 24
 
 
 def test_the_results_are_json_without_nan(causal):

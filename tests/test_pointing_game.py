@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -69,6 +70,15 @@ def test_empty_maps_are_undefined():
         assert np.isnan(measure(maps, inside(ALL, (4, 4)))).tolist() == [True, True, True, False]
 
 
+class OddPartFinder(StudyModel):
+    """A model of images of one grey each, whose maps mark what differs from the rest of the image, of any label."""
+
+    def explain(self, images, *_, **__):
+        middle = np.median(images, axis=(1, 2), keepdims=True)
+        maps = (images != middle).any(axis=3)[:, ::4, ::4].astype(np.float32)
+        return [SimpleNamespace(map=heat, layer=None) for heat in maps]
+
+
 class TestPlanted:
     def study(self, sample=None, model=None, *, n=10, **settings):
         return measure_planted([model or stripe_finder()], sample or plain_and_striped(), n=n, samples=20, **settings)
@@ -76,28 +86,36 @@ class TestPlanted:
     def test_a_faithful_map_finds_the_planted_quadrant(self):
         found = self.study()["models"]["cnn"]["fake in real"]
         assert (found["n"], found["target"]) == (10, "FAKE")
-        assert found["p_fake_moved"]["value"] > 0.5
-        assert found["methods"]["grad_cam"]["hits"]["value"] == 1
-        assert found["methods"]["grad_cam"]["mass"]["value"] > 0.95
-        assert found["methods"]["grad_cam"]["mass_before"]["undefined"] == 10  # plain images have no map
-        assert found["methods"]["grad_cam"]["mass_gain"]["value"] is None
+        assert found["p_fake_moved"]["planted"]["value"] > 0.5
+        assert found["methods"]["grad_cam"]["planted"]["hits"]["value"] == 1
+        assert found["methods"]["grad_cam"]["planted"]["mass"]["value"] > 0.95
 
     def test_a_plain_quadrant_in_a_plain_image_changes_nothing(self):
-        found = self.study()["models"]["cnn"]["real in real"]
-        assert found["p_fake_moved"]["value"] == 0
-        assert found["methods"]["grad_cam"]["hits"]["value"] is None
-        assert found["methods"]["grad_cam"]["hits"]["undefined"] == 10
+        found = self.study()["models"]["cnn"]["fake in real"]
+        assert found["p_fake_moved"]["control"]["value"] == 0
+        row = found["methods"]["grad_cam"]
+        assert (row["control"]["hits"]["value"], row["control"]["hits"]["undefined"]) == (None, 10)  # it has no map
+        assert (row["difference"]["hits"]["value"], row["difference"]["hits"]["undefined"]) == (None, 10)
 
     def test_a_real_quadrant_in_a_fake_image_removes_evidence(self):
         found = self.study()["models"]["cnn"]["real in fake"]
         assert found["target"] == "REAL"
-        assert found["p_fake_moved"]["value"] < 0
+        assert found["p_fake_moved"]["planted"]["value"] < 0
+
+    def test_a_map_of_seams_hits_in_the_planted_as_in_the_control_images_and_is_not_credited(self):
+        images = np.broadcast_to(np.arange(40, dtype=np.uint8)[:, None, None, None], (40, 32, 32, 3)).copy()
+        found = self.study(sample_of(images, np.arange(40) % 2 == 1), OddPartFinder(**vars(tiny_vit("rollout"))))
+        for kind in found["models"]["vit"].values():
+            row = kind["methods"]["rollout"]
+            assert row["planted"]["hits"]["value"] == row["control"]["hits"]["value"] == 1
+            assert row["planted"]["hits"]["low"] > found["chance"]
+            difference = row["difference"]["hits"]
+            assert (difference["value"], difference["p_value"], difference["p_holm"]) == (0, 1, 1)
 
     def test_uninformative_maps_hit_at_chance(self):
         sample = sample_of(np.repeat(noise(2).images, 200, axis=0), np.arange(400) >= 200)
-        found = self.study(sample, tiny_vit("rollout"), n=100)["models"]["vit"]["real in real"]
-        row = found["methods"]["rollout"]
-        assert row["mass_gain"]["value"] == pytest.approx(0, abs=1e-9)  # all hosts and donors are one image
+        found = self.study(sample, tiny_vit("rollout"), n=100)["models"]["vit"]["fake in real"]
+        row = found["methods"]["rollout"]["control"]  # all hosts and controls are one image
         assert (row["hits"]["value"], row["mass"]["value"]) == pytest.approx((0.25, 0.25))
 
     def test_hosts_and_donors_share_their_content_and_have_the_right_labels(self):
@@ -115,19 +133,19 @@ class TestPlanted:
 
         watched = Watched(**vars(tiny_vit("rollout")))
         study = self.study(sample, watched, n=6)
-        for place, kind in enumerate(KINDS.values()):
-            planted, hosts = seen[2 * place : 2 * place + 2]
-            assert study["models"]["vit"][list(KINDS)[place]]["n"] == len(planted) == 6
-            assert (
-                sorted(content[[host.item() for host in hosts]].tolist()) == ["cat"] * 2 + ["dog"] * 2 + ["ship"] * 2
-            )
-            for both, [host] in zip(planted, hosts, strict=True):
-                [donor] = set(both.tolist()) - {host}
-                assert content[host] == content[donor]
-                assert right[host]
-                assert right[donor]
-                assert (kind.host == "FAKE") == sample.is_fake[host]
-                assert (kind.donor == "FAKE") == sample.is_fake[donor]
+        for place, (name, kind) in enumerate(KINDS.items()):
+            hosts, planted, control = (np.array(given, dtype=object) for given in seen[3 * place : 3 * place + 3])
+            assert study["models"]["vit"][name]["n"] == len(planted) == len(control) == 6
+            shown = sorted(content[[host.item() for host in hosts]].tolist())
+            assert shown == ["cat", "cat", "dog", "dog", "ship", "ship"]
+            for pasted, label in ((planted, kind.donor), (control, kind.host)):
+                for both, host in zip(pasted, hosts, strict=True):
+                    [donor] = set(both.tolist()) - {host.item()}
+                    assert content[host.item()] == content[donor]
+                    assert right[host.item()]
+                    assert right[donor]
+                    assert (kind.host == "FAKE") == sample.is_fake[host.item()]
+                    assert (label == "FAKE") == sample.is_fake[donor]
 
     def test_the_same_seed_gives_the_same_numbers(self):
         first, same, other = (self.study(noise(12), tiny_vit("relevance"), seed=seed) for seed in (1, 1, 2))
@@ -139,6 +157,6 @@ class TestPlanted:
         sample = replace(plain_and_striped(4), content=("cat", "dog", "ship", "frog"))
         with pytest.raises(
             ValueError,
-            match=r"a REAL and a FAKE image of the same content that cnn classifies correctly; found none",
+            match=r"two REAL images and a FAKE one of the same content that cnn classifies correctly; found none",
         ):
             self.study(sample)

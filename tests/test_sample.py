@@ -54,6 +54,22 @@ class TestSample:
         assert one == same
         assert one != other
 
+    def test_its_bootstrap_draws_each_stratum_as_often_as_the_sample_has_it_and_weighs_it(self):
+        sample = self.draw(9)
+        heights = np.random.default_rng(0).normal(size=20)[sample.stratum]  # constant in each stratum
+        mean = sample.resampling(samples=200, seed=0).mean(heights)
+        assert mean.value == pytest.approx(np.average(heights, weights=sample.weight))
+        assert mean.value != pytest.approx(heights.mean())
+        assert (mean.low, mean.high) == pytest.approx((mean.value, mean.value))  # no spread between strata
+
+    def test_the_label_that_a_map_explains_is_the_true_the_predicted_or_the_named_one(self):
+        sample = self.draw(20)
+        explained = {name: sample.is_target_fake(name, model="vit") for name in ("truth", "predicted", "FAKE", "REAL")}
+        assert explained["truth"].tolist() == [False] * 10 + [True] * 10
+        assert explained["predicted"].tolist() == [True] + [False] * 9 + [True] * 10  # wrong on the first
+        assert explained["FAKE"].all()
+        assert not explained["REAL"].any()
+
     def test_images_of_several_sizes_are_refused(self):
         rows = split_of([0, 1], ["cat", "cat"])
         mixed = [rows[0], {**rows[1], "image": Pillow.new("RGB", (9, 8))}]

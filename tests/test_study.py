@@ -1,5 +1,6 @@
 """The study as a whole: its settings, what it stores, and its gallery."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,8 +24,8 @@ def study(tmp_path, monkeypatch):
     p_fake = {name: np.arange(N) / 100 for name in ("cnn", "vit")}
     made = []
 
-    def compute_maps(model, method, images, **_):
-        made.append((model.name, method))
+    def compute_maps(model, method, images, *, target, **_):
+        made.append((model.name, method, target))
         heat = np.random.default_rng(len(made)).random((len(images), 8, 8)).astype(np.float32)
         return {"heat": heat, "layer": np.array("features.3" if method == "grad_cam" else "")}
 
@@ -37,22 +38,62 @@ def study(tmp_path, monkeypatch):
     )
 
 
-def test_maps_are_computed_once_and_stored(study):
-    first, again = (study.study._maps(study.study.models) for _ in range(2))
-    assert study.made == [("cnn", "grad_cam"), ("vit", "rollout")]
+def test_maps_are_computed_once_for_each_label_that_they_depend_on_and_stored(study):
+    first, again = (study.study._maps(study.study.models, "truth") for _ in range(2))
+    assert study.made == [("cnn", "grad_cam", "REAL"), ("cnn", "grad_cam", "FAKE"), ("vit", "rollout", "FAKE")]
     for new, stored in zip(first, again, strict=True):
         assert (new.name, new.layer) == (stored.name, stored.layer)
         np.testing.assert_array_equal(new.heat, stored.heat)
     assert [maps.layer for maps in again] == ["features.3", None]
-    study.study._maps(study.study.models, "random weights")
-    assert len(study.made) == 4
+    study.study._maps(study.study.models, "predicted")
+    study.study._maps(study.study.models, "REAL")
+    assert len(study.made) == 3
+    study.study._maps(study.study.models, "FAKE", "random weights")
+    assert len(study.made) == 5
+
+
+def test_a_map_explains_the_label_of_its_target(study):
+    fake, real, truth, predicted = (
+        study.study._maps(study.study.models, target)[0].heat for target in ("FAKE", "REAL", "truth", "predicted")
+    )
+    is_fake = study.sample.is_fake
+    np.testing.assert_array_equal(truth, np.where(is_fake[:, None, None], fake, real))
+    called_fake = np.where(np.arange(N) < 2, ~is_fake, is_fake)  # both models are wrong on the first two
+    np.testing.assert_array_equal(predicted, np.where(called_fake[:, None, None], fake, real))
+    assert (fake != real).any()
+
+
+def test_maps_of_opposite_labels_suggest_more_agreement_where_both_models_are_right(study, monkeypatch):
+    """Both models see the same evidence for each label, and one of them is wrong on a quarter of the images."""
+    patterns = dict(zip(("REAL", "FAKE"), np.random.default_rng(0).random((2, 8, 8)).astype(np.float32), strict=True))
+
+    def compute_maps(*images, target, **_):
+        noise = np.random.default_rng(1).normal(0, 1e-3, (len(images[-1]), 8, 8))
+        return {"heat": (patterns[target] + noise).astype(np.float32), "layer": np.array("")}
+
+    monkeypatch.setattr(run, "compute_maps", compute_maps)
+    monkeypatch.setattr(run, "random_weights", lambda *_, **__: None)
+    right = {"cnn": np.ones(N, dtype=bool), "vit": np.arange(N) % 8 > 1}
+    models = [
+        SimpleNamespace(name=name, methods=("grad_cam",), detector=SimpleNamespace(model=None)) for name in right
+    ]
+    for model in models:
+        model.with_weights_of = lambda _, same=model: same
+    changed = replace(study.study, models=models, sample=replace(study.sample, is_right=right))
+    found = changed._agreement()["by_target"]
+    gaps = {target: measured["pairs"][0]["right_less_wrong"]["spearman"] for target, measured in found.items()}
+    assert gaps["predicted"]["value"] > 0.5
+    assert gaps["predicted"]["p_value"] < 0.01
+    for target in ("truth", "FAKE", "REAL"):
+        assert gaps[target]["value"] == pytest.approx(0, abs=0.01)
 
 
 def test_the_gallery_contains_right_and_wrong_predictions_for_both_labels(study):
     gallery = study.study.gallery()
     assert [image.p_fake["vit"] for image in gallery] == [0, 0.01, 0.02, 0.03, 0.04, 0.05]
     assert [image.is_fake for image in gallery] == [False, True] * 3
-    [_, rollout] = study.study._maps(study.study.models)
+    [grad_cam, rollout] = study.study._maps(study.study.models, "predicted")
+    np.testing.assert_array_equal(gallery[0].maps["cnn", "grad_cam"], grad_cam.heat[0])
     np.testing.assert_array_equal(gallery[3].maps["vit", "rollout"], rollout.heat[3])
     np.testing.assert_array_equal(gallery[3].image, study.sample.images[3])
 
@@ -62,6 +103,11 @@ class TestArguments:
         arguments = StudyArguments("out", compare=["cnn=a", "vit=b"], twins=["vit=c"])
         assert (arguments.models, arguments.twin_places) == ({"cnn": "a", "vit": "b"}, {"vit": "c"})
 
+    def test_the_entity_is_measured_if_there_are_masks(self):
+        settings = {"compare": ["a=x"], "parts": ["entity", "sanity"]}
+        assert StudyArguments("out", **settings).measured_parts == ["sanity"]
+        assert StudyArguments("out", **settings, entity_masks="masks.npz").measured_parts == ["sanity", "entity"]
+
     @pytest.mark.parametrize(
         ("settings", "named"),
         [
@@ -69,7 +115,9 @@ class TestArguments:
             ({"compare": ["a"]}, ["--compare", "'a'"]),
             ({"compare": ["a=x", "a=y"]}, ["--compare", "a, a"]),
             ({"twins": ["b=x"]}, ["--twins of a", "found b"]),
-            ({"parts": ["all"]}, ["--parts", "agreement, faithfulness, sanity, planted, causal", "found all"]),
+            ({"parts": ["all"]}, ["--parts", "agreement, faithfulness, sanity, planted, causal, entity", "found all"]),
+            ({"targets": ["false"]}, ["--targets", "truth, predicted, FAKE, REAL", "found false"]),
+            ({"targets": []}, ["--targets", "found none"]),
             ({"n": 1}, ["at least 2", "found --n 1"]),
             ({"bootstrap_samples": 0}, ["--bootstrap_samples of at least 1", "--gallery", "found 0 and 12"]),
         ],

@@ -97,7 +97,9 @@ def test_invalid_settings_end_with_status_2(tmp_path, capsys):
     with pytest.raises(SystemExit) as refused:
         explain.main([*words(tmp_path), "--parts", "all"])
     assert refused.value.code == 2
-    assert "--parts among agreement, faithfulness, sanity, planted, causal; found all." in capsys.readouterr().err
+    assert (
+        "--parts among agreement, faithfulness, sanity, planted, causal, entity; found all" in capsys.readouterr().err
+    )
 
 
 def test_the_recipe_of_the_study_is_valid(monkeypatch):
@@ -116,11 +118,11 @@ def test_two_models_are_compared(tmp_path):
     fewer = ["--n", "24", "--faithfulness_n", "2", "--planted_n", "2"]
     assert explain.main(words(tmp_path, *fewer, models=models)) == 0
     found = json.loads((tmp_path / "out/study.json").read_text())
-    pairs = {(pair["a"], pair["b"]) for pair in found["agreement"]["pairs"]}
+    pairs = {(pair["a"], pair["b"]) for pair in found["agreement"]["by_target"]["truth"]["pairs"]}
     assert len(pairs) == 28
     assert ("cnn grad_cam", "vit relevance") in pairs
     head = found["sanity"]["models"]["vit"]
     assert head["methods"]["rollout"][0]["value"] == pytest.approx(1, abs=1e-5)  # blind to the classifier's head
     assert head["methods"]["relevance"][0]["value"] < 0.999
-    maps = np.load(tmp_path / "study/maps-vit-relevance.npz")["heat"]
+    maps = np.load(tmp_path / "study/maps-vit-relevance-FAKE.npz")["heat"]
     assert maps.shape == (24, 8, 8)

@@ -11,12 +11,12 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from study_stand_in import METHODS as METHODS_OF
-from study_stand_in import made_up_study, mean
+from study_stand_in import gap, made_up_study, mean
 
 from realfake_hf.attribution.methods import method_name
 from realfake_hf.explain_study import figures
 from realfake_hf.explain_study.figures import PALE
-from realfake_hf.explain_study.names import REFERENCES, key_pairs
+from realfake_hf.explain_study.names import REFERENCES, agreement_of, key_pairs
 from realfake_hf.figures.style import BLUE, GROUND, VERMILLION, darken
 
 IOU = "iou_top_20"
@@ -29,7 +29,8 @@ MAKERS: dict[str, Callable[[], Figure]] = {
     "gaps": lambda: figures.faithfulness_gaps(STUDY, "blur"),
     "cascade": lambda: figures.weight_randomization(STUDY),
     "planted": lambda: figures.planted_hits(STUDY),
-    "hidden": lambda: figures.centre_and_rim(STUDY, "accuracy"),
+    "hidden": lambda: figures.hidden_regions(STUDY, "accuracy"),
+    "entity": lambda: figures.hidden_entity(STUDY),
 }
 
 
@@ -113,9 +114,10 @@ def test_text_on_a_colour_map_keeps_its_colour_in_dark_mode() -> None:
 
 
 def test_the_matrix_shows_each_pair_once_and_marks_undefined_pairs(study: dict) -> None:
-    keys = list(study["agreement"]["maps"])
+    agreement = agreement_of(study)
+    keys = list(agreement["maps"])
     expected = {}
-    for place, pair in enumerate(study["agreement"]["pairs"]):
+    for place, pair in enumerate(agreement["pairs"]):
         value = None if place == 3 else place / 50 - 0.1
         pair["measures"][IOU]["same_picture"] = mean(value)
         text = "none" if value is None else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
@@ -133,7 +135,7 @@ def test_lines_of_the_matrix_separate_the_models() -> None:
 
 
 def test_each_mark_of_the_main_figure_is_its_number(study: dict) -> None:
-    agreement = study["agreement"]
+    agreement = agreement_of(study)
     agreement["ceiling"] = {"cnn grad_cam": {IOU: mean(0.6)}}
     for key in agreement["centre"]:
         agreement["centre"][key] = {IOU: mean(0.15 if "cnn" in key else 0.25)}
@@ -141,11 +143,11 @@ def test_each_mark_of_the_main_figure_is_its_number(study: dict) -> None:
         pair["measures"][IOU] = {"same_picture": mean(0.3), "shuffled": mean(0.2), "random_weights": mean(0.1)}
     axes = figures.agreement_and_controls(study).axes[0]
     found = {bars.get_label(): bars[0].get_xdata().tolist() for bars in axes.containers}
-    pairs = key_pairs(study)
+    pairs = key_pairs(agreement["pairs"])
     assert found == {
         "the pair, same image": [0.3] * 10,
         "each map and its twin from another training seed": [0.6] * sum("cnn grad_cam" in pair["a"] for pair in pairs),
-        "the pair, different images": [0.2] * 10,
+        "the pair, other images of the same kind": [0.2] * 10,
         "the pair, random weights": [0.1] * 10,
         "each map and a spot in the centre": [
             0.15 if "cnn" in pair[side] else 0.25 for pair in pairs for side in "ab"
@@ -157,19 +159,17 @@ def test_each_mark_of_the_main_figure_is_its_number(study: dict) -> None:
 
 
 def test_missing_controls_are_left_out_of_the_main_figure_and_its_legend(study: dict) -> None:
-    study["agreement"] |= {"ceiling": {}, "centre": {}}
-    for pair in study["agreement"]["pairs"]:
+    agreement = agreement_of(study)
+    agreement |= {"ceiling": {}, "centre": {}}
+    for pair in agreement["pairs"]:
         pair["measures"][IOU] = {"same_picture": mean(0.3)}
     figure = figures.agreement_and_controls(study)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["the pair, same image", "chance"]
 
 
-def test_a_gap_is_blue_if_clearly_better_and_grey_if_unclear(study: dict) -> None:
-    gaps = {"grad_cam": (-0.1, -0.1), "rollout": (0.01, 0.01), "relevance": (0.2, 0.2), "centre prior": (None, None)}
-    rows = {
-        name: {"deletion_less_random": mean(deletion), "insertion_less_random": mean(insertion)}
-        for name, (deletion, insertion) in gaps.items()
-    }
+def test_a_gap_is_blue_if_significantly_better_and_grey_if_not(study: dict) -> None:
+    gaps = {"grad_cam": gap(-0.1), "rollout": gap(-0.1, p_holm=0.2), "relevance": gap(0.2), "centre prior": mean(None)}
+    rows = {name: {"deletion_less_random": less, "insertion_less_random": less} for name, less in gaps.items()}
     study["faithfulness"]["models"] = {"vit": {"blur": {**rows, "random order": {}}}}
     panels = figures.faithfulness_gaps(study, "blur").axes
     colors = [
@@ -198,32 +198,56 @@ def test_a_cascade_starts_with_the_trained_model_at_1() -> None:
 
 def test_planted_bars_stand_beside_chance_with_their_n(study: dict) -> None:
     plantings = study["planted"]["models"]["vit"]
-    plantings["real in real"] = {"n": 190, "methods": {name: {"hits": mean(None)} for name in METHODS_OF["vit"]}}
+    plantings["real in fake"]["n"] = 190
+    for row in plantings["real in fake"]["methods"].values():
+        row["planted"]["hits"] = mean(None)
     axes = figures.planted_hits(study).axes[1]
     assert [label.get_text() for label in axes.get_xticklabels()] == [
-        "fake in real, n = 200", "real in fake, n = 200", "real in real, n = 190",
-    ]  # fmt: skip
+        "fake in real, n = 200",
+        "real in fake, n = 190",
+    ]
     assert [line.get_ydata()[0] for line in axes.lines if line.get_label() == "chance"] == [0.25]
-    hits = {method_name(name): row["hits"]["value"] for name, row in plantings["fake in real"]["methods"].items()}
+    rows = {method_name(name): row for name, row in plantings["fake in real"]["methods"].items()}
+    hits = {name: row["planted"]["hits"]["value"] for name, row in rows.items()}
     assert {bars.get_label(): bars[0].get_height() for bars in axes.containers if bars.get_label() in hits} == hits
 
 
-def test_centre_and_rim_are_drawn_for_each_model_and_fill(study: dict) -> None:
+def test_hidden_regions_are_drawn_for_each_model_and_fill(study: dict) -> None:
     for row in study["causal"]["models"]["cnn"]["hiding"]:
-        row["centre"], row["rim"] = ({"accuracy": mean(value)} for value in (0.8, 0.9))
-    figure = figures.centre_and_rim(study, "accuracy")
+        for region, value in (("centre", 0.8), ("rim", 0.9), ("corner", 0.85)):
+            row["hidden"][region] = {"accuracy": mean(value)}
+    figure = figures.hidden_regions(study, "accuracy")
     assert [axes.get_title() for axes in figure.axes] == [
         "CNN, hidden by a blur", "ViT, hidden by a blur", "CNN, hidden by the mean colour",
         "ViT, hidden by the mean colour",
     ]  # fmt: skip
-    centre, rim = (bars[0] for bars in figure.axes[0].containers)
+    centre, rim, corner = (bars[0] for bars in figure.axes[0].containers)
     assert centre.get_xdata().tolist() == [25, 50, 75]
-    assert (centre.get_ydata()[0], rim.get_ydata()[0]) == (0.8, 0.9)
+    assert [bars.get_ydata()[0] for bars in (centre, rim, corner)] == [0.8, 0.9, 0.85]
     assert (centre.get_color(), rim.get_color()) == (VERMILLION, BLUE)
 
 
+def test_the_entity_figure_has_a_row_for_each_hidden_part(study: dict) -> None:
+    row = study["entity"]["models"]["cnn"]["fills"]["mean"]["hidden"]
+    row["entity"]["roc_auc"] = mean(0.77)
+    axes = figures.hidden_entity(study).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["nothing", *row]
+    _, mean_fill = (bars[0] for bars in axes.containers)
+    assert mean_fill.get_xdata()[1] == 0.77
+
+
+def test_the_control_stands_beside_every_bar_of_planted_evidence(study: dict) -> None:
+    plantings = study["planted"]["models"]["vit"]
+    controls = np.linspace(0.1, 0.2, len(METHODS_OF["vit"]))
+    for name, value in zip(METHODS_OF["vit"], controls, strict=True):
+        plantings["fake in real"]["methods"][name]["control"]["hits"] = mean(value)
+    axes = figures.planted_hits(study).axes[1]
+    marks = [line for line in axes.lines if line.get_marker() == "D"]
+    assert [mark.get_ydata()[0] for mark in marks] == controls.tolist()
+
+
 def test_results_without_any_defined_value_can_be_drawn(study: dict) -> None:
-    for pair in study["agreement"]["pairs"]:
+    for pair in agreement_of(study)["pairs"]:
         for means in pair["measures"].values():
             undefine(means)
     for fills in study["faithfulness"]["models"].values():

@@ -4,16 +4,17 @@ import re
 
 import pytest
 from page_in_browser import CHROMIUM, Page, seen
-from study_stand_in import made_up_gallery, made_up_study, mean
+from study_stand_in import gap, made_up_gallery, made_up_study, mean
 
 from realfake_hf.explain_study import report, tables
 from realfake_hf.explain_study.arguments import StudyArguments
-from realfake_hf.explain_study.names import key_pairs, main_pair
+from realfake_hf.explain_study.findings import findings
+from realfake_hf.explain_study.names import agreement_of, key_pairs, main_pair
 from realfake_hf.pages import page as page_parts
 from realfake_hf.store import read_json
 
 IOU = "iou_top_20"
-PARTS = ("faithfulness", "sanity", "planted", "causal")
+PARTS = ("faithfulness", "sanity", "planted", "causal", "entity")
 NASTY = '<script>alert("cat & dog")</script>'
 
 
@@ -31,13 +32,17 @@ def column(table, name, row=None):
     return found
 
 
+def pairs_of(study):
+    return agreement_of(study)["pairs"]
+
+
 class TestPairs:
     def test_the_main_pair_is_grad_cam_of_one_model_and_relevance_of_the_other(self, study):
-        pair = main_pair(study)
+        pair = main_pair(pairs_of(study))
         assert (pair["a"], pair["b"]) == ("cnn grad_cam", "vit relevance")
 
     def test_key_pairs_are_those_across_models_with_grad_cam_and_their_yardsticks(self, study):
-        assert [(pair["a"], pair["b"]) for pair in key_pairs(study)] == [
+        assert [(pair["a"], pair["b"]) for pair in key_pairs(pairs_of(study))] == [
             ("cnn grad_cam", "vit rollout"),
             ("cnn grad_cam", "vit last_attention"),
             ("cnn grad_cam", "vit gradient_rollout"),
@@ -55,27 +60,38 @@ class TestFlags:
     pair = ("CNN Grad-CAM and ViT relevance",)
 
     @pytest.mark.parametrize(
-        ("same", "gap", "chance", "sign"),
-        [(0.25, 0.05, "yes", "positive"), (0.12, 0.01, "no", "unclear"), (0.05, -0.05, "no", "negative")],
+        ("same", "difference", "chance", "sign"),
+        [
+            (0.25, gap(0.05), "yes", "positive"),
+            (0.12, gap(0.01), "no", "unclear"),
+            (0.05, gap(-0.05), "no", "negative"),
+            (0.25, gap(0.05, p_holm=0.2), "yes", "unclear"),  # its interval alone excludes 0
+        ],
     )
-    def test_agreement_is_compared_with_chance_and_with_different_images(self, study, same, gap, chance, sign):
-        main_pair(study)["measures"][IOU] |= {"same_picture": mean(same), "above_shuffled": mean(gap)}
+    def test_agreement_is_compared_with_chance_and_with_other_images(self, study, same, difference, chance, sign):
+        main_pair(pairs_of(study))["measures"][IOU] |= {"same_picture": mean(same), "above_shuffled": difference}
         controls = tables.agreement_tables(study)[0]
         assert column(controls, "above chance", self.pair) == chance
-        assert column(controls, "sign", self.pair) == sign
-        assert f"is {sign}." in tables.findings(study)[0]
+        assert column(controls, "p (Holm)", self.pair) == f"{difference['p_holm']:.2g}"
+        assert f"is {sign}. Where both" in findings(study)[0]
 
     @pytest.mark.parametrize(("spots", "flag"), [((0.1, 0.2), "yes"), ((0.1, 0.4), "no"), ((0.3, 0.4), "no")])
     def test_agreement_is_compared_with_a_spot_in_the_centre(self, study, spots, flag):
-        main_pair(study)["measures"][IOU]["same_picture"] = mean(0.25)
+        main_pair(pairs_of(study))["measures"][IOU]["same_picture"] = mean(0.25)
         for key, value in zip(("cnn grad_cam", "vit relevance"), spots, strict=True):
-            study["agreement"]["centre"][key] = {IOU: mean(value)}
+            agreement_of(study)["centre"][key] = {IOU: mean(value)}
         assert column(tables.agreement_tables(study)[0], "above a centre spot", self.pair) == flag
 
-    @pytest.mark.parametrize(("gap", "sign"), [(0.05, "positive"), (-0.05, "negative"), (0.0, "unclear")])
-    def test_correct_predictions_are_compared_with_the_others(self, study, gap, sign):
-        main_pair(study)["right_less_wrong"] = {IOU: mean(gap)}
-        assert column(tables.agreement_tables(study)[1], "sign", self.pair) == sign
+    @pytest.mark.parametrize(("value", "sign"), [(0.05, "positive"), (-0.05, "negative"), (0.0, "unclear")])
+    def test_correct_predictions_are_compared_with_the_others(self, study, value, sign):
+        main_pair(pairs_of(study))["right_less_wrong"] = {IOU: gap(value)}
+        assert column(tables.agreement_tables(study)[1], "difference", self.pair).startswith(f"{value:+.3f}")
+        assert findings(study)[0].endswith(f"which is {sign}.")
+
+    def test_every_target_is_shown_and_the_first_is_the_main_one(self, study):
+        table = tables.agreement_tables(study)[2]
+        assert [row[0] for row in table.rows] == ["the true label", "each model's verdict", "FAKE", "REAL"]
+        assert table.rows[0][1] == tables.cell(main_pair(pairs_of(study))["measures"][IOU]["same_picture"])
 
     def test_orders_are_compared_with_random_order(self, study):
         gaps = {
@@ -84,13 +100,13 @@ class TestFlags:
         rows = {
             name: mean_gaps | {"deletion": mean(0.5), "insertion": mean(0.5)}
             for name, (deletion, insertion) in gaps.items()
-            for mean_gaps in ({"deletion_less_random": mean(deletion), "insertion_less_random": mean(insertion)},)
+            for mean_gaps in ({"deletion_less_random": gap(deletion), "insertion_less_random": gap(insertion)},)
         }
         rows["random order"] = {"deletion": mean(0.5), "insertion": mean(0.5)}
         study["faithfulness"] |= {"fills": ["mean"], "models": {"vit": {"mean": rows}}}
         [table] = tables.faithfulness_tables(study)
         assert column(table, "better than random in") == ["both", "deletion", "insertion", "neither", ""]
-        assert tables.findings(study)[1].endswith(": ViT Grad-CAM.")
+        assert findings(study)[1].endswith(": ViT Grad-CAM.")
 
     def test_maps_that_survive_random_weights_are_flagged(self, study):
         methods = {"rollout": [mean(0.2), mean(0.9)], "relevance": [mean(0.9), mean(0.505)], "grad_cam": [mean(None)]}
@@ -98,27 +114,42 @@ class TestFlags:
         methods["grad_cam"] *= 2
         [table] = tables.sanity_tables(study)
         assert column(table, "above 0.5 at the end") == ["yes", "no", ""]
-        assert tables.findings(study)[2].endswith(": ViT rollout.")
+        assert findings(study)[2].endswith(": ViT rollout.")
 
     @pytest.mark.parametrize(("hits", "flag"), [(0.5, "yes"), (0.25, "no"), (0.1, "no"), (None, "")])
     def test_hits_are_compared_with_chance(self, study, hits, flag):
-        for name, row in study["planted"]["models"]["vit"]["fake in real"]["methods"].items():
-            row["hits"] = mean(hits if name == "relevance" else 0.25)
-        study["planted"]["models"].pop("cnn")
+        study["planted"]["models"]["vit"]["fake in real"]["methods"]["relevance"]["planted"]["hits"] = mean(hits)
         assert column(tables.planted_tables(study)[1], "above chance", ("ViT relevance", "fake in real")) == flag
-        assert tables.findings(study)[3].endswith(": ViT relevance." if flag == "yes" else ": none.")
 
-    @pytest.mark.parametrize(("gap", "region"), [(0.1, "rim"), (-0.1, "centre"), (0.01, "unclear")])
-    def test_the_region_that_costs_more_when_hidden_is_named(self, study, gap, region):
-        row = study["causal"]["models"]["cnn"]["hiding"][0]
-        row |= {"accuracy_difference": mean(-gap), "roc_auc_difference": mean(gap)}
-        [first, *_] = tables.occlusion_tables(study)[0].rows
-        assert first[-1] == region
-        assert {first[4], first[-1]} in ({"rim", "centre"}, {"unclear"})
-        centre, rim = 10 + 2 * (region == "centre"), 2 * (region == "rim")  # the two models share their numbers
-        finding = tables.findings(study)[4]
-        assert finding.startswith("Of 12 comparisons")
-        assert finding.endswith(f"costs more ROC AUC in {centre}, hiding the rim in {rim}.")
+    def test_a_map_is_credited_only_with_hits_beyond_those_of_the_seam(self, study):
+        for model in study["planted"]["models"].values():
+            for name, row in model["fake in real"]["methods"].items():
+                row["planted"]["hits"] = mean(0.6)  # above chance in any case
+                row["difference"]["hits"] = gap(0.2 if name == "relevance" else 0.0)
+        assert findings(study)[3].endswith(": ViT relevance.")
+
+    @pytest.mark.parametrize("other", ["rim", "corner"])
+    @pytest.mark.parametrize(("value", "region"), [(0.1, "other"), (-0.1, "centre"), (0.01, "unclear")])
+    def test_the_region_that_costs_more_when_hidden_is_named(self, study, value, region, other):
+        less = study["causal"]["models"]["cnn"]["hiding"][0]["centre_less"][other]
+        less |= {"accuracy": gap(-value), "roc_auc": gap(value)}
+        row = tables.occlusion_tables(study)[0].rows[other == "corner"]
+        assert (row[3], row[-1]) == (other, other if region == "other" else region)
+        centre, fewer = 11 + (region == "centre"), int(region == "other")
+        sentence = f"more ROC AUC than hiding the {other} in {centre}, less in {fewer}."
+        assert sentence in findings(study)[4]
+        assert "Of 12 comparisons" in findings(study)[4]
+
+    def test_what_hiding_the_entity_costs_is_counted(self, study):
+        row = study["entity"]["models"]["cnn"]["fills"]["blur"]["differences"]
+        row["entity less background"]["roc_auc"] = gap(0.2)
+        row["entity alone less fill"]["roc_auc"] = gap(0.2, p_holm=0.3)
+        assert findings(study)[5] == (
+            "Of 4 comparisons, hiding the entity costs more ROC AUC than hiding as much background in 3, less in 1; "
+            "the entity alone tells more than the fill in 3."
+        )
+        masses = tables.entity_tables(study)[1]
+        assert masses.rows == [["CNN Grad-CAM", "40.0% (38.8% to 41.2%)", "+15.0% (+13.8% to +16.2%)", "0.001"]]
 
     @pytest.mark.parametrize(
         ("centre", "fill", "flag"),
@@ -131,7 +162,7 @@ class TestFlags:
     )
     def test_the_centre_alone_is_compared_with_the_fill_alone(self, study, centre, fill, flag):
         tested = study["causal"]["models"]["cnn"]
-        tested["hiding"][0]["rim"]["roc_auc"] = dict(zip(("value", "low", "high"), centre, strict=True))
+        tested["hiding"][0]["hidden"]["rim"]["roc_auc"] = dict(zip(("value", "low", "high"), centre, strict=True))
         tested["all_hidden"]["blur"]["roc_auc"] = dict(zip(("value", "low", "high"), fill, strict=True))
         assert tables.occlusion_tables(study)[1].rows[0][-1] == flag
 
@@ -144,19 +175,22 @@ class TestFlags:
 
 
 def test_there_is_one_finding_for_each_measured_part(study):
-    assert len(tables.findings(study)) == 5
+    assert len(findings(study)) == 6
     for part in PARTS:
         del study[part]
-    assert len(tables.findings(study)) == len(report.sections(study)) == 1
+    assert len(findings(study)) == len(report.sections(study)) == 1
 
 
 def test_undefined_numbers_are_named(study):
-    for pair in study["agreement"]["pairs"]:
+    for pair in pairs_of(study):
         pair["measures"] = {name: dict.fromkeys(found, mean(None)) for name, found in pair["measures"].items()}
         pair["right_less_wrong"] = {IOU: mean(None)}
     for plantings in study["planted"]["models"].values():
         for found in plantings.values():
-            found["methods"] = {name: dict.fromkeys(row, mean(None)) for name, row in found["methods"].items()}
+            undefined = {
+                kind: {"hits": mean(None), "mass": mean(None)} for kind in ("planted", "control", "difference")
+            }
+            found["methods"] = dict.fromkeys(found["methods"], undefined)
     text = report.to_markdown(study)
     assert "undefined" in text
     assert not re.search("None|nan", text)
@@ -183,7 +217,7 @@ def test_a_published_study_is_results_table_page_and_figure(study, tmp_path, mon
     assert read_json(files["study.json"]) == results
     assert (tmp_path / "out/study.md").read_text() == report.to_markdown(results) + "\n"
     assert files["study.png"].exists() is ("agreement" in parts)
-    assert said[:-1] == tables.findings(results)
+    assert said[:-1] == findings(results)
     assert str(files["study.json"]) in said[-1]
 
 

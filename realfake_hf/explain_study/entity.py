@@ -8,6 +8,7 @@ which two unsupervised segmenters agree (`realfake_hf.experiments.entity_masks`)
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
+from zipfile import BadZipFile
 
 import numpy as np
 from datasets import Dataset
@@ -43,10 +44,10 @@ def read_masks(file: Path) -> dict[str, Mask]:
         ValueError: the file is not an .npz archive with `id` (n,) and `mask` (n, height, width), without pickles.
     """
     try:
-        with np.load(file) as stored:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             names, masks = stored["id"].tolist(), stored["mask"]
         return dict(zip(names, masks.astype(np.bool_, casting="no"), strict=True))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"expected --entity_masks with the arrays id and mask (bool), as `make masks` writes; found {file}, which "
             f"cannot be read as such ({error}). Make the masks again."

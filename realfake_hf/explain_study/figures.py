@@ -325,7 +325,7 @@ def _draw_hits(axes: Axes, plantings: Sequence[Results], styles: Mapping[str, st
         axes.errorbar(places - shift, values, yerr=distances, fmt="none", ecolor=style.INK, elinewidth=1.4)
         axes.errorbar(
             places + shift, control, yerr=spreads, fmt="D", color=style.INK, markerfacecolor="white", markersize=5,
-            elinewidth=1.0, label=None if position else "control: a quadrant of the host's label",
+            elinewidth=1.0, label=None if position else "control",
         )  # fmt: skip
 
 

@@ -161,7 +161,7 @@ def _further_tables(name: str, digest: str, results: Path) -> Iterator[tuple[str
     """Yield title and table of each further result of the model."""
     from realfake_hf.crosseval.robustness import Robustness, robustness_table
     from realfake_hf.estimate import from_plain
-    from realfake_hf.explain_study.tables import findings
+    from realfake_hf.explain_study.findings import findings
     from realfake_hf.training.posthoc import to_markdown as familiarity_table
 
     facts = read_json(results / "familiarity.json")["models"].get(name)
