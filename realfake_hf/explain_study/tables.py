@@ -1,5 +1,7 @@
 """Tables of the explanation study, with flags, from the content of its results file."""
 
+from typing import Final
+
 from realfake_hf.attribution.methods import method_name
 from realfake_hf.environment import main_versions
 from realfake_hf.explain_study.cells import (
@@ -31,6 +33,11 @@ from realfake_hf.explain_study.names import (
     pair_name,
 )
 from realfake_hf.tables import Table, plain_text
+
+PERFORMANCE: Final = {
+    "accuracy": "accuracy", "roc_auc": "ROC AUC", "accuracy_real": "accuracy on real",
+    "accuracy_fake": "accuracy on fake", "called_fake": "predicted fake",
+}  # fmt: skip
 
 
 def agreement_tables(results: Results) -> list[Table]:
@@ -90,49 +97,15 @@ def occlusion_tables(results: Results) -> list[Table]:
 
 
 def entity_tables(results: Results) -> list[Table]:
-    """Return what hiding the entity costs, and the mass of the maps in it."""
-    part, differences, hidden = results["entity"], [], []
-    for model, tested in part["models"].items():
-        names = ("accuracy", "roc_auc", "accuracy_real", "accuracy_fake")
-        cases = [("nothing", tested["untouched"])]
-        for fill, row in tested["fills"].items():
-            differences += [
-                [
-                    model_name(model),
-                    fill,
-                    name,
-                    *tested_cells(test["accuracy"], POINTS),
-                    *tested_cells(test["roc_auc"], SIGNED),
-                ]
-                for name, test in row["differences"].items()
-            ]
-            cases += [(f"{region}, {fill}", means) for region, means in row["hidden"].items()]
-        hidden += [[model_name(model), case, *(cell(row[name]) for name in names)] for case, row in cases]
+    """Return what hiding the entity costs, and the mass of the maps in it; folded, every measure."""
+    part = results["entity"]
     maps = [
         [map_name(*key.split()), cell(row["mass"], PERCENT), *tested_cells(row["mass_less_area"], POINTS)]
         for key, row in part["maps"].items()
     ]
-    n = f"n = {part['n']:,} images, whose entities cover {cell(part['area'], PERCENT)}"
-    return [
-        Table(
-            f"Scores with one part hidden less those with another part hidden, paired: {n}.",
-            ("model", "fill", "difference", "accuracy", "p (Holm)", "ROC AUC", "p (Holm)"),
-            differences,
-            align="lllr",
-        ),
-        Table(
-            "Share of each map's mass in the entity, and that less the share of the area.",
-            ("map", "in the entity", "less the area", "p (Holm)"),
-            maps,
-        ),
-        Table(
-            "Every measure with every part hidden.",
-            ("model", "hidden", "accuracy", "ROC AUC", "accuracy on real", "accuracy on fake"),
-            hidden,
-            align="llr",
-            folded=True,
-        ),
-    ]
+    caption = "Share of each map's mass in the entity, and that less the share of the area."
+    masses = Table(caption, ("map", "in the entity", "less the area", "p (Holm)"), maps)
+    return [_entity_differences_table(part), masses, _entity_performance_table(part)]
 
 
 def environment_tables(results: Results) -> list[Table]:
@@ -333,7 +306,6 @@ def _difference_tables(part: Results) -> list[Table]:
 
 
 def _performance_table(part: Results) -> Table:
-    measures = ("accuracy", "roc_auc", "accuracy_real", "accuracy_fake", "called_fake")
     rows = []
     for model, tested in part["models"].items():
         cases = [("nothing", tested["untouched"])]
@@ -343,8 +315,43 @@ def _performance_table(part: Results) -> Table:
             for region, means in row["hidden"].items()
         ]
         cases += [(f"everything, {fill}", row) for fill, row in tested["all_hidden"].items()]
-        rows += [[model_name(model), hidden, *(cell(row[name]) for name in measures)] for hidden, row in cases]
-    header = ("model", "hidden", "accuracy", "ROC AUC", "accuracy on real", "accuracy on fake", "predicted fake")
+        rows += [[model_name(model), hidden, *(cell(row[name]) for name in PERFORMANCE)] for hidden, row in cases]
+    header = ("model", "hidden", *PERFORMANCE.values())
+    return Table("Every measure with every part hidden.", header, rows, align="llr", folded=True)
+
+
+def _entity_differences_table(part: Results) -> Table:
+    rows = [
+        [
+            model_name(model),
+            fill,
+            name,
+            *tested_cells(test["accuracy"], POINTS),
+            *tested_cells(test["roc_auc"], SIGNED),
+        ]
+        for model, tested in part["models"].items()
+        for fill, row in tested["fills"].items()
+        for name, test in row["differences"].items()
+    ]
+    caption = (
+        "Scores with one part hidden less those with another part hidden, paired: "
+        f"n = {part['n']:,} images, whose entities cover {cell(part['area'], PERCENT)}."
+    )
+    header = ("model", "fill", "difference", "accuracy", "p (Holm)", "ROC AUC", "p (Holm)")
+    return Table(caption, header, rows, align="lllr")
+
+
+def _entity_performance_table(part: Results) -> Table:
+    rows = []
+    for model, tested in part["models"].items():
+        cases = [("nothing", tested["untouched"])]
+        cases += [
+            (f"{region}, {fill}", means)
+            for fill, row in tested["fills"].items()
+            for region, means in row["hidden"].items()
+        ]
+        rows += [[model_name(model), hidden, *(cell(row[name]) for name in PERFORMANCE)] for hidden, row in cases]
+    header = ("model", "hidden", *PERFORMANCE.values())
     return Table("Every measure with every part hidden.", header, rows, align="llr", folded=True)
 
 

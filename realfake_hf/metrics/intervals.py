@@ -101,6 +101,7 @@ class Resampling:
             shares = np.full(len(members), 1 / len(members))
             self._drawn[:, members] = generator.multinomial(len(members), shares, size=samples)
         self._drawn *= self._weight
+        self._totals = self._drawn.sum(axis=1)
 
     def mean(self, values: NDArray[Any], *, where: Flags | None = None) -> Estimate:
         """Return the weighted mean of values (n,) over the images `where` (n,), by default all.
@@ -138,9 +139,10 @@ class Resampling:
 
     def _means(self, values: NDArray[Any], defined: Flags) -> tuple[float, Floats]:
         plain = np.where(defined, values, 0.0).astype(np.float64)
+        totals = self._totals if defined.all() else self._drawn @ defined.astype(np.float64)
         with np.errstate(invalid="ignore"):  # 0 / 0 where nothing is defined
             value = np.divide(self._weight @ plain, self._weight @ defined)
-            replicates = np.divide(self._drawn @ plain, self._drawn @ defined.astype(np.float64))
+            replicates = np.divide(self._drawn @ plain, totals)
         return float(value), replicates
 
 
