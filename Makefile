@@ -44,9 +44,9 @@ cnn: .venv/installed ## train the CNN of the paper on all of CIFAKE, once for ea
 	for seed in $(SEEDS); do $(PY) train.py --config recipes/cifake_cnn.yaml --seed $$seed --output_dir $(RUN)-cifake-cnn/seed-$$seed || exit; done
 	$(PY) -m realfake_hf.experiments.seeds --runs $(SEEDS:%=$(RUN)-cifake-cnn/seed-%) --output_file results/cifake_cnn.json --model_dir space/models/cifake-cnn
 
-vit: .venv/installed ## fine-tune the ViT-Tiny on all of CIFAKE: an hour or two on two cores; results
-	$(PY) train.py --config recipes/vit_tiny_cifake_32.yaml --output_dir runs/vit-tiny-cifake-32
-	$(PY) -m realfake_hf.experiments.seeds --runs runs/vit-tiny-cifake-32 --output_file results/vit_tiny_cifake_32.json --model_dir space/models/cifake-vit
+vit: .venv/installed ## fine-tune the ViT-Tiny on all of CIFAKE, once for each of SEEDS: hours on two cores; results
+	for seed in $(SEEDS); do $(PY) train.py --config recipes/vit_tiny_cifake_32.yaml --seed $$seed --output_dir runs/vit-tiny-cifake-32/seed-$$seed || exit; done
+	$(PY) -m realfake_hf.experiments.seeds --runs $(SEEDS:%=runs/vit-tiny-cifake-32/seed-%) --output_file results/vit_tiny_cifake_32.json --model_dir space/models/cifake-vit
 
 compare: .venv/installed ## compare the models of space/models on the same test images
 	$(PY) -m realfake_hf.experiments.compare --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --output_file results/cifake_comparison.json --figure_file results/figures/accuracy_against_time.png
