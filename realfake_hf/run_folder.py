@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +33,6 @@ METRICS: Final = "metrics.json"
 HISTORY: Final = "history.json"
 VALIDATION: Final = "validation_probabilities.npz"
 FIGURES: Final = "figures"
-TESTS: Final = {  # reports of an outcome on the test split and its parts
-    "test": "official", "test_leak_free": "leak-free", "test_no_near_duplicate": "no near-duplicate",
-}  # fmt: skip
 MODEL_FILES: Final = ("config.json", "model.safetensors", "preprocessor_config.json")
 
 _CODE: Final = ("cifake_cnn.py", "multiview.py", "views.py")  # that transformers saves with a model
@@ -44,6 +41,20 @@ _STATISTICS: Final = (
     "accuracy", "accuracy_real", "accuracy_fake", "precision", "recall", "f1", "roc_auc", "average_precision", "ece",
     "brier",
 )  # fmt: skip
+
+
+class Titles(NamedTuple):
+    """The titles of a report on the test split or a part of it: `short` beside the word test, and `full` alone."""
+
+    short: str
+    full: str
+
+
+TESTS: Final = {  # reports of an outcome
+    "test": Titles("official", "test"),
+    "test_leak_free": Titles("leak-free", "leak-free test"),
+    "test_no_near_duplicate": Titles("no near-duplicate", "test without near-duplicates"),
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ class Outcome:
 
     def to_markdown(self) -> str:
         """Render the test results side by side: official, leak-free, and without near-duplicates."""
-        titles = [f"{TESTS[name]}, n = {report.n:,}" for name, report in self.tests.items()]
+        titles = [f"{TESTS[name].short}, n = {report.n:,}" for name, report in self.tests.items()]
         rows = [[name, *(getattr(report, name) for report in self.tests.values())] for name in _STATISTICS]
         if self.ece_before:
             before = ["ece before temperature scaling", *(self.ece_before[name] for name in self.tests)]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import re
 import time
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
 
 CHECKSUMS: Final = "checksums.json"
 LFS_POINTER: Final = b"version https://git-lfs.github.com/"
@@ -128,6 +131,28 @@ def damaged_files(checksums: Path) -> list[str]:
         return [checksums.name]
     files = {name: checksums.with_name(name) for name in expected}
     return [name for name, file in files.items() if not file.is_file() or sha256_of(file) != expected[name]]
+
+
+def cached_file(file: Path, make: Callable[[Path], None], *, making: str) -> Path:
+    """Return a file of a cache; make it if it is missing or does not match the checksum beside it.
+
+    `make` writes to the path that it is given, which is renamed when it is complete; `making` says what it does, for
+    the log. Processes may call this concurrently: one makes the file and the others wait.
+    """
+    from filelock import FileLock
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    checksums, part = file.with_suffix(".json"), file.with_suffix(".part")
+    with FileLock(f"{file}.lock"):
+        if file.exists() and damaged_files(checksums):
+            logger.warning("checksum mismatch in %s: %s again", file, making)
+            file.unlink()
+        if not file.exists():
+            checksums.unlink(missing_ok=True)
+            make(part)
+            part.replace(file)
+            write_checksums([file], checksums)
+    return file
 
 
 def foreign_files(folder: Path, *own: str) -> list[str]:

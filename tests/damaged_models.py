@@ -70,7 +70,7 @@ HARMLESS = {  # transformers ignores these values, and the verdict is that of th
     "config.json: quantization_config = {'quant_method': 'bitsandbytes'}",
     "config.json: quantization_config = {'quant_method': 'nonsense'}",
 }  # fmt: skip
-OPTIONAL = {f"{POINT}: missing", f"{FAMILIARITY}: missing"}  # the probability is that of the intact model
+OPTIONAL = {f"{POINT}: missing", f"{FAMILIARITY}: missing"}  # a model need not have these files
 
 
 def damages() -> Iterator[tuple[str, Damage]]:

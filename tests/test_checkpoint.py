@@ -20,6 +20,7 @@ from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.crosseval.models import check_models
 from realfake_hf.detector import Detector, NotFiniteError
 from realfake_hf.labels import Verdict
+from realfake_hf.metrics.calibration import scale
 from realfake_hf.metrics.out_of_distribution import fit_familiarity
 from realfake_hf.models import deit
 from realfake_hf.models.checkpoint import load_classifier, load_config, locate
@@ -28,6 +29,7 @@ from realfake_hf.run_folder import read_record, read_run
 from realfake_hf.score import __main__ as score
 from realfake_hf.score import run as scoring
 from realfake_hf.score.arguments import ScoreArguments
+from realfake_hf.store import read_json
 from realfake_hf.training.distillation import Teacher
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -360,7 +362,10 @@ def test_damaged_models_get_one_sentence_or_the_verdict_of_the_intact_model(inta
     judged = {name: row for name, row in answers.items() if isinstance(row, dict)}
     assert set(judged) == HARMLESS | OPTIONAL
     assert all(judged[name] == expected for name in HARMLESS)
-    assert all(judged[name]["p_fake"] == expected["p_fake"] for name in OPTIONAL)
-    assert (judged[f"{FAMILIARITY}: missing"]["is_far"], expected["is_far"]) == (None, False)
+    assert judged[f"{FAMILIARITY}: missing"] == {**expected, "is_far": None}
+    by_default = {"label": "REAL", "is_sure": None, "reason": None}  # threshold one half, no temperature, no band
+    assert all(expected[name] != value for name, value in {**by_default, "is_far": None}.items())
+    unscaled = float(scale(expected["p_fake"], 1 / read_json(intact / POINT)["temperature"]))
+    assert judged[f"{POINT}: missing"] == {**expected, **by_default, "p_fake": pytest.approx(unscaled, abs=1e-6)}
     for name, said in answers.items():
         assert name in judged or (said.startswith("score: --model: ") and "\n" not in said), (name, said)

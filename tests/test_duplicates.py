@@ -4,17 +4,19 @@ import io
 import json
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations, product
 from pathlib import Path
 
 import imagehash
 import numpy as np
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, concatenate_datasets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from realfake_hf.data import duplicates
 from realfake_hf.data.decoding import pixel_hash
 from realfake_hf.data.duplicates import (
     THRESHOLD,
@@ -224,24 +226,90 @@ def test_a_hash_is_far_from_others_if_all_differ_in_more_bits(one, two, threshol
     assert found.tolist() == [all((a ^ b).bit_count() > threshold for b in two) for a in one]
 
 
-def test_an_image_with_a_re_encoded_copy_in_another_split_is_leak_free_but_has_a_near_duplicate():
-    def rows(*images):
-        columns = {"content": None, "group": None, "generator": None, "source": "s"}
-        return Dataset.from_list(
-            [
-                {"image": image, "label": n % 2, "id": f"{n}", "sha256": pixel_hash(image.convert("RGB")), **columns}
-                for n, image in enumerate(images)
-            ],
-            features=SCHEMA,
-        )
+def rows_of(*images):
+    columns = {"content": None, "group": None, "generator": None, "source": "s"}
+    return Dataset.from_list(
+        [
+            {"image": image, "label": n % 2, "id": f"{n}", "sha256": pixel_hash(image.convert("RGB")), **columns}
+            for n, image in enumerate(images)
+        ],
+        features=SCHEMA,
+    )
 
-    images = DatasetDict({
-        "train": rows(texture(0), saved(texture(1), format="JPEG", quality=75), texture(4)),
-        "validation": rows(saved(texture(2), format="JPEG", quality=75)),
-        "test": rows(texture(0), texture(1), texture(2), texture(3)),
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    """Three splits with copies and re-encoded copies, and an empty cache."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    copies = [saved(texture(seed), format="JPEG", quality=75) for seed in (1, 2)]
+    return DatasetDict({
+        "train": rows_of(texture(0), copies[0], texture(4)),
+        "validation": rows_of(copies[1]),
+        "test": rows_of(texture(0), texture(1), texture(2), texture(3)),
     })  # fmt: skip
+
+
+@pytest.fixture
+def hashed_splits(monkeypatch):
+    """The names of the splits that are hashed, in order."""
+    names = []
+
+    def hash_and_record(rows, *, name):
+        names.append(name)
+        return hash_images(rows, name=name)
+
+    monkeypatch.setattr(duplicates, "hash_images", hash_and_record)
+    return names
+
+
+def test_an_image_with_a_re_encoded_copy_in_another_split_is_leak_free_but_has_a_near_duplicate(images):
     assert leak_free_mask(images).tolist() == [False, True, True, True]
     assert near_duplicate_free_mask(images).tolist() == [False, False, False, True]
+
+
+def test_concurrent_and_later_callers_read_the_mask_of_the_first(images, hashed_splits):
+    with ThreadPoolExecutor(2) as pool:
+        masks = [*pool.map(near_duplicate_free_mask, [images, images]), near_duplicate_free_mask(images)]
+    assert hashed_splits == ["train", "validation", "test"]
+    assert [mask.tolist() for mask in masks] == 3 * [[False, False, False, True]]
+
+
+def test_another_division_into_train_and_validation_is_not_hashed_again(images, hashed_splits):
+    before = near_duplicate_free_mask(images)
+    train = images["train"]
+    rest = concatenate_datasets([images["validation"], train.select([2, 1])])
+    again = near_duplicate_free_mask({"train": rest, "validation": train.select([0]), "test": images["test"]})
+    assert hashed_splits == ["train", "validation", "test"]
+    assert again.tolist() == before.tolist()
+
+
+def test_another_threshold_or_other_images_are_hashed_again(images, hashed_splits, monkeypatch):
+    near_duplicate_free_mask(images)
+    backwards = DatasetDict({**images, "test": images["test"].select([3, 2, 1, 0])})
+    assert near_duplicate_free_mask(backwards).tolist() == [True, False, False, False]
+    fewer = DatasetDict({**images, "train": images["train"].select([1, 2])})
+    assert near_duplicate_free_mask(fewer).tolist() == [True, False, False, True]
+    monkeypatch.setattr(duplicates, "THRESHOLD", duplicates.HASH_BITS)
+    assert near_duplicate_free_mask(images).tolist() == [False] * 4
+    assert hashed_splits == 4 * ["train", "validation", "test"]
+
+
+DAMAGES = {
+    "cut short": lambda file: file.write_bytes(file.read_bytes()[:-1]),
+    "changed": lambda file: file.write_bytes(file.read_bytes()[:-1] + b"\0"),
+    "with a damaged checksum": lambda file: file.with_suffix(".json").write_text("{"),
+    "missing": lambda file: file.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_or_missing_mask_is_computed_again(images, hashed_splits, tmp_path, damage):
+    before = near_duplicate_free_mask(images)
+    [file] = tmp_path.glob("realfake-duplicates/*.npy")
+    damage(file)
+    for _ in range(2):
+        assert near_duplicate_free_mask(images).tolist() == before.tolist()
+    assert hashed_splits == 2 * ["train", "validation", "test"]
 
 
 def test_sets_larger_than_a_tile_are_searched_completely():

@@ -4,11 +4,14 @@ Exact duplicates have equal decoded pixels. Near-duplicates have perceptual hash
 copies that were re-encoded or slightly resized.
 """
 
+import hashlib
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations, product
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -17,6 +20,7 @@ from PIL import Image
 
 from realfake_hf.labels import FAKE, LABEL_NAMES
 from realfake_hf.parallel import map_in_processes
+from realfake_hf.store import cached_file
 from realfake_hf.tables import markdown_table
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ HASH_BITS: Final = 64
 THRESHOLD: Final = 4  # bits; re-encoded copies are this close or closer, different images rarely are
 MAX_THRESHOLD: Final = 16  # bits; half the expected distance of unrelated images, beyond which every image matches
 
+_CACHE_VERSION: Final = 1  # increase it when the hashes of unchanged images change
 _TILE: Final = (32, 4096)  # hashes compared at once: 1 MiB, which fits into a CPU cache
 
 Place = tuple[str, str, str]  # split, label name, content
@@ -206,10 +211,24 @@ def find_near_duplicates(
 def near_duplicate_free_mask(images: "Mapping[str, Dataset]") -> NDArray[np.bool_]:
     """Return, for each test image, whether it has no near-duplicate in another split: (n_test,).
 
-    All images are hashed: those of CIFAKE in half a minute on one core.
+    The first call hashes all images, those of CIFAKE in half a minute on one core. The mask is kept in a folder of the
+    `datasets` cache for later calls, also with another division of the same images into train and validation.
+    Processes may call this concurrently: one hashes and the others wait.
     """
-    hashes = {split: hash_images(rows, name=split).hashes for split, rows in images.items()}
-    return far_from(hashes.pop("test"), np.concatenate([*hashes.values()]))
+    from datasets import config
+
+    def find(file: Path) -> None:
+        hashes = {split: hash_images(rows, name=split).hashes for split, rows in images.items()}
+        mask = far_from(hashes.pop("test"), np.concatenate([*hashes.values()]), threshold=THRESHOLD)
+        with file.open("wb") as stream:
+            np.save(stream, mask)
+
+    others = {digest for split, rows in images.items() if split != "test" for digest in rows["sha256"][:]}
+    key = json.dumps([_CACHE_VERSION, THRESHOLD, images["test"]["sha256"][:], sorted(others)])
+    name = f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
+    file = Path(config.HF_DATASETS_CACHE) / "realfake-duplicates" / name
+    mask: NDArray[np.bool_] = np.load(cached_file(file, find, making="hashing the images"))
+    return mask
 
 
 def far_from(hashes: Hashes, others: Hashes, *, threshold: int = THRESHOLD) -> NDArray[np.bool_]:

@@ -7,7 +7,6 @@ numbers, so that a model receives the same values in training as from `pipeline(
 import hashlib
 import io
 import json
-import logging
 import os
 from collections.abc import Sequence
 from functools import lru_cache, partial
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from PIL import Image
@@ -30,12 +28,10 @@ from transformers.image_processing_backends import PilBackend
 from realfake_hf.data.augment import Augmentation
 from realfake_hf.data.decoding import MAX_PIXELS, UnreadableImageError, decode_image
 from realfake_hf.parallel import map_in_processes
-from realfake_hf.store import damaged_files, write_checksums
+from realfake_hf.store import cached_file
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-logger = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]
 
@@ -63,18 +59,10 @@ def cached_pixels(
     from datasets import config
 
     folder = Path(cache_dir) if cache_dir else Path(config.HF_DATASETS_CACHE) / "realfake-pixels"
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{_fingerprint(images, processor)}.npy"
-    with FileLock(f"{file}.lock"):
-        checksums = file.with_suffix(".json")
-        if file.exists() and damaged_files(checksums):
-            logger.warning("checksum mismatch in %s: decoding the images again", file)
-            file.unlink()
-        if not file.exists():
-            checksums.unlink(missing_ok=True)
-            _decode_all(images, processor, file)
-            write_checksums([file], checksums)
-    return np.load(file, mmap_mode="r")  # type: ignore[no-any-return]
+    decode = partial(_decode_all, images, processor)
+    pixels: Pixels = np.load(cached_file(file, decode, making="decoding the images"), mmap_mode="r")
+    return pixels
 
 
 def resize_images(images: Sequence[Image.Image], processor: BaseImageProcessor) -> Pixels:
@@ -308,16 +296,14 @@ def _decode_all(images: "Dataset", processor: BaseImageProcessor, file: Path) ->
     native = _smaller_size(encoded, processor)
     if native:
         shape = (native[1], native[0], 3)
-    part = file.with_suffix(".part")
-    pixels = open_memmap(part, mode="w+", dtype=np.uint8, shape=(len(images), *shape))
+    pixels = open_memmap(file, mode="w+", dtype=np.uint8, shape=(len(images), *shape))
     if hasattr(os, "posix_fallocate"):  # writing a memory-mapped page to a full disk would kill the process
-        with part.open("r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, part.stat().st_size)
+        with file.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
     decode = partial(_decode, encoded, None if native else processor)
     for rows, decoded in map_in_processes(decode, range(len(images)), description="decoding"):
         pixels[rows.start : rows.stop] = decoded
     pixels.flush()
-    part.replace(file)
 
 
 def _smaller_size(encoded: "Dataset", processor: BaseImageProcessor) -> tuple[int, int] | None:

@@ -32,9 +32,6 @@ SHOWN: Final = {
     "brier": "Brier score",
 }
 PERCENT: Final = ("accuracy", "accuracy_real", "accuracy_fake", "precision", "f1", "ece_before", "ece")
-TITLES: Final = {  # of the reports of an outcome on the test split and its parts
-    "test": "test", "test_leak_free": "leak-free test", "test_no_near_duplicate": "test without near-duplicates",
-}  # fmt: skip
 
 
 @dataclass
@@ -49,7 +46,7 @@ class SeedsArguments:
 def summarize(runs: "Sequence[Run]") -> dict[str, Any]:
     """Return the measurements of all seeds: each value, their mean and their standard deviation."""
     _check_comparable(runs)
-    first = runs[0].record
+    first, tests = runs[0].record, runs[0].outcome.tests
     return {
         "arguments": _without_seed(runs[0]),
         **{name: first[name] for name in ("commit", "python", "versions", "machine", "data")},
@@ -58,7 +55,7 @@ def summarize(runs: "Sequence[Run]") -> dict[str, Any]:
         "seconds": [round(run.record["seconds"], 1) for run in runs],
         "peak_memory_gib": [round(run.record["peak_memory_gib"], 3) for run in runs],
         "validation": _over_seeds(runs, "validation"),
-        **{name: _over_seeds(runs, name) for name in TITLES if all(name in run.outcome.tests for run in runs)},
+        **{name: _over_seeds(runs, name) for name in tests if all(name in run.outcome.tests for run in runs)},
     }
 
 
@@ -101,10 +98,12 @@ def _over_seeds(runs: "Sequence[Run]", name: str) -> dict[str, Any]:
 
 def to_markdown(results: Mapping[str, Any]) -> str:
     """Render the statistics on the whole test split and its parts, and the accuracy by content."""
+    from realfake_hf.run_folder import TESTS
+
     whole, n_seeds = results["test"], len(results["seeds"])
     seeds, statistics = ("1 seed", "") if n_seeds == 1 else (f"{n_seeds} seeds", "Mean ± standard deviation. ")
     splits = {
-        f"{title}, n = {results[name]['n']:,}": results[name] for name, title in TITLES.items() if name in results
+        f"{title.full}, n = {results[name]['n']:,}": results[name] for name, title in TESTS.items() if name in results
     }
     shown = {name: title for name, title in SHOWN.items() if name in whole["statistics"]}
     rows = [[title, *(_statistic(name, split) for split in splits.values())] for name, title in shown.items()]

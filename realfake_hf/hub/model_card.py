@@ -197,8 +197,10 @@ def _base_model(run: "Run") -> str | None:
 def _front_matter(run: "Run", detector: "Detector", repo_id: str, grid: "Grid | None") -> "ModelCardData":
     from huggingface_hub import ModelCardData
 
+    from realfake_hf.run_folder import TESTS
+
     source = run.record.get("source", run.record["arguments"]["data"])
-    splits = {"test": "test", "test_leak_free": "test, leak-free", "test_no_near_duplicate": "test, no near-duplicate"}
+    splits = {name: "test" if name == "test" else f"test, {title.short}" for name, title in TESTS.items()}
     reports = [(source, splits[name], report) for name, report in run.outcome.tests.items()]
     if grid:
         reports += [(cell.dataset, cell.split, cell.report) for cell in grid.away(*grid.trained_models)]
