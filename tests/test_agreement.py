@@ -221,6 +221,15 @@ class TestAgreement:
         any_other = np.roll(np.arange(self.n), 1)  # partners of other kinds would suggest agreement on the image
         assert spearman(a.heat, b.heat).mean() - spearman(a.heat, b.heat[any_other]).mean() > 0.5
 
+    def test_an_image_without_a_partner_is_undefined_in_the_control(self):
+        a, b = maps_of(5, seed=1), maps_of(5, seed=2, model="cnn", method="grad_cam")
+        sample = replace(sample_of(5), content=("cat", "cat", "cat", "cat", "ship"))
+        [pair] = measure_agreement([a, b], [a, b], [], sample, samples=10)["pairs"]
+        kinds = pair["measures"]["spearman"]
+        assert {kind: kinds[kind]["n"] for kind in kinds} == {
+            "same_picture": 5, "shuffled": 4, "random_weights": 5, "above_shuffled": 4,
+        }  # fmt: skip
+
     def test_the_differences_of_key_pairs_are_corrected_together_over_the_targets(self):
         trained = [
             maps_of(self.n, seed=seed, model=model, method=method)
