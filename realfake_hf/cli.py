@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import field, fields
+from dataclasses import MISSING, Field, field, fields
 from functools import wraps
 from pathlib import Path
 from types import NoneType
@@ -31,6 +31,11 @@ def setting(default: Value, help: str) -> Value:
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata={"help": help})  # type: ignore[return-value]
     return field(default=default, metadata={"help": help})
+
+
+def default_of(declared: Field[Any]) -> Any:  # noqa: ANN401 - of any type
+    """Return the default of a field that `setting` declares."""
+    return declared.default if declared.default_factory is MISSING else declared.default_factory()
 
 
 def parse(*dataclass_types: Any, argv: Sequence[str] | None = None, description: str | None = None) -> tuple[Any, ...]:  # noqa: ANN401

@@ -101,6 +101,18 @@ def test_runs_that_differ_in_more_than_their_seed_are_rejected(runs):
         seeds.summarize([first, Run(second.folder, other, second.outcome)])
 
 
+@pytest.mark.parametrize(("value", "is_comparable"), [(0, True), (4, False)])
+def test_a_setting_that_an_older_run_does_not_know_has_its_default(runs, value, is_comparable):
+    older, newer = (read_run(folder) for folder in runs)
+    del older.record["arguments"]["hidden_units"]  # 0 by default
+    newer.record["arguments"]["hidden_units"] = value
+    if is_comparable:
+        assert seeds.summarize([older, newer])["seeds"] == [0, 1]
+    else:
+        with pytest.raises(ValueError, match="found other arguments or data"):
+            seeds.summarize([older, newer])
+
+
 def test_equal_seeds_are_rejected(runs):
     first = read_run(runs[0])
     with pytest.raises(ValueError, match=r"expected a different seed for each run; found \[0, 0\]"):

@@ -5,12 +5,12 @@ results/cifake_cnn.json --model_dir space/models/cifake-cnn`
 """
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from realfake_hf.cli import command, setting
+from realfake_hf.cli import command, default_of, setting
 from realfake_hf.experiments.trainings import format_spread, spread
 from realfake_hf.store import write_results
 from realfake_hf.tables import markdown_table
@@ -60,8 +60,9 @@ def summarize(runs: "Sequence[Run]") -> dict[str, Any]:
 
 
 def _check_comparable(runs: "Sequence[Run]") -> None:
+    names = {name for run in runs for name in _without_seed(run)}
     for run in runs[1:]:
-        if _without_seed(run) != _without_seed(runs[0]) or run.record["data"] != runs[0].record["data"]:
+        if _values(run, names) != _values(runs[0], names) or run.record["data"] != runs[0].record["data"]:
             raise ValueError(
                 f"expected runs that differ only in their seed; found other arguments or data in {run.folder} than in "
                 f"{runs[0].folder}. Summarize them separately."
@@ -72,6 +73,15 @@ def _check_comparable(runs: "Sequence[Run]") -> None:
 
 def _without_seed(run: "Run") -> dict[str, Any]:
     return {name: value for name, value in run.record["arguments"].items() if name != "seed"}
+
+
+def _values(run: "Run", names: Iterable[str]) -> dict[str, Any]:
+    """Return the values of settings; one that a run of an older version does not know has its default."""
+    from realfake_hf.training.arguments import DataArguments, ModelArguments, RunSettings
+
+    known = [each for kind in (DataArguments, ModelArguments, RunSettings) for each in fields(kind)]
+    defaults = {each.name: default_of(each) for each in known}
+    return {name: _without_seed(run).get(name, defaults.get(name)) for name in names}
 
 
 def _over_seeds(runs: "Sequence[Run]", name: str) -> dict[str, Any]:

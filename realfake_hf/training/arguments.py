@@ -5,12 +5,12 @@ with the `TrainingArguments` of transformers.
 """
 
 import ast
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from realfake_hf.cli import setting
+from realfake_hf.cli import default_of, setting
 from realfake_hf.data.augment import Augmentation
 from realfake_hf.data.splits import FoldArguments
 from realfake_hf.sampling import BALANCED
@@ -113,8 +113,7 @@ class ModelArguments:
         applicable = shapes.get(self.model, _PRETRAINED_ONLY)
         for each in fields(self):
             others = each.name in {*CNN_SHAPE, *shapes[MULTIVIEW], *_PRETRAINED_ONLY} - {*applicable}
-            default = each.default if each.default_factory is MISSING else each.default_factory()
-            if others and getattr(self, each.name) != default:
+            if others and getattr(self, each.name) != default_of(each):
                 raise ValueError(
                     f"expected settings that apply to --model {self.model}; found --{each.name}. Remove it."
                 )
