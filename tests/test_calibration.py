@@ -128,17 +128,29 @@ def test_scores_without_an_error_do_not_become_certain(spread):
     assert scaled == pytest.approx(np.where(is_fake, 21 / 22, 1 / 22), abs=1e-6)  # Platt's targets for 20 images each
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_the_temperature_is_that_of_a_logistic_regression_on_the_smoothed_labels(temperature):
-    is_fake, p_fake = scored(temperature=temperature)
+def regression_temperature(is_fake, p_fake):
+    """Fit the temperature by a logistic regression on the smoothed labels."""
     n = np.where(is_fake, is_fake.sum(), (~is_fake).sum())
     target = np.where(is_fake, (n + 1) / (n + 2), 1 / (n + 2))
     odds = np.tile(log_odds(p_fake), 2)[:, None]
     labels, weights = np.repeat([True, False], len(n)), np.concatenate([target, 1 - target])
     slope = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10).fit(odds, labels, sample_weight=weights)
+    return 1 / slope.coef_[0, 0]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_is_that_of_a_logistic_regression_on_the_smoothed_labels(temperature):
+    is_fake, p_fake = scored(temperature=temperature)
     found = fit_temperature(is_fake, p_fake)
-    assert found == pytest.approx(1 / slope.coef_[0, 0], rel=1e-4)
+    assert found == pytest.approx(regression_temperature(is_fake, p_fake), rel=1e-4)
     assert found == pytest.approx(temperature, rel=0.1)
+
+
+@pytest.mark.parametrize("shift", [-4, 4])
+def test_each_label_is_smoothed_by_its_own_number_of_images(shift):
+    is_fake, p_fake = scored(n=200, shift=shift)
+    assert 0 < min(is_fake.sum(), (~is_fake).sum()) < 40
+    assert fit_temperature(is_fake, p_fake) == pytest.approx(regression_temperature(is_fake, p_fake), rel=1e-4)
 
 
 def test_scaling_with_the_reciprocal_undoes_a_temperature():

@@ -21,6 +21,7 @@ import train
 from realfake_hf.data.pixels import ModelInput, PixelDataset, identity_collate
 from realfake_hf.detector import Detector
 from realfake_hf.models.cifake_cnn import CifakeCnnConfig, CifakeCnnForImageClassification
+from realfake_hf.sampling import WeightedRows
 from realfake_hf.training.distillation import DistillationTrainer, Teacher
 
 SMALL = [
@@ -160,3 +161,12 @@ def test_a_last_batch_of_one_image_is_left_out_if_batch_norms_need_two(n, n_batc
         assert len(sizes) == n_batches + (n == 9 and not needs_two)
         assert not args.dataloader_drop_last
     assert ("leaving out one image" in caplog.text) == (n == 9)
+
+
+def test_a_balanced_draw_has_the_seed_of_the_run(tmp_path):
+    data, weights = PixelDataset(np.zeros((20, 4, 4, 3), dtype=np.uint8), [0, 1] * 10), np.full(20, 1 / 20)
+    args = TrainingArguments(output_dir=str(tmp_path), seed=3, use_cpu=True, report_to=[])
+    trainer = DistillationTrainer(
+        teacher=None, weights=weights, model=torch.nn.Linear(1, 1), args=args, train_dataset=data
+    )
+    assert list(trainer._get_train_sampler()) == list(WeightedRows(weights, data, seed=3))

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 from scipy.special import expit, logit
+from scipy.stats import binomtest
 
 from realfake_hf.estimate import from_plain, to_plain
-from realfake_hf.metrics.group_band import choose_for_groups, outcome
-from realfake_hf.metrics.operating_point import Limits, OperatingPoint
+from realfake_hf.metrics.group_band import choose_for_groups, fit_threshold, outcome
+from realfake_hf.metrics.operating_point import Band, Limits, OperatingPoint
 
 
 def planted(n_good=40, size=20, bad=0, bad_size=20, *, offset=0.0, seed=0):
@@ -70,6 +71,27 @@ def test_threshold_and_temperature_undo_a_distortion_of_the_log_odds_whatever_th
     assert logit(unbalanced.threshold) == pytest.approx(logit(plain.threshold), abs=0.1)
 
 
+def test_a_group_of_most_images_moves_the_threshold_by_the_root_of_its_size():
+    thresholds = [
+        fit_threshold(*planted(n_good=60, bad=1, bad_size=size, offset=2.0)[:3])[0] for size in (20, 5000)
+    ]  # of which the large group weighs a fifth
+    moved = np.diff(logit(thresholds))
+    assert 0.1 < moved < 0.8
+
+
+def worst_wrong(n_wrong):
+    """The worst share of wrong verdicts, of groups of a hundred images with these numbers of errors."""
+    groups, image = np.divmod(np.arange(100 * len(n_wrong)), 100)
+    point = OperatingPoint(0.5, "here", band=Band(0.5, 0.5, 0.1))
+    return outcome(point, image >= np.array(n_wrong)[groups], np.full(len(groups), 0.9), groups).worst_wrong
+
+
+def test_the_worst_share_is_an_upper_bound_of_the_share_in_four_of_five_groups_and_at_least_the_mean():
+    rank = next(k for k in range(40) if binomtest(k, 40, 0.8, alternative="less").pvalue >= 0.95)
+    assert worst_wrong(range(40)) == pytest.approx((rank + 2 * 0.195) / 102)
+    assert worst_wrong([0] * 37 + [100] * 3) == pytest.approx(0.075)
+
+
 def test_groups_of_one_image_or_one_label_or_without_verdict_are_counted():
     is_fake, p_fake, groups, folds = planted()
     single = np.arange(1000, 1020)
@@ -98,7 +120,8 @@ def test_the_promise_holds_in_each_variant_not_in_all_together():
     noise = np.random.default_rng(2).normal(0, 2, len(groups)) * variant
     p_fake = expit(logit(p_fake) + noise)
     together = choose_for_groups(is_fake, p_fake, groups, folds)
-    apart = choose_for_groups(is_fake, p_fake, groups, folds, variants=variant)
+    apart, swapped = (choose_for_groups(is_fake, p_fake, groups, folds, variants=kind) for kind in (variant, ~variant))
+    assert swapped.band == apart.band
     found = [outcome(point, is_fake[variant], p_fake[variant], groups[variant]) for point in (together, apart)]
     assert found[0].worst_wrong > 0.1 >= found[1].worst_wrong
     assert found[1].worst_false_alarms <= 0.03

@@ -1,6 +1,7 @@
 """Recipes of heads compared out of fold, and chosen within the other folds."""
 
 import json
+from dataclasses import replace
 from itertools import product
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from realfake_hf.experiments.fold_scores import FoldedImages, FoldScores, Recipe
 from realfake_hf.experiments.out_of_fold import (
     Plan,
     band_outcomes,
+    calibrated,
     calibrated_point,
     choose,
     choose_point,
@@ -159,6 +161,7 @@ def test_sums_of_the_folds_give_the_discriminants_of_a_direct_fit(plan, tmp_path
     features = torch.from_numpy(fits.features(np.flatnonzero(data.fold == 1))[:]).float()
     with torch.no_grad():
         torch.testing.assert_close(fits.network.score(features), direct.score(features), rtol=1e-3, atol=1e-3)
+    assert fits.familiarity((1,)).n == N // 3  # neither the fold that is held out nor the first, which sets the limit
 
 
 def test_heads_with_a_hidden_layer_are_kept_with_their_familiarity(plan, tmp_path, monkeypatch):
@@ -190,6 +193,38 @@ def test_images_that_are_far_have_no_part_in_the_band_and_are_unsure():
     outcomes = band_outcomes(plan, data, FoldScores(scores, 0 * scores), far, 0)
     assert outcomes["plain"]["decided"]["value"] == 1
     assert (outcomes["web"]["decided"]["k"], outcomes["web"]["wrong"]["k"]) == (70, 0)
+
+
+def three_folds():
+    """Images of sixty groups in three folds, and two variants of their scores."""
+    plan = Plan([], [0, 1, 2], ["plain", "web"], [], 40, ["plain", "web"], {}, error=0.1, false_alarms=0.05)
+    number = np.arange(240)
+    groups = Dataset.from_dict({"group": [f"owner{each // 4}" for each in number]})
+    data = FoldedImages(groups, number // 80, number % 2 == 1)
+    odds = np.where(data.is_fake, 2, -2) + np.random.default_rng(0).normal(0, 0.5, (2, 240))
+    return plan, data, FoldScores(expit(odds), np.zeros((2, 240)))
+
+
+def test_the_calibration_of_a_fold_does_not_depend_on_its_own_labels():
+    plan, data, scores = three_folds()
+    inside = data.fold == 0
+    others = replace(data, is_fake=data.is_fake ^ (inside & (np.arange(240) % 8 == 0)))
+    found, moved = (calibrated(plan, each, scores) for each in (data, others))
+    np.testing.assert_array_equal(found[:, inside], moved[:, inside])
+    assert np.abs(found - moved)[:, ~inside].min() > 0
+
+
+def test_the_calibration_undoes_a_distortion_of_the_log_odds():
+    plan, data, scores = three_folds()
+    distorted = FoldScores(expit(3 * logit(scores.p_fake) + 1), scores.spread)
+    np.testing.assert_allclose(calibrated(plan, data, distorted), calibrated(plan, data, scores), atol=1e-3)
+
+
+def test_the_verdicts_of_a_fold_are_those_of_a_band_that_did_not_see_it():
+    plan, data, scores = three_folds()
+    scores.p_fake[:, (data.fold == 0) & ~data.is_fake] = 0.97  # which no band on this fold would call AI-generated
+    outcomes = band_outcomes(plan, data, scores, np.zeros((2, 240)), 0)
+    assert {(each["wrong"]["k"], each["wrong"]["n"]) for each in outcomes.values()} == {(40, 80)}
 
 
 def test_a_calibrated_point_gives_the_same_verdicts():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import fisher_exact
+from scipy.stats import fisher_exact, norm
 from sklearn.metrics import roc_auc_score
 
 from realfake_hf.metrics.report import make_report
@@ -242,6 +242,18 @@ def test_intervals_of_differences_draw_the_same_groups():
     assert 0 < gap["low"] < gap["value"] < gap["high"]
     assert none["low"] == none["high"] == 0
     assert (found["p_values"]["other"] < 0.05, found["p_values"]["same"]) == (True, 1)
+    deviation = (gap["high"] - gap["low"]) / (2 * norm.isf(0.025))
+    assert norm.isf(found["p_values"]["other"] / 2) == pytest.approx(gap["value"] / deviation, rel=0.1)
+
+
+def test_copies_of_an_image_in_its_group_narrow_no_interval_of_a_difference():
+    generator = np.random.default_rng(0)
+    is_fake, groups = np.arange(60) % 2 == 1, np.arange(60) // 2
+    scores = {name: is_fake + generator.normal(0, 2, 60) for name in ("one", "other")}
+    alone = compare_auc(is_fake, scores, groups)
+    copied = {name: np.repeat(each, 5) for name, each in scores.items()}
+    found = compare_auc(np.repeat(is_fake, 5), copied, np.repeat(groups, 5))
+    assert (found["roc_auc"], found["p_values"]) == (alone["roc_auc"], alone["p_values"])
 
 
 def scorings(n=400, *, change=0.0, noise=0.0, seed=0):
@@ -269,6 +281,15 @@ def test_a_small_change_of_all_images_is_found_where_the_intervals_of_both_overl
     assert found["false_positive_rate"].p_value > 0.05
 
 
+def test_rates_are_those_at_the_threshold():
+    is_fake, first, second = scorings(noise=0.1)
+    for threshold in (0.3, 0.6):
+        found = paired_bootstrap(is_fake, first, second, threshold=threshold, samples=10, seed=0)
+        for name, among in (("recall", is_fake), ("false_positive_rate", ~is_fake)):
+            expected = [(scores[among] > threshold).mean() for scores in (first, second)]
+            assert [found[name].first, found[name].second] == pytest.approx(expected)
+
+
 def test_equal_scores_do_not_differ():
     is_fake, first, _ = scorings()
     for each in paired_bootstrap(is_fake, first, first, threshold=0.5, samples=200, seed=0).values():
@@ -280,6 +301,13 @@ def test_the_smallest_p_value_is_that_of_the_number_of_replicates():
     found = paired_bootstrap(is_fake, first, 1 - first, threshold=0.5, samples=120, seed=0)  # not a multiple of 50
     assert found["roc_auc"].p_value == pytest.approx(2 / 121)
     assert found["recall"].p_value == pytest.approx(2 / 121)
+
+
+def test_a_seed_draws_its_own_replicates():
+    is_fake, first, second = scorings(noise=0.1)
+    drawn = [paired_bootstrap(is_fake, first, second, threshold=0.5, samples=50, seed=seed) for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1]
+    assert drawn[0]["roc_auc"].difference != drawn[2]["roc_auc"].difference
 
 
 @pytest.mark.parametrize("label", [False, True])

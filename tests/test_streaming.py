@@ -7,16 +7,18 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict, concatenate_datasets
 from transformers import ViTImageProcessorPil
 
 from realfake_hf.data.augment import Augmentation
-from realfake_hf.data.duplicates import absent_from, leak_free_mask
+from realfake_hf.data.duplicates import absent_from
 from realfake_hf.data.loading import load_images
 from realfake_hf.data.pixels import resize_images
 from realfake_hf.data.shards import write_shards
 from realfake_hf.data.splits import add_missing_splits
 from realfake_hf.data.streaming import StreamedPixels, find_shards
+from realfake_hf.training.data import TrainingData, pixel_sets
+from realfake_hf.training.run_arguments import RunArguments
 from realfake_hf.training.streaming import make_loader
 
 PROCESSOR = ViTImageProcessorPil(size={"height": 32, "width": 32})
@@ -107,17 +109,35 @@ def test_processes_and_workers_share_a_stream_completely(images, train, names, s
 
 
 def test_no_two_images_are_augmented_alike_whatever_their_part_and_block(train, monkeypatch):
-    numbers = []
+    numbers, epochs = [], set()
 
-    def record(pixels, rows, **_):
+    def record(pixels, rows, *, epoch):
         numbers.extend(rows.tolist())
+        epochs.add(epoch)
         return pixels
 
     for process, worker in itertools.product(range(2), range(2)):
         monkeypatch.setattr(StreamedPixels, "_worker", lambda _, worker=worker: worker)
-        list(stream(train, augment=record, processes=2, process=process, workers=2, buffer_size=32)._lap(0, {}))
+        part = stream(train, augment=record, processes=2, process=process, workers=2, buffer_size=32)
+        part.set_epoch(5)
+        list(part._lap(0, {}))
     assert len(numbers) == len(train)
     assert len(set(numbers)) == len(train)
+    assert epochs == {5}
+
+
+def test_a_run_draws_the_order_and_the_augmentation_of_its_training_images_by_its_seed(images, train, tmp_path):
+    settings = {"flip": True, "crop_padding": 2, "robust_share": 0.5, "seed": 3}
+    augment = Augmentation(**settings)
+    run = RunArguments(output_dir=str(tmp_path), per_device_train_batch_size=16, **settings)
+    whole = pixel_sets(TrainingData(images), PROCESSOR, run)
+    assert {split: rows.augment for split, rows in whole.items()} == {
+        "train": augment, "validation": None, "test": None
+    }  # fmt: skip
+    held = DatasetDict(validation=images["validation"])
+    found = pixel_sets(TrainingData(held, stream=train, buffer_size=64), PROCESSOR, run)["train"]
+    pairs = zip(itertools.islice(found, 3), itertools.islice(stream(train, augment=augment, seed=3), 3), strict=True)
+    assert all(torch.equal(one["pixel_values"], other["pixel_values"]) for one, other in pairs)
 
 
 @pytest.mark.parametrize("given", [1, 7, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 20))])
@@ -193,11 +213,13 @@ def test_a_stream_without_readable_images_is_an_error(images, tmp_path):
 
 def test_leaks_are_found_by_hashes_alone(images, folder):
     found = find_shards(str(folder))
-    test = images["test"]
-    others = itertools.chain(found["train"].column("sha256"), [images["validation"]["sha256"][:]])
-    free = absent_from(test["sha256"][:], others)
-    assert np.array_equal(free, leak_free_mask(images))
-    assert not absent_from(test["sha256"][:], found["test"].column("sha256")).any()
+    leaks = [images[split].select(range(3)) for split in ("train", "validation")]
+    held = DatasetDict(validation=images["validation"], test=concatenate_datasets([images["test"], *leaks]))
+    free = TrainingData(held, stream=found["train"]).leak_free()
+    assert np.array_equal(free, TrainingData(DatasetDict(train=images["train"], **held)).leak_free())
+    assert free.any()
+    assert not free[-6:].any()
+    assert not absent_from(images["test"]["sha256"][:], found["test"].column("sha256")).any()
 
 
 def test_sources_that_cannot_be_streamed_are_rejected(images, folder, train, tmp_path):
