@@ -65,17 +65,17 @@ def folder(tmp_path):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Replace training by a formula in which more filters and units are better; return the names of the trainings."""
+    """Replace training by a formula: larger is better on validation and worse on test; return the trainings' names."""
     done = []
 
     def fake(job, _):
         done.append(job.training.name)
         shape = job.training.topology
         accuracy = 0.5 + shape.num_filters * shape.num_conv_layers / 1000 + shape.dense_units / 1e5
-        measured = dict.fromkeys(run.MEASURES, accuracy)
+        on_validation, on_test = (dict.fromkeys(run.MEASURES, value) for value in (accuracy, 1 - accuracy))
         return {
-            **dict.fromkeys(("validation", "test", "test_leak_free"), measured), "n": {"test": 10}, "best_epoch": 1,
-            "parameters": run.n_parameters(shape), "seconds": 1.0, "machine": {},
+            "validation": on_validation, **dict.fromkeys(("test", "test_leak_free"), on_test), "n": {"test": 10},
+            "best_epoch": 1, "parameters": run.n_parameters(shape), "seconds": 1.0, "machine": {},
         }  # fmt: skip
 
     monkeypatch.setattr(run, "_train", fake)
