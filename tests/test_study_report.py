@@ -260,8 +260,8 @@ def test_every_figure_has_a_description_its_n_and_a_dark_twin(page):
 
 @pytest.mark.slow
 def test_the_contents_link_to_every_section(page):
-    assert [link["href"] for link in page.all("a")][:7] == [
-        "#agreement", "#faithfulness", "#sanity", "#planted", "#causal", "#gallery", "#passport",
+    assert [link["href"] for link in page.all("a")][:8] == [
+        "#agreement", "#faithfulness", "#sanity", "#planted", "#causal", "#entity", "#gallery", "#passport",
     ]  # fmt: skip
     assert {f"#{heading['id']}" for heading in page.all("h2")} - {"#findings"} == {
         link["href"] for link in page.all("a")
@@ -277,7 +277,8 @@ def test_names_are_escaped(file, page):
 @pytest.mark.slow
 def test_numbers_of_every_part_are_in_its_tables(page):
     cells = " ".join(page.text)
-    for number in ("0.516 (0.504 to 0.528)", "+0.030 (+0.018 to +0.042)", "490, 10 undefined", "1,234.5"):
+    hits = made_up_study()["planted"]["models"]["vit"]["fake in real"]["methods"]["relevance"]["planted"]["hits"]
+    for number in (tables.cell(hits, ".1%"), "+0.030 (+0.018 to +0.042)", "490, 10 undefined", "1,234.5"):
         assert number in cells, number
     assert not any(word in cells for word in ("None", "nan", "{'"))
 
