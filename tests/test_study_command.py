@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import explain
+from realfake_hf.data.loading import load_split
 from realfake_hf.explain_study import report, run
 from realfake_hf.explain_study.arguments import PARTS
 
@@ -26,11 +27,21 @@ def words(folder, *more, models=(f"cnn={CNN}",)):
     return ["--study", "--compare", *models, *SMALL, "--output_dir", str(folder / "study"), *places, *more]
 
 
+def more(folder):
+    """The twin, and masks of eight images of each label."""
+    labels = np.array((rows := load_split("demo", "test")[1])["label"][:])
+    chosen = [*np.flatnonzero(labels == 0)[:8], *np.flatnonzero(labels == 1)[:8]]
+    masks = np.zeros((len(chosen), 32, 32), dtype=bool)
+    masks[:, 8:24, 8:24] = True
+    np.savez(folder / "masks.npz", id=np.array([rows["id"][row] for row in chosen]), mask=masks)
+    return ["--twins", f"cnn={CNN}", "--entity_masks", str(folder / "masks.npz")]
+
+
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory):
     """A study of the CNN, which is also its own twin."""
     folder = tmp_path_factory.mktemp("studied")
-    assert explain.main(words(folder, "--twins", f"cnn={CNN}")) == 0
+    assert explain.main(words(folder, *more(folder))) == 0
     return folder
 
 
@@ -38,6 +49,7 @@ def test_a_study_writes_results_a_table_a_page_and_a_figure(studied):
     found = json.loads((studied / "out/study.json").read_text())
     assert set(PARTS) < set(found)
     assert found["data"]["sample"]["n"] == 40
+    assert (found["entity"]["n"], found["entity"]["area"]["value"]) == (16, 0.25)
     assert found["models"]["cnn"]["methods"] == ["grad_cam", "integrated_gradients"]
     assert {"commit", "versions", "machine", "settings"} <= set(found)
     assert found["models"]["cnn"]["place"] == "cifake-cnn"
@@ -51,7 +63,7 @@ def test_a_study_writes_results_a_table_a_page_and_a_figure(studied):
 
 def test_a_model_that_is_its_own_twin_agrees_with_itself_fully(studied):
     found = json.loads((studied / "out/study.json").read_text())
-    ceiling = found["agreement"]["ceiling"]["cnn integrated_gradients"]
+    ceiling = found["agreement"]["by_target"]["truth"]["ceiling"]["cnn integrated_gradients"]
     assert (ceiling["spearman"]["value"], ceiling["iou_top_20"]["value"]) == (1, 1)
 
 
@@ -63,7 +75,7 @@ def test_a_finished_study_is_not_repeated(studied, monkeypatch, capsys):
     for name in ("compute_maps", "measure_agreement", "measure_faithfulness", "measure_sanity", "measure_planted"):
         monkeypatch.setattr(run, name, again)
     before = (studied / "out/study.json").read_text()
-    assert explain.main(words(studied, "--twins", f"cnn={CNN}")) == 0
+    assert explain.main(words(studied, *more(studied))) == 0
     assert json.loads((studied / "out/study.json").read_text()) == json.loads(before)
     text = capsys.readouterr().out
     assert "IoU, top 20%" in text
@@ -115,7 +127,7 @@ def test_the_recipe_of_the_study_is_valid(monkeypatch):
 @pytest.mark.slow
 def test_two_models_are_compared(tmp_path):
     models = (f"cnn={CNN}", f"vit={VIT}")
-    fewer = ["--n", "24", "--faithfulness_n", "2", "--planted_n", "2"]
+    fewer = ["--n", "60", "--faithfulness_n", "2", "--planted_n", "2"]
     assert explain.main(words(tmp_path, *fewer, models=models)) == 0
     found = json.loads((tmp_path / "out/study.json").read_text())
     pairs = {(pair["a"], pair["b"]) for pair in found["agreement"]["by_target"]["truth"]["pairs"]}
@@ -125,4 +137,4 @@ def test_two_models_are_compared(tmp_path):
     assert head["methods"]["rollout"][0]["value"] == pytest.approx(1, abs=1e-5)  # blind to the classifier's head
     assert head["methods"]["relevance"][0]["value"] < 0.999
     maps = np.load(tmp_path / "study/maps-vit-relevance-FAKE.npz")["heat"]
-    assert maps.shape == (24, 8, 8)
+    assert maps.shape == (60, 8, 8)
