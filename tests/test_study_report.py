@@ -73,7 +73,7 @@ class TestFlags:
         controls = tables.agreement_tables(study)[0]
         assert column(controls, "above chance", self.pair) == chance
         assert column(controls, "p (Holm)", self.pair) == f"{difference['p_holm']:.2g}"
-        assert f"is {sign}. Where both" in findings(study)[0]
+        assert f"is {sign}. The same-image" in findings(study)[0]
 
     @pytest.mark.parametrize(("spots", "flag"), [((0.1, 0.2), "yes"), ((0.1, 0.4), "no"), ((0.3, 0.4), "no")])
     def test_agreement_is_compared_with_a_spot_in_the_centre(self, study, spots, flag):
@@ -86,7 +86,7 @@ class TestFlags:
     def test_correct_predictions_are_compared_with_the_others(self, study, value, sign):
         main_pair(pairs_of(study))["right_less_wrong"] = {IOU: gap(value)}
         assert column(tables.agreement_tables(study)[1], "difference", self.pair).startswith(f"{value:+.3f}")
-        assert findings(study)[0].endswith(f"which is {sign}.")
+        assert findings(study)[0].endswith(f", is {sign}.")
 
     def test_every_target_is_shown_and_the_first_is_the_main_one(self, study):
         table = tables.agreement_tables(study)[2]

@@ -26,8 +26,8 @@ def _find_agreement(results: Results) -> str:
     return (
         f"{pair_name(pair)}: {MEASURE_NAMES[MEASURE]} is {cell(means['same_picture'])} on the same image, "
         f"{cell(means['shuffled'])} on other images of its label and content; the difference, "
-        f"{cell(means['above_shuffled'], SIGNED)}, is {sign(means['above_shuffled'])}. Where both models are right, "
-        f"it is {cell(gap, SIGNED)} higher than elsewhere, which is {sign(gap)}."
+        f"{cell(means['above_shuffled'], SIGNED)}, is {sign(means['above_shuffled'])}. The same-image value where "
+        f"both models are right less that elsewhere, {cell(gap, SIGNED)}, is {sign(gap)}."
     )
 
 
@@ -52,13 +52,13 @@ def _find_sanity(results: Results) -> str:
 
 
 def _find_planted(results: Results) -> str:
-    above = [
+    credited = [
         map_name(model, method)
         for model, plantings in results["planted"]["models"].items()
         for method, row in plantings["fake in real"]["methods"].items()
         if sign(row["difference"]["hits"]) == "positive"
     ]
-    return f"Locate a fake quadrant in a real image more often than a real one: {listed(above)}."
+    return f"Locate a fake quadrant in a real image more often than a real one: {listed(credited)}."
 
 
 def _find_occlusion(results: Results) -> str:

@@ -1,5 +1,6 @@
 """Tables of the explanation study, with flags, from the content of its results file."""
 
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from realfake_hf.attribution.methods import method_name
@@ -93,7 +94,7 @@ def planted_tables(results: Results) -> list[Table]:
 def occlusion_tables(results: Results) -> list[Table]:
     """Return what hiding centre, rim and corner costs; folded, every measure and the mass of the maps."""
     part = results["causal"]
-    return [*_difference_tables(part), _performance_table(part), _shares_table(part)]
+    return [*_difference_tables(part), _occlusion_performance_table(part), _shares_table(part)]
 
 
 def entity_tables(results: Results) -> list[Table]:
@@ -305,17 +306,26 @@ def _difference_tables(part: Results) -> list[Table]:
     ]
 
 
-def _performance_table(part: Results) -> Table:
-    rows = []
+def _occlusion_performance_table(part: Results) -> Table:
+    cases = {}
     for model, tested in part["models"].items():
-        cases = [("nothing", tested["untouched"])]
-        cases += [
+        hiding = [
             (f"{region}, {row['area']:.0%}, {row['fill']}", means)
             for row in tested["hiding"]
             for region, means in row["hidden"].items()
         ]
-        cases += [(f"everything, {fill}", row) for fill, row in tested["all_hidden"].items()]
-        rows += [[model_name(model), hidden, *(cell(row[name]) for name in PERFORMANCE)] for hidden, row in cases]
+        everything = [(f"everything, {fill}", means) for fill, means in tested["all_hidden"].items()]
+        cases[model] = [("nothing", tested["untouched"]), *hiding, *everything]
+    return _performance_table(cases)
+
+
+def _performance_table(cases: Mapping[str, Iterable[tuple[str, Results]]]) -> Table:
+    """Return every measure by what is hidden, given by model: the name of the part, and the measures."""
+    rows = [
+        [model_name(model), hidden, *(cell(means[name]) for name in PERFORMANCE)]
+        for model, named in cases.items()
+        for hidden, means in named
+    ]
     header = ("model", "hidden", *PERFORMANCE.values())
     return Table("Every measure with every part hidden.", header, rows, align="llr", folded=True)
 
@@ -342,17 +352,15 @@ def _entity_differences_table(part: Results) -> Table:
 
 
 def _entity_performance_table(part: Results) -> Table:
-    rows = []
+    cases = {}
     for model, tested in part["models"].items():
-        cases = [("nothing", tested["untouched"])]
-        cases += [
+        hiding = [
             (f"{region}, {fill}", means)
             for fill, row in tested["fills"].items()
             for region, means in row["hidden"].items()
         ]
-        rows += [[model_name(model), hidden, *(cell(row[name]) for name in PERFORMANCE)] for hidden, row in cases]
-    header = ("model", "hidden", *PERFORMANCE.values())
-    return Table("Every measure with every part hidden.", header, rows, align="llr", folded=True)
+        cases[model] = [("nothing", tested["untouched"]), *hiding]
+    return _performance_table(cases)
 
 
 def _shares_table(part: Results) -> Table:
