@@ -213,6 +213,15 @@ def test_a_corner_costs_the_images_whose_corner_is_hidden(causal):
         assert less["p_value"] < 0.05
 
 
+def test_each_difference_is_that_of_the_two_regions_that_it_names(causal):
+    for tested in causal["models"].values():
+        for one in tested["hiding"]:
+            for other, less in one["centre_less"].items():
+                for measure in ("accuracy", "roc_auc"):
+                    centre, rest = (one["hidden"][region][measure]["value"] for region in ("centre", other))
+                    assert less[measure]["value"] == pytest.approx(centre - rest)
+
+
 def test_the_comparisons_of_all_models_areas_fills_and_measures_are_corrected_together(causal):
     rows = [row for tested in causal["models"].values() for row in tested["hiding"]]
     tests = [

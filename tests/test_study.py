@@ -88,6 +88,23 @@ def test_maps_of_opposite_labels_suggest_more_agreement_where_both_models_are_ri
         assert gaps[target]["value"] == pytest.approx(0, abs=0.01)
 
 
+def test_the_ceiling_compares_a_model_with_its_twin(study, monkeypatch):
+    rising = np.arange(64, dtype=np.float32).reshape(8, 8) / 63
+
+    def compute_maps(model, *images, **_):
+        return {"heat": np.repeat((rising if model.seed == 0 else 1 - rising)[None], N, axis=0), "layer": np.array("")}
+
+    monkeypatch.setattr(run, "compute_maps", compute_maps)
+    monkeypatch.setattr(run, "random_weights", lambda *_, **__: None)
+    model, twin = (
+        SimpleNamespace(name="cnn", methods=("grad_cam",), detector=SimpleNamespace(model=None), seed=seed)
+        for seed in (0, 1)
+    )
+    model.with_weights_of = lambda _: model
+    measured = replace(study.study, models=[model], twins=[twin])._agreement()["by_target"]["truth"]
+    assert measured["ceiling"]["cnn grad_cam"]["spearman"]["value"] == pytest.approx(-1)
+
+
 def test_the_gallery_contains_right_and_wrong_predictions_for_both_labels(study):
     gallery = study.study.gallery()
     assert [image.p_fake["vit"] for image in gallery] == [0, 0.01, 0.02, 0.03, 0.04, 0.05]
