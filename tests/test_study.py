@@ -91,7 +91,7 @@ def test_maps_of_opposite_labels_suggest_more_agreement_where_both_models_are_ri
 def test_the_ceiling_compares_a_model_with_its_twin(study, monkeypatch):
     rising = np.arange(64, dtype=np.float32).reshape(8, 8) / 63
 
-    def compute_maps(model, *images, **_):
+    def compute_maps(model, *_, **__):
         return {"heat": np.repeat((rising if model.seed == 0 else 1 - rising)[None], N, axis=0), "layer": np.array("")}
 
     monkeypatch.setattr(run, "compute_maps", compute_maps)
