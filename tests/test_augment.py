@@ -1,5 +1,6 @@
 import io
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
+from transformers import TrainerState
 
 from realfake_hf.data import augment
 from realfake_hf.data.augment import Augmentation, blur, blur_sigmas, jpeg, noise, rescale
+from realfake_hf.training.callbacks import EpochAugmentation
 
 EVERYTHING = Augmentation(flip=True, crop_padding=3, robust_share=0.7, seed=5)
 WORD = 2**64
@@ -288,3 +291,11 @@ def test_a_share_outside_of_its_range_is_rejected(share):
 def test_images_smaller_than_the_padding_are_rejected(height, width):
     with pytest.raises(ValueError, match=f"crop_padding of 4 pixels; found {width}x{height} pixels"):
         Augmentation(crop_padding=4)(random_pictures(2, height, width), np.arange(2), epoch=0)
+
+
+def test_each_epoch_of_a_training_has_an_augmentation_of_its_own():
+    drawn = []
+    loader = SimpleNamespace(dataset=SimpleNamespace(set_epoch=drawn.append))
+    for epoch in (None, 1.0, 2.0):
+        EpochAugmentation().on_epoch_begin(None, TrainerState(epoch=epoch), None, train_dataloader=loader)
+    assert drawn == [0, 1, 2]
