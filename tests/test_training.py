@@ -20,7 +20,7 @@ from realfake_hf.data.shards import main as write_shards
 from realfake_hf.detector import Detector
 from realfake_hf.metrics.calibration import scale
 from realfake_hf.run_folder import ValidationRun
-from realfake_hf.training.arguments import DataArguments
+from realfake_hf.training.arguments import DataArguments, RunSettings
 from realfake_hf.training.callbacks import EpochLines
 from realfake_hf.training.data import load_splits
 from realfake_hf.training.streaming import StepCheckpoints, StreamPosition, StreamTrainer
@@ -460,3 +460,8 @@ def test_images_are_not_dropped_from_validation_and_test(tmp_path, capsys):
         train.main(small(tmp_path / "run", "--dataloader_drop_last", "true"))
     assert "expected every validation and test image measured; found --dataloader_drop_last" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_by_default_the_epoch_with_the_best_validation_accuracy_is_kept():
+    run = RunSettings()
+    assert (run.load_best_model_at_end, run.metric_for_best_model, run.greater_is_better) == (True, "accuracy", True)
