@@ -57,6 +57,14 @@ def cells_of(folder):
     return {(cell["model"], cell["protocol"]): from_plain(Cell, cell) for cell in found}
 
 
+def statistic_of(report, name):
+    return {
+        "roc_auc": report.roc_auc.value,
+        "recall": report.accuracy_fake.value,
+        "false_positive_rate": report.false_positives / report.n_real,
+    }[name]
+
+
 def test_a_cell_is_the_report_of_the_models_own_scores_at_its_own_threshold(done, models, images):
     dataset = load_dataset("boats", str(images), seed=0)
     p_fake = Detector.from_pretrained(models / "one").probabilities(dataset.rows["image"])
@@ -136,13 +144,7 @@ def test_both_protocols_are_compared_on_the_same_images(done, models, images):
         expected = paired_bootstrap(dataset.is_fake, *both, **draws)[gap.statistic]
         assert (gap.difference, gap.p_value) == (expected.difference, expected.p_value)
         for protocol, value in (("native", gap.native), ("matched", gap.matched)):
-            report = cells[gap.model, protocol].report
-            rate = {
-                "roc_auc": report.roc_auc.value,
-                "recall": report.accuracy_fake.value,
-                "false_positive_rate": report.false_positives / report.n_real,
-            }
-            assert value == pytest.approx(rate[gap.statistic])
+            assert value == pytest.approx(statistic_of(cells[gap.model, protocol].report, gap.statistic))
     [first, *_] = found
     row = f"| boats train | one | ROC AUC | {first.native:.3f} | {first.matched:.3f} | "
     assert f"{row}{first.difference.format('+.3f')} | {first.p_holm:.2g} |" in (done / "grid.md").read_text()
@@ -398,6 +400,11 @@ def test_images_with_a_near_duplicate_in_training_are_left_out_apart(models, ima
     expected = [(name, split, protocol, n) for protocol in ("native", "matched") for name, split, n in parts]
     expected += [("other", "train", protocol, 18) for protocol in ("native", "matched")]
     assert [(cell.dataset, cell.split, cell.protocol, cell.report.n) for cell in found.cells] == expected
+    reports = {(cell.dataset, cell.split, cell.protocol): cell.report for cell in found.cells}
+    for gap in found.protocol_gaps:
+        for protocol, value in (("native", gap.native), ("matched", gap.matched)):
+            report = reports[gap.dataset, gap.split, protocol]
+            assert value == pytest.approx(statistic_of(report, gap.statistic))
     assert {cell.split for cell in found.cells if cell.is_whole_split} == {"test", "train"}
     assert len(found.whole_splits("one")) == 2
     places = {(gap.dataset, gap.split) for gap in found.protocol_gaps}

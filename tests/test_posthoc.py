@@ -18,6 +18,8 @@ from realfake_hf.metrics.report import make_report
 from realfake_hf.run_folder import VALIDATION, ValidationRun, read_run
 from realfake_hf.store import write_json
 from realfake_hf.training import posthoc
+from realfake_hf.training.arguments import DataArguments
+from realfake_hf.training.data import load_splits
 
 ROOT = Path(__file__).parents[1]
 TRAINING = [
@@ -44,6 +46,19 @@ def test_the_operating_point_is_that_of_the_kept_epoch_on_validation(run, capsys
     assert load_operating_point(run).n == expected["n"]
     assert trained.temperature == pytest.approx(load_operating_point(run).temperature, rel=1e-3)
     assert "FAKE above" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_the_operating_point_of_an_epoch_that_is_not_the_last_is_its_own(run, tmp_path, epoch):
+    folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint-*"))
+    write_json(folder / "metrics.json", {**json.loads((folder / "metrics.json").read_text()), "best_epoch": epoch})
+    assert posthoc.main(["--operating_point", "--model_dir", str(folder)]) == 0
+    validation = ValidationRun.read(folder / VALIDATION)
+    found, (first, last) = load_operating_point(folder), validation.p_fake
+    points = {1: first, 2: last}
+    for other, p_fake in points.items():
+        expected = choose_operating_point(validation.is_fake, p_fake, sha256=found.sha256)
+        assert (found == expected) == (other == epoch)
 
 
 def test_without_recorded_probabilities_validation_is_scored_without_the_temperature_in_the_folder(run, tmp_path):
@@ -130,6 +145,23 @@ def test_familiarity_is_fitted_on_the_training_and_measured_on_test_images(run, 
     assert facts["sets"]["demo"]["far"] == facts["sets"]["again"]["far"]
     assert (facts["sets"]["demo"]["roc_auc"], facts["sets"]["again"]["roc_auc"]) == (None, 0.5)
     assert file.with_suffix(".md").read_text().strip() == capsys.readouterr().out.strip()
+
+
+def test_familiarity_is_fitted_on_images_of_the_training_split_and_its_limit_on_validation(run, tmp_path, monkeypatch):
+    folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint-*"))
+    fitted_on, embeddings = [], posthoc._embeddings
+    monkeypatch.setattr(
+        posthoc,
+        "_embeddings",
+        lambda detector, rows, title: fitted_on.append(rows) or embeddings(detector, rows, title),
+    )
+    posthoc.fit(folder, n=64, far=0.1, seed=0)
+    record = read_run(run).record
+    splits = load_splits(DataArguments(data="demo", split_seed=record["arguments"]["split_seed"]))
+    training, validation = (set(rows["sha256"][:]) for rows in fitted_on)
+    assert training < set(splits["train"]["sha256"][:])
+    assert not training & set(splits["test"]["sha256"][:])
+    assert validation == set(splits["validation"]["sha256"][:])
 
 
 def test_the_commit_is_recorded_before_the_folder_of_a_model_changes(tmp_path, monkeypatch):
