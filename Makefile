@@ -86,6 +86,7 @@ transfer: .venv/installed ## train on CIFAKE, on a second data set and on both, 
 wild: .venv/installed ## build the set of images from the web, and compare heads on a frozen tower out of fold
 	$(PY) -m realfake_hf.data.repositories --manifest recipes/wild/manifest.csv.gz --out data/wild
 	$(PY) -m realfake_hf.experiments.out_of_fold --plan recipes/wild/plan.yaml --output_dir runs/wild-folds --output_file results/wild.json --model_dir space/models/wild
+	$(PY) -m realfake_hf.hub.onnx --model_dir space/models/wild
 
 heads: .venv/installed ## compare heads on the features of `make wild`, within its images
 	$(PY) -m realfake_hf.experiments.heads --plan recipes/wild/heads.yaml --output_dir runs/wild-heads --output_file results/wild_heads.json
@@ -113,6 +114,8 @@ benchmarks: .venv/installed ## measure speed and memory against named alternativ
 	$(PY) -m benchmarks.scoring_throughput --output_file results/benchmark_scoring.json
 	$(PY) -m benchmarks.scoring_throughput --model space/models/wild --data $(SECOND)/diffusiondb-coco-imagenet --n 64 --output_file results/benchmark_scoring_wild.json
 	$(PY) -m benchmarks.verdict_latency --output_file results/benchmark_verdict.json
+	$(PY) -m benchmarks.first_verdict --output_file results/benchmark_first_verdict.json
+	$(PY) -m benchmarks.install_size --output_file results/benchmark_install.json
 	$(PY) -m benchmarks.streaming_memory --output_file results/benchmark_streaming.json
 	$(PY) -m benchmarks.bfloat16 --datasets cifake=cifake $(foreach name,$(OTHERS),$(name)=$(SECOND)/$(name)) --output_file results/bfloat16.json
 	$(PY) -m benchmarks.space_load --output_file results/benchmark_space.json
@@ -129,9 +132,9 @@ space: .venv/installed ## serve the demo page
 space-folder: .venv/installed ## stage the Space: package, examples, evaluation
 	$(PY) -m tools.space_folder
 
-screenshot: .venv/installed ## update the README's screenshot of the demo page; requires Chromium
-	$(PY) -m pytest -m slow tests/test_space_server.py -k person
-	cp runs/space-screenshots/uploaded.png results/figures/space.png
+screenshot: .venv/installed ## update the screenshots of the demo page and of the command; requires Chromium
+	$(PY) -m tools.screenshots
+	$(PY) -m tools.terminal_session
 
 familiarity: .venv/installed ## measure which images the models see as far from their training data
 	$(PY) -m realfake_hf.training.posthoc --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --datasets cifake=cifake diffusiondb-coco-imagenet=$(SECOND)/diffusiondb-coco-imagenet progan-lsun=$(SECOND)/progan-lsun wild-art=$(SECOND)/wild-art-kaggle-layout --output_file results/familiarity.json

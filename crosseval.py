@@ -7,31 +7,7 @@ cells are kept; `--fresh` computes them again.
 
 import sys
 
-from realfake_hf.cli import command
-from realfake_hf.crosseval.arguments import CrossevalArguments
-
-
-@command(CrossevalArguments, name="crosseval.py", description=__doc__, resumable="output_dir")
-def main(arguments: CrossevalArguments) -> None:
-    """Measure every model on every data set, write the report and print the table."""
-    from accelerate import PartialState
-
-    from realfake_hf.crosseval.grid import run_grid
-    from realfake_hf.crosseval.report import draw_all, write_report
-    from realfake_hf.crosseval.tables import to_markdown
-    from realfake_hf.figures.style import save_figure
-    from realfake_hf.store import write_results
-
-    grid = run_grid(arguments)
-    if not PartialState().is_main_process:
-        return
-    table = to_markdown(grid)
-    write_results(arguments.output_dir / "grid.json", grid.to_dict(), table)
-    write_report(grid, arguments.output_dir / "grid.html", folder=arguments.output_dir)
-    for name, figure in draw_all(grid):
-        save_figure(figure, arguments.output_dir / name)
-    print(table)
-
+from realfake_hf.commands.crosseval import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,27 +3,31 @@
 import argparse
 import difflib
 import json
-import logging
 import os
 import re
+import shutil
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import textwrap
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields
 from functools import wraps
+from inspect import get_annotations
 from pathlib import Path
 from types import NoneType
-from typing import Any, Final, Literal, NoReturn, TypeVar, get_args, get_type_hints
+from typing import Any, Final, NoReturn, TypeVar, get_args, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
 
-logger = logging.getLogger(__name__)
+from realfake_hf.console import VERBOSE, Others, run_command, without_tokens
 
-Others = Literal["refused", "awaited", "allowed"]
 Value = TypeVar("Value")
 
-_FULL_DISK: Final = re.compile("No space left on device|Disk quota exceeded|inline_container")  # in torch.save
+HELP_ALL: Final = "--help-all"  # lists settings of other libraries, too
+
+_METAVARS: Final[Mapping[Any, str]] = {int: "N", float: "X", str: "TEXT", Path: "PATH", string_to_bool: "true|false"}
+_MAX_CHOICES: Final = 32  # characters in one line
 
 
 def setting(default: Value, help: str) -> Value:
@@ -42,8 +46,8 @@ def parse(*dataclass_types: Any, argv: Sequence[str] | None = None, description:
     """Fill dataclasses from defaults, then `--config recipe.yaml`, then flags.
 
     A field `output_dir` is the flag `--output_dir` and the recipe's key `output_dir`; a flag wins over the recipe.
-    `--help` shows the description and each field's `metadata={"help": ...}`. By default, `argv` are the words of this
-    process.
+    `--help` shows the description, and the settings in groups: one for each dataclass that declares some, under the
+    first sentence of its docstring. By default, `argv` are the words of this process.
 
     Returns:
         One instance of each dataclass, in order.
@@ -59,55 +63,20 @@ def check(
     argv: Sequence[str],
     description: str | None,
     later: Collection[str],
-    epilog: str,
+    help_all: str,
 ) -> None:
     """Answer `--help` and reject invalid settings, before a slow import; see `parse`.
 
-    The dataclasses are those that are cheap to import; `parse` checks the values of `later` settings after the import;
-    the epilog is the text at the end of `--help`.
+    The dataclasses are those that are cheap to import; `parse` checks the values of `later` settings after the import,
+    and lists them for `--help-all`, whose text in `--help` is given.
     """
-    parser = _parser(dataclass_types, description, epilog)
+    parser = _parser(dataclass_types, description)
+    parser.add_argument(HELP_ALL, nargs=0, help=help_all, action=_Later)
     for name in sorted(set(later) - {action.dest for action in parser._actions}):
         for flag, n_values in ((name, "*"), (f"no_{name}", 0)):
             spellings = dict.fromkeys((f"--{flag}", f"--{flag.replace('_', '-')}"))
             parser.add_argument(*spellings, dest=flag, nargs=n_values, help=argparse.SUPPRESS, action=_Later)
     _fill(parser, argv, later)
-
-
-def run_command(
-    work: Callable[[], int], *, name: str, resumable: str | Path | None = None, others: Others = "refused"
-) -> int:
-    """Run the work of a command: log on stderr, and report an `OSError`, a `ValueError` or a full disk in one line.
-
-    Args:
-        work: a function that prints results on stdout and returns the exit status.
-        name: name of the command, the prefix of error messages.
-        resumable: the output folder from which a repeated command resumes.
-        others: whether the command is refused, waits or runs if another command is writing to that folder.
-
-    Returns:
-        The exit status of the work, 1 after an error, or 130 after an interruption.
-    """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("realfake_hf").setLevel(logging.INFO)
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # for weight files
-    try:
-        with _lock(resumable, others):
-            return work()
-    except KeyboardInterrupt:
-        hint = f"; to resume from {resumable}, repeat the command" if resumable else ""
-        print(f"\n{name}: interrupted{hint}", file=sys.stderr)
-        return 130
-    except Exception as error:
-        message = str(error)
-        if _FULL_DISK.search(message):
-            message = f"cannot write a file: {message}. Free some disk space, and repeat the command."
-        elif not isinstance(error, OSError | ValueError):
-            raise
-        print(f"{name}: {_without_tokens(message)}", file=sys.stderr)
-        return 1
 
 
 def command(
@@ -135,33 +104,6 @@ def command(
     return decorate
 
 
-@contextmanager
-def _lock(folder: str | Path | None, others: Others) -> Iterator[None]:
-    """Hold the lock of an output folder; the processes of one launch hold it together."""
-    if folder is None or others == "allowed" or os.environ.get("RANK", "0") != "0":
-        yield
-        return
-    from filelock import FileLock, Timeout
-
-    place = Path(folder).resolve()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{place}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if others == "refused":
-            raise ValueError(
-                f"expected no other command that writes to {folder}; found one. Wait for it, or use another folder."
-            ) from None
-        logger.info("waiting for another command that writes to %s", folder)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)  # while it is held; a waiting process locks a new file
-        lock.release()
-
-
 def read_names(flag: str, words: Sequence[str], *, kind: str) -> dict[str, str]:
     """Parse words of the form NAME=PLACE into a dictionary; their flag and kind, such as MODEL, are for messages.
 
@@ -181,16 +123,49 @@ def read_names(flag: str, words: Sequence[str], *, kind: str) -> dict[str, str]:
     return dict(pairs)
 
 
-def _without_tokens(message: str) -> str:
-    """Hide the access tokens of the Hugging Face Hub in a message."""
-    return re.sub(r"\bhf_[\w.-]{20,}", "hf_...", message)
-
-
 class _Parser(HfArgumentParser):
-    """A parser whose error messages contain no tokens."""
+    """A parser with a group of settings for each dataclass that declares some, and no tokens in its error messages."""
+
+    def _add_dataclass_arguments(self, dtype: Any) -> None:  # noqa: ANN401
+        hints, settings = get_type_hints(dtype), {each.name: each for each in fields(dtype) if each.init}
+        for kind in _declaring(dtype):
+            group = self.add_argument_group(_title(kind))
+            for each in [settings.pop(name) for name in get_annotations(kind) if name in settings]:
+                each.type = hints[each.name]
+                self._parse_dataclass_field(group, each)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
-        super().error(_without_tokens(message))
+        super().error(without_tokens(message))
+
+
+def _declaring(dtype: type) -> list[type]:
+    """Return the dataclasses that declare the settings of a dataclass: itself before those from which it inherits."""
+    return [kind for kind in dtype.__mro__ if get_annotations(kind)]
+
+
+def _title(kind: type) -> str:
+    """Return the first sentence of a docstring."""
+    return re.split(r"\.(?:\s|$)", kind.__doc__ or "")[0]
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Format paragraphs, and settings in one spelling, in lines of at most 100 characters."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=36, width=min(shutil.get_terminal_size().columns, 102) - 2)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """Omit --a-b beside --a_b."""
+        names = action.option_strings
+        flags = [name for name in names if (other := f"--{name[2:].replace('-', '_')}") == name or other not in names]
+        values = "" if action.nargs == 0 else self._format_args(action, "TEXT")
+        return f"{', '.join(flags)} {values}".strip()
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:  # noqa: ARG002
+        return "\n\n".join("\n".join(self._split_lines(part, width)) for part in text.split("\n\n"))
 
 
 class _RecipeLoader(yaml.SafeLoader):
@@ -209,17 +184,54 @@ class _Later(argparse.Action):
         pass
 
 
-def _parser(dataclass_types: Sequence[Any], description: str | None, epilog: str = "") -> HfArgumentParser:
+def _parser(dataclass_types: Sequence[Any], description: str | None) -> HfArgumentParser:
     parser = _Parser(
         dataclass_types,
+        prog=_program(),
         description=description,
         allow_abbrev=False,
         usage="%(prog)s [--config FILE] [--setting VALUE ...]",
-        epilog=f"--config FILE reads these settings from a YAML recipe; flags win over it. {epilog}".strip(),
+        formatter_class=_HelpFormatter,
     )
-    for action in parser._actions:
-        action.help = action.help.replace("%", "%%").replace("%%%%", "%%") if action.help else action.help
+    first = {"options", *(_title(_declaring(each)[0]) for each in dataclass_types)}
+    parser._action_groups.sort(key=lambda group: group.title not in first)
+    for action in parser._actions[1:]:  # without --help
+        action.help = _help(action)
+        action.metavar = _METAVARS.get(action.type) if action.choices is None else _choices(action.choices)
+    text = "Read settings from a YAML recipe; flags win over it."
+    parser.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help=text)
+    parser.add_argument(
+        "--verbose", action="store_true", default=argparse.SUPPRESS, help="Print the warnings of libraries."
+    )
     return parser
+
+
+def _program() -> str | None:
+    """Return how this process was started as a module, such as `python -m realfake_hf.score`; None if it was not."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.name.removesuffix('.__main__')}" if spec else None
+
+
+def _help(action: argparse.Action) -> str:
+    """Return the text of a setting with its default; none where the default is nothing, or what the text says."""
+    if action.nargs == 0:
+        return argparse.SUPPRESS  # --no_flip beside --flip
+    value = getattr(action.default, "value", action.default)  # of an enumeration
+    text = (action.help or "").replace("%", "%%").replace("%%%%", "%%")
+    if action.choices and _choices(action.choices) == "NAME" and any(str(each) not in text for each in action.choices):
+        text += f" One of {', '.join(map(str, action.choices))}."
+    if action.required:
+        return f"{text} (required)".strip()
+    if isinstance(value, bool):
+        value = str(value).lower()
+    words = " ".join(map(str, value)) if isinstance(value, list) else value
+    return text if words in (None, "") else f"{text} (default: {words})".strip()
+
+
+def _choices(choices: Iterable[object]) -> str:
+    """Return what a setting with a few choices takes, such as `{predicted,FAKE,REAL}`, or NAME for many of them."""
+    words = f"{{{','.join(map(str, choices))}}}"
+    return words if len(words) <= _MAX_CHOICES else "NAME"
 
 
 def _fill(parser: HfArgumentParser, argv: Sequence[str], later: Collection[str] = ()) -> tuple[Any, ...]:
@@ -229,7 +241,7 @@ def _fill(parser: HfArgumentParser, argv: Sequence[str], later: Collection[str] 
             words = [*_use_recipe(recipe, parser, later), *words]
         unknown = _unknown_words(parser, words)
         if unknown:
-            flags = ["--config", *(flag for action in parser._actions for flag in action.option_strings)]
+            flags = [flag for action in parser._actions for flag in action.option_strings]
             raise ValueError(f"unknown setting {' '.join(unknown)}{_hint(unknown[0], flags)}")
         return tuple(parser.parse_args_into_dataclasses(words, look_for_args_file=False))
     except ValueError as error:
@@ -253,7 +265,10 @@ def _unknown_words(parser: HfArgumentParser, words: Sequence[str]) -> list[str]:
 def _take_recipe(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config", type=Path)
+    finder.add_argument("--verbose", action="store_true")
     namespace, words = finder.parse_known_args(argv)
+    if namespace.verbose:
+        os.environ[VERBOSE] = "1"
     return namespace.config, words
 
 

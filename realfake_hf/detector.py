@@ -29,7 +29,7 @@ from realfake_hf.data.pixels import (
     resize_images,
     resize_target,
 )
-from realfake_hf.labels import Verdict
+from realfake_hf.labels import NotFiniteError, Verdict
 from realfake_hf.metrics.image_quality import measure_quality
 from realfake_hf.metrics.operating_point import DEFAULT, OperatingPoint, load_operating_point
 from realfake_hf.metrics.out_of_distribution import Familiarity, load_familiarity
@@ -53,17 +53,6 @@ Result = TypeVar("Result")
 Batch = list[tuple[int, ImageInput]]  # positions and images
 
 _INPUT_TYPES: Final = (str, os.PathLike, bytes, Image.Image, np.ndarray)  # `ImageInput` for isinstance
-
-
-class NotFiniteError(ValueError):
-    """The logits of an image are NaN or infinite, so that there is no verdict."""
-
-    def __init__(self, name: str, row: int) -> None:
-        super().__init__(name, row)
-        self.row = row  # in its batch
-
-    def __str__(self) -> str:
-        return f"expected finite logits for {self.args[0]}; found NaN or infinity, which is no verdict."
 
 
 class Detector:

@@ -40,6 +40,17 @@ _CONTENT_FILLERS = {"art", "by", "class", "created", "label", "made"}
 _TRUTH = {"0": False, "0.0": False, "false": False, "no": False, "1": True, "1.0": True, "true": True, "yes": True}
 
 
+class NotFiniteError(ValueError):
+    """The logits of an image are NaN or infinite, so that there is no verdict."""
+
+    def __init__(self, name: str, row: int) -> None:
+        super().__init__(name, row)
+        self.row = row  # in its batch
+
+    def __str__(self) -> str:
+        return f"expected finite logits for {self.args[0]}; found NaN or infinity, which is no verdict."
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The output of a detector for one image.
@@ -202,7 +213,7 @@ def parse_label_words(text: str | None) -> LabelWords:
 
 @dataclass(kw_only=True)
 class LabelArguments:
-    """The flag `--labels` of a command that reads a source."""
+    """What the labels of a source mean."""
 
     labels: str | None = field(
         default=None,

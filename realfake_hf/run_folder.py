@@ -1,6 +1,8 @@
 """The folder of a training run: its record, measurements, history, figures and last checkpoint."""
 
 import logging
+import math
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -218,10 +220,32 @@ def resume_point(folder: Path, arguments: Mapping[str, Any]) -> str | None:
 
 def seconds_until(checkpoint: str | None) -> float:
     """Return the duration of the epochs before a checkpoint, in seconds; 0 without a checkpoint."""
-    if checkpoint is None:
-        return 0.0
-    state = read_json(Path(checkpoint) / "trainer_state.json")
-    return float(sum(entry.get("seconds", 0.0) for entry in state["log_history"]))
+    history = _state(checkpoint)["log_history"] if checkpoint else []
+    return float(sum(entry.get("seconds", 0.0) for entry in history))
+
+
+def say_resumed(checkpoint: str) -> str:
+    """Say from which epoch a run is resumed, such as `epoch 3 of 10`."""
+    state = _state(checkpoint)
+    n = state["num_train_epochs"]
+    done = state["global_step"] >= state["max_steps"]
+    return f"the end of epoch {n} of {n}" if done else f"epoch {math.floor(state['epoch']) + 1} of {n}"
+
+
+def _state(checkpoint: str) -> dict[str, Any]:
+    return read_object(Path(checkpoint) / "trainer_state.json")
+
+
+def say_next(folder: Path) -> str:
+    """Return commands for the model of a finished run."""
+    model, maps, grid = (shlex.quote(f"{folder}{end}") for end in ("", "-explained", "-grid"))
+    steps = {
+        "judge an image": f"realfake photo.jpg --model {model}",
+        "see where it looks": f"python explain.py --model {model} --images photo.jpg --output_dir {maps}",
+        "test it elsewhere": f"python crosseval.py --models mine={model} --datasets other=FOLDER --output_dir {grid}",
+        "publish it": f"python -m realfake_hf.hub --model_dir {model} --hub_model_id USER/NAME",
+    }
+    return "\n".join(f"{step + ':':<20}{command}" for step, command in steps.items())
 
 
 def check_same_data(folder: Path, data: Mapping[str, Any]) -> None:

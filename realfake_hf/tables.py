@@ -57,6 +57,15 @@ def plain_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def shorten(text: str, length: int) -> str:
+    """Keep both ends of a text that is too long.
+
+    >>> shorten("holiday-2026-07-14.jpg", 15)
+    'holiday…-14.jpg'
+    """
+    return text if len(text) <= length else f"{text[: length - length // 2 - 1]}…{text[-(length // 2) :]}"
+
+
 def _line(cells: Iterable[object]) -> str:
     escaped = [str(cell).replace("|", r"\|") for cell in cells]
     return f"| {' | '.join(escaped)} |"

@@ -274,7 +274,7 @@ def test_a_path_that_does_not_exist_is_named_at_once_with_a_similar_one(typed, t
         raise AssertionError("a request")
 
     monkeypatch.setattr("huggingface_hub.file_download.hf_hub_download", no_requests)
-    monkeypatch.setattr("realfake_hf.metrics.operating_point.hf_hub_download", no_requests)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", no_requests)
     save_vit(tmp_path / "space/models/cifake-cnn")
     monkeypatch.chdir(tmp_path)
     place = typed.format(tmp_path)

@@ -1,9 +1,12 @@
 import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from functools import partial
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -184,22 +187,104 @@ def test_an_error_is_two_lines(capsys):
     assert lines[1].endswith("unknown setting --lerning_rate; did you mean --learning_rate?")
 
 
-def test_help_lists_settings_defaults_and_the_recipe(capsys):
+def help_of(capsys, *dataclass_types, description=None):
+    """The text of `--help`, with an exit status of 0, and its groups as lines by title, each setting a line."""
     with pytest.raises(SystemExit) as stop:
-        parse(Settings, argv=["--help"], description="Do it.")
+        parse(*dataclass_types, argv=["--help"], description=description)
     assert stop.value.code == 0
-    output = capsys.readouterr().out
-    assert "Do it." in output
-    assert "How fast, 100% at most. (default: 0.1)" in " ".join(output.split())
-    assert "--config FILE reads these settings from a YAML recipe; flags win over it." in output
+    text = capsys.readouterr().out
+    groups = {}
+    for title, _, lines in (part.partition(":\n") for part in text.split("\n\n")):
+        if lines:
+            entries = re.sub(
+                r"\n {4,}", "  ", lines
+            ).splitlines()  # a text that begins or goes on in a line of its own
+            groups[title] = [re.sub(r" {2,}", " ", entry.strip()) for entry in entries]
+    return text, groups
 
 
-def test_the_help_of_training_names_every_setting(capsys):
-    with pytest.raises(SystemExit) as stop:
-        parse(DataArguments, ModelArguments, RunArguments, argv=["--help"])
-    assert stop.value.code == 0
-    output = capsys.readouterr().out
-    assert all(f"--{name} " in output for name in ("data", "num_filters", "learning_rate", "early_stopping_patience"))
+def test_help_lists_settings_in_one_spelling_with_true_defaults(capsys):
+    text, groups = help_of(capsys, Settings, description="Do it.\n\nAgain.")
+    assert "Do it.\n\nAgain.\n" in text
+    assert groups["options"][-2:] == [
+        "--config FILE Read settings from a YAML recipe; flags win over it.", "--verbose Print the warnings of libraries.",
+    ]  # fmt: skip
+    assert groups["Settings of the tests"] == [
+        "--rate X How fast, 100% at most. (default: 0.1)",
+        "--epochs N (default: 3)",
+        "--name TEXT (default: demo)",
+        "--flip [true|false] (default: true)",
+        "--limit N (default: 5)",
+        "--words TEXT [TEXT ...]",
+        "--extra TEXT",
+    ]
+
+
+@dataclass
+class Common:
+    """What commands share. With a second sentence."""
+
+    split_seed: int = 0
+
+
+@dataclass
+class Specific(Common):
+    """What is specific."""
+
+    split_seed: int = 1
+    place: Path = field(metadata={"help": "Where."}, kw_only=True)
+    kind: Literal["a", "b"] = "a"
+
+
+@dataclass
+class Extended(Specific):
+    """An extension."""
+
+    names: list[str] = field(default_factory=lambda: ["x", "y"])
+    many: Literal["a_long_choice", "another_long_choice", "a_third_one"] = "a_third_one"
+
+
+def test_help_groups_settings_by_the_dataclass_that_declares_them(capsys):
+    _, groups = help_of(capsys, Extended, More)
+    assert list(groups) == ["options", "An extension", "A second dataclass", "What is specific"]
+    assert groups["What is specific"] == [
+        "--split_seed N (default: 1)",
+        "--place PATH Where. (required)",
+        "--kind {a,b} (default: a)",
+    ]
+    assert groups["An extension"] == [
+        "--names TEXT [TEXT ...] (default: x y)",
+        "--many NAME One of a_long_choice, another_long_choice, a_third_one. (default: a_third_one)",
+    ]
+
+
+def test_both_spellings_of_a_setting_are_accepted():
+    for word in ("--split_seed", "--split-seed"):
+        assert parse(Specific, argv=["--place", "here", word, "7"])[0].split_seed == 7
+
+
+def test_the_program_is_named_as_it_was_started(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/a/b/train.py"])
+    for spec, name in (
+        (None, "train.py"),
+        (ModuleSpec("a.b.__main__", None), "python -m a.b"),
+        (ModuleSpec("a.b", None), "python -m a.b"),
+    ):
+        monkeypatch.setattr("__main__.__spec__", spec, raising=False)
+        assert help_of(capsys, More)[0].startswith(f"usage: {name} [--config FILE]")
+
+
+def test_the_help_of_training_begins_with_data_model_and_training(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    text = capsys.readouterr().out
+    titles = re.findall(r"^([^-\s].*):$", text, re.MULTILINE)
+    assert titles[:4] == ["options", "The data set", "The model", "The training loop and its output"]
+    assert max(map(len, text.splitlines())) <= 100
+    first = text.partition("The training loop")[0]
+    assert "--data TEXT" in first
+    assert "--num_filters" not in first
 
 
 def refusal_of_training(capsys, *words):
@@ -218,7 +303,7 @@ def refusal_of_training(capsys, *words):
         (["--streaming", "--train_size", "5"], "--streaming or --train_size"),
         (["--max_steps", "many"], "--max_steps"),
         (["--lr_scheduler_type", "sinus"], "sinus"),
-        (["--no_flip", "--no-bf16", "--adam-beta1", "0.8", "--ema_decay", "2"], "--ema_decay"),
+        (["--no_flip", "--no-skip-memory-metrics", "--adam-beta1", "0.8", "--ema_decay", "2"], "--ema_decay"),
     ],
 )
 def test_training_refuses_a_wrong_setting_of_either_parser(capsys, words, names):
@@ -328,16 +413,22 @@ def test_the_value_of_an_unknown_setting_is_not_repeated(capsys):
     assert "Secret1" not in capsys.readouterr().err
 
 
-def test_the_complete_help_of_training_names_settings_of_transformers(capsys):
+def test_the_complete_help_of_training_names_settings_of_transformers_once(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         train.main(["--help"])
     short = capsys.readouterr().out
     assert "--adam_beta1" not in short
     assert "--help-all" in short
+    monkeypatch.setenv("COLUMNS", "300")
     with pytest.raises(SystemExit) as stop:
         train.main(["--help-all"])
     assert stop.value.code == 0
-    assert "--adam_beta1" in capsys.readouterr().out
+    long = capsys.readouterr().out
+    assert "--adam_beta1" in long
+    assert "(default: None)" not in long
+    assert max(map(len, long.splitlines())) <= 100
+    flags = [flag.replace("-", "_") for flag in re.findall(r"^  (--[\w-]+)", long, re.MULTILINE)]
+    assert len(flags) == len(set(flags)) > 150
 
 
 def test_the_names_read_from_the_source_are_the_settings_that_the_trainer_takes():

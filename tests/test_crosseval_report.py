@@ -2,7 +2,9 @@
 
 import json
 import re
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
 
 import pytest
 from page_in_browser import CHROMIUM, Page, seen
@@ -10,10 +12,10 @@ from small_grid import arguments, save_cnn, save_images
 
 import crosseval
 from realfake_hf.crosseval import publish
-from realfake_hf.crosseval.cell import Cell
+from realfake_hf.crosseval.cell import UNKNOWN, Cell, FalseAlarms
 from realfake_hf.crosseval.grid import Grid, read_grid
 from realfake_hf.crosseval.report import write_report
-from realfake_hf.crosseval.tables import findings, to_markdown, warnings
+from realfake_hf.crosseval.tables import findings, tables_by_section, to_markdown, to_text, warnings
 from realfake_hf.estimate import Estimate, from_plain, to_plain
 from realfake_hf.metrics.intervals import share
 from realfake_hf.metrics.operating_point import DEFAULT, Band, OperatingPoint
@@ -43,7 +45,9 @@ def folder(tmp_path_factory):
     argv = arguments(base, home, base / "grid", "--robustness", "other", "--robustness_n", "8")
     argv += ["--errors", "3", "--training_data", str(home), "--neighbours_n", "10"]
     place = argv.index(f"boats={home}") + 1
-    assert crosseval.main([*argv[:place], f"other={away}", *argv[place:]]) == 0
+    with redirect_stdout(StringIO()) as printed:
+        assert crosseval.main([*argv[:place], f"other={away}", *argv[place:]]) == 0
+    (base / "printed.txt").write_text(printed.getvalue())
     return base / "grid"
 
 
@@ -75,7 +79,8 @@ def test_the_page_has_every_section_and_links_to_it(grid, page):
     anchors = ["results", "confidence", "groups", "false_alarms", "robustness", "files", "errors"]
     anchors += ["methods", "cite", "settings"]
     assert [heading["id"] for heading in page.all("h2")] == ["findings", *anchors]
-    assert {link["href"] for link in page.all("a")} == {f"#{anchor}" for anchor in anchors}
+    linked = [*anchors, *(["warnings"] if warnings(grid) else [])]
+    assert {link["href"] for link in page.all("a")} == {f"#{anchor}" for anchor in linked}
     assert len(page.all("source")) == 4
     assert len(page.all("img")) == 4 + len({error.file for error in grid.errors})
     assert all(image["alt"] for image in page.all("img"))
@@ -149,15 +154,15 @@ def test_models_that_rank_no_better_than_the_trivial_baseline_are_not_counted(gr
 def test_a_changed_protocol_counts_where_the_corrected_p_value_is_small(grid):
     def finding(**p_by_statistic):
         gaps = tuple(replace(gap, p_holm=p_by_statistic.get(gap.statistic, 1.0)) for gap in grid.protocol_gaps)
-        return next(text for text in findings(replace(grid, protocol_gaps=gaps)) if "matching resolution" in text)
+        return next(text for text in findings(replace(grid, protocol_gaps=gaps)) if "format of CIFAKE" in text)
 
     assert {gap.dataset for gap in grid.protocol_gaps} == {"boats", "other"}  # of which only the second is away
-    none = "changes the ROC AUC in 0 of 2, the recall in 0 of 2, the false positive rate in 0 of 2 cases"
+    none = "changes ROC AUC in 0 of 2, recall in 0 of 2, false positive rate in 0 of 2 cases"
     assert none in finding()
     assert none.replace("recall in 0", "recall in 2") in finding(recall=0.05, false_positive_rate=0.051)
     uncorrected = replace(grid, protocol_gaps=tuple(replace(gap, p_value=0.001) for gap in grid.protocol_gaps))
     assert findings(uncorrected) == findings(grid)
-    assert not any("matching" in text for text in findings(replace(grid, protocol_gaps=())))
+    assert not any("format of CIFAKE" in text for text in findings(replace(grid, protocol_gaps=())))
 
 
 def test_a_promise_is_reported_as_it_was_kept(grid):
@@ -173,12 +178,51 @@ def test_a_promise_is_reported_as_it_was_kept(grid):
     assert "is kept in 0 of 4 cases and broken in 4" in promised(30)
 
 
-def test_that_nothing_is_known_of_people_is_said_unless_something_is(grid):
-    assert "no content is known to show people" in findings(grid)[-1]
-    harm = (replace(grid.cells[0].harm[0], content="person", shows_people=True),)
-    known = replace(grid, cells=(replace(grid.cells[0], harm=harm), *grid.cells[1:]))
-    assert "no content is known to show people" not in findings(known)[-1]
+def test_whether_an_unknown_content_shows_people_is_unknown(grid):
+    def said(content, shows_people):
+        rate = share(1, 10)
+        harm = (FalseAlarms(content, shows_people, rate),)
+        table = tables_by_section(replace(grid, cells=(replace(grid.cells[0], harm=harm),)))["false_alarms"][-1]
+        [row] = table.rows
+        return row[list(table.header).index("shows people")]
+
+    assert [said("person", True), said("frog", False), said(UNKNOWN, False)] == ["yes", "no", "unknown"]
+
+
+def test_there_are_at_most_five_findings_of_one_line_each(grid):
     assert len(findings(grid)) <= 5
+    assert max(map(len, findings(grid))) <= 120
+
+
+def test_the_page_opens_with_one_figure_and_the_findings_and_all_tables_but_one_are_folded(grid, page):
+    caption = page.words.index("Models on data sets, with 95% bootstrap intervals")
+    assert caption < page.words.index(findings(grid)[0]) < page.words.index("All models on all data sets")
+    assert len(page.all("table")) > 8
+    n_sheets = len({error.file for error in grid.errors})
+    assert len(page.all("details")) - n_sheets == len(page.all("table")) - 1
+
+
+@pytest.mark.parametrize("name", ["one", "a-model-whose-name-is-longer-than-any-column-of-a-terminal"])
+def test_the_printed_table_fits_a_hundred_columns_with_all_its_flags(grid, name):
+    auc, point = Estimate(0.512, 0.401, 0.623), replace(grid.cells[0].confidence, band=Band(0.4, 0.6, 0.02))
+    cells = [
+        replace(cell, model=name, dataset=cell.dataset * 30, confidence=replace(point, wrong=share(30, 100)))
+        for cell in changed(grid, lambda _: True, roc_auc=auc, balanced_accuracy=auc).cells
+        if cell.model == "one"
+    ]
+    models = {name: grid.facts["models"]["one"]}
+    text = to_text(replace(grid, cells=tuple(cells), facts={**grid.facts, "models": models}))
+    assert max(map(len, text.splitlines())) <= 100
+    assert sum(f"{auc}  {auc}  small, chance, broken" in line for line in text.splitlines()) == len(cells)
+
+
+def test_the_command_prints_the_table_the_findings_and_the_path_of_the_report(grid, folder):
+    printed = (folder.parent / "printed.txt").read_text()
+    assert max(map(len, printed.splitlines()[:-1])) <= 100
+    assert printed.startswith(to_text(grid))
+    said = " ".join(printed.split())
+    assert all(text in said for text in (*findings(grid), *warnings(grid)))
+    assert said.endswith(f"report: {folder / 'grid.html'}")
 
 
 def test_a_grid_is_published_as_numbers_table_page_and_figure(folder, grid, tmp_path, capsys):

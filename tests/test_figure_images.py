@@ -11,6 +11,8 @@ from realfake_hf.figures.style import save_figure
 
 LONG = "integrated_gradients, steps 32, grid 8 x 8, and more words than one line of a narrow column holds"
 
+FAR = "This image is far from the model's training data: its probability means little."
+
 
 def picture(height=32, width=32, *, seed=0):
     return np.random.default_rng(seed).integers(256, size=(height, width, 3), dtype=np.uint8)
@@ -20,7 +22,11 @@ def panel(name="cnn", *, height=32, width=32, grid=(4, 4), note="grad_cam, at fe
     heat = np.zeros(grid) if is_empty else np.linspace(0, 1, grid[0] * grid[1]).reshape(grid)
     times = 1 if max(height, width) > 128 else 4
     overlay = picture(times * height, times * width, seed=1)
-    return MapPanel(title=f"{name}\nFAKE, p(fake) 0.987, wrong", note=note, heat=heat, overlay=overlay)
+    return MapPanel(
+        title=f"{name}\nFAKE, p(fake) 0.987, wrong", note=note, warnings=[FAR, f"{name} is {LONG}"],
+        bright="bright = evidence for real" if name == "vit" else "bright = evidence for AI-generated",
+        heat=heat, overlay=overlay,
+    )  # fmt: skip
 
 
 NAMES = ["cnn", "a-model-with-a-name-that-is-long", "vit-rollout", "WWW", "vit", "deit"]
@@ -70,14 +76,36 @@ def test_several_maps_stand_side_by_side_above_their_overlays():
         assert box_of(overlay).y1 < box_of(heat).y0
 
 
-def test_the_colour_bar_says_what_the_scale_is():
-    figure = draw(1)
-    said = [text.get_text() for text in figure.axes[-1].texts]
-    assert said == ["lowest value in this image", "highest"]
-    assert draw(2).axes[-1].texts[0].get_text() == "lowest value of each map"
-    heat = figure.axes[1].images[0]
+def said(figure):
+    return " ".join(text.get_text() for text in texts_of(figure))
+
+
+def test_the_legend_says_in_words_what_bright_cells_mean():
+    assert "bright = evidence for AI-generated outlined: at least half" in said(draw(1))
+    *_, scale = draw(1).axes
+    assert [text.get_text() for text in scale.texts] == ["lowest", "highest"]
+    heat = draw(1).axes[1].images[0]
     assert (heat.get_clim(), heat.cmap.name) == ((0, 1), "inferno")
-    assert figure.axes[-1].images[0].cmap.name == "inferno"
+    assert scale.images[0].cmap.name == "inferno"
+
+
+def test_the_legend_names_the_models_whose_bright_cells_mean_something_else():
+    words = said(draw(5, note=""))
+    assert "vit: bright = evidence for real" in words
+    assert "WWW: bright = evidence for AI-generated" in words
+
+
+def test_a_warning_is_said_once_with_the_models_to_which_it_applies():
+    assert FAR in said(draw(1))
+    words = said(draw(3))
+    assert words.count("far from the model's training data") == 1
+    assert f"cnn, {NAMES[1]}, {NAMES[2]}: This image is far" in words
+
+
+def test_the_colours_are_explained_below_the_picture_beside_the_overlays():
+    shown, _, overlay, *_, scale = draw(3).axes
+    assert box_of(scale).x0 == pytest.approx(box_of(shown).x0)
+    assert box_of(overlay).y0 < box_of(scale).y0 < box_of(overlay).y1
 
 
 def test_words_can_be_read_at_800_pixels_and_more_models_make_a_wider_figure():
@@ -114,15 +142,33 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path):
 
 @pytest.mark.parametrize(("n", "size"), [(1, (32, 32)), (4, (32, 32)), (7, (30, 60)), (24, (60, 30))])
 def test_a_sheet_shows_each_picture_beside_its_overlay_with_its_caption(n, size):
-    tiles = [(picture(*size), picture(*size, seed=1), f"p(fake) {number / 100:.3f}") for number in range(n)]
-    figure = explanation_sheet(tiles, title="REAL wrongly called FAKE", color_map="inferno")
+    tiles = [
+        (picture(*size), picture(*size, seed=1), f"{number}.jpg\np(fake) {number / 100:.3f}") for number in range(n)
+    ]
+    bright = "bright = evidence for AI-generated"
+    figure = explanation_sheet(tiles, title="REAL wrongly called FAKE", bright=bright, color_map="inferno")
     figure.draw_without_rendering()
     assert len(figure.axes) == 2 * n + 1
     boxes = [text.get_window_extent() for text in texts_of(figure)]
-    assert [text.get_text() for text in figure.texts[1:]] == [caption for *_, caption in tiles]
+    lines = [text.get_text() for text in figure.texts]
+    assert lines[1 : 1 + 2 * n] == [line for *_, caption in tiles for line in caption.splitlines()]
+    assert bright in said(figure)
     drawn = [axes.get_window_extent() for axes in figure.axes]
     assert not any(one.overlaps(other) for one, other in combinations([*boxes, *drawn], 2))
     assert all(figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1 for box in boxes)
+    assert all(box.x1 <= figure.bbox.x1 for box in boxes)
+
+
+def test_few_tiles_make_a_narrow_sheet_and_long_names_keep_both_ends():
+    tile = (picture(), picture(seed=1), "a-holiday-in-the-mountains-2026-07-14.jpg\np(fake) 0.100")
+    one, many = (
+        explanation_sheet([tile] * n, title="called REAL", bright="bright = more", color_map="inferno") for n in (1, 9)
+    )
+    assert one.get_figwidth() < many.get_figwidth() == 8
+    name = one.texts[1].get_text()
+    assert name.startswith("a-holiday")
+    assert name.endswith("07-14.jpg")
+    assert "…" in name
 
 
 def test_a_sheet_of_errors_shows_each_image_below_the_name_of_its_column():

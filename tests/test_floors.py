@@ -10,13 +10,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "realfake_hf"
 ROOMS = (  # from the lowest floor to the highest
-    ("cli", "environment", "estimate", "labels", "parallel", "sampling", "store", "tables"),
+    ("console",),
+    ("cli", "environment", "estimate", "labels", "network", "parallel", "places", "sampling", "store", "tables"),
     ("attribution", "data", "distributed", "figures", "metrics"),
-    ("models", "pages", "run_folder"),
-    ("detector",),
-    ("crosseval", "explain", "explain_study", "score"),
+    ("models", "pages", "run_folder", "wording"),
+    ("detector", "onnx_detector"),
+    ("check", "crosseval", "explain", "explain_study", "score"),
     ("training",),
     ("experiments", "hub"),
+    ("__main__", "commands"),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS, start=1) for room in rooms}
 FORBIDDEN = {  # file or room -> packages that it must not import

@@ -31,7 +31,7 @@ def sections(tmp_path_factory):
         Section(
             "full", NASTY,
             figures=[PageFigure(draw, "a line", "Rising, n = 2.", "From left to right.")],
-            tables=[Table("Open.", HEADER, [["cat", 1]]), Table("Folded.", HEADER, [["dog", 2]], folded=True)],
+            tables=[Table("Open.", HEADER, [["cat", 1]]), Table("Folded. Why.", HEADER, [["dog", 2]], folded=True)],
             files={"A sheet": file},
             gallery={"Group": [GalleryItem("cat", "FAKE", [image])]},
         ),
@@ -42,7 +42,7 @@ def sections(tmp_path_factory):
 def file(sections, tmp_path_factory):
     return write_page(
         tmp_path_factory.mktemp("pages") / "new/page.html", title="Report", subtitle="How good?", findings=["One."],
-        sections=sections, warnings=["Careful."],
+        sections=sections, warnings=["Careful."], opening=PageFigure(draw, "first", "Opening.", "Look."),
     )  # fmt: skip
 
 
@@ -60,9 +60,17 @@ def test_a_page_asks_for_nothing_from_outside(file, page):
 
 def test_the_contents_link_to_every_section_and_the_findings_come_first(page):
     assert [heading["id"] for heading in page.all("h2")] == ["findings", "empty", "full"]
-    assert {link["href"] for link in page.all("a")} == {"#empty", "#full"}
-    places = [page.words.index(text) for text in ("Report", "How good?", "Careful.", "One.", "A paragraph.")]
+    assert {link["href"] for link in page.all("a")} == {"#warnings", "#empty", "#full"}
+    order = ("Report", "How good?", "1 warning about these numbers", "Opening.", "One.", "Careful.", "A paragraph.")
+    places = [page.words.index(text) for text in order]
     assert places == sorted(places)
+
+
+def test_a_page_without_warnings_and_opening_figure_says_nothing_of_them(tmp_path):
+    file = write_page(tmp_path / "page.html", title="Report", subtitle="How?", findings=["One."], sections=[])
+    page = Page(file.read_text(encoding="utf-8"))
+    assert "arning" not in file.read_text(encoding="utf-8").partition("<body>")[2]
+    assert page.all("figure") == []
 
 
 def test_names_are_shown_as_text(file, page):
@@ -72,9 +80,10 @@ def test_names_are_shown_as_text(file, page):
 
 
 def test_every_figure_has_a_dark_version_of_the_same_size_and_every_image_a_text(page):
-    [source] = page.all("source")
-    assert source["media"] == "(prefers-color-scheme: dark)"
-    figure, sheet, image = page.all("img")
+    first, source = page.all("source")
+    assert {first["media"], source["media"]} == {"(prefers-color-scheme: dark)"}
+    opening, figure, sheet, image = page.all("img")
+    assert opening["alt"] == "first"
     assert source["srcset"] != figure["src"]
     assert (figure["width"], figure["height"]) == ("150", "150")
     assert [tag["alt"] for tag in (figure, sheet, image)] == ["a line", "A sheet", NASTY]
@@ -83,7 +92,7 @@ def test_every_figure_has_a_dark_version_of_the_same_size_and_every_image_a_text
 def test_tables_show_every_cell_and_fold_on_demand(page):
     assert len(page.all("table")) == 2
     assert len(page.all("details")) == 2  # the folded table and the sheet
-    assert all(cell in page.text for cell in ("name", "n", "cat", "1", "dog", "2"))
+    assert all(cell in page.text for cell in ("name", "n", "cat", "1", "dog", "2", "Folded.", "Why."))
 
 
 def test_a_table_aligns_its_columns_and_escapes_bars():

@@ -67,7 +67,7 @@ def test_a_batch_of_requests_is_answered_in_order(api, tmp_path):
 
 
 def test_warnings_depend_on_size_shape_and_format(api, tmp_path):
-    photograph = Image.open(read_examples()[-1].file)
+    photograph = Image.open(SPACE / "examples/rocket.jpg")
     sizes = {"same.jpg": (32, 32), "large.png": (640, 640), "narrow.jpg": (60, 30), "tiny.jpg": (8, 8)}
     paths = [str(tmp_path / name) for name in sizes]
     for path, size in zip(paths, sizes.values(), strict=True):
@@ -129,8 +129,8 @@ def test_the_page_says_why_it_is_unsure_by_the_limits_of_the_whole_image(tmp_pat
         answer = limited.predict(str(file), "limited")
         assert answer["decided"] is not is_small
         assert ("too small" in answer["reason"]) == is_small
-        card = Page(limited.show_verdict("limited", str(file))).words
-        assert ("too small" in card) == is_small
+        *_, (_, card) = limited.show_verdicts(str(file), ["limited"])
+        assert ("too small" in Page(card).words) == is_small
 
 
 def test_a_probability_is_explained_by_the_evaluation(api, photo):
@@ -185,9 +185,12 @@ def test_a_map_is_returned_as_an_image_and_as_numbers(api, photo):
     assert pixels(shown).shape == (480, 640, 3)
     assert (about["method"], np.shape(about["grid"]), about["explains"]) == ("rollout", (8, 8), None)
     assert api.explain(photo, "cifake-cnn", "", 0.5)[1]["method"] == "grad_cam"
-    gray = pixels(api.show_map("cifake-vit", photo, "rollout", 0))
-    assert np.ptp(gray, axis=2).max() == 0  # no colour of the map
-    assert np.ptp(pixels(api.show_map("cifake-vit", photo, "rollout", 1)), axis=2).max() > 100
+    shown, legend = api.show_map("cifake-vit", photo, "rollout", 1)
+    assert np.ptp(pixels(shown), axis=2).max() > 100  # colours of the map
+    assert "for or against" in legend
+    [verdict] = Detector.from_pretrained(MODELS / "cifake-vit").predict(photo)
+    _, legend = api.show_map("cifake-vit", photo, "relevance", 1)
+    assert f"evidence for {'AI-generated' if verdict.p_fake > 0.5 else 'real'}." in legend
 
 
 def test_an_unsupported_method_is_an_error_that_names_the_supported_ones(api, photo):
@@ -201,7 +204,7 @@ def test_an_unsupported_method_is_an_error_that_names_the_supported_ones(api, ph
 def test_large_images_are_downscaled_under_their_map(api, tmp_path):
     file = tmp_path / "large.jpg"
     picture((2000, 1000)).save(file)
-    assert pixels(api.show_map("cifake-cnn", str(file), None, 0.5)).shape == (384, 768, 3)
+    assert pixels(api.show_map("cifake-cnn", str(file), None, 0.5)[0]).shape == (384, 768, 3)
 
 
 @pytest.mark.parametrize(
@@ -211,19 +214,19 @@ def test_every_file_gets_an_answer_or_an_error_message(api, tmp_path, name, data
     file = tmp_path / (name if len(name.encode()) < 200 else "long.png")
     file.write_bytes(data)
     answer = api.predict(str(file), "cifake-cnn")
-    html = api.show_verdict("cifake-cnn", str(file))
-    page = Page(html)
+    *_, shown = api.show_verdicts(str(file), ["cifake-cnn"])
+    page = Page("".join(shown))
     assert ("error" not in answer) == is_image
     if is_image:
         assert 0 <= answer["p_fake"] <= 1
         assert answer["verdict"] in page.words
-        assert pixels(api.show_map("cifake-vit", str(file), "rollout", 0.5)).ndim == 3
+        assert pixels(api.show_map("cifake-vit", str(file), "rollout", 0.5)[0]).ndim == 3
         assert "bytes" in api.show_metadata(str(file))
         return
     assert re.fullmatch(r"No verdict: .+\.", answer["error"])
     assert answer["error"] in page.words
     assert page.all("script") == page.all("img") == []
-    assert api.show_map("cifake-vit", str(file), "rollout", 0.5) is None
+    assert api.show_map("cifake-vit", str(file), "rollout", 0.5) == (None, "")
     assert "Traceback" not in answer["error"]
 
 
@@ -272,14 +275,40 @@ def test_many_images_make_a_table_and_a_csv_file(api, tmp_path):
 
 def test_the_examples_have_the_expected_answers(api):
     table = expected_table(api)
-    assert table.count("as expected") == 3 * len(read_examples()) == 15
+    assert table.count("as expected") == 3 * len(read_examples()) == 18
     assert "differs" not in table
     assert {example.is_fake for example in read_examples()} == {True, False}
 
 
+def test_the_verdicts_come_one_after_another_and_the_first_stands_above(api, photo):
+    names = list(api.models)
+    shown = list(api.show_verdicts(photo, names))
+    assert [sum(map(bool, cards)) for _, *cards in shown] == [1, 2, 3]
+    assert all("says wild" in summary for summary, *_ in shown)
+    assert "Waiting for cifake-cnn and cifake-vit." in shown[0][0]
+    assert "Of 3 models, " in shown[-1][0]
+    [(summary, *cards)] = api.show_verdicts(photo, ["cifake-vit"])
+    assert "The only model " in summary
+    assert [bool(card) for card in cards] == [False, False, True]
+    for path, chosen, words in ((None, names, "Upload an image"), (photo, [], "Choose a model")):
+        [(summary, *cards)] = api.show_verdicts(path, chosen)
+        assert words in summary
+        assert cards == [""] * 3
+
+
+def test_the_failures_among_the_examples_are_failures_and_the_others_are_not(api):
+    for example in read_examples():
+        answers = [api.predict_one(name, str(example.file)) for name in api.models]
+        wrong = tuple(item.model for item in answers if item.decided and (item.label == "FAKE") != example.is_fake)
+        right = {item.model for item in answers if item.decided and (item.label == "FAKE") == example.is_fake}
+        assert set(wrong) == set(example.wrong), example.file.name
+        assert example.group != "small" or right >= {"cifake-cnn", "cifake-vit"}
+        assert example.group != "today" or "wild" in right
+
+
 def test_an_installation_with_other_answers_is_reported(api, monkeypatch):
     monkeypatch.setattr("realfake_space.examples.TOLERANCES", {"float32": -1, "bfloat16": -1})
-    assert expected_table(api).count("**differs**") == 15
+    assert expected_table(api).count("**differs**") == 18
 
 
 def test_a_map_that_is_being_sent_is_not_written_again(tmp_path, monkeypatch):

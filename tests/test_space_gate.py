@@ -112,7 +112,7 @@ def test_no_path_outside_the_upload_folder_is_even_looked_at(uploads):
 @pytest.mark.slow
 def test_no_function_takes_a_file_that_was_not_uploaded(uploads, page, client):
     assert {block.__class__.__name__ for function in functions(page) for block in function.inputs} == {
-        "ImageUpload", "FilesUpload", "Textbox", "Number", "Slider", "Dropdown", "CheckboxGroup", "Dataset",
+        "ImageUpload", "FilesUpload", "Textbox", "Number", "Slider", "Dropdown", "CheckboxGroup",
     }  # fmt: skip
     files = forged(uploads)
     for function in functions(page):
@@ -180,6 +180,50 @@ def test_requests_that_are_not_well_formed_get_a_sentence(client, body):
         assert answer.json()["detail"].startswith("Expected ")
     for route in ("cancel", "reset"):
         assert client.post(f"/gradio_api/{route}", content=body).status_code in (200, 400)
+
+
+def test_the_address_of_an_upload_is_the_upload_and_no_other_address_is_one(uploads, client):
+    image = str(uploads / "hash/photo.png")
+    for host in ("http://127.0.0.1:7860", "https://elsewhere.example"):  # which is never asked
+        data = [{"path": f"{host}/gradio_api/file={image}"}]
+        answer = client.post("/gradio_api/call/predict", json={"data": data}).json()
+        assert answer["json"]["data"][0] == {"path": image, **META}
+    for path in ("/etc/passwd", f"{uploads}/hash/out", "", "http://127.0.0.1/a.png", "..%2f..%2fetc%2fpasswd"):
+        data = [{"path": f"http://127.0.0.1:7860/gradio_api/file={path}"}]
+        assert client.post("/gradio_api/call/predict", json={"data": data}).status_code == 400
+
+
+def test_the_route_of_mcp_clients_is_open_only_where_there_is_a_server_of_theirs(page, client, monkeypatch):
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    for is_open in (False, True):
+        monkeypatch.setattr(page, "mcp_server", is_open)
+        for path in ("mcp", "mcp/"):
+            assert client.post(f"/gradio_api/{path}", json=body).status_code == (200 if is_open else 404)
+            assert client.get(f"/gradio_api/{path}").status_code == 404
+        for path in ("mcp/sse", "mcp/messages", "mcp/http", "mcp/x"):
+            assert client.post(f"/gradio_api/{path}", json=body).status_code == 404
+
+
+def test_a_tool_takes_text_numbers_and_lists_of_them_and_nothing_in_which_a_path_could_hide(page, client, monkeypatch):
+    monkeypatch.setattr(page, "mcp_server", True)
+
+    def call(arguments):
+        parameters = {"name": "predict", "arguments": arguments}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": parameters}
+        return client.post("/gradio_api/mcp", json=body).status_code
+
+    assert call({"picture": "data:image/png;base64,AA==", "strength": 0.5, "method": None}) == 200
+    assert call({"pictures": ["data:image/png;base64,AA=="]}) == 200
+    for value in ({"path": "/etc/passwd", **META}, [{"path": "/etc/passwd"}], [["/etc/passwd"]]):
+        assert call({"picture": value}) == 400
+    assert call(["data:,"]) == call("data:,") == 400
+
+
+def test_the_health_is_answered_here_and_not_by_the_page(client):
+    answer = client.get("/health")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    assert client.post("/health", json={}).status_code == 404
+    assert client.get("/health/x").status_code == 404
 
 
 def test_data_urls_are_stored_as_uploads_and_are_bounded(uploads, client):

@@ -13,6 +13,7 @@ from bad_files import picture
 from PIL import Image
 
 from realfake_space import reader, uploads
+from realfake_space.answers import metadata_table
 from realfake_space.reader import BusyError, Readers
 from realfake_space.uploads import MAX_BYTES, RejectedError, open_upload
 
@@ -57,6 +58,24 @@ def test_a_reader_returns_what_the_decoder_returns(readers, tmp_path):
     np.testing.assert_array_equal(there.resized[THUMBNAIL], picture((640, 480)).resize((32, 32), 2))
     np.testing.assert_array_equal(there.view, here.view)
     np.testing.assert_array_equal(readers.read(str(tmp_path / "photo.png"), whole=True).whole, picture((640, 480)))
+
+
+def test_what_a_file_says_is_read_and_its_credentials_are_verified(readers, tmp_path, monkeypatch):
+    pytest.importorskip("c2pa")
+    from signed_images import signed
+
+    monkeypatch.setattr(reader, "SECONDS", 60.0)
+    file = tmp_path / "photo.jpg"
+    picture((64, 48)).save(file)
+    assert readers.provenance(str(file)) == ()
+    file.write_bytes(signed(file.read_bytes(), source="trainedAlgorithmicMedia"))
+    signature, statement = readers.provenance(str(file))
+    assert signature.status == "not verified"
+    assert "created by generative AI" in statement.text
+    html = metadata_table(readers.metadata(str(file)), (signature, statement))
+    assert html.count('<tr class="rf-not-verified"><th>Content Credentials</th>') == 2
+    assert '<a href="https://contentcredentials.org/verify" target="_blank" rel="noopener noreferrer">' in html
+    assert "it could not be read" in metadata_table(readers.metadata(str(file)), None)
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_the_seed_draws_the_first_weights(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_resumes_to_the_same_weights(run, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_run_resumes_to_the_same_weights(run, tmp_path, monkeypatch, capsys, caplog):
     begin = EpochLines.on_epoch_begin
 
     def interrupt(self, args, state, control, **kwargs):
@@ -156,6 +156,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(run, tmp_path, monkeypat
     assert f"to resume from {tmp_path / 'run'}, repeat the command" in capsys.readouterr().err
     assert json.loads((tmp_path / "run/run.json").read_text())["finished"] is False
     assert train.main(small(tmp_path / "run")) == 0
+    assert f"resuming {tmp_path / 'run'} from epoch 2 of 3" in caplog.messages
     assert json.loads((tmp_path / "run/run.json").read_text())["resumed"] is True
     assert left_behind(tmp_path / "run") == FILES
     whole, resumed = (load_file(folder / "model.safetensors") for folder in (run, tmp_path / "run"))

@@ -40,6 +40,12 @@ SECTIONS: Final[Mapping[str, tuple[str, str, str]]] = {  # name -> heading, desc
     "benchmark_scoring": ("Batch scoring", "Images to parquet.", "make benchmarks"),
     "benchmark_scoring_wild": ("Batch scoring of large images", "The model `wild`.", "make benchmarks"),
     "benchmark_verdict": ("Time of one verdict", "The model `wild`, from the bytes of a file.", "make benchmarks"),
+    "benchmark_first_verdict": (
+        "Time of the first verdict",
+        "`realfake photo.jpg`, from the shell.",
+        "make benchmarks",
+    ),
+    "benchmark_install": ("Size of the installation", "To judge images, and to train.", "make benchmarks"),
     "benchmark_grid": ("Speed of the cross-evaluation", "Images per second through both models.", "make benchmarks"),
     "benchmark_explanations": ("Cost of explanations on a CPU", "Time and memory.", "make benchmarks"),
     "benchmark_explanations_gpu": (

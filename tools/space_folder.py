@@ -8,7 +8,7 @@ versions of `uv.lock`. The archive is not tracked by git; in a checkout, `space/
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,8 +19,22 @@ from realfake_hf.store import read_json, write_json, write_text
 
 _PYTHON: Final = {"python_version": "3.11", "python_full_version": "3.11.0", "sys_platform": "linux"}  # of the Space
 _ANY_PYTHON: Final = "python_version > '3'"
-_DEMO_CONTENTS: Final = ("astronaut", "coffee")  # photographs of the demo data
-_PHOTOGRAPH: Final = "rocket.jpg"  # in scikit-image; as large as a usual upload
+_PHOTOGRAPHS: Final = {  # in scikit-image; as large as usual uploads
+    "rocket.jpg": ("rocket", "SpaceX, public domain, from scikit-image"),
+    "chelsea.png": ("cat", "Stefan van der Walt, CC0, from scikit-image"),
+}
+_DEMO: Final = {  # test images of the demo data: id, title, group
+    "cat-small.jpg": ("06d3c9fa8c0676cf", "cat, a window of a photograph", "small"),
+    "rocket-small.jpg": ("048b42ed79d7c3c5", "rocket, a window of a photograph", "small"),
+    "china-small.jpg": ("28a288a311575ac3", "palace, a window of a photograph", "failure"),
+    "astronaut-generated.jpg": ("006f3bfcb8d9bc17", "astronaut, through a toy generator", "failure"),
+}
+_SHOWN: Final = {  # data sets in the chart
+    "cifake": "CIFAKE",
+    "diffusiondb-coco-imagenet": "DiffusionDB",
+    "progan-lsun": "ProGAN",
+    "wild-art": "art of Reddit",
+}
 _TABLE: Final = re.compile(r"(<!-- results: (\w+)(, first table)? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -39,7 +53,8 @@ def requirements(lock: Path) -> str:
 
     packages = tomllib.loads(lock.read_text(encoding="utf-8"))["package"]
     [own] = [package for package in packages if package["source"] == {"editable": "."}]
-    names = {entry["name"] for entry in (*own["dependencies"], *own["optional-dependencies"]["space"])}
+    extras = own["optional-dependencies"]
+    names = {entry["name"] for entry in (*own["dependencies"], *extras["train"], *extras["space"])} - {own["name"]}
     lines = [
         f"{package['name']}=={package['version']}\n"
         for package in packages
@@ -79,6 +94,10 @@ def measured(results: Path) -> dict[str, Any]:
             "home": own.dataset,
             "format": "JPEG",
             "bins": [to_plain(row) for row in own.confidence.bins_after or own.confidence.bins],  # as the page shows
+            "rows": [
+                _row(cell.dataset, to_plain(cell.confidence.wrong), is_home=cell is own)
+                for cell in (own, *grid.away(name))
+            ],
             "wrong_elsewhere": [min(wrong), max(wrong)],
             "elsewhere": (
                 f"{own.confidence.wrong.value:.1%} of its verdicts outside the unsure band were wrong there, and "
@@ -86,6 +105,20 @@ def measured(results: Path) -> dict[str, Any]:
             ),
         }
     return {"commit": grid.facts["commit"], "models": models | _measured_wild(results)}
+
+
+def _row(dataset: str, wrong: Mapping[str, Any], *, is_home: bool = False) -> dict[str, Any]:
+    """Return a row of the chart: the share of sure verdicts that were wrong, with its interval."""
+    estimate = {key: wrong[key] for key in ("value", "low", "high", "n")}
+    return {"images": _SHOWN[dataset], "is_home": is_home, **estimate}
+
+
+def _folds(bands: Mapping[str, Any], variant: str, shown: str) -> dict[str, Any]:
+    """Return a row of the chart: the share over all folds, and the lowest and highest of a fold."""
+    wrong = [variants[variant]["wrong"] for variants in bands.values()]
+    shares, n = [fold["value"] for fold in wrong], sum(fold["n"] for fold in wrong)
+    value = sum(fold["k"] for fold in wrong) / n
+    return {"images": shown, "is_home": True, "value": value, "low": min(shares), "high": max(shares), "n": n}
 
 
 def _measured_wild(results: Path) -> dict[str, Any]:
@@ -99,6 +132,11 @@ def _measured_wild(results: Path) -> dict[str, Any]:
         "home": "wild",
         "format": None,
         "bins": wild["kept"]["bins"],
+        "rows": [
+            _folds(wild["bands"], "plain", "images of the web"),
+            _folds(wild["bands"], "hard", "the same, compressed"),
+            *(_row(name, facts["verdicts"]["wrong"]) for name, facts in shown_elsewhere(peers).items()),
+        ],
         "wrong_elsewhere": [min(outside), max(outside)],
         "elsewhere": (
             f"Of its verdicts outside the unsure band, {min(inside):.0%} to {max(inside):.0%} were wrong on images of "
@@ -110,19 +148,32 @@ def _measured_wild(results: Path) -> dict[str, Any]:
 
 
 def write_examples(folder: Path, models: Path) -> None:
-    """Write example images, and `expected.json` with the scores of each model."""
+    """Write example images, and `expected.json` with the scores of each model and which models are sure but wrong."""
     from realfake_hf.detector import Detector
 
     folder.mkdir(exist_ok=True)
-    examples = [{**example, "expected": {}} for example in (*_demo_examples(folder), _photograph(folder))]
+    examples: list[dict[str, Any]] = [
+        {**example, "wrong": [], "expected": {}}
+        for example in (*_photographs(folder), *_demo_examples(folder))
+    ]
     names = {}
     for place in sorted(path for path in models.iterdir() if path.is_dir()):
         detector = Detector.from_pretrained(place)
         names[detector.digest()] = place.name
         for example in examples:
-            [p_fake] = detector.probabilities(folder / example["file"])
-            example["expected"][detector.digest()] = round(float(p_fake), 5)
+            [verdict] = detector.predict(folder / example["file"])
+            example["expected"][detector.digest()] = round(verdict.p_fake, 5)
+            if verdict.is_sure and (verdict.label == "FAKE") != example["is_fake"]:
+                example["wrong"].append(place.name)
     write_json(folder / "expected.json", {"models": names, "examples": examples})
+
+
+def _photographs(folder: Path) -> Iterator[dict[str, Any]]:
+    import skimage
+
+    for name, (title, origin) in _PHOTOGRAPHS.items():
+        (folder / name).write_bytes((Path(skimage.__file__).parent / "data" / name).read_bytes())
+        yield {"file": name, "title": title, "origin": origin, "is_fake": False, "group": "today"}
 
 
 def _demo_examples(folder: Path) -> Iterator[dict[str, Any]]:
@@ -131,31 +182,17 @@ def _demo_examples(folder: Path) -> Iterator[dict[str, Any]]:
     from realfake_hf.data.loading import load_images
     from realfake_hf.labels import FAKE
 
-    rows = load_images("demo")["test"].cast_column("image", Image(decode=False))
-    for content in _DEMO_CONTENTS:
-        for is_fake in (False, True):
-            row = next(row for row in rows if row["content"] == content and (row["label"] == FAKE) == is_fake)
-            file = folder / f"{content}-{'generated' if is_fake else 'photograph'}.jpg"
-            file.write_bytes(row["image"]["bytes"])
-            yield {
-                "file": file.name,
-                "title": f"{content}, {'through a toy generator' if is_fake else 'a window of a photograph'}",
-                "origin": "this project's demo data",
-                "is_fake": is_fake,
-            }
-
-
-def _photograph(folder: Path) -> dict[str, Any]:
-    import skimage
-
-    file = folder / _PHOTOGRAPH
-    file.write_bytes((Path(skimage.__file__).parent / "data" / _PHOTOGRAPH).read_bytes())
-    return {
-        "file": file.name,
-        "title": "rocket, a whole photograph",
-        "origin": "SpaceX, public domain, from scikit-image",
-        "is_fake": False,
-    }
+    rows = {row["id"]: row for row in load_images("demo")["test"].cast_column("image", Image(decode=False))}
+    for name, (id_, title, group) in _DEMO.items():
+        row = rows[id_]
+        (folder / name).write_bytes(row["image"]["bytes"])
+        yield {
+            "file": name,
+            "title": title,
+            "origin": "this project's demo data",
+            "is_fake": row["label"] == FAKE,
+            "group": group,
+        }
 
 
 @command(SpaceArguments, name="space", description=__doc__)

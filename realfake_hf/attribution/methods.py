@@ -46,6 +46,15 @@ class Explanation:
     options: dict[str, Any]
     layer: str | None
 
+    @property
+    def bright(self) -> str:
+        """What the bright cells of an overlay mean, in words."""
+        if self.target:
+            return f"bright = evidence for {'AI-generated' if self.target == 'FAKE' else 'real'}"
+        if self.method in ATTENTION_METHODS:
+            return "bright = more attention, whatever the label"
+        return "bright = more influence on the score, for or against"
+
     def to_rows(self) -> list[list[float | None]]:
         """Return the rows of the map as plain JSON: values with four decimals, None for NaN."""
         rounded = np.round(self.map.astype(np.float64), 4)

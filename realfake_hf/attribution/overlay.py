@@ -1,5 +1,6 @@
-"""Blend a map with its image: sharp pixels, sharp cells, and colours that are safe for colour-blind readers."""
+"""Colour an image with a map: a legible image, sharp cells, and colours that are safe for colour-blind readers."""
 
+from itertools import product
 from typing import Final
 
 import matplotlib as mpl
@@ -8,16 +9,23 @@ from numpy.typing import NDArray
 
 COLOR_MAP: Final = "inferno"  # perceptually uniform, with increasing lightness
 MIN_SIDE: Final = 256  # pixels of the longer side of an overlay
+OUTLINED: Final = 0.5  # value, relative to the highest of the map, from which cells are enclosed by a line
+_GAMMA: Final = 0.75  # exponent of the opacity; less than 1 shows values in the middle of the range
+_SHADE: Final = 0.5  # opacity at full strength of the grey that takes contrast from the image
+_SHADE_GREY: Final = 64  # that grey, in [0, 255]
+_BAND: Final = 64  # rows of pixels that are blended at a time, to save memory
 
 Image = NDArray[np.uint8]
 
 
 def overlay(image: Image, heat: NDArray[np.floating], *, strength: float = 0.6) -> Image:
-    """Blend a map, (grid_h, grid_w) in [0, 1] or NaN, with its image, (height, width, 3) uint8 [0, 255].
+    """Colour an image, (height, width, 3) uint8 [0, 255], with a map, (grid_h, grid_w) in [0, 1] or NaN.
 
-    The image is shown in grey, so that colour encodes only the map. Cells keep their edges, because smoothing would
-    suggest a finer map. Cells that are NaN stay grey. The strength, in [0, 1], is the weight of the colours. The
-    result is uint8, of the size of `enlarge(image)`.
+    The image is shown in grey with less contrast, so that colour encodes only the map and its highest cells are
+    bright, also on a white image. The opacity of a cell grows with its value, so the image stays visible; lines
+    enclose the cells of at least `OUTLINED`. Cells keep their edges, because smoothing would suggest a finer map.
+    Cells that are NaN are the plain grey image. The strength, in [0, 1], is the opacity of the highest value; at 0
+    the result is the grey image, without lines. The result is uint8, of the size of `enlarge(image)`.
 
     Raises:
         ValueError: the shape, type or range of the image, map or strength is invalid.
@@ -30,16 +38,34 @@ def overlay(image: Image, heat: NDArray[np.floating], *, strength: float = 0.6) 
             f"{heat.shape} and the strength {strength}. Use the map of an Explanation, which is scaled."
         )
     large = enlarge(image)
-    height, width = large.shape[:2]
-    rows = np.arange(height) * heat.shape[0] // height
-    columns = np.arange(width) * heat.shape[1] // width
+    rows, columns = (np.arange(side) * n // side for side, n in zip(large.shape[:2], heat.shape, strict=True))
     colors = 255 * mpl.colormaps[COLOR_MAP](heat)[..., :3].astype(np.float32)  # (grid_h, grid_w, 3) in [0, 255]
-    grey = large @ np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
-    mixed = strength * colors[rows][:, columns]
-    mixed += ((1 - strength) * grey)[..., None]
-    unknown = np.isnan(heat)[rows][:, columns]
-    mixed[unknown] = grey[unknown, None]
-    return np.rint(mixed, out=mixed).astype(np.uint8)  # type: ignore[no-any-return]
+    opacity = strength * np.nan_to_num(heat).astype(np.float32) ** _GAMMA
+    shade = np.where(np.isnan(heat), 0, np.float32(strength * _SHADE))
+    kept = (1 - shade) * (1 - opacity)  # share of the image in each cell
+    added = (shade * (1 - opacity) * _SHADE_GREY)[..., None] + opacity[..., None] * colors
+    mixed = np.empty_like(large)
+    for start in range(0, len(large), _BAND):
+        band, cells = slice(start, start + _BAND), np.ix_(rows[start : start + _BAND], columns)
+        grey = large[band] @ np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+        mixed[band] = np.rint((grey * kept[cells])[..., None] + added[cells])
+    if strength:
+        _outline(mixed, (np.nan_to_num(heat) >= OUTLINED)[rows][:, columns])
+    return mixed
+
+
+def _outline(pixels: Image, region: NDArray[np.bool_]) -> None:
+    """Enclose a region, (height, width), with a white line inside and a black one outside, in place."""
+    height, width = region.shape
+    line = max(1, max(height, width) // 300)
+    padded = np.pad(region, line)
+    least, most = region.copy(), region.copy()
+    for down, right in product((0, line, 2 * line), repeat=2):
+        shifted = padded[down : down + height, right : right + width]
+        least &= shifted
+        most |= shifted
+    pixels[most & ~region] = 0
+    pixels[region & ~least] = 255
 
 
 def enlarge(image: Image) -> Image:

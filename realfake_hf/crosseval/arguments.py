@@ -15,27 +15,12 @@ _MINIMA: Final = {
 }  # fmt: skip
 
 
-@dataclass
-class CrossevalArguments(LabelArguments):
-    """Models, data sets and protocols of a grid, and its output folder."""
+@dataclass(kw_only=True)
+class FurtherMeasurements:
+    """Further measurements."""
 
-    output_dir: Path = field(metadata={"help": "Output folder with finished cells; repeat the command to resume."})
-    models: list[str] = field(metadata={"help": "One or more NAME=MODEL: output folders of train.py or Hub ids."})
-    datasets: list[str] = field(metadata={"help": "One or more NAME=SOURCE, as for train.py --data."})
-    split: str | None = setting(None, "Split of all data sets; by default test, or the only split.")
-    protocols: list[str] = setting(
-        ["native", "matched"], f"Preprocessing before the model's own processor: {', '.join(PROTOCOLS)}."
-    )
-    limit: int | None = setting(None, "Maximum images per data set, balanced by label and content; by default all.")
     baseline_data: str | None = setting(None, "Source of the training images of a baseline, a logistic regression.")
     baseline_n: int = setting(10_000, "Training images of the logistic regression, balanced by label.")
-    bootstrap_samples: int = setting(1000, "Bootstrap replicates of each interval.")
-    seed: int = setting(0, "Seed of all random draws.")
-    bf16: bool = setting(
-        False, "Compute in bfloat16: faster on hardware that supports it; scores change by about 0.01."
-    )
-    streaming: bool = setting(False, "Stream data sets from Parquet shards, with little memory and no local copy.")
-    fresh: bool = setting(False, "Delete finished cells and start over.")
     robustness: list[str] = setting([], "Names from --datasets on which to measure robustness to corruptions.")
     robustness_n: int = setting(2000, "Leak-free images per robustness test, balanced by label and content.")
     errors: int = setting(0, "Number of most confident errors of each kind to show per model and data set.")
@@ -46,6 +31,27 @@ class CrossevalArguments(LabelArguments):
     duplicates_of: str | None = setting(
         None, "Source of training images whose near-duplicates are counted, and left out in further rows."
     )
+
+
+@dataclass
+class CrossevalArguments(FurtherMeasurements, LabelArguments):
+    """Models, data sets and protocols of a grid, and its output folder."""
+
+    output_dir: Path = field(metadata={"help": "Output folder with finished cells; repeat the command to resume."})
+    models: list[str] = field(metadata={"help": "One or more NAME=MODEL: output folders of train.py or Hub ids."})
+    datasets: list[str] = field(metadata={"help": "One or more NAME=SOURCE, as for train.py --data."})
+    split: str | None = setting(None, "Split of all data sets; by default test, or the only split.")
+    protocols: list[str] = setting(
+        ["native", "matched"], f"Preprocessing before the model's own processor: {', '.join(PROTOCOLS)}."
+    )
+    limit: int | None = setting(None, "Maximum images per data set, balanced by label and content; by default all.")
+    bootstrap_samples: int = setting(1000, "Bootstrap replicates of each interval.")
+    seed: int = setting(0, "Seed of all random draws.")
+    bf16: bool = setting(
+        False, "Compute in bfloat16: faster on hardware that supports it; scores change by about 0.01."
+    )
+    streaming: bool = setting(False, "Stream data sets from Parquet shards, with little memory and no local copy.")
+    fresh: bool = setting(False, "Delete finished cells and start over.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

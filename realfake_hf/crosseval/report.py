@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import cycle, groupby
 from pathlib import Path
@@ -18,12 +19,13 @@ from realfake_hf.crosseval.cell import Cell, Confidence
 from realfake_hf.crosseval.errors import find_sheets
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.robustness import Robustness
-from realfake_hf.crosseval.tables import findings, settings_tables, tables_by_section, warnings
+from realfake_hf.crosseval.tables import findings, settings_tables, summary, tables_by_section, warnings
 from realfake_hf.data.corruptions import CORRUPTIONS
 from realfake_hf.estimate import Estimate
 from realfake_hf.figures import style
 from realfake_hf.metrics.calibration import Bin
 from realfake_hf.pages.page import PageFigure, Section, write_page
+from realfake_hf.tables import Table
 
 PROTOCOLS: Final = {
     "native": "Native: images go to the model's own processor unchanged.",
@@ -52,7 +54,8 @@ tuned on the images reported here.
 
 Brackets contain 95% intervals: bootstrap percentiles over images, and exact Clopper-Pearson intervals for rates.
 p-values are corrected for the number of tests in their table by Holm's method. Protocols are compared on the same
-images: both scores of an image are drawn together in a paired bootstrap.
+images: both scores of an image are drawn together in a paired bootstrap; a change is one with a corrected p of at most
+0.05.
 
 ECE is the expected calibration error over 15 equal-width bins of the probability of FAKE. Temperature and unsure band
 were fitted on validation images; the promise is the error rate outside the band that the upper bound of an exact test
@@ -254,22 +257,23 @@ def write_report(grid: Grid, file: Path, *, folder: Path | None = None, shown: C
         subtitle="Do detectors of generated images work on data they were not trained on? "
         f"{len(grid.facts['models'])} models on {len(grid.facts['data'])} data sets.",
         warnings=warnings(grid),
+        opening=_transfer_figure(grid),
         findings=findings(grid),
         sections=[
             *_sections(grid),
             *([Section("errors", "Errors", [SHEETS], files=sheets)] if sheets else []),
             Section("methods", "Methods", METHODS.split("\n\n")),
             Section("cite", "How to cite", CITATIONS.split("\n\n")),
-            Section("settings", "Settings and environment", tables=settings_tables(grid)),
+            Section("settings", "Settings and environment", tables=_folded(settings_tables(grid))),
         ],
     )
 
 
 def _sections(grid: Grid) -> list[Section]:
-    """Return the sections for which the grid has figures or tables."""
-    tables = tables_by_section(grid)
+    """Return the sections for which the grid has figures or tables; tables are folded, except for the main results."""
+    tables = {anchor: _folded(group) for anchor, group in tables_by_section(grid).items()}
+    tables["results"] = [summary(grid), *tables["results"]]
     drawn = {
-        "results": [_transfer_figure(grid)],
         "confidence": _confidence_figures(grid),
         "robustness": list(_robustness_figures(grid)),
     }
@@ -279,6 +283,10 @@ def _sections(grid: Grid) -> list[Section]:
         for anchor, (title, text) in SECTIONS.items()
         if drawn.get(anchor) or tables[anchor]
     ]
+
+
+def _folded(tables: Iterable[Table]) -> list[Table]:
+    return [replace(table, folded=True) for table in tables]
 
 
 def _transfer_figure(grid: Grid) -> PageFigure:

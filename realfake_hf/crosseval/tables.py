@@ -2,17 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from textwrap import wrap
 from typing import Final
 
 from realfake_hf.crosseval.arguments import TRIVIAL
-from realfake_hf.crosseval.cell import PREVALENCE, Cell
+from realfake_hf.crosseval.cell import PREVALENCE, UNKNOWN, Cell
 from realfake_hf.crosseval.grid import Grid
 from realfake_hf.crosseval.protocols import STATISTICS as COMPARED
 from realfake_hf.crosseval.robustness import robustness_table
 from realfake_hf.environment import main_versions
 from realfake_hf.metrics.operating_point import DEFAULT
 from realfake_hf.metrics.significance import holm
-from realfake_hf.tables import Table, plain_text
+from realfake_hf.tables import Table, plain_text, shorten
 
 SMALL: Final = 100  # images of a label below which a cell is flagged as small
 NOTABLE: Final = 0.05  # corrected p-value up to which a group is listed
@@ -24,6 +25,12 @@ STATISTICS: Final = {
     "tpr_at_5_fpr": "TPR at 5% FPR", "ece": "ECE", "brier": "Brier score", "nll": "log loss",
 }  # fmt: skip
 PLACE: Final = ("data", "protocol", "model")
+COLUMNS: Final = 100  # of a terminal
+FLAGS: Final = (
+    f"small: fewer than {SMALL} images of a label; chance: the interval of the ROC AUC does not lie above 0.5; missed "
+    "or broken: the error rate of sure verdicts is above the promised one, broken with its whole interval."
+)
+_NAME: Final = 22  # characters of a model's name in a terminal
 
 
 def to_markdown(grid: Grid, *, folded: bool = True) -> str:
@@ -66,33 +73,30 @@ def _transfer(grid: Grid, away: Sequence[Cell]) -> Iterator[str]:
     if values:
         above = sum(cell.above_chance == "yes" for cell in away)
         yield (
-            f"On data they were not trained on, models rank images better than chance in {above} of {len(values)} "
-            f"cases (ROC AUC {min(values):.3f} to {max(values):.3f})."
+            f"On other data, models rank images better than chance in {above} of {len(values)} cases "
+            f"(ROC AUC {min(values):.3f} to {max(values):.3f})."
         )
     trivial = {cell.dataset: cell.report.roc_auc for cell in grid.whole_splits(TRIVIAL)}
     better = [cell.report.roc_auc.is_above(trivial[cell.dataset]) for cell in away if cell.dataset in trivial]
     if better:
         yield (
-            f"There, their ROC AUC exceeds that of the trivial baseline in {sum(better)} of {len(better)} cases, with "
-            "intervals that do not overlap."
+            f"There, their ROC AUC is above that of the trivial baseline in {sum(better)} of {len(better)} cases "
+            "(intervals apart)."
         )
     places = {(cell.model, cell.dataset, cell.split) for cell in away}
     gaps = [gap for gap in grid.protocol_gaps if (gap.model, gap.dataset, gap.split) in places]
     if gaps:
         flags = {name: [gap.p_holm <= NOTABLE for gap in gaps if gap.statistic == name] for name in COMPARED}
-        counts = [f"the {COMPARED[name]} in {sum(own)} of {len(own)}" for name, own in flags.items() if own]
-        yield (
-            f"Elsewhere, matching resolution and codec to CIFAKE changes {', '.join(counts)} cases (paired bootstrap "
-            f"on the same images, corrected p of at most {NOTABLE})."
-        )
+        counts = [f"{COMPARED[name]} in {sum(own)} of {len(own)}" for name, own in flags.items() if own]
+        yield f"There, the format of CIFAKE changes {', '.join(counts)} cases."
 
 
 def _promises(cells: Sequence[Cell]) -> Iterator[str]:
     promises = [cell.confidence.promise for cell in cells if cell.confidence.promise]
     if promises:
         yield (
-            f"The promised error rate outside the unsure band is kept in {promises.count('kept')} of {len(promises)} "
-            f"cases and broken in {promises.count('broken')}."
+            f"The promised error rate of sure verdicts is kept in {promises.count('kept')} of {len(promises)} cases "
+            f"and broken in {promises.count('broken')}."
         )
 
 
@@ -100,11 +104,47 @@ def _alarms(cells: Sequence[Cell]) -> Iterator[str]:
     rates = [(cell.false_alarm_rate, cell) for cell in cells if cell.report.n_real]
     if rates:
         rate, worst = max(rates, key=lambda entry: entry[0].low or 0)
-        people = any(row.shows_people for cell in cells for row in cell.harm)
-        yield (
-            f"The highest false alarm rate is that of {worst.model} on {worst.dataset}: {rate.format('.1%')} of "
-            f"{rate.n:,} real images are called FAKE{'' if people else '; no content is known to show people'}."
-        )
+        images = f"{rate.n:,} real images of {worst.dataset}"
+        yield f"Most false alarms: {worst.model} calls {rate.format('.1%')} of {images} FAKE."
+
+
+def to_text(grid: Grid) -> str:
+    """Render the main results for a terminal, in lines of at most `COLUMNS` characters, by data set and protocol."""
+    width = max(len(shorten(name, _NAME)) for name in ("model", *grid.facts["models"]))
+    lines = [f"  {'model':{width}}  {'balanced accuracy':22}  {'ROC AUC':22}  flags"]
+    whole = (cell for cell in grid.cells if cell.is_whole_split)
+    for (data, protocol), cells in groupby(whole, lambda cell: (f"{cell.dataset} {cell.split}", cell.protocol)):
+        group = list(cells)
+        rest = f", {protocol}, n = {group[0].report.n:,}"
+        lines.append(f"{shorten(data, COLUMNS - len(rest))}{rest}")
+        for cell in group:
+            accuracy, auc = str(cell.report.balanced_accuracy), str(cell.report.roc_auc)
+            row = f"  {shorten(cell.model, _NAME):{width}}  {accuracy:22}  {auc:22}  {flags(cell)}"
+            lines.append(row.rstrip())
+    return "\n".join([*lines, "", *wrap(FLAGS, COLUMNS)])
+
+
+def flags(cell: Cell) -> str:
+    """Return what a reader must know about the numbers of a cell; see `FLAGS`."""
+    found = {
+        "small": min(cell.report.n_real, cell.report.n_fake) < SMALL,
+        "chance": cell.above_chance in ("no", "below"),
+        cell.confidence.promise or "": cell.confidence.promise in ("missed", "broken"),
+    }
+    return ", ".join(flag for flag, applies in found.items() if applies)
+
+
+def summary(grid: Grid) -> Table:
+    """Return the main results of the whole splits."""
+    rows = [
+        [*_place(cell), f"{cell.report.n:,}", cell.report.balanced_accuracy, cell.report.roc_auc, flags(cell)]
+        for cell in grid.cells
+        if cell.is_whole_split
+    ]
+    return Table(
+        f"Each model at its own threshold, with 95% intervals. Flags: {FLAGS}",
+        [*PLACE, "n", "balanced accuracy", "ROC AUC", "flags"], rows, align="lllrrrl",
+    )  # fmt: skip
 
 
 def tables_by_section(grid: Grid) -> dict[str, list[Table]]:
@@ -273,15 +313,17 @@ def _false_alarms(grid: Grid) -> Table:
 
 def _false_alarms_by_content(grid: Grid) -> Table:
     trained = [cell for model in grid.trained_models for cell in grid.whole_splits(model)]
+    people = {True: "yes", False: "no"}
     contents = [(cell, row) for cell in trained for row in cell.harm if (row.called_fake.n or 0) >= MIN_REAL]
     contents.sort(key=lambda content: (not content[1].shows_people, -(content[1].called_fake.low or 0)))
     rows = [
-        [*_place(cell), row.content, "yes" if row.shows_people else "no", f"{row.called_fake.n:,}", row.called_fake]
+        [*_place(cell), row.content, UNKNOWN if row.content == UNKNOWN else people[row.shows_people],
+         f"{row.called_fake.n:,}", row.called_fake]
         for cell, row in contents[:MAX_CONTENTS]
-    ]
+    ]  # fmt: skip
     caption = (
-        "Real images called FAKE by content: contents that show people first, then by the lower end of the interval; "
-        f"the first {MAX_CONTENTS} with at least {MIN_REAL} real images."
+        "Real images called FAKE by content: contents that show people, by their names, first, then by the lower end "
+        f"of the interval; the first {MAX_CONTENTS} with at least {MIN_REAL} real images."
     )
     header = [*PLACE, "content", "shows people", "n REAL", "called FAKE"]
     return Table(caption, header, rows, align="lllllr")

@@ -119,6 +119,12 @@ def open_image(data: bytes, *, load: bool = True) -> Opened:
         return _opened(data, load=load)
 
 
+def xmp_of(image: Image.Image) -> bytes:
+    """Return the XMP packet that Pillow found, or `b""`."""
+    xmp = image.info.get("XML:com.adobe.xmp") or image.info.get("xmp")
+    return xmp.encode() if isinstance(xmp, str) else xmp if isinstance(xmp, bytes) else b""
+
+
 def _opened(data: bytes, *, load: bool = True) -> Opened:
     if not data:
         raise UnreadableImageError("the file is empty (0 bytes)")
@@ -134,7 +140,7 @@ def _opened(data: bytes, *, load: bool = True) -> Opened:
     is_whole = kept is data and (not own or _is_bounded(own))
     if not is_whole and (own or found):
         oriented = own or (b"" if image.format == "AVIF" else found)  # AVIF has orientation of its own
-        image.info["exif"] = exif_of_orientation(read_orientation(oriented, _xmp_of(image)))
+        image.info["exif"] = exif_of_orientation(read_orientation(oriented, xmp_of(image)))
     return Opened(image, found or own, is_whole)
 
 
@@ -218,13 +224,8 @@ def _exif_of(image: Image.Image) -> bytes:
     return exif if isinstance(exif, bytes) else b""
 
 
-def _xmp_of(image: Image.Image) -> bytes:
-    xmp = image.info.get("XML:com.adobe.xmp") or image.info.get("xmp")
-    return xmp.encode() if isinstance(xmp, str) else xmp if isinstance(xmp, bytes) else b""
-
-
 def _orientation(image: Image.Image) -> int:
-    return read_orientation(_exif_of(image), _xmp_of(image))
+    return read_orientation(_exif_of(image), xmp_of(image))
 
 
 def _upright(image: Image.Image) -> Image.Image:

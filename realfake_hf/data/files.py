@@ -123,12 +123,13 @@ def is_hidden(path: str) -> bool:
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    r"""Return a path as text that can be printed and stored; bytes that are not UTF-8 are escaped.
+    r"""Return a path as text that can be printed and stored, with control characters and invalid UTF-8 escaped.
 
     >>> printable(os.fsdecode(b"caf\xe9.jpg"))
     'caf\\xe9.jpg'
     """
-    return os.fsencode(path).decode(errors="backslashreplace")
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def escapes_folder(path: str) -> bool:

@@ -41,6 +41,7 @@ from realfake_hf.data.folders import (
     stated_split,
 )
 from realfake_hf.labels import ALL, LabelWords, flag_label, read_label
+from realfake_hf.network import offline_if_unreachable
 from realfake_hf.store import read_json, write_json
 
 _LABEL_COLUMNS = ("label", "labels", "class")
@@ -187,7 +188,8 @@ def _write_rows(table: pa.Table, file: Path) -> None:
 def _found_on_the_hub(name: str) -> Iterator[None]:
     """Raise FileNotFoundError or ValueError with one sentence for errors of `datasets` and of the network."""
     try:
-        yield
+        with offline_if_unreachable():
+            yield
     except OSError as error:  # network failures and refusals of the Hub
         raise FileNotFoundError(
             f"expected a local path or a data set on the Hugging Face Hub; found no path {name!r}, and the download "

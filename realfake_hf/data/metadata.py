@@ -1,16 +1,14 @@
-"""Read what image files reveal without decoding their pixels: file properties and embedded metadata.
+"""Read the properties of image files without decoding their pixels.
 
 File properties (format, mode, size, JPEG tables) are unrelated to content. If they differ between real and fake
 images, a detector can learn the codec instead of the generator (Grommelt et al., 2024, "Fake or JPEG?", arXiv
-2403.17608). File names are not included, since no loader passes them to a model.
-
-Embedded metadata (EXIF, Content Credentials, text of generators) are neither verified nor passed to a model. They can
-be forged or removed, as by most platforms on the web.
+2403.17608). File names are not included, since no loader passes them to a model. `realfake_hf.data.provenance` reads
+what a file says of its origin.
 """
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -18,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 
 from realfake_hf.data.decoding import Opened, UnreadableImageError, open_image
-from realfake_hf.data.structure import gif_images, read_tags, with_early_metadata
+from realfake_hf.data.structure import gif_images
 from realfake_hf.labels import LABEL_NAMES
 from realfake_hf.parallel import map_in_processes
 
@@ -34,18 +32,7 @@ PROPERTIES: Final = (
     "in_passes", "exif",
 )  # fmt: skip
 
-_C2PA_STORE: Final = bytes.fromhex("63327061 0011 0010 8000 00aa00389b71")  # JUMBF type (C2PA 2.1, 11.1.4.2)
-_AI_MEDIA: Final = b"trainedAlgorithmicMedia"  # IPTC's digital source type, also within "compositeWith..."
-_GENERATOR_KEYS: Final = {
-    "parameters": "Stable Diffusion web UI", "prompt": "ComfyUI", "workflow": "ComfyUI",
-    "invokeai_metadata": "InvokeAI", "sd-metadata": "InvokeAI", "dream": "InvokeAI",
-}  # fmt: skip  # keys of text chunks
-_GENERATOR_WORDS: Final = (
-    "novelai", "midjourney", "dall-e", "dall·e", "stable diffusion", "comfyui", "invokeai", "adobe firefly", "imagen",
-    "flux.1", "openai", "negative prompt:", "cfg scale:",
-)  # fmt: skip  # words in free text, in lower case
 _GIF_BLOCKS: Final = 2**20  # that are walked for a second frame: 256 MiB as encoders write them
-_MAX_SHOWN: Final = 80  # characters of a field
 
 Column = NDArray[Any]
 Property = str | float | bool
@@ -127,12 +114,9 @@ def header_properties(data: bytes) -> dict[str, Property]:
 
 @dataclass(frozen=True)
 class FileMetadata:
-    """The header and embedded metadata of a file.
+    """The header of a file.
 
-    Format and mode are Pillow's names; width and height are pixels before the EXIF orientation is applied. Camera and
-    software are truncated to 80 characters, and None if missing. Signatures of content credentials are not checked. A
-    hint is a field that names a generator, such as `text chunk "prompt" (ComfyUI)`. Metadata that Pillow rejects, or
-    that are too large to read, count as missing.
+    Format and mode are Pillow's names; width and height are pixels before the EXIF orientation is applied.
     """
 
     format: str
@@ -141,24 +125,16 @@ class FileMetadata:
     height: int
     n_bytes: int
     has_more_frames: bool
-    has_exif: bool
-    camera: str | None
-    software: str | None
-    has_content_credentials: bool
-    generator_hints: tuple[str, ...]
 
 
 def read_metadata(data: bytes) -> FileMetadata:
-    """Read the metadata embedded in an image file, without decoding its pixels.
+    """Read the header of an image file, without decoding its pixels.
 
     Raises:
         UnreadableImageError: the file is not an image, or its header is damaged.
     """
-    opened = open_image(with_early_metadata(data), load=False)
+    opened = open_image(data, load=False)
     image = opened.image
-    tags = read_tags(data if image.format == "TIFF" else opened.exif)
-    fields = {str(ExifTags.TAGS.get(tag, tag)): _text(value) for tag, value in tags.items()}
-    texts = {str(name): _text(value) for name, value in image.info.items() if isinstance(value, str)}
     return FileMetadata(
         format=_format(opened),
         mode=image.mode,
@@ -166,11 +142,6 @@ def read_metadata(data: bytes) -> FileMetadata:
         height=image.height,
         n_bytes=len(data),
         has_more_frames=_has_more_frames(image, data),
-        has_exif=bool(tags),
-        camera=_truncated(" ".join(filter(None, (fields.get("Make"), fields.get("Model"))))),
-        software=_truncated(fields.get("Software") or texts.get("Software", "")),
-        has_content_credentials=_C2PA_STORE in data,
-        generator_hints=tuple(dict.fromkeys(_generator_hints(data, texts, fields))),
     )
 
 
@@ -183,32 +154,6 @@ def _has_more_frames(image: Image.Image, data: bytes) -> bool:
 
 def _format(opened: Opened) -> str:
     return "JPEG" if opened.image.format == "MPO" else str(opened.image.format)
-
-
-def _generator_hints(data: bytes, texts: dict[str, str], fields: dict[str, str]) -> Iterator[str]:
-    if _AI_MEDIA in data:
-        yield "IPTC digital source type trainedAlgorithmicMedia"
-    for name, text in texts.items():
-        if name.lower() in _GENERATOR_KEYS:
-            yield f'text chunk "{name}" ({_GENERATOR_KEYS[name.lower()]})'
-        elif any(word in text.lower() for word in _GENERATOR_WORDS):
-            yield f'text chunk "{_truncated(name)}"'
-    for name, text in fields.items():
-        if any(word in text.lower() for word in _GENERATOR_WORDS):
-            yield f'EXIF field "{name}"'
-
-
-def _text(value: object) -> str:
-    """Convert a field to text; EXIF comments begin with 8 bytes that name their encoding."""
-    if isinstance(value, bytes):
-        body = value[8:] if value[:7] in (b"UNICODE", b"ASCII\0\0") else value
-        return body.replace(b"\0", b"").decode("utf-8", "replace")
-    return str(value)
-
-
-def _truncated(text: str) -> str | None:
-    printable = "".join(character for character in text if character.isprintable()).strip()
-    return f"{printable[:_MAX_SHOWN]}..." if len(printable) > _MAX_SHOWN else printable or None
 
 
 def _to_columns(

@@ -35,7 +35,7 @@ class Fold:
 
 @dataclass(kw_only=True)
 class FoldArguments(LabelArguments):
-    """The flags of a command that reads the splits of a source, or draws them."""
+    """The splits of a source."""
 
     validation_share: float = setting(0.05, "Share of the training images used for validation if there is no split.")
     test_share: float = setting(0.2, "Share of the training images used for testing if there is no test split.")

@@ -58,7 +58,7 @@ class OutOfFoldArguments(PlanArguments):
     """The plan, the output files, and the model to keep."""
 
     model_dir: Path | None = setting(
-        None, "Folder of the model that is trained on all images; None: no model is kept."
+        None, "Folder of the model that is trained on all images; by default no model is kept."
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from realfake_hf.attribution.methods import METHODS, Target
 from realfake_hf.cli import read_names, setting
 from realfake_hf.labels import LabelArguments
+from realfake_hf.places import default_model
 
 ONLY: Final = "model"  # name of a single model
 
@@ -22,7 +23,7 @@ class ExplainArguments(LabelArguments):
     """Models, images, method and output folder."""
 
     output_dir: Path = field(metadata={"help": "Output folder; new or empty."})
-    model: str | None = setting(None, "Output folder of train.py, or a Hub id.")
+    model: str | None = setting(None, "Output folder of train.py, or a Hub id; by default the model of the package.")
     compare: list[str] = setting([], "Instead of --model: two or more models as NAME=MODEL, side by side.")
     images: list[str] = setting([], "Image files, folders, or quoted globs.")
     data: str | None = setting(None, "A data set, as for train.py; adds images whose label is known.")
@@ -40,10 +41,9 @@ class ExplainArguments(LabelArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.model is None) == (not self.compare):
-            found = "neither" if self.model is None else "both"
-            raise ValueError(f"expected --model MODEL, or --compare NAME=MODEL NAME=MODEL; found {found}.")
-        if len(self.models) == 1 and self.model is None:
+        if self.model is not None and self.compare:
+            raise ValueError("expected --model MODEL, or --compare NAME=MODEL NAME=MODEL; found both.")
+        if self.compare and len(self.models) == 1:
             raise ValueError(f"expected two or more models in --compare; found {self.compare[0]}.")
         if not self.images and self.data is None:
             raise ValueError("expected images; found neither --images nor --data. Pass one of them, or both.")
@@ -59,7 +59,9 @@ class ExplainArguments(LabelArguments):
     @property
     def models(self) -> dict[str, str]:
         """The folder or Hub id of each model, by name."""
-        return {ONLY: self.model} if self.model is not None else read_names("--compare", self.compare, kind="MODEL")
+        if self.compare:
+            return read_names("--compare", self.compare, kind="MODEL")
+        return {ONLY: self.model or str(default_model())}
 
     @property
     def methods(self) -> dict[str, str]:

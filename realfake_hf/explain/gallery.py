@@ -2,41 +2,37 @@
 
 import json
 import logging
-import re
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count, islice, repeat
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 from datasets import Dataset
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
 from realfake_hf.attribution.methods import METHODS, Explanation, Target
-from realfake_hf.attribution.overlay import COLOR_MAP
 from realfake_hf.data.decoding import UnreadableImageError, decode_image, to_rgb
 from realfake_hf.data.files import read_file
 from realfake_hf.data.folders import find_image_files
+from realfake_hf.data.framing import Framing, measure_framing
 from realfake_hf.data.loading import load_split
 from realfake_hf.detector import NamedDetector, load_detector
 from realfake_hf.environment import environment
 from realfake_hf.estimate import to_plain
 from realfake_hf.explain.arguments import ExplainArguments
-from realfake_hf.figures.images import MapPanel, explanation_sheet, image_with_maps
+from realfake_hf.explain.drawing import Explained, Sheets, draw_explanations
 from realfake_hf.figures.style import save_figure
 from realfake_hf.labels import FAKE, LABEL_NAMES, LabelName
 from realfake_hf.run_folder import RECORD
 from realfake_hf.sampling import take_evenly
 from realfake_hf.store import file_names, read_object, without_local_paths
 from realfake_hf.tables import markdown_table
+from realfake_hf.wording import band_words, warnings_of
 
 logger = logging.getLogger(__name__)
 
@@ -45,116 +41,10 @@ SHEETS: Final = "sheets"
 ROWS: Final = "explanations.json"
 POOL: Final = 10  # rows scored per drawn row, so that errors of accurate models are found without scoring all rows
 _LISTED: Final = 10  # unreadable images in a message
+_REJECTED: Final = '<>:"/\\|?*'  # characters of a file name that Windows rejects
+_NAME_BYTES: Final = 200  # of a file name; file systems allow 255
 
 Row = Mapping[str, Any]
-
-FIGURE_SIDE: Final = 512  # maximum of the longer side, in pixels
-SHEET_SIDE: Final = 256
-MAX_TILES: Final = 24  # per sheet
-
-Pixels = NDArray[np.uint8]
-Tile = tuple[Pixels, Pixels, str]  # image, overlay and caption
-Explained = tuple[Explanation, Pixels]  # an explanation, and the view of the image that its map covers
-Group = tuple[LabelName | None, LabelName]  # true and predicted label
-GROUPS: Final[Mapping[Group, str]] = {
-    ("REAL", "REAL"): "right REAL",
-    ("FAKE", "FAKE"): "right FAKE",
-    ("REAL", "FAKE"): "wrong REAL",
-    ("FAKE", "REAL"): "wrong FAKE",
-    (None, "REAL"): "called REAL",
-    (None, "FAKE"): "called FAKE",
-}
-
-
-def draw_explanations(
-    title: str, image: Image.Image, explained: Mapping[str, Explained], *, truth: LabelName | None, strength: float
-) -> Figure:
-    """Draw an upright RGB image with the verdicts and maps of one or more models.
-
-    Unprintable characters of the title are replaced. `strength` is the opacity of the map in the overlays, in [0, 1].
-    """
-    panels = []
-    for name, (explanation, view) in explained.items():
-        verdict, prefix = explanation.verdict, name if len(explained) > 1 else ""
-        wrong = "" if truth in (None, verdict.label) else ", wrong"
-        overlay = explanation.overlay(_shrink(view, FIGURE_SIDE), strength=strength)
-        heading = f"{prefix}\n{verdict.words}, p(fake) {verdict.p_fake_text}{wrong}"
-        panels.append(MapPanel(title=heading, note=_settings(explanation), heat=explanation.map, overlay=overlay))
-    note = "" if truth is None else f"truly {truth}"
-    printable = "".join(letter if letter.isprintable() else "?" for letter in title)  # file names contain any bytes
-    pixels = _shrink(np.asarray(image), FIGURE_SIDE)
-    return image_with_maps(pixels, panels, title=printable, note=note, color_map=COLOR_MAP)
-
-
-class Sheets:
-    """Count predictions by true and predicted label, and keep the most confident images for contact sheets.
-
-    The strength is the opacity of the map in the overlays, in [0, 1].
-    """
-
-    def __init__(self, *, strength: float) -> None:
-        self.counts: Counter[tuple[str, Group]] = Counter()
-        self.empty: Counter[str] = Counter()
-        self._strength = strength
-        self._best: dict[tuple[str, Group], list[tuple[float, Tile]]] = defaultdict(list)  # most confident first
-
-    def add(self, model: str, explanation: Explanation, view: Pixels, *, truth: LabelName | None) -> None:
-        """Add a model's explanation of one image, and the view of the image that its map covers."""
-        group = (truth, explanation.verdict.label)
-        self.counts[model, group] += 1
-        self.empty[model] += explanation.is_empty
-        if truth is None:
-            return
-        best, confidence = self._best[model, group], explanation.verdict.confidence
-        if len(best) < MAX_TILES or best[-1][0] < confidence:
-            best.append((confidence, self._tile(explanation, view)))
-            best.sort(key=itemgetter(0), reverse=True)  # stable: of equally confident images, the first ones are kept
-            del best[MAX_TILES:]
-
-    def write(self, folder: Path, models: Sequence[str]) -> None:
-        """Write one sheet for each model and group that has images, the most confident first."""
-        for (model, group), best in self._best.items():
-            prefix = f"{model}-" if len(models) > 1 else ""
-            file = folder / f"{prefix}{GROUPS[group].lower().replace(' ', '-')}.png"
-            tiles = [tile for _, tile in best]
-            save_figure(explanation_sheet(tiles, title=self._title(model, group, models), color_map=COLOR_MAP), file)
-
-    def to_row(self, model: str) -> dict[str, int]:
-        """Count the images of a model by group, and its empty maps."""
-        counts = {name: self.counts[model, group] for group, name in GROUPS.items()}
-        return {**counts, "empty maps": self.empty[model]}
-
-    def _tile(self, explanation: Explanation, view: Pixels) -> Tile:
-        small = _shrink(view, SHEET_SIDE)
-        caption = f"p(fake) {explanation.verdict.p_fake_text}{', empty map' if explanation.is_empty else ''}"
-        return small, explanation.overlay(small, strength=self._strength), caption
-
-    def _title(self, model: str, group: Group, models: Sequence[str]) -> str:
-        truth, predicted = group
-        n = self.counts[model, group]
-        prefix = f"{model}: " if len(models) > 1 else ""
-        shown = f"the {MAX_TILES} most confident of {n:,}" if n > MAX_TILES else f"{n:,}, the most confident first"
-        return f"{prefix}{truth}, {'correctly' if truth == predicted else 'wrongly'} predicted {predicted}: {shown}"
-
-
-def _settings(explanation: Explanation) -> str:
-    """Name the method of an explanation, its target, layer and options."""
-    parts = [f"{explanation.method} for {explanation.target}" if explanation.target else explanation.method]
-    if explanation.layer:
-        parts.append(f"at {explanation.layer}")
-    for name, value in explanation.options.items():
-        if name != "layer":
-            parts.append(f"{name} {' x '.join(map(str, value)) if isinstance(value, tuple) else value}")
-    return ", ".join(parts)
-
-
-def _shrink(image: Pixels, side: int) -> Pixels:
-    """Resize an image whose longer side exceeds `side` pixels."""
-    if max(image.shape) <= side:
-        return image
-    small = Image.fromarray(image)
-    small.thumbnail((side, side))
-    return np.asarray(small)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,12 +73,18 @@ class Explainer(NamedDetector):
     method: str
     options: Mapping[str, Any]
     target: Target
+    framing: Framing | None  # how images fit into the input of the model; None for several views
 
-    def explain(self, images: Sequence[Image.Image]) -> list[Explanation]:
+    def explain(self, images: Sequence[Image.Image]) -> list[Explained]:
         """Explain a batch of images."""
-        return self.detector.explain(
+        explanations = self.detector.explain(
             images, method=self.method, target=self.target, options=self.options, batch_size=len(images)
         )
+        return [self._describe(image, found) for image, found in zip(images, explanations, strict=True)]
+
+    def _describe(self, image: Image.Image, explanation: Explanation) -> Explained:
+        warnings = warnings_of(explanation.verdict, framing=self.framing, size=image.size)
+        return Explained(explanation, self.detector.view(image), band_words(self.detector.point.band), warnings)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings, and the record of the model's training if there is one."""
@@ -228,7 +124,7 @@ class Gallery:
 
 
 def make_gallery(arguments: ExplainArguments) -> Gallery:
-    """Explain images; write a figure of each, contact sheets of those with a known label, and `explanations.json`.
+    """Explain images; write a figure of each, contact sheets, and `explanations.json`.
 
     Each model first explains a blank image: invalid settings fail before anything is read or written. After an
     interruption, the output of all finished images is complete.
@@ -267,13 +163,16 @@ def rows_file(file: Path, *, run: Row, ending: Row) -> Iterator[Callable[[Row], 
 
 
 def unique_name(stem: str, taken: set[str]) -> str:
-    """Make a file name of letters, digits, `_` and `-` that differs from `taken`, ignoring case, and add it there.
+    """Make a file name that differs from `taken`, ignoring case, and add it there.
+
+    Characters that some file system rejects become `-`, as do unprintable ones.
 
     >>> taken = set()
-    >>> [unique_name(stem, taken) for stem in ("frog (7)", "Frog-7", "..", "")]
-    ['frog-7', 'Frog-7-2', 'picture', 'picture-2']
+    >>> [unique_name(stem, taken) for stem in ("frog (7)", "Frog (7)", "a/b?", "..", "")]
+    ['frog (7)', 'Frog (7)-2', 'a-b', 'picture', 'picture-2']
     """
-    plain = re.sub(r"[^A-Za-z0-9_]+", "-", stem).strip("-")[:80] or "picture"
+    kept = "".join(letter if letter.isprintable() and letter not in _REJECTED else "-" for letter in stem)
+    plain = kept.encode()[:_NAME_BYTES].decode(errors="ignore").strip(" .-") or "picture"
     names = chain([plain], (f"{plain}-{number}" for number in count(2)))
     name = next(name for name in names if name.lower() not in taken)
     taken.add(name.lower())
@@ -301,8 +200,9 @@ def _load(arguments: ExplainArguments, name: str, place: str) -> Explainer:
     if name in arguments.layers:
         options["layer"] = arguments.layers[name]
     return Explainer(
-        name=name, place=place, detector=detector, method=method, options=options, target=arguments.target
-    )
+        name=name, place=place, detector=detector, method=method, options=options, target=arguments.target,
+        framing=measure_framing(detector.processor),
+    )  # fmt: skip
 
 
 def _find_images(
@@ -365,9 +265,9 @@ def _explain_all(
                 file = f"{IMAGES}/{unique_name(image.stem, names)}.png"
                 figure = draw_explanations(image.name, pixels, explained, truth=image.truth, strength=strength)
                 save_figure(figure, folder / file)
-                for name, (explanation, view) in explained.items():
-                    add_row(_to_row(image, name, explanation, file=file))
-                    sheets.add(name, explanation, view, truth=image.truth)
+                for name, one in explained.items():
+                    add_row(_to_row(image, name, one, file=file))
+                    sheets.add(name, one, title=image.name, truth=image.truth)
                 n += 1
             ending["interrupted"] = False
         except KeyboardInterrupt:
@@ -380,12 +280,11 @@ def _explain_all(
 def _explain_each(
     readable: Iterator[tuple[InputImage, Image.Image]], explainers: Sequence[Explainer], *, batch_size: int
 ) -> Iterator[tuple[InputImage, Image.Image, dict[str, Explained]]]:
-    """Explain images in batches; yield each with its pixels and, by model, its explanation and view."""
+    """Explain images in batches; yield each with its pixels and its explanations by model."""
     while batch := list(islice(readable, batch_size)):
         explained = [(model, model.explain([pixels for _, pixels in batch])) for model in explainers]
         for row, (image, pixels) in enumerate(batch):
-            views = {model.name: (maps[row], model.detector.view(pixels)) for model, maps in explained}
-            yield image, pixels, views
+            yield image, pixels, {model.name: found[row] for model, found in explained}
 
 
 def _read_each(images: Iterable[InputImage], unreadable: dict[str, str]) -> Iterator[tuple[InputImage, Image.Image]]:
@@ -396,15 +295,18 @@ def _read_each(images: Iterable[InputImage], unreadable: dict[str, str]) -> Iter
             unreadable[image.name] = without_local_paths(str(error))
 
 
-def _to_row(image: InputImage, model: str, explanation: Explanation, *, file: str) -> dict[str, Any]:
+def _to_row(image: InputImage, model: str, explained: Explained, *, file: str) -> dict[str, Any]:
     """Return an explanation as plain JSON, the values of its map with four decimals."""
+    explanation = explained.explanation
     return {
         image.kind: image.name,
         "model": model,
         "verdict": explanation.verdict.label,
         "p_fake": explanation.verdict.p_fake,
         "is_sure": explanation.verdict.is_sure,
+        "is_far": explanation.verdict.is_far,
         "reason": explanation.verdict.reason,
+        "warnings": list(explained.warnings),
         "truth": image.truth,
         "method": explanation.method,
         "options": explanation.options,

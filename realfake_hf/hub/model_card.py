@@ -6,7 +6,7 @@
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +15,7 @@ from realfake_hf.crosseval.arguments import TRIVIAL
 from realfake_hf.data.folders import CIFAKE
 from realfake_hf.environment import main_versions
 from realfake_hf.store import read_json, without_local_paths
-from realfake_hf.training.arguments import MULTIVIEW, MULTIVIEW_SHAPE, MULTIVIEW_TRAINING
+from realfake_hf.training.arguments import MULTIVIEW, MultiviewSettings
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -123,7 +123,7 @@ def _training_fields(run: "Run", results: Path | None) -> dict[str, Any]:
         place = CIFAKE_MIRROR if record.get("source") == CIFAKE_MIRROR else CIFAKE_PAGE
         description = f"{CIFAKE_DESCRIPTION} Read from {place}."
     watts, n_units = (WATTS_PER_CORE, machine["cores"]) if on_cpu else (WATTS_PER_GPU, record["processes"])
-    names = (*SETTINGS, *(MULTIVIEW_SHAPE + MULTIVIEW_TRAINING if arguments["model"] == MULTIVIEW else ()))
+    names = [*SETTINGS, *(each.name for each in fields(MultiviewSettings) if arguments["model"] == MULTIVIEW)]
     settings = {name: arguments[name] for name in names if arguments.get(name) is not None}
     flags = " ".join(f"--{name} {_words(value)}" for name, value in {"data": arguments["data"], **settings}.items())
     return {

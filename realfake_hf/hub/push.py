@@ -25,6 +25,8 @@ from realfake_hf.data.loading import load_images
 from realfake_hf.data.shards import make_data_card, write_shards
 from realfake_hf.hub.model_card import CARD, complete_card, make_card
 from realfake_hf.metrics.operating_point import OPERATING_POINT
+from realfake_hf.onnx_detector import GRAPH
+from realfake_hf.onnx_detector import SETTINGS as GRAPH_SETTINGS
 from realfake_hf.run_folder import MODEL_FILES, RECORD, copy_model, read_run
 from realfake_hf.store import write_json
 from realfake_hf.tables import markdown_table
@@ -36,12 +38,14 @@ WAITS: Final = (1, 2, 4, 8)  # seconds
 PACKAGE: Final = Path(__file__).resolve().parents[1]
 ARCHIVE: Final = "realfake_hf.zip"
 _EXCLUDED: Final = ("__pycache__", "*.pyc", "*.pyi", ".gradio", "flagged", ARCHIVE)
-_PACKAGED: Final = (".py", ".j2", ".typed")  # the demo data are left out
+_PACKAGED: Final = (".py", ".j2", ".pem", ".typed")  # the demo data are left out
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # constant, so that equal files make equal archives
 _TEXT: Final = (".json", ".md", ".py", ".txt", ".yaml")
 _LOCAL_PATH: Final = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|mnt|work|private|var)/[^\s\"',)]+|[A-Z]:\\\\\w+")
 _SECRET: Final = re.compile(r"\bhf_[A-Za-z0-9]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY")
-_KEPT: Final = ("*config.json", "*.safetensors", "*.safetensors.index.json", "*.py", OPERATING_POINT)
+_KEPT: Final = (
+    "*config.json", "*.safetensors", "*.safetensors.index.json", "*.py", GRAPH, GRAPH_SETTINGS, OPERATING_POINT,
+)  # fmt: skip
 _RESUME: Final = "Repeat the command later: files that have arrived are not sent again."
 _REFUSALS: Final = {
     401: "the token is missing or invalid. Set HF_TOKEN to a token with write access.",

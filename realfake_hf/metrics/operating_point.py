@@ -6,11 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
-
 from realfake_hf.estimate import from_plain
 from realfake_hf.labels import Reason, Verdict
+from realfake_hf.network import offline_if_unreachable
 from realfake_hf.store import read_object
 
 if TYPE_CHECKING:
@@ -234,7 +232,11 @@ def find_beside(place: str | os.PathLike[str], name: str, *, revision: str = "ma
     if folder.is_dir():
         file = folder / name
         return file if os.path.lexists(file) else None  # a broken link is an error, not an absent file
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
+
     try:
-        return Path(hf_hub_download(os.fspath(place), name, revision=revision))
+        with offline_if_unreachable():
+            return Path(hf_hub_download(os.fspath(place), name, revision=revision))
     except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):  # missing, or offline and not cached
         return None

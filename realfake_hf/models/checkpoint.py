@@ -8,7 +8,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +28,7 @@ from transformers.utils import logging
 from realfake_hf.labels import fake_index
 from realfake_hf.metrics.operating_point import find_beside
 from realfake_hf.models.heads import head_modules
+from realfake_hf.network import offline_if_unreachable
 from realfake_hf.store import check_not_pointer, read_object
 
 SOFTMAX: Final = "single_label_classification"  # the `problem_type` of this project
@@ -177,16 +178,20 @@ def first_sentence(error: Exception) -> str:
 @contextmanager
 def _in_one_sentence(what: str, place: str) -> Iterator[None]:
     """Raise OSError or ValueError with one sentence for any error of transformers, and suppress its reports."""
-    before = logging.get_verbosity()
+    before, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()  # type: ignore[no-untyped-call]
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would show a fraction of a second
     try:
-        yield
+        with nullcontext() if Path(place).is_dir() else offline_if_unreachable():
+            yield
     except OSError as error:
         raise OSError(f"expected {what} at {place!r}; found none ({first_sentence(error)}).") from error
     except Exception as error:  # broken files fail anywhere in transformers
         raise ValueError(f"expected {what} at {place!r}; found something else ({first_sentence(error)}).") from error
     finally:
         logging.set_verbosity(before)
+        if has_bar:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _objects(place: str, revision: str, *names: str) -> list[dict[str, Any] | None]:

@@ -75,11 +75,13 @@ def write_page(
     sections: Sequence[Section],
     warnings: Sequence[str] = (),
     introduction: str = "",
+    opening: PageFigure | None = None,
 ) -> Path:
     """Write a page, creating its folder, and return its path.
 
     The parts are shown in this order: title, subtitle (the question that the page answers, with its models and data),
-    warnings about the numbers, findings (at most five sentences), introduction (one paragraph), sections.
+    the number of warnings, an opening figure, findings (at most five sentences), warnings about the numbers, contents,
+    introduction (one paragraph), sections.
     """
     environment = Environment(
         loader=PackageLoader("realfake_hf", "pages"), autoescape=True, undefined=StrictUndefined,
@@ -91,6 +93,7 @@ def write_page(
         warnings=warnings,
         findings=findings,
         introduction=introduction,
+        opening=opening,
         sections=sections,
         render_figure=_render_figure,
         png=_png,

@@ -15,7 +15,7 @@ class ScoreArguments(LabelArguments):
         metadata={"help": "Image files, folders, globs; parquet shards; a Hub data set; or one source of train.py."}
     )
     output: Path = field(metadata={"help": "Folder of the scores. To resume, repeat the command."})
-    model: str = setting("space/models/wild", "A folder of train.py, or a Hub id.")
+    model: str | None = setting(None, "A folder of train.py, or a Hub id; by default the model of the package.")
     batch_size: int = setting(32, "Images per forward pass, on each core.")
     part_size: int = setting(2048, "Images per file of scores; an interruption costs at most one part.")
 

@@ -27,6 +27,7 @@ from realfake_hf.distributed import cores_each, join_processes, report_lost_proc
 from realfake_hf.estimate import to_plain
 from realfake_hf.labels import Verdict
 from realfake_hf.parallel import map_in_threads
+from realfake_hf.places import default_model
 from realfake_hf.score.arguments import ScoreArguments
 from realfake_hf.score.inputs import Item, Part, find_inputs
 from realfake_hf.store import begin_or_resume, without_local_paths, write_json
@@ -139,7 +140,7 @@ def score(arguments: ScoreArguments) -> ScoreSummary:
     """
     state = join_processes()
     inputs = find_inputs(arguments.data, part_size=arguments.part_size, labels=arguments.labels)
-    detector = load_detector("--model", arguments.model)
+    detector = load_detector("--model", arguments.model or str(default_model()))
     detector.batch_size = arguments.batch_size
     settings = {
         "model": arguments.model, "weights": detector.digest(), "point": to_plain(detector.point),

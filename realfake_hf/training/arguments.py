@@ -7,8 +7,9 @@ with the `TrainingArguments` of transformers.
 import ast
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from realfake_hf.cli import default_of, setting
 from realfake_hf.data.augment import Augmentation
@@ -17,13 +18,8 @@ from realfake_hf.sampling import BALANCED
 
 CIFAKE_CNN: Final = "cifake-cnn"
 MULTIVIEW: Final = "multiview"
-CNN_SHAPE: Final = ("num_filters", "num_conv_layers", "dense_units", "num_dense_layers")
 MULTIVIEW_SHAPE: Final = ("tower", "tower_layers", "feature_layers", "hidden_units", "n_windows")
-MULTIVIEW_TRAINING: Final = ("delivered_copies", "compressed_copies", "head_c", "head_shrinkage")
 
-_PRETRAINED_ONLY: Final = (
-    "image_size", "patch_size", "attn_implementation", "freeze_backbone", "head_epochs", "layer_decay", "lora_rank",
-)  # fmt: skip
 _NOT_STREAMED: Final = {
     "train_size": "Create shards of fewer images.",
     "labels": "Shards state REAL and FAKE.",
@@ -34,14 +30,16 @@ _NOT_STREAMED: Final = {
 
 @dataclass
 class DataArguments(FoldArguments):
-    """The data set and its splits."""
+    """The data set."""
 
     data: str = setting(
         "cifake", "demo, cifake, a zip archive, a folder, a parquet file, a Hub id, or several with commas."
     )
-    train_size: int | None = setting(None, "Train on this many images, balanced by label and content; None: all.")
+    train_size: int | None = setting(
+        None, "Train on this many images, balanced by label and content; by default on all."
+    )
     balance: str | None = setting(
-        None, "Draw training images evenly from label, group or label,group; None: all once."
+        None, "Draw training images evenly from label, group or label,group; by default each once in an epoch."
     )
     streaming: bool = setting(False, "Stream training images from parquet shards, in constant memory.")
     buffer_size: int = setting(8192, "With --streaming: images in the shuffle buffer of each worker.")
@@ -65,55 +63,70 @@ class DataArguments(FoldArguments):
 
 
 @dataclass
-class ModelArguments:
-    """The model, and how its weights are fine-tuned."""
+class CnnSettings:
+    """Only for --model cifake-cnn."""
+
+    num_filters: int = setting(32, "Filters of each convolution.")
+    num_conv_layers: int = setting(2, "Convolutions, each followed by pooling.")
+    dense_units: int = setting(64, "Units of each dense layer.")
+    num_dense_layers: int = setting(1, "Dense layers before the output unit.")
+
+
+@dataclass
+class MultiviewSettings:
+    """Only for --model multiview."""
+
+    tower: str = setting("openai/clip-vit-base-patch16", "A folder or Hub id of the vision tower.")
+    tower_layers: int = setting(8, "Layers of the tower that are kept.")
+    feature_layers: list[int] = setting([5, 6, 7, 8], "Layers whose tokens are the features.")
+    hidden_units: int = setting(0, "Units of the hidden layer of a head; 0: a linear head.")
+    n_windows: int = setting(3, "Windows of an image's own pixels, besides the whole image.")
+    delivered_copies: int = setting(
+        1, "Copies of each training image in a random chain of changes; an epoch draws a copy or the image."
+    )
+    compressed_copies: int = setting(
+        0, "Copies of each training image that are rescaled and compressed, as platforms do."
+    )
+    head_c: float = setting(0.01, "C of the penalised logistic regression that fits the heads before the first epoch.")
+    head_shrinkage: float | None = setting(
+        None,
+        "Shrinkage, in (0, 1), of the covariance within the labels: linear heads are discriminants, and a hidden "
+        "layer is fitted on principal components. By default heads are fitted by regression.",
+    )
+
+
+@dataclass
+class FineTuningSettings:
+    """Only for a model to fine-tune."""
+
+    image_size: int | None = setting(None, "Input height and width in pixels; by default the model's.")
+    patch_size: int | None = setting(None, "Patch height and width in pixels; by default the model's.")
+    attn_implementation: str | None = setting(
+        None, "sdpa or eager (faster in bf16 on CPUs); by default as transformers chooses."
+    )
+    freeze_backbone: bool = setting(False, "Train the head only.")
+    head_epochs: int = setting(0, "First epochs in which only the head is trained.")
+    layer_decay: float = setting(1.0, "Learning rate of a layer relative to the layer above it.")
+    lora_rank: int = setting(0, "Rank of LoRA updates of the linear layers, merged on save; 0: off.")
+
+
+@dataclass
+class ModelArguments(CnnSettings, MultiviewSettings, FineTuningSettings):
+    """The model."""
 
     model: str = setting(
         CIFAKE_CNN,
         "cifake-cnn (trained from scratch), multiview (heads on a frozen tower), or a folder or Hub id to fine-tune.",
     )
-    num_filters: int = setting(32, "cifake-cnn: filters of each convolution.")
-    num_conv_layers: int = setting(2, "cifake-cnn: convolutions, each followed by pooling.")
-    dense_units: int = setting(64, "cifake-cnn: units of each dense layer.")
-    num_dense_layers: int = setting(1, "cifake-cnn: dense layers before the output unit.")
-    tower: str = setting("openai/clip-vit-base-patch16", "multiview: a folder or Hub id of the vision tower.")
-    tower_layers: int = setting(8, "multiview: layers of the tower that are kept.")
-    feature_layers: list[int] = setting([5, 6, 7, 8], "multiview: layers whose tokens are the features.")
-    hidden_units: int = setting(0, "multiview: units of the hidden layer of a head; 0: a linear head.")
-    n_windows: int = setting(3, "multiview: windows of an image's own pixels, besides the whole image.")
-    delivered_copies: int = setting(
-        1, "multiview: copies of each training image in a random chain of changes; an epoch draws a copy or the image."
-    )
-    compressed_copies: int = setting(
-        0, "multiview: copies of each training image that are rescaled and compressed, as platforms do."
-    )
-    head_c: float = setting(
-        0.01, "multiview: C of the penalised logistic regression that fits the heads before the first epoch."
-    )
-    head_shrinkage: float | None = setting(
-        None,
-        "multiview: shrinkage, in (0, 1), of the covariance within the labels: linear heads are discriminants, and a "
-        "hidden layer is fitted on principal components.",
-    )
-    image_size: int | None = setting(None, "Fine-tuning: input height and width in pixels; None: the model's.")
-    patch_size: int | None = setting(None, "Fine-tuning: patch height and width in pixels; None: the model's.")
-    attn_implementation: str | None = setting(
-        None, "Fine-tuning: sdpa or eager (faster in bf16 on CPUs); None: the default of transformers."
-    )
-    freeze_backbone: bool = setting(False, "Fine-tuning: train the head only.")
-    head_epochs: int = setting(0, "Fine-tuning: first epochs in which only the head is trained.")
-    layer_decay: float = setting(1.0, "Fine-tuning: learning rate of a layer relative to the layer above it.")
-    lora_rank: int = setting(0, "Fine-tuning: rank of LoRA updates of the linear layers, merged on save; 0: off.")
-
     teacher: str | None = setting(None, "A folder or Hub id of a trained detector to distil from.")
     teacher_weight: float = setting(0.5, "Weight of the distillation loss; the labels have the rest.")
 
     def __post_init__(self) -> None:
-        shapes = {CIFAKE_CNN: CNN_SHAPE, MULTIVIEW: (*MULTIVIEW_SHAPE, *MULTIVIEW_TRAINING)}
-        applicable = shapes.get(self.model, _PRETRAINED_ONLY)
-        for each in fields(self):
-            others = each.name in {*CNN_SHAPE, *shapes[MULTIVIEW], *_PRETRAINED_ONLY} - {*applicable}
-            if others and getattr(self, each.name) != default_of(each):
+        kinds: dict[str, Any] = {CIFAKE_CNN: CnnSettings, MULTIVIEW: MultiviewSettings}
+        bases: tuple[Any, ...] = ModelArguments.__bases__
+        others = (kind for kind in bases if kind is not kinds.get(self.model, FineTuningSettings))
+        for each in chain.from_iterable(map(fields, others)):
+            if getattr(self, each.name) != default_of(each):
                 raise ValueError(
                     f"expected settings that apply to --model {self.model}; found --{each.name}. Remove it."
                 )
@@ -139,33 +152,45 @@ class ModelArguments:
 
 
 @dataclass
-class RunSettings:
-    """The training loop: additional settings, and changed defaults of transformers."""
+class EvaluationSettings:
+    """Validation, checkpoints and the final report."""
+
+    metric_for_best_model: str | None = setting("accuracy", "The validation metric that selects the best epoch.")
+    greater_is_better: bool | None = setting(True, "Whether a higher value of that metric is better.")
+    load_best_model_at_end: bool = setting(True, "Keep the epoch with the best validation metric.")
+    early_stopping_patience: int | None = setting(
+        None, "Stop after this many epochs without improvement; by default train all epochs."
+    )
+    eval_strategy: str = setting("epoch", "When to validate.")
+    per_device_eval_batch_size: int = setting(500, "Images in an evaluation batch, on each device.")
+    save_strategy: str = setting("epoch", "When to write a checkpoint.")
+    save_total_limit: int | None = setting(2, "Checkpoints to keep: the best and the last.")
+    checkpoint_steps: int | None = setting(
+        None, "Also write a checkpoint after every N steps within an epoch; by default at its end only."
+    )
+    logging_strategy: str = setting("epoch", "When to log the training loss.")
+    bootstrap_samples: int = setting(1000, "Bootstrap samples for each interval of the final report.")
+    remove_unused_columns: bool = setting(False, "Remove columns that the model does not take; batches have none.")
+
+
+@dataclass
+class RunSettings(EvaluationSettings):
+    """The training loop and its output."""
 
     output_dir: str | None = setting("runs/cifake-cnn", "Folder of the model, its measurements and figures.")
     num_train_epochs: float = setting(12.0, "Passes over the training images.")
     per_device_train_batch_size: int = setting(128, "Images in a training batch, on each device.")
-    per_device_eval_batch_size: int = setting(500, "Images in an evaluation batch, on each device.")
     learning_rate: float = setting(3e-3, "Peak learning rate.")
     lr_scheduler_type: str = setting("cosine", "Learning rate schedule.")
     warmup_steps: float = setting(0.2, "Warm-up steps; below 1, a share of all steps.")
     weight_decay: float = setting(0.01, "Weight decay of AdamW.")
-    eval_strategy: str = setting("epoch", "When to validate.")
-    save_strategy: str = setting("epoch", "When to write a checkpoint.")
-    logging_strategy: str = setting("epoch", "When to log the training loss.")
-    save_total_limit: int | None = setting(2, "Checkpoints to keep: the best and the last.")
-    load_best_model_at_end: bool = setting(True, "Keep the epoch with the best validation metric.")
-    metric_for_best_model: str | None = setting("accuracy", "The validation metric that selects the best epoch.")
-    greater_is_better: bool | None = setting(True, "Whether a higher value of that metric is better.")
-    remove_unused_columns: bool = setting(False, "Remove columns that the model does not take; batches have none.")
     seed: int = setting(0, "Seed of weights, order and augmentation.")
     flip: bool = setting(True, "Flip training images horizontally at random.")
     crop_padding: int = setting(0, "Crop training images at random after padding them by this many pixels.")
     robust_share: float = setting(0.0, "Share of training images degraded by JPEG, blur, noise or rescaling.")
-    ema_decay: float | None = setting(None, "Evaluate and save an exponential moving average of the weights: 0.999.")
-    early_stopping_patience: int | None = setting(None, "Stop after this many epochs without improvement.")
-    checkpoint_steps: int | None = setting(None, "Also write a checkpoint after every n steps within an epoch.")
-    bootstrap_samples: int = setting(1000, "Bootstrap samples for each interval of the final report.")
+    ema_decay: float | None = setting(
+        None, "Evaluate and save an exponential moving average of the weights, such as 0.999; by default the weights."
+    )
 
     def __post_init__(self) -> None:
         Augmentation(crop_padding=self.crop_padding, robust_share=self.robust_share)  # checks both
@@ -173,6 +198,32 @@ class RunSettings:
             raise ValueError(f"expected --checkpoint_steps of at least 1; found {self.checkpoint_steps}.")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"expected --ema_decay between 0 and 1; found {self.ema_decay}.")
+
+
+@dataclass
+class MachineSettings:
+    """The machine, and where progress is logged."""
+
+    bf16: bool = setting(
+        False, "Compute in bfloat16 where that is accurate enough: faster on hardware that supports it."
+    )
+    use_cpu: bool = setting(False, "Compute on the CPU; always so without an accelerator.")
+    dataloader_num_workers: int = setting(0, "Processes that read batches; 0: the training process.")
+    dataloader_pin_memory: bool = setting(True, "Pin the memory of batches; never without an accelerator.")
+    report_to: None | str | list[str] = setting("none", "Where to log losses and metrics, such as trackio.")  # noqa: RUF036
+    project: str = setting("realfake", "Project of trackio that shows the run.")
+    run_name: str | None = setting(None, "Name of the run there; by default trackio invents one.")
+
+
+@dataclass
+class PublicationSettings:
+    """Publication of the finished run."""
+
+    push_to_hub: bool = setting(False, "Publish the model, its card, measurements and figures on the Hub.")
+    hub_model_id: str | None = setting(None, "user/name of the model on the Hub.")
+    hub_revision: str | None = setting(None, "Branch of that model; by default main.")
+    hub_private_repo: bool | None = setting(None, "Make a new model private; by default as the Hub does.")
+    hub_token: str | None = setting(None, "Access token; by default that of `hf auth login`.")
 
 
 def names_of_training_arguments() -> set[str]:

@@ -1,7 +1,9 @@
 """Callbacks of the Trainer: record validation, draw augmentation, write checksums, report each epoch."""
 
+import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +14,6 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 from transformers import (
     EvalPrediction,
-    ProgressCallback,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -111,11 +112,58 @@ class EpochLines(TrainerCallback):
         )
 
 
-class QuietProgress(ProgressCallback):
-    """The progress bar of the Trainer without its logs, which `EpochLines` prints."""
+class Progress(TrainerCallback):
+    """Show bars on a terminal: training with its epoch and the loss of the last batch, validation, measurement.
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Print nothing."""
+    Args:
+        latest_loss: returns the loss of the last batch.
+    """
+
+    def __init__(self, latest_loss: Callable[[], float]) -> None:
+        self._latest_loss = latest_loss
+        self._training: tqdm[Any] | None = None
+        self._evaluation: tqdm[Any] | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Begin at the first step, or where a resumed run begins."""
+        if state.is_world_process_zero:
+            self._training = _bar("training", state.max_steps, unit="step", initial=state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Show the loss at the next update; it is not read more often, because that waits for an accelerator."""
+        if self._training is not None and self._training.update(state.global_step - self._training.n):
+            epoch = f"epoch {math.ceil(state.epoch or 0)}/{state.num_train_epochs}"
+            self._training.set_postfix_str(f"{epoch}, loss {self._latest_loss():.4f}", refresh=False)
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Count a batch."""
+        if state.is_world_process_zero:
+            if self._evaluation is None:
+                title = "measuring" if self._training is None else "validation"
+                self._evaluation = _bar(title, len(kwargs["eval_dataloader"]), unit="batch", leave=False)
+            self._evaluation.update()
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Remove the bar."""
+        if self._evaluation is not None:
+            self._evaluation.close()
+        self._evaluation = None
+
+    def on_predict(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Remove the bar."""
+        self.on_evaluate(args, state, control)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Keep the bar as it is."""
+        if self._training is not None:
+            self._training.close()
+        self._training = None
+
+
+def _bar(title: str, total: int, *, unit: str, **settings: Any) -> "tqdm[Any]":
+    return tqdm(desc=title, total=total, unit=unit, dynamic_ncols=True, disable=None, **settings)
 
 
 def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:

@@ -100,6 +100,7 @@ class DistillationTrainer(Trainer):
         self.teacher = teacher
         self.needs_two_images = needs_two_images
         self.weights = weights
+        self.latest_loss = torch.tensor(float("nan"))  # of the last training batch
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:  # noqa: ANN401 - as the Trainer's
         if self.weights is None:
@@ -130,4 +131,6 @@ class DistillationTrainer(Trainer):
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if self.teacher and model.training:
             loss = loss.lerp(self.teacher.loss(outputs, inputs["pixel_values"]), self.teacher.weight)
+        if model.training:
+            self.latest_loss = loss.detach()
         return (loss, outputs) if return_outputs else loss

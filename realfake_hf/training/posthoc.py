@@ -52,7 +52,7 @@ class FamiliarityArguments(LabelArguments):
     datasets: list[str] = field(metadata={"help": "NAME=SOURCE of test images; the data set of the training first."})
     output_file: Path = field(metadata={"help": "The measurements, a JSON file in results/."})
     n: int = setting(20_000, "Training images to fit on, balanced by label.")
-    limit: int | None = setting(None, "Images of each data set; None: all.")
+    limit: int | None = setting(None, "Images of each data set; by default all.")
     far: float = setting(0.01, "Share of the validation images beyond the limit.")
     seed: int = setting(0, "Seed of all samples.")
 
@@ -62,7 +62,7 @@ class OutcomeArguments(LabelArguments):
     """The model, and the data set of its training."""
 
     model_dir: Path = field(metadata={"help": "A folder of train.py, into which the result is written."})
-    data: str | None = setting(None, "The data set of the training; None: as in run.json.")
+    data: str | None = setting(None, "The data set of the training; by default as in run.json.")
 
 
 @dataclass
@@ -70,7 +70,7 @@ class OperatingPointArguments(OutcomeArguments):
     """The model, and the predictions or images of its validation split."""
 
     probabilities: Path | None = setting(
-        None, "validation_probabilities.npz of the run; None: the file in the folder, else score the images."
+        None, "validation_probabilities.npz of the run; by default the file in the folder, else the images are scored."
     )
     promised: float = setting(0.01, "Highest share of wrong verdicts among those that are not unsure.")
 

@@ -2,14 +2,17 @@
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import set_seed
+from transformers.utils import logging as transformers_logging
 
 from realfake_hf.data.pixels import PixelDataset
 from realfake_hf.data.streaming import StreamedPixels
@@ -26,6 +29,7 @@ from realfake_hf.run_folder import (
     check_same_data,
     epoch_rows,
     resume_point,
+    say_resumed,
     seconds_until,
     write_outcome,
 )
@@ -38,6 +42,7 @@ from realfake_hf.training.data import (
     build_model,
     input_sets,
     load_training_data,
+    say_found,
     source_name,
 )
 from realfake_hf.training.distillation import Teacher
@@ -60,7 +65,25 @@ class Fitted:
     record: dict[str, Any]
 
 
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Suppress warnings of transformers and bars of datasets; not if this package logs at the level DEBUG."""
+    if logger.isEnabledFor(logging.DEBUG):
+        yield
+        return
+    verbosity, had_bars = transformers_logging.get_verbosity(), not are_progress_bars_disabled()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if had_bars:
+            enable_progress_bars()
+
+
 @report_lost_processes()
+@_quiet_libraries()
 def train(
     data: DataArguments, model: ModelArguments, run: RunArguments, *, callbacks: Sequence[TrainerCallback] = ()
 ) -> Outcome:
@@ -78,6 +101,8 @@ def train(
     folder = Path(str(run.output_dir))
     checkpoint = resume_point(folder, _all_settings(data, model, run))
     earlier_seconds = seconds_until(checkpoint)
+    if checkpoint and run.process_index == 0:
+        logger.info("resuming %s from %s", folder, say_resumed(checkpoint))
     fitted = fit(data, model, run, checkpoint=checkpoint, callbacks=callbacks)
     trainer = fitted.trainer
     outcome, point = _measure(fitted, run)
@@ -108,6 +133,7 @@ def fit(
     record |= {"base_weights": base_weights(model), "source": source_name(data), "data": images.fingerprint()}
     folder = Path(str(run.output_dir))
     check_same_data(folder, record["data"])
+    _log_start(record, run)
     sets = input_sets(images, network, processor, model, run)
     if isinstance(network, MultiViewForImageClassification) and not checkpoint:
         fit_heads(
@@ -122,9 +148,6 @@ def fit(
         trainer.add_callback(callback)
     if trainer.is_world_process_zero():
         write_json(folder / RECORD, record)
-    if run.world_size > 1:
-        n = run.train_batch_size
-        logger.info("%s: %d of the %d images of each step", this_process(), n, n * run.world_size)
     if checkpoint and isinstance(trainer, StreamTrainer):
         resume_within_epoch(trainer, checkpoint)
     with native_weight_names(network):
@@ -134,18 +157,28 @@ def fit(
     return Fitted(trainer, images, sets, record)
 
 
+def _log_start(record: Mapping[str, Any], run: RunArguments) -> None:
+    if run.process_index == 0:
+        logger.info(say_found(record["data"], source=record["source"]))
+    if run.world_size > 1:
+        n = run.train_batch_size
+        logger.info("%s: %d of the %d images of each step", this_process(), n, n * run.world_size)
+
+
 def _all_settings(data: DataArguments, model: ModelArguments, run: RunArguments) -> dict[str, Any]:
     """Return the settings of this project, and those of transformers that differ from their defaults.
 
-    Settings without effect on the result are excluded: folders, progress bars, checkpoints and publication.
+    Settings without effect on the result are excluded: folders, progress, checkpoints and publication.
     """
     default, settings = RunArguments().to_dict(), run.to_dict()  # type: ignore[no-untyped-call]
     excluded = {"output_dir", "run_name", "disable_tqdm", "resume_from_checkpoint", "local_rank", "checkpoint_steps"}
-    excluded |= {name for name in settings if name.startswith(("hub_", "push_to_hub"))}
+    excluded |= {"report_to", "project"}
+    excluded |= {name for name in settings if name.startswith(("hub_", "push_to_hub", "trackio_"))}
+    known = {each.name for each in fields(RunSettings)}
     own = {
         name: value
         for name, value in settings.items()
-        if name not in excluded and (name in RunSettings.__annotations__ or value != default.get(name))
+        if name not in excluded and (name in known or value != default.get(name))
     }
     return {**asdict(data), **asdict(model), **own}
 

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from realfake_hf.training.arguments import RunSettings
+from realfake_hf.training.arguments import MachineSettings, PublicationSettings, RunSettings
 
 
 @dataclass
-class RunArguments(RunSettings, TrainingArguments):
+class RunArguments(RunSettings, MachineSettings, PublicationSettings, TrainingArguments):
     """All settings of the training loop.
 
     Without an accelerator, no memory is pinned and `use_cpu` is set, so processes communicate with gloo.

@@ -30,7 +30,7 @@ from realfake_hf.training.callbacks import (
     CheckpointChecksums,
     EpochAugmentation,
     EpochLines,
-    QuietProgress,
+    Progress,
     ValidationRecorder,
 )
 from realfake_hf.training.distillation import DistillationTrainer, Teacher
@@ -131,8 +131,8 @@ def _batch_norms(network: PreTrainedModel) -> list[nn.Module]:
 def _set_callbacks(trainer: Trainer, network: PreTrainedModel, model: ModelArguments, run: RunArguments) -> None:
     for verbose in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(verbose)
-    if not run.disable_tqdm:
-        trainer.add_callback(QuietProgress)
+    if not run.disable_tqdm and isinstance(trainer, DistillationTrainer):
+        trainer.add_callback(Progress(lambda: trainer.latest_loss.item()))
     if isinstance(trainer, StreamTrainer):
         trainer.add_callback(StreamEpoch(trainer))
     if run.checkpoint_steps is not None:

@@ -2,22 +2,20 @@
 
 import html
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from realfake_hf.data.metadata import FileMetadata
+from realfake_hf.data.provenance import Evidence
 from realfake_hf.metrics.operating_point import OperatingPoint
-from realfake_space.framing import View
+from realfake_hf.wording import verdict_words, warnings_of
 from realfake_space.worker import ModelFacts, Prediction
 
 MEASURED: Final = Path(__file__).resolve().parents[1] / "measured.json"
-SURE: Final = {"FAKE": "Likely AI-generated", "REAL": "Likely real"}
-UNSURE: Final = {"FAKE": "Unsure, possibly AI-generated", "REAL": "Unsure, possibly real"}
 COLUMNS: Final = ("file", "model", "verdict", "p_fake", "decided", "warnings")  # of the table of several images
-_WHOLE: Final = 0.99  # of an image's area, and more
-_DOWNSCALED: Final = 4  # times as wide or high as the model's input
 
 Plain = dict[str, Any]
 
@@ -74,7 +72,7 @@ def answer(name: str, model: ModelFacts, prediction: Prediction, measured: Mappi
     evaluation = measured.get(model.digest)
     return Answer(
         model=name,
-        verdict=(UNSURE if verdict.is_sure is False else SURE)[verdict.label],
+        verdict=verdict_words(verdict),
         label=verdict.label,
         p_fake=round(verdict.p_fake, 6),
         decided=verdict.is_sure,
@@ -94,43 +92,19 @@ def _meaning(p_fake: float, evaluation: Plain | None) -> str:
     )
 
 
-def _warnings(model: ModelFacts, prediction: Prediction, evaluation: Plain | None) -> Iterator[str]:
-    if prediction.verdict.is_far:
-        yield "This image is far from the model's training data: its probability means little."
-    if model.framing:
-        yield from _framing_warnings(model.framing.view(prediction.size))
-    if evaluation and evaluation["format"] not in (None, prediction.metadata.format):
-        yield f"The file is {prediction.metadata.format}; the model was trained on {evaluation['format']} files only."
+def _warnings(model: ModelFacts, prediction: Prediction, evaluation: Plain | None) -> list[str]:
+    return warnings_of(
+        prediction.verdict, framing=model.framing, size=prediction.size, file_format=prediction.metadata.format,
+        trained_format=evaluation["format"] if evaluation else None,
+    )  # fmt: skip
 
 
-def _framing_warnings(view: View) -> Iterator[str]:
-    what = "The image"
-    (own_width, own_height), (width, height) = view.part, view.size
-    if view.share < _WHOLE:
-        what = "That part"
-        yield (
-            f"The model sees {_percentage(view.share)} of the image, {own_width:,} x {own_height:,} pixels in the "
-            "middle: the rest is cropped."
-        )
-    if own_width >= _DOWNSCALED * width or own_height >= _DOWNSCALED * height:
-        share = width * height / (own_width * own_height)
-        yield (
-            f"{what} was downscaled from {own_width:,} x {own_height:,} to the model's {width} x {height} pixels, "
-            f"{_percentage(share)} of them: most traces that detectors look for are lost."
-        )
-    elif own_width < width or own_height < height:
-        yield f"{what} is smaller than the model's {width} x {height} pixels; it was upscaled."
-    if abs(own_width * height - own_height * width) > 0.1 * own_height * width:
-        yield f"{what} was stretched: its aspect ratio is not that of the model's input."
+def card(item: Answer, point: OperatingPoint, purpose: str = "") -> str:
+    """Render an answer as HTML, in five parts that line up with those of the cards beside it.
 
-
-def _percentage(share: float) -> str:
-    return f"{100 * share:.2g}%" if share >= 0.0001 else "less than 0.01%"  # noqa: PLR2004
-
-
-def card(item: Answer, point: OperatingPoint) -> str:
-    """Render an answer as HTML: verdict, a scale with threshold and unsure band, meaning, warnings."""
-    kind = "unsure" if item.decided is False else item.label.lower()
+    They are the model, the verdict with its probability, a scale with threshold and unsure band, what the probability
+    means, and the warnings.
+    """
     band = ""
     if point.band and point.band.low < point.band.high:
         left, width = 100 * point.band.low, 100 * (point.band.high - point.band.low)
@@ -142,15 +116,23 @@ def card(item: Answer, point: OperatingPoint) -> str:
         '<div class="rf-ends"><span>real</span><span>AI-generated</span></div>'
     )
     warnings = "".join(f"<li>{html.escape(warning)}</li>" for warning in item.warnings)
-    return (
-        f'<div class="rf-card rf-{kind}" role="status"><p class="rf-model">{html.escape(item.model)}</p>'
-        f'<p class="rf-verdict">{html.escape(item.verdict)}</p>'
-        f'<p class="rf-p">probability of AI-generated: <strong>{item.p_fake:.3f}</strong></p>{scale}'
-        + (f'<p class="rf-reason">{html.escape(item.reason)}</p>' if item.reason else "")
-        + f'<p class="rf-meaning">{html.escape(item.meaning)}</p>'
-        + (f'<ul class="rf-warnings" aria-label="warnings">{warnings}</ul>' if warnings else "")
-        + "</div>"
+    use = html.escape(purpose and f", for {purpose}")
+    verdict = f'<p class="rf-verdict">{html.escape(item.verdict)}</p>'
+    parts = (
+        f'<p class="rf-model"><strong>{html.escape(item.model)}</strong>{use}</p>',
+        verdict + f'<p class="rf-p">probability of AI-generated: <strong>{item.p_fake:.3f}</strong></p>',
+        scale,
+        (f'<p class="rf-reason">{html.escape(item.reason)}</p>' if item.reason else "")
+        + f'<p class="rf-meaning">{html.escape(item.meaning)}</p>',
+        f'<ul class="rf-warnings" aria-label="warnings">{warnings}</ul>' if warnings else "",
     )
+    body = "".join(f"<div>{part}</div>" for part in parts)
+    return f'<div class="rf-card rf-{tone(item)}" role="status">{body}</div>'
+
+
+def tone(item: Answer) -> str:
+    """Return the kind of an answer, by which it is coloured: fake, real or unsure."""
+    return "unsure" if item.decided is False else item.label.lower()
 
 
 def rejection(message: str) -> str:
@@ -158,24 +140,27 @@ def rejection(message: str) -> str:
     return f'<div class="rf-card rf-refused" role="alert"><p>{html.escape(message)}</p></div>'
 
 
-def placeholder(name: str) -> str:
-    """Render the place of a model's answer before there is an image as HTML."""
-    return f'<div class="rf-card rf-waiting"><p class="rf-model">{html.escape(name)}</p><p>Upload an image.</p></div>'
-
-
-def metadata_table(metadata: FileMetadata) -> str:
-    """Render the metadata of a file as HTML."""
+def metadata_table(metadata: FileMetadata, evidence: Sequence[Evidence] | None) -> str:
+    """Render the metadata of a file as HTML, and what it says of itself; None if that could not be read."""
     frames = ", several frames, of which the first is used" if metadata.has_more_frames else ""
-    exif = "present" + (f": {metadata.camera}" if metadata.camera else "") if metadata.has_exif else "none"
-    credentials = "present, signatures not checked" if metadata.has_content_credentials else "none"
-    rows = {
-        "format": f"{metadata.format}, {metadata.mode}{frames}",
-        "size": f"{metadata.width:,} x {metadata.height:,} pixels, {metadata.n_bytes:,} bytes",
-        "EXIF": exif,
-        "software": metadata.software or "none",
-        "Content Credentials (C2PA)": credentials,
-        "declared as AI-generated": "; ".join(metadata.generator_hints) or "no",
-    }
-    cells = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in rows.items())
-    note = "Metadata can be removed or forged, and the models do not see it. Most files on the web have none."
-    return f'<table class="rf-facts"><caption>File metadata</caption>{cells}</table><p class="rf-note">{note}</p>'
+    rows = [
+        _row("format", f"{metadata.format}, {metadata.mode}{frames}"),
+        _row("size", f"{metadata.width:,} x {metadata.height:,} pixels, {metadata.n_bytes:,} bytes"),
+        *(_row(item.kind, item.text, kind=item.status.replace(" ", "-"), link=item.link) for item in evidence or ()),
+    ]
+    if not evidence:
+        nothing = "no credentials, no camera, no software, no generator"
+        rows.append(_row("says of itself", "it could not be read" if evidence is None else nothing))
+    note = (
+        "All of this can be removed or forged, except what is verified, and the models do not see it. Most files on "
+        "the web say nothing."
+    )
+    table = f'<table class="rf-facts"><caption>File metadata</caption>{"".join(rows)}</table>'
+    return f'{table}<p class="rf-note">{note}</p>'
+
+
+def _row(name: str, text: str, *, kind: str = "fact", link: str | None = None) -> str:
+    more = ""
+    if link:
+        more = f' <a href="{html.escape(link)}" target="_blank" rel="noopener noreferrer">{urlsplit(link).netloc}</a>'
+    return f'<tr class="rf-{kind}"><th>{html.escape(name)}</th><td>{html.escape(text)}{more}</td></tr>'

@@ -12,9 +12,14 @@ from realfake_space.api import Api
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "examples"
 TOLERANCES: Final = {"float32": 0.002, "bfloat16": 0.06}  # of a probability; the expected ones are in float32
+GROUPS: Final = {  # by their names in expected.json, in the order of the page
+    "small": "Photographs as small as those of CIFAKE, judged rightly by the models for such images",
+    "today": "Photographs of today's size, judged rightly by wild",
+    "failure": "Failures: models are sure of the wrong answer",
+}
 NOTE: Final = (
-    "Probability of AI-generated. The models may be wrong on these images, which are not of the kind that they were "
-    "trained on."
+    "Probability of AI-generated. The models of CIFAKE were trained on images of 32 x 32 pixels only; on the others "
+    "they may be wrong."
 )
 
 
@@ -26,6 +31,8 @@ class Example:
     title: str  # displayed on the page
     origin: str  # source and licence
     is_fake: bool  # the true label
+    group: str  # where it is displayed, a key of `GROUPS`
+    wrong: tuple[str, ...]  # names of the models of the Space that are sure of the wrong label
     expected: dict[str, float]  # `p_fake` by digest of the weights
 
 
@@ -33,7 +40,17 @@ class Example:
 def read_examples(folder: Path = FOLDER) -> tuple[Example, ...]:
     """Read the examples that are listed in expected.json."""
     rows = json.loads((folder / "expected.json").read_text(encoding="utf-8"))["examples"]
-    return tuple(Example(**{**row, "file": folder / row["file"]}) for row in rows)
+    return tuple(Example(**{**row, "file": folder / row["file"], "wrong": tuple(row["wrong"])}) for row in rows)
+
+
+def caption(example: Example) -> str:
+    """Return what is displayed below the thumbnail of an example: its title, the true answer, and who is wrong.
+
+    Only a failure is marked as one: a model that is not meant for an image may be wrong on it as well.
+    """
+    truth = "AI-generated" if example.is_fake else "real"
+    wrong = f"\nwrong: {', '.join(example.wrong)}" if example.group == "failure" else ""
+    return f"{example.title}\ntruth: {truth}{wrong}"
 
 
 def expected_table(api: Api | None = None) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any, Final
+from urllib.parse import unquote
 
 import anyio.to_thread
 import gradio as gr
@@ -34,11 +35,13 @@ MAX_BODY: Final = MAX_BYTES * 4 // 3 + 2**16  # an image of the largest size as 
 NOT_UPLOADED: Final = "Expected an uploaded file; found none there. Upload the file; it is kept for ten minutes."
 READ: Final = re.compile(
     r"/|/(config/?|theme\.css|favicon\.ico|robots\.txt|manifest\.json|pwa_icon(/\w+)?|(static|assets|svelte)/.+)|"
-    r"/gradio_api/(info/?|openapi\.json|startup-events|app_id/?|login_check/?|theme\.css|upload_progress|"
+    r"/gradio_api/(info/?|mcp/schema|openapi\.json|startup-events|app_id/?|login_check/?|theme\.css|upload_progress|"
     r"queue/(data|status)|heartbeat/[^/]+|call/.+)"
 )
 CALL: Final = re.compile(r"/gradio_api/(call/v2|call|run|api)/([^/]+)/?|/gradio_api/queue/join")
 FILE: Final = "/gradio_api/file="
+MCP: Final = re.compile(r"/gradio_api/mcp/?")
+HEALTH: Final = "/health"
 
 
 class RefusedError(ValueError):
@@ -86,6 +89,9 @@ class Gate:
             await self._app(scope, receive, send)
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path == HEALTH and scope["method"] in ("GET", "HEAD"):
+            await JSONResponse({"status": "ok"})(scope, receive, send)
+            return
         try:
             if scope["method"] in ("GET", "HEAD"):
                 await anyio.to_thread.run_sync(_check_route, path)
@@ -105,7 +111,8 @@ class Gate:
     def _checked(self, path: str, body: bytes) -> tuple[str, bytes]:
         """Return the path and the body to pass on."""
         call = CALL.fullmatch(path)
-        if not call and path.rstrip("/") not in ("/gradio_api/cancel", "/gradio_api/reset"):
+        is_mcp = self._page.mcp_server and MCP.fullmatch(path)
+        if not call and not is_mcp and path.rstrip("/") not in ("/gradio_api/cancel", "/gradio_api/reset"):
             raise LookupError(path)
         try:
             request = orjson.loads(body)  # which rejects NaN, infinite numbers and lone surrogates
@@ -113,6 +120,8 @@ class Gate:
             raise RefusedError(f"Expected JSON with finite numbers; found an error in it: {error}.") from error
         if not isinstance(request, dict):
             raise RefusedError("Expected a JSON object.")
+        if is_mcp:
+            _check_tool_call(request)
         if not call:
             return path, orjson.dumps(request)
         route, name = call.groups()
@@ -159,6 +168,23 @@ def _check_route(path: str) -> None:
         raise LookupError(path)
 
 
+def _check_tool_call(request: dict[str, Any]) -> None:
+    """Check a request of an MCP client, whose values Gradio sends on to a function of the page, through this gate.
+
+    Text for a file is a data URL or the address of an upload, whatever the host: no address is opened. Gradio takes
+    more: values in which it looks for files on this machine.
+    """
+    parameters = request.get("params")
+    arguments = parameters.get("arguments") if isinstance(parameters, dict) else None
+    if request.get("method") != "tools/call" or arguments is None:
+        return
+    if not isinstance(arguments, dict):
+        raise RefusedError("Expected the arguments of a tool by name.")
+    items = [item for value in arguments.values() for item in (value if isinstance(value, list) else [value])]
+    if not all(item is None or isinstance(item, str | int | float) for item in items):
+        raise RefusedError("Expected text, numbers, or lists of them as the arguments of a tool.")
+
+
 def _checked_values(function: BlockFunction, data: Any) -> list[Any]:  # noqa: ANN401 - JSON
     """Return one value for each input of a function; a missing one or null is the default."""
     if not isinstance(data, list) or len(data) > len(function.inputs):
@@ -179,10 +205,6 @@ def _checked_value(block: Any, value: Any) -> Any:  # noqa: ANN401 - a component
         if not is_number or not block.minimum <= value <= block.maximum:
             raise RefusedError(f"Expected a number from {block.minimum} to {block.maximum} for {block.label}.")
         return value
-    if isinstance(block, gr.Dataset):
-        if not isinstance(value, int) or not 0 <= value < len(block.samples):
-            raise RefusedError("Expected the number of an example.")
-        return value
     texts = value if isinstance(block, gr.CheckboxGroup) and isinstance(value, list) else [value]
     if not all(isinstance(text, str) for text in texts):
         raise RefusedError(f"Expected text for {block.label}.")
@@ -191,12 +213,14 @@ def _checked_value(block: Any, value: Any) -> Any:  # noqa: ANN401 - a component
 
 def _checked_file(value: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
     """Return a file of a client as Gradio's own reference to an upload; a data URL is stored as one."""
-    fields = value if isinstance(value, dict) else {}
+    fields = value if isinstance(value, dict) else {"url": value}  # an MCP client sends lists of addresses
     path, url = fields.get("path"), fields.get("url")
-    if isinstance(url, str) and url.startswith("data:") and not path:
-        path = _store(url)
+    if isinstance(url, str) and not path:
+        path = _store(url) if url.startswith("data:") else url
     if not isinstance(path, str):
         raise RefusedError(NOT_UPLOADED)
+    if path.startswith(("http://", "https://")):  # the address of an upload, as MCP clients name it
+        path = unquote(path.partition(FILE)[2])
     return {"path": uploaded_file(path), "meta": {"_type": "gradio.FileData"}}
 
 

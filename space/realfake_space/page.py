@@ -1,21 +1,26 @@
 """The layout of the page and its events."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import gradio as gr
+from gradio.processing_utils import save_bytes_to_cache
+from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 
 from realfake_hf.attribution.methods import METHODS, method_name
-from realfake_space.answers import COLUMNS, limitation, placeholder
+from realfake_space.answers import COLUMNS, limitation
 from realfake_space.api import Api
+from realfake_space.chart import chart, findings
 from realfake_space.components import FilesUpload, ImageUpload, MapImage
-from realfake_space.examples import expected_table, read_examples
+from realfake_space.examples import GROUPS, caption, expected_table, read_examples
 from realfake_space.gate import Gate
 from realfake_space.models import Model
+from realfake_space.summary import UPLOAD, note
 from realfake_space.uploads import MAX_BYTES
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -23,12 +28,14 @@ STRENGTH: Final = 0.6
 LOCAL: Final = "http://127.0.0.1:7860"  # the address in code.md
 WAITING: Final = 16  # requests of a kind that may wait at once: a file that is slow to read holds up no other
 INTRO: Final = """# realfake
-Photograph or AI-generated? Small models answer, and show where they looked.
-**{limitation} No answer is evidence, least of all against a person.**"""
+Photograph or AI-generated? Small models answer, and show where they looked. **{limitation}
+No answer is evidence, least of all against a person.**"""
 MAP_NOTE: Final = (
-    "A map shows what influenced the model's answer, under the assumptions of its method. It proves nothing about the "
-    "image."
+    "A map shows what influenced the model's answer, under the assumptions of its method, from dark (least in this "
+    "image) to bright (most). It proves nothing about the image."
 )
+FONTS: Final = ("Source Sans Pro", "IBM Plex Mono")
+WEIGHTS: Final = (400, 700)  # of 600, the version of Gradio has files with a few letters only
 
 
 def launch_settings(page: gr.Blocks) -> dict[str, Any]:
@@ -37,7 +44,8 @@ def launch_settings(page: gr.Blocks) -> dict[str, Any]:
         "app_kwargs": {"middleware": [Middleware(Gate, page=page)]},
         "enable_monitoring": False,
         "max_file_size": MAX_BYTES,
-        "theme": gr.themes.Default(),
+        "theme": theme(),
+        "mcp_server": find_spec("mcp") is not None,
         "css_paths": Path(__file__).with_name("page.css"),
         "footer_links": ["api", "settings"],
         "ssr_mode": False,
@@ -45,6 +53,12 @@ def launch_settings(page: gr.Blocks) -> dict[str, Any]:
         "state_session_capacity": 1000,  # pages and API calls whose state is kept
         "max_threads": 160,  # they wait for readers and models
     }
+
+
+def theme() -> gr.themes.Base:
+    """Return Gradio's theme with fonts that have all letters in each weight."""
+    sans, mono = (gr.themes.utils.fonts.LocalFont(name, WEIGHTS) for name in FONTS)
+    return gr.themes.Default(font=[sans, "ui-sans-serif", "sans-serif"], font_mono=[mono, "ui-monospace", "monospace"])
 
 
 def build(models: Mapping[str, Model]) -> gr.Blocks:
@@ -56,8 +70,10 @@ def build(models: Mapping[str, Model]) -> gr.Blocks:
             _one_image(page, api)
         with gr.Tab("Several images"):
             _several_images(api)
-        with gr.Tab("Evaluation"):
-            gr.Markdown(_text("measured.md"), elem_classes="rf-prose")
+        with gr.Tab("What was measured"):
+            gr.HTML(chart(api.measured) + findings(api.measured), elem_id="measured")
+            with gr.Accordion("All tables", open=False, elem_id="tables"):
+                gr.Markdown(_text("measured.md"), elem_classes="rf-prose")
         with gr.Tab("How it works"):
             gr.Markdown(_text("method.md"), elem_classes="rf-prose")
         with gr.Tab("API"):
@@ -82,54 +98,103 @@ def _code(page: gr.Blocks) -> None:
 
 def _one_image(page: gr.Blocks, api: Api) -> None:
     names = list(api.models)
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=280):
+    with gr.Row(equal_height=False, elem_id="one"):
+        with gr.Column(scale=2, min_width=300, elem_id="left"):
             upload = ImageUpload(
-                type="filepath", sources=["upload", "clipboard"], format="png", height=260, buttons=["fullscreen"],
+                type="filepath", sources=["upload", "clipboard"], format="png", height=240, buttons=["fullscreen"],
                 label="Image: drop, paste or choose", elem_id="picture", alt_text="The uploaded image",
             )  # fmt: skip
-            shown = gr.CheckboxGroup(names, value=names, label="Models", elem_id="models", visible=len(names) > 1)
-            strength = gr.Slider(0, 1, value=STRENGTH, step=0.05, label="Opacity of the maps", elem_id="strength")
-            examples = read_examples()
-            gr.Examples(
-                [[str(example.file)] for example in examples], [upload], label="Examples",
-                example_labels=[example.title for example in examples],
-            )  # fmt: skip
-        with gr.Column(scale=5, min_width=280):
-            with gr.Row(equal_height=False):
-                columns = [_model_column(page, api, name, upload, strength) for name in names]
-            gr.Markdown(MAP_NOTE, elem_classes="rf-note")
+            summary = gr.HTML(note(UPLOAD), elem_id="summary")
+            with gr.Column(elem_id="controls"):
+                _examples(upload)
+                shown = gr.CheckboxGroup(names, value=names, label="Models", elem_id="models", visible=len(names) > 1)
+                strength = gr.Slider(0, 1, value=STRENGTH, step=0.05, label="Opacity of the maps", elem_id="strength")
+        with gr.Column(scale=5, min_width=300, elem_id="right"):
+            with gr.Row(elem_id="cards"):
+                columns = [_model_column(name) for name in names]
+            gr.Markdown(MAP_NOTE, elem_classes="rf-note", elem_id="map-note")
             metadata = gr.HTML(elem_id="facts")
     silent: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     upload.change(api.show_metadata, upload, metadata, **silent)
-    if len(names) > 1:
-        shown.change(lambda chosen: [gr.Column(visible=name in chosen) for name in names], shown, columns, **silent)
+    shown.change(lambda chosen: [gr.Column(visible=name in chosen) for name in names], shown,
+                 [column.whole for column in columns], **silent)  # fmt: skip
+    judged = gr.on(
+        [upload.change, shown.change], api.show_verdicts, [upload, shown],
+        [summary, *(column.verdict for column in columns)], show_progress="hidden", concurrency_id="verdicts",
+        concurrency_limit=WAITING * len(names), api_visibility="private",
+    )  # fmt: skip
+    for name, column in zip(names, columns, strict=True):
+        judged.then(**_map_events(api, name, column, upload, strength))
+        page.load(partial(_method_choices, api, name), None, column.method, show_progress="hidden", **_own(name))
     with gr.Accordion("Expected answers to the examples", open=False):
         table = gr.Markdown(expected_table(), elem_id="expected")
         button = gr.Button("Check this installation", elem_id="check")
-    button.click(partial(expected_table, api), None, table, api_name="check", concurrency_id="check")
+
+    def check() -> str:
+        """Compare the answers of this installation to the examples of the page with the expected ones."""
+        return expected_table(api)
+
+    button.click(check, None, table, api_name="check", concurrency_id="check")
 
 
-def _model_column(page: gr.Blocks, api: Api, name: str, upload: gr.Image, strength: gr.Slider) -> gr.Column:
-    with gr.Column(min_width=240) as column:
-        verdict = gr.HTML(placeholder(name), elem_id=f"verdict-{name}")
+def _examples(upload: gr.Image) -> None:
+    """Add the examples as buttons with thumbnails, by group; failures carry the true answer."""
+    for group, heading in GROUPS.items():
+        gr.Markdown(heading, elem_classes="rf-heading")
+        with gr.Row(elem_classes=f"rf-examples rf-{group}"):
+            for example in read_examples():
+                if example.group != group:
+                    continue
+                path = save_bytes_to_cache(example.file.read_bytes(), example.file.name, get_upload_folder())
+                button = gr.Button(caption(example), icon=path, size="sm", min_width=80, elem_classes="rf-example")
+                button.click(
+                    _returning(path), None, upload, queue=False, show_progress="hidden", api_visibility="private"
+                )
+
+
+def _returning(path: str) -> Callable[[], str]:
+    return lambda: path
+
+
+class _Column(NamedTuple):
+    """The components of a model."""
+
+    whole: gr.Column
+    verdict: gr.HTML
+    method: gr.Dropdown
+    map: gr.Image
+    legend: gr.HTML
+
+
+def _model_column(name: str) -> _Column:
+    with gr.Column(min_width=200, elem_classes="rf-column") as whole:
+        verdict = gr.HTML(elem_id=f"verdict-{name}")
         method = gr.Dropdown(
             [(method_name(method), method) for method in METHODS], label=f"Map of {name}", elem_id=f"method-{name}"
         )
         shown = MapImage(
             label=f"Where {name} looked", interactive=False, format="png", buttons=["download", "fullscreen"],
-            elem_id=f"map-{name}", alt_text=f"The image under a map of where {name} looked; brighter means more.",
+            show_label=False, elem_id=f"map-{name}",
+            alt_text=f"The image under a map of where {name} looked; brighter means more.",
         )  # fmt: skip
-    own: dict[str, Any] = {"concurrency_id": name, "concurrency_limit": WAITING, "api_visibility": "private"}
-    explain = partial(api.show_map, name)
-    inputs = [upload, method, strength]
-    upload.change(
-        partial(api.show_verdict, name), upload, verdict, show_progress="minimal", **own
-    ).then(explain, inputs, shown, show_progress="minimal", **own)  # fmt: skip
-    method.input(explain, inputs, shown, show_progress="minimal", **own)
-    strength.release(explain, inputs, shown, show_progress="hidden", **own)
-    page.load(partial(_method_choices, api, name), None, method, show_progress="hidden", **own)
-    return column  # type: ignore[no-any-return]
+        legend = gr.HTML(elem_id=f"legend-{name}")
+    return _Column(whole, verdict, method, shown, legend)
+
+
+def _map_events(api: Api, name: str, column: _Column, upload: gr.Image, strength: gr.Slider) -> dict[str, Any]:
+    """Show the map of a model again when its method or opacity changes; return how to show it after the verdicts."""
+    event: dict[str, Any] = {
+        "fn": partial(api.show_map, name), "inputs": [upload, column.method, strength],
+        "outputs": [column.map, column.legend], "show_progress": "minimal", **_own(name),
+    }  # fmt: skip
+    column.method.input(**event)
+    strength.release(**{**event, "show_progress": "hidden"})
+    return event
+
+
+def _own(name: str) -> dict[str, Any]:
+    """Return the settings of the events of a model, which wait for each other only."""
+    return {"concurrency_id": name, "concurrency_limit": WAITING, "api_visibility": "private"}
 
 
 def _method_choices(api: Api, name: str) -> gr.Dropdown:
@@ -140,26 +205,20 @@ def _method_choices(api: Api, name: str) -> gr.Dropdown:
 def _several_images(api: Api) -> None:
     files = FilesUpload(label="Images: drop or choose", file_count="multiple", elem_id="pictures")
     button = gr.Button("Predict", variant="primary", elem_id="judge")
-    table = gr.Dataframe(
-        headers=list(COLUMNS), interactive=False, wrap=True, label="Verdicts", elem_id="verdicts", datatype="str",
-        max_height=600, column_widths=["18%", "11%", "18%", "9%", "9%", "35%"],
-    )  # fmt: skip
+    cards = gr.HTML(elem_id="verdicts")
     download = gr.DownloadButton("Download as CSV", interactive=False, elem_id="csv")
 
-    def predict(pictures: list[str], progress: gr.Progress = gr.Progress()) -> tuple[Any, str | None]:  # noqa: B008 - Gradio fills it
-        rows = api.table(pictures, lambda done, total: progress((done, total), unit="images"))
-        return rows, api.write_csv(rows) if rows else None
+    def show(pictures: list[str], progress: gr.Progress = gr.Progress()) -> tuple[str, Any]:  # noqa: B008 - Gradio fills it
+        text, rows = api.show_pictures(pictures, lambda done, total: progress((done, total), unit="images"))
+        return text, gr.DownloadButton(value=api.write_csv(rows) if rows else None, interactive=bool(rows))
 
     button.click(
-        predict, files, [table, download], api_name="predict_many", concurrency_id="many", concurrency_limit=WAITING
-    ).then(
-        lambda pictures: gr.DownloadButton(interactive=bool(pictures)), files, download, show_progress="hidden",
-        queue=False, api_visibility="private",
-    )  # fmt: skip
+        show, files, [cards, download], concurrency_id="many", concurrency_limit=WAITING, api_visibility="private"
+    )
 
 
 def _endpoints(api: Api) -> None:
-    """Add named endpoints for `gradio_client` and curl behind invisible components."""
+    """Add named endpoints for `gradio_client`, curl and MCP clients behind invisible components."""
     with gr.Row(visible=False):
         picture = ImageUpload(type="filepath", label="picture")
         model = gr.Textbox(label="model", value=next(iter(api.models)))
@@ -168,14 +227,31 @@ def _endpoints(api: Api) -> None:
         predict, explain = gr.Button("predict"), gr.Button("explain")
         answer, about = gr.JSON(label="answer"), gr.JSON(label="explanation")
         shown = MapImage(label="map", format="png")
+        files, several = FilesUpload(label="pictures", file_count="multiple"), gr.Button("predict_many")
+        table, download = gr.Dataframe(headers=list(COLUMNS), datatype="str"), gr.DownloadButton()
+
+    def predict_many(pictures: list[str], progress: gr.Progress = gr.Progress()) -> tuple[Any, str | None]:  # noqa: B008 - Gradio fills it
+        """Judge several pictures with all models; see `predict`.
+
+        Args:
+            pictures: image files, as data URLs or uploads of this page; no addresses elsewhere.
+            progress: filled in by Gradio.
+
+        Returns:
+            A table with a row for each picture and model, and the same as a CSV file.
+        """
+        rows = api.table(pictures, lambda done, total: progress((done, total), unit="images"))
+        return rows, api.write_csv(rows) if rows else None
 
     predict.click(
         api.predict, [picture, model], answer, api_name="predict",
         concurrency_id="predict", concurrency_limit=4 * WAITING,
-        api_description="Predict one image; the default model is the first of the page.",
     )  # fmt: skip
     explain.click(
         api.explain, [picture, model, method, strength], [shown, about], api_name="explain",
         concurrency_id="explain", concurrency_limit=WAITING,
-        api_description="Show where a model looked; an empty method means the model's default.",
+    )  # fmt: skip
+    several.click(
+        predict_many, files, [table, download], api_name="predict_many", concurrency_id="many",
+        concurrency_limit=WAITING,
     )  # fmt: skip

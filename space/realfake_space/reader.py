@@ -25,7 +25,15 @@ from typing import Any, Final, TypeVar
 from PIL import Image
 
 from realfake_hf.data.metadata import FileMetadata
-from realfake_space.uploads import Geometry, RejectedError, Upload, open_upload, upload_metadata
+from realfake_hf.data.provenance import Evidence
+from realfake_space.uploads import (
+    Geometry,
+    RejectedError,
+    Upload,
+    open_upload,
+    upload_metadata,
+    upload_provenance,
+)
 
 Result = TypeVar("Result")
 
@@ -78,6 +86,14 @@ class Readers:
             RejectedError: the file is rejected.
         """
         return self._metadata(path, _stamp(path), time.monotonic() + SECONDS)
+
+    def provenance(self, path: str) -> tuple[Evidence, ...]:
+        """Return what an upload says of itself.
+
+        Raises:
+            RejectedError: the file is rejected.
+        """
+        return self._once(("provenance", _stamp(path)), partial(self.call, upload_provenance, path))
 
     def read(self, path: str, geometry: Geometry | None = None, *, view: bool = False, whole: bool = False) -> Upload:
         """Read an upload, once for all models whose geometry is known; see `open_upload`.

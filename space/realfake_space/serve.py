@@ -65,10 +65,11 @@ def _kill_processes() -> None:
 def _serve(models: "Mapping[str, Model]", arguments: SpaceArguments) -> None:
     threading.Thread(target=_load, args=(models,), daemon=True).start()
     from realfake_space.files import delete_regularly, use_private_folder
+
+    folder = use_private_folder()  # before Gradio is imported, which notes where MCP clients' files go
     from realfake_space.page import build, launch_settings
 
     next(iter(models.values())).facts  # noqa: B018 - an error of the first model is reported before the page opens
-    folder = use_private_folder()
     page = build(models)
     delete_regularly(folder)
     gc.freeze()  # modules and components stay: to search them for garbage would pause the page each time

@@ -10,6 +10,7 @@ from PIL import Image
 
 from realfake_hf.data.decoding import UnreadableImageError, decode_image
 from realfake_hf.data.metadata import FileMetadata, read_metadata
+from realfake_hf.data.provenance import Evidence, read_provenance
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,6 +65,11 @@ def open_upload(path: str, geometries: Sequence[Geometry] = (), *, view: bool = 
 def upload_metadata(path: str) -> FileMetadata:
     """Return the metadata of an uploaded file; see `read_header`."""
     return read_header(path)[1]
+
+
+def upload_provenance(path: str) -> tuple[Evidence, ...]:
+    """Return what an uploaded file says of itself; see `read_bytes` and `read_provenance`."""
+    return read_provenance(read_bytes(path))
 
 
 def read_header(path: str) -> tuple[bytes, FileMetadata]:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 from PIL import Image
 
 from realfake_hf.attribution.methods import method_name
+from realfake_hf.data.framing import Framing, measure_framing
 from realfake_hf.data.metadata import FileMetadata
 from realfake_hf.labels import Verdict
 from realfake_hf.metrics.operating_point import OperatingPoint
-from realfake_space.framing import Framing, measure_framing
 from realfake_space.reader import exit_with_the_page
 from realfake_space.uploads import VIEW_SIDE, Geometry, RejectedError
 

@@ -27,8 +27,8 @@ class SearchArguments:
     dense_units: list[int] = setting([32, 64, 128, 256, 512, 1024, 2048, 4096], "Heads: units of each dense layer.")
     num_dense_layers: list[int] = setting([1, 2, 3], "Heads: dense layers.")
     first_units: int = setting(64, "Units of the single dense layer on every extractor.")
-    train_size: int | None = setting(None, "Extractors and heads: images; None: all.")
-    num_train_epochs: float | None = setting(None, "Extractors and heads: epochs; None: those of the recipe.")
+    train_size: int | None = setting(None, "Extractors and heads: images; by default all.")
+    num_train_epochs: float | None = setting(None, "Extractors and heads: epochs; by default those of the recipe.")
     top: int = setting(5, "Number of best topologies to train with the full recipe.")
     reference: list[int] = setting(
         [], "Filters, convolutions, units and dense layers of a topology to train beside the best."

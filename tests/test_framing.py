@@ -4,8 +4,8 @@ import pytest
 import transformers
 from transformers import AutoImageProcessor
 
+from realfake_hf.data.framing import measure_framing
 from realfake_hf.models import MultiViewImageProcessor
-from realfake_space.framing import measure_framing
 from realfake_space.models import MODELS
 
 PHOTO = (640, 480)

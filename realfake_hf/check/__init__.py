@@ -1,0 +1,1 @@
+"""Judge images on the command line: one line each, tables, and a report page."""
