@@ -164,6 +164,16 @@ def test_sums_of_the_folds_give_the_discriminants_of_a_direct_fit(plan, tmp_path
     assert fits.familiarity((1,)).n == N // 3  # neither the fold that is held out nor the first, which sets the limit
 
 
+def test_finished_heads_are_refused_when_the_images_of_the_folds_change(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    recipe = parse(DataArguments, ModelArguments, argv=["--config", str(plan.parent / "strong.yaml")])
+    data = load_folds([0, 1, 2], [recipe[0]])
+    RecipeFits(recipe, data, Store(tmp_path / "fits")).load((1,))
+    moved = FoldedImages(data.images, (data.fold + 1) % 3, data.is_fake)
+    with pytest.raises(ValueError, match="found other values of images"):
+        RecipeFits(recipe, moved, Store(tmp_path / "fits")).load((1,))
+
+
 def test_heads_with_a_hidden_layer_are_kept_with_their_familiarity(plan, tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     words = ["--config", str(plan.parent / "strong.yaml"), "--hidden_units", "4"]
