@@ -9,5 +9,7 @@ import sys
 
 from realfake_hf.commands.crosseval import main
 
+__all__ = ["main"]
+
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,5 +17,7 @@ import sys
 
 from realfake_hf.commands.train import main
 
+__all__ = ["main"]
+
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,7 +15,8 @@ from typing import Any, Final, TypeVar
 from unittest.mock import patch
 
 from benchmarks.launch import ROOT
-from realfake_hf.cli import parse, run_command
+from realfake_hf.cli import parse
+from realfake_hf.console import run_command
 from realfake_hf.store import write_results
 from realfake_hf.tables import markdown_table
 

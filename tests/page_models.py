@@ -2,15 +2,17 @@
 
 import asyncio
 import json
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from realfake_hf.data.framing import Framing
 from realfake_hf.labels import Verdict
 from realfake_hf.metrics.operating_point import Band, OperatingPoint
-from realfake_hf.data.framing import Framing
 from realfake_space.page import build, launch_settings
 from realfake_space.uploads import RejectedError, open_upload, upload_metadata
 from realfake_space.worker import ModelFacts, Prediction
@@ -68,12 +70,21 @@ def stand_ins():
     return {name: StandIn(name) for name in ("wild", "cifake-cnn", "cifake-vit")}
 
 
-def launched(models):
-    """Serve the page of these models in a thread of this process; return the page, which has a `local_url`."""
+@contextmanager
+def served(models):
+    """Serve the page of these models in a thread of this process; yield its address."""
+    loops, new_loop = [], asyncio.new_event_loop
 
-    async def built():
-        return build(models)
+    def recorded():
+        loops.append(new_loop())
+        return loops[-1]
 
-    page = asyncio.run(built())  # Gradio would leave an event loop open
-    page.launch(prevent_thread_lock=True, quiet=True, **launch_settings(page))
-    return page
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio, "new_event_loop", recorded)
+        page = build(models)
+        page.launch(prevent_thread_lock=True, quiet=True, **launch_settings(page))
+    yield page.local_url.rstrip("/")
+    page.close()
+    for loop in loops:  # Gradio leaves them open
+        if not loop.is_running():
+            loop.close()

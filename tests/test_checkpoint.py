@@ -18,8 +18,8 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from realfake_hf import CifakeCnnConfig, CifakeCnnForImageClassification
 from realfake_hf.crosseval.models import check_models
-from realfake_hf.detector import Detector, NotFiniteError
-from realfake_hf.labels import Verdict
+from realfake_hf.detector import Detector
+from realfake_hf.labels import NotFiniteError, Verdict
 from realfake_hf.metrics.calibration import scale
 from realfake_hf.metrics.out_of_distribution import fit_familiarity
 from realfake_hf.models import deit

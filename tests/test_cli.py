@@ -17,7 +17,8 @@ from transformers import TrainingArguments
 import crosseval
 import explain
 import train
-from realfake_hf.cli import parse, run_command
+from realfake_hf.cli import parse
+from realfake_hf.console import run_command
 from realfake_hf.data import shards
 from realfake_hf.experiments.search.plan import SearchArguments, extractors, heads
 from realfake_hf.training.arguments import DataArguments, ModelArguments, names_of_training_arguments
@@ -207,8 +208,9 @@ def test_help_lists_settings_in_one_spelling_with_true_defaults(capsys):
     text, groups = help_of(capsys, Settings, description="Do it.\n\nAgain.")
     assert "Do it.\n\nAgain.\n" in text
     assert groups["options"][-2:] == [
-        "--config FILE Read settings from a YAML recipe; flags win over it.", "--verbose Print the warnings of libraries.",
-    ]  # fmt: skip
+        "--config FILE Read settings from a YAML recipe; flags win over it.",
+        "--verbose Print the warnings of libraries.",
+    ]
     assert groups["Settings of the tests"] == [
         "--rate X How fast, 100% at most. (default: 0.1)",
         "--epochs N (default: 3)",

@@ -10,11 +10,11 @@ import pytest
 from bad_files import picture
 from fontTools.ttLib import TTFont
 from page_in_browser import CHROMIUM
-from page_models import SPACE, launched, stand_ins
+from page_models import SPACE, served, stand_ins
 
 from realfake_space.examples import GROUPS, caption, read_examples
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # Gradio warns in threads of this process
 
 EXAMPLE = SPACE / "examples/rocket.jpg"
 MAPS = "document.querySelectorAll('.rf-column [id^=map-] img').length === 3"
@@ -32,9 +32,8 @@ def models():
 def url(models, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-        page = launched(models)
-        yield page.local_url.rstrip("/")
-        page.close()
+        with served(models) as address:
+            yield address
 
 
 @pytest.fixture(scope="module")

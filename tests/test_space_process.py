@@ -11,7 +11,8 @@ from PIL import Image
 from tiny_classifiers import FAMILIES
 from transformers import CLIPImageProcessorPil
 
-from realfake_hf.detector import Detector, NotFiniteError
+from realfake_hf.detector import Detector
+from realfake_hf.labels import NotFiniteError
 from realfake_space import models, worker
 from realfake_space.api import Api
 from realfake_space.models import find_models

@@ -153,8 +153,7 @@ def write_examples(folder: Path, models: Path) -> None:
 
     folder.mkdir(exist_ok=True)
     examples: list[dict[str, Any]] = [
-        {**example, "wrong": [], "expected": {}}
-        for example in (*_photographs(folder), *_demo_examples(folder))
+        {**example, "wrong": [], "expected": {}} for example in (*_photographs(folder), *_demo_examples(folder))
     ]
     names = {}
     for place in sorted(path for path in models.iterdir() if path.is_dir()):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
-_FILES: Final = ("*.json", "*.safetensors", GRAPH)  # no code
+_FILES: Final = ["*.json", "*.safetensors", GRAPH]  # no code
 
 
 class Judge(Protocol):

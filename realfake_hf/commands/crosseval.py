@@ -32,4 +32,3 @@ def main(arguments: CrossevalArguments) -> None:
     notes = [*(f"- {finding}" for finding in findings(grid)), *(f"Warning: {warning}" for warning in warnings(grid))]
     lines = [line for note in notes for line in wrap(note, COLUMNS)]
     print(to_text(grid), "", *lines, "", f"report: {report}", sep="\n")
-

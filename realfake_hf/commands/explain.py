@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from realfake_hf.cli import parse, run_command
+from realfake_hf.cli import parse
+from realfake_hf.console import run_command
 from realfake_hf.explain.arguments import ExplainArguments
 from realfake_hf.explain_study.arguments import StudyArguments
 

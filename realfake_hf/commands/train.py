@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from realfake_hf.cli import HELP_ALL, check, parse, run_command
+from realfake_hf.cli import HELP_ALL, check, parse
+from realfake_hf.console import run_command
 from realfake_hf.training.arguments import (
     DataArguments,
     MachineSettings,

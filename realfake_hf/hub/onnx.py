@@ -29,6 +29,7 @@ from realfake_hf.store import write_json
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedModel
 
     from realfake_hf.detector import Detector
 
@@ -43,7 +44,9 @@ class ExportArguments:
     """The model and the exported file."""
 
     model_dir: Path = field(metadata={"help": "Output folder of train.py."})
-    output_file: Path | None = setting(None, "ONNX file; by default model.onnx in the folder of a model of several views.")
+    output_file: Path | None = setting(
+        None, "ONNX file; by default model.onnx in the folder of a model of several views."
+    )
     int8: bool = setting(False, "Quantise the weights of linear layers to 8 bits.")
 
 
@@ -98,7 +101,8 @@ def export_views(folder: Path) -> Path:
 
     _check_packages("onnx", "onnxscript", "onnxruntime")
     detector = Detector.from_pretrained(folder)
-    model, processor = detector.model, detector.processor
+    model: Any = detector.model
+    processor: Any = detector.processor
     if not isinstance(model, MultiViewForImageClassification):
         raise ValueError(f"expected a model of several views in {folder}; found another one. Name an --output_file.")
     settings = {
@@ -158,7 +162,7 @@ def _probability_model(detector: "Detector") -> "nn.Module":
     return Probability().eval()
 
 
-def _trace_views(model: "nn.Module", n_views: int, size: int) -> Any:  # noqa: ANN401 - onnx.ModelProto
+def _trace_views(model: "PreTrainedModel", n_views: int, size: int) -> Any:  # noqa: ANN401 - onnx.ModelProto
     """Trace a model from the pixels of the views of one image, (views, 3, size, size), to scores and an embedding."""
     import torch
     from torch import Tensor, nn

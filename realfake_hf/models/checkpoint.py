@@ -178,7 +178,7 @@ def first_sentence(error: Exception) -> str:
 @contextmanager
 def _in_one_sentence(what: str, place: str) -> Iterator[None]:
     """Raise OSError or ValueError with one sentence for any error of transformers, and suppress its reports."""
-    before, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()  # type: ignore[no-untyped-call]
+    before, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would show a fraction of a second
     try:

@@ -22,10 +22,10 @@ from tqdm.auto import tqdm
 
 from realfake_hf.data.decoding import UnreadableImageError, decode_image
 from realfake_hf.data.pixels import check_elongation, resize_image
-from realfake_hf.detector import Detector, NotFiniteError, load_detector
+from realfake_hf.detector import Detector, load_detector
 from realfake_hf.distributed import cores_each, join_processes, report_lost_processes, this_process
 from realfake_hf.estimate import to_plain
-from realfake_hf.labels import Verdict
+from realfake_hf.labels import NotFiniteError, Verdict
 from realfake_hf.parallel import map_in_threads
 from realfake_hf.places import default_model
 from realfake_hf.score.arguments import ScoreArguments

@@ -151,7 +151,9 @@ class Progress(TrainerCallback):
             self._evaluation.close()
         self._evaluation = None
 
-    def on_predict(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_predict(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **kwargs: Any
+    ) -> None:
         """Remove the bar."""
         self.on_evaluate(args, state, control)
 

@@ -157,7 +157,7 @@ def explain(
 @contextmanager
 def _rejections() -> Iterator[None]:
     from realfake_hf.data.decoding import UnreadableImageError
-    from realfake_hf.detector import NotFiniteError
+    from realfake_hf.labels import NotFiniteError
 
     try:
         yield

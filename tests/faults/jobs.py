@@ -16,7 +16,7 @@ from transformers import ViTImageProcessorPil
 import crosseval
 import train
 from benchmarks.comparison import MODELS
-from realfake_hf.cli import run_command
+from realfake_hf.console import run_command
 from realfake_hf.data.loading import find_local_cifake, load_images
 from realfake_hf.data.pixels import cached_pixels
 from realfake_hf.experiments.search import __main__ as search
