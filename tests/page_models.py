@@ -1,13 +1,15 @@
 """The page with stand-ins for its models, which answer at once: for tests of the layout, of routes and of tools."""
 
-import asyncio
 import json
+import os
+import subprocess
+import sys
+import threading
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from realfake_hf.data.framing import Framing
@@ -37,14 +39,13 @@ class StandIn:
     """A model with the weights' digest of one of the Space, and a score for large and one for small images."""
 
     def __init__(self, name):
-        self.name, self.readers, self.asked = name, StandInReaders(), 0
+        self.name, self.readers = name, StandInReaders()
         framing = None if name == "wild" else Framing((32, 32), (1.0, 1.0), crops=False, growth=None)
         point = OperatingPoint(0.5, "by hand", band=BAND)
         [digest] = [digest for digest, known in NAMES.items() if known == name]
         self.facts = ModelFacts(point, ("relevance", "rollout"), framing, None, digest, "float32")
 
     def predict(self, paths, *, slow=None):  # noqa: ARG002
-        self.asked += 1
         return [self._predict(path) for path in paths]
 
     def _predict(self, path):
@@ -71,20 +72,25 @@ def stand_ins():
 
 
 @contextmanager
-def served(models):
-    """Serve the page of these models in a thread of this process; yield its address."""
-    loops, new_loop = [], asyncio.new_event_loop
+def served(folder):
+    """Serve the page in another process, with its uploads in a folder; yield its address."""
+    paths = os.pathsep.join([str(SPACE), str(SPACE.parent), str(Path(__file__).parent)])
+    environment = {**os.environ, "GRADIO_TEMP_DIR": str(folder), "PYTHONPATH": paths}
+    with subprocess.Popen([sys.executable, __file__], env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield next(line for line in process.stdout if line.startswith("http")).strip().rstrip("/")
+        finally:
+            process.terminate()
 
-    def recorded():
-        loops.append(new_loop())
-        return loops[-1]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(asyncio, "new_event_loop", recorded)
-        page = build(models)
-        page.launch(prevent_thread_lock=True, quiet=True, **launch_settings(page))
-    yield page.local_url.rstrip("/")
-    page.close()
-    for loop in loops:  # Gradio leaves them open
-        if not loop.is_running():
-            loop.close()
+def serve():
+    models = {name: StandIn(name) for name in ("wild", "cifake-cnn", "cifake-vit")}
+    page = build(models)
+    page.launch(prevent_thread_lock=True, quiet=True, **launch_settings(page))
+    sys.stdout.write(f"{page.local_url}\n")
+    sys.stdout.flush()
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    serve()

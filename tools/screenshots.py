@@ -54,6 +54,7 @@ def open_page(browser: "Browser", url: str, image: Path) -> "Page":
     page = browser.new_page(viewport={"width": WIDTHS[0], "height": 900}, color_scheme="light")
     page.set_default_timeout(TIMEOUT)
     page.goto(url)
+    page.wait_for_selector(".rf-example img")
     page.wait_for_function("[...document.querySelectorAll('[id^=method-] input')].every((input) => input.value)")
     page.set_input_files("#picture input[type=file]", str(image))
     page.wait_for_function("document.querySelectorAll('.rf-column [id^=map-] img').length === 3")

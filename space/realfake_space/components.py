@@ -65,3 +65,11 @@ class FilesUpload(gr.File, metaclass=Unstubbed):
             return [uploaded_file(file.path) for file in (payload if isinstance(payload, ListFiles) else [payload])]
         except RefusedError as error:
             raise gr.Error(str(error), print_exception=False) from error
+
+    def api_info(self) -> dict[str, Any]:
+        """Return the schema of the uploads with its definitions in place, where MCP clients find them."""
+        schema: dict[str, Any] = super().api_info()
+        if definitions := schema.pop("$defs", None):
+            file, meta = definitions["FileData"], definitions["FileDataMeta"]
+            schema["items"] = {**file, "properties": {**file["properties"], "meta": meta}}
+        return schema
