@@ -102,9 +102,7 @@ class Verdict:
         >>> Verdict("FAKE", 0.98765).p_fake_text, Verdict("FAKE", 0.9996).p_fake_text
         ('0.988', '> 0.999')
         """
-        if self.confidence >= 0.9995:  # noqa: PLR2004
-            return "> 0.999" if self.label == "FAKE" else "< 0.001"
-        return f"{self.p_fake:.3f}"
+        return probability_text(self.p_fake)
 
     @property
     def words(self) -> str:
@@ -242,3 +240,13 @@ def fake_index(names: Mapping[int, str]) -> int:
             "Set id2label in the model's config to {0: 'REAL', 1: 'FAKE'} in the order of its outputs."
         )
     return by_label["FAKE"]
+
+
+def probability_text(p: float) -> str:
+    """Return a probability with three decimals, never rounded to 0 or 1.
+
+    >>> probability_text(0.98765), probability_text(0.0004)
+    ('0.988', '< 0.001')
+    """
+    low, high = 0.0005, 0.9995
+    return "< 0.001" if p < low else f"{p:.3f}" if p < high else "> 0.999"

@@ -10,11 +10,13 @@ from urllib.parse import urlsplit
 
 from realfake_hf.data.metadata import FileMetadata
 from realfake_hf.data.provenance import Evidence
+from realfake_hf.labels import probability_text
 from realfake_hf.metrics.operating_point import OperatingPoint
 from realfake_hf.wording import verdict_words, warnings_of
 from realfake_space.worker import ModelFacts, Prediction
 
 MEASURED: Final = Path(__file__).resolve().parents[1] / "measured.json"
+HOMES: Final = {"wild": "the web", "cifake": "CIFAKE"}  # where the test images come from, by the data of the training
 COLUMNS: Final = ("file", "model", "verdict", "p_fake", "decided", "warnings")  # of the table of several images
 
 Plain = dict[str, Any]
@@ -87,7 +89,7 @@ def _meaning(p_fake: float, evaluation: Plain | None) -> str:
         return "This model was not evaluated here: the meaning of its probability is unknown."
     row = next(row for row in evaluation["bins"] if p_fake < row["high"] or row is evaluation["bins"][-1])
     return (
-        f"{row['share_fake']:.1%} of the {row['n']:,} test images of {evaluation['home'].upper()} with a probability "
+        f"{row['share_fake']:.1%} of the {row['n']:,} test images of {HOMES[evaluation['home']]} with a probability "
         f"from {row['low']:.2f} to {row['high']:.2f} were AI-generated. {evaluation['elsewhere']}"
     )
 
@@ -118,9 +120,11 @@ def card(item: Answer, point: OperatingPoint, purpose: str = "") -> str:
     warnings = "".join(f"<li>{html.escape(warning)}</li>" for warning in item.warnings)
     use = html.escape(purpose and f", for {purpose}")
     verdict = f'<p class="rf-verdict">{html.escape(item.verdict)}</p>'
+    probability = html.escape(probability_text(item.p_fake))
     parts = (
         f'<p class="rf-model"><strong>{html.escape(item.model)}</strong>{use}</p>',
-        verdict + f'<p class="rf-p">probability of AI-generated: <strong>{item.p_fake:.3f}</strong></p>',
+        verdict
+        + f'<p class="rf-p">probability of AI-generated: <strong>{html.escape(probability_text(item.p_fake))}</strong></p>',
         scale,
         (f'<p class="rf-reason">{html.escape(item.reason)}</p>' if item.reason else "")
         + f'<p class="rf-meaning">{html.escape(item.meaning)}</p>',

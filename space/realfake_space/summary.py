@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from PIL import Image
 
+from realfake_hf.labels import probability_text
 from realfake_space.answers import Answer, tone
 
 if TYPE_CHECKING:
@@ -157,5 +158,5 @@ def _line(name: str, item: Item) -> str:
     notes = f"; {n} warning{'s' if n > 1 else ''}" if n else ""
     return (
         f'<li class="rf-{tone(item)}"><span class="rf-dot" aria-hidden="true"></span>{html.escape(name)}: '
-        f"{html.escape(item.verdict)}, {item.p_fake:.3f}{notes}</li>"
+        f"{html.escape(item.verdict)}, {html.escape(probability_text(item.p_fake))}{notes}</li>"
     )
