@@ -66,7 +66,10 @@ def measure(settings: Settings) -> dict[str, Any]:
 
 def to_markdown(content: Mapping[str, Any]) -> str:
     """Render the times."""
-    note = "Model wild, images of a megapixel; the start of Python and the loading of the model are included."
+    note = (
+        "Model wild, images of a megapixel; the start of Python and the loading of the model, whose files are in "
+        "memory, are included."
+    )
     return report(content, digits=2, note=note)
 
 

@@ -123,8 +123,7 @@ def card(item: Answer, point: OperatingPoint, purpose: str = "") -> str:
     probability = html.escape(probability_text(item.p_fake))
     parts = (
         f'<p class="rf-model"><strong>{html.escape(item.model)}</strong>{use}</p>',
-        verdict
-        + f'<p class="rf-p">probability of AI-generated: <strong>{html.escape(probability_text(item.p_fake))}</strong></p>',
+        f'{verdict}<p class="rf-p">probability of AI-generated: <strong>{probability}</strong></p>',
         scale,
         (f'<p class="rf-reason">{html.escape(item.reason)}</p>' if item.reason else "")
         + f'<p class="rf-meaning">{html.escape(item.meaning)}</p>',
