@@ -49,7 +49,7 @@ def warnings_of(
         trained_format: format of all training images of the model; None if they had several, or if unknown.
     """
     found = []
-    if verdict.is_far:
+    if verdict.is_far and "far" not in verdict.reasons:
         found.append("This image is far from the model's training data: its probability means little.")
     if framing and size:
         found += _framing_warnings(framing.view(size))

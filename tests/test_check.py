@@ -75,7 +75,7 @@ class TestWords:
         assert main(files) == 0
         real, unsure, fake = capsys.readouterr().out.splitlines()
         assert real == f"{files[0]}: Likely real. Probability of AI-generated 0.039 (unsure between 0.2 and 0.8)."
-        assert unsure.startswith(f"{files[1]}: Unsure, possibly AI-generated. Unsure because its score is between")
+        assert unsure.startswith(f"{files[1]}: Unsure, possibly AI-generated: its score is between")
         assert fake.startswith(f"{files[2]}: Likely AI-generated. Probability of AI-generated 0.941")
 
     @pytest.mark.usefixtures("judged")

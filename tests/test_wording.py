@@ -46,6 +46,10 @@ def test_distance_from_the_training_data_comes_first():
     ]  # fmt: skip
 
 
+def test_a_warning_does_not_repeat_a_reason():
+    assert warnings_of(Verdict("FAKE", 0.9, is_sure=False, is_far=True, reasons=("far",))) == []
+
+
 def test_cropping_is_said_with_the_part_that_is_left():
     [cropped] = warnings_of(NEAR, framing=CROPPING, size=(600, 300))
     assert "50% of the image, 300 x 300 pixels" in cropped

@@ -17,7 +17,7 @@ from realfake_hf.check.models import LoadedModel
 from realfake_hf.data.decoding import UnreadableImageError, decode_image
 from realfake_hf.data.files import printable, read_file
 from realfake_hf.data.provenance import Evidence, read_provenance
-from realfake_hf.labels import NotFiniteError, Verdict
+from realfake_hf.labels import REASONS, NotFiniteError, Verdict
 from realfake_hf.metrics.operating_point import Band
 from realfake_hf.wording import band_words, verdict_words, warnings_of
 
@@ -53,7 +53,8 @@ class CheckedImage:
         """The verdict in words, with the reasons why it is unsure."""
         if self.verdict is None:
             return f"No verdict: {self.error}"
-        return " ".join(filter(None, (f"{verdict_words(self.verdict)}.", self.verdict.reason)))
+        reasons = [REASONS[each] for each in self.verdict.reasons]
+        return f"{': '.join(filter(None, (verdict_words(self.verdict), ' and '.join(reasons))))}."
 
     @property
     def band_words(self) -> str:
