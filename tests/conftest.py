@@ -13,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from bad_files import picture
+from page_in_browser import CHROMIUM
 from PIL import Image
 
 PictureBytes = Callable[..., bytes]
@@ -99,3 +100,14 @@ def cifake_archive(shared_data: Path) -> Path:
     if not archive.is_file():
         pytest.skip(f"CIFAKE's archive is not at {archive}")
     return archive
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A running Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield running
+        running.close()

@@ -29,16 +29,6 @@ def url(tmp_path_factory):
         yield address
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield running
-        running.close()
-
-
 @pytest.fixture
 def opened(url, browser):
     """Open the page at a size, upload a file, and wait for the maps."""

@@ -88,7 +88,7 @@ def test_a_client_downloads_the_csv_file(server, tmp_path):
 
 
 def test_the_installation_checks_itself(client):
-    assert client.predict(api_name="/check").count("as expected") == 21
+    assert client.predict(api_name="/check").count("as expected") == 18
 
 
 def test_the_documented_endpoints_are_the_named_ones(client):
@@ -239,16 +239,6 @@ def test_a_missing_model_is_reported_and_no_page_opens(tmp_path):
     assert ended.returncode == 1
     assert ended.stderr.startswith("app.py: ")
     assert "Traceback" not in ended.stderr
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheels")
-    words = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)]
+    words = ["wheel", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
     subprocess.run([sys.executable, "-m", "pip", *words], check=True, capture_output=True, timeout=280)
     [file] = folder.glob("*.whl")
     return file
@@ -33,7 +33,7 @@ def installed(wheel, tmp_path_factory):
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], check=True, capture_output=True,
         text=True,
     ).stdout.strip()  # fmt: skip
-    words = ["install", "--no-deps", "--no-index", "--prefix", str(folder), str(wheel)]
+    words = ["--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
     subprocess.run([sys.executable, "-m", "pip", *words], check=True, capture_output=True)
     Path(site, "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return folder / "bin"

@@ -1,4 +1,4 @@
-"""Take the screenshots of the demo page in docs/ and of the README.
+"""Take the screenshots of the demo page in docs/, one of which the README shows.
 
 `python -m tools.screenshots` serves the page, uploads a photograph of its examples, and writes a PNG for each width
 and colour scheme; `--url` takes them of a page that is running already. It requires Chromium and playwright.
@@ -30,7 +30,6 @@ class ScreenshotArguments:
     url: str | None = setting(None, "A page that is running; by default one is started.")
     image: Path = setting(Path("space/examples/rocket.jpg"), "The image to upload.")
     output_dir: Path = setting(Path("docs/screenshots"), "Folder of the screenshots.")
-    readme_file: Path = setting(Path("results/figures/space.png"), "The screenshot of the README.")
 
 
 @contextmanager
@@ -96,8 +95,6 @@ def main(arguments: ScreenshotArguments) -> None:
                 shot = small(take(page, width=width, dark=dark))
                 (arguments.output_dir / f"space-{width}-{name}.png").write_bytes(shot)
         browser.close()
-    first = arguments.output_dir / f"space-{WIDTHS[0]}-light.png"
-    arguments.readme_file.write_bytes(first.read_bytes())
 
 
 if __name__ == "__main__":

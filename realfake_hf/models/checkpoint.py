@@ -7,7 +7,7 @@ itself asks on the terminal whether to run code, imports modules that an adapter
 import difflib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -176,22 +176,31 @@ def first_sentence(error: Exception) -> str:
 
 
 @contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Suppress warnings of transformers, and its bars, which last a fraction of a second; downloads keep theirs."""
+
+    def hidden(bar: Callable[..., Any], args: tuple[Any, ...], settings: dict[str, Any]) -> Any:  # noqa: ANN401
+        return bar(*args, **{**settings, "disable": True})
+
+    verbosity, hook = logging.get_verbosity(), logging.set_tqdm_hook(hidden)
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        logging.set_tqdm_hook(hook)
+
+
+@contextmanager
 def _in_one_sentence(what: str, place: str) -> Iterator[None]:
     """Raise OSError or ValueError with one sentence for any error of transformers, and suppress its reports."""
-    before, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would show a fraction of a second
     try:
-        with nullcontext() if Path(place).is_dir() else offline_if_unreachable():
+        with quiet_transformers(), nullcontext() if Path(place).is_dir() else offline_if_unreachable():
             yield
     except OSError as error:
         raise OSError(f"expected {what} at {place!r}; found none ({first_sentence(error)}).") from error
     except Exception as error:  # broken files fail anywhere in transformers
         raise ValueError(f"expected {what} at {place!r}; found something else ({first_sentence(error)}).") from error
-    finally:
-        logging.set_verbosity(before)
-        if has_bar:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _objects(place: str, revision: str, *names: str) -> list[dict[str, Any] | None]:

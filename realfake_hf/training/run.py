@@ -12,7 +12,6 @@ import numpy as np
 from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import set_seed
-from transformers.utils import logging as transformers_logging
 
 from realfake_hf.data.pixels import PixelDataset
 from realfake_hf.data.streaming import StreamedPixels
@@ -22,6 +21,7 @@ from realfake_hf.estimate import to_plain
 from realfake_hf.labels import FAKE
 from realfake_hf.metrics.calibration import choose_operating_point
 from realfake_hf.metrics.operating_point import OPERATING_POINT, OperatingPoint
+from realfake_hf.models.checkpoint import quiet_transformers
 from realfake_hf.models.multiview import MultiViewForImageClassification
 from realfake_hf.run_folder import (
     RECORD,
@@ -67,17 +67,16 @@ class Fitted:
 
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Suppress warnings of transformers and bars of datasets; not if this package logs at the level DEBUG."""
+    """Suppress what transformers and datasets print of their own; not if this package logs at the level DEBUG."""
     if logger.isEnabledFor(logging.DEBUG):
         yield
         return
-    verbosity, had_bars = transformers_logging.get_verbosity(), not are_progress_bars_disabled()
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    had_bars = not are_progress_bars_disabled()
     disable_progress_bars()
     try:
-        yield
+        with quiet_transformers():
+            yield
     finally:
-        transformers_logging.set_verbosity(verbosity)
         if had_bars:
             enable_progress_bars()
 

@@ -80,11 +80,8 @@ def begin() -> None:
 
 @cache
 def _detector(source: Source) -> "Detector":
-    from transformers.utils.logging import disable_progress_bar
-
     from realfake_hf.detector import Detector
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # of weight files
     return Detector.from_pretrained(
         source.place, batch_size=BATCH, trust_remote_code=source.trust_remote_code, only_safetensors=True,
         revision=source.revision, bf16=not source.float32,
