@@ -90,8 +90,8 @@ class OnnxDetector:
         """Return the normalised views of an image: (views, 3, size, size)."""
         views = cut_views(image, size=self._settings["size"], positions=self._settings["positions"])
         mean, std = (np.asarray(self._settings[name], np.float32) for name in ("image_mean", "image_std"))
-        pixel_values: NDArray[np.float32] = (views.astype(np.float32) / 255 - mean) / std
-        return np.moveaxis(pixel_values, -1, 1)
+        pixel_values = (views.astype(np.float32) / 255 - mean) / std
+        return np.moveaxis(pixel_values.astype(np.float32, copy=False), -1, 1)
 
 
 def _read_weights(folder: Path) -> Iterator[tuple[str, NDArray[Any]]]:
