@@ -55,6 +55,12 @@ def test_the_notebook_is_valid_and_holds_no_outputs(notebook):
     assert [cell.id for cell in cells if cell.outputs or cell.execution_count] == []
 
 
+def test_the_notebook_installs_what_training_needs(notebook):
+    [install] = [cell.source for cell in notebook.cells if cell.id == "install"]
+    assert install.startswith("%pip install")
+    assert Requirement(f"package{install.partition('..')[2].rstrip(chr(34))}").extras == {"train"}
+
+
 @pytest.mark.slow
 def test_the_notebook_trains_a_model_and_shows_its_map(notebook, tmp_path):
     cells = {cell.id: cell for cell in notebook.cells}

@@ -258,6 +258,23 @@ def test_the_digital_source_type_is_read_however_it_is_written(inside, format):
     assert lines(with_xmp(packet(inside=inside), format)) == [("IPTC digital source type", text)]
 
 
+@pytest.mark.parametrize("code", SOURCE_TYPES)
+def test_generative_ai_is_named_by_its_own_source_types_only(code):
+    [found] = read_provenance(with_xmp(packet(attributes=f'ext:DigitalSourceType="{IPTC}{code}"')))
+    expected = {"trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia", "trainedAlgorithmicData"}
+    assert found.names_ai == (code in expected)
+
+
+def test_tools_that_generate_and_the_field_for_ai_systems_name_generative_ai():
+    for field, value, names_ai in (
+        ("xmp:CreatorTool", "Adobe Firefly", True),
+        ("xmp:CreatorTool", "GIMP 3.0", False),
+        ("ext:AISystemUsed", "a system that no list has", True),
+    ):
+        [found] = read_provenance(with_xmp(packet(attributes=f'{field}="{value}"')))
+        assert found.names_ai == names_ai, value
+
+
 def test_a_source_type_that_iptc_does_not_know_is_quoted():
     [(_, text)] = lines(with_xmp(packet(attributes='ext:DigitalSourceType="http://x/&lt;b&gt;painted"')))
     assert text == '"<b>painted", a type that IPTC has not'

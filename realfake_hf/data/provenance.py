@@ -58,6 +58,8 @@ _MAKERS: Final = {
 }  # fmt: skip  # words in lower case, and the page of the maker
 _C2PA_STORE: Final = bytes.fromhex("63327061 0011 0010 8000 00aa00389b71")  # JUMBF type (C2PA 2.1, 11.1.4.2)
 _AI_MEDIA: Final = ("compositeWithTrainedAlgorithmicMedia", "trainedAlgorithmicMedia")  # searched in all bytes
+_AI_CODES: Final = (*_AI_MEDIA, "trainedAlgorithmicData")
+_AI_SYSTEM: Final = "AI system"
 _GENERATOR_KEYS: Final = {
     "parameters": "Stable Diffusion web UI", "prompt": "ComfyUI", "workflow": "ComfyUI",
     "invokeai_metadata": "InvokeAI", "sd-metadata": "InvokeAI", "dream": "InvokeAI",
@@ -68,7 +70,7 @@ _GENERATOR_WORDS: Final = (
 )  # fmt: skip  # words in free text, in lower case
 _XMP: Final = {
     "http://iptc.org/std/Iptc4xmpExt/2008-02-29/ DigitalSourceType": "source",
-    "http://iptc.org/std/Iptc4xmpExt/2008-02-29/ AISystemUsed": "AI system",
+    "http://iptc.org/std/Iptc4xmpExt/2008-02-29/ AISystemUsed": _AI_SYSTEM,
     "http://ns.adobe.com/xap/1.0/ CreatorTool": "tool",
     "http://ns.adobe.com/photoshop/1.0/ Credit": "credit",
     "http://purl.org/dc/terms/ provenance": "credentials",
@@ -116,7 +118,12 @@ class Evidence:
     @property
     def names_ai(self) -> bool:
         """Whether it says that generative AI had a part in the image."""
-        return self.kind == "generator text" or "generative AI" in self.text
+        return (
+            self.kind == "generator text"
+            or self.text.startswith(_AI_SYSTEM)
+            or any(code in self.text for code in _AI_CODES)
+            or _names_generator(self.text)
+        )
 
 
 def read_provenance(data: bytes, *, trust: str | os.PathLike[str] | None = None) -> tuple[Evidence, ...]:
@@ -228,7 +235,7 @@ def _source_type(value: str) -> str:
 def _from_xmp(fields: Mapping[str, str]) -> Iterator[Evidence]:
     if source := fields.get("source"):
         yield Evidence("IPTC digital source type", _source_type(source))
-    for name in ("tool", "AI system"):
+    for name in ("tool", _AI_SYSTEM):
         if text := fields.get(name):
             yield Evidence("XMP", f"{name}: {_quoted(text)}", link=_maker_page(text))
     if _names_generator(credit := fields.get("credit", "")):
