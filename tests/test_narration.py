@@ -46,7 +46,7 @@ def shown_on(stream, monkeypatch):
     progress.on_evaluate(None, state, None)
     progress.on_train_end(None, state, None)
     progress.on_prediction_step(None, state, None, eval_dataloader=range(5))
-    progress.on_predict(None, state, None)
+    progress.on_predict(None, state, None, {})
     return stream.getvalue()
 
 
