@@ -8,7 +8,6 @@ from pathlib import Path
 import nbformat
 import pytest
 from huggingface_hub.cli._uv_script_header import parse_uv_script_header
-from nbclient import NotebookClient
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
@@ -63,6 +62,8 @@ def test_the_notebook_installs_what_training_needs(notebook):
 
 @pytest.mark.slow
 def test_the_notebook_trains_a_model_and_shows_its_map(notebook, tmp_path):
+    from nbclient import NotebookClient  # loads native code, which only this test needs
+
     cells = {cell.id: cell for cell in notebook.cells}
     notebook.cells.remove(cells.pop("install"))
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
