@@ -207,9 +207,14 @@ def _parser(dataclass_types: Sequence[Any], description: str | None) -> HfArgume
 
 
 def _program() -> str | None:
-    """Return how this process was started as a module, such as `python -m realfake_hf.score`; None if it was not."""
+    """Return how this process was started as a module, such as `python -m realfake_hf.score`; else None.
+
+    Then it is a script, or a command of `realfake`, whose name is in `sys.argv`.
+    """
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return f"python -m {spec.name.removesuffix('.__main__')}" if spec else None
+    if spec is None or sys.argv[0].startswith("realfake "):
+        return None
+    return f"python -m {spec.name.removesuffix('.__main__')}"
 
 
 def _help(action: argparse.Action) -> str:

@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
@@ -202,6 +203,14 @@ def help_of(capsys, *dataclass_types, description=None):
             ).splitlines()  # a text that begins or goes on in a line of its own
             groups[title] = [re.sub(r" {2,}", " ", entry.strip()) for entry in entries]
     return text, groups
+
+
+def test_help_names_the_command_of_realfake(capsys, monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec("realfake_hf.__main__", None))
+    monkeypatch.setattr(sys, "argv", ["realfake train"])
+    assert help_of(capsys, Settings)[0].startswith("usage: realfake train [--config FILE]")
+    monkeypatch.setattr(sys, "argv", ["realfake_hf/__main__.py"])
+    assert help_of(capsys, Settings)[0].startswith("usage: python -m realfake_hf [--config FILE]")
 
 
 def test_help_lists_settings_in_one_spelling_with_true_defaults(capsys):
