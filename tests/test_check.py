@@ -251,7 +251,9 @@ class TestReport:
         assert [words in page for _, words in KINDS.items()] == [True] * 5
 
     def test_a_sure_fake_that_says_so_is_no_contradiction(self):
-        said = Evidence("Content Credentials", "the signer says: created by generative AI", "verified")
+        said = Evidence(
+            "Content Credentials", "the signer says: created by generative AI (trainedAlgorithmicMedia)", "verified"
+        )
         assert self.entry("a.png", 0.9, evidence=(said,)).kind == "fake"
         assert self.entry("a.png", 0.1, evidence=(said,)).kind == "contradiction"
 
