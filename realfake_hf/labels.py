@@ -114,13 +114,18 @@ class Verdict:
         return f"unsure, rather {self.label}" if self.is_sure is False else self.label
 
     @property
+    def why(self) -> str:
+        """The reasons in words; empty if there are none."""
+        return " and ".join(REASONS[each] for each in self.reasons)
+
+    @property
     def reason(self) -> str | None:
         """The reasons as a sentence; None if there are none.
 
         >>> Verdict("FAKE", 0.9, is_sure=False, reasons=("size", "compression")).reason
         'Unsure because it is too small and it is too heavily compressed.'
         """
-        return f"Unsure because {' and '.join(REASONS[each] for each in self.reasons)}." if self.reasons else None
+        return f"Unsure because {self.why}." if self.reasons else None
 
 
 def id2label() -> dict[int, str]:

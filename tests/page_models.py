@@ -67,10 +67,6 @@ class StandIn:
         return stream.getvalue(), {"model": self.name, "method": method, "explains": label, "is_empty": False}
 
 
-def stand_ins():
-    return {name: StandIn(name) for name in ("wild", "cifake-cnn", "cifake-vit")}
-
-
 @contextmanager
 def served(folder):
     """Serve the page in another process, with its uploads in a folder; yield its address."""
@@ -84,8 +80,7 @@ def served(folder):
 
 
 def serve():
-    models = {name: StandIn(name) for name in ("wild", "cifake-cnn", "cifake-vit")}
-    page = build(models)
+    page = build({name: StandIn(name) for name in ("wild", "cifake-cnn", "cifake-vit")})
     page.launch(prevent_thread_lock=True, quiet=True, **launch_settings(page))
     sys.stdout.write(f"{page.local_url}\n")
     sys.stdout.flush()

@@ -17,7 +17,7 @@ from realfake_hf.check.models import LoadedModel
 from realfake_hf.data.decoding import UnreadableImageError, decode_image
 from realfake_hf.data.files import printable, read_file
 from realfake_hf.data.provenance import Evidence, read_provenance
-from realfake_hf.labels import REASONS, NotFiniteError, Verdict
+from realfake_hf.labels import NotFiniteError, Verdict
 from realfake_hf.metrics.operating_point import Band
 from realfake_hf.wording import band_words, verdict_words, warnings_of
 
@@ -49,12 +49,19 @@ class CheckedImage:
     error: str = ""
 
     @property
+    def headline(self) -> str:
+        """The verdict in words, or that there is none."""
+        return verdict_words(self.verdict) if self.verdict else "No verdict"
+
+    @property
+    def why(self) -> str:
+        """Why the verdict is unsure, or why there is none; empty if it is sure."""
+        return self.verdict.why if self.verdict else self.error
+
+    @property
     def words(self) -> str:
-        """The verdict in words, with the reasons why it is unsure."""
-        if self.verdict is None:
-            return f"No verdict: {self.error}"
-        reasons = [REASONS[each] for each in self.verdict.reasons]
-        return f"{': '.join(filter(None, (verdict_words(self.verdict), ' and '.join(reasons))))}."
+        """The headline and why, in a sentence."""
+        return f"{': '.join(filter(None, (self.headline, self.why)))}{'.' if self.verdict else ''}"
 
     @property
     def band_words(self) -> str:
