@@ -7,7 +7,7 @@ import torch
 from tiny_classifiers import FAMILIES, pictures
 
 from realfake_hf.attribution.explain import FUNCTIONS, default_method, explain, fitting_methods
-from realfake_hf.attribution.layout import eager_attention, first_tensor, layout_of, read_cells
+from realfake_hf.attribution.layout import attention_function, first_tensor, layout_of, read_cells
 from realfake_hf.attribution.maps import default_layer
 from realfake_hf.attribution.methods import ATTENTION_METHODS, METHODS
 
@@ -125,7 +125,7 @@ def test_the_only_patch_that_matters_is_the_hottest_of_pooled_maps(name, method)
     for patch, image in enumerate(values):
         row, column = 8 * (patch // 4), 8 * (patch % 4)
         image[0, row : row + 8, column : column + 8] = 1
-    with eager_attention(model):
+    with attention_function(model, "eager"):
         maps = [FUNCTIONS[method](model, values, target).values.flatten(1) for target in ("FAKE", "REAL")]
     heat = max(maps, key=lambda each: each.std())  # red speaks for one label
     assert heat.argmax(dim=1).tolist() == list(range(16))

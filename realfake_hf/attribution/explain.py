@@ -10,7 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from realfake_hf.attribution.attention import gradient_rollout, relevance
-from realfake_hf.attribution.layout import check_input, eager_attention, layout_of
+from realfake_hf.attribution.layout import attention_function, check_input, layout_of
+from realfake_hf.attribution.legrad import legrad
+from realfake_hf.attribution.libragrad import libragrad
 from realfake_hf.attribution.maps import (
     Maps,
     grad_cam,
@@ -27,6 +29,8 @@ FUNCTIONS: Final[Mapping[str, Callable[..., Maps]]] = {
     "last_attention": last_attention,
     "gradient_rollout": partial(maps_of_gradients, gradient_rollout),
     "relevance": partial(maps_of_gradients, relevance),
+    "legrad": legrad,
+    "libragrad": libragrad,
     "grad_cam": grad_cam,
     "integrated_gradients": integrated_gradients,
 }
@@ -70,7 +74,7 @@ def raw_maps(
     """Compute the maps of a batch before they are scaled; see `explain`."""
     given = dict(options or {})
     check(model, method, target, given)
-    with eager_attention(model) if method in ATTENTION_METHODS else nullcontext():
+    with attention_function(model, "eager") if method in ATTENTION_METHODS else nullcontext():
         return FUNCTIONS[method](model, pixel_values, target, **given)
 
 

@@ -72,12 +72,12 @@ def class_name(model: nn.Module) -> str:
 
 
 @contextmanager
-def eager_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Switch a model temporarily to eager attention, which returns its weights, if its class can switch."""
+def attention_function(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """Switch a model temporarily to a registered attention function, such as "eager", if its class can switch."""
     configs = {"": model.config, **{name: getattr(model.config, name) for name in model.config.sub_configs}}
     used = [module.config for module in model.modules() if isinstance(module, PreTrainedModel)]  # no text tower
     before = {name: each._attn_implementation for name, each in configs.items() if any(each is one for one in used)}
-    model.set_attn_implementation(dict.fromkeys(before, "eager"))
+    model.set_attn_implementation(dict.fromkeys(before, name))
     try:
         yield
     finally:
@@ -116,6 +116,11 @@ def first_tensor(output: object) -> Tensor | None:
         case (Tensor() as first, *_):
             return first
     return output if isinstance(output, Tensor) else None
+
+
+def with_first_tensor(output: object, tensor: Tensor) -> object:
+    """Return what a layer returned with another tensor in place of `first_tensor`."""
+    return (tensor, *output[1:]) if isinstance(output, tuple) else tensor
 
 
 def attention_weights(output: object) -> Tensor | None:
@@ -189,7 +194,7 @@ def _note(step: _Step, gradient: Tensor) -> None:
 
 
 def _find(model: PreTrainedModel, image: Tensor) -> Layout:
-    with eager_attention(model):
+    with attention_function(model, "eager"):
         shapes = _attention_shapes(model, image)
         is_eager = model.config._attn_implementation == "eager"
     trace = _run(model, image)

@@ -25,6 +25,7 @@ from realfake_hf.attribution.layout import (
     layout_of,
     read_cells,
     replace_cells,
+    with_first_tensor,
 )
 from realfake_hf.attribution.methods import Target
 from realfake_hf.labels import fake_index
@@ -96,7 +97,7 @@ def _maps_of_layers(
     fold: Callable[..., Tensor],
 ) -> Maps:
     """Fuse the heads of each layer, then fold the layers; on a CPU, the batch is divided among the cores."""
-    layout = _combinable(model, pixel_values)
+    layout = combinable(model, pixel_values)
     fused: defaultdict[int, list[Tensor]] = defaultdict(list)  # by thread
 
     @torch.no_grad()
@@ -108,7 +109,7 @@ def _maps_of_layers(
         )
 
     parts = pixel_values.chunk(available_cores()) if pixel_values.device.type == "cpu" else (pixel_values,)
-    with _each_attention(model, layout, lambda weights: fused[threading.get_ident()].append(fuse(weights))):
+    with each_attention(model, layout, lambda weights: fused[threading.get_ident()].append(fuse(weights))):
         maps = list(map_in_threads(maps_of, parts))
     return Maps(torch.cat([part.values for part in maps]), torch.cat([part.log_odds for part in maps]))
 
@@ -120,9 +121,9 @@ def maps_of_gradients(
 
     The attention of all layers is in memory at once.
     """
-    layout = _combinable(model, pixel_values)
+    layout = combinable(model, pixel_values)
     weights: list[Tensor] = []
-    with torch.enable_grad(), _each_attention(model, layout, weights.append):
+    with torch.enable_grad(), each_attention(model, layout, weights.append):
         odds = log_odds(model, pixel_values.detach().requires_grad_(), **attention_options(model))  # frozen parameters
     score = odds * direction(odds.detach(), target)
     gradients = torch.autograd.grad(score.sum(), attention.required(weights))
@@ -130,7 +131,8 @@ def maps_of_gradients(
     return Maps(attention.patch_map(row, grid=layout.grid), odds.detach())
 
 
-def _combinable(model: PreTrainedModel, pixel_values: Tensor) -> Layout:
+def combinable(model: PreTrainedModel, pixel_values: Tensor) -> Layout:
+    """Return the layout of a model for these images; raise a `ValueError` if its attention cannot be combined."""
     layout = layout_of(model, pixel_values)
     if layout.refusal:
         raise ValueError(
@@ -141,7 +143,7 @@ def _combinable(model: PreTrainedModel, pixel_values: Tensor) -> Layout:
 
 
 @contextmanager
-def _each_attention(model: PreTrainedModel, layout: Layout, use: Callable[[Tensor], None]) -> Iterator[None]:
+def each_attention(model: PreTrainedModel, layout: Layout, use: Callable[[Tensor], None]) -> Iterator[None]:
     """Call `use` with the attention weights of each layer as the forward pass computes them."""
 
     def hook(_module: nn.Module, _inputs: object, output: object) -> None:
@@ -238,7 +240,7 @@ def _activations(model: PreTrainedModel, name: str, pixel_values: Tensor) -> Ite
     grid = layout_of(model, pixel_values).layers.get(name)
     activations: list[Tensor] = []
 
-    def hook(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+    def hook(_module: nn.Module, _inputs: object, output: object) -> object:
         tensor = first_tensor(output)
         if grid is None or tensor is None:
             found = type(output).__name__ if tensor is None else f"the shape {tuple(tensor.shape)}"
@@ -249,7 +251,7 @@ def _activations(model: PreTrainedModel, name: str, pixel_values: Tensor) -> Ite
         values = read_cells(tensor.detach(), grid)
         activations.append((values.relu() if relu else values).requires_grad_())
         replaced = replace_cells(tensor.detach(), activations[0])
-        return replaced if isinstance(output, Tensor) else (replaced, *output[1:])
+        return with_first_tensor(output, replaced)
 
     with ExitStack() as hooks:
         hooks.callback(layer.register_forward_hook(hook).remove)

@@ -16,11 +16,13 @@ METHODS: Final[Mapping[str, Mapping[str, Any]]] = {  # the options of each metho
     "last_attention": {"head_fusion": "mean"},
     "gradient_rollout": {},
     "relevance": {},
+    "legrad": {},
+    "libragrad": {},
     "grad_cam": {"layer": None},
     "integrated_gradients": {"steps": 32, "grid": (8, 8)},
 }
-ATTENTION_METHODS: Final = frozenset({"rollout", "last_attention", "gradient_rollout", "relevance"})
-CLASS_METHODS: Final = frozenset({"gradient_rollout", "relevance", "grad_cam"})  # the others ignore the target
+ATTENTION_METHODS: Final = frozenset({"rollout", "last_attention", "gradient_rollout", "relevance", "legrad", "libragrad"})
+CLASS_METHODS: Final = frozenset({"gradient_rollout", "relevance", "legrad", "libragrad", "grad_cam"})  # the others ignore the target
 
 
 @dataclass(frozen=True, eq=False)

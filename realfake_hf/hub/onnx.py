@@ -129,10 +129,10 @@ def export_views(folder: Path) -> Path:
 def _export(detector: "Detector", size: tuple[int, int]) -> Any:  # noqa: ANN401 - torch.onnx.ONNXProgram
     import torch
 
-    from realfake_hf.attribution.layout import eager_attention
+    from realfake_hf.attribution.layout import attention_function
 
     pixels = torch.zeros(2, 3, size[1], size[0])
-    with eager_attention(detector.model), warnings.catch_warnings():
+    with attention_function(detector.model, "eager"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations within torch.onnx
         program = torch.onnx.export(
             _probability_model(detector), (pixels,), dynamo=True, opset_version=OPSET, input_names=["pixel_values"],
@@ -167,7 +167,7 @@ def _trace_views(model: "PreTrainedModel", n_views: int, size: int) -> Any:  # n
     import torch
     from torch import Tensor, nn
 
-    from realfake_hf.attribution.layout import eager_attention
+    from realfake_hf.attribution.layout import attention_function
 
     class Views(nn.Module):
         def __init__(self) -> None:
@@ -180,7 +180,7 @@ def _trace_views(model: "PreTrainedModel", n_views: int, size: int) -> Any:  # n
             embedding = network.window[:-1](features[:, 1:]).mean(1)
             return network.view_scores(features)[0], embedding[0]
 
-    with eager_attention(model), warnings.catch_warnings():
+    with attention_function(model, "eager"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations within torch.onnx
         program = torch.onnx.export(
             Views().eval(), (torch.zeros(n_views, 3, size, size),), dynamo=True, opset_version=OPSET, optimize=False,
