@@ -210,7 +210,10 @@ def _explain_singly(model: "PreTrainedModel", pixels: "Tensor", *, method: str) 
 
 WAYS: Final[dict[str, Way]] = {
     FORWARD: forward,
-    **{method: partial(_explain, method=method) for method in ("rollout", "relevance", "grad_cam")},
+    **{
+        method: partial(_explain, method=method)
+        for method in ("rollout", "relevance", "legrad", "libragrad", "grad_cam")
+    },
     "rollout, discarding": partial(_explain, method="rollout", options={"discard_ratio": DISCARDED}),
     SCRIPT: script_rollout,
     SCRIPT_DISCARDING: partial(script_rollout, discard_ratio=DISCARDED),
@@ -221,10 +224,13 @@ WAYS: Final[dict[str, Way]] = {
 def _pairs(settings: Settings) -> list[Pair]:
     import torch
 
-    speedup = SPEEDUP_ON_GPU if torch.accelerator.is_available() else SPEEDUP_ON_CPU
+    is_gpu = torch.accelerator.is_available()
+    speedup = SPEEDUP_ON_GPU if is_gpu else SPEEDUP_ON_CPU
     pairs = [
-        Pair("rollout", FORWARD, limit=1.3),
+        Pair("rollout", FORWARD, limit=1.3 if is_gpu else 1),
         Pair("relevance", FORWARD, limit=3),
+        Pair("legrad", FORWARD, limit=2),
+        Pair("libragrad", FORWARD),
         Pair("grad_cam", FORWARD),
         Pair(SCRIPT, "rollout", goal=speedup),
         Pair(SCRIPT_DISCARDING, "rollout, discarding", goal=speedup),

@@ -83,7 +83,9 @@ def constants_of(model, states):
         first = scale_of(layer.layernorm_before, states)
         states = states + layer.attention.o_proj((weights @ value).transpose(1, 2).flatten(2))
         hidden = layer.mlp.fc1(layer.layernorm_after(states))
-        blocks.append((weights, first, scale_of(layer.layernorm_after, states), layer.mlp.activation_fn(hidden) / hidden))
+        blocks.append(
+            (weights, first, scale_of(layer.layernorm_after, states), layer.mlp.activation_fn(hidden) / hidden)
+        )
         states = states + layer.mlp.fc2(layer.mlp.activation_fn(hidden))
     return {"blocks": blocks, "last": scale_of(model.vit.layernorm, states)}
 
@@ -144,7 +146,7 @@ def test_evidence_for_one_label_is_evidence_against_the_other(target):
 def test_a_model_with_a_step_that_is_not_affine_is_refused_by_libragrad():
     model = build()
     model.vit.layernorm.register_forward_hook(lambda _module, _inputs, output: output * output.sigmoid())
-    with pytest.raises(ValueError, match="affine.*found ViTForImageClassification.*legrad"):
+    with pytest.raises(ValueError, match=r"affine.*found ViTForImageClassification.*legrad"):
         explain(model, pixels(2), method="libragrad")
     assert model.config._attn_implementation == "eager"
 

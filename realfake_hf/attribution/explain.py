@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from realfake_hf.attribution.attention import gradient_rollout, relevance
 from realfake_hf.attribution.layout import attention_function, check_input, layout_of
 from realfake_hf.attribution.legrad import legrad
-from realfake_hf.attribution.libragrad import libragrad
+from realfake_hf.attribution.libragrad import is_complete, libragrad
 from realfake_hf.attribution.maps import (
     Maps,
     grad_cam,
@@ -113,10 +113,13 @@ def scale(maps: Tensor) -> tuple[Tensor, Tensor]:
 def fitting_methods(model: PreTrainedModel) -> tuple[str, ...]:
     """Return the methods that a model supports.
 
-    Attention methods need attention of each token to all others in every layer; Grad-CAM needs a layer with a grid.
+    Attention methods need attention of each token to all others in every layer, LibraGrad also that attention, norms
+    and activations are all that is not affine; Grad-CAM needs a layer with a grid.
     """
     layout = layout_of(model)
     refused = (ATTENTION_METHODS if layout.refusal else frozenset()) | ({"grad_cam"} if layout.last is None else set())
+    if not (layout.refusal or is_complete(model)):
+        refused |= {"libragrad"}
     return tuple(method for method in METHODS if method not in refused)
 
 

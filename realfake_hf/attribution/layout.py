@@ -44,7 +44,7 @@ def layout_of(model: PreTrainedModel, pixel_values: Tensor | None = None) -> Lay
     (batch, channels, height, width), the first image is used.
     """
     check_input(model)
-    image = _example(model) if pixel_values is None else pixel_values[:1].detach()
+    image = example_image(model) if pixel_values is None else pixel_values[:1].detach()
     kept = _layouts.setdefault(model, {})
     key = image.shape, image.device, tuple(name for name, _ in model.named_modules())
     if key not in kept:
@@ -320,7 +320,7 @@ def _why_not_combined(shapes: Sequence[torch.Size], *, is_eager: bool) -> str | 
     return None
 
 
-def _example(model: PreTrainedModel) -> Tensor:
+def example_image(model: PreTrainedModel) -> Tensor:
     """Return noise of the size of the images in the config: (1, channels, height, width)."""
     config = getattr(model.config, "vision_config", getattr(model.config, "tower_config", model.config))
     size = getattr(config, "image_size", None) or _IMAGE_SIZE

@@ -62,7 +62,8 @@ def _skipped(blocks: Sequence[nn.Module], outputs: Sequence[Any]) -> Iterator[No
     states = torch.cat([first_tensor(output) for output in outputs])
     before = [vars(block).get("forward") for block in blocks]
     for block, output in zip(blocks, outputs, strict=True):
-        block.forward = lambda *_, returned=with_first_tensor(output, states), **__: returned
+        returned = with_first_tensor(output, states)
+        block.forward = lambda *_, returned=returned, **__: returned
     try:
         yield
     finally:

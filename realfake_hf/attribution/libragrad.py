@@ -3,6 +3,7 @@
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +12,14 @@ from transformers.activations import ACT2CLS
 from transformers.masking_utils import eager_mask
 
 from realfake_hf.attribution.attention import patch_map
-from realfake_hf.attribution.layout import attention_function, class_name
+from realfake_hf.attribution.layout import attention_function, class_name, example_image
 from realfake_hf.attribution.legrad import block_of
 from realfake_hf.attribution.maps import Maps, combinable, direction, log_odds
 from realfake_hf.attribution.methods import Target
 
 CONSTANT: Final = "realfake_constant"  # name of `constant_attention` in transformers
 TOLERANCE: Final = 1e-3  # of the sum of all contributions, relative to the sum of their magnitudes
+_fitting: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 _ACTIVATIONS: Final = tuple({each[0] if isinstance(each, tuple) else each for each in ACT2CLS.values()})
 
 
@@ -28,11 +30,22 @@ def libragrad(model: PreTrainedModel, pixel_values: Tensor, target: Target) -> M
     size = at_tokens.abs().sum(dim=1) + elsewhere.abs()
     if ((at_tokens.sum(dim=1) + elsewhere - odds).abs() > TOLERANCE * size).any():
         raise ValueError(
-            f"expected a model whose steps between blocks are affine; found {class_name(model)}, whose contributions "
-            "do not sum to its log-odds. Use legrad or relevance."
+            "expected a model that is affine with constant attention, norms and activations; found "
+            f"{class_name(model)}, whose contributions do not sum to its log-odds. Use legrad or relevance."
         )
     evidence = (at_tokens * direction(odds, target)[:, None]).relu()
     return Maps(patch_map(evidence[:, None], grid=layout.grid), odds)
+
+
+def is_complete(model: PreTrainedModel) -> bool:
+    """Return whether `libragrad` fits a model, found on one image of its own size, once per model."""
+    if model not in _fitting:
+        try:
+            libragrad(model, example_image(model), "FAKE")
+            _fitting[model] = True
+        except ValueError:
+            _fitting[model] = False
+    return _fitting[model]
 
 
 def contributions(model: PreTrainedModel, pixel_values: Tensor, *, first: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -70,15 +83,21 @@ def contributions(model: PreTrainedModel, pixel_values: Tensor, *, first: str) -
 
 
 def constant_attention(
-    _module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, **options: Any
+    _module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    *,
+    scaling: float | None = None,
+    **_: object,
 ) -> tuple[Tensor, Tensor]:
     """Compute attention with constant weights, which is linear in the values.
 
     Queries, keys and values are (batch, heads, tokens, width), the output is (batch, tokens, heads, width).
     """
-    scaling = options.get("scaling") or query.shape[-1] ** -0.5
     with torch.no_grad():
-        scores = torch.matmul(query, key.transpose(2, 3)) * scaling
+        scores = torch.matmul(query, key.transpose(2, 3)) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
         weights = (scores if mask is None else scores + mask).softmax(dim=-1)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 

@@ -21,8 +21,12 @@ METHODS: Final[Mapping[str, Mapping[str, Any]]] = {  # the options of each metho
     "grad_cam": {"layer": None},
     "integrated_gradients": {"steps": 32, "grid": (8, 8)},
 }
-ATTENTION_METHODS: Final = frozenset({"rollout", "last_attention", "gradient_rollout", "relevance", "legrad", "libragrad"})
-CLASS_METHODS: Final = frozenset({"gradient_rollout", "relevance", "legrad", "libragrad", "grad_cam"})  # the others ignore the target
+ATTENTION_METHODS: Final = frozenset(
+    {"rollout", "last_attention", "gradient_rollout", "relevance", "legrad", "libragrad"}
+)
+# the others ignore the target
+CLASS_METHODS: Final = frozenset({"gradient_rollout", "relevance", "legrad", "libragrad", "grad_cam"})
+_PROPER_NAMES: Final = {"grad_cam": "Grad-CAM", "legrad": "LeGrad", "libragrad": "LibraGrad"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,4 +79,4 @@ def method_name(method: str) -> str:
     >>> method_name("grad_cam"), method_name("last_attention")
     ('Grad-CAM', 'last attention')
     """
-    return "Grad-CAM" if method == "grad_cam" else method.replace("_", " ")
+    return _PROPER_NAMES.get(method, method.replace("_", " "))
