@@ -8,7 +8,7 @@ from realfake_hf.cli import read_names, setting
 from realfake_hf.explain_study.names import TARGETS
 from realfake_hf.labels import LabelArguments
 
-PARTS: Final = ("agreement", "faithfulness", "sanity", "planted", "causal", "entity")
+PARTS: Final = ("agreement", "faithfulness", "sanity", "planted", "causal", "entity", "patching", "sinks")
 
 
 @dataclass
@@ -34,6 +34,8 @@ class StudyArguments(LabelArguments):
     sanity_n: int = setting(60, "Images of the weight randomisation.")
     planted_n: int = setting(100, "Image pairs for each kind of planted evidence.")
     causal_n: int = setting(2000, "Images of the occlusion test of centre, rim and corner.")
+    patching_n: int = setting(100, "Images whose cells are patched one by one.")
+    sinks_n: int = setting(200, "Images whose tokens are measured.")
     gallery: int = setting(12, "Images shown on the page.")
     bootstrap_samples: int = setting(10_000, "Bootstrap replicates of each interval and p-value.")
     seed: int = setting(0, "Seed of all random draws.")
@@ -78,5 +80,5 @@ class StudyArguments(LabelArguments):
         return read_names("--twins", self.twins, kind="MODEL")
 
 
-_COUNTS: Final = ("n", "faithfulness_n", "sanity_n", "planted_n", "causal_n")
+_COUNTS: Final = ("n", "faithfulness_n", "sanity_n", "planted_n", "causal_n", "patching_n", "sinks_n")
 _LEAST: Final = 2  # to pair one image with another

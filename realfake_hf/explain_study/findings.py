@@ -13,6 +13,8 @@ from realfake_hf.explain_study.names import (
     map_name,
     pair_name,
 )
+from realfake_hf.explain_study.patching_section import find_patching
+from realfake_hf.explain_study.sinks_section import find_sinks
 
 
 def findings(results: Results) -> list[str]:
@@ -93,4 +95,6 @@ _FINDINGS: Final[Mapping[str, Callable[[Results], str]]] = {
     "planted": _find_planted,
     "causal": _find_occlusion,
     "entity": _find_entity,
+    "patching": find_patching,
+    "sinks": find_sinks,
 }

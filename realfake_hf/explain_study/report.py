@@ -14,7 +14,9 @@ from realfake_hf.explain_study.arguments import StudyArguments
 from realfake_hf.explain_study.findings import findings
 from realfake_hf.explain_study.maps import is_empty
 from realfake_hf.explain_study.names import FILL_NAMES, MEASURE, MEASURE_NAMES, Results, map_name, model_name
+from realfake_hf.explain_study.patching_section import patching_section
 from realfake_hf.explain_study.run import ExplainedImage
+from realfake_hf.explain_study.sinks_section import sinks_section
 from realfake_hf.figures.style import save_figure
 from realfake_hf.labels import LABEL_NAMES, Verdict
 from realfake_hf.pages.page import GalleryImage, GalleryItem, PageFigure, Section, write_page
@@ -191,6 +193,8 @@ _SECTIONS: Final[Mapping[str, Callable[[Results], Section]]] = {
     "planted": _planted_section,
     "causal": _occlusion_section,
     "entity": _entity_section,
+    "patching": patching_section,
+    "sinks": sinks_section,
 }
 
 

@@ -32,8 +32,10 @@ from realfake_hf.explain_study.maps import (
     training_summary,
 )
 from realfake_hf.explain_study.occlusion import Mask, map_shares, measure_occlusion
+from realfake_hf.explain_study.patching import measure_patching
 from realfake_hf.explain_study.pointing_game import measure_planted
 from realfake_hf.explain_study.sanity import measure_sanity
+from realfake_hf.explain_study.sinks import measure_sinks
 from realfake_hf.labels import FAKE, LabelName
 from realfake_hf.models.pretrained import random_weights
 from realfake_hf.sampling import take_evenly
@@ -113,6 +115,8 @@ class _Study:
             "planted": lambda: measure_planted(self.models, self.sample, n=arguments.planted_n, **bootstrap),
             "causal": self._occlusion,
             "entity": self._entity,
+            "patching": lambda: measure_patching(self.models, self._draw(arguments.patching_n), **bootstrap),
+            "sinks": lambda: measure_sinks(self.models, self._draw(arguments.sinks_n), **bootstrap),
         }
 
     def facts(self) -> Plain:
