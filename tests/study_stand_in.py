@@ -61,6 +61,8 @@ def made_up_study():
         "planted": planted(rng),
         "causal": causal(),
         "entity": entity(),
+        "patching": patching(rng),
+        "sinks": sinks(),
     }  # fmt: skip
 
 
@@ -221,6 +223,39 @@ def entity():
     maps = {"cnn grad_cam": {"mass": mean(0.4), "mass_less_area": gap(0.15)}}
     counts = {"n": 500, "n_real": 240, "n_fake": 260, "area": mean(0.25), "fills": list(FILLS)}
     return {**counts, "models": models, "maps": maps}
+
+
+def patching(rng):
+    def row(name):
+        level = rng.uniform(0.1, 0.4)
+        means = {"same": mean(level, n=96, undefined=4), "other": mean(level - 0.05), "less_other": gap(0.05)}
+        return means if name == "centre prior" else means | {"less_centre": gap(0.1 - level)}
+
+    models = {
+        model: {
+            "layer": "vit.layers.5", "native_grid": [8, 8], "n": 96, "total": mean(9.0), "cells": mean(4.0),
+            "special": mean(2.0), "top_share": mean(0.5),
+            "maps": {name: {"iou_top_20": row(name), "spearman": row(name)} for name in (*methods, "centre prior")},
+        }
+        for model, methods in METHODS.items()
+    }  # fmt: skip
+    return {"n": 100, "top": 0.2, "measures": ["iou_top_20", "spearman"], "models": models}
+
+
+def sinks():
+    def block(number):
+        share = 0.0 if number < 3 else 0.02
+        attention = {"special": mean(3.0), "outliers": mean(2.0 if share else None), "rest": mean(0.9)}
+        norms = {"median": mean(10.0), "p99": mean(20.0), "largest": mean(60.0), "special": mean(30.0)}
+        return {**norms, "outliers": mean(share), "largest_ratio": 6.0, "attention": attention}
+
+    row = {"iou_top_20": mean(0.8, n=12), "spearman": mean(0.9, n=12), "excess": gap(0.3, n=12)}
+    vit = {
+        "special": 1, "grid": [8, 8], "blocks": [block(number) for number in range(6)], "late": 12,
+        "maps": {"rollout": row, "last_attention": row},
+    }  # fmt: skip
+    cnn = {"skipped": "none of its layers returns attention weights"}
+    return {"n": 200, "cut": 4.0, "measures": ["iou_top_20", "spearman"], "models": {"cnn": cnn, "vit": vit}}
 
 
 def made_up_gallery(content="cat"):

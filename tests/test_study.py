@@ -132,7 +132,7 @@ class TestArguments:
             ({"compare": ["a"]}, ["--compare", "'a'"]),
             ({"compare": ["a=x", "a=y"]}, ["--compare", "a, a"]),
             ({"twins": ["b=x"]}, ["--twins of a", "found b"]),
-            ({"parts": ["all"]}, ["--parts", "agreement, faithfulness, sanity, planted, causal, entity", "found all"]),
+            ({"parts": ["all"]}, ["--parts", "planted, causal, entity, patching, sinks", "found all"]),
             ({"targets": ["false"]}, ["--targets", "truth, predicted, FAKE, REAL", "found false"]),
             ({"targets": []}, ["--targets", "found none"]),
             ({"n": 1}, ["at least 2", "found --n 1"]),

@@ -14,7 +14,7 @@ from realfake_hf.pages import page as page_parts
 from realfake_hf.store import read_json
 
 IOU = "iou_top_20"
-PARTS = ("faithfulness", "sanity", "planted", "causal", "entity")
+PARTS = ("faithfulness", "sanity", "planted", "causal", "entity", "patching", "sinks")
 NASTY = '<script>alert("cat & dog")</script>'
 
 
@@ -152,6 +152,42 @@ class TestFlags:
         assert masses.rows == [["CNN Grad-CAM", "40.0% (38.8% to 41.2%)", "+15.0% (+13.8% to +16.2%)", "0.001"]]
 
     @pytest.mark.parametrize(
+        ("less", "flag", "named"),
+        [
+            (gap(0.1), "yes", ": ViT relevance."),
+            (gap(0.1, p_holm=0.2), "no", ": none."),
+            (gap(-0.1), "worse", ": none."),
+        ],
+    )
+    def test_maps_are_compared_with_the_centre_prior_by_the_effects_of_patching(self, study, less, flag, named):
+        for tested in study["patching"]["models"].values():
+            for row in (
+                row for name, rows in tested["maps"].items() if name != "centre prior" for row in rows.values()
+            ):
+                row["less_centre"] = gap(0.0)
+        study["patching"]["models"]["vit"]["maps"]["relevance"][IOU]["less_centre"] = less
+        table = report.sections(study)[6].tables[0]
+        assert column(table, "better than the centre", ("ViT relevance", "IoU, top 20%")) == flag
+        assert column(table, "better than the centre", ("ViT centre prior", "IoU, top 20%")) == ""
+        assert findings(study)[6].endswith(named)
+
+    def test_outlier_tokens_are_flagged_by_block(self, study):
+        norms, attention, maps = report.sections(study)[7].tables
+        assert column(norms, "any outlier") == ["no"] * 3 + ["yes"] * 3
+        assert column(attention, "outliers above 1") == [""] * 3 + ["yes"] * 3
+        assert column(maps, "outliers less median", ("ViT rollout",)).startswith("+0.300")
+        assert findings(study)[7].endswith(": ViT 12 of 200.")
+
+    def test_models_without_outliers_or_without_attention_say_so(self, study):
+        study["sinks"]["models"]["vit"] |= {"late": 0, "maps": {}}
+        section = report.sections(study)[7]
+        assert len(section.tables) == 2
+        assert "CNN (none of its layers returns attention weights)" in section.text[1]
+        assert "No patch is an outlier" in section.text[2]
+        del study["sinks"]["models"]["vit"]
+        assert (report.sections(study)[7].figures, findings(study)[7][-6:]) == ((), " none.")
+
+    @pytest.mark.parametrize(
         ("centre", "fill", "flag"),
         [
             ((0.7, 0.66, 0.74), (0.6, 0.55, 0.65), "yes"),
@@ -175,7 +211,7 @@ class TestFlags:
 
 
 def test_there_is_one_finding_for_each_measured_part(study):
-    assert len(findings(study)) == 6
+    assert len(findings(study)) == 8
     for part in PARTS:
         del study[part]
     assert len(findings(study)) == len(report.sections(study)) == 1
@@ -260,8 +296,9 @@ def test_every_figure_has_a_description_its_n_and_a_dark_twin(page):
 
 @pytest.mark.slow
 def test_the_contents_link_to_every_section(page):
-    assert [link["href"] for link in page.all("a")][:8] == [
-        "#agreement", "#faithfulness", "#sanity", "#planted", "#causal", "#entity", "#gallery", "#passport",
+    assert [link["href"] for link in page.all("a")][:10] == [
+        "#agreement", "#faithfulness", "#sanity", "#planted", "#causal", "#entity", "#patching", "#sinks", "#gallery",
+        "#passport",
     ]  # fmt: skip
     assert {f"#{heading['id']}" for heading in page.all("h2")} - {"#findings"} == {
         link["href"] for link in page.all("a")

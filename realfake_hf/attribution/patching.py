@@ -39,8 +39,9 @@ class Effects:
 def patching_layer(model: PreTrainedModel, pixel_values: Tensor | None = None) -> str:
     """Return the layer to patch by default, for pixel values (batch, channels, height, width) of some size.
 
-    It is the block at half depth where each token attends to all others, else the layer that Grad-CAM reads by
-    default. After the last block, patches have no effect on a classifier that reads a class token.
+    It is the block at half depth where each token attends to all others: after the last block, patches have no effect
+    on a classifier that reads a class token. Else it is the layer that Grad-CAM reads by default; in a transformer
+    with windows, that is a norm inside a residual connection, so that its cells carry a part of the difference alone.
     """
     layout = layout_of(model, pixel_values)
     if layout.refusal:

@@ -124,6 +124,6 @@ def _effects_table(part: Results) -> Table:
     )  # fmt: skip
     caption = (
         "Mean effects on the log-odds towards the twin's label: of the whole twin, of the cells one at a time, "
-        "summed, and of all special tokens together; and the share of the positive effects in the most effective cells."
+        "summed, and of all special tokens together; and the share of positive effects in the most effective cells."
     )
     return Table(caption, header, rows, align="lllr")

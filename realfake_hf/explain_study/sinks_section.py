@@ -148,7 +148,7 @@ def _maps_table(part: Results) -> Table:
     names = (MEASURE_NAMES[measure] for measure in part["measures"])
     header = ("map", *names, "outliers less median", "p (Holm)", "n")
     caption = (
-        "Agreement of maps with themselves without outliers, which get the median of the other cells; and the value "
-        "of outlier cells less that median, in [-1, 1]. Only images with outliers in the second half of the blocks count."
+        "Agreement of maps with themselves without the outliers of the second half of the blocks, which get the "
+        "median of the other cells; and the value of these cells less that median. Other images are left out."
     )
     return Table(caption, header, rows)
