@@ -10,7 +10,7 @@ OTHERS := diffusiondb-coco-imagenet progan-lsun wild-art-kaggle-layout
 
 export PYTHONDONTWRITEBYTECODE :=# keep bytecode: otherwise every process would compile torch again
 
-.PHONY: help space demo test slow lint types format cnn vit compare ablation wild heads peers search processes nodes twins study masks robust audit crosseval transfer shortcuts screenshot familiarity results benchmarks scaling faults
+.PHONY: help space demo test slow lint types format cnn vit compare ablation wild heads peers search processes nodes twins hardened study masks robust audit crosseval transfer shortcuts screenshot familiarity results benchmarks scaling faults
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -67,7 +67,11 @@ twins: .venv/installed ## train a second seed of both models: an hour or two on 
 	$(PY) train.py --config recipes/cifake_cnn.yaml --seed 1 --output_dir runs/twins/cnn
 	$(PY) train.py --config recipes/vit_tiny_cifake_32.yaml --seed 1 --output_dir runs/twins/vit
 
-study: .venv/installed ## run the explanation study; requires the twins; resumable
+hardened: .venv/installed ## fine-tune both models on images with hidden cells, for the fidelity of maps
+	$(PY) train.py --config recipes/studies/hardened_cnn.yaml --output_dir runs/hardened/cnn
+	$(PY) train.py --config recipes/studies/hardened_vit.yaml --output_dir runs/hardened/vit
+
+study: .venv/installed ## run the explanation study; requires the twins and the hardened models; resumable
 	$(PY) explain.py --study --config recipes/studies/explanations_cifake.yaml --output_dir runs/explanation-study
 
 masks: .venv/installed ## mark the entities of test images for the study

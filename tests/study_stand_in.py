@@ -14,6 +14,7 @@ METHODS = {
 MEASURES = ("iou_top_10", "iou_top_20", "spearman", "pearson", "ssim", "centre_distance")
 CONTENT = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 AREAS, FILLS, STEPS = (0.25, 0.5, 0.75), ("blur", "mean"), 8
+TESTS = (*(f"{test}, {fill}" for test in ("deletion", "insertion") for fill in (*FILLS, "linear")), "Fid+", "Fid-")
 PLANTINGS = ("fake in real", "real in fake")
 TARGETS = ("truth", "predicted", "FAKE", "REAL")
 
@@ -119,6 +120,12 @@ def a_pair(a, b, rng):
     }  # fmt: skip
 
 
+def less(values, *, n=256):
+    """Differences to both references by test, one of the centre prior's size less."""
+    by_test = {f"{test}_less_random": gap(value, n=n) for test, value in values.items()}
+    return by_test | {f"{test}_less_centre": gap(value - 0.02, n=n) for test, value in values.items()}
+
+
 def faithfulness(rng):
     models = {}
     for model, methods in METHODS.items():
@@ -126,16 +133,48 @@ def faithfulness(rng):
         for position, method in enumerate([*methods, "random order", "centre prior"]):
             pull = 0.3 + 0.4 * position + rng.uniform(0, 0.1)
             share = np.linspace(0, 1, STEPS + 1)
-            less = 0.02 * (position - 2)
+            change = 0.02 * (position - 2)
             rows[method] = {
                 "deletion": mean(0.6, n=256), "insertion": mean(0.7, n=256),
                 "deletion_curve": (0.97 - 0.47 * share**pull).tolist(),
                 "insertion_curve": (0.5 + 0.47 * share**pull).tolist(),
+                **less({"deletion": change, "insertion": -change}),
             }  # fmt: skip
-            if method != "random order":
-                rows[method] |= {"deletion_less_random": gap(less, n=256), "insertion_less_random": gap(-less, n=256)}
-        models[model] = dict.fromkeys(FILLS, rows)
-    return {"n": 256, "steps": STEPS, "fills": list(FILLS), "models": models}
+        models[model] = dict.fromkeys((*FILLS, "linear"), without_own_differences(rows))
+    return {
+        "n": 256, "steps": STEPS, "fills": [*FILLS, "linear"], "models": models,
+        "fidelity": {"vit": fidelity(METHODS["vit"])},
+        "rankings": {"cnn": rankings(METHODS["cnn"], TESTS[:-2]), "vit": rankings(METHODS["vit"], TESTS)},
+    }  # fmt: skip
+
+
+def without_own_differences(rows):
+    """Random order is compared with nothing, and the centre prior with random order only."""
+    excluded = {"random order": ("_less_random", "_less_centre"), "centre prior": ("_less_centre",)}
+    return {
+        name: {key: value for key, value in row.items() if not key.endswith(excluded.get(name, ("-",)))}
+        for name, row in rows.items()
+    }
+
+
+def fidelity(methods):
+    rows = {
+        name: {
+            "plus": mean(0.2), "minus": mean(0.1), "difference": mean(0.1),
+            **less({"plus": 0.04 * (2 - place), "minus": 0.03 * (place - 2), "difference": 0.05 * (2 - place)}),
+        }
+        for place, name in enumerate([*methods, "random order", "centre prior"])
+    }  # fmt: skip
+    return {"share": 0.5, "same_label": mean(0.97), "orders": without_own_differences(rows)}
+
+
+def rankings(methods, tests):
+    ranks = {
+        test: {name: mean(1 + (place + shift) % len(methods), half=1, n=250) for place, name in enumerate(methods)}
+        for shift, test in enumerate(tests)
+    }
+    pairs = [{"a": a, "b": b, "tau": mean(0.4 if a[0] == b[0] else -0.2)} for a, b in combinations(tests, 2)]
+    return {"ranks": ranks, "pairs": pairs, "mean_tau": mean(0.1, half=0.2, n=250, undefined=6)}
 
 
 def cascades(model):

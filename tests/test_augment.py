@@ -14,7 +14,7 @@ from realfake_hf.data import augment
 from realfake_hf.data.augment import Augmentation, blur, blur_sigmas, jpeg, noise, rescale
 from realfake_hf.training.callbacks import EpochAugmentation
 
-EVERYTHING = Augmentation(flip=True, crop_padding=3, robust_share=0.7, seed=5)
+EVERYTHING = Augmentation(flip=True, crop_padding=3, robust_share=0.7, hidden_share=0.5, seed=5)
 WORD = 2**64
 
 
@@ -63,6 +63,7 @@ augmentations = st.builds(
     flip=st.booleans(),
     crop_padding=st.just(0),
     robust_share=st.sampled_from([0.0, 0.3, 1.0]),
+    hidden_share=st.sampled_from([0.0, 0.5, 1.0]),
     seed=st.integers(-(2**40), 2**70),
 )
 
@@ -162,10 +163,11 @@ def test_a_crop_does_not_wrap_around():
     assert not cropped[:, -1, -1].any()
 
 
-def test_corruption_comes_last():
+@pytest.mark.parametrize("last", [{"hidden_share": 0.5}, {"hidden_share": 0.5, "robust_share": 0.7}])
+def test_corruption_follows_the_crop_and_hidden_cells_come_last(last):
     pixels, rows = random_pictures(), np.arange(40)
-    before = replace(EVERYTHING, robust_share=0.0)
-    after = replace(EVERYTHING, flip=False, crop_padding=0)
+    before = replace(EVERYTHING, **dict.fromkeys(last, 0.0))
+    after = Augmentation(**last, seed=EVERYTHING.seed)
     expected = after(before(pixels, rows, epoch=1), rows, epoch=1)
     assert np.array_equal(EVERYTHING(pixels, rows, epoch=1), expected)
 
@@ -235,6 +237,68 @@ def test_noise_differs_between_images_and_epochs():
     assert np.abs(correlations).max() < 0.2
 
 
+def hidden_cells(before, after):
+    """Which cells of 8 x 8 differ, (n, 8, 8); those that do, do so in every pixel."""
+    cells = (before != after).any(axis=3).reshape(len(before), 8, before.shape[1] // 8, 8, -1)
+    assert np.array_equal(cells.any(axis=(2, 4)), cells.all(axis=(2, 4)))
+    return cells.any(axis=(2, 4))
+
+
+def colourful(n, side=16):
+    """Images none of whose pixels has the mean colour."""
+    return np.where(random_pictures(n, side, side) < 128, np.uint8(0), np.uint8(255))
+
+
+@pytest.mark.parametrize(("share", "most"), [(0.5, 32), (0.1, 6), (1.0, 64)])
+def test_up_to_the_share_of_the_cells_is_hidden_and_every_number_is_as_likely(share, most):
+    pixels = colourful(6000)
+    counts = hidden_cells(pixels, Augmentation(hidden_share=share)(pixels, np.arange(6000), epoch=0)).sum(axis=(1, 2))
+    expected = 6000 / (most + 1)
+    frequency = np.bincount(counts, minlength=most + 1)
+    assert len(frequency) == most + 1
+    assert np.abs(frequency - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_every_cell_is_hidden_as_often_as_any_other():
+    pixels = colourful(6000)
+    shares = hidden_cells(pixels, Augmentation(hidden_share=0.5)(pixels, np.arange(6000), epoch=0)).mean(axis=0)
+    assert np.abs(shares - 0.25).max() < 0.03
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (20, 47), (5, 9)])
+def test_hidden_cells_have_the_mean_colour_of_their_image_and_the_others_do_not_change(shape):
+    pixels = random_pictures(40, *shape)
+    hidden = Augmentation(hidden_share=1.0)(pixels, np.arange(40), epoch=0)
+    means = np.broadcast_to(np.rint(pixels.mean(axis=(1, 2), keepdims=True)), pixels.shape)
+    is_hidden = (hidden != pixels).any(axis=3)
+    assert 0.3 < is_hidden.mean() < 0.7
+    assert np.array_equal(hidden[is_hidden], means[is_hidden])
+
+
+def test_hiding_cells_is_independent_of_the_other_augmentations():
+    n = 3000
+    pixels, rows = colourful(n, 8), np.arange(n)
+    hidden = Augmentation(hidden_share=1.0)(pixels, rows, epoch=0)
+    cells = hidden_cells(pixels, hidden)
+    columns = [cells.mean(axis=(1, 2)), cells[:, 0, 0], cells[:, 7, 7]]
+    columns += [
+        changed(pixels, augment(pixels, rows, epoch=0))
+        for augment in (Augmentation(flip=True), Augmentation(robust_share=0.5))
+    ]
+    correlations = np.corrcoef(np.array(columns, dtype=float)) - np.eye(5)
+    assert np.abs(correlations[3:]).max() < 0.08
+    assert np.array_equal(hidden, Augmentation(hidden_share=1.0)(pixels, rows, epoch=0))
+
+
+@pytest.mark.parametrize("other", ["seed", "epoch", "row"])
+def test_other_cells_are_hidden_with_another_seed_epoch_or_row(other):
+    pixels, rows = copies(200, colourful(1)[0]), np.arange(200)
+    seed, epoch, shift = ((other == name) * 1 for name in ("seed", "epoch", "row"))
+    one = hidden_cells(pixels, Augmentation(hidden_share=1.0)(pixels, rows, epoch=0))
+    two = hidden_cells(pixels, Augmentation(hidden_share=1.0, seed=seed)(pixels, rows + 1000 * shift, epoch=epoch))
+    assert abs(np.corrcoef(one.ravel(), two.ravel())[0, 1]) < 0.2
+
+
 def test_jpeg_is_that_of_pillow_with_chroma_subsampling():
     picture = smooth_picture()
     buffer = io.BytesIO()
@@ -281,10 +345,11 @@ def test_a_negative_padding_is_rejected():
         Augmentation(crop_padding=-1)
 
 
+@pytest.mark.parametrize("name", ["robust_share", "hidden_share"])
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
-def test_a_share_outside_of_its_range_is_rejected(share):
-    with pytest.raises(ValueError, match=rf"robust_share in \[0, 1\]; found {share}"):
-        Augmentation(robust_share=share)
+def test_a_share_outside_of_its_range_is_rejected(name, share):
+    with pytest.raises(ValueError, match=rf"{name} in \[0, 1\]; found {share}"):
+        Augmentation(**{name: share})
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 9), (9, 4), (3, 3)])

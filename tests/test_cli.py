@@ -467,6 +467,20 @@ def test_every_recipe_fills_the_arguments_of_training_and_makes_no_folder(file, 
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("name", ["cnn", "vit"])
+def test_the_published_models_are_hardened_for_one_epoch_as_they_were_trained_but_for_hidden_cells(name):
+    base = {"cnn": "cifake_cnn", "vit": "vit_tiny_cifake_32"}[name]
+    files = [ROOT / f"recipes/studies/hardened_{name}.yaml", ROOT / f"recipes/{base}.yaml"]
+    (model, run), (_, trained) = (
+        parse(DataArguments, ModelArguments, RunArguments, argv=["--config", str(file)])[1:] for file in files
+    )
+    assert (ROOT / model.model / "model.safetensors").is_file()
+    assert (run.hidden_share, run.num_train_epochs) == (0.5, 1)
+    assert run.learning_rate == pytest.approx(trained.learning_rate / 10)
+    for same in ("flip", "crop_padding", "bf16", "weight_decay", "per_device_train_batch_size"):
+        assert getattr(run, same) == getattr(trained, same)
+
+
 def test_training_takes_nested_settings_and_null_from_a_recipe(recipe, tmp_path):
     text = "lr_scheduler_kwargs: {num_cycles: 2, least: 1e-5}\nsave_total_limit: null\nearly_stopping_patience: 3\n"
     [run] = parse(RunArguments, argv=[*recipe(text), "--output_dir", str(tmp_path / "run")])

@@ -4,8 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from study_models import is_plain_json, noise, plain_and_striped, stripe_finder, tiny_vit
 
-from realfake_hf.explain_study.faithfulness import Trial, measure_faithfulness, order_of, trace
-from realfake_hf.explain_study.occlusion import FILLS, filled
+from realfake_hf.explain_study import fidelity, occlusion
+from realfake_hf.explain_study.faithfulness import measure_faithfulness, trace
+from realfake_hf.explain_study.fidelity import Hardened
+from realfake_hf.explain_study.imputation import impute
+from realfake_hf.explain_study.occlusion import filled
+from realfake_hf.explain_study.trials import FILLS, Trial, order_of, summarize
+from realfake_hf.metrics.intervals import Resampling
+from realfake_hf.metrics.significance import holm
 
 GRID = (4, 4)
 
@@ -37,7 +43,7 @@ def striped():
     return made
 
 
-@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("fill", occlusion.FILLS)
 @pytest.mark.parametrize("steps", [1, 3, 16])
 def test_curves_equal_those_of_hiding_cell_by_cell(fill, steps):
     """Compare with loops over images, steps and cells."""
@@ -55,20 +61,29 @@ def test_curves_equal_those_of_hiding_cell_by_cell(fill, steps):
                 assert turn * (found[row, step] - 0.5) == pytest.approx(mean_red(made[None])[0] - 0.5)
 
 
-@pytest.mark.parametrize("steps", [2, 4, 8])
-def test_insertion_is_deletion_in_reverse_order_read_backward(steps):
+def test_the_linear_fill_imputes_the_hidden_cells():
+    orders, trial = random_order(5, 16, seed=1), Trial(images(), score=mean_red, fill="linear", seed=3)
+    curves = trace(trial, orders, grid=GRID, steps=2)
+    hidden = (orders.argsort(axis=1) < 8).reshape(5, *GRID).repeat(2, axis=1).repeat(3, axis=2)
+    scores = [mean_red(impute(images(), mask, seed=3)) for mask in (hidden, ~hidden, np.ones_like(hidden))]
+    expected = [np.where(trial.called_fake, score, 1 - score) for score in scores]
+    np.testing.assert_allclose([curves.deletion[:, 1], curves.insertion[:, 1], curves.deletion[:, 2]], expected)
+
+
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("steps", [2, 8])
+def test_insertion_is_deletion_in_reverse_order_read_backward(steps, fill):
     orders = random_order(5, 16, seed=1)
-    there = trace(start("blur"), orders, grid=GRID, steps=steps)
-    back = trace(start("blur"), orders[:, ::-1], grid=GRID, steps=steps)
+    there = trace(start(fill), orders, grid=GRID, steps=steps)
+    back = trace(start(fill), orders[:, ::-1], grid=GRID, steps=steps)
     np.testing.assert_allclose(there.insertion, back.deletion[:, ::-1])
-    np.testing.assert_allclose(there.insertion_auc, back.deletion_auc)
+    np.testing.assert_allclose(there.areas["insertion"], back.areas["deletion"])
 
 
 def test_areas_follow_the_trapezoid_rule():
     curves = trace(start(), random_order(5, 16, seed=1), grid=GRID, steps=1)
     halfway = (curves.deletion[:, 0] + curves.deletion[:, 1]) / 2
-    np.testing.assert_allclose(curves.deletion_auc, halfway)
-    np.testing.assert_allclose(curves.insertion_auc, halfway)
+    np.testing.assert_allclose(list(curves.areas.values()), [halfway, halfway])
 
 
 def test_ends_are_scored_once_for_all_orders():
@@ -93,8 +108,9 @@ def test_a_map_of_the_evidence_beats_random_order_and_random_order_beats_its_inv
         trace(trial, orders, grid=GRID, steps=8)
         for orders in (order_of(evidence, seed=0), random_order(6, 16, seed=0), order_of(-evidence, seed=0))
     )
-    assert best.deletion_auc.mean() < chance.deletion_auc.mean() < worst.deletion_auc.mean()
-    assert best.insertion_auc.mean() > chance.insertion_auc.mean() > worst.insertion_auc.mean()
+    deletion, insertion = ([each.areas[name].mean() for each in (best, chance, worst)] for name in best.areas)
+    assert deletion == sorted(deletion)
+    assert insertion == sorted(insertion, reverse=True)
     assert (best.deletion[:, 1] < 0.2).all()
 
 
@@ -123,30 +139,62 @@ def test_ties_are_broken_at_random_and_reproducibly():
     assert (first != order_of(np.zeros((2000, 2, 2)), seed=1)).any()
 
 
+def test_summaries_are_paired_differences_to_both_references():
+    rng = np.random.default_rng(0)
+    scores = {name: {"deletion": rng.random(9)} for name in ("random order", "centre prior", "grad_cam")}
+    scores["grad_cam"]["deletion"][4] = np.nan
+    found = summarize(scores, Resampling(np.ones(9), samples=20))
+    assert found["random order"].keys() == {"deletion"}
+    assert found["centre prior"].keys() == {"deletion", "deletion_less_random"}
+    others, known = found["grad_cam"], np.arange(9) != 4
+    for short, name in (("random", "random order"), ("centre", "centre prior")):
+        gap = (scores["grad_cam"]["deletion"] - scores[name]["deletion"])[known].mean()
+        assert others[f"deletion_less_{short}"].value == pytest.approx(gap)
+        assert (others[f"deletion_less_{short}"].n, others[f"deletion_less_{short}"].undefined) == (8, 1)
+
+
 class TestFaithfulness:
     corner = np.s_[4:20, 16:32]
 
-    def study(self, **settings):
-        sample = plain_and_striped(where=self.corner)
+    def study(self, n=24, **settings):
+        sample = plain_and_striped(n, where=self.corner)
         return measure_faithfulness([stripe_finder()], sample, samples=50, **settings)
 
-    @pytest.mark.parametrize("fill", ["blur", "mean"])
-    def test_a_map_of_the_evidence_beats_random_order_in_both_tests(self, fill):
-        found = self.study()["models"]["cnn"][fill]["grad_cam"]
-        assert found["deletion_less_random"]["high"] < -0.1
-        assert found["insertion_less_random"]["low"] > 0.1
-        assert found["deletion_less_random"]["p_holm"] >= found["deletion_less_random"]["p_value"] > 0
-        assert found["deletion_less_random"]["n"] == 12  # the images that have a map
+    @pytest.fixture(scope="class")
+    def found(self):
+        return self.study()
 
-    def test_images_with_an_empty_map_are_counted(self):
-        found = self.study()["models"]["cnn"]["mean"]
-        grad_cam, centre = (found[order]["deletion"] for order in ("grad_cam", "centre prior"))
+    @pytest.mark.parametrize("fill", FILLS)
+    def test_a_map_of_the_evidence_beats_random_order_in_both_tests(self, found, fill):
+        order = found["models"]["cnn"][fill]["grad_cam"]
+        assert order["deletion_less_random"]["high"] < -0.1
+        assert order["insertion_less_random"]["low"] > 0.1
+        assert order["deletion_less_random"]["p_holm"] >= order["deletion_less_random"]["p_value"] > 0
+        assert order["deletion_less_random"]["n"] == 12  # the images that have a map
+
+    def test_differences_to_each_reference_are_corrected_by_themselves(self, found):
+        for baseline, n_tests in (("random", 2 * 2 * 3), ("centre", 2 * 3)):
+            gaps = [
+                order[f"{test}_less_{baseline}"]
+                for by_name in found["models"]["cnn"].values()
+                for order in by_name.values()
+                for test in ("deletion", "insertion")
+                if f"{test}_less_{baseline}" in order
+            ]
+            p_values = [gap["p_value"] for gap in gaps]
+            assert len(p_values) == n_tests
+            assert [gap["p_holm"] for gap in gaps] == pytest.approx(holm(p_values))
+
+    def test_images_with_an_empty_map_are_counted(self, found):
+        orders = found["models"]["cnn"]["mean"]
+        grad_cam, centre = (orders[name]["deletion"] for name in ("grad_cam", "centre prior"))
         assert (grad_cam["n"], grad_cam["undefined"]) == (12, 12)  # plain images have no map
         assert (centre["n"], centre["undefined"]) == (24, 0)
 
     def test_curves_of_all_orders_have_the_same_ends(self):
-        for by_name in measure_faithfulness([tiny_vit()], noise(), samples=0)["models"]["vit"].values():
-            assert len(by_name) == 2 + 6
+        vit = tiny_vit("rollout", "relevance", "grad_cam", "integrated_gradients")
+        for by_name in measure_faithfulness([vit], noise(), samples=0)["models"]["vit"].values():
+            assert list(by_name) == ["random order", "centre prior", *vit.methods]
             ends = [
                 [
                     *(order["deletion_curve"][end] for end in (0, -1)),
@@ -154,16 +202,30 @@ class TestFaithfulness:
                 ]
                 for order in by_name.values()
             ]
-            np.testing.assert_allclose(ends, [ends[0]] * 8)
+            np.testing.assert_allclose(ends, [ends[0]] * 6)
             assert ends[0][0] == ends[0][2] >= 0.5
 
-    def test_random_order_is_symmetric_and_has_no_difference_to_itself(self):
-        found = self.study()["models"]["cnn"]["blur"]["random order"]
-        assert found["insertion_curve"] == pytest.approx(found["deletion_curve"][::-1])
-        assert not {"deletion_less_random", "insertion_less_random"} & found.keys()
+    def test_random_order_is_symmetric_and_has_no_difference_to_itself(self, found):
+        order = found["models"]["cnn"]["blur"]["random order"]
+        assert order["insertion_curve"] == pytest.approx(order["deletion_curve"][::-1])
+        assert not {"deletion_less_random", "insertion_less_random"} & order.keys()
+
+    def test_a_fine_tuned_copy_of_a_model_adds_two_tests(self, found, monkeypatch):
+        monkeypatch.setattr(fidelity, "DRAWS", 2)
+        both = self.study(hardened=[Hardened(stripe_finder(), 0.5)])
+        tests = [f"{test}, {fill}" for test in ("deletion", "insertion") for fill in FILLS]
+        assert list(found["rankings"]["cnn"]["ranks"]) == tests
+        assert list(both["rankings"]["cnn"]["ranks"]) == [*tests, "Fid+", "Fid-"]
+        assert found["fidelity"] == {}
+        assert both["models"] == found["models"]
+        assert both["rankings"]["cnn"]["ranks"]["Fid+"]["grad_cam"]["n"] == 12
+        orders = both["fidelity"]["cnn"]["orders"]
+        assert orders["grad_cam"]["difference_less_random"]["p_holm"] is not None
+        assert orders["grad_cam"]["difference_less_random"]["low"] > 0
+        assert is_plain_json(both)
 
     def test_the_same_seed_gives_the_same_numbers(self):
-        first, same, other = (self.study(seed=seed) for seed in (1, 1, 2))
+        first, same, other = (self.study(n=6, seed=seed) for seed in (1, 1, 2))
         assert first == same
         assert first != other
         assert is_plain_json(first)

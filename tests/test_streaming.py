@@ -127,7 +127,7 @@ def test_no_two_images_are_augmented_alike_whatever_their_part_and_block(train, 
 
 
 def test_a_run_draws_the_order_and_the_augmentation_of_its_training_images_by_its_seed(images, train, tmp_path):
-    settings = {"flip": True, "crop_padding": 2, "robust_share": 0.5, "seed": 3}
+    settings = {"flip": True, "crop_padding": 2, "robust_share": 0.5, "hidden_share": 0.3, "seed": 3}
     augment = Augmentation(**settings)
     run = RunArguments(output_dir=str(tmp_path), per_device_train_batch_size=16, **settings)
     whole = pixel_sets(TrainingData(images), PROCESSOR, run)

@@ -120,6 +120,10 @@ class TestArguments:
         arguments = StudyArguments("out", compare=["cnn=a", "vit=b"], twins=["vit=c"])
         assert (arguments.models, arguments.twin_places) == ({"cnn": "a", "vit": "b"}, {"vit": "c"})
 
+    def test_hardened_models_have_the_names_of_models(self):
+        arguments = StudyArguments("out", compare=["cnn=a", "vit=b"], hardened=["vit=c"])
+        assert arguments.hardened_places == {"vit": "c"}
+
     def test_the_entity_is_measured_if_there_are_masks(self):
         settings = {"compare": ["a=x"], "parts": ["entity", "sanity"]}
         assert StudyArguments("out", **settings).measured_parts == ["sanity"]
@@ -132,6 +136,7 @@ class TestArguments:
             ({"compare": ["a"]}, ["--compare", "'a'"]),
             ({"compare": ["a=x", "a=y"]}, ["--compare", "a, a"]),
             ({"twins": ["b=x"]}, ["--twins of a", "found b"]),
+            ({"hardened": ["b=x"]}, ["--hardened of a", "found b"]),
             ({"parts": ["all"]}, ["--parts", "planted, causal, entity, patching, sinks", "found all"]),
             ({"targets": ["false"]}, ["--targets", "truth, predicted, FAKE, REAL", "found false"]),
             ({"targets": []}, ["--targets", "found none"]),

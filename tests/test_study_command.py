@@ -97,6 +97,7 @@ def test_an_interrupted_study_says_how_to_resume(tmp_path, monkeypatch, capsys):
     [
         (["--split", "dream"], "the split 'dream' of demo; found train, validation, test."),
         (["--twins", "cnn=nowhere/at/all"], "no such folder at 'nowhere/at/all'"),
+        (["--hardened", f"cnn={CNN}"], "--hidden_share"),
     ],
 )
 def test_invalid_input_is_named(more, named, tmp_path, capsys):
@@ -123,6 +124,8 @@ def test_the_recipe_of_the_study_is_valid(monkeypatch):
     assert explain.main(["--study", "--config", recipe, "--output_dir", "runs/x"]) == 0
     assert given[0].models == {"cnn": "space/models/cifake-cnn", "vit": "space/models/cifake-vit"}
     assert given[0].data == "cifake"
+    for places in (given[0].twin_places, given[0].hardened_places):
+        assert places.keys() == given[0].models.keys()
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from study_stand_in import METHODS as METHODS_OF
 from study_stand_in import gap, made_up_study, mean
 
 from realfake_hf.attribution.methods import method_name
-from realfake_hf.explain_study import figures
+from realfake_hf.explain_study import faithfulness_section, figures
 from realfake_hf.explain_study.figures import PALE
 from realfake_hf.explain_study.names import REFERENCES, agreement_of, key_pairs
 from realfake_hf.explain_study.patching_section import agreement_with_effects
@@ -29,6 +29,8 @@ MAKERS: dict[str, Callable[[], Figure]] = {
     "controls": lambda: figures.agreement_and_controls(STUDY),
     "curves": lambda: figures.faithfulness_curves(STUDY, "blur"),
     "gaps": lambda: figures.faithfulness_gaps(STUDY, "blur"),
+    "drops": lambda: faithfulness_section.fidelity_gaps(STUDY),
+    "tau": lambda: faithfulness_section.tau_matrices(STUDY),
     "cascade": lambda: figures.weight_randomization(STUDY),
     "planted": lambda: figures.planted_hits(STUDY),
     "hidden": lambda: figures.hidden_regions(STUDY, "accuracy"),
@@ -183,6 +185,33 @@ def test_a_gap_is_blue_if_significantly_better_and_grey_if_not(study: dict) -> N
     assert colors == [{0: BLUE, 1: PALE, 2: VERMILLION}, {0: VERMILLION, 1: PALE, 2: BLUE}]
 
 
+def test_a_drop_is_blue_where_fidelity_is_better_than_that_of_random_order(study: dict) -> None:
+    orders = study["faithfulness"]["fidelity"]["vit"]["orders"]
+    for name in orders:
+        if name != "random order":
+            orders[name] |= {"plus_less_random": gap(0.0), "minus_less_random": gap(0.0)}
+    orders["rollout"] |= {"plus_less_random": gap(0.1), "minus_less_random": gap(-0.1)}
+    orders["relevance"] |= {"plus_less_random": gap(-0.1), "minus_less_random": gap(0.1)}
+    for axes in faithfulness_section.fidelity_gaps(study).axes:
+        colors = {
+            round(bar.get_y() + bar.get_height() / 2): to_hex(bar.get_facecolor()).upper() for bar in axes.patches
+        }
+        assert colors == {0: BLUE, 1: PALE, 2: PALE, 3: VERMILLION, 4: PALE, 5: PALE, 6: PALE}
+
+
+def test_tau_is_shown_once_for_every_two_tests(study: dict) -> None:
+    for ranking in study["faithfulness"]["rankings"].values():
+        for place, pair in enumerate(ranking["pairs"]):
+            pair["tau"] = mean(None if place == 2 else place / 30)
+    cnn, vit, _ = faithfulness_section.tau_matrices(study).axes
+    for axes, n_tests in ((cnn, 6), (vit, 8)):
+        n_pairs = n_tests * (n_tests - 1) // 2
+        shown = ["none" if place == 2 else f"{place / 30:.2f}" for place in range(n_pairs)]
+        assert sorted(text.get_text() for text in axes.texts) == sorted(shown)
+        assert len(axes.get_yticks()) == n_tests - 1
+    assert [axes.get_title() for axes in (cnn, vit)] == ["CNN", "ViT"]
+
+
 def test_a_method_has_one_colour_in_every_panel_and_references_have_line_styles_of_their_own() -> None:
     figure = MAKERS["curves"]()
     looks = {(line.get_label(), line.get_color(), line.get_linestyle()) for axes in figure.axes for line in axes.lines}
@@ -280,3 +309,6 @@ def test_results_without_any_defined_value_can_be_drawn(study: dict) -> None:
     figures.agreement_and_controls(study).draw_without_rendering()
     figures.agreement_matrix(study, IOU).draw_without_rendering()
     figures.faithfulness_gaps(study, "blur").draw_without_rendering()
+    for pair in study["faithfulness"]["rankings"]["vit"]["pairs"]:
+        pair["tau"] = mean(None)
+    faithfulness_section.tau_matrices(study).draw_without_rendering()

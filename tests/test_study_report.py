@@ -6,7 +6,7 @@ import pytest
 from page_in_browser import CHROMIUM, Page, seen
 from study_stand_in import gap, made_up_gallery, made_up_study, mean
 
-from realfake_hf.explain_study import report, tables
+from realfake_hf.explain_study import faithfulness_section, report, tables
 from realfake_hf.explain_study.arguments import StudyArguments
 from realfake_hf.explain_study.findings import findings
 from realfake_hf.explain_study.names import agreement_of, key_pairs, main_pair
@@ -93,20 +93,67 @@ class TestFlags:
         assert [row[0] for row in table.rows] == ["the true label", "each model's verdict", "FAKE", "REAL"]
         assert table.rows[0][1] == tables.cell(main_pair(pairs_of(study))["measures"][IOU]["same_picture"])
 
-    def test_orders_are_compared_with_random_order(self, study):
+    def orders_with(self, study, baseline):
+        """One fill, in which the methods have these differences to a baseline."""
         gaps = {
             "grad_cam": (-0.1, 0.1), "relevance": (-0.1, -0.1), "last_attention": (0.0, 0.1), "rollout": (0.1, 0.0),
         }  # fmt: skip
+        areas = {"deletion": mean(0.5), "insertion": mean(0.5)}
         rows = {
-            name: mean_gaps | {"deletion": mean(0.5), "insertion": mean(0.5)}
+            name: areas | {f"deletion_less_{baseline}": gap(deletion), f"insertion_less_{baseline}": gap(insertion)}
             for name, (deletion, insertion) in gaps.items()
-            for mean_gaps in ({"deletion_less_random": gap(deletion), "insertion_less_random": gap(insertion)},)
         }
-        rows["random order"] = {"deletion": mean(0.5), "insertion": mean(0.5)}
+        rows["random order"] = areas
         study["faithfulness"] |= {"fills": ["mean"], "models": {"vit": {"mean": rows}}}
         [table] = tables.faithfulness_tables(study)
+        return table
+
+    def test_orders_are_compared_with_random_order(self, study):
+        table = self.orders_with(study, "random")
         assert column(table, "better than random in") == ["both", "deletion", "insertion", "neither", ""]
-        assert findings(study)[1].endswith(": ViT Grad-CAM.")
+        assert "with every fill: ViT Grad-CAM." in findings(study)[1]
+
+    def test_methods_no_better_than_the_centre_prior_are_named(self, study):
+        table = self.orders_with(study, "centre")
+        assert column(table, "against the centre prior") == [
+            "better in both", "better in deletion", "better in insertion", "no better than the centre prior", "",
+        ]  # fmt: skip
+        assert "with any fill: ViT rollout." in findings(study)[1]
+
+    def test_fidelity_is_compared_with_both_references(self, study):
+        orders = study["faithfulness"]["fidelity"]["vit"]["orders"]
+        for name, (random, centre) in {"rollout": (0.1, 0.1), "relevance": (0.1, 0.0), "grad_cam": (0.0, 0.1)}.items():
+            orders[name] |= {"difference_less_random": gap(random), "difference_less_centre": gap(centre)}
+        [table] = faithfulness_section.fidelity_tables(study)
+        flags = {
+            "ViT rollout": ("yes", "better"),
+            "ViT relevance": ("yes", "no better than the centre prior"),
+            "ViT Grad-CAM": ("no", "better"),
+            "ViT random order": ("", ""),
+        }
+        for name, expected in flags.items():
+            row = (name,)
+            found = (column(table, "better than random", row), column(table, "against the centre prior", row))
+            assert found == expected
+        assert "at most 50% of the cells hidden" in table.caption
+
+    def test_the_rank_of_a_method_stands_under_each_test(self, study):
+        ranking = study["faithfulness"]["rankings"]["vit"]
+        ranking["ranks"]["Fid+"]["relevance"] = mean(2.5, half=1)
+        ranking["mean_tau"] = mean(0.25, half=0.1, n=240)
+        _, table, pairs = faithfulness_section.ranking_tables(study)
+        assert column(table, "Fid+", ("relevance",)) == "2.5 (1.5 to 3.5)"
+        assert "on the 240 images" in table.caption
+        assert "+0.250 (+0.150 to +0.350)" in table.caption
+        assert findings(study)[1].endswith("ViT +0.250 (+0.150 to +0.350).")
+        assert len(pairs.rows) == 6 * 5 // 2 + 8 * 7 // 2
+
+    def test_a_study_without_fidelity_or_of_an_earlier_version_can_be_shown(self, study):
+        study["faithfulness"]["fidelity"] = {}
+        assert "fine-tuned" not in " ".join(table.caption for table in report.sections(study)[1].tables)
+        del study["faithfulness"]["fidelity"], study["faithfulness"]["rankings"]
+        assert len(report.sections(study)[1].tables) == len(study["faithfulness"]["fills"])
+        assert "centre prior" not in findings(study)[1]
 
     def test_maps_that_survive_random_weights_are_flagged(self, study):
         methods = {"rollout": [mean(0.2), mean(0.9)], "relevance": [mean(0.9), mean(0.505)], "grad_cam": [mean(None)]}

@@ -18,11 +18,12 @@ CORRUPTION_KINDS: Final[tuple[CorruptionKind, ...]] = ("jpeg", "blur", "noise", 
 JPEG_QUALITIES: Final = range(30, 101)  # CNNDetection (Wang et al., 2020)
 NOISE_SIGMAS: Final = (2.0, 16.0)  # grey levels of 255
 RESCALE_FACTORS: Final = (0.5, 1.0)  # the upper end, which changes nothing, is excluded
+HIDDEN_GRID: Final = (8, 8)  # of cells, each hidden or not: that of the explanation study
 
 _MIN_BLUR: Final = 0.3  # pixels; at 0.25 a neighbour has weight 0.0003, which rounding to 8 bits removes
 
 # Index of each random number of an image; the values define the meaning of a seed and must not change.
-_FLIP, _CROP_TOP, _CROP_LEFT, _ROBUST, _KIND, _STRENGTH, _NOISE = range(7)
+_FLIP, _CROP_TOP, _CROP_LEFT, _ROBUST, _KIND, _STRENGTH, _NOISE, _HIDDEN, _CELLS = range(9)
 
 _Pixels = NDArray[np.uint8]
 _Hashes = NDArray[np.uint64]
@@ -33,7 +34,8 @@ class Augmentation:
     """Random augmentation of training images; by default, none.
 
     Images are flipped, then cropped, then corrupted, so that JPEG blocks are aligned to the corner, as in the images
-    that a detector receives. Each augmentation draws the same random numbers whether or not others are enabled.
+    that a detector receives; cells are hidden last. Each augmentation draws the same random numbers whether or not
+    others are enabled.
 
     Args:
         flip: flip left to right with probability 0.5.
@@ -41,12 +43,15 @@ class Augmentation:
             disables cropping.
         robust_share: probability in [0, 1] that an image is corrupted in an epoch. The corruption is drawn uniformly
             from `CORRUPTION_KINDS`, and its strength uniformly from its range.
+        hidden_share: largest share in [0, 1] of the cells of `HIDDEN_GRID` that are replaced by the mean colour of the
+            image. Their number in an epoch is drawn uniformly from 0 to this share, rounded down to whole cells.
         seed: any integer.
     """
 
     flip: bool = False
     crop_padding: int = 0
     robust_share: float = 0.0
+    hidden_share: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -57,6 +62,10 @@ class Augmentation:
         if not 0 <= self.robust_share <= 1:
             raise ValueError(
                 f"expected robust_share in [0, 1]; found {self.robust_share}. Use 0.3 to corrupt 30% of the images."
+            )
+        if not 0 <= self.hidden_share <= 1:
+            raise ValueError(
+                f"expected hidden_share in [0, 1]; found {self.hidden_share}. Use 0.5 to hide up to half of the cells."
             )
 
     def __call__(self, pixels: _Pixels, rows: NDArray[np.int64], *, epoch: int) -> _Pixels:
@@ -75,6 +84,8 @@ class Augmentation:
             augmented = _cropped(augmented, keys, padding=self.crop_padding)
         if self.robust_share:
             _corrupt(augmented, keys, share=self.robust_share)
+        if self.hidden_share:
+            augmented = _with_hidden_cells(augmented, keys, share=self.hidden_share)
         return augmented
 
 
@@ -172,6 +183,18 @@ def _corrupted(image: _Pixels, kind: CorruptionKind, *, strength: float, seed: i
     if kind == "blur":
         return blur(image, sigma=value)
     return noise(image, sigma=value, seed=seed) if kind == "noise" else rescale(image, factor=value)
+
+
+def _with_hidden_cells(pixels: _Pixels, keys: _Hashes, *, share: float) -> _Pixels:
+    rows, columns = HIDDEN_GRID
+    cells = rows * columns
+    counts = (_uniform(keys, _HIDDEN) * (math.floor(share * cells) + 1)).astype(int)
+    order = _hashed(_hashed(keys, _CELLS)[:, None], np.arange(cells, dtype=np.uint64)).argsort(axis=1)
+    gone = (order.argsort(axis=1) < counts[:, None]).reshape(-1, rows, columns)
+    _, height, width, _ = pixels.shape
+    down, right = np.arange(height) * rows // height, np.arange(width) * columns // width
+    means = _rounded(pixels.mean(axis=(1, 2), keepdims=True, dtype=np.float32))
+    return np.where(gone[:, down[:, None], right, None], means, pixels)
 
 
 def _gaussian(size: int, sigma: float) -> NDArray[np.float32]:

@@ -22,6 +22,9 @@ class StudyArguments(LabelArguments):
         [], "One or more models as NAME=MODEL, each an output folder of train.py or a Hub id."
     )
     twins: list[str] = setting([], "NAME=MODEL: the same model from another training seed, the ceiling of agreement.")
+    hardened: list[str] = setting(
+        [], "NAME=FOLDER: the same model fine-tuned by train.py with --hidden_share, for the fidelity of maps."
+    )
     data: str = setting("cifake", "The data set, as for train.py.")
     split: str | None = setting(None, "Split not used for training; by default test, or the only split.")
     parts: list[str] = setting(list(PARTS), f"Parts to measure: {', '.join(PARTS)}.")
@@ -49,8 +52,9 @@ class StudyArguments(LabelArguments):
         super().__post_init__()
         if not self.compare:
             raise ValueError("expected one or more models, --compare NAME=MODEL; found none.")
-        if unknown := sorted(self.twin_places.keys() - self.models.keys()):
-            raise ValueError(f"expected --twins of {', '.join(self.models)}; found {', '.join(unknown)}.")
+        for name, places in (("twins", self.twin_places), ("hardened", self.hardened_places)):
+            if unknown := sorted(places.keys() - self.models.keys()):
+                raise ValueError(f"expected --{name} of {', '.join(self.models)}; found {', '.join(unknown)}.")
         for name, given, known in (("parts", self.parts, PARTS), ("targets", self.targets, TARGETS)):
             if unknown := sorted(set(given) - set(known)):
                 raise ValueError(f"expected --{name} among {', '.join(known)}; found {', '.join(unknown)}.")
@@ -78,6 +82,11 @@ class StudyArguments(LabelArguments):
     def twin_places(self) -> dict[str, str]:
         """The folder or Hub id of each model from another training seed, by the name of the model."""
         return read_names("--twins", self.twins, kind="MODEL")
+
+    @property
+    def hardened_places(self) -> dict[str, str]:
+        """The run folder of each model that was fine-tuned on hidden cells, by the name of the model."""
+        return read_names("--hardened", self.hardened, kind="FOLDER")
 
 
 _COUNTS: Final = ("n", "faithfulness_n", "sanity_n", "planted_n", "causal_n", "patching_n", "sinks_n")

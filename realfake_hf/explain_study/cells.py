@@ -10,6 +10,7 @@ NUMBER: Final = "z.3f"  # without negative zeros
 SIGNED: Final = "+z.3f"
 PERCENT: Final = ".1%"
 POINTS: Final = "+z.1%"
+NO_BETTER: Final = "no better than the centre prior"
 
 
 def cell(mean: Results | None, spec: str = NUMBER) -> str:
@@ -47,10 +48,20 @@ def costs_more(centre_less_other: Results, other: str) -> str:
 
 def better_than_random(order: Results) -> str:
     """Name the tests in which an order of cells is significantly better than a random one."""
-    if "deletion_less_random" not in order:
+    return _better_in(order, "random")
+
+
+def against_centre(order: Results) -> str:
+    """Say in which tests an order of cells is significantly better than one from the centre outwards."""
+    tests = _better_in(order, "centre")
+    return NO_BETTER if tests == "neither" else tests and f"better in {tests}"
+
+
+def _better_in(order: Results, baseline: str) -> str:
+    if f"deletion_less_{baseline}" not in order:
         return ""
-    deletion = sign(order["deletion_less_random"]) == "negative"
-    insertion = sign(order["insertion_less_random"]) == "positive"
+    deletion = sign(order[f"deletion_less_{baseline}"]) == "negative"
+    insertion = sign(order[f"insertion_less_{baseline}"]) == "positive"
     if deletion and insertion:
         return "both"
     return "deletion" if deletion else "insertion" if insertion else "neither"

@@ -1,6 +1,6 @@
 """Figures of the explanation study, drawn from the content of its results file."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations, groupby, pairwise
 from typing import Final
 
@@ -15,6 +15,7 @@ from realfake_hf.explain_study.names import (
     FILL_NAMES,
     MEASURE,
     MEASURE_NAMES,
+    RANDOM_ORDER,
     REFERENCES,
     Results,
     agreement_of,
@@ -27,6 +28,7 @@ from realfake_hf.explain_study.names import (
     pair_name,
 )
 from realfake_hf.figures import style
+from realfake_hf.pages.page import PageFigure
 
 MATRIX_COLORS: Final = "cividis"  # made for colour-blind readers: Nuñez, Anderton & Renslow (2018), PLOS ONE
 PALE: Final = "#999999"  # for differences that are not significant
@@ -89,7 +91,7 @@ def agreement_matrix(results: Results, measure: str) -> Figure:
     low = float(np.nanmin(values, initial=0.0))
     high = float(np.nanmax(values, initial=max(chance, 1e-3)))
     image = axes.imshow(values, cmap=MATRIX_COLORS, vmin=low, vmax=high, aspect="auto")
-    _write_cells(axes, values, middle=(low + high) / 2)
+    write_cells(axes, values, middle=(low + high) / 2)
     labels = [map_name(*key.split()) for key in keys]
     axes.set_yticks(range(1, len(keys)), labels[1:], parse_math=False)
     axes.set_xticks(range(len(keys) - 1), labels[:-1], rotation=35, ha="right", rotation_mode="anchor")
@@ -123,25 +125,34 @@ def faithfulness_curves(results: Results, fill: str) -> Figure:
 
 def faithfulness_gaps(results: Results, fill: str) -> Figure:
     """Draw each method's areas minus those of random order, coloured by sign if significant."""
-    rows = [
-        (model, name, order)
-        for model, fills in results["faithfulness"]["models"].items()
-        for name, order in fills[fill].items()
-        if "deletion_less_random" in order
-    ]
-    figure = Figure(figsize=(style.WIDTH, 1.7 + 0.34 * len(rows)), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, test, better in zip(panels, ("deletion", "insertion"), (-1, 1), strict=True):
-        _draw_gaps(axes, [Difference.from_dict(order[f"{test}_less_random"]) for *_, order in rows], better=better)
-        direction = "lower" if better < 0 else "higher"
-        axes.set(title=f"{test}: {direction} is better", xlabel="area minus that of random order")
-        for index, (before, after) in enumerate(pairwise(rows)):
+    orders = {model: fills[fill] for model, fills in results["faithfulness"]["models"].items()}
+    return gaps_to_random(
+        orders,
+        {"deletion": ("deletion: lower is better", -1), "insertion": ("insertion: higher is better", 1)},
+        label="area minus that of random order",
+    )
+
+
+def gaps_to_random(
+    models: Mapping[str, Mapping[str, Results]], tests: Mapping[str, tuple[str, int]], *, label: str
+) -> Figure:
+    """Draw the differences of orders, by model and name, to random order: one panel per test.
+
+    Each test has its title, and the sign of a better difference.
+    """
+    names = [(model, name) for model, orders in models.items() for name in orders if name != RANDOM_ORDER]
+    figure = Figure(figsize=(style.WIDTH, 1.7 + 0.34 * len(names)), layout="constrained")
+    panels = figure.subplots(1, len(tests), sharey=True)
+    for axes, (test, (title, better)) in zip(panels, tests.items(), strict=True):
+        rows = [models[model][name][f"{test}_less_random"] for model, name in names]
+        _draw_gaps(axes, [Difference.from_dict(row) for row in rows], better=better)
+        axes.set(title=title, xlabel=label)
+        for index, (before, after) in enumerate(pairwise(names)):
             if before[0] != after[0]:
                 axes.axhline(index + 0.5, color=style.INK, linewidth=0.8)
-    labels = [map_name(model, name) for model, name, _ in rows]
-    panels[0].set_yticks(range(len(rows)), labels, parse_math=False)
+    panels[0].set_yticks(range(len(names)), [map_name(*name) for name in names], parse_math=False)
     panels[0].invert_yaxis()
-    style.legend_below(figure, panels.tolist(), columns=3, order=[label for label, _ in SIDES.values()])
+    style.legend_below(figure, panels.tolist(), columns=3, order=[name for name, _ in SIDES.values()])
     return figure
 
 
@@ -233,6 +244,11 @@ def hidden_entity(results: Results) -> Figure:
     return figure
 
 
+def page_figure(draw: Callable[[], Figure], caption: str, reading: str) -> PageFigure:
+    """Return a figure for the page, whose numbers are in the tables of its section."""
+    return PageFigure(draw, f"{caption} The tables of this section contain the numbers.", caption, reading)
+
+
 def _marks(agreement: Results, pair: Results, kind: str) -> list[Estimate]:
     """Return the defined estimates of a pair's agreement, or of one of its controls."""
     if kind in ("centre", "ceiling"):
@@ -273,7 +289,8 @@ def _agreement_values(agreement: Results, measure: str) -> NDArray[np.float64]:
     return values
 
 
-def _write_cells(axes: Axes, values: NDArray[np.float64], *, middle: float) -> None:
+def write_cells(axes: Axes, values: NDArray[np.float64], *, middle: float) -> None:
+    """Write the values below the diagonal of a matrix on its image, whose colours are dark below a middle value."""
     for column, row in combinations(range(len(values)), 2):
         value = values[row, column]
         text = "none" if np.isnan(value) else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")

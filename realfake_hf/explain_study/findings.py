@@ -3,7 +3,17 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from realfake_hf.explain_study.cells import SIGNED, above, better_than_random, cell, costs_more, listed, sign
+from realfake_hf.explain_study.cells import (
+    NO_BETTER,
+    SIGNED,
+    above,
+    against_centre,
+    better_than_random,
+    cell,
+    costs_more,
+    listed,
+    sign,
+)
 from realfake_hf.explain_study.names import (
     MEASURE,
     MEASURE_NAMES,
@@ -11,6 +21,7 @@ from realfake_hf.explain_study.names import (
     agreement_of,
     main_pair,
     map_name,
+    model_name,
     pair_name,
 )
 from realfake_hf.explain_study.patching_section import find_patching
@@ -34,13 +45,22 @@ def _find_agreement(results: Results) -> str:
 
 
 def _find_faithfulness(results: Results) -> str:
-    better = [
-        map_name(model, name)
-        for model, fills in results["faithfulness"]["models"].items()
+    part = results["faithfulness"]
+    rows = [
+        (map_name(model, name), [orders[name] for orders in fills.values()])
+        for model, fills in part["models"].items()
         for name in next(iter(fills.values()))
-        if all(better_than_random(orders[name]) == "both" for orders in fills.values())
     ]
-    return f"Better than random order in deletion and insertion with every fill: {listed(better)}."
+    better = [name for name, orders in rows if all(better_than_random(order) == "both" for order in orders)]
+    finding = f"Better than random order in deletion and insertion with every fill: {listed(better)}."
+    if "rankings" not in part:  # measured by an earlier version
+        return finding
+    beaten = [name for name, orders in rows if all(against_centre(order) == NO_BETTER for order in orders)]
+    taus = [f"{model_name(model)} {cell(each['mean_tau'], SIGNED)}" for model, each in part["rankings"].items()]
+    return (
+        f"{finding} No better than the centre prior in either with any fill: {listed(beaten)}. Mean Kendall's tau "
+        f"between the rankings of the methods by two tests: {listed(taus)}."
+    )
 
 
 def _find_sanity(results: Results) -> str:

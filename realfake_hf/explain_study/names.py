@@ -17,7 +17,7 @@ MEASURE_NAMES: Final = {
     "ssim": "SSIM",
     "centre_distance": "distance of centres",
 }
-FILL_NAMES: Final = {"blur": "a blur", "mean": "the mean colour"}
+FILL_NAMES: Final = {"blur": "a blur", "mean": "the mean colour", "linear": "noisy linear imputation"}
 RANDOM_ORDER: Final = "random order"
 CENTRE_PRIOR: Final = "centre prior"
 REFERENCES: Final = (RANDOM_ORDER, CENTRE_PRIOR)

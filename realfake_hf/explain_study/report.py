@@ -5,29 +5,29 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from matplotlib.figure import Figure
-
 from realfake_hf.attribution.methods import method_name
 from realfake_hf.attribution.overlay import overlay
 from realfake_hf.explain_study import figures, tables
 from realfake_hf.explain_study.arguments import StudyArguments
+from realfake_hf.explain_study.faithfulness_section import faithfulness_section
+from realfake_hf.explain_study.figures import page_figure
 from realfake_hf.explain_study.findings import findings
 from realfake_hf.explain_study.maps import is_empty
-from realfake_hf.explain_study.names import FILL_NAMES, MEASURE, MEASURE_NAMES, Results, map_name, model_name
+from realfake_hf.explain_study.names import MEASURE, MEASURE_NAMES, Results, map_name, model_name
 from realfake_hf.explain_study.patching_section import patching_section
 from realfake_hf.explain_study.run import ExplainedImage
 from realfake_hf.explain_study.sinks_section import sinks_section
 from realfake_hf.figures.style import save_figure
 from realfake_hf.labels import LABEL_NAMES, Verdict
-from realfake_hf.pages.page import GalleryImage, GalleryItem, PageFigure, Section, write_page
+from realfake_hf.pages.page import GalleryImage, GalleryItem, Section, write_page
 from realfake_hf.store import write_results
 
 INTRODUCTION: Final = (
     "A map colours the cells of an image by the evidence that a method attributes to them. It is a claim about a "
     "model, not proof of what the model uses; the tests below compare it with controls. Numbers in brackets are 95% "
     "bootstrap intervals over images, and differences have p-values that are corrected for all comparisons of their "
-    "part (Holm); a flag says what is significant at 5%. The images are balanced between {strata} groups of label, "
-    "content and correctness, and weighted so that means are estimates for the whole split."
+    "kind in a part (Holm); a flag says what is significant at 5%. The images are balanced between {strata} groups of "
+    "label, content and correctness, and weighted so that means are estimates for the whole split."
 )
 GALLERY: Final = (
     "Each image is shown beside the maps of every model and method. Bright cells are the highest of their own map and "
@@ -45,14 +45,6 @@ CONTROLS: Final = (
     "training seed."
 )
 MATRIX: Final = "Each number is the mean of one pair of maps. Lines separate the models."
-CURVES: Final = (
-    "Cells are hidden (top) or shown (bottom) in the order of a map. A faithful map makes the deletion curve fall "
-    "early and the insertion curve rise early. Random order and the centre prior know nothing of the model."
-)
-GAPS: Final = (
-    "Bars are differences to random order on the same images, with 95% intervals. Grey bars are not significant after "
-    "correction for all of these comparisons. A result that holds for one fill only may be an artefact of the fill."
-)
 CASCADE: Final = (
     "Weights become random from the classifier downwards (Adebayo et al., 2018). A map that stays near 1 shows the "
     "image or the architecture rather than what was learned. Rollout and last attention do not read the classifier "
@@ -124,37 +116,25 @@ def sections(results: Results) -> list[Section]:
 def _agreement_section(results: Results) -> Section:
     n = f"n = {results['data']['sample']['n']:,} images"
     caption = f"Agreement of the key pairs beside their controls: {MEASURE_NAMES[MEASURE]}, {n}."
-    shown = [_figure(partial(figures.agreement_and_controls, results), caption, CONTROLS)]
+    shown = [page_figure(partial(figures.agreement_and_controls, results), caption, CONTROLS)]
     for measure in (MEASURE, "spearman"):
         caption = f"Agreement of every pair of maps: {MEASURE_NAMES[measure]}, means over {n}."
-        shown.append(_figure(partial(figures.agreement_matrix, results, measure), caption, MATRIX))
+        shown.append(page_figure(partial(figures.agreement_matrix, results, measure), caption, MATRIX))
     text = AGREEMENT.format(*results["grid"])
     return Section("agreement", "Do the maps agree?", [text], shown, tables.agreement_tables(results))
-
-
-def _faithfulness_section(results: Results) -> Section:
-    part, shown = results["faithfulness"], []
-    for fill in part["fills"]:
-        n = f"n = {part['n']:,} images, {part['steps']} steps, hidden by {FILL_NAMES[fill]}"
-        caption = f"Deletion and insertion: {n}."
-        shown.append(_figure(partial(figures.faithfulness_curves, results, fill), caption, CURVES))
-        caption = f"Areas minus those of random order, with 95% intervals: {n}."
-        shown.append(_figure(partial(figures.faithfulness_gaps, results, fill), caption, GAPS))
-    text = "The score is the probability of the label that the model gave to the intact image."
-    return Section("faithfulness", "Are the maps faithful?", [text], shown, tables.faithfulness_tables(results))
 
 
 def _sanity_section(results: Results) -> Section:
     n = results["sanity"]["n"]
     caption = f"Similarity to the original maps during randomisation: n = {n:,} images, with 95% intervals."
-    shown = [_figure(partial(figures.weight_randomization, results), caption, CASCADE)]
+    shown = [page_figure(partial(figures.weight_randomization, results), caption, CASCADE)]
     text = "A map that looks the same for an untrained model cannot show what training found."
     return Section("sanity", "Do the maps depend on what was learned?", [text], shown, tables.sanity_tables(results))
 
 
 def _planted_section(results: Results) -> Section:
     caption = "Hits with 95% intervals; n is given below each group."
-    shown = [_figure(partial(figures.planted_hits, results), caption, HITS)]
+    shown = [page_figure(partial(figures.planted_hits, results), caption, HITS)]
     methods = ", ".join(map(method_name, results["planted"]["class_methods"]))
     text = f"Maps that depend on the explained label: {methods}. The other methods have one map for both labels."
     return Section("planted", "Do the maps find planted evidence?", [text], shown, tables.planted_tables(results))
@@ -163,7 +143,7 @@ def _planted_section(results: Results) -> Section:
 def _occlusion_section(results: Results) -> Section:
     n = f"n = {results['causal']['n']:,} images, with 95% intervals"
     shown = [
-        _figure(
+        page_figure(
             partial(figures.hidden_regions, results, measure),
             f"{name} with the centre, the rim or a corner hidden: {n}.",
             OCCLUSION,
@@ -177,7 +157,7 @@ def _entity_section(results: Results) -> Section:
     part = results["entity"]
     n = f"n = {part['n']:,} images ({part['n_real']:,} real, {part['n_fake']:,} fake), with 95% intervals"
     shown = [
-        _figure(partial(figures.hidden_entity, results), f"ROC AUC with entity or background hidden: {n}.", ENTITY)
+        page_figure(partial(figures.hidden_entity, results), f"ROC AUC with entity or background hidden: {n}.", ENTITY)
     ]
     text = (
         "Bird and Lotfi (2024) conclude that the evidence lies in the background and not in the entity. The masks are "
@@ -188,7 +168,7 @@ def _entity_section(results: Results) -> Section:
 
 _SECTIONS: Final[Mapping[str, Callable[[Results], Section]]] = {
     "agreement": _agreement_section,
-    "faithfulness": _faithfulness_section,
+    "faithfulness": faithfulness_section,
     "sanity": _sanity_section,
     "planted": _planted_section,
     "causal": _occlusion_section,
@@ -219,7 +199,3 @@ def _gallery_item(shown: ExplainedImage) -> GalleryItem:
     verdicts = {model_name(model): Verdict.of(p_fake) for model, p_fake in shown.p_fake.items()}
     text = "; ".join(f"{name}: {verdict.label}, p(fake) {verdict.p_fake_text}" for name, verdict in verdicts.items())
     return GalleryItem(title, text, images)
-
-
-def _figure(draw: Callable[[], Figure], caption: str, reading: str) -> PageFigure:
-    return PageFigure(draw, f"{caption} The tables of this section contain the numbers.", caption, reading)

@@ -19,6 +19,7 @@ from realfake_hf.explain_study.agreement import correct_agreement, measure_agree
 from realfake_hf.explain_study.arguments import StudyArguments
 from realfake_hf.explain_study.entity import check_masks, draw_entities, measure_entity, read_masks
 from realfake_hf.explain_study.faithfulness import measure_faithfulness
+from realfake_hf.explain_study.fidelity import Hardened, load_hardened
 from realfake_hf.explain_study.maps import (
     GRID,
     Images,
@@ -68,6 +69,7 @@ class ExplainedImage:
 
 def run_study(arguments: StudyArguments) -> tuple[Plain, list[ExplainedImage]]:
     """Run or resume a study; return the content of its results file, and the images of its gallery."""
+    hardened = [load_hardened(name, place) for name, place in arguments.hardened_places.items()]
     models = [load_model(name, place) for name, place in arguments.models.items()]
     twins = [load_model(name, place) for name, place in arguments.twin_places.items()]
     split, rows = load_split(arguments.data, arguments.split, labels=arguments.labels)
@@ -77,13 +79,14 @@ def run_study(arguments: StudyArguments) -> tuple[Plain, list[ExplainedImage]]:
     check_masks(masks, rows["id"][:])
     settings["entity_masks"] = arguments.entity_masks and sha256_of(arguments.entity_masks)
     settings["pictures"] = split_fingerprint(rows)["sha256"]
-    settings["weights"] = [model.detector.digest() for model in (*models, *twins)]
-    settings["temperature"] = [model.detector.point.temperature for model in (*models, *twins)]
+    loaded = (*models, *twins, *(copy.model for copy in hardened))
+    settings["weights"] = [model.detector.digest() for model in loaded]
+    settings["temperature"] = [model.detector.point.temperature for model in loaded]
     begin_or_resume(arguments.output_dir / SETTINGS, settings, what="study")
     store = Store(arguments.output_dir)
     p_fake = {model.name: _scores(store, model, rows) for model in models}
     sample = draw_sample(rows, p_fake, n=arguments.n, seed=arguments.seed)
-    study = _Study(arguments, store, models, twins, rows, p_fake, sample, masks)
+    study = _Study(arguments, store, models, twins, rows, p_fake, sample, masks, hardened)
     measurements = study.measurements()
     parts = {name: store.json(name, {}, measurements[name]) for name in arguments.measured_parts}
     results = json.dumps({**study.facts(), "seconds": store.seconds, **parts})
@@ -102,6 +105,7 @@ class _Study:
     p_fake: Mapping[str, NDArray[np.float32]]
     sample: Sample
     masks: Mapping[str, Mask] = field(default_factory=dict)  # of entities, by the ids of their images
+    hardened: Sequence[Hardened] = ()
 
     def measurements(self) -> Mapping[str, Callable[[], Plain]]:
         """Return a function for each of `PARTS` that measures it."""
@@ -109,7 +113,7 @@ class _Study:
         return {
             "agreement": self._agreement,
             "faithfulness": lambda: measure_faithfulness(
-                self.models, self._draw(arguments.faithfulness_n), **bootstrap
+                self.models, self._draw(arguments.faithfulness_n), hardened=self.hardened, **bootstrap
             ),
             "sanity": lambda: measure_sanity(self.models, self._draw(arguments.sanity_n), **bootstrap),
             "planted": lambda: measure_planted(self.models, self.sample, n=arguments.planted_n, **bootstrap),

@@ -11,6 +11,7 @@ from realfake_hf.explain_study.cells import (
     POINTS,
     SIGNED,
     above,
+    against_centre,
     better_than_random,
     cell,
     costs_more,
@@ -49,7 +50,10 @@ def agreement_tables(results: Results) -> list[Table]:
 
 def faithfulness_tables(results: Results) -> list[Table]:
     """Return the areas under the curves, one table per fill."""
-    header = ("order", "deletion", "minus random", "insertion", "minus random", "better than random in")
+    header = (
+        "order", "deletion", "minus random", "insertion", "minus random", "better than random in",
+        "against the centre prior",
+    )  # fmt: skip
     columns = {
         "deletion": NUMBER, "deletion_less_random": SIGNED, "insertion": NUMBER, "insertion_less_random": SIGNED,
     }  # fmt: skip
@@ -62,6 +66,7 @@ def faithfulness_tables(results: Results) -> list[Table]:
                     map_name(model, name),
                     *(cell(order.get(column), spec) for column, spec in columns.items()),
                     better_than_random(order),
+                    against_centre(order),
                 ]
                 for model, fills in results["faithfulness"]["models"].items()
                 for name, order in fills[fill].items()

@@ -188,16 +188,22 @@ class RunSettings(EvaluationSettings):
     flip: bool = setting(True, "Flip training images horizontally at random.")
     crop_padding: int = setting(0, "Crop training images at random after padding them by this many pixels.")
     robust_share: float = setting(0.0, "Share of training images degraded by JPEG, blur, noise or rescaling.")
+    hidden_share: float = setting(0.0, "Hide a random share of the cells of each training image, at most this.")
     ema_decay: float | None = setting(
         None, "Evaluate and save an exponential moving average of the weights, such as 0.999; by default the weights."
     )
 
     def __post_init__(self) -> None:
-        Augmentation(crop_padding=self.crop_padding, robust_share=self.robust_share)  # checks both
+        self.augmentation()  # checks its settings
         if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
             raise ValueError(f"expected --checkpoint_steps of at least 1; found {self.checkpoint_steps}.")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"expected --ema_decay between 0 and 1; found {self.ema_decay}.")
+
+    def augmentation(self) -> Augmentation:
+        """Return the augmentation of the training images."""
+        names = ("flip", "crop_padding", "robust_share", "hidden_share", "seed")
+        return Augmentation(**{name: getattr(self, name) for name in names})
 
 
 @dataclass

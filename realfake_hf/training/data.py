@@ -11,7 +11,6 @@ from datasets import DatasetDict
 from numpy.typing import NDArray
 from transformers import BaseImageProcessor, PreTrainedModel, ViTImageProcessorPil
 
-from realfake_hf.data.augment import Augmentation
 from realfake_hf.data.duplicates import absent_from, leak_free_mask, near_duplicate_free_mask
 from realfake_hf.data.loading import find_source, load_images
 from realfake_hf.data.pixels import PixelDataset, cached_pixels
@@ -161,10 +160,11 @@ def input_sets(
     """Return the inputs of each split in batches: the features of a frozen tower, or else pixels."""
     if not isinstance(network, MultiViewForImageClassification):
         return {**pixel_sets(data, processor, run)}
-    if data.stream is not None or model.teacher or run.robust_share or run.crop_padding:
+    if data.stream is not None or model.teacher or run.robust_share or run.crop_padding or run.hidden_share:
         raise ValueError(
-            "expected --model multiview without --streaming, --teacher, --robust_share and --crop_padding; found one "
-            "of them. Remove it; --delivered_copies and --compressed_copies change the training images."
+            "expected --model multiview without --streaming, --teacher, --robust_share, --crop_padding and "
+            "--hidden_share; found one of them. Remove it; --delivered_copies and --compressed_copies change the "
+            "training images."
         )
     cut = cast("MultiViewImageProcessor", processor)
     return {**feature_sets(data.images, network, cut, copies=model.copies, seed=run.seed)}
@@ -174,7 +174,7 @@ def pixel_sets(
     data: TrainingData, processor: BaseImageProcessor, run: RunArguments
 ) -> dict[str, PixelDataset | StreamedPixels]:
     """Return the pixels of each split in batches, with augmentation of the training split."""
-    augment = Augmentation(flip=run.flip, crop_padding=run.crop_padding, robust_share=run.robust_share, seed=run.seed)
+    augment = run.augmentation()
     sets: dict[str, PixelDataset | StreamedPixels] = {
         split: PixelDataset(
             cached_pixels(rows, processor), rows["label"][:], augment=augment if split == "train" else None
