@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from realfake_hf.explain_study.cells import SIGNED, above, better_than_random, cell, costs_more, listed, sign
+from realfake_hf.explain_study.grid_game_section import find_grids
 from realfake_hf.explain_study.names import (
     MEASURE,
     MEASURE_NAMES,
@@ -93,4 +94,5 @@ _FINDINGS: Final[Mapping[str, Callable[[Results], str]]] = {
     "planted": _find_planted,
     "causal": _find_occlusion,
     "entity": _find_entity,
+    "grid": find_grids,
 }

@@ -12,6 +12,7 @@ from realfake_hf.attribution.overlay import overlay
 from realfake_hf.explain_study import figures, tables
 from realfake_hf.explain_study.arguments import StudyArguments
 from realfake_hf.explain_study.findings import findings
+from realfake_hf.explain_study.grid_game_section import grid_section
 from realfake_hf.explain_study.maps import is_empty
 from realfake_hf.explain_study.names import FILL_NAMES, MEASURE, MEASURE_NAMES, Results, map_name, model_name
 from realfake_hf.explain_study.run import ExplainedImage
@@ -191,6 +192,7 @@ _SECTIONS: Final[Mapping[str, Callable[[Results], Section]]] = {
     "planted": _planted_section,
     "causal": _occlusion_section,
     "entity": _entity_section,
+    "grid": grid_section,
 }
 
 

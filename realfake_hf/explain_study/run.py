@@ -19,6 +19,7 @@ from realfake_hf.explain_study.agreement import correct_agreement, measure_agree
 from realfake_hf.explain_study.arguments import StudyArguments
 from realfake_hf.explain_study.entity import check_masks, draw_entities, measure_entity, read_masks
 from realfake_hf.explain_study.faithfulness import measure_faithfulness
+from realfake_hf.explain_study.grid_game import measure_grids
 from realfake_hf.explain_study.maps import (
     GRID,
     Images,
@@ -113,6 +114,7 @@ class _Study:
             "planted": lambda: measure_planted(self.models, self.sample, n=arguments.planted_n, **bootstrap),
             "causal": self._occlusion,
             "entity": self._entity,
+            "grid": lambda: measure_grids(self.models, self.sample, n=arguments.planted_n, **bootstrap),
         }
 
     def facts(self) -> Plain:
