@@ -14,6 +14,7 @@ from realfake_hf.explain_study.cells import (
     listed,
     sign,
 )
+from realfake_hf.explain_study.grid_game_section import find_grids
 from realfake_hf.explain_study.names import (
     MEASURE,
     MEASURE_NAMES,
@@ -113,6 +114,7 @@ _FINDINGS: Final[Mapping[str, Callable[[Results], str]]] = {
     "faithfulness": _find_faithfulness,
     "sanity": _find_sanity,
     "planted": _find_planted,
+    "grid": find_grids,
     "causal": _find_occlusion,
     "entity": _find_entity,
     "patching": find_patching,

@@ -12,6 +12,7 @@ from realfake_hf.explain_study.arguments import StudyArguments
 from realfake_hf.explain_study.faithfulness_section import faithfulness_section
 from realfake_hf.explain_study.figures import page_figure
 from realfake_hf.explain_study.findings import findings
+from realfake_hf.explain_study.grid_game_section import grid_section
 from realfake_hf.explain_study.maps import is_empty
 from realfake_hf.explain_study.names import MEASURE, MEASURE_NAMES, Results, map_name, model_name
 from realfake_hf.explain_study.patching_section import patching_section
@@ -171,6 +172,7 @@ _SECTIONS: Final[Mapping[str, Callable[[Results], Section]]] = {
     "faithfulness": faithfulness_section,
     "sanity": _sanity_section,
     "planted": _planted_section,
+    "grid": grid_section,
     "causal": _occlusion_section,
     "entity": _entity_section,
     "patching": patching_section,

@@ -20,6 +20,7 @@ from realfake_hf.explain_study.arguments import StudyArguments
 from realfake_hf.explain_study.entity import check_masks, draw_entities, measure_entity, read_masks
 from realfake_hf.explain_study.faithfulness import measure_faithfulness
 from realfake_hf.explain_study.fidelity import Hardened, load_hardened
+from realfake_hf.explain_study.grid_game import measure_grids
 from realfake_hf.explain_study.maps import (
     GRID,
     Images,
@@ -117,6 +118,7 @@ class _Study:
             ),
             "sanity": lambda: measure_sanity(self.models, self._draw(arguments.sanity_n), **bootstrap),
             "planted": lambda: measure_planted(self.models, self.sample, n=arguments.planted_n, **bootstrap),
+            "grid": lambda: measure_grids(self.models, self.sample, n=arguments.planted_n, **bootstrap),
             "causal": self._occlusion,
             "entity": self._entity,
             "patching": lambda: measure_patching(self.models, self._draw(arguments.patching_n), **bootstrap),
