@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from realfake_hf.attribution.layout import (
     Grid,
+    block_of,
     class_name,
     first_tensor,
     layout_of,
@@ -21,7 +22,6 @@ from realfake_hf.attribution.layout import (
     replace_cells,
     with_first_tensor,
 )
-from realfake_hf.attribution.legrad import block_of
 from realfake_hf.attribution.maps import default_layer, log_odds
 
 _BATCH: Final = 64  # patched copies of images in one forward pass

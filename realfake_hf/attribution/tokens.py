@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from realfake_hf.attribution.attention import required
-from realfake_hf.attribution.layout import Grid, attention_function, attention_options, first_tensor
-from realfake_hf.attribution.legrad import block_of
+from realfake_hf.attribution.layout import Grid, attention_function, attention_options, block_of, first_tensor
 from realfake_hf.attribution.maps import combinable, each_attention, log_odds
 
 OUTLIER: Final = 4.0  # norm of an outlier token at least, in medians of the patches of its block and image
