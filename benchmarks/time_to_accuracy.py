@@ -1,4 +1,4 @@
-"""Seconds from CIFAKE's archive to a trained, measured and saved CNN that is better than the paper's, in two precisions.
+"""Seconds from CIFAKE's archive to a trained and measured CNN that is better than the paper's, in two precisions.
 
 `python -m benchmarks.time_to_accuracy --output_file results/benchmark_time_to_accuracy.json`
 
