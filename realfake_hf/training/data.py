@@ -161,10 +161,10 @@ def input_sets(
     """Return the inputs of each split in batches: the features of a frozen tower, or else pixels."""
     if not isinstance(network, MultiViewForImageClassification):
         return {**pixel_sets(data, processor, run)}
-    if data.stream is not None or model.teacher or run.robust_share or run.crop_padding:
+    if data.stream is not None or model.teacher or run.robust_share or run.crop_padding or run.cutmix:
         raise ValueError(
-            "expected --model multiview without --streaming, --teacher, --robust_share and --crop_padding; found one "
-            "of them. Remove it; --delivered_copies and --compressed_copies change the training images."
+            "expected --model multiview without --streaming, --teacher, --robust_share, --crop_padding and --cutmix; "
+            "found one of them. Remove it; --delivered_copies and --compressed_copies change the training images."
         )
     cut = cast("MultiViewImageProcessor", processor)
     return {**feature_sets(data.images, network, cut, copies=model.copies, seed=run.seed)}

@@ -63,10 +63,6 @@ def build_trainer(
     learner = _learner(network, model)
     if not isinstance(sets["train"], FeatureDataset):
         ModelInput(processor).attach(learner)
-    elif run.cutmix:
-        raise ValueError(
-            "expected a model that learns from images for --cutmix; found one of features. Omit --cutmix."
-        )
     run.label_names = ["labels"]
     is_stream = isinstance(sets["train"], StreamedPixels)
     trainer = (StreamTrainer if is_stream else DistillationTrainer)(
