@@ -8,7 +8,7 @@ from realfake_hf.cli import read_names, setting
 from realfake_hf.explain_study.names import TARGETS
 from realfake_hf.labels import LabelArguments
 
-PARTS: Final = ("agreement", "faithfulness", "sanity", "planted", "causal", "entity", "grid")
+PARTS: Final = ("agreement", "faithfulness", "sanity", "planted", "causal", "entity", "grids")
 
 
 @dataclass

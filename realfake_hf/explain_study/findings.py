@@ -94,5 +94,5 @@ _FINDINGS: Final[Mapping[str, Callable[[Results], str]]] = {
     "planted": _find_planted,
     "causal": _find_occlusion,
     "entity": _find_entity,
-    "grid": find_grids,
+    "grids": find_grids,
 }

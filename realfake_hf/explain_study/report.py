@@ -192,7 +192,7 @@ _SECTIONS: Final[Mapping[str, Callable[[Results], Section]]] = {
     "planted": _planted_section,
     "causal": _occlusion_section,
     "entity": _entity_section,
-    "grid": grid_section,
+    "grids": grid_section,
 }
 
 

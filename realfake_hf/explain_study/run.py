@@ -114,7 +114,7 @@ class _Study:
             "planted": lambda: measure_planted(self.models, self.sample, n=arguments.planted_n, **bootstrap),
             "causal": self._occlusion,
             "entity": self._entity,
-            "grid": lambda: measure_grids(self.models, self.sample, n=arguments.planted_n, **bootstrap),
+            "grids": lambda: measure_grids(self.models, self.sample, n=arguments.planted_n, **bootstrap),
         }
 
     def facts(self) -> Plain:
