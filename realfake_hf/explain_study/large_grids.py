@@ -98,8 +98,8 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     )
     note = (
         f"Mosaics of {results['settings']['side']} pixels of images of {data['source']}, split {data['split']}; "
-        f"{data['right']:,} of {data['scored']:,} images with a correct verdict were drawn from; unknown contents count "
-        f"as one. {check}"
+        f"they are drawn from {data['right']:,} of {data['scored']:,} with a correct verdict, and unknown contents "
+        f"count as one. {check}"
     )
     tables = grid_tables(results["models"], results["class_methods"])
     return "\n\n".join([note, *(table.to_markdown() for table in tables)])
