@@ -62,6 +62,7 @@ def made_up_study():
         "planted": planted(rng),
         "causal": causal(),
         "entity": entity(),
+        "grids": grids(rng),
         "patching": patching(rng),
         "sinks": sinks(),
     }  # fmt: skip
@@ -194,9 +195,13 @@ def planted(rng):
     def row():
         hits = rng.uniform(0.3, 0.7)
         return {
-            "planted": {"hits": mean(hits, half=0.06, n=200), "mass": mean(0.33, n=200)},
-            "control": {"hits": mean(0.28, half=0.06, n=200), "mass": mean(0.25, n=200)},
-            "difference": {"hits": gap(hits - 0.28, half=0.06, n=200), "mass": gap(0.08, n=200)},
+            "planted": {"hits": mean(hits, half=0.06, n=200), "mass": mean(0.33, n=200), "roc_auc": mean(0.7, n=200)},
+            "control": {"hits": mean(0.28, half=0.06, n=200), "mass": mean(0.25, n=200), "roc_auc": mean(0.5, n=200)},
+            "difference": {
+                "hits": gap(hits - 0.28, half=0.06, n=200),
+                "mass": gap(0.08, n=200),
+                "roc_auc": gap(0.2, n=200),
+            },
         }
 
     models = {
@@ -211,6 +216,33 @@ def planted(rng):
         for model, methods in METHODS.items()
     }
     return {"models": models, "chance": 0.25, "class_methods": ["gradient_rollout", "grad_cam", "relevance"]}
+
+
+def grids(rng):
+    def row():
+        mass = rng.uniform(0.3, 0.6)
+        less = {"hits": gap(0.3, n=100), "mass": gap(mass - 0.25, n=100), "roc_auc": gap(0.2, n=100)}
+        means = {
+            "hits": mean(0.55, half=0.1, n=100),
+            "mass": mean(mass, half=0.04, n=100),
+            "roc_auc": mean(0.7, n=100),
+        }
+        return {**means, "less": {"prior": less}}
+
+    models = {
+        model: {
+            f"{target} among {other}": {
+                "n": 100,
+                "target": target.upper(),
+                "p_target": mean(0.4, n=100),
+                "methods": {name: row() for name in methods},
+            }
+            for target, other in (("fake", "real"), ("real", "fake"))
+        }
+        for model, methods in METHODS.items()
+    }
+    chance = {"hits": 0.25, "mass": 0.25, "roc_auc": 0.5}
+    return {"models": models, "chance": chance, "class_methods": ["gradient_rollout", "grad_cam", "relevance"]}
 
 
 def performance(loss):

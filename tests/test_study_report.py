@@ -6,7 +6,7 @@ import pytest
 from page_in_browser import CHROMIUM, Page, seen
 from study_stand_in import gap, made_up_gallery, made_up_study, mean
 
-from realfake_hf.explain_study import faithfulness_section, report, tables
+from realfake_hf.explain_study import faithfulness_section, grid_game_section, report, tables
 from realfake_hf.explain_study.arguments import StudyArguments
 from realfake_hf.explain_study.findings import findings
 from realfake_hf.explain_study.names import agreement_of, key_pairs, main_pair
@@ -14,7 +14,7 @@ from realfake_hf.pages import page as page_parts
 from realfake_hf.store import read_json
 
 IOU = "iou_top_20"
-PARTS = ("faithfulness", "sanity", "planted", "causal", "entity", "patching", "sinks")
+PARTS = ("faithfulness", "sanity", "planted", "grids", "causal", "entity", "patching", "sinks")
 NASTY = '<script>alert("cat & dog")</script>'
 
 
@@ -175,6 +175,46 @@ class TestFlags:
                 row["difference"]["hits"] = gap(0.2 if name == "relevance" else 0.0)
         assert findings(study)[3].endswith(": ViT relevance.")
 
+    def test_the_roc_auc_of_planted_evidence_has_a_table_where_it_was_measured(self, study):
+        table = tables.planted_tables(study)[2]
+        assert column(table, "difference", ("ViT relevance", "fake in real")) == "+0.200 (+0.188 to +0.212)"
+        for plantings in study["planted"]["models"].values():
+            for planting in plantings.values():
+                for row in planting["methods"].values():
+                    del row["planted"]["roc_auc"]
+        assert len(tables.planted_tables(study)) == 2
+
+    @pytest.mark.parametrize(
+        ("mass", "hits", "roc_auc", "flag"),
+        [
+            (gap(0.1), gap(0.1), gap(0.1), "no"),
+            (gap(0.1), gap(0.1, p_holm=0.2), gap(0.1), "in hits"),
+            (gap(0.0), gap(0.1), gap(-0.1), "in localisation and ROC AUC"),
+            (gap(-0.1), gap(0.0), gap(0.1, p_holm=0.2), "yes"),
+            (mean(None), mean(None), mean(None), "yes"),
+        ],
+    )
+    def test_maps_that_find_the_image_of_a_grid_no_better_than_the_centre_are_flagged(
+        self, study, mass, hits, roc_auc, flag
+    ):
+        games = study["grids"]["models"]["vit"]
+        games["fake among real"]["methods"]["relevance"]["less"]["prior"] = {
+            "mass": mass, "hits": hits, "roc_auc": roc_auc,
+        }  # fmt: skip
+        _, scores = grid_game_section.grid_section(study).tables
+        assert column(scores, "no better than the centre prior", ("ViT relevance", "fake among real")) == flag
+        assert ("ViT relevance" in findings(study)[-1]) is (mass.get("p_holm") == 0.001 and mass["value"] > 0)
+
+    def test_scores_of_a_grid_have_a_table_for_each_baseline_that_they_are_compared_with(self, study):
+        games = study["grids"]["models"]["cnn"]
+        row = games["real among fake"]["methods"]["grad_cam"]
+        row["less"]["control"] = dict.fromkeys(("hits", "mass", "roc_auc"), gap(0.0))
+        verdicts, prior, control = grid_game_section.grid_section(study).tables
+        assert len(prior.rows) == 16
+        assert [cells[:3] for cells in control.rows] == [["CNN Grad-CAM", "real among fake", "yes"]]
+        assert column(control, "no better than the control") == ["yes"]
+        assert verdicts.rows[0] == ["CNN", "fake among real", "0.400 (0.388 to 0.412)", "100"]
+
     @pytest.mark.parametrize("other", ["rim", "corner"])
     @pytest.mark.parametrize(("value", "region"), [(0.1, "other"), (-0.1, "centre"), (0.01, "unclear")])
     def test_the_region_that_costs_more_when_hidden_is_named(self, study, value, region, other):
@@ -258,7 +298,7 @@ class TestFlags:
 
 
 def test_there_is_one_finding_for_each_measured_part(study):
-    assert len(findings(study)) == 8
+    assert len(findings(study)) == 9
     for part in PARTS:
         del study[part]
     assert len(findings(study)) == len(report.sections(study)) == 1
@@ -271,7 +311,8 @@ def test_undefined_numbers_are_named(study):
     for plantings in study["planted"]["models"].values():
         for found in plantings.values():
             undefined = {
-                kind: {"hits": mean(None), "mass": mean(None)} for kind in ("planted", "control", "difference")
+                kind: dict.fromkeys(("hits", "mass", "roc_auc"), mean(None))
+                for kind in ("planted", "control", "difference")
             }
             found["methods"] = dict.fromkeys(found["methods"], undefined)
     text = report.to_markdown(study)
@@ -343,8 +384,8 @@ def test_every_figure_has_a_description_its_n_and_a_dark_twin(page):
 
 @pytest.mark.slow
 def test_the_contents_link_to_every_section(page):
-    assert [link["href"] for link in page.all("a")][:10] == [
-        "#agreement", "#faithfulness", "#sanity", "#planted", "#causal", "#entity", "#patching", "#sinks", "#gallery",
+    assert [link["href"] for link in page.all("a")][:11] == [
+        "#agreement", "#faithfulness", "#sanity", "#planted", "#grids", "#causal", "#entity", "#patching", "#sinks", "#gallery",
         "#passport",
     ]  # fmt: skip
     assert {f"#{heading['id']}" for heading in page.all("h2")} - {"#findings"} == {

@@ -9,7 +9,7 @@ from realfake_hf.explain_study.names import TARGETS
 from realfake_hf.labels import LabelArguments
 
 PARTS: Final = (
-    "agreement", "faithfulness", "sanity", "planted", "grid", "causal", "entity", "patching", "sinks",
+    "agreement", "faithfulness", "sanity", "planted", "grids", "causal", "entity", "patching", "sinks",
 )  # fmt: skip
 
 

@@ -114,7 +114,7 @@ _FINDINGS: Final[Mapping[str, Callable[[Results], str]]] = {
     "faithfulness": _find_faithfulness,
     "sanity": _find_sanity,
     "planted": _find_planted,
-    "grid": find_grids,
+    "grids": find_grids,
     "causal": _find_occlusion,
     "entity": _find_entity,
     "patching": find_patching,

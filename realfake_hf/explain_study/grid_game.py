@@ -104,7 +104,8 @@ def compose(images: Images, rows: Rows, quadrants: NDArray[np.integer]) -> Image
     Each quadrant stays at its place: the first image of a grid fills one of the quadrants, (grids,), and the others
     fill those that follow.
     """
-    grids, size = images[rows[0]], (images.shape[1], images.shape[2])
+    grids: Images = images[rows[0]]
+    size = images.shape[1], images.shape[2]
     for number in range(1, QUADRANTS):
         grids = plant(grids, images[rows[number]], inside((quadrants + number) % QUADRANTS, size))
     return grids

@@ -79,18 +79,18 @@ def grid_figure(part: Results) -> Figure:
 
 def grid_section(results: Results) -> Section:
     """Return the section of the Grid Pointing Game."""
-    part = results["grid"]
+    part = results["grids"]
     n = max(game["n"] for games in part["models"].values() for game in games.values())
     caption = f"Localisation with 95% intervals: up to n = {n:,} grids for each model and label."
     alt = f"{caption} The tables of this section contain the numbers."
     shown = [PageFigure(partial(grid_figure, part), alt, caption, READING)]
     tables = grid_tables(part["models"], part["class_methods"])
-    return Section("grid", "Do the maps find the image of their label?", [INTRODUCTION], shown, tables)
+    return Section("grids", "Do the maps find the image of their label?", [INTRODUCTION], shown, tables)
 
 
 def find_grids(results: Results) -> str:
     """Name the maps that localise both labels better than the centre prior."""
-    models = results["grid"]["models"]
+    models = results["grids"]["models"]
     better = [
         map_name(model, method)
         for model, games in models.items()

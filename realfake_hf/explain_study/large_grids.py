@@ -3,9 +3,9 @@
 `python -m realfake_hf.explain_study.large_grids --model space/models/wild --data
 data/second/diffusiondb-coco-imagenet --output_file results/grid_pointing_game.json`
 
-Each of 2 x 2 crops is of an image that the model classifies correctly. The images must be none that it was trained on.
-The model `wild` knows all images of its manifest, so they have to come from elsewhere; with `--training_data`,
-near-duplicates of those images are left out and counted, without it the result says that nobody looked.
+Each of 2 x 2 crops is of an image that the model classifies correctly, and that it was not trained on. The heads of
+`wild` have seen all images of its manifest, so the images have to come from elsewhere. With `--training_data`,
+near-duplicates of training images are left out and counted; without it, the result says that nobody looked.
 """
 
 import sys
@@ -98,7 +98,8 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     )
     note = (
         f"Mosaics of {results['settings']['side']} pixels of images of {data['source']}, split {data['split']}; "
-        f"{data['right']:,} of {data['scored']:,} images with a correct verdict were drawn from. {check}"
+        f"they are drawn from {data['right']:,} of {data['scored']:,} with a correct verdict, and unknown contents "
+        f"count as one. {check}"
     )
     tables = grid_tables(results["models"], results["class_methods"])
     return "\n\n".join([note, *(table.to_markdown() for table in tables)])

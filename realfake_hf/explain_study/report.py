@@ -172,7 +172,7 @@ _SECTIONS: Final[Mapping[str, Callable[[Results], Section]]] = {
     "faithfulness": faithfulness_section,
     "sanity": _sanity_section,
     "planted": _planted_section,
-    "grid": grid_section,
+    "grids": grid_section,
     "causal": _occlusion_section,
     "entity": _entity_section,
     "patching": patching_section,

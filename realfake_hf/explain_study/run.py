@@ -118,7 +118,7 @@ class _Study:
             ),
             "sanity": lambda: measure_sanity(self.models, self._draw(arguments.sanity_n), **bootstrap),
             "planted": lambda: measure_planted(self.models, self.sample, n=arguments.planted_n, **bootstrap),
-            "grid": lambda: measure_grids(self.models, self.sample, n=arguments.planted_n, **bootstrap),
+            "grids": lambda: measure_grids(self.models, self.sample, n=arguments.planted_n, **bootstrap),
             "causal": self._occlusion,
             "entity": self._entity,
             "patching": lambda: measure_patching(self.models, self._draw(arguments.patching_n), **bootstrap),
