@@ -385,8 +385,8 @@ def test_every_figure_has_a_description_its_n_and_a_dark_twin(page):
 @pytest.mark.slow
 def test_the_contents_link_to_every_section(page):
     assert [link["href"] for link in page.all("a")][:11] == [
-        "#agreement", "#faithfulness", "#sanity", "#planted", "#grids", "#causal", "#entity", "#patching", "#sinks", "#gallery",
-        "#passport",
+        "#agreement", "#faithfulness", "#sanity", "#planted", "#grids", "#causal", "#entity", "#patching", "#sinks",
+        "#gallery", "#passport",
     ]  # fmt: skip
     assert {f"#{heading['id']}" for heading in page.all("h2")} - {"#findings"} == {
         link["href"] for link in page.all("a")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,8 @@ def legrad(model: PreTrainedModel, pixel_values: Tensor, target: Target) -> Maps
     with torch.enable_grad(), _skipped(blocks, outputs):
         scores = log_odds(model, pixel_values[:1]).view(len(blocks), -1) * direction(odds, target)
         gradients = torch.autograd.grad(scores.sum(), attention.required(weights))
-    rows = sum(gradient.relu().mean(dim=(1, 2)) for gradient in gradients) / len(gradients)
-    return Maps(attention.patch_map(rows[:, None].float(), grid=layout.grid), odds)
+    rows = torch.stack([gradient.float().relu_().mean(dim=(1, 2)) for gradient in gradients]).mean(dim=0)
+    return Maps(attention.patch_map(rows[:, None], grid=layout.grid), odds)
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def _separated(blocks: Sequence[nn.Module]) -> Iterator[list[Any]]:
 @contextmanager
 def _skipped(blocks: Sequence[nn.Module], outputs: Sequence[Any]) -> Iterator[None]:
     """Let every block return the states after all blocks, as one batch, in place of its own computation."""
-    states = torch.cat([first_tensor(output) for output in outputs])
+    states = torch.cat([cast("Tensor", first_tensor(output)) for output in outputs])
     before = [vars(block).get("forward") for block in blocks]
     for block, output in zip(blocks, outputs, strict=True):
         returned = with_first_tensor(output, states)

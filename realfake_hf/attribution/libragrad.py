@@ -19,7 +19,9 @@ from realfake_hf.attribution.methods import Target
 CONSTANT: Final = "realfake_constant"  # name of `constant_attention` in transformers
 TOLERANCE: Final = 1e-3  # of the sum of all contributions, relative to the sum of their magnitudes
 _fitting: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-_ACTIVATIONS: Final = tuple({each[0] if isinstance(each, tuple) else each for each in ACT2CLS.values()})
+_ACTIVATIONS: Final[tuple[type[nn.Module], ...]] = tuple(
+    {each[0] if isinstance(each, tuple) else each for each in ACT2CLS.values()}
+)
 
 
 def libragrad(model: PreTrainedModel, pixel_values: Tensor, target: Target) -> Maps:
@@ -111,9 +113,9 @@ class _Trace:
         self.at_tokens, self.elsewhere = inputs[0].new_zeros(inputs[0].shape[:2]), inputs[0].new_zeros(len(inputs[0]))
         return (self.states, *inputs[1:])
 
-    def add_bias(self, module: nn.Module, _inputs: object, output: Tensor) -> None:
+    def add_bias(self, module: Any, _inputs: object, output: Tensor) -> None:  # noqa: ANN401 - a module with a bias
         if hasattr(self, "states"):
-            output.register_hook(partial(self._add, module.bias.detach()))
+            output.register_hook(partial(self._add, module.bias.detach()))  # type: ignore[no-untyped-call]
 
     def _add(self, bias: Tensor, gradient: Tensor) -> None:
         contribution = (gradient * bias).sum(dim=-1)
