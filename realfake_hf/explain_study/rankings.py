@@ -63,7 +63,7 @@ def kendall_tau(a: Values, b: Values) -> Values:
 def _means(scores: Values, weights: Values) -> Values:
     """Return the weighted means of scores (methods, n) by weights (weightings, n): (weightings, methods)."""
     with np.errstate(invalid="ignore"):  # 0 / 0 without images
-        return np.round(weights @ scores.T / weights.sum(axis=1, keepdims=True), DECIMALS)
+        return np.asarray(np.round(weights @ scores.T / weights.sum(axis=1, keepdims=True), DECIMALS))
 
 
 def _rank(scores: Values, place: int, weights: Values) -> Values:
