@@ -10,7 +10,7 @@ OTHERS := diffusiondb-coco-imagenet progan-lsun wild-art-kaggle-layout
 
 export PYTHONDONTWRITEBYTECODE :=# keep bytecode: otherwise every process would compile torch again
 
-.PHONY: help space demo test slow lint types format cnn vit compare ablation wild heads peers search processes nodes twins hardened study masks robust audit crosseval transfer shortcuts screenshot familiarity results benchmarks scaling faults
+.PHONY: help space demo test slow lint types format cnn vit compare ablation wild heads peers search processes nodes twins hardened study grids masks robust audit crosseval transfer shortcuts screenshot familiarity results benchmarks scaling faults
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -73,6 +73,9 @@ hardened: .venv/installed ## fine-tune both models on images with hidden cells, 
 
 study: .venv/installed ## run the explanation study; requires the twins and the hardened models; resumable
 	$(PY) explain.py --study --config recipes/studies/explanations_cifake.yaml --output_dir runs/explanation-study
+
+grids: .venv/installed ## play the Grid Pointing Game on large images: about an hour on two cores; requires data/wild
+	$(PY) -m realfake_hf.explain_study.large_grids --data $(SECOND)/diffusiondb-coco-imagenet --training_data data/wild --output_file results/grid_pointing_game.json
 
 masks: .venv/installed ## mark the entities of test images for the study
 	$(PY) -m realfake_hf.experiments.entity_masks

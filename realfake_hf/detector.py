@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from transformers import BaseImageProcessor
+from transformers import BaseImageProcessor, PreTrainedModel
 
 from realfake_hf.attribution.explain import default_method, explain, fitting_methods
 from realfake_hf.attribution.methods import Explanation, Target
@@ -243,6 +243,14 @@ class Detector:
         if self._by_view or resize_target(self.processor) is not None:
             return np.asarray(image)
         return resize_images([image], self.processor)[0]  # type: ignore[no-any-return]
+
+    def single_view(self, images: Iterable[ImageInput]) -> tuple[PreTrainedModel, Tensor]:
+        """Return a model of one view, and the pixel values (n, 3, height, width) of images of one size for it.
+
+        For a model of several views it is the view of the whole image.
+        """
+        values = self._pixel_values([_read(image, place, self.processor) for place, image in enumerate(images)])
+        return (self._by_view.whole, values[:, 0]) if self._by_view else (self.model, values)
 
     def digest(self) -> str:
         """Return the SHA-256 of all weights as hexadecimal digits."""

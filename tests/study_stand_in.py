@@ -62,6 +62,9 @@ def made_up_study():
         "planted": planted(rng),
         "causal": causal(),
         "entity": entity(),
+        "grids": grids(rng),
+        "patching": patching(rng),
+        "sinks": sinks(),
     }  # fmt: skip
 
 
@@ -192,9 +195,13 @@ def planted(rng):
     def row():
         hits = rng.uniform(0.3, 0.7)
         return {
-            "planted": {"hits": mean(hits, half=0.06, n=200), "mass": mean(0.33, n=200)},
-            "control": {"hits": mean(0.28, half=0.06, n=200), "mass": mean(0.25, n=200)},
-            "difference": {"hits": gap(hits - 0.28, half=0.06, n=200), "mass": gap(0.08, n=200)},
+            "planted": {"hits": mean(hits, half=0.06, n=200), "mass": mean(0.33, n=200), "roc_auc": mean(0.7, n=200)},
+            "control": {"hits": mean(0.28, half=0.06, n=200), "mass": mean(0.25, n=200), "roc_auc": mean(0.5, n=200)},
+            "difference": {
+                "hits": gap(hits - 0.28, half=0.06, n=200),
+                "mass": gap(0.08, n=200),
+                "roc_auc": gap(0.2, n=200),
+            },
         }
 
     models = {
@@ -209,6 +216,33 @@ def planted(rng):
         for model, methods in METHODS.items()
     }
     return {"models": models, "chance": 0.25, "class_methods": ["gradient_rollout", "grad_cam", "relevance"]}
+
+
+def grids(rng):
+    def row():
+        mass = rng.uniform(0.3, 0.6)
+        less = {"hits": gap(0.3, n=100), "mass": gap(mass - 0.25, n=100), "roc_auc": gap(0.2, n=100)}
+        means = {
+            "hits": mean(0.55, half=0.1, n=100),
+            "mass": mean(mass, half=0.04, n=100),
+            "roc_auc": mean(0.7, n=100),
+        }
+        return {**means, "less": {"prior": less}}
+
+    models = {
+        model: {
+            f"{target} among {other}": {
+                "n": 100,
+                "target": target.upper(),
+                "p_target": mean(0.4, n=100),
+                "methods": {name: row() for name in methods},
+            }
+            for target, other in (("fake", "real"), ("real", "fake"))
+        }
+        for model, methods in METHODS.items()
+    }
+    chance = {"hits": 0.25, "mass": 0.25, "roc_auc": 0.5}
+    return {"models": models, "chance": chance, "class_methods": ["gradient_rollout", "grad_cam", "relevance"]}
 
 
 def performance(loss):
@@ -260,6 +294,39 @@ def entity():
     maps = {"cnn grad_cam": {"mass": mean(0.4), "mass_less_area": gap(0.15)}}
     counts = {"n": 500, "n_real": 240, "n_fake": 260, "area": mean(0.25), "fills": list(FILLS)}
     return {**counts, "models": models, "maps": maps}
+
+
+def patching(rng):
+    def row(name):
+        level = rng.uniform(0.1, 0.4)
+        means = {"same": mean(level, n=96, undefined=4), "other": mean(level - 0.05), "less_other": gap(0.05)}
+        return means if name == "centre prior" else means | {"less_centre": gap(0.1 - level)}
+
+    models = {
+        model: {
+            "layer": "vit.layers.5", "native_grid": [8, 8], "n": 96, "total": mean(9.0), "cells": mean(4.0),
+            "special": mean(2.0), "top_share": mean(0.5),
+            "maps": {name: {"iou_top_20": row(name), "spearman": row(name)} for name in (*methods, "centre prior")},
+        }
+        for model, methods in METHODS.items()
+    }  # fmt: skip
+    return {"n": 100, "top": 0.2, "measures": ["iou_top_20", "spearman"], "models": models}
+
+
+def sinks():
+    def block(number):
+        share = 0.0 if number < 3 else 0.02
+        attention = {"special": mean(3.0), "outliers": mean(2.0 if share else None), "rest": mean(0.9)}
+        norms = {"median": mean(10.0), "p99": mean(20.0), "largest": mean(60.0), "special": mean(30.0)}
+        return {**norms, "outliers": mean(share), "largest_ratio": 6.0, "attention": attention}
+
+    row = {"iou_top_20": mean(0.8, n=12), "spearman": mean(0.9, n=12), "excess": gap(0.3, n=12)}
+    vit = {
+        "special": 1, "grid": [8, 8], "blocks": [block(number) for number in range(6)], "late": 12,
+        "maps": {"rollout": row, "last_attention": row},
+    }  # fmt: skip
+    cnn = {"skipped": "none of its layers returns attention weights"}
+    return {"n": 200, "cut": 4.0, "measures": ["iou_top_20", "spearman"], "models": {"cnn": cnn, "vit": vit}}
 
 
 def made_up_gallery(content="cat"):

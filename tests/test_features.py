@@ -227,6 +227,7 @@ def test_train_learns_on_features_and_saves_a_detector(tower, folder, tmp_path, 
         (["--model", "multiview", "--layer_decay", "0.5"], "--layer_decay"),
         (["--model", "multiview", "--robust_share", "0.5"], "--robust_share"),
         (["--model", "multiview", "--hidden_share", "0.5"], "--hidden_share"),
+        (["--model", "multiview", "--cutmix", "0.5"], "--cutmix"),
         (["--model", "multiview", "--tower_layers", "9"], "--tower_layers from 1 to 3"),
     ],
 )

@@ -6,8 +6,7 @@ from test_attention import build, pixels
 from tiny_classifiers import FAMILIES
 
 from realfake_hf.attribution.explain import FUNCTIONS, explain
-from realfake_hf.attribution.layout import layout_of
-from realfake_hf.attribution.legrad import block_of
+from realfake_hf.attribution.layout import block_of, layout_of
 from realfake_hf.attribution.libragrad import contributions
 
 BACKBONES = ["vit", "deit", "dinov2", "clip"]

@@ -3,18 +3,21 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 from study_models import is_plain_json, noise, plain_and_striped, sample_of, stripe_finder, tiny_vit
 
-from realfake_hf.explain_study.maps import StudyModel
+from realfake_hf.explain_study.maps import StudyModel, pixels_of_cells
 from realfake_hf.explain_study.pointing_game import (
     KINDS,
     QUADRANTS,
     draw_quadrants,
     inside,
+    locate,
     mass_inside,
     measure_planted,
     plant,
     pointing_game,
+    region_auc,
 )
 
 ALL = np.arange(QUADRANTS)
@@ -63,10 +66,31 @@ def test_mass_is_the_share_of_the_sum_inside_the_region():
     assert shares[2][1] == pytest.approx(maps[1, 3:, :3].sum() / maps[1].sum())
 
 
+def test_the_roc_auc_of_a_region_is_that_of_its_pixels_against_the_others():
+    maps = np.random.default_rng(0).integers(0, 5, (20, 4, 6)).astype(float)  # with ties
+    where = np.random.default_rng(1).random((20, 4, 6)) < 0.3
+    expected = [roc_auc_score(mask.ravel(), heat.ravel()) for mask, heat in zip(where, maps, strict=True)]
+    np.testing.assert_allclose(region_auc(maps, where), expected)
+    np.testing.assert_allclose(region_auc(3 * maps + 7, where), expected)
+
+
+def test_a_coarse_map_is_measured_as_the_pixels_over_which_it_is_drawn():
+    """The border of the region passes through cells, and the cells do not have the same size."""
+    maps, mask = np.random.default_rng(0).random((5, 3, 4)), np.zeros((10, 14), dtype=bool)
+    mask[2:7, 3:9] = True
+    drawn = maps[:, np.arange(10)[:, None] * 3 // 10, np.arange(14) * 4 // 14]
+    fine = locate(drawn, np.broadcast_to(mask, drawn.shape))
+    within, whole = (pixels_of_cells(each, (3, 4)) for each in (mask, np.ones_like(mask)))
+    coarse = locate(maps, np.broadcast_to(within, maps.shape), np.broadcast_to(whole, maps.shape))
+    for name, values in fine.items():
+        np.testing.assert_allclose(coarse[name], values)
+    assert 0 < within[1, 2] < whole[1, 2]
+
+
 def test_empty_maps_are_undefined():
     maps = np.random.default_rng(0).random((4, 4, 4))
     maps[0], maps[1], maps[2] = 0.0, 0.5, np.nan
-    for measure in (pointing_game, mass_inside):
+    for measure in (pointing_game, mass_inside, region_auc):
         assert np.isnan(measure(maps, inside(ALL, (4, 4)))).tolist() == [True, True, True, False]
 
 
@@ -89,6 +113,7 @@ class TestPlanted:
         assert found["p_fake_moved"]["planted"]["value"] > 0.5
         assert found["methods"]["grad_cam"]["planted"]["hits"]["value"] == 1
         assert found["methods"]["grad_cam"]["planted"]["mass"]["value"] > 0.95
+        assert found["methods"]["grad_cam"]["planted"]["roc_auc"]["value"] == 1
 
     def test_a_plain_quadrant_in_a_plain_image_changes_nothing(self):
         found = self.study()["models"]["cnn"]["fake in real"]
@@ -117,6 +142,7 @@ class TestPlanted:
         found = self.study(sample, tiny_vit("rollout"), n=100)["models"]["vit"]["fake in real"]
         row = found["methods"]["rollout"]["control"]  # all hosts and controls are one image
         assert (row["hits"]["value"], row["mass"]["value"]) == pytest.approx((0.25, 0.25))
+        assert row["roc_auc"]["value"] == pytest.approx(0.5)
 
     def test_hosts_and_donors_share_their_content_and_have_the_right_labels(self):
         marks = np.arange(24, dtype=np.uint8)

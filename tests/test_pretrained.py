@@ -4,6 +4,8 @@ from PIL import Image
 from torch.nn import functional
 from transformers import (
     AutoModelForImageClassification,
+    CLIPConfig,
+    CLIPForImageClassification,
     ConvNextConfig,
     ConvNextForImageClassification,
     DeiTConfig,
@@ -19,7 +21,13 @@ from transformers import (
 
 from realfake_hf.models.deit import deit_from_vit
 from realfake_hf.models.deit import main as deit_main
-from realfake_hf.models.pretrained import is_resizable, resize_model, resize_patch_kernel, resize_positions
+from realfake_hf.models.pretrained import (
+    is_resizable,
+    keep_layers,
+    resize_model,
+    resize_patch_kernel,
+    resize_positions,
+)
 
 SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 32}
 
@@ -99,8 +107,15 @@ def test_a_fitted_model_takes_images_of_its_new_size(image_size, patch_size):
     assert outputs.hidden_states[0].shape[1] == (image_size // patch_size) ** 2 + 1
 
 
-def test_a_model_for_enlarged_images_sees_what_the_model_saw():
-    model = vit(image_size=32, patch_size=4)
+def clip(image_size=32, patch_size=4):
+    torch.manual_seed(0)
+    tower = {**SMALL, "image_size": image_size, "patch_size": patch_size}
+    return CLIPForImageClassification(CLIPConfig(vision_config=tower)).eval()
+
+
+@pytest.mark.parametrize("make", [vit, clip])
+def test_a_model_for_enlarged_images_sees_what_the_model_saw(make):
+    model = make(image_size=32, patch_size=4)
     fitted = resize_model(model, image_size=64, patch_size=8)
     patches = pixels(32).unfold(2, 4, 4).unfold(3, 4, 4)  # (2, 3, 8, 8, 4, 4): each patch is enlarged by itself
     larger = enlarged(patches.reshape(-1, 1, 4, 4), 8).view(2, 3, 8, 8, 8, 8).permute(0, 1, 2, 4, 3, 5)
@@ -118,12 +133,12 @@ def test_weights_that_are_elsewhere_cannot_be_fitted():
         resize_model(vit().to("meta"), image_size=64)
 
 
-def test_deit_and_dinov2_can_be_fitted_and_convnext_cannot():
+def test_deit_dinov2_and_clip_can_be_fitted_and_convnext_cannot():
     deit = DeiTForImageClassification(DeiTConfig(image_size=32, patch_size=8, **SMALL))
     dino = Dinov2ForImageClassification(
         Dinov2Config(image_size=32, patch_size=8, hidden_size=24, num_hidden_layers=1, num_attention_heads=3)
     )
-    for model in (deit, dino):
+    for model in (deit, dino, clip(patch_size=8)):
         assert is_resizable(model)
         fitted = resize_model(model, image_size=16, patch_size=4).eval()
         assert fitted(pixel_values=pixels(16)).logits.shape == (2, 2)
@@ -173,3 +188,27 @@ def test_a_deit_is_saved_with_the_processor_of_the_vit_and_only_a_vit_is_convert
     assert (tmp_path / "deit/preprocessor_config.json").is_file()
     assert deit_main(["--vit", str(tmp_path / "deit"), "--output_dir", str(tmp_path / "again")]) == 1
     assert "expected a ViT classifier; found a deit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("make", [vit, clip])
+def test_the_first_layers_are_kept_and_compute_as_before(make, tmp_path):
+    model = make()
+    values = pixels(32)
+    with torch.no_grad():
+        before = model(pixel_values=values, output_hidden_states=True).hidden_states
+    keep_layers(model, 1)
+    model.save_pretrained(tmp_path)
+    again = AutoModelForImageClassification.from_pretrained(tmp_path)
+    with torch.no_grad():
+        after = again(pixel_values=values, output_hidden_states=True).hidden_states
+    assert (len(before), len(after)) == (3, 2)
+    torch.testing.assert_close(after[0], before[0])
+    torch.testing.assert_close(after[1], before[1])
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_layers_that_a_model_does_not_have_cannot_be_kept(number):
+    with pytest.raises(ValueError, match=f"num_hidden_layers.*found {number} for 2 layers"):
+        keep_layers(vit(), number)
+    with pytest.raises(ValueError, match="found ConvNextForImageClassification, which has no such layers"):
+        keep_layers(ConvNextForImageClassification(ConvNextConfig(hidden_sizes=[8], depths=[1], num_stages=1)), 1)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CNN, VIT = ROOT / "space/models/cifake-cnn", ROOT / "space/models/cifake-vit"
 SMALL = [
     "--n", "40", "--faithfulness_n", "4", "--sanity_n", "3", "--planted_n", "3", "--causal_n", "8",
-    "--bootstrap_samples", "20", "--gallery", "2", "--data", "demo",
+    "--patching_n", "40", "--sinks_n", "4", "--bootstrap_samples", "20", "--gallery", "2", "--data", "demo",
 ]  # fmt: skip
 
 
@@ -119,7 +119,8 @@ def test_invalid_settings_end_with_status_2(tmp_path, capsys):
         explain.main([*words(tmp_path), "--parts", "all"])
     assert refused.value.code == 2
     assert (
-        "--parts among agreement, faithfulness, sanity, planted, causal, entity; found all" in capsys.readouterr().err
+        "--parts among agreement, faithfulness, sanity, planted, causal, entity, patching, sinks; found all"
+        in capsys.readouterr().err
     )
 
 

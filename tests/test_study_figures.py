@@ -16,7 +16,10 @@ from study_stand_in import gap, made_up_study, mean
 from realfake_hf.attribution.methods import method_name
 from realfake_hf.explain_study import faithfulness_section, figures
 from realfake_hf.explain_study.figures import PALE
+from realfake_hf.explain_study.grid_game_section import grid_figure
 from realfake_hf.explain_study.names import REFERENCES, agreement_of, key_pairs
+from realfake_hf.explain_study.patching_section import agreement_with_effects
+from realfake_hf.explain_study.sinks_section import norms_and_attention
 from realfake_hf.figures.style import BLUE, GROUND, VERMILLION, darken
 
 IOU = "iou_top_20"
@@ -33,6 +36,9 @@ MAKERS: dict[str, Callable[[], Figure]] = {
     "planted": lambda: figures.planted_hits(STUDY),
     "hidden": lambda: figures.hidden_regions(STUDY, "accuracy"),
     "entity": lambda: figures.hidden_entity(STUDY),
+    "grids": lambda: grid_figure(STUDY["grids"]),
+    "patching": lambda: agreement_with_effects(STUDY),
+    "sinks": lambda: norms_and_attention(STUDY),
 }
 
 
@@ -263,6 +269,39 @@ def test_the_entity_figure_has_a_row_for_each_hidden_part(study: dict) -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["nothing", *row]
     _, mean_fill = (bars[0] for bars in axes.containers)
     assert mean_fill.get_xdata()[1] == 0.77
+
+
+def test_agreement_with_effects_stands_beside_that_with_other_images(study: dict) -> None:
+    rows = study["patching"]["models"]["vit"]["maps"]
+    for place, row in enumerate(rows.values()):
+        row["spearman"] |= {"same": mean(place / 10), "other": mean(None)}
+    axes = agreement_with_effects(study).axes[1]
+    same, other = (bars[0] for bars in axes.containers)
+    assert same.get_xdata()[-len(rows) :].tolist() == [place / 10 for place in range(len(rows))]
+    assert np.isnan(other.get_xdata()[-len(rows) :]).all()
+
+
+def test_the_cut_of_outliers_is_drawn_in_norms_of_each_block(study: dict) -> None:
+    for number, block in enumerate(study["sinks"]["models"]["vit"]["blocks"], start=1):
+        block["median"] = mean(number)
+    left, right = norms_and_attention(study).axes
+    [cut] = [line for line in left.lines if line.get_label() == "cut of outliers"]
+    assert list(cut.get_ydata()) == [4, 8, 12, 16, 20, 24]
+    labels = [bars.get_label() for bars in right.containers]
+    assert labels == ["special tokens", "outliers", "other patches"]
+
+
+def test_the_localisation_of_each_label_stands_beside_chance(study: dict) -> None:
+    games = study["grids"]["models"]["vit"]
+    games["real among fake"]["methods"]["relevance"]["mass"] = mean(0.37)
+    games["real among fake"]["methods"]["rollout"]["mass"] = mean(None)
+    axes = grid_figure(study["grids"]).axes[1]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [method_name(name) for name in METHODS_OF["vit"]]
+    fake, real = (bars[0].get_xdata() for bars in axes.containers)
+    assert fake.tolist() == [row["mass"]["value"] for row in games["fake among real"]["methods"].values()]
+    assert real[METHODS_OF["vit"].index("relevance")] == 0.37
+    assert np.isnan(real[METHODS_OF["vit"].index("rollout")])
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_label() == "chance"] == [0.25]
 
 
 def test_the_control_stands_beside_every_bar_of_planted_evidence(study: dict) -> None:

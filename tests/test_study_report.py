@@ -6,7 +6,7 @@ import pytest
 from page_in_browser import CHROMIUM, Page, seen
 from study_stand_in import gap, made_up_gallery, made_up_study, mean
 
-from realfake_hf.explain_study import faithfulness_section, report, tables
+from realfake_hf.explain_study import faithfulness_section, grid_game_section, report, tables
 from realfake_hf.explain_study.arguments import StudyArguments
 from realfake_hf.explain_study.findings import findings
 from realfake_hf.explain_study.names import agreement_of, key_pairs, main_pair
@@ -14,7 +14,7 @@ from realfake_hf.pages import page as page_parts
 from realfake_hf.store import read_json
 
 IOU = "iou_top_20"
-PARTS = ("faithfulness", "sanity", "planted", "causal", "entity")
+PARTS = ("faithfulness", "sanity", "planted", "grids", "causal", "entity", "patching", "sinks")
 NASTY = '<script>alert("cat & dog")</script>'
 
 
@@ -175,6 +175,46 @@ class TestFlags:
                 row["difference"]["hits"] = gap(0.2 if name == "relevance" else 0.0)
         assert findings(study)[3].endswith(": ViT relevance.")
 
+    def test_the_roc_auc_of_planted_evidence_has_a_table_where_it_was_measured(self, study):
+        table = tables.planted_tables(study)[2]
+        assert column(table, "difference", ("ViT relevance", "fake in real")) == "+0.200 (+0.188 to +0.212)"
+        for plantings in study["planted"]["models"].values():
+            for planting in plantings.values():
+                for row in planting["methods"].values():
+                    del row["planted"]["roc_auc"]
+        assert len(tables.planted_tables(study)) == 2
+
+    @pytest.mark.parametrize(
+        ("mass", "hits", "roc_auc", "flag"),
+        [
+            (gap(0.1), gap(0.1), gap(0.1), "no"),
+            (gap(0.1), gap(0.1, p_holm=0.2), gap(0.1), "in hits"),
+            (gap(0.0), gap(0.1), gap(-0.1), "in localisation and ROC AUC"),
+            (gap(-0.1), gap(0.0), gap(0.1, p_holm=0.2), "yes"),
+            (mean(None), mean(None), mean(None), "yes"),
+        ],
+    )
+    def test_maps_that_find_the_image_of_a_grid_no_better_than_the_centre_are_flagged(
+        self, study, mass, hits, roc_auc, flag
+    ):
+        games = study["grids"]["models"]["vit"]
+        games["fake among real"]["methods"]["relevance"]["less"]["prior"] = {
+            "mass": mass, "hits": hits, "roc_auc": roc_auc,
+        }  # fmt: skip
+        _, scores = grid_game_section.grid_section(study).tables
+        assert column(scores, "no better than the centre prior", ("ViT relevance", "fake among real")) == flag
+        assert ("ViT relevance" in findings(study)[-1]) is (mass.get("p_holm") == 0.001 and mass["value"] > 0)
+
+    def test_scores_of_a_grid_have_a_table_for_each_baseline_that_they_are_compared_with(self, study):
+        games = study["grids"]["models"]["cnn"]
+        row = games["real among fake"]["methods"]["grad_cam"]
+        row["less"]["control"] = dict.fromkeys(("hits", "mass", "roc_auc"), gap(0.0))
+        verdicts, prior, control = grid_game_section.grid_section(study).tables
+        assert len(prior.rows) == 16
+        assert [cells[:3] for cells in control.rows] == [["CNN Grad-CAM", "real among fake", "yes"]]
+        assert column(control, "no better than the control") == ["yes"]
+        assert verdicts.rows[0] == ["CNN", "fake among real", "0.400 (0.388 to 0.412)", "100"]
+
     @pytest.mark.parametrize("other", ["rim", "corner"])
     @pytest.mark.parametrize(("value", "region"), [(0.1, "other"), (-0.1, "centre"), (0.01, "unclear")])
     def test_the_region_that_costs_more_when_hidden_is_named(self, study, value, region, other):
@@ -197,6 +237,42 @@ class TestFlags:
         )
         masses = tables.entity_tables(study)[1]
         assert masses.rows == [["CNN Grad-CAM", "40.0% (38.8% to 41.2%)", "+15.0% (+13.8% to +16.2%)", "0.001"]]
+
+    @pytest.mark.parametrize(
+        ("less", "flag", "named"),
+        [
+            (gap(0.1), "yes", ": ViT relevance."),
+            (gap(0.1, p_holm=0.2), "no", ": none."),
+            (gap(-0.1), "worse", ": none."),
+        ],
+    )
+    def test_maps_are_compared_with_the_centre_prior_by_the_effects_of_patching(self, study, less, flag, named):
+        for tested in study["patching"]["models"].values():
+            for row in (
+                row for name, rows in tested["maps"].items() if name != "centre prior" for row in rows.values()
+            ):
+                row["less_centre"] = gap(0.0)
+        study["patching"]["models"]["vit"]["maps"]["relevance"][IOU]["less_centre"] = less
+        table = report.sections(study)[6].tables[0]
+        assert column(table, "better than the centre", ("ViT relevance", "IoU, top 20%")) == flag
+        assert column(table, "better than the centre", ("ViT centre prior", "IoU, top 20%")) == ""
+        assert findings(study)[6].endswith(named)
+
+    def test_outlier_tokens_are_flagged_by_block(self, study):
+        norms, attention, maps = report.sections(study)[7].tables
+        assert column(norms, "any outlier") == ["no"] * 3 + ["yes"] * 3
+        assert column(attention, "outliers above 1") == [""] * 3 + ["yes"] * 3
+        assert column(maps, "outliers less median", ("ViT rollout",)).startswith("+0.300")
+        assert findings(study)[7].endswith(": ViT 12 of 200.")
+
+    def test_models_without_outliers_or_without_attention_say_so(self, study):
+        study["sinks"]["models"]["vit"] |= {"late": 0, "maps": {}}
+        section = report.sections(study)[7]
+        assert len(section.tables) == 2
+        assert "CNN (none of its layers returns attention weights)" in section.text[1]
+        assert "No patch is an outlier" in section.text[2]
+        del study["sinks"]["models"]["vit"]
+        assert (report.sections(study)[7].figures, findings(study)[7][-6:]) == ((), " none.")
 
     @pytest.mark.parametrize(
         ("centre", "fill", "flag"),
@@ -222,7 +298,7 @@ class TestFlags:
 
 
 def test_there_is_one_finding_for_each_measured_part(study):
-    assert len(findings(study)) == 6
+    assert len(findings(study)) == 9
     for part in PARTS:
         del study[part]
     assert len(findings(study)) == len(report.sections(study)) == 1
@@ -235,7 +311,8 @@ def test_undefined_numbers_are_named(study):
     for plantings in study["planted"]["models"].values():
         for found in plantings.values():
             undefined = {
-                kind: {"hits": mean(None), "mass": mean(None)} for kind in ("planted", "control", "difference")
+                kind: dict.fromkeys(("hits", "mass", "roc_auc"), mean(None))
+                for kind in ("planted", "control", "difference")
             }
             found["methods"] = dict.fromkeys(found["methods"], undefined)
     text = report.to_markdown(study)
@@ -307,8 +384,9 @@ def test_every_figure_has_a_description_its_n_and_a_dark_twin(page):
 
 @pytest.mark.slow
 def test_the_contents_link_to_every_section(page):
-    assert [link["href"] for link in page.all("a")][:8] == [
-        "#agreement", "#faithfulness", "#sanity", "#planted", "#causal", "#entity", "#gallery", "#passport",
+    assert [link["href"] for link in page.all("a")][:11] == [
+        "#agreement", "#faithfulness", "#sanity", "#planted", "#grids", "#causal", "#entity", "#patching", "#sinks", "#gallery",
+        "#passport",
     ]  # fmt: skip
     assert {f"#{heading['id']}" for heading in page.all("h2")} - {"#findings"} == {
         link["href"] for link in page.all("a")

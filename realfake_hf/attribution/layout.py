@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -121,6 +122,12 @@ def first_tensor(output: object) -> Tensor | None:
 def with_first_tensor(output: object, tensor: Tensor) -> object:
     """Return what a layer returned with another tensor in place of `first_tensor`."""
     return (tensor, *output[1:]) if isinstance(output, tuple) else tensor
+
+
+def block_of(model: nn.Module, layer: str) -> nn.Module:
+    """Return the outermost module around a layer that is in a list of modules."""
+    path = [model, *(model.get_submodule(name) for name in accumulate(layer.split("."), "{}.{}".format))]
+    return next(inner for outer, inner in pairwise(path) if isinstance(outer, nn.ModuleList))
 
 
 def attention_weights(output: object) -> Tensor | None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from realfake_hf.attribution import attention
-from realfake_hf.attribution.layout import attention_options, first_tensor, with_first_tensor
+from realfake_hf.attribution.layout import attention_options, block_of, first_tensor, with_first_tensor
 from realfake_hf.attribution.maps import Maps, combinable, direction, each_attention, log_odds
 from realfake_hf.attribution.methods import Target
 
@@ -33,12 +32,6 @@ def legrad(model: PreTrainedModel, pixel_values: Tensor, target: Target) -> Maps
         gradients = torch.autograd.grad(scores.sum(), attention.required(weights))
     rows = sum(gradient.relu().mean(dim=(1, 2)) for gradient in gradients) / len(gradients)
     return Maps(attention.patch_map(rows[:, None].float(), grid=layout.grid), odds)
-
-
-def block_of(model: nn.Module, layer: str) -> nn.Module:
-    """Return the outermost module around a layer that is in a list of modules."""
-    path = [model, *(model.get_submodule(name) for name in accumulate(layer.split("."), "{}.{}".format))]
-    return next(inner for outer, inner in pairwise(path) if isinstance(outer, nn.ModuleList))
 
 
 @contextmanager

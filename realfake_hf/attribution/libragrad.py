@@ -12,8 +12,7 @@ from transformers.activations import ACT2CLS
 from transformers.masking_utils import eager_mask
 
 from realfake_hf.attribution.attention import patch_map
-from realfake_hf.attribution.layout import attention_function, class_name, example_image
-from realfake_hf.attribution.legrad import block_of
+from realfake_hf.attribution.layout import attention_function, block_of, class_name, example_image
 from realfake_hf.attribution.maps import Maps, combinable, direction, log_odds
 from realfake_hf.attribution.methods import Target
 

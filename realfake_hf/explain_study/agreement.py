@@ -97,9 +97,9 @@ def chance_iou(cells: int, *, share: float) -> float:
     return float(np.sum(hypergeom(cells, high, high).pmf(overlaps) * overlaps / (2 * high - overlaps)))
 
 
-def centre_gaussian() -> Values:
-    """Return a map on `GRID` that highlights the centre of the image whatever it shows, in (0, 1]."""
-    rows, columns = (((np.arange(side) + 0.5) / side - 0.5) / CENTRE_SIGMA for side in GRID)
+def centre_gaussian(grid: tuple[int, int] = GRID) -> Values:
+    """Return a map that highlights the centre of the image whatever it shows, in (0, 1]: of the grid's shape."""
+    rows, columns = (((np.arange(side) + 0.5) / side - 0.5) / CENTRE_SIGMA for side in grid)
     return np.asarray(np.exp(-0.5 * (rows[:, None] ** 2 + columns[None, :] ** 2)))
 
 

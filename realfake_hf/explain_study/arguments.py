@@ -8,7 +8,9 @@ from realfake_hf.cli import read_names, setting
 from realfake_hf.explain_study.names import TARGETS
 from realfake_hf.labels import LabelArguments
 
-PARTS: Final = ("agreement", "faithfulness", "sanity", "planted", "causal", "entity")
+PARTS: Final = (
+    "agreement", "faithfulness", "sanity", "planted", "grids", "causal", "entity", "patching", "sinks",
+)  # fmt: skip
 
 
 @dataclass
@@ -35,8 +37,10 @@ class StudyArguments(LabelArguments):
     n: int = setting(1000, "Images of the agreement part, balanced by label, content and correctness.")
     faithfulness_n: int = setting(120, "Images of the deletion and insertion tests.")
     sanity_n: int = setting(60, "Images of the weight randomisation.")
-    planted_n: int = setting(100, "Image pairs for each kind of planted evidence.")
+    planted_n: int = setting(100, "Image pairs for each kind of planted evidence, and grids of images for each label.")
     causal_n: int = setting(2000, "Images of the occlusion test of centre, rim and corner.")
+    patching_n: int = setting(100, "Images whose cells are patched one by one.")
+    sinks_n: int = setting(200, "Images whose tokens are measured.")
     gallery: int = setting(12, "Images shown on the page.")
     bootstrap_samples: int = setting(10_000, "Bootstrap replicates of each interval and p-value.")
     seed: int = setting(0, "Seed of all random draws.")
@@ -87,5 +91,5 @@ class StudyArguments(LabelArguments):
         return read_names("--hardened", self.hardened, kind="FOLDER")
 
 
-_COUNTS: Final = ("n", "faithfulness_n", "sanity_n", "planted_n", "causal_n")
+_COUNTS: Final = ("n", "faithfulness_n", "sanity_n", "planted_n", "causal_n", "patching_n", "sinks_n")
 _LEAST: Final = 2  # to pair one image with another

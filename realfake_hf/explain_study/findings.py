@@ -14,6 +14,7 @@ from realfake_hf.explain_study.cells import (
     listed,
     sign,
 )
+from realfake_hf.explain_study.grid_game_section import find_grids
 from realfake_hf.explain_study.names import (
     MEASURE,
     MEASURE_NAMES,
@@ -24,6 +25,8 @@ from realfake_hf.explain_study.names import (
     model_name,
     pair_name,
 )
+from realfake_hf.explain_study.patching_section import find_patching
+from realfake_hf.explain_study.sinks_section import find_sinks
 
 
 def findings(results: Results) -> list[str]:
@@ -111,6 +114,9 @@ _FINDINGS: Final[Mapping[str, Callable[[Results], str]]] = {
     "faithfulness": _find_faithfulness,
     "sanity": _find_sanity,
     "planted": _find_planted,
+    "grids": find_grids,
     "causal": _find_occlusion,
     "entity": _find_entity,
+    "patching": find_patching,
+    "sinks": find_sinks,
 }

@@ -250,5 +250,16 @@ def mass_inside(maps: Maps, inside: NDArray[Any], whole: NDArray[Any] | float = 
     return np.where(is_empty(maps), np.nan, shares)
 
 
+def pixels_of_cells(mask: NDArray[np.bool_], grid: tuple[int, ...]) -> Values:
+    """Count the selected pixels of an image, (height, width), that each cell of a map covers: of the grid's shape.
+
+    A cell covers the pixels over which it is drawn, with sharp edges: pixel row i shows cell row i * grid_h // height.
+    """
+    rows, columns = (np.arange(side) * cells // side for side, cells in zip(mask.shape, grid, strict=True))
+    counts = np.zeros(grid)
+    np.add.at(counts, np.ix_(rows, columns), mask)
+    return counts
+
+
 def _stack(explanations: Sequence[Explanation]) -> NDArray[np.float32]:
     return np.stack([explanation.map for explanation in explanations])

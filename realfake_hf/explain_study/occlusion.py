@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from realfake_hf.estimate import Difference, Estimate, to_plain
-from realfake_hf.explain_study.maps import Images, Maps, Plain, Sample, StudyModel, Values, mass_inside
+from realfake_hf.explain_study.maps import (
+    Images,
+    Maps,
+    Plain,
+    Sample,
+    StudyModel,
+    Values,
+    mass_inside,
+    pixels_of_cells,
+)
 from realfake_hf.metrics.intervals import Resampling
 from realfake_hf.metrics.report import roc_auc
 from realfake_hf.metrics.significance import correct_differences
@@ -94,11 +103,10 @@ def corner_masks(shape: tuple[int, int], share: float, corners: NDArray[np.intp]
 def mass_share(maps: Maps, mask: Mask) -> Values:
     """Compute the share of each map's mass inside a region of the image: (n,) in [0, 1]; NaN for an empty map.
 
-    The maps, (n, grid_h, grid_w), are not negative and not finer than the mask, (height, width). A cell covers the
-    pixels over which it is drawn, with sharp edges: pixel row i shows cell row i * grid_h // height. A uniform map
-    would have the region's share of the area.
+    The maps, (n, grid_h, grid_w), are not negative and not finer than the mask, (height, width). A uniform map would
+    have the region's share of the area.
     """
-    inside, whole = _pixels_of_cells(mask, maps.shape[1:]), _pixels_of_cells(np.ones_like(mask), maps.shape[1:])
+    inside, whole = (pixels_of_cells(each, maps.shape[1:]) for each in (mask, np.ones_like(mask)))
     return mass_inside(maps, inside, whole)
 
 
@@ -218,11 +226,3 @@ def _ranks(shape: tuple[int, int], *, from_corner: bool = False) -> NDArray[np.i
     ranks = np.empty(height * width, dtype=np.intp)
     ranks[np.lexsort([key.ravel() for key in keys])] = np.arange(height * width)
     return ranks.reshape(shape)
-
-
-def _pixels_of_cells(mask: Mask, grid: tuple[int, ...]) -> Values:
-    """Count the selected pixels that each cell covers: of the grid's shape."""
-    rows, columns = (np.arange(side) * cells // side for side, cells in zip(mask.shape, grid, strict=True))
-    counts = np.zeros(grid)
-    np.add.at(counts, np.ix_(rows, columns), mask)
-    return counts

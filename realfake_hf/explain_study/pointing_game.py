@@ -1,11 +1,11 @@
-"""Planted evidence: do maps find a quadrant of one image that was pasted into another?
+"""Pointing games: how well maps mark a region, and planted evidence: a quadrant of one image, pasted into another.
 
 Host and donor show the same kind of content, and the model classifies both correctly. The control plants a quadrant of
 another image of the host's own label in the same place of the same host: a map that finds it reacts to the seam, not
 to the origin of the quadrant.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,9 +15,19 @@ from tqdm.auto import tqdm
 
 from realfake_hf.attribution.methods import CLASS_METHODS
 from realfake_hf.estimate import Estimate, to_plain
-from realfake_hf.explain_study.maps import GRID, Sample, StudyModel, Values, is_empty, maps_on_grid, mass_inside
+from realfake_hf.explain_study.maps import (
+    GRID,
+    Images,
+    Maps,
+    Sample,
+    StudyModel,
+    Values,
+    maps_on_grid,
+    mass_inside,
+)
 from realfake_hf.labels import LabelName
 from realfake_hf.metrics.intervals import Resampling
+from realfake_hf.metrics.report import roc_auc
 from realfake_hf.metrics.significance import correct_differences
 from realfake_hf.sampling import take_evenly
 
@@ -25,6 +35,7 @@ QUADRANTS: Final = 4  # numbered row by row from the upper left
 
 Flags = NDArray[np.bool_]
 Rows = NDArray[np.intp]
+Found = dict[str, Values]  # measures of `locate`, (n,) each
 
 
 @dataclass(frozen=True)
@@ -91,53 +102,107 @@ def inside(quadrants: NDArray[np.integer], size: tuple[int, int]) -> Flags:
     return np.asarray(rows[:, :, None] & columns[:, None, :])
 
 
-def plant(hosts: NDArray[np.uint8], donors: NDArray[np.uint8], where: Flags) -> NDArray[np.uint8]:
+def plant(hosts: Images, donors: Images, where: Flags) -> Images:
     """Paste a part of each donor into its host, at the same place: (n, height, width, 3) uint8."""
     return np.where(where[..., None], donors, hosts)
 
 
-def pointing_game(maps: NDArray[np.floating], where: Flags) -> Values:
-    """Test whether the highest cell lies in the marked region (Zhang et al., 2018, *Excitation Backprop*, IJCV).
+def locate(maps: Maps, inside: NDArray[Any], whole: NDArray[Any] | float = 1.0) -> Found:
+    """Measure how well each map marks a region of its image: `hits`, `mass` and `roc_auc`, NaN for empty or NaN maps.
 
-    Both are (n, height, width). The result is (n,): 0 or 1, or the share inside if several cells tie for the highest;
-    NaN for empty or NaN maps.
+    `mass` is the share of the map's sum in the region, the localisation of the Grid Pointing Game (Böhle et al., 2021,
+    *Convolutional Dynamic Alignment Networks*, CVPR). The sum of a map depends on what counts as 0: in explanations,
+    the lowest cell does. `hits` and `roc_auc` do not depend on it; see `pointing_game` and `region_auc`.
+
+    Args:
+        maps: (n, height, width), not negative.
+        inside: number of pixels of the region in each cell, or flags: (n, height, width).
+        whole: number of pixels of the image in each cell: (n, height, width), or one number for all.
+    """
+    return {
+        "hits": pointing_game(maps, inside, whole),
+        "mass": mass_inside(maps, inside, whole),
+        "roc_auc": region_auc(maps, inside, whole),
+    }
+
+
+def pointing_game(maps: Maps, inside: NDArray[Any], whole: NDArray[Any] | float = 1.0) -> Values:
+    """Test whether the highest cell lies in the region (Zhang et al., 2018, *Excitation Backprop*, IJCV).
+
+    The result is (n,): 0 or 1, or the share of its pixels inside if the cell lies on the border of the region, or if
+    several cells tie for the highest. For the arguments, see `locate`.
     """
     highest = maps == maps.max(axis=(1, 2), keepdims=True)
-    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing compares with NaN
-        hits = (highest & where).sum(axis=(1, 2)) / highest.sum(axis=(1, 2))
-    return np.where(is_empty(maps), np.nan, hits)
+    return mass_inside(highest.astype(np.float64), inside, whole)
 
 
-def _draw_hosts(sample: Sample, kind: Kind, *, model: str, n: int, seed: int) -> Rows:
-    """Draw hosts, balanced by content, and two donors of the same content for each: (3, hosts).
+def region_auc(maps: Maps, inside: NDArray[Any], whole: NDArray[Any] | float = 1.0) -> Values:
+    """Compute the ROC AUC of the pixels of each image, those of the region against the others: (n,) in [0, 1].
 
-    The first has the donor's label, the second, for the control, that of the host. Few donors are used repeatedly.
+    It is the probability that the map is higher at a pixel of the region than at another one, ties counting half; 1/2
+    for a map that knows nothing. For the arguments, see `locate`.
     """
-    order = np.random.default_rng(seed).permutation(len(sample))
-    order = order[sample.is_right[model][order]]
-    is_host, is_donor = (sample.is_fake == (label == "FAKE") for label in (kind.host, kind.donor))
-    drawn = [
-        _give_donors(order[(where & is_host)[order]], order[(where & is_donor)[order]])
-        for where in sample.by_content.values()
-    ]
+    cells = maps[0].size
+    is_inside = np.arange(2 * cells) < cells  # a cell on the border of the region counts on both sides
+    flat = maps.reshape(len(maps), cells)
+    within, total = (np.broadcast_to(each, maps.shape).reshape(len(maps), cells) for each in (inside, whole))
+    weights = np.concatenate([within, total - within], axis=1)
+    aucs = [roc_auc(is_inside, np.tile(heat, 2), pixels[None])[0] for heat, pixels in zip(flat, weights, strict=True)]
+    return np.where(flat.max(axis=1) > flat.min(axis=1), aucs, np.nan)
+
+
+def draw_rows(
+    is_first: Flags,
+    is_other: Flags,
+    content: Sequence[str],
+    combine: Callable[[Rows, Rows], Rows],
+    *,
+    n: int,
+    seed: int,
+) -> Rows:
+    """Draw at most n combinations of images of the same content, balanced by content: (members, combinations).
+
+    Args:
+        is_first: (images,) images that may be the first member.
+        is_other: (images,) images that may be another member.
+        content: (images,).
+        combine: returns the combinations of one content, given the rows of both kinds of images in random order.
+        n: combinations.
+        seed: of the order.
+    """
+    order = np.random.default_rng(seed).permutation(len(content))
+    names = np.array(content)[order]
+    kinds = is_first[order], is_other[order]
+    drawn = [combine(*(order[kind & (names == name)] for kind in kinds)) for name in sorted(set(content))]
     rows = np.concatenate(drawn, axis=1)
-    if not rows.size:
-        raise ValueError(
-            f"expected two {kind.host} images and a {kind.donor} one of the same content that {model} classifies "
-            "correctly; found none. Draw a larger sample."
-        )
-    return rows[:, take_evenly([sample.content[row] for row in rows[0]], n)]
+    return rows[:, take_evenly([content[row] for row in rows[0]], n)]
 
 
-def _give_donors(hosts: Rows, donors: Rows) -> Rows:
-    """Give each host a donor, and the next host as that of the control: (3, hosts), none if there are too few."""
+def give_donors(hosts: Rows, donors: Rows) -> Rows:
+    """Give each host a donor, and the next host as that of the control: (3, hosts), none if there are too few.
+
+    Few donors are used repeatedly.
+    """
     if not len(donors) or len(hosts) < 2:  # noqa: PLR2004 - no image is its own donor
         return np.empty((3, 0), dtype=np.intp)
     return np.stack([hosts, np.resize(donors, len(hosts)), np.roll(hosts, 1)])
 
 
+def _draw_hosts(sample: Sample, kind: Kind, *, model: str, n: int, seed: int) -> Rows:
+    """Draw hosts, balanced by content, with the donors of `give_donors`: (3, hosts)."""
+    is_right = sample.is_right[model]
+    is_host, is_donor = (is_right & (sample.is_fake == (label == "FAKE")) for label in (kind.host, kind.donor))
+    rows = draw_rows(is_host, is_donor, sample.content, give_donors, n=n, seed=seed)
+    if not rows.size:
+        raise ValueError(
+            f"expected two {kind.host} images and a {kind.donor} one of the same content that {model} classifies "
+            "correctly; found none. Draw a larger sample."
+        )
+    return rows
+
+
 def _measure_kind(
-    model: StudyModel, images: NDArray[np.uint8], rows: Rows, kind: Kind, *, samples: int, seed: int
+    model: StudyModel, images: Images, rows: Rows, kind: Kind, *, samples: int, seed: int
 ) -> dict[str, Any]:
     hosts, donors, controls = (images[each] for each in rows)
     quadrants = draw_quadrants(len(hosts), seed=seed)
@@ -159,13 +224,8 @@ def _measure_kind(
 
 
 def _localize(maps: Mapping[str, Values], *, where: Flags, resampling: Resampling) -> dict[str, dict[str, Estimate]]:
-    """Measure how well maps find the quadrant in `planted` and in `control` images, and the paired `difference`.
-
-    `mass` is the share of a map's sum in the quadrant; the lowest cell of a map counts as 0.
-    """
-    found = {
-        name: {"hits": pointing_game(heat, where), "mass": mass_inside(heat, where)} for name, heat in maps.items()
-    }
+    """Locate the quadrant in `planted` and in `control` images, see `locate`, and test the paired `difference`."""
+    found = {name: locate(heat, where) for name, heat in maps.items()}
     planted, control = found["planted"], found["control"]
     means = {name: {key: resampling.mean(each) for key, each in values.items()} for name, values in found.items()}
     return means | {"difference": {key: resampling.change(planted[key] - control[key]) for key in planted}}

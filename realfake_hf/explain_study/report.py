@@ -12,9 +12,12 @@ from realfake_hf.explain_study.arguments import StudyArguments
 from realfake_hf.explain_study.faithfulness_section import faithfulness_section
 from realfake_hf.explain_study.figures import page_figure
 from realfake_hf.explain_study.findings import findings
+from realfake_hf.explain_study.grid_game_section import grid_section
 from realfake_hf.explain_study.maps import is_empty
 from realfake_hf.explain_study.names import MEASURE, MEASURE_NAMES, Results, map_name, model_name
+from realfake_hf.explain_study.patching_section import patching_section
 from realfake_hf.explain_study.run import ExplainedImage
+from realfake_hf.explain_study.sinks_section import sinks_section
 from realfake_hf.figures.style import save_figure
 from realfake_hf.labels import LABEL_NAMES, Verdict
 from realfake_hf.pages.page import GalleryImage, GalleryItem, Section, write_page
@@ -169,8 +172,11 @@ _SECTIONS: Final[Mapping[str, Callable[[Results], Section]]] = {
     "faithfulness": faithfulness_section,
     "sanity": _sanity_section,
     "planted": _planted_section,
+    "grids": grid_section,
     "causal": _occlusion_section,
     "entity": _entity_section,
+    "patching": patching_section,
+    "sinks": sinks_section,
 }
 
 

@@ -20,6 +20,7 @@ from realfake_hf.explain_study.arguments import StudyArguments
 from realfake_hf.explain_study.entity import check_masks, draw_entities, measure_entity, read_masks
 from realfake_hf.explain_study.faithfulness import measure_faithfulness
 from realfake_hf.explain_study.fidelity import Hardened, load_hardened
+from realfake_hf.explain_study.grid_game import measure_grids
 from realfake_hf.explain_study.maps import (
     GRID,
     Images,
@@ -33,8 +34,10 @@ from realfake_hf.explain_study.maps import (
     training_summary,
 )
 from realfake_hf.explain_study.occlusion import Mask, map_shares, measure_occlusion
+from realfake_hf.explain_study.patching import measure_patching
 from realfake_hf.explain_study.pointing_game import measure_planted
 from realfake_hf.explain_study.sanity import measure_sanity
+from realfake_hf.explain_study.sinks import measure_sinks
 from realfake_hf.labels import FAKE, LabelName
 from realfake_hf.models.pretrained import random_weights
 from realfake_hf.sampling import take_evenly
@@ -115,8 +118,11 @@ class _Study:
             ),
             "sanity": lambda: measure_sanity(self.models, self._draw(arguments.sanity_n), **bootstrap),
             "planted": lambda: measure_planted(self.models, self.sample, n=arguments.planted_n, **bootstrap),
+            "grids": lambda: measure_grids(self.models, self.sample, n=arguments.planted_n, **bootstrap),
             "causal": self._occlusion,
             "entity": self._entity,
+            "patching": lambda: measure_patching(self.models, self._draw(arguments.patching_n), **bootstrap),
+            "sinks": lambda: measure_sinks(self.models, self._draw(arguments.sinks_n), **bootstrap),
         }
 
     def facts(self) -> Plain:

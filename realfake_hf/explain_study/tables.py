@@ -93,7 +93,8 @@ def sanity_tables(results: Results) -> list[Table]:
 
 def planted_tables(results: Results) -> list[Table]:
     """Return the effect of planting on the models, and how well the maps locate it."""
-    return [_planted_table(results["planted"]), _hits_table(results["planted"])]
+    tables = [make(results["planted"]) for make in (_planted_table, _hits_table, _auc_table)]
+    return [table for table in tables if table.rows]
 
 
 def occlusion_tables(results: Results) -> list[Table]:
@@ -272,6 +273,24 @@ def _hits_table(part: Results) -> Table:
         "Hits, and the share of the map's mass in the quadrant. The control plants one of another image "
         "of the host's label in the same place; differences are paired, in points."
     )
+    return Table(caption, header, rows, align="llr")
+
+
+def _auc_table(part: Results) -> Table:
+    rows = [
+        [
+            map_name(model, method),
+            name,
+            *(cell(row[kind]["roc_auc"]) for kind in ("planted", "control")),
+            *tested_cells(row["difference"]["roc_auc"], SIGNED),
+        ]
+        for model, plantings in part["models"].items()
+        for name, planting in plantings.items()
+        for method, row in planting["methods"].items()
+        if "roc_auc" in row["planted"]
+    ]
+    header = ("map", "planting", "ROC AUC", "in the control", "difference", "p (Holm)")
+    caption = "ROC AUC of the cells of the quadrant against the others, the mean over images; 0.5 is chance."
     return Table(caption, header, rows, align="llr")
 
 

@@ -30,21 +30,26 @@ from realfake_hf.models.views import MultiViewImageProcessor
 from realfake_hf.store import sha256_of
 
 WEIGHTS: Final = "weights"  # folder of downloaded checkpoints, in the working directory or in REALFAKE_SHARED
-_KERNEL: Final = "embeddings.patch_embeddings.projection.weight"
-_POSITIONS: Final = "embeddings.position_embeddings"
+_KERNELS: Final = ("embeddings.patch_embeddings.projection.weight", "embeddings.patch_embedding.weight")
+_POSITIONS: Final = ("embeddings.position_embeddings", "embeddings.position_embedding.weight")
 _MOST_SPECIAL: Final = 2  # positions of special tokens: those of a class token and a distillation token
 _BLANK: Final = Image.new("RGB", (64, 64))
 
 
 def load_pretrained(
-    name: str, *, image_size: int | None = None, patch_size: int | None = None, attn_implementation: str | None = None
+    name: str,
+    *,
+    image_size: int | None = None,
+    patch_size: int | None = None,
+    num_hidden_layers: int | None = None,
+    attn_implementation: str | None = None,
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """Load an image classifier of transformers, from a folder or the Hub, for fine-tuning on REAL and FAKE.
 
     An existing head for REAL and FAKE is kept, with its outputs in the order of this project; any other head is
-    replaced by a new one. The image size, in pixels, resizes the position table (ViT, DeiT, DINOv2) and sets the size
-    of the processor; the patch size resizes the patch kernel of these models. Return the model in float32, and the
-    image processor to save with it.
+    replaced by a new one. The image size, in pixels, resizes the position table (ViT, DeiT, DINOv2, CLIP, SigLIP) and
+    sets the size of the processor; the patch size resizes the patch kernel of these models. Of the layers, the first
+    ones are kept. Return the model in float32, and the image processor to save with it.
 
     Raises:
         OSError: the model or its image processor does not exist.
@@ -54,11 +59,13 @@ def load_pretrained(
     model = _load_model(place, attn_implementation)
     processor = load_processor(place, model.config)
     processed(_BLANK, processor)  # raises an error if the model does not take images
+    if num_hidden_layers is not None:
+        keep_layers(model, num_hidden_layers)
     if (image_size or patch_size) and is_resizable(model):
         model = resize_model(model, image_size=image_size, patch_size=patch_size)
     elif patch_size:
         raise ValueError(
-            f"expected a model with a position table (ViT, DeiT, DINOv2) for --patch_size; found "
+            f"expected a model with a position table (ViT, DeiT, DINOv2, CLIP, SigLIP) for --patch_size; found "
             f"{model.config.model_type} at {name!r}. Omit --patch_size."
         )
     if image_size:
@@ -133,14 +140,14 @@ def weight_files(name: str) -> dict[str, Any]:
 
 
 def is_resizable(model: PreTrainedModel) -> bool:
-    """Return whether `resize_model` applies: ViT, DeiT and DINOv2 have a kernel and a position for each patch."""
+    """Return whether `resize_model` applies: the model has one kernel of patches and a position for each patch."""
     weights = list(model.named_parameters())
-    has_kernel = any(name.endswith(_KERNEL) for name, _ in weights)
+    has_kernel = any(name.endswith(_KERNELS) for name, _ in weights)
     table = next((value for name, value in weights if name.endswith(_POSITIONS)), None)
-    image_size, patch_size = (getattr(model.config, name, None) for name in ("image_size", "patch_size"))
+    image_size, patch_size = (getattr(_vision(model.config), name, None) for name in ("image_size", "patch_size"))
     if not has_kernel or table is None or not isinstance(image_size, int) or not isinstance(patch_size, int):
         return False
-    special = table.shape[1] - (image_size // patch_size) ** 2
+    special = table.shape[-2] - (image_size // patch_size) ** 2
     return 0 <= special <= _MOST_SPECIAL
 
 
@@ -160,7 +167,8 @@ def resize_model(
             "expected the weights in each process, to resize them; found them in the first process only. Launch with "
             "fsdp_cpu_ram_efficient_loading: false, as in recipes/accelerate/fsdp.yaml."
         )
-    config: Any = copy.deepcopy(model.config)
+    whole: Any = copy.deepcopy(model.config)
+    config = _vision(whole)
     image_size, patch_size = image_size or config.image_size, patch_size or config.patch_size
     if image_size % patch_size:
         raise ValueError(
@@ -171,11 +179,11 @@ def resize_model(
     config.image_size, config.patch_size = image_size, patch_size
     weights = model.state_dict()
     for name, value in list(weights.items()):
-        if name.endswith(_KERNEL):
+        if name.endswith(_KERNELS):
             weights[name] = resize_patch_kernel(value, patch_size)
         elif name.endswith(_POSITIONS):
             weights[name] = resize_positions(value, old_grid=old_grid, grid=grid)
-    resized: Any = type(model)(config)
+    resized: Any = type(model)(whole)
     resized.to(model.dtype).load_state_dict(weights)
     return cast("PreTrainedModel", resized)
 
@@ -200,15 +208,39 @@ def resize_patch_kernel(kernel: Tensor, size: int) -> Tensor:
 def resize_positions(table: Tensor, *, old_grid: int, grid: int) -> Tensor:
     """Resize the grid part of a position table by bicubic interpolation; rows of special tokens are copied.
 
-    The table, (1, special tokens + old_grid * old_grid, hidden), becomes (1, special tokens + grid * grid, hidden) of
-    the same dtype.
+    The table, (special tokens + old_grid * old_grid, hidden) or (1, ...), becomes one of special tokens + grid * grid
+    rows of the same dtype.
     """
     if old_grid == grid:
         return table
-    special = table.shape[1] - old_grid**2
-    cells = table[:, special:].reshape(1, old_grid, old_grid, -1).permute(0, 3, 1, 2)
+    special = table.shape[-2] - old_grid**2
+    cells = table[..., special:, :].reshape(1, old_grid, old_grid, -1).permute(0, 3, 1, 2)
     resized = functional.interpolate(cells.float(), (grid, grid), mode="bicubic", antialias=True).to(table.dtype)
-    return torch.cat([table[:, :special], resized.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+    rows = resized.permute(0, 2, 3, 1).reshape(*table.shape[:-2], grid * grid, -1)
+    return torch.cat([table[..., :special, :], rows], dim=-2)
+
+
+def keep_layers(model: PreTrainedModel, number: int) -> None:
+    """Remove all but the first layers of a transformer, in place.
+
+    Raises:
+        ValueError: the model does not have so many layers, or no list of layers as long as its config says.
+    """
+    config = _vision(model.config)
+    total = getattr(config, "num_hidden_layers", 0)
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == total]
+    if len(lists) != 1 or not 1 <= number <= total:
+        found = (
+            f"{number} for {total} layers" if len(lists) == 1 else f"{type(model).__name__}, which has no such layers"
+        )
+        raise ValueError(f"expected --num_hidden_layers from 1 to the number of layers in a list; found {found}.")
+    del lists[0][number:]
+    config.num_hidden_layers = number
+
+
+def _vision(config: Any) -> Any:  # noqa: ANN401 - any class of config
+    """Return the part of a config that describes the vision tower."""
+    return getattr(config, "vision_config", config)
 
 
 def random_weights(model: PreTrainedModel, *, seed: int) -> PreTrainedModel:

@@ -101,13 +101,28 @@ class FineTuningSettings:
 
     image_size: int | None = setting(None, "Input height and width in pixels; by default the model's.")
     patch_size: int | None = setting(None, "Patch height and width in pixels; by default the model's.")
+    num_hidden_layers: int | None = setting(None, "First layers of a transformer that are kept; by default all.")
     attn_implementation: str | None = setting(
         None, "sdpa or eager (faster in bf16 on CPUs); by default as transformers chooses."
     )
     freeze_backbone: bool = setting(False, "Train the head only.")
     head_epochs: int = setting(0, "First epochs in which only the head is trained.")
     layer_decay: float = setting(1.0, "Learning rate of a layer relative to the layer above it.")
+    patch_share: float = setting(1.0, "Share of an image's patches that a training step reads, drawn at random.")
+    full_epochs: int = setting(0, "With --patch_share: last epochs in which all patches are read.")
     lora_rank: int = setting(0, "Rank of LoRA updates of the linear layers, merged on save; 0: off.")
+
+    def check_fine_tuning(self) -> None:
+        """Raise a `ValueError` if these settings are out of range or contradict each other."""
+        for name in ("head_epochs", "lora_rank"):
+            if self.freeze_backbone and getattr(self, name):
+                raise ValueError(f"expected --freeze_backbone or --{name}; found both. Remove one of them.")
+        if not 0 < self.patch_share <= 1:
+            raise ValueError(f"expected --patch_share above 0 and at most 1; found {self.patch_share}.")
+        if self.full_epochs and self.patch_share == 1:
+            raise ValueError("expected --full_epochs with --patch_share below 1; found it alone. Remove it.")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"expected --layer_decay above 0 and at most 1; found {self.layer_decay}.")
 
 
 @dataclass
@@ -137,11 +152,7 @@ class ModelArguments(CnnSettings, MultiviewSettings, FineTuningSettings):
                 "expected --head_c above 0, and --delivered_copies and --compressed_copies of at least 0; found "
                 f"{self.head_c}, {self.delivered_copies} and {self.compressed_copies}."
             )
-        for name in ("head_epochs", "lora_rank"):
-            if self.freeze_backbone and getattr(self, name):
-                raise ValueError(f"expected --freeze_backbone or --{name}; found both. Remove one of them.")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"expected --layer_decay above 0 and at most 1; found {self.layer_decay}.")
+        self.check_fine_tuning()
         if not 0 < self.teacher_weight <= 1:
             raise ValueError(f"expected --teacher_weight above 0 and at most 1; found {self.teacher_weight}.")
 
@@ -189,12 +200,15 @@ class RunSettings(EvaluationSettings):
     crop_padding: int = setting(0, "Crop training images at random after padding them by this many pixels.")
     robust_share: float = setting(0.0, "Share of training images degraded by JPEG, blur, noise or rescaling.")
     hidden_share: float = setting(0.0, "Hide a random share of the cells of each training image, at most this.")
+    cutmix: float = setting(0.0, "Share of training batches in which images exchange a rectangle, and labels with it.")
     ema_decay: float | None = setting(
         None, "Evaluate and save an exponential moving average of the weights, such as 0.999; by default the weights."
     )
 
     def __post_init__(self) -> None:
         self.augmentation()  # checks its settings
+        if not 0 <= self.cutmix <= 1:
+            raise ValueError(f"expected --cutmix in [0, 1]; found {self.cutmix}.")
         if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
             raise ValueError(f"expected --checkpoint_steps of at least 1; found {self.checkpoint_steps}.")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:

@@ -46,7 +46,7 @@ def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImagePr
         shape = {name: getattr(arguments, name) for name in MULTIVIEW_SHAPE}
         return build_multiview(**shape)
     if arguments.model != CIFAKE_CNN:
-        names = ("image_size", "patch_size", "attn_implementation")
+        names = ("image_size", "patch_size", "num_hidden_layers", "attn_implementation")
         return load_pretrained(arguments.model, **{name: getattr(arguments, name) for name in names})
     shape = {each.name: getattr(arguments, each.name) for each in fields(CnnSettings)}
     config = CifakeCnnConfig(**shape, id2label=id2label(), label2id=label2id())
@@ -160,11 +160,12 @@ def input_sets(
     """Return the inputs of each split in batches: the features of a frozen tower, or else pixels."""
     if not isinstance(network, MultiViewForImageClassification):
         return {**pixel_sets(data, processor, run)}
-    if data.stream is not None or model.teacher or run.robust_share or run.crop_padding or run.hidden_share:
+    changes = run.robust_share or run.crop_padding or run.hidden_share or run.cutmix
+    if data.stream is not None or model.teacher or changes:
         raise ValueError(
-            "expected --model multiview without --streaming, --teacher, --robust_share, --crop_padding and "
-            "--hidden_share; found one of them. Remove it; --delivered_copies and --compressed_copies change the "
-            "training images."
+            "expected --model multiview without --streaming, --teacher, --robust_share, --crop_padding, "
+            "--hidden_share and --cutmix; found one of them. Remove it; --delivered_copies and --compressed_copies "
+            "change the training images."
         )
     cut = cast("MultiViewImageProcessor", processor)
     return {**feature_sets(data.images, network, cut, copies=model.copies, seed=run.seed)}

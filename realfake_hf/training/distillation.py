@@ -18,6 +18,7 @@ from realfake_hf.labels import FAKE
 from realfake_hf.models.checkpoint import fake_output, load_classifier, load_processor
 from realfake_hf.models.pretrained import find_checkpoint
 from realfake_hf.sampling import WeightedRows
+from realfake_hf.training.regularization import cutmix
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class DistillationTrainer(Trainer):
     Args:
         teacher: the teacher, or None.
         needs_two_images: whether to skip training batches of a single image, whose batch statistics are undefined.
+        cutmix: share of the training batches that are mixed by `cutmix`.
         weights: (n,) probabilities of the training images in a draw with replacement; None to train on each once.
     """
 
@@ -93,12 +95,14 @@ class DistillationTrainer(Trainer):
         *,
         teacher: Teacher | None,
         needs_two_images: bool = False,
+        cutmix: float = 0.0,
         weights: NDArray[np.float64] | None = None,
         **settings: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(**settings)
         self.teacher = teacher
         self.needs_two_images = needs_two_images
+        self.cutmix = cutmix
         self.weights = weights
         self.latest_loss = torch.tensor(float("nan"))  # of the last training batch
 
@@ -128,7 +132,14 @@ class DistillationTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:  # noqa: ANN401 - as the Trainer's
         """Interpolate between the loss of the labels and the distillation loss."""
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        if self.cutmix and model.training and torch.rand(()) < self.cutmix:
+            inputs["pixel_values"], target = cutmix(inputs["pixel_values"], inputs["labels"])
+            outputs = model(pixel_values=inputs["pixel_values"])
+            loss = cross_entropy(outputs.logits, target, label_smoothing=self.args.label_smoothing_factor)
+        else:
+            loss, outputs = super().compute_loss(
+                model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
+            )
         if self.teacher and model.training:
             loss = loss.lerp(self.teacher.loss(outputs, inputs["pixel_values"]), self.teacher.weight)
         if model.training:

@@ -36,6 +36,7 @@ from realfake_hf.training.callbacks import (
 from realfake_hf.training.distillation import DistillationTrainer, Teacher
 from realfake_hf.training.features import FeatureDataset
 from realfake_hf.training.optimization import HeadFirst, WeightAverage, parameter_groups, with_lora
+from realfake_hf.training.regularization import PatchDropout
 from realfake_hf.training.run_arguments import RunArguments
 from realfake_hf.training.streaming import StepCheckpoints, StreamEpoch, StreamPosition, StreamTrainer
 
@@ -67,6 +68,7 @@ def build_trainer(
     trainer = (StreamTrainer if is_stream else DistillationTrainer)(
         teacher=teacher,
         needs_two_images=bool(_batch_norms(network)),
+        cutmix=run.cutmix,
         weights=weights,
         model=learner,
         args=run,
@@ -140,6 +142,8 @@ def _set_callbacks(trainer: Trainer, network: PreTrainedModel, model: ModelArgum
     if model.head_epochs:
         trainable = [parameter for parameter in backbone_parameters(network) if parameter.requires_grad]
         trainer.add_callback(HeadFirst(trainable, epochs=model.head_epochs))
+    if model.patch_share < 1:
+        trainer.add_callback(PatchDropout(network, share=model.patch_share, full_epochs=model.full_epochs))
     if run.ema_decay is not None:
         trainer.add_callback(WeightAverage(run.ema_decay))
     if run.early_stopping_patience is not None:
