@@ -153,17 +153,17 @@ def test_summaries_are_paired_differences_to_both_references():
         assert (others[f"deletion_less_{short}"].n, others[f"deletion_less_{short}"].undefined) == (8, 1)
 
 
+def study(n=24, **settings):
+    sample = plain_and_striped(n, where=np.s_[4:20, 16:32])
+    return measure_faithfulness([stripe_finder()], sample, samples=50, **settings)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return study()
+
+
 class TestFaithfulness:
-    corner = np.s_[4:20, 16:32]
-
-    def study(self, n=24, **settings):
-        sample = plain_and_striped(n, where=self.corner)
-        return measure_faithfulness([stripe_finder()], sample, samples=50, **settings)
-
-    @pytest.fixture(scope="class")
-    def found(self):
-        return self.study()
-
     @pytest.mark.parametrize("fill", FILLS)
     def test_a_map_of_the_evidence_beats_random_order_in_both_tests(self, found, fill):
         order = found["models"]["cnn"][fill]["grad_cam"]
@@ -212,7 +212,7 @@ class TestFaithfulness:
 
     def test_a_fine_tuned_copy_of_a_model_adds_two_tests(self, found, monkeypatch):
         monkeypatch.setattr(fidelity, "DRAWS", 2)
-        both = self.study(hardened=[Hardened(stripe_finder(), 0.5)])
+        both = study(hardened=[Hardened(stripe_finder(), 0.5)])
         tests = [f"{test}, {fill}" for test in ("deletion", "insertion") for fill in FILLS]
         assert list(found["rankings"]["cnn"]["ranks"]) == tests
         assert list(both["rankings"]["cnn"]["ranks"]) == [*tests, "Fid+", "Fid-"]
@@ -225,7 +225,7 @@ class TestFaithfulness:
         assert is_plain_json(both)
 
     def test_the_same_seed_gives_the_same_numbers(self):
-        first, same, other = (self.study(n=6, seed=seed) for seed in (1, 1, 2))
+        first, same, other = (study(n=6, seed=seed) for seed in (1, 1, 2))
         assert first == same
         assert first != other
         assert is_plain_json(first)

@@ -1,6 +1,7 @@
 """`explain.py --study` from the command line to its files, on the demo set and the models of space/models."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +29,18 @@ def words(folder, *more, models=(f"cnn={CNN}",)):
 
 
 def more(folder):
-    """The twin, and masks of eight images of each label."""
+    """The twin, the same weights as if fine-tuned on hidden cells, and masks of eight images of each label."""
+    shutil.copytree(CNN, folder / "hardened", dirs_exist_ok=True)
+    record = json.loads((CNN / "run.json").read_text())
+    record["arguments"]["hidden_share"] = 0.5
+    (folder / "hardened/run.json").write_text(json.dumps(record))
     labels = np.array((rows := load_split("demo", "test")[1])["label"][:])
     chosen = [*np.flatnonzero(labels == 0)[:8], *np.flatnonzero(labels == 1)[:8]]
     masks = np.zeros((len(chosen), 32, 32), dtype=bool)
     masks[:, 8:24, 8:24] = True
     np.savez(folder / "masks.npz", id=np.array([rows["id"][row] for row in chosen]), mask=masks)
-    return ["--twins", f"cnn={CNN}", "--entity_masks", str(folder / "masks.npz")]
+    copies = ["--twins", f"cnn={CNN}", "--hardened", f"cnn={folder / 'hardened'}"]
+    return [*copies, "--entity_masks", str(folder / "masks.npz")]
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +56,8 @@ def test_a_study_writes_results_a_table_a_page_and_a_figure(studied):
     assert set(PARTS) < set(found)
     assert found["data"]["sample"]["n"] == 40
     assert (found["entity"]["n"], found["entity"]["area"]["value"]) == (16, 0.25)
+    fidelity = found["faithfulness"]["fidelity"]["cnn"]
+    assert (fidelity["share"], fidelity["same_label"]["value"]) == (0.5, 1)
     assert found["models"]["cnn"]["methods"] == ["grad_cam", "integrated_gradients"]
     assert {"commit", "versions", "machine", "settings"} <= set(found)
     assert found["models"]["cnn"]["place"] == "cifake-cnn"
