@@ -47,7 +47,8 @@ def patching_layer(model: PreTrainedModel, pixel_values: Tensor | None = None) -
     if layout.refusal:
         return default_layer(model, pixel_values)
     block = block_of(model, layout.attention[(len(layout.attention) - 1) // 2])
-    return next(name for name, module in model.named_modules() if module is block)
+    found: str = next(name for name, module in model.named_modules() if module is block)
+    return found
 
 
 @torch.no_grad()
@@ -73,7 +74,7 @@ def patch_cells(model: PreTrainedModel, pixel_values: Tensor, donors: Tensor, la
     )
     patched = [
         patched_log_odds(model, pixel_values[row], activations[row], layer, one[part])
-        for row, part in zip(rows.split(_BATCH), parts.split(_BATCH), strict=True)
+        for row, part in zip(torch.split(rows, _BATCH), torch.split(parts, _BATCH), strict=True)
     ]
     odds = log_odds(model, pixel_values).float()
     changes = torch.cat(patched).float().view(count, -1) - odds[:, None]

@@ -55,7 +55,7 @@ def _measure(model: StudyModel, sample: Sample, resampling: Resampling) -> Plain
     network, values = model.detector.single_view(sample.images)
     if refusal := layout_of(network, values).refusal:
         return {"skipped": refusal}
-    parts = [trace_tokens(network, batch) for batch in values.split(_BATCH)]
+    parts = [trace_tokens(network, batch) for batch in torch.split(values, _BATCH)]
     norms, received, outlier = (
         torch.cat([getattr(part, name) for part in parts], dim=1).cpu().numpy()
         for name in ("norms", "received", "is_outlier")
@@ -100,7 +100,7 @@ def _describe(norms: Values, received: Values, outlier: Flags, special: int, res
 
 def _explain(network: PreTrainedModel, values: Tensor, method: str) -> Maps:
     """Explain the predicted labels of images by one method: (n, grid_h, grid_w) in [0, 1]."""
-    batches = values.split(_BATCH)
+    batches = torch.split(values, _BATCH)
     return np.stack([found.map for batch in batches for found in explain(network, batch, method=method)])
 
 
