@@ -463,7 +463,7 @@ def test_every_recipe_fills_the_arguments_of_training_and_makes_no_folder(file, 
     sources = {"demo": ["demo"], "wild_large": [OPENFAKE, FORENSICS, COCO]}
     expected = sources.get(file.stem, ["data/wild" if kind == "multiview" else "cifake"])
     assert [part.partition("[")[0] for part in data.data.split(",")] == expected
-    assert run.learning_rate in (0.003, 0.0003, 0.0001, 0.000001)
+    assert run.learning_rate in (0.004, 0.003, 0.0003, 0.0001, 0.000001)
     assert not folder.exists()
 
 

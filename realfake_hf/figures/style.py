@@ -22,6 +22,7 @@ VERMILLION: Final = "#D55E00"
 INK: Final = "#333333"
 COLORS: Final = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # yellow is too pale
 MARKERS: Final = "osD^v"  # distinguish points without colour; combined with the colours they give 35 styles
+LONG_DASHES: Final = (0, (7, 1.5))  # where the colours repeat
 REFERENCES: Final = ((INK, ":"), (INK, "--"), (INK, "-."))
 WIDTH: Final = 8.0  # inches: 1,200 pixels as saved
 FIXED: Final = "on a colour map"  # gid of text whose colour depends on the colour map below it, not on the page
@@ -83,7 +84,10 @@ def error_bars(estimates: Sequence[Estimate | None]) -> tuple[Floats, Floats]:
 
 def line_styles(methods: Sequence[str], references: Sequence[str] = ()) -> Mapping[str, LineStyle]:
     """Assign a colour to each method, and a dark dashed style to each reference, such as a random order."""
-    styles = {method: (COLORS[index % len(COLORS)], "-") for index, method in enumerate(methods)}
+    styles = {
+        method: (COLORS[index % len(COLORS)], "-" if index < len(COLORS) else LONG_DASHES)
+        for index, method in enumerate(methods)
+    }
     return styles | dict(zip(references, REFERENCES, strict=False))
 
 
