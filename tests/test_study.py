@@ -137,7 +137,7 @@ class TestArguments:
             ({"compare": ["a=x", "a=y"]}, ["--compare", "a, a"]),
             ({"twins": ["b=x"]}, ["--twins of a", "found b"]),
             ({"hardened": ["b=x"]}, ["--hardened of a", "found b"]),
-            ({"parts": ["all"]}, ["--parts", "planted, causal, entity, patching, sinks", "found all"]),
+            ({"parts": ["all"]}, ["--parts", "planted, grids, causal, entity, patching, sinks", "found all"]),
             ({"targets": ["false"]}, ["--targets", "truth, predicted, FAKE, REAL", "found false"]),
             ({"targets": []}, ["--targets", "found none"]),
             ({"n": 1}, ["at least 2", "found --n 1"]),

@@ -203,7 +203,7 @@ class TestFlags:
         }  # fmt: skip
         _, scores = grid_game_section.grid_section(study).tables
         assert column(scores, "no better than the centre prior", ("ViT relevance", "fake among real")) == flag
-        assert ("ViT relevance" in findings(study)[-1]) is (mass.get("p_holm") == 0.001 and mass["value"] > 0)
+        assert ("ViT relevance" in findings(study)[4]) is (mass.get("p_holm") == 0.001 and mass["value"] > 0)
 
     def test_scores_of_a_grid_have_a_table_for_each_baseline_that_they_are_compared_with(self, study):
         games = study["grids"]["models"]["cnn"]
@@ -224,14 +224,14 @@ class TestFlags:
         assert (row[3], row[-1]) == (other, other if region == "other" else region)
         centre, fewer = 11 + (region == "centre"), int(region == "other")
         sentence = f"more ROC AUC than hiding the {other} in {centre}, less in {fewer}."
-        assert sentence in findings(study)[4]
-        assert "Of 12 comparisons" in findings(study)[4]
+        assert sentence in findings(study)[5]
+        assert "Of 12 comparisons" in findings(study)[5]
 
     def test_what_hiding_the_entity_costs_is_counted(self, study):
         row = study["entity"]["models"]["cnn"]["fills"]["blur"]["differences"]
         row["entity less background"]["roc_auc"] = gap(0.2)
         row["entity alone less fill"]["roc_auc"] = gap(0.2, p_holm=0.3)
-        assert findings(study)[5] == (
+        assert findings(study)[6] == (
             "Of 4 comparisons, hiding the entity costs more ROC AUC than hiding as much background in 3, less in 1; "
             "the entity alone tells more than the fill in 3."
         )
@@ -253,26 +253,26 @@ class TestFlags:
             ):
                 row["less_centre"] = gap(0.0)
         study["patching"]["models"]["vit"]["maps"]["relevance"][IOU]["less_centre"] = less
-        table = report.sections(study)[6].tables[0]
+        table = report.sections(study)[7].tables[0]
         assert column(table, "better than the centre", ("ViT relevance", "IoU, top 20%")) == flag
         assert column(table, "better than the centre", ("ViT centre prior", "IoU, top 20%")) == ""
-        assert findings(study)[6].endswith(named)
+        assert findings(study)[7].endswith(named)
 
     def test_outlier_tokens_are_flagged_by_block(self, study):
-        norms, attention, maps = report.sections(study)[7].tables
+        norms, attention, maps = report.sections(study)[8].tables
         assert column(norms, "any outlier") == ["no"] * 3 + ["yes"] * 3
         assert column(attention, "outliers above 1") == [""] * 3 + ["yes"] * 3
         assert column(maps, "outliers less median", ("ViT rollout",)).startswith("+0.300")
-        assert findings(study)[7].endswith(": ViT 12 of 200.")
+        assert findings(study)[8].endswith(": ViT 12 of 200.")
 
     def test_models_without_outliers_or_without_attention_say_so(self, study):
         study["sinks"]["models"]["vit"] |= {"late": 0, "maps": {}}
-        section = report.sections(study)[7]
+        section = report.sections(study)[8]
         assert len(section.tables) == 2
         assert "CNN (none of its layers returns attention weights)" in section.text[1]
         assert "No patch is an outlier" in section.text[2]
         del study["sinks"]["models"]["vit"]
-        assert (report.sections(study)[7].figures, findings(study)[7][-6:]) == ((), " none.")
+        assert (report.sections(study)[8].figures, findings(study)[8][-6:]) == ((), " none.")
 
     @pytest.mark.parametrize(
         ("centre", "fill", "flag"),
