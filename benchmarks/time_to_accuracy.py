@@ -39,7 +39,7 @@ WAYS: Final = {"bfloat16": "true", "float32": "false"}
 class Settings:
     """What to train, and how often."""
 
-    config: Path = field(default=Path("recipes/cifake_cnn_quick.yaml"), metadata={"help": "Recipe."})
+    recipe: Path = field(default=Path("recipes/cifake_cnn_quick.yaml"), metadata={"help": "Recipe."})
     rounds: int = number_of_rounds(3)
     output_file: Path = results_file("benchmark_time_to_accuracy")
 
@@ -53,7 +53,7 @@ def measure(settings: Settings) -> dict[str, Any]:
     """Train in both precisions, in turn, each round with another seed."""
     rounds = range(settings.rounds)
     seeds = {way: iter(rounds) for way in WAYS}
-    ways = {way: partial(_train, settings.config, way, seeds[way]) for way in WAYS}
+    ways = {way: partial(_train, settings.recipe, way, seeds[way]) for way in WAYS}
     rows = measure_in_turn(ways, rounds=settings.rounds)
     seconds = {way: [row["seconds"] for row in measured] for way, measured in rows.items()}
     results = compare(seconds, [Pair("float32", "bfloat16")], unit="s")
@@ -76,11 +76,11 @@ def to_markdown(content: Mapping[str, Any]) -> str:
     return report(content, markdown_table(header, rows), digits=1, note=note)
 
 
-def _train(config: Path, way: str, seeds: Any) -> dict[str, float]:  # noqa: ANN401 - an iterator of integers
+def _train(recipe: Path, way: str, seeds: Any) -> dict[str, float]:  # noqa: ANN401 - an iterator of integers
     with TemporaryDirectory() as folder:
         words = [
             "--config",
-            str(config),
+            str(recipe),
             "--bf16",
             WAYS[way],
             "--seed",

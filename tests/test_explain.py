@@ -28,6 +28,8 @@ DEFAULTS = {
     "last_attention": {"head_fusion": "mean"},
     "gradient_rollout": {},
     "relevance": {},
+    "legrad": {},
+    "libragrad": {},
     "grad_cam": {"layer": None},
     "integrated_gradients": {"steps": 32, "grid": (8, 8)},
 }
@@ -308,7 +310,8 @@ def test_a_detectors_model_is_as_it_was_after_explaining(attention, method):
     seen = []
     door.model.register_forward_pre_hook(lambda *_: seen.append(door.model.config._attn_implementation))
     door.explain(some_images(2), method=method)
-    assert set(seen) == {attention, "eager" if method in ATTENTION_METHODS else attention}  # verdicts and maps
+    own = "realfake_constant" if method == "libragrad" else "eager" if method in ATTENTION_METHODS else attention
+    assert set(seen) == {attention, own}  # verdicts and maps
     with pytest.raises(ValueError, match="expected options of"):
         door.explain(some_images(1), method=method, options={"no": 1})
     assert door.model.config._attn_implementation == attention

@@ -154,7 +154,7 @@ class TestSanity:
         found = study["models"]["vit"]
         assert {len(means) for means in found["methods"].values()} == {len(found["stages"])} == {6}
         assert all(mean["n"] + mean["undefined"] == 6 for means in found["methods"].values() for mean in means)
-        assert study["class_methods"] == ["grad_cam", "gradient_rollout", "relevance"]
+        assert study["class_methods"] == ["grad_cam", "gradient_rollout", "legrad", "libragrad", "relevance"]
         assert is_plain_json(study)
 
     def test_empty_maps_are_counted_as_undefined(self):

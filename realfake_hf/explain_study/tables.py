@@ -49,30 +49,36 @@ def agreement_tables(results: Results) -> list[Table]:
 
 
 def faithfulness_tables(results: Results) -> list[Table]:
-    """Return the areas under the curves, one table per fill."""
-    header = (
-        "order", "deletion", "minus random", "insertion", "minus random", "better than random in",
-        "against the centre prior",
-    )  # fmt: skip
+    """Return the areas under the curves, one table per fill; studies of older versions have no centre prior."""
+    header = ("order", "deletion", "minus random", "insertion", "minus random", "better than random in")
     columns = {
         "deletion": NUMBER, "deletion_less_random": SIGNED, "insertion": NUMBER, "insertion_less_random": SIGNED,
     }  # fmt: skip
+    part = results["faithfulness"]
+    orders = {
+        fill: [(model, name, order) for model, fills in part["models"].items() for name, order in fills[fill].items()]
+        for fill in part["fills"]
+    }
+    flags = (
+        {"against the centre prior": against_centre}
+        if any("deletion_less_centre" in row[2] for rows in orders.values() for row in rows)
+        else {}
+    )
     return [
         Table(
             f"Areas under the curves, hidden by {FILL_NAMES[fill]}; differences are paired.",
-            header,
+            (*header, *flags),
             [
                 [
                     map_name(model, name),
                     *(cell(order.get(column), spec) for column, spec in columns.items()),
                     better_than_random(order),
-                    against_centre(order),
+                    *(flag(order) for flag in flags.values()),
                 ]
-                for model, fills in results["faithfulness"]["models"].items()
-                for name, order in fills[fill].items()
+                for model, name, order in rows
             ],
         )
-        for fill in results["faithfulness"]["fills"]
+        for fill, rows in orders.items()
     ]
 
 

@@ -35,7 +35,7 @@ _COLOR_PROPERTIES: Final = ("color", "facecolor", "edgecolor", "markerfacecolor"
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
-LineStyle = tuple[str, str]  # colour and line style
+LineStyle = tuple[str, str | tuple[int, tuple[float, ...]]]  # colour, and dashes as Matplotlib names them
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
