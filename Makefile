@@ -113,6 +113,7 @@ shortcuts: .venv/installed ## measure what file facts reveal about the label, an
 
 benchmarks: .venv/installed ## measure speed and memory against named alternatives
 	$(PY) -m benchmarks.training_throughput --output_file results/benchmark_training.json
+	$(PY) -m benchmarks.time_to_accuracy --output_file results/benchmark_time_to_accuracy.json
 	$(PY) -m benchmarks.data_ready --train_epochs 1 --output_file results/benchmark_data.json
 	$(PY) -m benchmarks.vit_throughput --output_file results/benchmark_vit.json
 	$(PY) -m benchmarks.explanation_throughput --output_file results/benchmark_explanations.json

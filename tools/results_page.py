@@ -34,6 +34,11 @@ SECTIONS: Final[Mapping[str, tuple[str, str, str]]] = {  # name -> heading, desc
     "explanation_study": ("Explanations", "Agreement, faithfulness and sanity checks of maps.", "make study"),
     "entity_masks": ("Masks of entities", "Images on which two segmenters agree.", "make masks"),
     "benchmark_training": ("Training speed", "Against a bare loop and the Hugging Face example.", "make benchmarks"),
+    "benchmark_time_to_accuracy": (
+        "Time to the paper's accuracy",
+        "The paper's CNN, from the archive to a measured model.",
+        "make benchmarks",
+    ),
     "benchmark_data": ("Loading speed", "From CIFAKE's archive to rows and pixels.", "make benchmarks"),
     "benchmark_vit": ("Speed of a ViT", "Training and prediction at several sizes.", "make benchmarks"),
     "benchmark_detector": ("Prediction speed", "Files through `Detector`, `pipeline` and ONNX.", "make benchmarks"),
