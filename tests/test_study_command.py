@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 CNN, VIT = ROOT / "space/models/cifake-cnn", ROOT / "space/models/cifake-vit"
 SMALL = [
-    "--n", "40", "--faithfulness_n", "4", "--sanity_n", "3", "--planted_n", "3", "--causal_n", "8",
+    "--n", "100", "--faithfulness_n", "4", "--sanity_n", "3", "--planted_n", "3", "--causal_n", "8",
     "--patching_n", "40", "--sinks_n", "4", "--bootstrap_samples", "20", "--gallery", "2", "--data", "demo",
 ]  # fmt: skip
 
@@ -54,7 +54,7 @@ def studied(tmp_path_factory):
 def test_a_study_writes_results_a_table_a_page_and_a_figure(studied):
     found = json.loads((studied / "out/study.json").read_text())
     assert set(PARTS) < set(found)
-    assert found["data"]["sample"]["n"] == 40
+    assert found["data"]["sample"]["n"] == 100
     assert (found["entity"]["n"], found["entity"]["area"]["value"]) == (16, 0.25)
     fidelity = found["faithfulness"]["fidelity"]["cnn"]
     assert (fidelity["share"], fidelity["same_label"]["value"]) == (0.5, 1)
@@ -119,7 +119,7 @@ def test_invalid_settings_end_with_status_2(tmp_path, capsys):
         explain.main([*words(tmp_path), "--parts", "all"])
     assert refused.value.code == 2
     assert (
-        "--parts among agreement, faithfulness, sanity, planted, causal, entity, patching, sinks; found all"
+        "--parts among agreement, faithfulness, sanity, planted, grids, causal, entity, patching, sinks; found all"
         in capsys.readouterr().err
     )
 
@@ -139,14 +139,14 @@ def test_the_recipe_of_the_study_is_valid(monkeypatch):
 @pytest.mark.slow
 def test_two_models_are_compared(tmp_path):
     models = (f"cnn={CNN}", f"vit={VIT}")
-    fewer = ["--n", "60", "--faithfulness_n", "2", "--planted_n", "2"]
+    fewer = ["--n", "100", "--faithfulness_n", "2", "--planted_n", "2"]
     assert explain.main(words(tmp_path, *fewer, models=models)) == 0
     found = json.loads((tmp_path / "out/study.json").read_text())
     pairs = {(pair["a"], pair["b"]) for pair in found["agreement"]["by_target"]["truth"]["pairs"]}
-    assert len(pairs) == 28
+    assert len(pairs) == 45
     assert ("cnn grad_cam", "vit relevance") in pairs
     head = found["sanity"]["models"]["vit"]
     assert head["methods"]["rollout"][0]["value"] == pytest.approx(1, abs=1e-5)  # blind to the classifier's head
     assert head["methods"]["relevance"][0]["value"] < 0.999
     maps = np.load(tmp_path / "study/maps-vit-relevance-FAKE.npz")["heat"]
-    assert maps.shape == (60, 8, 8)
+    assert maps.shape == (100, 8, 8)
