@@ -170,7 +170,8 @@ def weight_randomization(results: Results) -> Figure:
             values, distances = style.error_bars([Estimate(1.0), *map(estimate, means)])
             places = np.arange(len(values)) + 0.06 * (position - (len(cascade["methods"]) - 1) / 2)  # side by side
             name = method_name(method)
-            axes.errorbar(places, values, yerr=distances, color=styles[name][0], label=name, marker="o", markersize=4)
+            look = dict(zip(("color", "linestyle"), styles[name], strict=True))
+            axes.errorbar(places, values, yerr=distances, label=name, marker="o", markersize=4, **look)
         stages = ["trained", *cascade["stages"]]
         axes.set_xticks(range(len(stages)), stages, rotation=35, ha="right", rotation_mode="anchor", parse_math=False)
         axes.set_title(model_name(model), parse_math=False)

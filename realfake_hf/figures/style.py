@@ -20,8 +20,9 @@ from realfake_hf.estimate import Estimate
 BLUE: Final = "#0072B2"
 VERMILLION: Final = "#D55E00"
 INK: Final = "#333333"
-COLORS: Final = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # yellow is too pale
-MARKERS: Final = "osD^v"  # distinguish points without colour; combined with the colours they give 35 styles
+# Okabe & Ito (2008) without yellow, which is too pale, and a wine red
+COLORS: Final = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255")
+MARKERS: Final = "osD^v"  # distinguish points without colour; combined with the colours they give 40 styles
 LONG_DASHES: Final = (0, (7, 1.5))  # where the colours repeat
 REFERENCES: Final = ((INK, ":"), (INK, "--"), (INK, "-."))
 WIDTH: Final = 8.0  # inches: 1,200 pixels as saved
