@@ -13,6 +13,7 @@ from test_multiview import TOWER, build
 from realfake_hf.attribution.attention import attention_rollout, gradient_rollout, relevance
 from realfake_hf.attribution.explain import explain
 from realfake_hf.attribution.layout import layout_of
+from realfake_hf.attribution.libragrad import contributions
 from realfake_hf.attribution.methods import METHODS
 from realfake_hf.attribution.stitching import MAX_CELLS, MAX_WINDOWS, combine, stitch, stitched_grid, tile
 from realfake_hf.detector import Detector
@@ -273,3 +274,22 @@ def test_a_map_of_89_megapixels_takes_as_many_views_as_any_other():
     image = Image.new("RGB", (11_000, 8_100), (90, 120, 150))
     [explanation] = detector(build()).explain(image, method="relevance")
     assert max(explanation.map.shape) == MAX_CELLS
+
+
+@pytest.mark.parametrize("hidden_units", [0, 8])
+def test_contributions_sum_to_the_log_odds_through_fitted_heads(hidden_units):
+    model = build(hidden_units=hidden_units)
+    values = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = model.features(values)
+    for name in ("whole", "window"):
+        head = model.get_submodule(name)
+        head[0].fit(features + 3)  # so that what is subtracted matters
+        for weight in head.parameters():
+            torch.nn.init.normal_(weight, std=0.3)
+        view = OneView(model, name)
+        first = layout_of(view, values).attention[0]
+        at_tokens, elsewhere, odds = contributions(view, values, first=first)
+        torch.testing.assert_close(odds, head(features).squeeze(-1).detach(), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(at_tokens.sum(dim=1) + elsewhere, odds, rtol=1e-3, atol=1e-3)
+    assert "libragrad" in detector(model).methods()

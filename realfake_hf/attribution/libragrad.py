@@ -19,7 +19,9 @@ from realfake_hf.attribution.methods import Target
 CONSTANT: Final = "realfake_constant"  # name of `constant_attention` in transformers
 TOLERANCE: Final = 1e-3  # of the sum of all contributions, relative to the sum of their magnitudes
 _fitting: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-_ACTIVATIONS: Final[Any] = tuple({each[0] if isinstance(each, tuple) else each for each in ACT2CLS.values()})
+_ACTIVATIONS: Final[Any] = tuple(
+    {nn.GELU, *(each[0] if isinstance(each, tuple) else each for each in ACT2CLS.values())}
+)
 
 
 def libragrad(model: PreTrainedModel, pixel_values: Tensor, target: Target) -> Maps:

@@ -238,6 +238,11 @@ class Standardize(nn.Module):
         self.mean.copy_(features.mean(0))
         self.std.copy_(features.std(0).clamp_min(1e-6))
 
+    @property
+    def bias(self) -> torch.Tensor:
+        """The constant of this affine function, (width,)."""
+        return -self.mean / self.std
+
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Standardise features (..., width)."""
         return (features - self.mean) / self.std
