@@ -114,6 +114,7 @@ def test_a_share_of_the_patches_is_read_until_the_last_epochs(epoch, full_epochs
     assert [each.shape[1] for each in tokens_read(model.train())] == [tokens, tokens]
     assert [each.shape[1] for each in tokens_read(model.eval())] == [65, 65]
     dropout.on_train_end(None, None, None)
+    assert not any(module._forward_pre_hooks for module in model.modules())
     assert [each.shape[1] for each in tokens_read(model.train())] == [65, 65]
 
 
@@ -146,7 +147,8 @@ def test_a_model_whose_patches_are_not_tokens_is_refused():
     [
         (["--cutmix", "1.5"], "--cutmix in [0, 1]; found 1.5"),
         (["--model", "x", "--patch_share", "0"], "--patch_share above 0 and at most 1; found 0.0"),
-        (["--model", "x", "--full_epochs", "2"], "--full_epochs with --patch_share below 1"),
+        (["--model", "x", "--full_epochs", "2"], "with --patch_share below 1 only; found 2 with 1.0"),
+        (["--model", "x", "--patch_share", "0.5", "--full_epochs", "-1"], "--full_epochs of at least 0"),
         (["--patch_share", "0.5"], "apply to --model cifake-cnn; found --patch_share"),
     ],
 )

@@ -119,8 +119,11 @@ class FineTuningSettings:
                 raise ValueError(f"expected --freeze_backbone or --{name}; found both. Remove one of them.")
         if not 0 < self.patch_share <= 1:
             raise ValueError(f"expected --patch_share above 0 and at most 1; found {self.patch_share}.")
-        if self.full_epochs and self.patch_share == 1:
-            raise ValueError("expected --full_epochs with --patch_share below 1; found it alone. Remove it.")
+        if self.full_epochs < 0 or (self.full_epochs and self.patch_share == 1):
+            raise ValueError(
+                "expected --full_epochs of at least 0, and above 0 with --patch_share below 1 only; found "
+                f"{self.full_epochs} with {self.patch_share}."
+            )
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"expected --layer_decay above 0 and at most 1; found {self.layer_decay}.")
 

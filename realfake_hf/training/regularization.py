@@ -70,15 +70,15 @@ class PatchDropout(TrainerCallback):
         self.share, self.full_epochs = share, full_epochs
         self.is_active = False
         self._patches = layout.grid[0] * layout.grid[1]
-        block_of(model, layout.attention[0]).register_forward_pre_hook(self._drop)
+        self._hook = block_of(model, layout.attention[0]).register_forward_pre_hook(self._drop)
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Leave patches out, or not, in the coming epoch."""
         self.is_active = int(state.epoch or 0) < args.num_train_epochs - self.full_epochs
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Read all patches from here on."""
-        self.is_active = False
+        """Leave the model as it was."""
+        self._hook.remove()
 
     def _drop(self, block: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if not (self.is_active and block.training):
