@@ -91,18 +91,26 @@ def _measured(part: Results) -> dict[str, Results]:
     return {name: tested for name, tested in part["models"].items() if "skipped" not in tested}
 
 
+def _blocks(part: Results) -> list[tuple[str, int, Results]]:
+    """Return the name of the model, the number and the measures of each block."""
+    return [
+        (model_name(model), number, block)
+        for model, tested in _measured(part).items()
+        for number, block in enumerate(tested["blocks"], start=1)
+    ]
+
+
 def _norms_table(part: Results) -> Table:
     rows = [
         [
-            model_name(model),
+            model,
             number,
             *(cell(block[name]) for name in NORMS),
             f"{block['largest_ratio']:.2f}",
             cell(block["outliers"], PERCENT),
             "yes" if block["outliers"]["value"] > 0 else "no",
         ]
-        for model, tested in _measured(part).items()
-        for number, block in enumerate(tested["blocks"], start=1)
+        for model, number, block in _blocks(part)
     ]
     names = (label for label, *_ in NORMS.values())
     header = ("model", "block", *names, "largest / median", "outliers among patches", "any outlier")
@@ -116,14 +124,13 @@ def _norms_table(part: Results) -> Table:
 def _attention_table(part: Results) -> Table:
     rows = [
         [
-            model_name(model),
+            model,
             number,
             *(cell(block["attention"][kind], NUMBER) for kind in KINDS),
             above(block["attention"]["special"], 1),
             above(block["attention"]["outliers"], 1),
         ]
-        for model, tested in _measured(part).items()
-        for number, block in enumerate(tested["blocks"], start=1)
+        for model, number, block in _blocks(part)
     ]
     names = (label for label, *_ in KINDS.values())
     header = ("model", "block", *names, "special tokens above 1", "outliers above 1")

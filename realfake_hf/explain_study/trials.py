@@ -1,6 +1,7 @@
 """What the tests of faithfulness share: orders of cells, images scored with cells hidden, and references."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from realfake_hf.explain_study.agreement import centre_gaussian
 from realfake_hf.explain_study.imputation import impute
 from realfake_hf.explain_study.maps import GRID, Images, StudyModel, Values, maps_on_grid
 from realfake_hf.explain_study.names import CENTRE_PRIOR, RANDOM_ORDER
-from realfake_hf.explain_study.occlusion import fill_in
+from realfake_hf.explain_study.occlusion import filled
 from realfake_hf.metrics.intervals import Resampling
 from realfake_hf.metrics.significance import correct_differences
 
@@ -40,7 +41,8 @@ class Trial:
     def __init__(
         self, images: Images, *, score: Score, fill: Fill, called_fake: Flags | None = None, seed: int = 0
     ) -> None:
-        self.images, self.fill, self._score, self._seed = images, fill, score, seed
+        self.images, self.fill, self._score = images, fill, score
+        self._hide = _filler(images, fill, seed=seed)
         p_fake = np.asarray(score(images), dtype=np.float64)
         self.called_fake = p_fake > 0.5 if called_fake is None else called_fake  # noqa: PLR2004 - one half
         self.intact = self._of_prediction(p_fake)  # (n,) with nothing hidden
@@ -50,14 +52,19 @@ class Trial:
         """Return the probability of the predictions with some cells hidden, (n, *grid): (n,)."""
         sides = zip(self.images.shape[1:3], cells.shape[1:], strict=True)
         rows, columns = (np.arange(side) * count // side for side, count in sides)
-        pixels = cells[:, rows[:, None], columns]
-        if self.fill == "linear":
-            return self._of_prediction(self._score(impute(self.images, pixels, seed=self._seed)))
-        return self._of_prediction(self._score(fill_in(self.images, pixels, fill=self.fill)))
+        return self._of_prediction(self._score(self._hide(cells[:, rows[:, None], columns])))
 
     def _of_prediction(self, p_fake: NDArray[np.floating]) -> Values:
         values = np.asarray(p_fake, dtype=np.float64)
         return np.where(self.called_fake, values, 1 - values)
+
+
+def _filler(images: Images, fill: Fill, *, seed: int) -> Callable[[Flags], Images]:
+    """Return a function that replaces the given pixels of the images, (n, height, width)."""
+    if fill == "linear":
+        return partial(impute, images, seed=seed)
+    constant = filled(images, fill=fill)
+    return lambda hidden: np.where(hidden[..., None], constant, images)
 
 
 def order_of(maps: NDArray[np.floating], *, seed: int) -> Orders:
