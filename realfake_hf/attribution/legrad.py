@@ -18,9 +18,8 @@ def legrad(model: PreTrainedModel, pixel_values: Tensor, target: Target) -> Maps
     """Compute LeGrad: the mean over layers, heads and output tokens of the positive gradients of attention weights.
 
     The gradient is that of the score of the layer itself: the log-odds of the target if the classifier read the states
-    after this layer. It passes through one block: blocks start from constant states, and their attention weights are
-    leaves of the graph (`interface.leaf_attention`). The scores of all layers take one pass through the part of the
-    model after its blocks. The states of all layers are in memory at once.
+    after this layer. It passes through one block, because each block starts from constant states. The scores of all
+    layers take one pass through the part of the model after its blocks. All states are in memory at once.
     """
     layout = combinable(model, pixel_values)
     blocks = [block_of(model, name) for name in layout.attention]
