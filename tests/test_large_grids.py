@@ -196,7 +196,7 @@ def file(model, tmp_path_factory):
 def test_the_command_plays_with_every_method_but_the_slow_one(file):
     [games] = read_json(file)["models"].values()
     assert [list(game["methods"]) for game in games.values()] == [
-        ["relevance", "rollout", "last_attention", "gradient_rollout", "legrad", "grad_cam"]
+        ["relevance", "rollout", "last_attention", "gradient_rollout", "legrad", "libragrad", "grad_cam"]
     ] * 3
     assert file.with_suffix(".md").read_text() == to_markdown(read_json(file)) + "\n"
 
@@ -220,7 +220,7 @@ def test_all_differences_are_one_family(file):
     [games] = read_json(file)["models"].values()
     rows = [row for game in games.values() for row in game["methods"].values()]
     tests = [test for row in rows for less in row["less"].values() for test in less.values() if "p_value" in test]
-    assert len(tests) == 6 * (1 + 1 + 3) * 3
+    assert len(tests) == 7 * (1 + 1 + 3) * 3
     assert [test["p_holm"] for test in tests] == pytest.approx(holm([test["p_value"] for test in tests]))
 
 
