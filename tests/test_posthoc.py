@@ -111,6 +111,19 @@ def test_a_finished_run_is_measured_again_from_its_weights(run, tmp_path, capsys
     assert found.outcome.to_markdown() in capsys.readouterr().out
 
 
+def test_without_the_search_for_near_duplicates_no_image_is_hashed_until_the_run_is_measured_again(
+    run, tmp_path, monkeypatch
+):
+    folder, far = tmp_path / "run", read_run(run).outcome.test_no_near_duplicate
+    with monkeypatch.context() as patch:
+        patch.setattr("realfake_hf.training.data.near_duplicate_free_mask", Mock(side_effect=AssertionError))
+        assert train.main([*TRAINING, "--near_duplicates", "false", "--output_dir", str(folder)]) == 0
+    found = read_run(folder).outcome
+    assert found.tests.keys() == {"test", "test_leak_free"}
+    assert posthoc.main(["--outcome", "--model_dir", str(folder)]) == 0
+    assert read_run(folder).outcome.test_no_near_duplicate.n == far.n
+
+
 def test_other_test_images_than_those_of_the_training_are_refused(run, tmp_path, capsys):
     folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint-*"))
     record = json.loads((folder / "run.json").read_text())

@@ -184,6 +184,9 @@ class EvaluationSettings:
     )
     logging_strategy: str = setting("epoch", "When to log the training loss.")
     bootstrap_samples: int = setting(1000, "Bootstrap samples for each interval of the final report.")
+    near_duplicates: bool = setting(
+        True, "Also measure on the test images without a near-duplicate in another split, for which all are hashed."
+    )
     remove_unused_columns: bool = setting(False, "Remove columns that the model does not take; batches have none.")
 
 
