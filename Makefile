@@ -74,8 +74,8 @@ hardened: .venv/installed ## fine-tune both models on images with hidden cells, 
 study: .venv/installed ## run the explanation study; requires the twins and the hardened models; resumable
 	$(PY) explain.py --study --config recipes/studies/explanations_cifake.yaml --output_dir runs/explanation-study
 
-grids: .venv/installed ## play the Grid Pointing Game on large images: about an hour on two cores; requires data/wild
-	$(PY) -m realfake_hf.explain_study.large_grids --data $(SECOND)/diffusiondb-coco-imagenet --training_data data/wild --output_file results/grid_pointing_game.json
+grids: .venv/installed ## play the Grid Pointing Game on large images: about half an hour on two cores
+	$(PY) -m realfake_hf.explain_study.large_grids --data $(SECOND)/diffusiondb-coco-imagenet --output_file results/grid_pointing_game.json
 
 masks: .venv/installed ## mark the entities of test images for the study
 	$(PY) -m realfake_hf.experiments.entity_masks
