@@ -10,7 +10,7 @@ OTHERS := diffusiondb-coco-imagenet progan-lsun wild-art-kaggle-layout
 
 export PYTHONDONTWRITEBYTECODE :=# keep bytecode: otherwise every process would compile torch again
 
-.PHONY: help space demo test slow lint types format cnn vit compare ablation wild heads peers search processes nodes twins hardened study grids masks robust audit crosseval transfer shortcuts screenshot familiarity results benchmarks scaling faults
+.PHONY: help space demo test slow lint types format cnn vit recipes compare ablation wild heads peers search processes nodes twins hardened study grids masks robust audit crosseval transfer shortcuts screenshot familiarity results benchmarks scaling faults
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -48,8 +48,11 @@ vit: .venv/installed ## fine-tune the ViT-Tiny on all of CIFAKE, once for each o
 	for seed in $(SEEDS); do $(PY) train.py --config recipes/vit_tiny_cifake_32.yaml --seed $$seed --output_dir runs/vit-tiny-cifake-32/seed-$$seed || exit; done
 	$(PY) -m realfake_hf.experiments.seeds --runs $(SEEDS:%=runs/vit-tiny-cifake-32/seed-%) --output_file results/vit_tiny_cifake_32.json --model_dir space/models/cifake-vit
 
-compare: .venv/installed ## compare the models of space/models on the same test images
-	$(PY) -m realfake_hf.experiments.compare --models cnn=space/models/cifake-cnn vit=space/models/cifake-vit --output_file results/cifake_comparison.json --figure_file results/figures/accuracy_against_time.png
+recipes: .venv/installed ## train further recipes for CIFAKE, one seed each: hours on two cores; resumable
+	for name in cnn_quick vit_patch_dropout; do test -f runs/recipes/$$name/metrics.json || $(PY) train.py --config recipes/cifake_$$name.yaml --output_dir runs/recipes/$$name || exit; done
+
+compare: .venv/installed ## compare the models of space/models and of `make recipes` on the same test images
+	$(PY) -m realfake_hf.experiments.compare --models cnn-quick=runs/recipes/cnn_quick cnn=space/models/cifake-cnn vit=space/models/cifake-vit vit-patch-dropout=runs/recipes/vit_patch_dropout --output_file results/cifake_comparison.json --figure_file results/figures/accuracy_against_time.png
 
 ablation: .venv/installed ## measure the effect of each setting of the ViT recipe; resumable
 	$(PY) -m realfake_hf.experiments.ablation --plan recipes/ablations/vit_tiny.yaml --output_dir runs/ablation-vit-tiny --output_file results/ablation_vit_tiny.json

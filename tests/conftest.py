@@ -13,8 +13,14 @@ from types import ModuleType
 import numpy as np
 import pytest
 from bad_files import picture
+from hypothesis import settings as hypothesis_settings
 from page_in_browser import CHROMIUM
 from PIL import Image
+
+hypothesis_settings.register_profile(
+    "without deadline", deadline=None
+)  # a test that imports, or a busy machine, is slow
+hypothesis_settings.load_profile("without deadline")
 
 PictureBytes = Callable[..., bytes]
 MakeFolder = Callable[..., Path]

@@ -75,7 +75,7 @@ def test_without_augmentation_the_pixels_are_copied_unchanged():
     assert not np.shares_memory(augmented, pixels)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shape=shapes, augmentation=augmentations, data=st.data())
 def test_shape_dtype_and_input_are_unchanged_at_any_size(shape, augmentation, data):
     padding = data.draw(st.integers(0, min(shape[1:]) - 1))
@@ -90,7 +90,7 @@ def test_shape_dtype_and_input_are_unchanged_at_any_size(shape, augmentation, da
     assert np.array_equal(pixels, before)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(order=st.permutations(range(12)), sizes=st.lists(st.integers(1, 5), min_size=12, max_size=12))
 def test_augmentation_does_not_depend_on_batches_or_their_order(order, sizes):
     pixels, rows = random_pictures(12), np.arange(12) * 1000
@@ -314,7 +314,7 @@ def test_blur_is_the_gaussian_filter_of_scipy(shape, sigma):
     assert np.abs(blur(picture, sigma=sigma) - expected).max() < 0.51
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(shape=st.tuples(st.integers(1, 40), st.integers(1, 40)), level=st.integers(0, 255))
 def test_blur_and_rescaling_do_not_change_a_uniform_image(shape, level):
     picture = np.full((*shape, 3), level, dtype=np.uint8)

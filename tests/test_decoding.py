@@ -334,7 +334,7 @@ def _damage(data: bytes, cut: float, flips: list[tuple[float, int]]) -> bytes:
 places = st.floats(0, 1) | st.floats(0, 0.1)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     name=st.sampled_from([*plain_files(), *special_files()]),
     cut=st.just(1.0) | st.floats(0, 1),
@@ -356,7 +356,7 @@ def test_a_damaged_file_is_decoded_or_raises_no_other_error(
     assert (seen.mode, seen.size, seen.tobytes()) == (picture.mode, picture.size, picture.tobytes())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.binary(max_size=300))
 def test_random_bytes_raise_no_other_error(data: bytes) -> None:
     with pytest.raises(UnreadableImageError):

@@ -81,7 +81,7 @@ rows_of_all_kinds = st.lists(
 
 
 @given(rows=rows_of_all_kinds)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_counts_of_exact_duplicates_agree_with_comparing_all_pairs(rows: list[Row]) -> None:
     report = find_duplicates(data_set(rows))
     pairs = [(a, b) for a, b in combinations(rows, 2) if a[3] == b[3]]
@@ -198,7 +198,6 @@ def test_different_images_are_far():
     assert find_near_duplicates(images, others).pairs == 0
 
 
-@settings(deadline=None)
 @given(
     one=st.lists(st.sampled_from([0, 1, 3, 7, 2**63, 2**64 - 1]), max_size=12),
     two=st.lists(st.sampled_from([0, 1, 12, 2**63 + 1, 2**64 - 2]), max_size=12),
@@ -215,7 +214,6 @@ def test_counts_of_near_duplicates_agree_with_comparing_all_pairs(one, two, thre
     assert found.second_found == len({j for _, j, _ in close})
 
 
-@settings(deadline=None)
 @given(
     one=st.lists(st.sampled_from([0, 1, 3, 7, 2**63, 2**64 - 1]), min_size=1, max_size=12),
     two=st.lists(st.sampled_from([0, 1, 12, 2**63 + 1, 2**64 - 2]), max_size=12),

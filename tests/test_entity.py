@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from study_models import is_plain_json
 from test_sample import split_of
@@ -58,7 +58,6 @@ def measured():
     return measure_entity(models, maps, sample, masks, samples=200, seed=0)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 9), st.floats(0.05, 0.5))
 def test_the_background_has_the_area_of_the_entity_and_does_not_touch_it(seed, share):
     entity = np.random.default_rng(seed).random((2, 9, 7)) < share / 2

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from study_models import is_plain_json, noise, plain_and_striped, stripe_finder, tiny_vit
 
@@ -123,7 +123,6 @@ def test_curves_follow_the_verdict_on_the_intact_image():
     np.testing.assert_allclose(curves.deletion[:, 0], curves.insertion[:, -1])
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=4, max_size=9), st.integers(0, 9))
 def test_an_order_contains_every_cell_once_in_descending_order(cells, seed):
     heat = np.array(cells).reshape(1, 1, -1)

@@ -32,11 +32,15 @@ CASES: dict[str, tuple[Models, float | None]] = {
 }
 
 
-def compared(models: Models) -> dict[str, object]:
-    """The results of a comparison on 20,000 images."""
+def compared(models: Models, device: str = "cpu") -> dict[str, object]:
+    """The results of a comparison on 20,000 images, of models trained on 2 cores or on another device."""
+    machine = {"device": device, "cores": 2}
     return {
         "models": {
-            name: {"training": {"seconds": seconds}, "test": {"n": 20_000, "accuracy": accuracy.to_dict()}}
+            name: {
+                "training": {"seconds": seconds, "machine": machine},
+                "test": {"n": 20_000, "accuracy": accuracy.to_dict()},
+            }
             for name, (seconds, accuracy) in models.items()
         }
     }
@@ -57,7 +61,7 @@ def points(figure: Figure) -> list[plt.Line2D]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_seconds_on_the_axis_do_not_run_into_each_other(name: str) -> None:
+def test_the_hours_on_the_axis_do_not_run_into_each_other(name: str) -> None:
     axes = drawn(name).axes[0]
     low, high = axes.get_xlim()
     shown = [tick.label1 for tick in axes.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
@@ -81,10 +85,11 @@ def test_points_and_bars_are_the_numbers_given() -> None:
     axes = figure.axes[0]
     bars = [bar.get_segments()[0].T for bar in axes.collections if isinstance(bar, LineCollection)]
     assert axes.get_xscale() == "log"
-    for (seconds, accuracy), point, (bar_seconds, ends) in zip(models.values(), points(figure), bars, strict=True):
-        assert list(point.get_xdata()) == [seconds]
+    for (seconds, accuracy), point, (bar_hours, ends) in zip(models.values(), points(figure), bars, strict=True):
+        hours = 2 * seconds / 3600
+        assert list(point.get_xdata()) == pytest.approx([hours])
         assert list(point.get_ydata()) == pytest.approx([100 * accuracy.value])
-        assert bar_seconds.tolist() == [seconds] * 2
+        assert bar_hours.tolist() == pytest.approx([hours] * 2)
         assert ends.tolist() == pytest.approx([100 * accuracy.low, 100 * accuracy.high])
 
 
@@ -102,6 +107,14 @@ def test_the_legend_says_name_and_accuracy_and_the_title_counts_the_images() -> 
 def test_the_paper_is_a_dashed_line_at_its_accuracy() -> None:
     [line] = [line for line in drawn("two").axes[0].lines if line.get_linestyle() == "--"]
     assert list(line.get_ydata()) == pytest.approx([92.98, 92.98])
+
+
+@pytest.mark.parametrize(("device", "hours", "label"), [("cpu", 3, "core hours"), ("cuda", 1.5, "hours")])
+def test_time_is_in_core_hours_only_if_all_models_were_trained_on_cores(device, hours, label) -> None:
+    figure = accuracy_against_time(compared({"vit": VIT_SMALL}, device))
+    [point] = points(figure)
+    assert [*point.get_xdata()] == [hours]
+    assert figure.axes[0].get_xlabel() == f"training time, {label}"
 
 
 def test_without_the_paper_there_is_no_line() -> None:

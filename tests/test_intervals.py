@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
@@ -25,7 +25,6 @@ def test_the_interval_of_a_mean_is_about_two_standard_errors_to_each_side():
     assert mean.high - mean.low == pytest.approx(2 * 1.96 / 2000**0.5, rel=0.1)
 
 
-@settings(deadline=None)  # the first call imports
 @given(COUNTS, st.integers(0, 9))
 def test_strata_sampled_unevenly_count_as_in_the_population(counts, seed):
     """One image per stratum, weighted with its size, has the mean of a population with constant strata."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 from study_models import is_plain_json
@@ -30,7 +30,6 @@ def taus_of(found):
     return {(pair["a"], pair["b"]): pair["tau"] for pair in found["pairs"]}
 
 
-@settings(deadline=None)
 @given(st.lists(ROWS, min_size=2, max_size=6), st.integers(0, 9))
 def test_tau_is_that_of_scipy_in_each_row_also_with_ties(rows, seed):
     a = np.array(rows, dtype=float)

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics
@@ -331,7 +331,6 @@ def test_a_threshold_outside_the_unit_interval_is_refused(threshold: float) -> N
         point([True], [0.5], threshold=threshold)
 
 
-@settings(deadline=None)  # the first call imports
 @given(st.integers(0, 999), st.integers(1, 9))
 def test_roc_auc_equals_scikit_learns_under_each_weighting_ties_included(seed, distinct):
     random = np.random.default_rng(seed)

@@ -14,6 +14,7 @@ from realfake_hf.data.loading import load_images
 from realfake_hf.detector import Detector
 from realfake_hf.estimate import to_plain
 from realfake_hf.experiments import compare, figures, seeds
+from realfake_hf.metrics.significance import holm
 from realfake_hf.run_folder import Run, read_run
 
 ROOT = Path(__file__).parents[1]
@@ -204,9 +205,23 @@ def test_the_table_has_a_row_for_each_model_and_a_test_of_each_pair(compared, co
             f"{test['false_positives'] + test['false_negatives']} ({test['false_positives']} + "
         )
         assert cells[8] == f"{model['training']['seconds'] / 60:.1f} ({model['training']['machine']['cores']} cores)"
-    pair = comparison["pairs"][0]
-    assert f"| first right | {pair['test']['both_right']} | {pair['test']['only_a']} |" in table
-    assert table.count("McNemar's exact test") == 2  # on the whole and the leak-free split
+    for part, n in (("test", "390"), ("test_leak_free", "390 leak-free")):
+        pair = comparison["pairs"][0][part]
+        low, value, high = (f"{100 * pair[f'difference{end}']:+.2f}" for end in ("_low", "", "_high"))
+        counts = f"{pair['only_a']} | {pair['only_b']}"
+        assert f"| first, second | {n} | {counts} | {value} ({low} to {high}) | {pair['p_value']:.2g} |" in table
+
+
+def test_three_models_make_three_tests_that_are_corrected_together(runs, tmp_path):
+    folders = {"one": runs[0], "two": runs[1], "three": runs[0]}
+    output = tmp_path / "three.json"
+    assert compare.main(compare_words(folders, output)) == 0
+    pairs = json.loads(output.read_text())["pairs"]
+    assert [(pair["a"], pair["b"]) for pair in pairs] == [("one", "two"), ("one", "three"), ("two", "three")]
+    for part in ("test", "test_leak_free"):
+        tests = [pair[part] for pair in pairs]
+        assert [test["p_holm"] for test in tests] == holm([test["p_value"] for test in tests])
+    assert "corrected for the 3 pairs" in output.with_suffix(".md").read_text()
 
 
 def test_the_threshold_is_that_of_the_operating_point(runs, comparison):
@@ -236,7 +251,7 @@ def test_a_model_equals_itself_and_the_table_is_printed(runs, tmp_path, capsys):
     assert saved["models"]["one"] == saved["models"]["two"]
     printed = capsys.readouterr().out
     assert printed.startswith(compare.to_markdown(saved))
-    assert "| one right | " in printed
+    assert "| one, two | " in printed
 
 
 @pytest.mark.parametrize(

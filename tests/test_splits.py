@@ -62,7 +62,7 @@ def test_unknown_contents_form_one_stratum() -> None:
     share=st.floats(0.1, 0.5),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_split_is_complete_keeps_copies_together_and_has_about_the_share(
     rows: list[tuple[int, str | None, int]], share: float, seed: int
 ) -> None:

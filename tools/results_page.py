@@ -16,7 +16,11 @@ from realfake_hf.store import write_text
 SECTIONS: Final[Mapping[str, tuple[str, str, str]]] = {  # name -> heading, description, command
     "cifake_cnn": ("CNN on CIFAKE", "The paper's network, trained with three seeds.", "make cnn"),
     "vit_tiny_cifake_32": ("ViT-Tiny on CIFAKE", "A pretrained ViT, fine-tuned at 32 pixels.", "make vit"),
-    "cifake_comparison": ("CNN and ViT on the same images", "Accuracy, cost and paired tests.", "make compare"),
+    "cifake_comparison": (
+        "Recipes for CIFAKE on the same images",
+        "Accuracy, cost and paired tests.",
+        "make recipes compare",
+    ),
     "cifake_audit": ("Duplicates in CIFAKE", "Images that are equal pixel by pixel.", "make audit"),
     "ablation_vit_tiny": ("Ablation of the ViT's recipe", "One setting changed at a time.", "make ablation"),
     "paper_search": ("Topologies of the CNN", "The paper's search, repeated.", "make search"),

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realfake_hf.cli import command, read_names, setting
+from realfake_hf.estimate import Estimate
 from realfake_hf.experiments.search.plan import PAPER_ACCURACY
 from realfake_hf.labels import FAKE
 from realfake_hf.store import write_results
@@ -57,11 +58,11 @@ def compare(runs: "Mapping[str, Run]", images: "DatasetDict", *, bootstrap_sampl
     """Score the test split once with each model, and test the difference of each pair.
 
     The images are the splits of their training, from `add_missing_splits`; without samples, there are no intervals.
-    The result has `threshold`, `models` (size, training and reports by name) and `pairs` (McNemar's tests), as plain
-    JSON.
+    The result has `threshold`, `models` (size, training and reports by name) and `pairs` (McNemar's tests, whose
+    `p_holm` are corrected for the number of pairs), as plain JSON.
     """
     from realfake_hf.data.duplicates import leak_free_mask
-    from realfake_hf.metrics.significance import mcnemar
+    from realfake_hf.metrics.significance import holm, mcnemar
 
     test = images["test"]
     for name, run in runs.items():
@@ -71,13 +72,15 @@ def compare(runs: "Mapping[str, Run]", images: "DatasetDict", *, bootstrap_sampl
                 "Repeat the --data of its training."
             )
     clean = np.flatnonzero(leak_free_mask(images))
-    rows, is_right, pairs = {}, {}, []
+    rows, is_right, pairs = {}, {}, [*combinations(runs, 2)]
     for name, run in runs.items():
         rows[name], is_right[name] = _measure(name, run, test, clean, samples=bootstrap_samples)
-    for a, b in combinations(rows, 2):
-        whole, leak_free = mcnemar(is_right[a], is_right[b]), mcnemar(is_right[a][clean], is_right[b][clean])
-        pairs.append({"a": a, "b": b, "test": asdict(whole), "test_leak_free": asdict(leak_free)})
-    return {"threshold": THRESHOLD, "models": rows, "pairs": pairs}
+    tests: list[dict[str, Any]] = [{"a": a, "b": b} for a, b in pairs]
+    for part, chosen in (("test", np.arange(len(test))), ("test_leak_free", clean)):
+        found = [mcnemar(is_right[a][chosen], is_right[b][chosen]) for a, b in pairs]
+        for entry, each, p_holm in zip(tests, found, holm([each.p_value for each in found]), strict=True):
+            entry[part] = {**asdict(each), "p_holm": p_holm}
+    return {"threshold": THRESHOLD, "models": rows, "pairs": tests}
 
 
 def _measure(
@@ -119,8 +122,6 @@ def _measure(
 
 def to_markdown(results: Mapping[str, Any]) -> str:
     """Render one row per model, and McNemar's test of each pair on the whole and the leak-free test split."""
-    from realfake_hf.metrics.significance import McNemar
-
     models = results["models"]
     first = next(iter(models.values()))
     whole, clean = (f"n = {first[split]['n']:,}" for split in ("test", "test_leak_free"))
@@ -134,12 +135,14 @@ def to_markdown(results: Mapping[str, Any]) -> str:
         "split. In parentheses: 95% intervals; real images called FAKE + fake images called REAL; the machine of the "
         "training."
     )
-    tests = [
-        McNemar(**pair[split]).to_markdown(a=pair["a"], b=pair["b"])
-        for pair in results["pairs"]
-        for split in ("test", "test_leak_free")
-    ]
-    return "\n\n".join([markdown_table(header, [_model_row(*model) for model in models.items()]), note, *tests])
+    tests = (
+        "McNemar's exact test: the number of images on which only one model of a pair is right, and the difference in "
+        f"accuracy with its 95% interval. p is corrected for the {len(results['pairs'])} pairs (Holm)."
+    )
+    columns = ["pair", "n", "only the first right", "only the second right", "first less second, points", "p (Holm)"]
+    pairs = [_pair_row(pair, part) for pair in results["pairs"] for part in ("test", "test_leak_free")]
+    table = markdown_table(header, [_model_row(*model) for model in models.items()])
+    return "\n\n".join([table, note, tests, markdown_table(columns, pairs)])
 
 
 def _model_row(name: str, model: Mapping[str, Any]) -> list[str]:
@@ -159,6 +162,19 @@ def _model_row(name: str, model: Mapping[str, Any]) -> list[str]:
         f"{whole.ece.value:.2%}",
         f"{errors:,} ({whole.false_positives:,} + {whole.false_negatives:,})",
         f"{model['training']['seconds'] / 60:.1f} ({device})",
+    ]
+
+
+def _pair_row(pair: Mapping[str, Any], part: str) -> list[str]:
+    test = pair[part]
+    points = Estimate(*(100 * test[key] for key in ("difference", "difference_low", "difference_high")))
+    return [
+        f"{pair['a']}, {pair['b']}",
+        f"{test['n']:,}{' leak-free' if part == 'test_leak_free' else ''}",
+        f"{test['only_a']:,}",
+        f"{test['only_b']:,}",
+        points.format("+.2f"),
+        f"{test['p_holm']:.2g}",
     ]
 
 

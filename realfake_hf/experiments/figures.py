@@ -29,23 +29,30 @@ Place = tuple[Any, Any]  # row and column
 def accuracy_against_time(results: Results, *, paper_accuracy: float | None = None) -> Figure:
     """Draw the test accuracy of compared models, with its 95% interval, against their training time.
 
-    The accuracy reported by the paper, in [0, 1], is a dashed line.
+    The time is in hours, and multiplied by the number of cores if all models were trained on processors. The accuracy
+    reported by the paper, in [0, 1], is a dashed line.
     """
     figure = Figure(figsize=(style.WIDTH, 4.2), layout="constrained")
     axes = figure.subplots()
     style.style_axes(axes)
     models = results["models"]
-    seconds = [model["training"]["seconds"] for model in models.values()]
+    machines = [model["training"]["machine"] for model in models.values()]
+    on_cores = all(machine["device"] == "cpu" for machine in machines)
+    hours = [
+        model["training"]["seconds"] / 3600 * (machine["cores"] if on_cores else 1)
+        for model, machine in zip(models.values(), machines, strict=True)
+    ]
     for index, (name, model) in enumerate(models.items()):
         accuracy = Estimate.from_dict(model["test"]["accuracy"])
         values, distances = style.error_bars([accuracy])
         label = f"{name}, {accuracy.value:.2%}"
         look = {**style.look(index), "linestyle": "", "markersize": 8}
-        axes.errorbar([seconds[index]], 100 * values, 100 * distances, label=label, **look)
+        axes.errorbar([hours[index]], 100 * values, 100 * distances, label=label, **look)
     _draw_paper(axes, paper_accuracy)
-    low, high = min(seconds) / 2, 2 * max(seconds)
+    low, high = min(hours) / 2, 2 * max(hours)
     axes.set_xscale("log")
-    axes.set(xlim=(low, high), xlabel="training time, seconds", ylabel="test accuracy, %")
+    unit = "core hours" if on_cores else "hours"
+    axes.set(xlim=(low, high), xlabel=f"training time, {unit}", ylabel="test accuracy, %")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,)))  # noqa: PLR2004
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())

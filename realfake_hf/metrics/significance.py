@@ -12,7 +12,6 @@ from scipy.stats import binomtest, hypergeom, norm
 from realfake_hf.estimate import Estimate, to_plain
 from realfake_hf.metrics.intervals import Flags, Floats, bootstrap_estimate, bootstrap_p, percentile_interval
 from realfake_hf.metrics.report import draw_by_label, roc_auc
-from realfake_hf.tables import markdown_table
 
 _SMALLEST_P: Final = 1e-4  # smaller p-values are printed as "p < 0.0001"
 _BATCH: Final = 50  # bootstrap replicates whose weights are in memory at once
@@ -44,16 +43,6 @@ class McNemar:
             f"only {a} is right on {self.only_a:,} of {self.n:,} images, only {b} on {self.only_b:,}: {a} minus {b} "
             f"{100 * self.difference:+.2f} points ({low:+.2f} to {high:+.2f}), {format_p(self.p_value)}"
         )
-
-    def to_markdown(self, *, a: str = "a", b: str = "b") -> str:
-        """Render the contingency table and the summary; a and b are the names of the classifiers."""
-        header = [f"n = {self.n:,}", f"{b} right", f"{b} wrong"]
-        rows = [
-            [f"{a} right", f"{self.both_right:,}", f"{self.only_a:,}"],
-            [f"{a} wrong", f"{self.only_b:,}", f"{self.both_wrong:,}"],
-        ]
-        note = "McNemar's exact test, and the difference in accuracy with its 95% interval: "
-        return f"{markdown_table(header, rows)}\n\n{note}{self.to_words(a=a, b=b)}."
 
 
 def format_p(p_value: float) -> str:
