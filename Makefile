@@ -49,10 +49,11 @@ vit: .venv/installed ## fine-tune the ViT-Tiny on all of CIFAKE, once for each o
 	$(PY) -m realfake_hf.experiments.seeds --runs $(SEEDS:%=runs/vit-tiny-cifake-32/seed-%) --output_file results/vit_tiny_cifake_32.json --model_dir space/models/cifake-vit
 
 recipes: .venv/installed ## train further recipes for CIFAKE, one seed each: hours on two cores; resumable
+	test -f runs/recipes/cnn_bfloat16/metrics.json || $(PY) train.py --config recipes/cifake_cnn.yaml --bf16 true --output_dir runs/recipes/cnn_bfloat16
 	for name in cnn_quick vit_patch_dropout; do test -f runs/recipes/$$name/metrics.json || $(PY) train.py --config recipes/cifake_$$name.yaml --output_dir runs/recipes/$$name || exit; done
 
 compare: .venv/installed ## compare the models of space/models and of `make recipes` on the same test images
-	$(PY) -m realfake_hf.experiments.compare --models cnn-quick=runs/recipes/cnn_quick cnn=space/models/cifake-cnn vit=space/models/cifake-vit vit-patch-dropout=runs/recipes/vit_patch_dropout --output_file results/cifake_comparison.json --figure_file results/figures/accuracy_against_time.png
+	$(PY) -m realfake_hf.experiments.compare --models cnn-quick=runs/recipes/cnn_quick cnn=space/models/cifake-cnn cnn-bfloat16=runs/recipes/cnn_bfloat16 vit=space/models/cifake-vit vit-patch-dropout=runs/recipes/vit_patch_dropout --output_file results/cifake_comparison.json --figure_file results/figures/accuracy_against_time.png
 
 ablation: .venv/installed ## measure the effect of each setting of the ViT recipe; resumable
 	$(PY) -m realfake_hf.experiments.ablation --plan recipes/ablations/vit_tiny.yaml --output_dir runs/ablation-vit-tiny --output_file results/ablation_vit_tiny.json

@@ -209,7 +209,8 @@ def test_the_table_has_a_row_for_each_model_and_a_test_of_each_pair(compared, co
         pair = comparison["pairs"][0][part]
         low, value, high = (f"{100 * pair[f'difference{end}']:+.2f}" for end in ("_low", "", "_high"))
         counts = f"{pair['only_a']} | {pair['only_b']}"
-        assert f"| first, second | {n} | {counts} | {value} ({low} to {high}) | {pair['p_value']:.2g} |" in table
+        p_value = f"{pair['p_value']:.2g}" if pair["p_value"] >= 1e-4 else "< 0.0001"
+        assert f"| first, second | {n} | {counts} | {value} ({low} to {high}) | {p_value} |" in table
 
 
 def test_three_models_make_three_tests_that_are_corrected_together(runs, tmp_path):

@@ -166,6 +166,8 @@ def _model_row(name: str, model: Mapping[str, Any]) -> list[str]:
 
 
 def _pair_row(pair: Mapping[str, Any], part: str) -> list[str]:
+    from realfake_hf.metrics.significance import format_p
+
     test = pair[part]
     points = Estimate(*(100 * test[key] for key in ("difference", "difference_low", "difference_high")))
     return [
@@ -174,7 +176,7 @@ def _pair_row(pair: Mapping[str, Any], part: str) -> list[str]:
         f"{test['only_a']:,}",
         f"{test['only_b']:,}",
         points.format("+.2f"),
-        f"{test['p_holm']:.2g}",
+        format_p(test["p_holm"]).removeprefix("p ").removeprefix("= "),
     ]
 
 
