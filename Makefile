@@ -50,7 +50,8 @@ vit: .venv/installed ## fine-tune the ViT-Tiny on all of CIFAKE, once for each o
 
 recipes: .venv/installed ## train further recipes for CIFAKE, one seed each: hours on two cores; resumable
 	test -f runs/recipes/cnn_bfloat16/metrics.json || $(PY) train.py --config recipes/cifake_cnn.yaml --bf16 true --output_dir runs/recipes/cnn_bfloat16
-	for name in cnn_quick vit_patch_dropout; do test -f runs/recipes/$$name/metrics.json || $(PY) train.py --config recipes/cifake_$$name.yaml --output_dir runs/recipes/$$name || exit; done
+	test -f runs/recipes/cnn_quick/metrics.json || $(PY) train.py --config recipes/cifake_cnn_quick.yaml --output_dir runs/recipes/cnn_quick
+	test -f runs/recipes/vit_patch_dropout/metrics.json || $(PY) train.py --config recipes/vit_tiny_cifake_32_patch_dropout.yaml --output_dir runs/recipes/vit_patch_dropout
 
 compare: .venv/installed ## compare the models of space/models and of `make recipes` on the same test images
 	$(PY) -m realfake_hf.experiments.compare --models cnn-quick=runs/recipes/cnn_quick cnn=space/models/cifake-cnn cnn-bfloat16=runs/recipes/cnn_bfloat16 vit=space/models/cifake-vit vit-patch-dropout=runs/recipes/vit_patch_dropout --output_file results/cifake_comparison.json --figure_file results/figures/accuracy_against_time.png
