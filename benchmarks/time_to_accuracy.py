@@ -3,7 +3,8 @@
 `python -m benchmarks.time_to_accuracy --output_file results/benchmark_time_to_accuracy.json`
 
 A command of train.py runs in a process and with a cache of its own: Python starts, the archive is decoded, the network
-is trained, test images are scored and compared with the training images, and figures are drawn.
+is trained, test images are scored, also without those that occur in training, and figures are drawn. Near-duplicates
+are not searched.
 """
 
 import json

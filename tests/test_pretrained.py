@@ -23,7 +23,6 @@ from realfake_hf.models.deit import deit_from_vit
 from realfake_hf.models.deit import main as deit_main
 from realfake_hf.models.pretrained import (
     is_resizable,
-    keep_layers,
     resize_model,
     resize_patch_kernel,
     resize_positions,
@@ -188,27 +187,3 @@ def test_a_deit_is_saved_with_the_processor_of_the_vit_and_only_a_vit_is_convert
     assert (tmp_path / "deit/preprocessor_config.json").is_file()
     assert deit_main(["--vit", str(tmp_path / "deit"), "--output_dir", str(tmp_path / "again")]) == 1
     assert "expected a ViT classifier; found a deit" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("make", [vit, clip])
-def test_the_first_layers_are_kept_and_compute_as_before(make, tmp_path):
-    model = make()
-    values = pixels(32)
-    with torch.no_grad():
-        before = model(pixel_values=values, output_hidden_states=True).hidden_states
-    keep_layers(model, 1)
-    model.save_pretrained(tmp_path)
-    again = AutoModelForImageClassification.from_pretrained(tmp_path)
-    with torch.no_grad():
-        after = again(pixel_values=values, output_hidden_states=True).hidden_states
-    assert (len(before), len(after)) == (3, 2)
-    torch.testing.assert_close(after[0], before[0])
-    torch.testing.assert_close(after[1], before[1])
-
-
-@pytest.mark.parametrize("number", [0, 3])
-def test_layers_that_a_model_does_not_have_cannot_be_kept(number):
-    with pytest.raises(ValueError, match=f"num_hidden_layers.*found {number} for 2 layers"):
-        keep_layers(vit(), number)
-    with pytest.raises(ValueError, match="found ConvNextForImageClassification, which has no such layers"):
-        keep_layers(ConvNextForImageClassification(ConvNextConfig(hidden_sizes=[8], depths=[1], num_stages=1)), 1)

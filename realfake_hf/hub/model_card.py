@@ -30,9 +30,9 @@ CIFAKE_DESCRIPTION: Final = (
     "quality 75; published by its authors under the MIT licence."
 )
 SETTINGS: Final = (
-    "labels", "balance", "model", "image_size", "patch_size", "num_hidden_layers", "num_train_epochs", "learning_rate",
-    "lr_scheduler_type", "warmup_steps", "weight_decay", "per_device_train_batch_size", "bf16", "flip", "crop_padding",
-    "robust_share", "hidden_share", "cutmix", "patch_share", "full_epochs", "ema_decay", "seed",
+    "labels", "balance", "model", "image_size", "patch_size", "num_train_epochs", "learning_rate", "lr_scheduler_type",
+    "warmup_steps", "weight_decay", "per_device_train_batch_size", "bf16", "flip", "crop_padding", "robust_share",
+    "hidden_share", "cutmix", "patch_share", "full_epochs", "ema_decay", "seed",
 )  # fmt: skip  # run.json holds all
 CARD: Final = "README.md"
 METRICS: Final = ("accuracy", "balanced_accuracy", "roc_auc", "f1", "brier")  # in the front matter

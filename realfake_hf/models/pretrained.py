@@ -41,15 +41,14 @@ def load_pretrained(
     *,
     image_size: int | None = None,
     patch_size: int | None = None,
-    num_hidden_layers: int | None = None,
     attn_implementation: str | None = None,
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """Load an image classifier of transformers, from a folder or the Hub, for fine-tuning on REAL and FAKE.
 
     An existing head for REAL and FAKE is kept, with its outputs in the order of this project; any other head is
     replaced by a new one. The image size, in pixels, resizes the position table (ViT, DeiT, DINOv2, CLIP, SigLIP) and
-    sets the size of the processor; the patch size resizes the patch kernel of these models. Of the layers, the first
-    ones are kept. Return the model in float32, and the image processor to save with it.
+    sets the size of the processor; the patch size resizes the patch kernel of these models. Return the model in
+    float32, and the image processor to save with it.
 
     Raises:
         OSError: the model or its image processor does not exist.
@@ -59,8 +58,6 @@ def load_pretrained(
     model = _load_model(place, attn_implementation)
     processor = load_processor(place, model.config)
     processed(_BLANK, processor)  # raises an error if the model does not take images
-    if num_hidden_layers is not None:
-        keep_layers(model, num_hidden_layers)
     if (image_size or patch_size) and is_resizable(model):
         model = resize_model(model, image_size=image_size, patch_size=patch_size)
     elif patch_size:
@@ -218,24 +215,6 @@ def resize_positions(table: Tensor, *, old_grid: int, grid: int) -> Tensor:
     resized = functional.interpolate(cells.float(), (grid, grid), mode="bicubic", antialias=True).to(table.dtype)
     rows = resized.permute(0, 2, 3, 1).reshape(*table.shape[:-2], grid * grid, -1)
     return torch.cat([table[..., :special, :], rows], dim=-2)
-
-
-def keep_layers(model: PreTrainedModel, number: int) -> None:
-    """Remove all but the first layers of a transformer, in place.
-
-    Raises:
-        ValueError: the model does not have so many layers, or no list of layers as long as its config says.
-    """
-    config = _vision(model.config)
-    total = getattr(config, "num_hidden_layers", 0)
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == total]
-    if len(lists) != 1 or not 1 <= number <= total:
-        found = (
-            f"{number} for {total} layers" if len(lists) == 1 else f"{type(model).__name__}, which has no such layers"
-        )
-        raise ValueError(f"expected --num_hidden_layers from 1 to the number of layers in a list; found {found}.")
-    del lists[0][number:]
-    config.num_hidden_layers = number
 
 
 def _vision(config: Any) -> Any:  # noqa: ANN401 - any class of config

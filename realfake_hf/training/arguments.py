@@ -101,7 +101,6 @@ class FineTuningSettings:
 
     image_size: int | None = setting(None, "Input height and width in pixels; by default the model's.")
     patch_size: int | None = setting(None, "Patch height and width in pixels; by default the model's.")
-    num_hidden_layers: int | None = setting(None, "First layers of a transformer that are kept; by default all.")
     attn_implementation: str | None = setting(
         None, "sdpa or eager (faster in bf16 on CPUs); by default as transformers chooses."
     )

@@ -46,7 +46,7 @@ def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImagePr
         shape = {name: getattr(arguments, name) for name in MULTIVIEW_SHAPE}
         return build_multiview(**shape)
     if arguments.model != CIFAKE_CNN:
-        names = ("image_size", "patch_size", "num_hidden_layers", "attn_implementation")
+        names = ("image_size", "patch_size", "attn_implementation")
         return load_pretrained(arguments.model, **{name: getattr(arguments, name) for name in names})
     shape = {each.name: getattr(arguments, each.name) for each in fields(CnnSettings)}
     config = CifakeCnnConfig(**shape, id2label=id2label(), label2id=label2id())
